@@ -1,0 +1,70 @@
+"""How a formula's operands meet a CUDA kernel: layout, alignment, and the launch.
+
+Works on any array with the shape, strides and device pointer of CuPy's, and computes nothing itself.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nnkit.backends.cuda_source import KernelSignature, widest_lanes
+from nnkit.backends.dtypes import ITEMSIZE, dtype_name
+
+THREADS = 256  # in a block
+BLOCKS_PER_MULTIPROCESSOR = 16  # enough to fill any GPU; each thread then walks the array in strides
+
+
+def layout_of(shape: tuple[int, ...], contiguous: bool, out_shape: tuple[int, ...]) -> str | None:
+    """How an operand of this shape is broadcast to the result, or None if the kernel has no layout for it.
+
+    >>> layout_of((5, 3), True, (5, 3)), layout_of((3,), True, (5, 3)), layout_of((5, 1), True, (5, 3))
+    ('full', 'row', 'column')
+    >>> layout_of((), True, (5, 3)), layout_of((2, 1, 3), True, (2, 5, 3)), layout_of((5, 3), False, (5, 3))
+    ('scalar', None, None)
+    """
+    if math.prod(shape) == 1:
+        return "scalar"
+    if not contiguous:
+        return None
+    padded = (1,) * (len(out_shape) - len(shape)) + tuple(shape)
+    if padded == tuple(out_shape):
+        return "full"
+    if padded[-1] == out_shape[-1] and math.prod(padded[:-1]) == 1:
+        return "row"
+    if padded[-1] == 1 and padded[:-1] == tuple(out_shape[:-1]):
+        return "column"
+    return None
+
+
+def signature_of(
+    arrays: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], pointers: Sequence[int]
+) -> KernelSignature:
+    """The kernel for these operands and results: with 16-byte accesses where alignment and length allow.
+
+    `pointers` are the addresses of the operands and then of the results.
+    """
+    dtypes = tuple(dtype_name(a.dtype) for a in arrays)
+    out_dtypes = tuple(dtype_name(o.dtype) for o in outs)
+    n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
+    lanes = widest_lanes(dtypes + out_dtypes)
+    broadcast = "row" in layouts or "column" in layouts
+    packed = [*(layout in ("full", "row") for layout in layouts), *(True for _ in outs)]
+    aligned = all(
+        pointer % (ITEMSIZE[dtype] * lanes) == 0
+        for pointer, dtype, is_packed in zip(pointers, dtypes + out_dtypes, packed, strict=True)
+        if is_packed
+    )
+    if n % lanes or (broadcast and columns % lanes) or not aligned:
+        lanes = 1
+    # The loop's counter passes n by up to one stride of the whole grid before it stops.
+    index = "unsigned int" if n < 2**31 else "long long"
+    return KernelSignature(dtypes, tuple(layouts), out_dtypes, lanes, index)
+
+
+def grid(n: int, lanes: int, multiprocessors: int) -> int:
+    """How many blocks to launch for `n` entries.
+
+    >>> grid(1000, 4, 132), grid(10**9, 4, 132)
+    (1, 2112)
+    """
+    return max(1, min(-(-n // (lanes * THREADS)), multiprocessors * BLOCKS_PER_MULTIPROCESSOR))

@@ -1,0 +1,131 @@
+"""An elementwise formula, written once in Python and compiled for every backend.
+
+A formula is a plain function over an array-API namespace and its operands:
+
+    @formula
+    def sigmoid_grad(xp, s, delta):
+        return delta * s * (1 - s)
+
+It is traced once into a straight-line program (`nnkit.backends.program`). NumPy runs the program as ufuncs into
+preallocated arrays, CuPy compiles it to one CUDA kernel, and any other namespace calls the function itself.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nnkit.backends.dispatch import backend_of
+from nnkit.backends.errors import FormulaError
+from nnkit.backends.program import Program, trace
+
+_listed: dict[str, "Formula"] = {}
+
+
+class Formula:
+    """An elementwise function of arrays that every backend can compile.
+
+    `operands` names the arrays (of shapes that broadcast) or numbers that `function` takes after the namespace;
+    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        operands: Sequence[str],
+        defaults: Mapping[str, float] | None = None,
+    ) -> None:
+        self.function = function
+        self.name = self.__name__ = name
+        self.operands = tuple(operands)
+        self.defaults = dict(defaults or {})
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter(operand, kind) for operand in self.operands]
+            + [inspect.Parameter(name, kind, default=value) for name, value in self.defaults.items()]
+            + [inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)]
+        )
+        self._programs: dict[tuple[tuple[str, float], ...], Program] = {}
+
+    def __repr__(self) -> str:
+        return f"<formula {self.name}{self.__signature__}>"
+
+    def __call__(self, *operands: Any, out: Any = None, **named: Any) -> Any:
+        """Evaluate on the backend of the operands; `out` is an array, or a tuple where there are several results."""
+        constants: dict[str, Any] = named
+        if named or len(operands) != len(self.operands):
+            operands, constants = self._bind(operands, named)
+        backend = backend_of(**dict(zip(self.operands, operands, strict=True)), out=out)
+        return backend.elementwise(self, operands, out, constants)
+
+    def program(self, constants: Mapping[str, float] | None = None) -> Program:
+        """The traced program for these constants; traced at the first call, remembered afterwards."""
+        key = tuple(sorted((constants or {}).items()))
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = trace(self.function, self.operands, dict(key))
+        return program
+
+    def _bind(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Sort the arguments of a call into operands and constants."""
+        try:
+            bound = self.__signature__.bind(*positional, **named).arguments
+        except TypeError as error:
+            raise TypeError(f"{self.name}(): {error}") from None
+        constants = {name: value for name, value in bound.items() if name in self.defaults}
+        for name, value in constants.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{self.name}(): {name} is a {type(value).__name__}; expected a Python number")
+        return tuple(bound[name] for name in self.operands), constants
+
+
+def formula(function: Callable[..., Any]) -> Formula:
+    """Make an elementwise formula of a function over an array namespace and its operands, and list it.
+
+    The function's parameters without a default are its operands; those with one are constants. `FormulaError` is
+    raised when it is first used, if it branches on a value or calls what no kernel can do.
+
+    >>> @formula
+    ... def swish(xp, z, beta=1.0):
+    ...     return z / (1 + xp.exp(-beta * z))
+    >>> float(swish(0.0)), round(float(swish(1.0, beta=2.0)), 6)
+    (0.0, 0.880797)
+    """
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    made = Formula(
+        function,
+        function.__name__,
+        [p.name for p in parameters if p.default is p.empty],
+        {p.name: p.default for p in parameters if p.default is not p.empty},
+    )
+    signature = made.__signature__
+    functools.update_wrapper(made, function)  # help() and doctest find the function's own docstring
+    made.__signature__ = signature
+    _listed[f"{function.__module__}.{function.__qualname__}"] = made
+    return made
+
+
+def list_formulas() -> dict[str, Formula]:
+    """Every formula that was made with `@formula` so far, by the full name of its function."""
+    return dict(sorted(_listed.items()))
+
+
+@functools.cache
+def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula:
+    """The formula outer(inner(...)), one pass over memory; with `keep_inner`, inner's value is a first result.
+
+    >>> double = Formula(lambda xp, a: 2 * a, "double", ["a"])
+    >>> add = Formula(lambda xp, a, b: a + b, "add", ["a", "b"])
+    >>> float(compose(double, add)(1.0, 2.0))
+    6.0
+    """
+    if len(outer.operands) != 1:
+        raise FormulaError(f"{outer.name} takes {', '.join(outer.operands)}; only one operand can be composed")
+
+    def composed(xp: Any, *operands: Any) -> Any:
+        value = inner.function(xp, *operands)
+        result = outer.function(xp, value)
+        return (value, result) if keep_inner else result
+
+    return Formula(composed, f"{inner.name}_{outer.name}" + "_both" * keep_inner, inner.operands)

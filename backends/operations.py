@@ -1,0 +1,61 @@
+"""The vocabulary of formulas: each elementwise operation with its NumPy ufunc and its C++ expression."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["real", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One elementwise operation of the array-API standard.
+
+    `ufunc` computes it on NumPy (`where` has none: it is two masked copies), `cuda` is the C++ expression over the
+    arguments `{0}`, `{1}`, `{2}`, and `result` the kind of its value.
+    """
+
+    ufunc: np.ufunc | None
+    cuda: str
+    result: Kind = "real"
+
+
+# maximum, minimum and sign hand a NaN on, as NumPy does; C++'s fmax and fmin would swallow it.
+OPERATIONS: dict[str, Operation] = {
+    "add": Operation(np.add, "{0} + {1}"),
+    "subtract": Operation(np.subtract, "{0} - {1}"),
+    "multiply": Operation(np.multiply, "{0} * {1}"),
+    "divide": Operation(np.divide, "{0} / {1}"),
+    "negative": Operation(np.negative, "-{0}"),
+    "abs": Operation(np.absolute, "fabs({0})"),
+    "square": Operation(np.square, "{0} * {0}"),
+    "sqrt": Operation(np.sqrt, "sqrt({0})"),
+    "pow": Operation(np.power, "pow({0}, {1})"),
+    "exp": Operation(np.exp, "exp({0})"),
+    "expm1": Operation(np.expm1, "expm1({0})"),
+    "log": Operation(np.log, "log({0})"),
+    "log1p": Operation(np.log1p, "log1p({0})"),
+    "sin": Operation(np.sin, "sin({0})"),
+    "cos": Operation(np.cos, "cos({0})"),
+    "tanh": Operation(np.tanh, "tanh({0})"),
+    "floor": Operation(np.floor, "floor({0})"),
+    "sign": Operation(np.sign, "{0} > R(0) ? R(1) : ({0} < R(0) ? R(-1) : {0})"),
+    "maximum": Operation(np.maximum, "({0} > {1} || {0} != {0}) ? {0} : {1}"),
+    "minimum": Operation(np.minimum, "({0} < {1} || {0} != {0}) ? {0} : {1}"),
+    "where": Operation(None, "{0} ? {1} : {2}"),
+    "less": Operation(np.less, "{0} < {1}", "bool"),
+    "less_equal": Operation(np.less_equal, "{0} <= {1}", "bool"),
+    "greater": Operation(np.greater, "{0} > {1}", "bool"),
+    "greater_equal": Operation(np.greater_equal, "{0} >= {1}", "bool"),
+    "equal": Operation(np.equal, "{0} == {1}", "bool"),
+    "not_equal": Operation(np.not_equal, "{0} != {1}", "bool"),
+    "logical_and": Operation(np.logical_and, "{0} && {1}", "bool"),
+    "logical_or": Operation(np.logical_or, "{0} || {1}", "bool"),
+    "logical_not": Operation(np.logical_not, "!{0}", "bool"),
+}
+
+# How many arguments each takes; the expression says so.
+ARITY: dict[str, int] = {
+    name: sum(f"{{{i}}}" in operation.cuda for i in range(3)) for name, operation in OPERATIONS.items()
+}

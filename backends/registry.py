@@ -1,0 +1,85 @@
+"""The known backends by name, each made when it is first asked for."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Backend
+from nnkit.backends.errors import UnknownBackendError
+
+Factory = Callable[[str], Backend]
+Owner = Callable[[Any], "str | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    make: Factory
+    owner: Owner
+
+
+_entries: dict[str, _Entry] = {}
+_made: dict[str, Backend] = {}
+_lock = threading.RLock()
+
+
+def register_backend(name: str, make: Factory, owner: Owner) -> None:
+    """Make a backend of your own known under a name.
+
+    Args:
+        name: letters, digits, `-` and `_`; users select it with `use_backend(name)` or `NNKIT_BACKEND`.
+        make: called once with what follows the colon in `"name:detail"` (or `""`); returns the `Backend`, or raises
+            `BackendUnavailableError` with what is missing.
+        owner: given any array, the full name (`"name"` or `"name:detail"`) of the backend that owns it, or None. It
+            must be quick and must not import a library that the array did not already need.
+
+    Raises ValueError if the name is taken or malformed.
+    """
+    if not name.replace("-", "").replace("_", "").isalnum() or name == "auto":
+        raise ValueError(f"backend name {name!r}: expected letters, digits, - or _, and not 'auto'")
+    with _lock:
+        if name in _entries:
+            raise ValueError(f"backend name {name!r} is taken; unregister_backend({name!r}) frees it")
+        _entries[name] = _Entry(make, owner)
+
+
+def unregister_backend(name: str) -> None:
+    """Forget a backend that was registered; KeyError if there is none of that name."""
+    with _lock:
+        del _entries[name]
+        for full in [full for full in _made if full.partition(":")[0] == name]:
+            del _made[full]
+
+
+def backend_names() -> list[str]:
+    """The names that can be selected, `auto` aside."""
+    return list(_entries)
+
+
+def make_backend(full_name: str) -> Backend:
+    """The backend of a name such as `"cupy:1"`, made once and then kept."""
+    backend = _made.get(full_name)
+    if backend is not None:
+        return backend
+    name, _, detail = full_name.partition(":")
+    if name not in _entries:
+        known = ", ".join([*_entries, "auto"])
+        raise UnknownBackendError(f"unknown backend {full_name!r}; known: {known}")
+    with _lock:
+        if full_name not in _made:
+            made = _entries[name].make(detail)
+            _made[full_name] = _made.setdefault(made.name, made)  # "cupy" and "cupy:0" are one
+        return _made[full_name]
+
+
+def owner_of(array: Any) -> Backend | None:
+    """The backend that owns an array, or None if it is no array."""
+    if type(array) is np.ndarray:
+        return make_backend("numpy")
+    for entry in [*_entries.values()]:
+        full_name = entry.owner(array)
+        if full_name is not None:
+            return make_backend(full_name)
+    return None

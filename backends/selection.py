@@ -1,0 +1,80 @@
+"""Which backend: argument > using_backend() > use_backend() > NNKIT_BACKEND > numpy."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from nnkit.backends.base import Backend
+from nnkit.backends.errors import BackendFallbackWarning, BackendUnavailableError
+from nnkit.backends.registry import make_backend
+
+_context: ContextVar[Backend | None] = ContextVar("nnkit_backend", default=None)
+_process: Backend | None = None
+_auto: Backend | None = None
+
+
+def get_backend(name: str | Backend | None = None) -> Backend:
+    """The backend of this name; without one, the backend that is selected here and now.
+
+    Names are `numpy`, `cupy`, `cupy:1` for a device, `standard:NAMESPACE` for any array-API namespace, `auto`, and what
+    `register_backend` added. Raises BackendUnavailableError, which says what is missing, if it cannot work.
+
+    >>> get_backend("numpy").name
+    'numpy'
+    """
+    if isinstance(name, Backend):
+        return name
+    if name is not None:
+        return _resolve(name, "")
+    selected = _context.get() or _process
+    if selected is not None:
+        return selected
+    variable = os.environ.get("NNKIT_BACKEND", "").strip()
+    return _resolve(variable, "NNKIT_BACKEND: ") if variable else make_backend("numpy")
+
+
+def use_backend(name: str | Backend | None) -> None:
+    """Select a backend for the whole process; None goes back to NNKIT_BACKEND.
+
+    Networks and arrays that exist stay where they are. Raises BackendUnavailableError if it cannot work; the selection
+    is then as before.
+    """
+    global _process
+    _process = None if name is None else get_backend(name)
+
+
+@contextmanager
+def using_backend(name: str | Backend) -> Iterator[Backend]:
+    """Select a backend inside a `with` block, for this thread or asyncio task only.
+
+    >>> with using_backend("numpy") as backend:
+    ...     backend is get_backend()
+    True
+    """
+    backend = get_backend(name)
+    token = _context.set(backend)
+    try:
+        yield backend
+    finally:
+        _context.reset(token)
+
+
+def _resolve(name: str, source: str) -> Backend:
+    try:
+        return _automatic() if name == "auto" else make_backend(name)
+    except BackendUnavailableError as error:
+        raise type(error)(f"{source}{error}") from error.__cause__
+
+
+def _automatic() -> Backend:
+    """CuPy where it works, else NumPy; the reason is told once."""
+    global _auto
+    if _auto is None:
+        try:
+            _auto = make_backend("cupy")
+        except BackendUnavailableError as error:
+            _auto = make_backend("numpy")
+            warnings.warn(f"backend 'auto' uses numpy: {error}", BackendFallbackWarning, stacklevel=4)
+    return _auto

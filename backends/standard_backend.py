@@ -1,0 +1,84 @@
+"""Any other array-API namespace, as it is: array-api-strict in the tests, PyTorch or JAX for a look.
+
+Formulas are called as plain functions, so nothing is fused and nothing is preallocated.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from nnkit.backends.base import Backend
+from nnkit.backends.errors import BackendUnavailableError
+
+DEFAULT_NAMESPACE = "array_api_strict"
+
+
+class StandardBackend(Backend):
+    """Arrays of an array-API namespace on one of its devices (None is its default device)."""
+
+    def __init__(self, name: str, xp: Any, device: Any = None) -> None:
+        self.name = name
+        self.xp = xp
+        self.device = device
+
+    def asarray(self, values: Any, dtype: str | None = None) -> Any:
+        wanted = None if dtype is None else self.dtype(dtype)
+        if not _is_from(values, self.xp):
+            values = np.from_dlpack(values) if hasattr(values, "__dlpack__") else np.asarray(values)
+            # A copy: a NumPy array that is read-only or changes later must not shine through.
+            return self.xp.asarray(np.array(values), dtype=wanted, device=self.device)
+        here = values if self.device is None else array_api_compat.to_device(values, self.device)
+        return here if wanted is None or here.dtype == wanted else self.xp.astype(here, wanted)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return np.from_dlpack(array)
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        dtype = self.dtype(dtype) if isinstance(dtype, str) else dtype
+        return self.xp.empty(tuple(shape), dtype=dtype, device=self.device)
+
+    def describe(self) -> dict[str, str]:
+        described = {self.xp.__name__: str(getattr(self.xp, "__version__", ""))}
+        return described if self.device is None else described | {"device": str(self.device)}
+
+
+def make_standard_backend(detail: str) -> StandardBackend:
+    """The backend of `"NAMESPACE"` or `"NAMESPACE:DEVICE"`; "" is array-api-strict, the standard's reference."""
+    module, _, device_name = (detail or DEFAULT_NAMESPACE).partition(":")
+    try:
+        xp = importlib.import_module(module)
+    except ImportError as error:
+        hint = ": python -m pip install array-api-strict" if module == DEFAULT_NAMESPACE else ""
+        raise BackendUnavailableError(f"standard: namespace {module!r} does not import ({error}){hint}") from error
+    if not hasattr(xp, "__array_namespace_info__"):
+        raise BackendUnavailableError(f"standard: {module!r} is no array-API namespace")
+    if not device_name:
+        return StandardBackend(f"standard:{module}", xp)
+    devices = {_device_name(device): device for device in xp.__array_namespace_info__().devices() if device is not None}
+    if device_name not in devices:
+        raise BackendUnavailableError(f"standard: {module} has no device {device_name!r}; it has {', '.join(devices)}")
+    return StandardBackend(f"standard:{module}:{device_name}", xp, devices[device_name])
+
+
+def standard_owner(array: Any) -> str | None:
+    """The name of the standard backend that owns an array of any array-API namespace."""
+    if not array_api_compat.is_array_api_obj(array):
+        return None
+    xp = array_api_compat.array_namespace(array)
+    device = array_api_compat.device(array)
+    if device == xp.__array_namespace_info__().default_device():
+        return f"standard:{xp.__name__}"
+    return f"standard:{xp.__name__}:{_device_name(device)}"
+
+
+def _device_name(device: Any) -> str:
+    """`device1` for `array_api_strict.Device('device1')`, `cuda:0` for PyTorch's."""
+    text = str(device)
+    return text.split("'")[1] if "'" in text else text
+
+
+def _is_from(values: Any, xp: Any) -> bool:
+    return array_api_compat.is_array_api_obj(values) and array_api_compat.array_namespace(values) is xp

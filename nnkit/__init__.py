@@ -1,0 +1,130 @@
+"""nnkit: dense neural networks with gradients written by hand; the same kernels on NumPy and on CuPy.
+
+Every equation of the lecture "Introduction to Neural Networks in Python" is a function of `nnkit.kernels`; the public
+names are here. Start with `Network`, or with `dense_forward` and `dense_backward`.
+"""
+
+from nnkit import data, initializers, kernels
+from nnkit.backends import (
+    BackendError,
+    BackendFallbackWarning,
+    BackendMismatchError,
+    BackendUnavailableError,
+    FormulaError,
+    get_backend,
+    use_backend,
+    using_backend,
+)
+from nnkit.backends.formula import formula
+from nnkit.checkpoint import load
+from nnkit.gradient_check import check_gradients
+from nnkit.history import History
+from nnkit.kernels.activations import activation_names, register_activation, unregister_activation
+from nnkit.kernels.cost_functions import (
+    cross_entropy,
+    cross_entropy_delta,
+    quadratic,
+    quadratic_delta,
+    softmax_cross_entropy,
+    softmax_cross_entropy_delta,
+)
+from nnkit.kernels.dense import dense_backward, dense_forward
+from nnkit.kernels.rectifiers import (
+    elu,
+    elu_grad,
+    identity,
+    identity_grad,
+    leaky_relu,
+    leaky_relu_grad,
+    relu,
+    relu_grad,
+    selu,
+    selu_grad,
+)
+from nnkit.kernels.sigmoidal import (
+    hard_sigmoid,
+    hard_sigmoid_grad,
+    sigmoid,
+    sigmoid_grad,
+    softsign,
+    softsign_grad,
+    tanh,
+    tanh_grad,
+)
+from nnkit.kernels.smooth import (
+    gelu,
+    gelu_grad,
+    gelu_tanh,
+    gelu_tanh_grad,
+    silu,
+    silu_grad,
+    softplus,
+    softplus_grad,
+)
+from nnkit.kernels.softmax import softmax, softmax_grad
+from nnkit.layers import Dense
+from nnkit.network import Network
+from nnkit.optimizers import SGD, Adam
+from nnkit.version import __version__
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "BackendError",
+    "BackendFallbackWarning",
+    "BackendMismatchError",
+    "BackendUnavailableError",
+    "Dense",
+    "FormulaError",
+    "History",
+    "Network",
+    "__version__",
+    "activation_names",
+    "check_gradients",
+    "cross_entropy",
+    "cross_entropy_delta",
+    "data",
+    "dense_backward",
+    "dense_forward",
+    "elu",
+    "elu_grad",
+    "formula",
+    "gelu",
+    "gelu_grad",
+    "gelu_tanh",
+    "gelu_tanh_grad",
+    "get_backend",
+    "hard_sigmoid",
+    "hard_sigmoid_grad",
+    "identity",
+    "identity_grad",
+    "initializers",
+    "kernels",
+    "leaky_relu",
+    "leaky_relu_grad",
+    "load",
+    "quadratic",
+    "quadratic_delta",
+    "register_activation",
+    "relu",
+    "relu_grad",
+    "selu",
+    "selu_grad",
+    "sigmoid",
+    "sigmoid_grad",
+    "silu",
+    "silu_grad",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_delta",
+    "softmax_grad",
+    "softplus",
+    "softplus_grad",
+    "softsign",
+    "softsign_grad",
+    "tanh",
+    "tanh_grad",
+    "unregister_activation",
+    "use_backend",
+    "using_backend",
+]

@@ -1,0 +1,98 @@
+"""Networks in safetensors files: parameters as tensors, everything else as text. No pickle."""
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnkit.files import replacing
+from nnkit.version import __version__
+
+if TYPE_CHECKING:
+    from nnkit.network import Network
+
+FORMAT = "nnkit-network-1"
+_SAFETENSORS = "models are kept in safetensors files: python -m pip install safetensors"
+
+
+def save(network: "Network", path: str | PathLike[str]) -> None:
+    """Write a network to a `.safetensors` file.
+
+    Tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype; the architecture, the seed
+    and nnkit's version as metadata. A file that is there stays whole until the new one is: it is written beside it and
+    then renamed. Raises ImportError if safetensors is not installed, OSError if the file cannot be written, and
+    ValueError for a layer that has its own initializer function and no name.
+    """
+    try:
+        from safetensors.numpy import save as to_bytes
+    except ImportError:
+        raise ImportError(_SAFETENSORS) from None
+    tensors = {}
+    for i, (W, b) in enumerate(zip(network.parameters.W, network.parameters.b, strict=True)):
+        # safetensors writes the bytes as they lie: they must be in C order.
+        tensors[f"layers.{i}.W"] = np.ascontiguousarray(network.backend.to_numpy(W))
+        tensors[f"layers.{i}.b"] = np.ascontiguousarray(network.backend.to_numpy(b))
+    description = {
+        "layers": [{"inputs": d.inputs, "units": d.units, "activation": d.activation} for d in network.layers],
+        "cost": network.cost.name,
+        "seed": network.seed,
+        "epochs_trained": network.epochs_trained,
+    }
+    metadata = {"format": FORMAT, "nnkit": __version__, "network": json.dumps(description)}
+    with replacing(path) as file:
+        file.write(to_bytes(tensors, metadata=metadata))
+
+
+def load(path: str | PathLike[str], backend: str | None = None) -> "Network":
+    """Read a network that `save` wrote, onto a backend; None is the selected one.
+
+    Raises FileNotFoundError, ValueError for a file that is no such network (truncated, foreign, or of a later format),
+    and ImportError if safetensors is not installed.
+
+    >>> import tempfile, pathlib
+    >>> net = nnkit.Network([2, 3, 1], seed=0)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
+    >>> net.save(path)
+    >>> nnkit.load(path)
+    Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)
+    """
+    from nnkit.layers import Dense
+    from nnkit.network import Network
+
+    tensors, metadata = _read(Path(path))
+    try:
+        about = json.loads(metadata["network"])
+        layers = [Dense(d["inputs"], d["units"], d["activation"]) for d in about["layers"]]
+        dtype = tensors["layers.0.W"].dtype.name
+        network = Network(layers, cost=about["cost"], seed=about["seed"], dtype=dtype, backend=backend)
+        values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
+        for i, (W, b) in enumerate(values):
+            if W.shape != (layers[i].units, layers[i].inputs) or b.shape != (layers[i].units,):
+                raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layers[i]}")
+        network.epochs_trained = int(about["epochs_trained"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
+    network.parameters.assign(values)
+    return network
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The tensors and the metadata of a file, whose format is checked."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ImportError(_SAFETENSORS) from None
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    found = metadata.get("format")
+    if found != FORMAT:
+        raise ValueError(f"{path}: format is {found!r}; this nnkit reads {FORMAT!r}")
+    return tensors, metadata

@@ -1,0 +1,175 @@
+"""MNIST, read from its four IDX files on the disk."""
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class MNIST(NamedTuple):
+    """The 70 000 handwritten digits of MNIST.
+
+    X_train: the training images, (60000, 784) uint8, 0 (paper) to 255 (ink), row by row.
+    y_train: their labels, (60000,) int64, 0 to 9.
+    X_test: the test images, (10000, 784) uint8, as X_train.
+    y_test: their labels, (10000,) int64, 0 to 9.
+    """
+
+    X_train: NDArray[np.uint8]
+    y_train: NDArray[np.int64]
+    X_test: NDArray[np.uint8]
+    y_test: NDArray[np.int64]
+
+
+class _Original(NamedTuple):
+    """What the IDX file called `name` must hold: the shape and the SHA-256 of the decompressed bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+_ORIGINALS = (
+    _Original(
+        "train-images-idx3-ubyte",
+        (60000, 28, 28),
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    _Original(
+        "train-labels-idx1-ubyte",
+        (60000,),
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+    _Original(
+        "t10k-images-idx3-ubyte",
+        (10000, 28, 28),
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    _Original(
+        "t10k-labels-idx1-ubyte",
+        (10000,),
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+
+_HELP = (
+    "give mnist(directory), or set the environment variable NNKIT_DATA to the folder that holds the four IDX "
+    "files (or to the parent of a folder mnist that does)"
+)
+
+
+def mnist(directory: str | os.PathLike[str] | None = None) -> MNIST:
+    """Read MNIST from its four IDX files, gzipped or not, and check that they are the original ones.
+
+    Source: Y. LeCun, C. Cortes and C. J. C. Burges, The MNIST database of handwritten digits.
+
+    Args:
+        directory: the folder that holds train-images-idx3-ubyte, train-labels-idx1-ubyte,
+            t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each with or without .gz. By default the
+            folder that the environment variable NNKIT_DATA names, or its sub-folder mnist.
+
+    Returns:
+        MNIST(X_train, y_train, X_test, y_test): images (60000, 784) and (10000, 784), uint8, 0 to 255;
+        labels (60000,) and (10000,), int64, 0 to 9. Divide the images by 255 before you train on them.
+
+    Raises:
+        TypeError: directory is not a path.
+        FileNotFoundError: a file is in none of the folders, or there is no folder to look in.
+        ValueError: a file is damaged or is not the original; the message names it.
+
+    Example:
+        >>> X_train, y_train, X_test, y_test = mnist("data/mnist")  # doctest: +SKIP
+        >>> mnist("a folder without it")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is not in ...
+
+    """
+    folders = _folders(directory)
+    # All four before any is read: a missing file shows at once, not after seconds.
+    paths = [_find(original.name, folders) for original in _ORIGINALS]
+    arrays = [_read(path, original) for path, original in zip(paths, _ORIGINALS, strict=True)]
+    X_train, y_train, X_test, y_test = arrays
+    return MNIST(
+        X_train.reshape(len(X_train), -1),
+        y_train.astype(np.int64),
+        X_test.reshape(len(X_test), -1),
+        y_test.astype(np.int64),
+    )
+
+
+def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
+    if directory is not None:
+        if not isinstance(directory, str | os.PathLike):
+            raise TypeError(f"directory must be a path or None, got {directory!r}")
+        return [Path(directory)]
+    data = os.environ.get("NNKIT_DATA")
+    if not data:
+        raise FileNotFoundError(f"MNIST: no folder to look in; {_HELP}")
+    return [Path(data), Path(data) / "mnist"]
+
+
+def _find(name: str, folders: list[Path]) -> Path:
+    for folder in folders:
+        for path in (folder / name, folder / f"{name}.gz"):
+            if path.is_file():
+                return path
+    looked = " or ".join(repr(str(folder)) for folder in folders)
+    raise FileNotFoundError(f"{name} (or {name}.gz) is not in {looked}; {_HELP}")
+
+
+def _read(path: Path, original: _Original) -> NDArray[np.uint8]:
+    """Return the array (original.shape) in the file, or raise ValueError if the file is not the original."""
+    content = _content(path)
+    array = _parse_idx(content, str(path))
+    if array.shape != original.shape:
+        raise ValueError(f"{path}: holds an array of shape {array.shape}, expected {original.shape}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != original.sha256:
+        raise ValueError(
+            f"{path}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}, "
+            f"expected {original.sha256} (other data sets, such as Fashion-MNIST, use the same file names)"
+        )
+    return array
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    # By content, not by suffix: some downloaders unpack a file and keep its .gz.
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged gzip file: {error}") from error
+
+
+def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
+    r"""Return the array of bytes that an IDX file holds, as a new array; `source` names it in errors.
+
+    The format: two zero bytes, the type (8: unsigned byte), the number of axes (here 1 to 3); then each
+    axis's length as 4 bytes, the most significant first; then the elements, the last axis fastest.
+
+    >>> _parse_idx(b"\0\0\x08\x02" + b"\0\0\0\x01" + b"\0\0\0\x03" + b"\x05\x06\x07", "example")
+    array([[5, 6, 7]], dtype=uint8)
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 2, 3):
+        raise ValueError(
+            f"{source}: not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}, "
+            "expected 00 00 08 and the number of axes, 1 to 3"
+        )
+    start = 4 + 4 * content[3]
+    if len(content) < start:
+        raise ValueError(f"{source}: cut short: {len(content)} bytes, the header alone takes {start}")
+    shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
+    if 0 in shape:
+        raise ValueError(f"{source}: no elements: shape {shape} in its header")
+    expected = start + math.prod(shape)
+    if len(content) != expected:
+        raise ValueError(f"{source}: {len(content)} bytes, but shape {shape} in its header asks for {expected}")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()

@@ -1,0 +1,120 @@
+"""Checking a network's gradients against the complex step: f'(x) = Im f(x + ih)/h, exact to rounding.
+
+The gradients come from the network's own backend, in float64. The reference is the cost of the forward pass alone, with
+complex parameters, on NumPy: it shares no line with backpropagation.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.inputs import samples, targets
+from nnkit.kernels.dense import dense_forward
+
+if TYPE_CHECKING:
+    from nnkit.network import Network
+
+STEP = 1e-30  # any h far below the square root of the smallest number of interest; there is no cancellation
+
+
+@dataclass(frozen=True, slots=True)
+class GradientCheck:
+    """How far gradients are from the complex step.
+
+    `errors` holds for each layer's "W" and "b" the largest difference, relative to the largest entry of the reference;
+    `entries` says how many entries were compared.
+    """
+
+    errors: dict[str, float]
+    entries: int
+
+    @property
+    def max_error(self) -> float:
+        """The largest of the errors."""
+        return max(self.errors.values())
+
+
+def relative_error(found: Any, exact: Any) -> float:
+    """The largest difference, relative to the largest entry of `exact` (or absolute where that is 0)."""
+    found, exact = np.asarray(found), np.asarray(exact)
+    scale = float(np.max(np.abs(exact), initial=0.0)) or 1.0
+    return float(np.max(np.abs(found - exact), initial=0.0)) / scale
+
+
+def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, seed: int = 0) -> GradientCheck:
+    """Compare a network's gradients for samples x and targets y with the complex step, in float64.
+
+    Args:
+        network: stays as it is; its parameters are copied to float64.
+        x: samples (n, d_in). y: labels (n,) or targets (n, d_out).
+        entries: how many entries of each W and b are compared, drawn by `seed`; all, if there are fewer.
+
+    A correct gradient is within about 1e-13. Where a logit lies exactly on a kink (0 for ReLU) there is no derivative,
+    and the two may differ.
+
+    >>> net = nnkit.Network([4, 5, 3], activation="gelu", cost="softmax_cross_entropy", seed=0)
+    >>> rng = np.random.default_rng(0)
+    >>> nnkit.check_gradients(net, rng.normal(size=(6, 4)), [0, 1, 2, 0, 1, 2]).max_error < 1e-13
+    True
+    """
+    twin = _float64_twin(network)
+    _, gradients = twin.gradients(x, y)
+    to_numpy = twin.backend.to_numpy
+    inputs = samples(twin, x)
+    host_x, host_y = to_numpy(inputs), to_numpy(targets(twin, y, inputs.shape[0]))
+    parameters = [
+        (to_numpy(W).astype(complex), to_numpy(b).astype(complex))
+        for W, b in zip(twin.parameters.W, twin.parameters.b, strict=True)
+    ]
+    rng = np.random.default_rng(seed)
+    errors, compared = {}, 0
+    for i, pair in enumerate(gradients):
+        for name, gradient, parameter in zip(("W", "b"), pair, parameters[i], strict=True):
+            chosen = rng.permutation(parameter.size)[:entries]
+            exact = [_complex_step(twin, parameters, parameter, int(k), host_x, host_y) for k in chosen]
+            errors[f"layers.{i}.{name}"] = relative_error(to_numpy(gradient).ravel()[chosen], exact)
+            compared += len(chosen)
+    return GradientCheck(errors, compared)
+
+
+def _float64_twin(network: "Network") -> "Network":
+    from nnkit.network import Network
+
+    twin = Network(network.layers, cost=network.cost, seed=network.seed, dtype="float64", backend=network.backend)
+    to_numpy = network.backend.to_numpy
+    twin.parameters.assign(
+        (to_numpy(W).astype(np.float64), to_numpy(b).astype(np.float64))
+        for W, b in zip(network.parameters.W, network.parameters.b, strict=True)
+    )
+    return twin
+
+
+def _complex_step(
+    network: "Network",
+    parameters: list[tuple[NDArray[Any], NDArray[Any]]],
+    parameter: NDArray[Any],
+    entry: int,
+    x: NDArray[Any],
+    y: NDArray[Any],
+) -> float:
+    """The derivative of the mean cost by one entry of one parameter."""
+    flat = parameter.reshape(-1)
+    kept = flat[entry]
+    flat[entry] -= 1j * STEP  # downwards: at a kink, f′ is the left derivative, as in the kernels
+    h = x
+    for layer, (W, b) in zip(network.layers[:-1], parameters, strict=False):
+        h = dense_forward(h, W, b, str(layer.activation))
+    z = dense_forward(h, *parameters[-1])
+    cost = complex_cost(network, z, y)
+    flat[entry] = kept
+    return float(-cost.imag / STEP)
+
+
+def complex_cost(network: "Network", z: NDArray[Any], y: NDArray[Any]) -> Any:
+    """The mean cost of complex logits z (n, d_out), on NumPy."""
+    from nnkit.backends import get_backend
+
+    numpy = get_backend("numpy")
+    return numpy.sum(network.output.terms(numpy, z, y.astype(complex), np.asarray(1 / len(y), complex)))

@@ -1,0 +1,108 @@
+"""Initial weights and biases, drawn on the host by NumPy's generator, so that a seed gives one start on every backend.
+
+An initializer is a function of (generator, d_out, d_in) that returns W (d_out, d_in) and b (d_out,) in float64.
+"""
+
+import difflib
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
+Initializer = Callable[[np.random.Generator, int, int], Weights]
+
+
+def glorot_uniform(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from U[−a, a] with a = √(6/(d_in + d_out)), b = 0 (Glorot and Bengio, AISTATS 2010, eq. 16).
+
+    >>> W, b = nnkit.initializers.glorot_uniform(np.random.default_rng(0), 10, 30)
+    >>> W.shape, bool(abs(W).max() <= (6 / 40) ** 0.5), b.sum()
+    ((10, 30), True, np.float64(0.0))
+    """
+    a = math.sqrt(6 / (d_in + d_out))
+    return rng.uniform(-a, a, (d_out, d_in)), np.zeros(d_out)
+
+
+def glorot_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from N(0, 2/(d_in + d_out)), b = 0 (Glorot and Bengio, AISTATS 2010, eq. 12)."""
+    return rng.normal(0, math.sqrt(2 / (d_in + d_out)), (d_out, d_in)), np.zeros(d_out)
+
+
+def he_uniform(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from U[−a, a] with a = √(6/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its relatives."""
+    a = math.sqrt(6 / d_in)
+    return rng.uniform(-a, a, (d_out, d_in)), np.zeros(d_out)
+
+
+def he_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from N(0, 2/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its relatives."""
+    return rng.normal(0, math.sqrt(2 / d_in), (d_out, d_in)), np.zeros(d_out)
+
+
+def lecun_uniform(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from U[−a, a] with a = √(3/d_in), b = 0 (LeCun et al., Efficient BackProp, 1998, eq. 16)."""
+    a = math.sqrt(3 / d_in)
+    return rng.uniform(-a, a, (d_out, d_in)), np.zeros(d_out)
+
+
+def lecun_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from N(0, 1/d_in), b = 0 (LeCun et al., Efficient BackProp, 1998, eq. 16), for SELU."""
+    return rng.normal(0, math.sqrt(1 / d_in), (d_out, d_in)), np.zeros(d_out)
+
+
+def nielsen_large(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W and b from N(0, 1): the start of Nielsen's chapter 1, which chapter 3 calls large."""
+    return normal(1.0)(rng, d_out, d_in)
+
+
+def nielsen_new(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W from N(0, 1/d_in), b from N(0, 1): the improved start of Nielsen's chapter 3."""
+    return rng.normal(0, math.sqrt(1 / d_in), (d_out, d_in)), rng.normal(0, 1, d_out)
+
+
+def uniform(a: float) -> Initializer:
+    """W and b from U[−a, a]; the lecture's start is `uniform(0.1)`. ValueError unless a is positive and finite."""
+    _check_scale("uniform", a)
+    return lambda rng, d_out, d_in: (rng.uniform(-a, a, (d_out, d_in)), rng.uniform(-a, a, d_out))
+
+
+def normal(s: float) -> Initializer:
+    """W and b from N(0, s²). ValueError unless s is positive and finite."""
+    _check_scale("normal", s)
+    return lambda rng, d_out, d_in: (rng.normal(0, s, (d_out, d_in)), rng.normal(0, s, d_out))
+
+
+_named: dict[str, Initializer] = {
+    f.__name__: f
+    for f in (
+        glorot_uniform, glorot_normal, he_uniform, he_normal,
+        lecun_uniform, lecun_normal, nielsen_large, nielsen_new,
+    )
+}  # fmt: skip
+_for_activation = {
+    "relu": he_normal, "leaky_relu": he_normal, "elu": he_normal, "gelu": he_normal, "gelu_tanh": he_normal,
+    "silu": he_normal, "softplus": he_normal, "selu": lecun_normal,
+}  # fmt: skip
+
+
+def get_initializer(init: "str | Initializer | None", activation: str = "identity") -> Initializer:
+    """The initializer of a name, a function as it is, or for None what suits the activation (He, LeCun or Glorot).
+
+    Raises ValueError for an unknown name, with the nearest one.
+    """
+    if init is None:
+        return _for_activation.get(activation, glorot_uniform)
+    if callable(init):
+        return init
+    if init not in _named:
+        near = difflib.get_close_matches(str(init), _named, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_named)}, and uniform(a), normal(s)"
+        raise ValueError(f"unknown initializer {init!r}; {hint}")
+    return _named[init]
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not (0 < value < math.inf):
+        raise ValueError(f"{name}({value}): expected a positive, finite number")

@@ -1,0 +1,93 @@
+"""Data as users have it, checked and made into arrays of a network's backend and dtype."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnkit.backends import Backend
+from nnkit.backends.base import Array
+from nnkit.backends.dtypes import FLOATS, dtype_name
+
+if TYPE_CHECKING:
+    from nnkit.network import Network
+
+_INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def samples(network: "Network", x: Any, name: str = "X") -> Array:
+    """Samples (n, d_in) from any array, list or DLPack object; numbers of any real type are converted.
+
+    Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
+    """
+    array = _numbers(network, x, name)
+    width = network.layers[0].inputs
+    if array.ndim != 2 or array.shape[1] != width:
+        hint = f"; for one sample, reshape it to (1, {width})" if array.shape == (width,) else ""
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected (samples, {width}){hint}")
+    if array.shape[0] == 0:
+        raise ValueError(f"{name} has no samples; expected at least one")
+    return array
+
+
+def targets(network: "Network", y: Any, n: int, name: str = "y") -> Array:
+    """Targets (n, d_out) from integer labels (n,) or a matrix; with one output, (n,) is its column.
+
+    Raises ValueError for another shape or a label outside 0 ... d_out − 1, TypeError for what is not real numbers.
+    """
+    width = network.layers[-1].units
+    raw = y if hasattr(y, "dtype") and hasattr(y, "shape") else np.asarray(y)
+    if len(raw.shape) == 1 and raw.shape[0] == n:
+        if width == 1:
+            return network.backend.xp.reshape(_numbers(network, raw, name), (n, 1))
+        return _one_hot(network, raw, width, name)
+    array = _numbers(network, raw, name)
+    if tuple(array.shape) != (n, width):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected labels ({n},) or targets ({n}, {width})")
+    return array
+
+
+def as_labels(backend: Backend, values: Array) -> Array:
+    """The class (n,) that rows of logits or one-hot targets show: the largest, or for one column whether above 0."""
+    if values.shape[1] == 1:
+        return backend.xp.astype(values[:, 0] > 0, backend.xp.int64)
+    return backend.xp.argmax(values, axis=1)
+
+
+def check_finite(backend: Backend, array: Array, name: str) -> None:
+    """ValueError, naming the first one, if an array holds NaN or infinities; waits for the device."""
+    if bool(backend.xp.all(backend.xp.isfinite(array))):
+        return
+    host = backend.to_numpy(array)
+    at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
+    raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers")
+
+
+def _numbers(network: "Network", values: Any, name: str) -> Array:
+    """Real numbers of any type as an array of the network's backend and dtype."""
+    if not hasattr(values, "dtype"):
+        values = np.asarray(values)
+    kind = dtype_name(values.dtype)
+    if kind not in FLOATS and kind not in _INTEGERS:
+        raise TypeError(f"{name} has dtype {kind}; expected real numbers")
+    return network.backend.asarray(values, network.dtype)
+
+
+def _one_hot(network: "Network", labels: Any, classes: int, name: str) -> Array:
+    """Labels as rows with a single 1."""
+    kind = dtype_name(labels.dtype)
+    if kind not in _INTEGERS:
+        raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels")
+    host = labels if isinstance(labels, np.ndarray) else _to_host(labels)
+    wrong = np.flatnonzero((host < 0) | (host >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        raise ValueError(f"{name} holds label {host[first]} at [{first}]; expected 0 to {classes - 1}")
+    matrix = np.zeros((len(host), classes), network.dtype)
+    matrix[np.arange(len(host)), host.astype(np.int64)] = 1
+    return network.backend.asarray(matrix, network.dtype)
+
+
+def _to_host(array: Any) -> np.ndarray:
+    from nnkit.backends import backend_of
+
+    return backend_of(y=array).to_numpy(array)

@@ -1,0 +1,1 @@
+"""The mathematics of the lecture: pure functions without state, each citing its equation."""

@@ -1,0 +1,143 @@
+"""The dense layer, forward (eq. 2, 7, 9) and backward (eq. 5, 6, 8, 10, 12), in the batch form.
+
+Samples are rows: x is (..., n, d_in), W (d_out, d_in), b (d_out,), h and Δ (..., n, d_out). W and b may have leading
+axes of their own, equal to those of x: then several layers are computed side by side.
+"""
+
+import math
+from typing import Any
+
+from nnkit.backends import backend_of
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import Formula, compose
+from nnkit.kernels.activations import Activation, get_activation
+
+_biased = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"])
+
+
+def dense_forward(
+    x: Array, W: Array, b: Array, activation: str | Activation = "identity", *, out: Any = None, z: Any = None
+) -> Array:
+    """A dense layer: h̄ = xWᵀ + b and h = f(h̄) (eq. 2, 7, 9), bias and activation in one pass after the product.
+
+    Args:
+        x: samples, (..., n, d_in) or a single one (d_in,).
+        W: weights, (d_out, d_in). b: biases, (d_out,). All of one floating dtype.
+        activation: the name of f.
+        out: where to write h, (..., n, d_out).
+        z: where to write the pre-activation h̄ too, which some gradients need (see `activations`); like `out`.
+
+    Returns h. Raises ValueError for shapes that do not fit and for an unknown activation, TypeError for dtypes that
+    are not floating, BackendMismatchError for arrays of two backends.
+
+    >>> x, W, b = np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]]), np.array([0.5, 0.0])
+    >>> nnkit.dense_forward(x, W, b, activation="relu")
+    array([[3.5, 0. ]])
+    """
+    f = get_activation(activation)
+    backend = backend_of(x=x, W=W, b=b, out=out, z=z)
+    x, W, b = backend.operands(("x", "W", "b"), (x, W, b))
+    _check_shapes(x, W, b)
+    _check_results((*x.shape[:-1], W.shape[-2]), out=out, z=z)
+    rows, row_out, row_z = (_rows(backend, a, W) for a in (x, out, z))
+    bias = b if b.ndim == 1 else b[..., None, :]
+    h = backend.matmul(rows, W.mT, out=row_out)
+    if z is None:
+        fused = _biased if f.name == "identity" else compose(f.forward, _biased)
+        backend.elementwise(fused, (h, bias), out=h)
+    else:
+        backend.elementwise(compose(f.forward, _biased, keep_inner=True), (h, bias), out=(row_z, h))
+        _deliver(backend, row_z, z)
+    return _deliver(backend, h, out, (*x.shape[:-1], W.shape[-2]))
+
+
+def dense_backward(
+    delta: Array,
+    x: Array,
+    W: Array,
+    h: Array = None,
+    activation: str | Activation = "identity",
+    *,
+    z: Array = None,
+    out: tuple[Any, Any, Any] | None = None,
+    need_dx: bool = True,
+) -> tuple[Array, Array, Array]:
+    """Backpropagation through a dense layer: from Δ = ∂C/∂h to δx (eq. 6), δW (eq. 5, 10) and δb (eq. 5, 12).
+
+    First δh̄ = f′(h̄) ⊙ Δ (eq. 8), one fused kernel; then δx = δh̄ W, δW = δh̄ᵀ x and δb = 1ᵀ δh̄.
+
+    Args:
+        delta: Δ, (..., n, d_out); it stays as it is.
+        x, W: as given to `dense_forward`.
+        h: its result; not needed for the identity.
+        activation: the name of f. z: the pre-activation h̄, for those whose gradient needs it (gelu, gelu_tanh, silu).
+        out: where to write (δx, δW, δb); each may be None.
+        need_dx: False leaves δx out (None comes back), as for the first layer.
+
+    Returns (δx, δW, δb), of the shapes of x, W and b: sums over the samples, so that Δ carries the 1/n of the mean.
+    Raises ValueError for shapes that do not fit and for a missing h or z, TypeError and BackendMismatchError as
+    `dense_forward`.
+
+    >>> x, W = np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]])
+    >>> dx, dW, db = nnkit.dense_backward(np.array([[1.0, 1.0]]), x, W, np.array([[3.5, 0.0]]), activation="relu")
+    >>> dx, dW, db
+    (array([[1., 1.]]), array([[1., 2.], [0., 0.]]), array([1., 0.]))
+    """
+    f = get_activation(activation)
+    out_dx, out_dW, out_db = out or (None, None, None)
+    backend = backend_of(delta=delta, x=x, W=W, h=h, z=z)
+    delta, x, W = backend.operands(("delta", "x", "W"), (delta, x, W))
+    _check_shapes(x, W, None)
+    if delta.shape != (*x.shape[:-1], W.shape[-2]):
+        raise ValueError(f"delta has shape {delta.shape}; expected {(*x.shape[:-1], W.shape[-2])} to fit x and W")
+    dz = delta if f.name == "identity" else backend.elementwise(f.gradient, (_saved(f, h, z, delta), delta))
+    dz, rows = _rows(backend, dz, W), _rows(backend, x, W)
+    dW = backend.matmul(dz.mT, rows, out=out_dW)
+    db = backend.sum(dz, axis=dz.ndim - 2, out=out_db)
+    if not need_dx:
+        return None, dW, db
+    dx = backend.matmul(dz, W, out=_rows(backend, out_dx, W))
+    return _deliver(backend, dx, out_dx, x.shape), dW, db
+
+
+def _saved(f: Activation, h: Array, z: Array, delta: Array) -> Array:
+    """What f's gradient kernel is computed from."""
+    name, saved = ("h", h) if f.gradient_from == "output" else ("z", z)
+    if saved is None:
+        raise ValueError(f"dense_backward: the gradient of {f.name} needs {name}, the {f.gradient_from} of the layer")
+    if saved.shape != delta.shape:
+        raise ValueError(f"dense_backward: {name} has shape {saved.shape}; expected that of delta, {delta.shape}")
+    return saved
+
+
+def _rows(backend: Backend, array: Any, W: Array) -> Any:
+    """Samples as the rows of a matrix: with a plain W, all leading axes are samples."""
+    if array is None or W.ndim > 2 or array.ndim == 2:
+        return array
+    return backend.xp.reshape(array, (math.prod(array.shape[:-1]), array.shape[-1]))
+
+
+def _deliver(backend: Backend, rows: Array, out: Any, shape: tuple[int, ...] | None = None) -> Array:
+    """The rows in the shape of the samples; in `out`, if a reshaped copy of it was written instead."""
+    if out is None:
+        return rows if rows.shape == shape else backend.xp.reshape(rows, shape)
+    if rows.shape != out.shape:
+        backend.copy(backend.xp.reshape(rows, out.shape), out)
+    return out
+
+
+def _check_results(shape: tuple[int, ...], **outs: Any) -> None:
+    for name, out in outs.items():
+        if out is not None and tuple(out.shape) != shape:
+            raise ValueError(f"{name} has shape {out.shape}; expected {shape}")
+
+
+def _check_shapes(x: Array, W: Array, b: Array | None) -> None:
+    if W.ndim < 2:
+        raise ValueError(f"W has shape {W.shape}; expected (d_out, d_in)")
+    if x.ndim < 1 or x.shape[-1] != W.shape[-1]:
+        raise ValueError(f"x has shape {x.shape}; expected (..., {W.shape[-1]}) to fit W of shape {W.shape}")
+    if W.ndim > 2 and x.shape[:-2] != W.shape[:-2]:
+        raise ValueError(f"x has shape {x.shape}; expected the leading axes of W, {W.shape[:-2]}")
+    if b is not None and b.shape != W.shape[:-1]:
+        raise ValueError(f"b has shape {b.shape}; expected {W.shape[:-1]} to fit W of shape {W.shape}")

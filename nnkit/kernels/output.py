@@ -1,0 +1,124 @@
+"""The cost and the output activation are a pair: what the last layer's logits z give.
+
+For identity with the quadratic cost, sigmoid with cross-entropy and softmax with its cross-entropy, the output error
+is δh̄ = a − y (eq. 19), computed from the logits, so that nothing overflows and no f′ vanishes. Any other pair goes
+through δh̄ = f′(h̄) ⊙ Δ (eq. 8).
+"""
+
+import functools
+from abc import ABC, abstractmethod
+from typing import Any
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import formula
+from nnkit.kernels.activations import Activation, get_activation
+from nnkit.kernels.costs import Cost, get_cost
+from nnkit.kernels.softmax import exponentials, softmax, softmax_delta, softmax_grad, softmax_terms
+
+
+@formula
+def cross_entropy_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """(max(z, 0) − zy + ln(1 + e^−|z|)) · scale: eq. 18 for o = σ(z), finite for any logit."""
+    return (xp.maximum(z, 0.0) - z * y + xp.log1p(xp.exp(-xp.abs(z)))) * scale
+
+
+@formula
+def cross_entropy_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (σ(z) − y) · scale (eq. 19)."""
+    return (1 / (1 + xp.exp(-z)) - y) * scale
+
+
+class OutputPair(ABC):
+    """A cost together with the activation of the output layer, as functions of the logits z, (n, d_out).
+
+    y are the targets, of the shape of z; scale is the share of each sample in the mean: a 0-d array, or (n, 1).
+    """
+
+    def __init__(self, cost: Cost, activation: Activation | None) -> None:
+        self.cost = cost
+        self.activation = activation
+
+    @abstractmethod
+    def outputs(self, backend: Backend, z: Array) -> Array:
+        """H = f(z)."""
+
+    @abstractmethod
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        """What each output contributes to the cost; their sum is the cost."""
+
+    @abstractmethod
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        """δh̄ = ∂C/∂z."""
+
+
+class _Elementwise(OutputPair):
+    """Any cost with any elementwise activation, by eq. 8."""
+
+    activation: Activation
+
+    def outputs(self, backend: Backend, z: Array) -> Array:
+        return z if self.activation.name == "identity" else backend.elementwise(self.activation.forward, (z,))
+
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return backend.elementwise(self.cost.terms, (self.outputs(backend, z), y, scale))
+
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        h = self.outputs(backend, z)
+        delta = backend.elementwise(self.cost.delta, (h, y, scale))
+        if self.activation.name == "identity":
+            return delta
+        saved = h if self.activation.gradient_from == "output" else z
+        return backend.elementwise(self.activation.gradient, (saved, delta))
+
+
+class _SigmoidCrossEntropy(_Elementwise):
+    """Sigmoid with cross-entropy, from the logits."""
+
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return backend.elementwise(cross_entropy_terms, (z, y, scale))
+
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return backend.elementwise(cross_entropy_delta_terms, (z, y, scale))
+
+
+class _Softmax(OutputPair):
+    """Any cost with softmax, whose Jacobian is not diagonal."""
+
+    def outputs(self, backend: Backend, z: Array) -> Array:
+        return softmax(z)
+
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return backend.elementwise(self.cost.terms, (softmax(z), y, scale))
+
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        p = softmax(z)
+        return softmax_grad(p, backend.elementwise(self.cost.delta, (p, y, scale)))
+
+
+class _SoftmaxCrossEntropy(_Softmax):
+    """Softmax with its cross-entropy, from the logits; the targets of a sample sum to 1."""
+
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        largest, _, total = exponentials(backend, z)
+        return backend.elementwise(softmax_terms, (z, largest, total, y, scale))
+
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        _, exponential, total = exponentials(backend, z)
+        return backend.elementwise(softmax_delta, (exponential, total, y, scale))
+
+
+@functools.cache
+def output_pair(cost: str | Cost, activation: str | Activation | None = None) -> OutputPair:
+    """The pair of a cost and an output activation; None is the activation that the cost is paired with.
+
+    >>> type(output_pair("cross_entropy")).__name__, type(output_pair("quadratic", "tanh")).__name__
+    ('_SigmoidCrossEntropy', '_Elementwise')
+    """
+    cost = get_cost(cost)
+    name = cost.output if activation is None else activation
+    if name == "softmax":
+        return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)
+    chosen = get_activation(name)
+    if (cost.name, chosen.name) == ("cross_entropy", "sigmoid"):
+        return _SigmoidCrossEntropy(cost, chosen)
+    return _Elementwise(cost, chosen)

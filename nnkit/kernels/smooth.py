@@ -1,0 +1,99 @@
+"""Smooth relatives of ReLU: GELU (exact and by tanh), SiLU and softplus, with their gradient kernels.
+
+The derivative of GELU and SiLU cannot be had from the output, which is not monotonic: their gradient kernels take the
+saved pre-activation z = h̄ instead. Arrays may have any shape and are float16, bfloat16, float32 or float64; results
+have the operands' dtype. `out` receives the result and may be one of the operands. TypeError is raised for another
+dtype, ValueError for shapes that do not broadcast.
+"""
+
+import math
+from typing import Any
+
+from nnkit.backends.formula import formula
+from nnkit.kernels.normal_distribution import normal_cdf, normal_pdf
+
+_GELU_SLOPE = math.sqrt(2 / math.pi)  # Hendrycks and Gimpel, arXiv:1606.08415, eq. 2
+_GELU_CUBIC = 0.044715
+
+
+@formula
+def gelu(xp: Any, z: Any) -> Any:
+    """Z Φ(z) with the normal distribution function Φ (Hendrycks and Gimpel, 2016); z: logits of any shape.
+
+    >>> nnkit.gelu(np.array([-100.0, 0.0, 1.0])).round(6)
+    array([-0.      ,  0.      ,  0.841345])
+    """
+    return z * normal_cdf(xp, z)
+
+
+@formula
+def gelu_grad(xp: Any, z: Any, delta: Any) -> Any:
+    """δh̄ = (Φ(z) + z φ(z)) ⊙ Δ (eq. 8); z: the saved pre-activation h̄, delta: Δ.
+
+    >>> nnkit.gelu_grad(np.array([0.0]), np.array([2.0]))
+    array([1.])
+    """
+    return delta * (normal_cdf(xp, z) + z * normal_pdf(xp, z))
+
+
+@formula
+def gelu_tanh(xp: Any, z: Any) -> Any:
+    """½ z (1 + tanh(√(2/π)(z + 0.044715 z³))), GELU's approximation of 2016; z: logits of any shape.
+
+    >>> nnkit.gelu_tanh(np.array([0.0, 1.0])).round(6)
+    array([0.      , 0.841192])
+    """
+    return 0.5 * z * (1 + xp.tanh(_GELU_SLOPE * (z + _GELU_CUBIC * z**3)))
+
+
+@formula
+def gelu_tanh_grad(xp: Any, z: Any, delta: Any) -> Any:
+    """δh̄ = (½(1 + t) + ½ z (1 − t²) √(2/π)(1 + 0.134145 z²)) ⊙ Δ, t the tanh of gelu_tanh (eq. 8); z: h̄, delta: Δ.
+
+    >>> nnkit.gelu_tanh_grad(np.array([0.0]), np.array([2.0]))
+    array([1.])
+    """
+    t = xp.tanh(_GELU_SLOPE * (z + _GELU_CUBIC * z**3))
+    slope = _GELU_SLOPE * (1 + 3 * _GELU_CUBIC * z**2)
+    return delta * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * slope)
+
+
+@formula
+def silu(xp: Any, z: Any) -> Any:
+    """Z σ(z), also called swish (Hendrycks and Gimpel, 2016); z: logits of any shape.
+
+    >>> nnkit.silu(np.array([0.0, 1.0])).round(6)
+    array([0.      , 0.731059])
+    """
+    return z / (1 + xp.exp(-z))
+
+
+@formula
+def silu_grad(xp: Any, z: Any, delta: Any) -> Any:
+    """δh̄ = σ(z)(1 + z(1 − σ(z))) ⊙ Δ (eq. 8); z: the saved pre-activation h̄, delta: Δ.
+
+    >>> nnkit.silu_grad(np.array([0.0]), np.array([2.0]))
+    array([1.])
+    """
+    s = 1 / (1 + xp.exp(-z))
+    return delta * s * (1 + z * (1 - s))
+
+
+@formula
+def softplus(xp: Any, z: Any) -> Any:
+    """ln(1 + eᶻ) = max(z, 0) + ln(1 + e^−|z|), finite for any z (Dugas et al., NIPS 2000); z: logits of any shape.
+
+    >>> nnkit.softplus(np.array([-1000.0, 0.0, 10.0])).round(6)
+    array([ 0.      ,  0.693147, 10.000045])
+    """
+    return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
+
+
+@formula
+def softplus_grad(xp: Any, h: Any, delta: Any) -> Any:
+    """δh̄ = σ(z) ⊙ Δ = (1 − e⁻ʰ) ⊙ Δ (eq. 8); h: the saved output softplus(h̄), delta: Δ.
+
+    >>> nnkit.softplus_grad(np.array([0.0, np.log(2.0)]), np.array([1.0, 1.0])).round(6)
+    array([0. , 0.5])
+    """
+    return -xp.expm1(-h) * delta

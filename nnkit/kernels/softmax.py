@@ -1,0 +1,80 @@
+"""Softmax and its cross-entropy: rows of logits, shifted by their largest entry so that nothing overflows."""
+
+from typing import Any
+
+from nnkit.backends import backend_of
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import formula
+
+
+@formula
+def shifted_exp(xp: Any, z: Any, largest: Any) -> Any:
+    """e^(z − m), at most 1."""
+    return xp.exp(z - largest)
+
+
+@formula
+def divided(xp: Any, a: Any, b: Any) -> Any:
+    """a/b."""
+    return a / b
+
+
+@formula
+def softmax_terms(xp: Any, z: Any, largest: Any, total: Any, y: Any, scale: Any) -> Any:
+    """Y (ln Σ e^(z − m) − (z − m)) · scale = −y ln p · scale."""
+    return y * (xp.log(total) - (z - largest)) * scale
+
+
+@formula
+def softmax_delta(xp: Any, exponential: Any, total: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (p − y) · scale with p = e^(z − m)/Σ e^(z − m) (eq. 19)."""
+    return (exponential / total - y) * scale
+
+
+@formula
+def product(xp: Any, a: Any, b: Any) -> Any:
+    """A b."""
+    return a * b
+
+
+@formula
+def softmax_pullback(xp: Any, p: Any, delta: Any, projection: Any) -> Any:
+    """P ⊙ (Δ − Σ p Δ)."""
+    return p * (delta - projection)
+
+
+def exponentials(backend: Backend, z: Array) -> tuple[Array, Array, Array]:
+    """The largest logit m of each row, e^(z − m), and its sum over the row; shapes (..., n, 1), z's and (..., n, 1)."""
+    largest = backend.max(z, axis=-1, keepdims=True)
+    exponential = backend.elementwise(shifted_exp, (z, largest))
+    return largest, exponential, backend.sum(exponential, axis=-1, keepdims=True)
+
+
+def softmax(z: Array) -> Array:
+    """P = e^z/Σ e^z over the last axis; z: logits (..., classes) of a floating dtype, as is p.
+
+    Raises TypeError for another dtype and ValueError for a number or no classes.
+
+    >>> nnkit.softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))
+    array([[0.5, 0.5], [1. , 0. ]])
+    """
+    backend = backend_of(z=z)
+    (z,) = backend.operands(("z",), (z,))
+    if z.ndim == 0 or z.shape[-1] == 0:
+        raise ValueError(f"z has shape {z.shape}; expected (..., classes) with at least one class")
+    _, exponential, total = exponentials(backend, z)
+    return backend.elementwise(divided, (exponential, total))
+
+
+def softmax_grad(p: Array, delta: Array) -> Array:
+    """δh̄ = p ⊙ (Δ − Σₖ pₖ Δₖ), eq. 8 for softmax, whose Jacobian is diag(p) − p pᵀ (Bishop 2006, eq. 4.106).
+
+    p: the saved output, (..., classes); delta: Δ, of the same shape and dtype.
+
+    >>> nnkit.softmax_grad(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
+    array([[ 0.25, -0.25]])
+    """
+    backend = backend_of(p=p, delta=delta)
+    p, delta = backend.operands(("p", "delta"), (p, delta))
+    projection = backend.sum(backend.elementwise(product, (p, delta)), axis=-1, keepdims=True)
+    return backend.elementwise(softmax_pullback, (p, delta, projection))

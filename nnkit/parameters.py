@@ -1,0 +1,55 @@
+"""Parameters in one flat vector: all weights first, then all biases, with W and b of each layer as views.
+
+So one kernel updates everything, and weight decay, which spares the biases, is one slice. Each start is a multiple of
+64 bytes, for aligned loads and tensor cores; the padding stays zero.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import ITEMSIZE
+
+ALIGNMENT = 64  # bytes
+
+
+class Parameters:
+    """The weights and biases of dense layers, or their gradients.
+
+    Attributes:
+        flat: the vector, (size,), with its padding.
+        weights: the part of `flat` that holds weights; biases: the rest.
+        W: per layer a view (d_out, d_in). b: per layer a view (d_out,).
+    """
+
+    def __init__(self, backend: Backend, shapes: Sequence[tuple[int, int]], dtype: str) -> None:
+        self.backend = backend
+        self.shapes = list(shapes)
+        self.dtype = dtype
+        lengths = [d_out * d_in for d_out, d_in in shapes] + [d_out for d_out, _ in shapes]
+        starts = _starts(lengths, ALIGNMENT // ITEMSIZE[dtype])
+        split = starts[len(shapes)]
+        self.flat = backend.zeros((starts[-1],), dtype)
+        self.weights, self.biases = self.flat[:split], self.flat[split:]
+        views = [self.flat[start : start + length] for start, length in zip(starts, lengths, strict=False)]
+        count = len(shapes)
+        self.W = [backend.xp.reshape(v, shape) for v, shape in zip(views[:count], shapes, strict=True)]
+        self.b = views[count:]
+
+    def assign(self, values: Iterable[tuple[Array, Array]]) -> None:
+        """Write (W, b) of each layer, from NumPy or this backend's arrays."""
+        for W, b, (new_W, new_b) in zip(self.W, self.b, values, strict=True):
+            self.backend.copy(self.backend.asarray(new_W, self.dtype), W)
+            self.backend.copy(self.backend.asarray(new_b, self.dtype), b)
+
+    @property
+    def count(self) -> int:
+        """How many numbers these are, padding not counted."""
+        return sum(d_out * (d_in + 1) for d_out, d_in in self.shapes)
+
+
+def _starts(lengths: Sequence[int], step: int) -> list[int]:
+    """Where each of these pieces starts, in multiples of `step` entries, and last the whole length."""
+    starts = [0]
+    for length in lengths:
+        starts.append(-(-(starts[-1] + length) // step) * step)
+    return starts

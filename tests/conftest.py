@@ -1,0 +1,67 @@
+"""One fixture runs a test on every backend; GPU tests are skipped, with the reason, where there is no GPU."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import array_api_compat
+import array_api_strict
+import numpy as np
+import pytest
+
+from nnkit.backends import Backend, BackendUnavailableError, get_backend, using_backend
+from nnkit.backends.dtypes import dtype_name
+
+# The strictest settings: nothing that some namespace of the standard might lack.
+array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=())
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """How a test makes arrays of one backend, and gets them back as NumPy's after checking where they are."""
+
+    backend: Backend
+    read_only: bool = False
+
+    def __call__(self, values: Any, dtype: str = "float64") -> Any:
+        array = self.backend.asarray(np.array(values), dtype)
+        if self.read_only:
+            array.flags.writeable = False
+        return array
+
+    def numpy(self, result: Any, dtype: str | None = None) -> np.ndarray:
+        """The values of a result, which must be an array of this backend, on its device, of this dtype."""
+        example = self.backend.empty((1,), "float64")
+        assert type(result) is type(example), f"{type(result)} came from {self.backend.name}"
+        assert array_api_compat.device(result) == array_api_compat.device(example)
+        if dtype is not None:
+            assert dtype_name(result.dtype) == dtype
+        return np.array(self.backend.to_numpy(result))
+
+
+def gpu_backend() -> Backend:
+    """The CuPy backend; skips the test, with what is missing, where it cannot work."""
+    try:
+        return get_backend("cupy")
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(
+    params=[
+        "numpy",
+        "numpy-read-only",
+        "standard:array_api_strict",
+        "standard:array_api_strict:device1",
+        pytest.param("cupy", marks=pytest.mark.gpu),
+    ]
+)
+def arrays(request: pytest.FixtureRequest) -> Iterator[Arrays]:
+    """Makes arrays of each backend in turn; that backend is also the selected one."""
+    name = request.param
+    if name == "cupy":
+        made = Arrays(gpu_backend())
+    else:
+        made = Arrays(get_backend(name.removesuffix("-read-only")), name.endswith("-read-only"))
+    with using_backend(made.backend):
+        yield made
