@@ -5,6 +5,7 @@ and replaces what it can do better. A method that takes `out` writes there and r
 While a tape records (`nnkit.backends.tape`), each method leaves calls on it instead of making them.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends.dtypes import promote
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote
 from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
 
 Array = Any  # an array of whichever namespace
+
+# Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
+quiet = functools.partial(np.errstate, all="ignore")
 
 
 class Backend(ABC):
@@ -62,7 +66,8 @@ class Backend(ABC):
         def call() -> None:
             out[...] = source
 
-        perform([call])
+        with quiet():
+            perform([call])
         return out
 
     # --- computing ----------------------------------------------------------------------------------------------
@@ -75,9 +80,7 @@ class Backend(ABC):
         constants: Mapping[str, float] | None = None,
     ) -> Any:
         """Evaluate a formula over broadcast operands; one array, or a tuple where it has several results."""
-        arrays = self.operands(formula.operands, operands)
-        promote(dict(zip(formula.operands, arrays, strict=True)))
-        return self._into(lambda: formula.function(self.xp, *arrays, **(constants or {})), out)
+        return self._call(formula, self.xp, self.operands(formula.operands, operands), out, constants)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product over the last two axes."""
@@ -93,13 +96,15 @@ class Backend(ABC):
 
     def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
         """The rows of a matrix (or the entries of a vector) at `indices`, which the caller has checked."""
+        if out is None and active_tape() is not None:  # no trial run: what `indices` holds by now may be anything
+            out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
         return self._into(lambda: self.xp.take(rows, indices, axis=0), out)
 
     # --- recording ----------------------------------------------------------------------------------------------
 
     def recording(self) -> AbstractContextManager[Tape]:
         """Write what this backend is asked to do in the `with` block on a tape that can be replayed."""
-        return recording(Tape())
+        return recording(Tape(quiet))
 
     def synchronize(self) -> None:  # noqa: B027  most namespaces compute at once
         """Wait until the device has done all that it was given."""
@@ -114,20 +119,75 @@ class Backend(ABC):
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Array]:
         """Arrays of this backend from arrays and numbers; numbers take the dtype of the arrays they meet."""
-        arrays = {n: v for n, v in zip(names, values, strict=True) if hasattr(v, "dtype")}
-        number_type = promote(arrays) if arrays else "float64"
-        return [v if n in arrays else self.asarray(v, number_type) for n, v in zip(names, values, strict=True)]
+        named = dict(zip(names, values, strict=True))
+        for name, value in named.items():
+            if value is None:
+                raise TypeError(f"{name} is None; expected an array, a list or a number")
+        arrays = {n: v for n, v in named.items() if hasattr(v, "dtype") and not _is_number(v)}
+        # Among themselves, NumPy's floating-point numbers keep their dtype.
+        deciding = arrays or {n: v for n, v in named.items() if dtype_name(getattr(v, "dtype", "")) in FLOATS}
+        number_type = promote(deciding) if deciding else "float64"
+        return [v if n in arrays else self.asarray(v, number_type) for n, v in named.items()]
+
+    def _call(
+        self, formula: "Formula", xp: Any, arrays: Sequence[Array], out: Any, constants: Mapping[str, float] | None
+    ) -> Any:
+        """Evaluate a formula as a plain function over `xp`, into arrays of their own."""
+        dtype = promote(dict(zip(formula.operands, arrays, strict=True)))
+        shape = broadcast_shape(formula, arrays)
+        checked_outs(formula, out, shape, len(formula.program(constants).outputs))
+
+        def compute() -> Any:
+            values = formula.function(xp, *arrays, **(constants or {}))
+            used, results = list(arrays), []
+            for value in _tuple(values):
+                # A formula may hand back an operand, one value twice, a number, or what is not broadcast yet.
+                own = not any(value is other for other in used)
+                if not own or getattr(value, "shape", None) != shape or dtype_name(value.dtype) != dtype:
+                    whole = xp.broadcast_to(self.asarray(value, dtype), shape)
+                    value = xp.astype(whole, self.dtype(dtype), copy=True)
+                used.append(value)
+                results.append(value)
+            return tuple(results) if isinstance(values, tuple) else results[0]
+
+        return self._into(compute, out)
 
     def _into(self, compute: Callable[[], Any], out: Any) -> Any:
         """Compute into `out` if it is given, else into new arrays; on a tape, do so at each replay."""
-        tape = active_tape()
-        if tape is None and out is None:
-            return compute()
-        # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
-        result = compute() if out is None else out
-        targets = _tuple(result)
-        perform([lambda: _assign(targets, compute())])
+        with quiet():
+            # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
+            result = compute() if out is None else out
+            if out is not None or active_tape() is not None:
+                targets = _tuple(result)
+                perform([lambda: _assign(targets, compute())])
         return result
+
+
+def broadcast_shape(formula: "Formula", arrays: Sequence[Array]) -> tuple[int, ...]:
+    """The shape of a formula's results; ValueError with every operand's shape if they do not broadcast."""
+    try:
+        return np.broadcast_shapes(*(tuple(a.shape) for a in arrays))
+    except ValueError:
+        shapes = ", ".join(f"{n} {tuple(a.shape)}" for n, a in zip(formula.operands, arrays, strict=True))
+        raise ValueError(f"{formula.name}: operands do not broadcast: {shapes}") from None
+
+
+def checked_outs(formula: "Formula", out: Any, shape: tuple[int, ...], count: int) -> list[Array]:
+    """The arrays that were given for the results, if any; refuses those that cannot hold them."""
+    outs: list[Array] = [] if out is None else list(_tuple(out))
+    if outs and len(outs) != count:
+        raise ValueError(f"{formula.name}: out has {len(outs)} array(s); expected {count}")
+    for array in outs:
+        name = dtype_name(array.dtype)
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{formula.name}: out has shape {tuple(array.shape)}; expected {shape}")
+        if name not in FLOATS + COMPLEX:
+            raise TypeError(f"{formula.name}: out has dtype {name}; expected one of {', '.join(FLOATS)}")
+    return outs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.generic) and not isinstance(value, np.complexfloating)
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
@@ -136,4 +196,6 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 
 def _assign(targets: tuple[Any, ...], values: Any) -> None:
     for target, value in zip(targets, _tuple(values), strict=True):
+        if target.shape != value.shape:  # assignment would broadcast
+            raise ValueError(f"out has shape {tuple(target.shape)}; expected {tuple(value.shape)}")
         target[...] = value

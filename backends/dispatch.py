@@ -2,14 +2,9 @@
 
 from typing import Any
 
-import numpy as np
-
 from nnkit.backends import registry, selection
 from nnkit.backends.base import Backend
 from nnkit.backends.errors import BackendMismatchError
-
-# What every backend accepts and none owns.
-_NEUTRAL = (float, int, bool, list, tuple, type(None), np.generic)
 
 
 def backend_of(**arguments: Any) -> Backend:
@@ -23,17 +18,27 @@ def backend_of(**arguments: Any) -> Backend:
     found: Backend | None = None
     owner = ""
     for name, value in arguments.items():
-        if isinstance(value, _NEUTRAL) and not (isinstance(value, tuple) and name == "out"):
-            continue
-        backend = _owner(name, value[0] if isinstance(value, tuple) else value)
-        if found is None:
-            found, owner = backend, name
-        elif backend is not found:
-            raise BackendMismatchError(
-                f"{owner} is on backend {found.name!r} and {name} on {backend.name!r}; "
-                f"move one of them first, with nnkit.get_backend({found.name!r}).asarray({name}) for example"
-            )
+        for array in _arrays(name, value):
+            backend = _owner(name, array)
+            if found is None:
+                found, owner = backend, name
+            elif backend is not found:
+                raise BackendMismatchError(
+                    f"{owner} is on backend {found.name!r} and {name} on {backend.name!r}; "
+                    f"move one of them first, with nnkit.get_backend({found.name!r}).asarray({name}) for example"
+                )
     return selection.get_backend() if found is None else found
+
+
+def _arrays(name: str, value: Any) -> tuple[Any, ...]:
+    """What has to have an owner in an argument: nothing in a number or a list, each array in a tuple of results."""
+    if name == "out" and value is not None:
+        outs = value if isinstance(value, tuple) else (value,)
+        for out in outs or ((),):
+            if isinstance(out, registry.NEUTRAL):
+                raise TypeError(f"out is or holds a {type(out).__name__}; expected an array, or a tuple of arrays")
+        return outs
+    return () if isinstance(value, registry.NEUTRAL) else (value,)
 
 
 def _owner(name: str, value: Any) -> Backend:

@@ -39,6 +39,8 @@ class Formula:
         self.function = function
         self.name = self.__name__ = name
         self.operands = tuple(operands)
+        if not self.operands:
+            raise FormulaError(f"{name} has no operands; a formula takes the namespace and at least one array")
         self.defaults = dict(defaults or {})
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         self.__signature__ = inspect.Signature(
@@ -125,6 +127,8 @@ def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula
 
     def composed(xp: Any, *operands: Any) -> Any:
         value = inner.function(xp, *operands)
+        if isinstance(value, tuple):
+            raise FormulaError(f"{inner.name} has {len(value)} results; only one can be composed")
         result = outer.function(xp, value)
         return (value, result) if keep_inner else result
 

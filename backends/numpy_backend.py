@@ -1,6 +1,5 @@
 """NumPy: formulas as ufunc calls into preallocated arrays, products by BLAS."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -8,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends import ufuncs
-from nnkit.backends.base import Backend
+from nnkit.backends import registry, ufuncs
+from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.dtypes import compute_type, promote
 from nnkit.backends.errors import BackendUnavailableError
@@ -18,9 +17,6 @@ from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
-
-# Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
-quiet = functools.partial(np.errstate, all="ignore")
 
 
 def numpy_dtype(name: str) -> np.dtype:
@@ -42,7 +38,10 @@ class NumpyBackend(Backend):
     xp = np
 
     def asarray(self, values: Any, dtype: str | None = None) -> np.ndarray:
-        if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
+        owner = registry.owner_of(values)
+        if owner is not None and owner is not self:
+            values = owner.to_numpy(values)  # from another device, which NumPy itself does not read
+        elif owner is None and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
         return np.asarray(values, None if dtype is None else numpy_dtype(dtype))
 
@@ -56,7 +55,8 @@ class NumpyBackend(Backend):
         return numpy_dtype(name)
 
     def copy(self, source: Any, out: np.ndarray) -> np.ndarray:
-        perform([partial(np.copyto, out, source, casting="same_kind")])
+        with quiet():
+            perform([partial(np.copyto, out, source, casting="same_kind")])
         return out
 
     def elementwise(
@@ -69,8 +69,7 @@ class NumpyBackend(Backend):
         arrays = self.operands(formula.operands, operands)
         dtype = promote(dict(zip(formula.operands, arrays, strict=True)))
         if dtype.startswith("complex"):
-            compute = partial(formula.function, complex_step_namespace, *arrays, **(constants or {}))
-            return self._into(compute, out)
+            return self._call(formula, complex_step_namespace, arrays, out, constants)
         program = formula.program(constants)
         outs = self._results(formula, arrays, dtype, len(program.outputs), out)
         signature = ufuncs.Signature(
@@ -103,10 +102,13 @@ class NumpyBackend(Backend):
     def sum(
         self, a: np.ndarray, axis: int | None = None, keepdims: bool = False, out: np.ndarray | None = None
     ) -> np.ndarray:
+        if compute_type(a.dtype.name) != a.dtype.name:
+            return self._half_sum(a, axis, keepdims, out)
         if out is None:
             out = np.empty(_reduced(a.shape, axis, keepdims), a.dtype)
+        columns = axis == 0 and a.ndim == 2 and not keepdims and a.dtype.kind == "f" and a.flags.c_contiguous
         with quiet():
-            if axis == 0 and a.ndim == 2 and not keepdims and a.dtype.kind == "f" and a.flags.c_contiguous:
+            if columns and out.flags.c_contiguous and out.dtype == a.dtype:
                 # BLAS sums columns as a product with ones, in half the time of a reduction over the first axis.
                 perform([partial(np.dot, np.ones(a.shape[0], a.dtype), a, out)])
             else:
@@ -133,21 +135,12 @@ class NumpyBackend(Backend):
         self, formula: "Formula", arrays: Sequence[np.ndarray], dtype: str, count: int, out: Any
     ) -> list[np.ndarray]:
         """The arrays that the results go to, checked if they were given."""
-        try:
-            shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        except ValueError:
-            shapes = ", ".join(f"{n} {a.shape}" for n, a in zip(formula.operands, arrays, strict=True))
-            raise ValueError(f"{formula.name}: operands do not broadcast: {shapes}") from None
+        shape = broadcast_shape(formula, arrays)
         if out is None:
             return [np.empty(shape, numpy_dtype(dtype)) for _ in range(count)]
-        outs = list(out) if isinstance(out, tuple) else [out]
-        if len(outs) != count:
-            raise ValueError(f"{formula.name}: out has {len(outs)} array(s); expected {count}")
-        for array in outs:
-            if array.shape != shape:
-                raise ValueError(f"{formula.name}: out has shape {array.shape}; expected {shape}")
-            if not array.flags.writeable:
-                raise ValueError(f"{formula.name}: out is read-only")
+        outs = checked_outs(formula, out, shape, count)
+        if not all(array.flags.writeable for array in outs):
+            raise ValueError(f"{formula.name}: out is read-only")
         return outs
 
     def _half_matmul(self, a: Any, b: Any, out: Any, dtype: Any) -> np.ndarray:
@@ -156,6 +149,13 @@ class NumpyBackend(Backend):
             lambda: np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype), out
         )
         return product
+
+    def _half_sum(self, a: Any, axis: int | None, keepdims: bool, out: Any) -> np.ndarray:
+        """Sums of half-precision entries, in float32 likewise: in float16, 2048 + 1 is 2048."""
+        total: np.ndarray = self._into(
+            lambda: np.asarray(np.sum(a, axis=axis, dtype=np.float32, keepdims=keepdims)).astype(a.dtype), out
+        )
+        return total
 
 
 def _reduced(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[int, ...]:

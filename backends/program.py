@@ -43,6 +43,10 @@ class Program:
         return last | dict.fromkeys(self.outputs, len(self.values))
 
 
+# How many of its first arguments an operation takes as conditions; the others are real values.
+_CONDITIONS = {"where": 1, "logical_and": 2, "logical_or": 2, "logical_not": 1}
+
+
 class Tracer:
     """Collects the values of one trace."""
 
@@ -60,6 +64,7 @@ class Tracer:
     def apply(self, op: str, *arguments: object) -> "Symbol":
         """Write one operation down, or find it where it was written down before."""
         numbers = tuple(self.number(argument, op) for argument in arguments)
+        self._check_kinds(op, [self.values[number].kind for number in numbers])
         value = Value(op, numbers, OPERATIONS[op].result)
         return Symbol(self, self._add((op, *numbers), value))
 
@@ -70,6 +75,15 @@ class Tracer:
         if isinstance(argument, int | float):
             return self.constant(argument)
         raise FormulaError(f"{op} got a {type(argument).__name__}; expected an operand or a Python number")
+
+    def _check_kinds(self, op: str, kinds: list[Kind]) -> None:
+        if op in ("equal", "not_equal") and kinds == ["bool", "bool"]:
+            return
+        for i, kind in enumerate(kinds):
+            if i < _CONDITIONS.get(op, 0) and kind == "real":
+                raise FormulaError(f"{op} got a real value; expected a condition such as a > 0")
+            if i >= _CONDITIONS.get(op, 0) and kind == "bool":
+                raise FormulaError(f"{op} got a condition; write xp.where(condition, a, b) to make a value of it")
 
     def _add(self, key: tuple[object, ...], value: Value) -> int:
         if key not in self._known:
@@ -104,12 +118,17 @@ class Symbol:
         raise FormulaError("a formula branches on a value; write xp.where(condition, a, b) instead")
 
     def __pow__(self, exponent: object) -> "Symbol":
-        if exponent == 2:
+        number = None if isinstance(exponent, Symbol) else exponent
+        if number == 2:
             return self.tracer.apply("square", self)
-        if exponent == 3:
+        if number == 3:
             return self.tracer.apply("multiply", self.tracer.apply("square", self), self)
         return self.tracer.apply("pow", self, exponent)
 
+    def __pos__(self) -> "Symbol":
+        return self
+
+    __rpow__ = _reflected("pow")
     __add__, __radd__ = _binary("add"), _reflected("add")
     __sub__, __rsub__ = _binary("subtract"), _reflected("subtract")
     __mul__, __rmul__ = _binary("multiply"), _reflected("multiply")
@@ -146,6 +165,8 @@ def trace(function: Callable[..., Any], operands: Sequence[str], parameters: dic
     result = function(TraceNamespace(tracer), *symbols, **parameters)
     results = result if isinstance(result, tuple) else (result,)
     outputs = tuple(tracer.number(value, "the result") for value in results)
+    if not outputs:
+        raise FormulaError("a formula returns nothing; expected a value, or a tuple of values")
     if any(tracer.values[i].kind != "real" for i in outputs):
         raise FormulaError("a formula returns a condition; expected a real value")
     return _without_dead_values(Program(tuple(operands), tuple(tracer.values), outputs))

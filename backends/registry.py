@@ -20,6 +20,9 @@ class _Entry:
     owner: Owner
 
 
+# What every backend accepts and none owns.
+NEUTRAL = (float, int, bool, list, tuple, type(None), np.generic)
+
 _entries: dict[str, _Entry] = {}
 _made: dict[str, Backend] = {}
 _lock = threading.RLock()
@@ -70,6 +73,8 @@ def make_backend(full_name: str) -> Backend:
     with _lock:
         if full_name not in _made:
             made = _entries[name].make(detail)
+            if made.name.partition(":")[0] != name:
+                raise ValueError(f"the backend made for {full_name!r} has the name {made.name!r}; expected {name!r}")
             _made[full_name] = _made.setdefault(made.name, made)  # "cupy" and "cupy:0" are one
         return _made[full_name]
 
@@ -78,8 +83,12 @@ def owner_of(array: Any) -> Backend | None:
     """The backend that owns an array, or None if it is no array."""
     if type(array) is np.ndarray:
         return make_backend("numpy")
-    for entry in [*_entries.values()]:
-        full_name = entry.owner(array)
+    if isinstance(array, NEUTRAL):
+        return None
+    # The latest first, and last of all "standard", which would take any array of the array-API standard.
+    names = [name for name in reversed([*_entries]) if name != "standard"]
+    for entry in [_entries.get(name) for name in [*names, "standard"]]:
+        full_name = None if entry is None else entry.owner(array)
         if full_name is not None:
             return make_backend(full_name)
     return None

@@ -27,6 +27,8 @@ def get_backend(name: str | Backend | None = None) -> Backend:
     if isinstance(name, Backend):
         return name
     if name is not None:
+        if not isinstance(name, str):
+            raise TypeError(f"name is a {type(name).__name__}; expected a backend's name or a Backend")
         return _resolve(name, "")
     selected = _context.get() or _process
     if selected is not None:

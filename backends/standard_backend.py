@@ -10,6 +10,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from nnkit.backends import registry
 from nnkit.backends.base import Backend
 from nnkit.backends.errors import BackendUnavailableError
 
@@ -27,10 +28,15 @@ class StandardBackend(Backend):
     def asarray(self, values: Any, dtype: str | None = None) -> Any:
         wanted = None if dtype is None else self.dtype(dtype)
         if not _is_from(values, self.xp):
-            values = np.from_dlpack(values) if hasattr(values, "__dlpack__") else np.asarray(values)
+            owner = registry.owner_of(values)
+            if owner is not None:
+                values = owner.to_numpy(values)
+            elif hasattr(values, "__dlpack__"):
+                values = np.from_dlpack(values)
             # A copy: a NumPy array that is read-only or changes later must not shine through.
             return self.xp.asarray(np.array(values), dtype=wanted, device=self.device)
-        here = values if self.device is None else array_api_compat.to_device(values, self.device)
+        device = self.xp.__array_namespace_info__().default_device() if self.device is None else self.device
+        here = values if device is None else array_api_compat.to_device(values, device)
         return here if wanted is None or here.dtype == wanted else self.xp.astype(here, wanted)
 
     def to_numpy(self, array: Any) -> np.ndarray:
@@ -60,6 +66,8 @@ def make_standard_backend(detail: str) -> StandardBackend:
     devices = {_device_name(device): device for device in xp.__array_namespace_info__().devices() if device is not None}
     if device_name not in devices:
         raise BackendUnavailableError(f"standard: {module} has no device {device_name!r}; it has {', '.join(devices)}")
+    if devices[device_name] == xp.__array_namespace_info__().default_device():
+        return StandardBackend(f"standard:{module}", xp)  # as `standard_owner` calls it
     return StandardBackend(f"standard:{module}:{device_name}", xp, devices[device_name])
 
 

@@ -80,7 +80,7 @@ class _Scheduler:
     def _operand(self, number: int) -> None:
         shape, dtype = self.signature.shapes[number], self.signature.dtypes[number]
         place = Place("operand", number, shape, dtype)
-        if dtype != self.real and compute_type(dtype) != dtype:  # halves are widened once, not at every use
+        if dtype != self.real:  # widened once, not at every use; exp of a float32 would be no float64 either
             wide = self._new(shape, self.real)
             self.moves.append(Move("copy", (place,), wide))
             place = wide
@@ -94,7 +94,8 @@ class _Scheduler:
         """Whether an operand that is itself a result lies in the memory of a different result, as in a swap."""
         outputs = self.program.outputs
         return number in outputs and any(
-            number in shared and output != number for output, shared in zip(outputs, self.signature.shared, strict=True)
+            number in shared and (output != number or outputs.count(number) > 1)
+            for output, shared in zip(outputs, self.signature.shared, strict=True)
         )
 
     def _instruction(self, number: int) -> None:
@@ -121,7 +122,8 @@ class _Scheduler:
                     self.free.remove(out)
                 return out
         for place in self.free:
-            if (place.shape, place.dtype) == (shape, dtype):
+            # A result never waits in another result's memory: the copies at the end could overwrite it there.
+            if (place.shape, place.dtype) == (shape, dtype) and not (wanted and place.kind == "out"):
                 self.free.remove(place)
                 return place
         return self._new(shape, dtype)

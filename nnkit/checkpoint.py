@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnkit.backends import get_backend
 from nnkit.files import replacing
 from nnkit.version import __version__
 
 if TYPE_CHECKING:
+    from nnkit.layers import Dense
     from nnkit.network import Network
 
 FORMAT = "nnkit-network-1"
@@ -22,8 +24,7 @@ def save(network: "Network", path: str | PathLike[str]) -> None:
 
     Tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype; the architecture, the seed
     and nnkit's version as metadata. A file that is there stays whole until the new one is: it is written beside it and
-    then renamed. Raises ImportError if safetensors is not installed, OSError if the file cannot be written, and
-    ValueError for a layer that has its own initializer function and no name.
+    then renamed. Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
     """
     try:
         from safetensors.numpy import save as to_bytes
@@ -61,16 +62,15 @@ def load(path: str | PathLike[str], backend: str | None = None) -> "Network":
     from nnkit.layers import Dense
     from nnkit.network import Network
 
+    target = get_backend(backend)
     tensors, metadata = _read(Path(path))
     try:
         about = json.loads(metadata["network"])
         layers = [Dense(d["inputs"], d["units"], d["activation"]) for d in about["layers"]]
-        dtype = tensors["layers.0.W"].dtype.name
-        network = Network(layers, cost=about["cost"], seed=about["seed"], dtype=dtype, backend=backend)
         values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
-        for i, (W, b) in enumerate(values):
-            if W.shape != (layers[i].units, layers[i].inputs) or b.shape != (layers[i].units,):
-                raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layers[i]}")
+        _check_tensors(layers, values)
+        dtype = values[0][0].dtype.name
+        network = Network(layers, cost=about["cost"], seed=about["seed"], dtype=dtype, backend=target)
         network.epochs_trained = int(about["epochs_trained"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
@@ -89,10 +89,19 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            # First: the tensors of another program's file may have types that NumPy has not.
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{path}: format is {metadata.get('format')!r}; this nnkit reads {FORMAT!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
-    found = metadata.get("format")
-    if found != FORMAT:
-        raise ValueError(f"{path}: format is {found!r}; this nnkit reads {FORMAT!r}")
     return tensors, metadata
+
+
+def _check_tensors(layers: "list[Dense]", values: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """ValueError unless the layers' (W, b) have their shapes and one dtype."""
+    for i, (layer, (W, b)) in enumerate(zip(layers, values, strict=True)):
+        if W.shape != (layer.units, layer.inputs) or b.shape != (layer.units,):
+            raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layer}")
+        if not (W.dtype == b.dtype == values[0][0].dtype):
+            raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {values[0][0].dtype}")

@@ -32,8 +32,8 @@ class GradientCheck:
 
     @property
     def max_error(self) -> float:
-        """The largest of the errors."""
-        return max(self.errors.values())
+        """The largest of the errors; NaN if one is."""
+        return float(np.max(list(self.errors.values())))  # Python's max may pass over a NaN
 
 
 def relative_error(found: Any, exact: Any) -> float:

@@ -35,7 +35,7 @@ def targets(network: "Network", y: Any, n: int, name: str = "y") -> Array:
     Raises ValueError for another shape or a label outside 0 ... d_out − 1, TypeError for what is not real numbers.
     """
     width = network.layers[-1].units
-    raw = y if hasattr(y, "dtype") and hasattr(y, "shape") else np.asarray(y)
+    raw = _array(y, name)
     if len(raw.shape) == 1 and raw.shape[0] == n:
         if width == 1:
             return network.backend.xp.reshape(_numbers(network, raw, name), (n, 1))
@@ -46,11 +46,16 @@ def targets(network: "Network", y: Any, n: int, name: str = "y") -> Array:
     return array
 
 
-def as_labels(backend: Backend, values: Array) -> Array:
-    """The class (n,) that rows of logits or one-hot targets show: the largest, or for one column whether above 0."""
-    if values.shape[1] == 1:
-        return backend.xp.astype(values[:, 0] > 0, backend.xp.int64)
-    return backend.xp.argmax(values, axis=1)
+def as_labels(backend: Backend, outputs: Array) -> Array:
+    """The class (n,) of rows of outputs or targets (n, d_out): the largest; for one column, whether it is above ½."""
+    return _largest(backend, outputs, 0.5)
+
+
+def predicted_labels(network: "Network", logits: Array) -> Array:
+    """The class (n,) that logits (n, d_out) of a network stand for."""
+    if network.output.paired:  # from the logits: outputs near 1 may be rounded to one number
+        return _largest(network.backend, logits, 0.0)
+    return _largest(network.backend, network.output.outputs(network.backend, logits), 0.5)
 
 
 def check_finite(backend: Backend, array: Array, name: str) -> None:
@@ -64,12 +69,29 @@ def check_finite(backend: Backend, array: Array, name: str) -> None:
 
 def _numbers(network: "Network", values: Any, name: str) -> Array:
     """Real numbers of any type as an array of the network's backend and dtype."""
-    if not hasattr(values, "dtype"):
-        values = np.asarray(values)
+    values = _array(values, name)
     kind = dtype_name(values.dtype)
     if kind not in FLOATS and kind not in _INTEGERS:
         raise TypeError(f"{name} has dtype {kind}; expected real numbers")
     return network.backend.asarray(values, network.dtype)
+
+
+def _largest(backend: Backend, values: Array, threshold: float) -> Array:
+    if values.shape[1] == 1:
+        return backend.xp.astype(values[:, 0] > threshold, backend.xp.int64)
+    return backend.xp.argmax(values, axis=1)
+
+
+def _array(values: Any, name: str) -> Any:
+    """Anything with a dtype and a shape; lists and the like become NumPy arrays."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it first, with {name}.filled(value)")
+    if hasattr(values, "dtype") and hasattr(values, "shape"):
+        return values
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _one_hot(network: "Network", labels: Any, classes: int, name: str) -> Array:

@@ -30,6 +30,7 @@ class Dense:
         for name, size in (("inputs", self.inputs), ("units", self.units)):
             if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
                 raise ValueError(f"Dense: {name} is {size!r}; expected a whole number of at least 1")
+            object.__setattr__(self, name, int(size))  # a NumPy integer could not be written to a file's description
         if self.activation not in (None, "softmax"):
             get_activation(self.activation)
 

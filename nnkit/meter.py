@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.inputs import as_labels
+from nnkit.inputs import as_labels, predicted_labels
 
 if TYPE_CHECKING:
     from nnkit.network import Network
@@ -61,7 +61,7 @@ class Meter:
         terms = self.network.output.terms(self.backend, logits, y, self._one)
         right = None
         if self.network.classifies:
-            answers = as_labels(self.backend, logits) == as_labels(self.backend, y)
+            answers = predicted_labels(self.network, logits) == as_labels(self.backend, y)
             right = self.backend.xp.sum(self.backend.xp.astype(answers, self.backend.xp.int64))
         self._parts.append((self.backend.sum(terms), right))
         self._samples += self._filled

@@ -11,7 +11,7 @@ from nnkit import checkpoint, training
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.initializers import Initializer, get_initializer
-from nnkit.inputs import as_labels, samples, targets
+from nnkit.inputs import predicted_labels, samples, targets
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
@@ -112,7 +112,7 @@ class Network:
         """
         if not self.classifies:
             return self.forward(x)
-        return as_labels(self.backend, self.logits(x))
+        return predicted_labels(self, self.logits(x))
 
     def evaluate(self, x: Any, y: Any) -> dict[str, float]:
         """The mean cost over samples x (n, d_in) with labels or targets y, and the accuracy if it classifies.
@@ -193,6 +193,8 @@ class Network:
 
     def optimizer_state(self, optimizer: Optimizer | None = None) -> OptimizerState:
         """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
+        if not isinstance(optimizer, Optimizer | None):
+            raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
         if optimizer is not None and optimizer is not self.optimizer:
             self.optimizer, self._state = optimizer, None
         if self._state is None:
@@ -213,10 +215,10 @@ class Network:
 
 
 def _checked_dtype(dtype: str) -> str:
-    name = np.dtype(dtype).name
-    if name not in ("float32", "float64"):
-        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
-    return name
+    for name in ("float32", "float64"):
+        if dtype in (name, np.dtype(name)):
+            return name
+    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 
 
 def _checked_seed(seed: int) -> int:

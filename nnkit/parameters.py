@@ -36,10 +36,13 @@ class Parameters:
         self.b = views[count:]
 
     def assign(self, values: Iterable[tuple[Array, Array]]) -> None:
-        """Write (W, b) of each layer, from NumPy or this backend's arrays."""
-        for W, b, (new_W, new_b) in zip(self.W, self.b, values, strict=True):
-            self.backend.copy(self.backend.asarray(new_W, self.dtype), W)
-            self.backend.copy(self.backend.asarray(new_b, self.dtype), b)
+        """Write (W, b) of each layer, from NumPy or this backend's arrays; ValueError for other shapes."""
+        for i, (W, b, pair) in enumerate(zip(self.W, self.b, values, strict=True)):
+            for name, view, values_of_layer in zip("Wb", (W, b), pair, strict=True):
+                array = self.backend.asarray(values_of_layer, self.dtype)
+                if array.shape != view.shape:  # a smaller array would be repeated
+                    raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}")
+                self.backend.copy(array, view)
 
     @property
     def count(self) -> int:

@@ -28,8 +28,8 @@ class Step:
     def __init__(self, network: "Network", samples: int, state: OptimizerState | None = None) -> None:
         backend, dtype = network.backend, network.dtype
         self.backend, self.network, self.state = backend, network, state
-        self.x = backend.empty((samples, network.layers[0].inputs), dtype)
-        self.y = backend.empty((samples, network.layers[-1].units), dtype)
+        self.x = backend.zeros((samples, network.layers[0].inputs), dtype)
+        self.y = backend.zeros((samples, network.layers[-1].units), dtype)
         self.scale = backend.asarray(1 / samples, dtype)
         with backend.recording() as self._tape:
             self.logits = self._record(network.parameters, network.gradient, state)

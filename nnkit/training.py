@@ -1,7 +1,7 @@
 """fit: epochs of minibatches, validation, and a History."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def fit(
     validation_data: tuple[Any, Any] | None = None,
     shuffle: bool = True,
     progress: bool = True,
+    callbacks: Iterable[Callable[["Network", History], object]] = (),
 ) -> History:
     """Train a network by minibatches (eq. 17 for SGD); the epochs' costs and accuracies come back.
 
@@ -42,6 +43,7 @@ def fit(
         shuffle: a new order each epoch, drawn on the host from the network's seed and its count of epochs, so that a
             seed gives the same batches on every backend and in a continued training.
         progress: a bar on a terminal (never in a file or a pipe).
+        callbacks: functions called with the network and the history after each epoch.
 
     Ctrl-C ends the training: the network keeps its parameters, and the history says `interrupted`. Raises ValueError
     and TypeError for data that do not fit, before anything changes.
@@ -57,7 +59,7 @@ def fit(
     X, y = _checked(network, X, y, "")
     validation = None if validation_data is None else _checked(network, *_pair(validation_data), "validation ")
     network.optimizer_state(optimizer)
-    history = History()
+    callbacks, history = list(callbacks), History()
     batch_size = min(batch_size, X.shape[0])
     meter = Meter(network, y, batch_size)
     with _bar(epochs, progress) as bar:
@@ -72,6 +74,8 @@ def fit(
                 history.add(**measured, learning_rate=network.optimizer.learning_rate, seconds=seconds)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in measured.items()}, refresh=False)
                 bar.update()
+                for callback in callbacks:
+                    callback(network, history)
         except KeyboardInterrupt:
             history.interrupted = True
     return history

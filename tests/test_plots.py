@@ -3,7 +3,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -154,8 +154,8 @@ def test_a_failed_write_leaves_the_older_picture(tmp_path: Path, monkeypatch: py
     path = tmp_path / "curve.png"
     path.write_bytes(b"an older picture")
 
-    def fill_the_disk(figure: Figure, target: Path, **_: object) -> None:
-        target.write_bytes(b"half")
+    def fill_the_disk(figure: Figure, target: IO[bytes], **_: object) -> None:
+        target.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", fill_the_disk)

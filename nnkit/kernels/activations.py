@@ -95,7 +95,7 @@ def register_activation(
     >>> net = nnkit.Network([2, 3, 1], activation="cube", cost="quadratic", seed=0)
     >>> nnkit.unregister_activation("cube")
     """
-    if name in _activations:
+    if name in _activations or name == "softmax":  # softmax is no elementwise function, but a name of an output
         raise ValueError(f"activation name {name!r} is taken")
     if gradient_from not in ("output", "preactivation"):
         raise ValueError(f"gradient_from is {gradient_from!r}; expected 'output' or 'preactivation'")

@@ -85,11 +85,14 @@ def dense_backward(
     """
     f = get_activation(activation)
     out_dx, out_dW, out_db = out or (None, None, None)
-    backend = backend_of(delta=delta, x=x, W=W, h=h, z=z)
+    backend = backend_of(delta=delta, x=x, W=W, h=h, z=z, dx=out_dx, dW=out_dW, db=out_db)
     delta, x, W = backend.operands(("delta", "x", "W"), (delta, x, W))
     _check_shapes(x, W, None)
     if delta.shape != (*x.shape[:-1], W.shape[-2]):
         raise ValueError(f"delta has shape {delta.shape}; expected {(*x.shape[:-1], W.shape[-2])} to fit x and W")
+    _check_results(x.shape, dx=out_dx)
+    _check_results(W.shape, dW=out_dW)
+    _check_results(W.shape[:-1], db=out_db)
     dz = delta if f.name == "identity" else backend.elementwise(f.gradient, (_saved(f, h, z, delta), delta))
     dz, rows = _rows(backend, dz, W), _rows(backend, x, W)
     dW = backend.matmul(dz.mT, rows, out=out_dW)

@@ -32,11 +32,13 @@ class OutputPair(ABC):
     """A cost together with the activation of the output layer, as functions of the logits z, (n, d_out).
 
     y are the targets, of the shape of z; scale is the share of each sample in the mean: a 0-d array, or (n, 1).
+    `paired` says whether the activation is the one that the cost is paired with, so that the logits tell the class.
     """
 
     def __init__(self, cost: Cost, activation: Activation | None) -> None:
         self.cost = cost
         self.activation = activation
+        self.paired = cost.output == ("softmax" if activation is None else activation.name)
 
     @abstractmethod
     def outputs(self, backend: Backend, z: Array) -> Array:
@@ -107,7 +109,6 @@ class _SoftmaxCrossEntropy(_Softmax):
         return backend.elementwise(softmax_delta, (exponential, total, y, scale))
 
 
-@functools.cache
 def output_pair(cost: str | Cost, activation: str | Activation | None = None) -> OutputPair:
     """The pair of a cost and an output activation; None is the activation that the cost is paired with.
 
@@ -116,9 +117,14 @@ def output_pair(cost: str | Cost, activation: str | Activation | None = None) ->
     """
     cost = get_cost(cost)
     name = cost.output if activation is None else activation
-    if name == "softmax":
+    # Cached by what the names stand for now: an activation may be unregistered and its name given to another.
+    return _pair(cost, None if name == "softmax" else get_activation(name))
+
+
+@functools.cache
+def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
+    if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)
-    chosen = get_activation(name)
-    if (cost.name, chosen.name) == ("cross_entropy", "sigmoid"):
-        return _SigmoidCrossEntropy(cost, chosen)
-    return _Elementwise(cost, chosen)
+    if (cost.name, activation.name) == ("cross_entropy", "sigmoid"):
+        return _SigmoidCrossEntropy(cost, activation)
+    return _Elementwise(cost, activation)

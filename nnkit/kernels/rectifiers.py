@@ -52,7 +52,7 @@ def relu_grad(xp: Any, h: Any, delta: Any) -> Any:
     >>> nnkit.relu_grad(np.array([0.0, 2.0]), np.array([3.0, 3.0]))
     array([0., 3.])
     """
-    return xp.where(h > 0, delta, 0.0)
+    return xp.where(h <= 0, 0.0, delta)  # not h > 0: that would make a 0 of the Δ of a unit that is NaN
 
 
 @formula

@@ -87,4 +87,4 @@ def hard_sigmoid_grad(xp: Any, h: Any, delta: Any) -> Any:
     >>> nnkit.hard_sigmoid_grad(np.array([0.0, 0.5, 1.0]), np.array([6.0, 6.0, 6.0]))
     array([0., 1., 0.])
     """
-    return xp.where((h > 0) & (h < 1), delta / 6, 0.0)
+    return xp.where((h <= 0) | (h >= 1), 0.0, delta / 6)  # so that the Δ of a unit that is NaN stays

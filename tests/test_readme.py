@@ -1,0 +1,43 @@
+"""The README says what is true: its examples give its output, and its table has the rows of nnkit verify."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnkit.equations import equations
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def _run(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    rounding = re.compile(r"\de-1[56]\n")  # the last digits of a float64 depend on the BLAS
+    assert rounding.sub("", _run(EXAMPLES[0], tmp_path)) == rounding.sub("", shown[1])
+
+
+@pytest.mark.parametrize("code", EXAMPLES[1:])
+def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
+    assert _run(code, tmp_path)
+
+
+def test_the_table_has_every_equation() -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \| (.+) \| `(.+)` \| (\d\.\de-\d\d|0\.0e\+00) \|$", README, re.MULTILINE)
+    assert [row[:3] for row in rows] == [(e.number, e.statement, e.function) for e in equations()]
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    assert [link for link in links if not (Path(__file__).parents[1] / link).exists()] == []
