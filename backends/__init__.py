@@ -25,7 +25,7 @@ This package knows nothing of networks. Formulas, which it compiles, are in `nnk
 """
 
 from nnkit.backends.base import Backend
-from nnkit.backends.cupy_backend import cupy_owner, make_cupy_backend
+from nnkit.backends.builtin import register_builtin_backends
 from nnkit.backends.dispatch import backend_of
 from nnkit.backends.errors import (
     BackendError,
@@ -35,14 +35,10 @@ from nnkit.backends.errors import (
     FormulaError,
     UnknownBackendError,
 )
-from nnkit.backends.numpy_backend import make_numpy_backend, numpy_owner
 from nnkit.backends.registry import backend_names, register_backend, unregister_backend
 from nnkit.backends.selection import get_backend, use_backend, using_backend
-from nnkit.backends.standard_backend import make_standard_backend, standard_owner
 
-register_backend("numpy", make_numpy_backend, numpy_owner)
-register_backend("cupy", make_cupy_backend, cupy_owner)
-register_backend("standard", make_standard_backend, standard_owner)
+register_builtin_backends()
 
 __all__ = [
     "Backend",

@@ -62,12 +62,8 @@ class Backend(ABC):
 
     def copy(self, source: Array, out: Array) -> Array:
         """Write the values of `source` into `out`."""
-
-        def call() -> None:
-            out[...] = source
-
         with quiet():
-            perform([call])
+            perform([lambda: self._write(source, out)])
         return out
 
     # --- computing ----------------------------------------------------------------------------------------------
@@ -158,9 +154,18 @@ class Backend(ABC):
             # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
             result = compute() if out is None else out
             if out is not None or active_tape() is not None:
-                targets = _tuple(result)
-                perform([lambda: _assign(targets, compute())])
+                perform([lambda: self._write_all(compute(), result)])
         return result
+
+    def _write_all(self, values: Any, outs: Any) -> None:
+        for value, out in zip(_tuple(values), _tuple(outs), strict=True):
+            if tuple(out.shape) != tuple(value.shape):  # assignment would broadcast
+                raise ValueError(f"out has shape {tuple(out.shape)}; expected {tuple(value.shape)}")
+            self._write(value, out)
+
+    def _write(self, value: Array, out: Array) -> None:
+        # The standard leaves open whether an assignment casts.
+        out[...] = value if value.dtype == out.dtype else self.xp.astype(value, out.dtype)
 
 
 def broadcast_shape(formula: "Formula", arrays: Sequence[Array]) -> tuple[int, ...]:
@@ -192,10 +197,3 @@ def _is_number(value: Any) -> bool:
 
 def _tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
-
-
-def _assign(targets: tuple[Any, ...], values: Any) -> None:
-    for target, value in zip(targets, _tuple(values), strict=True):
-        if target.shape != value.shape:  # assignment would broadcast
-            raise ValueError(f"out has shape {tuple(target.shape)}; expected {tuple(value.shape)}")
-        target[...] = value

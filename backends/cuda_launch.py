@@ -14,18 +14,16 @@ THREADS = 256  # in a block
 BLOCKS_PER_MULTIPROCESSOR = 16  # enough to fill any GPU; each thread then walks the array in strides
 
 
-def layout_of(shape: tuple[int, ...], contiguous: bool, out_shape: tuple[int, ...]) -> str | None:
-    """How an operand of this shape is broadcast to the result, or None if the kernel has no layout for it.
+def layout_of(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> str | None:
+    """How a C-contiguous operand of this shape is broadcast to the result, or None if the kernel has no layout for it.
 
-    >>> layout_of((5, 3), True, (5, 3)), layout_of((3,), True, (5, 3)), layout_of((5, 1), True, (5, 3))
-    ('full', 'row', 'column')
-    >>> layout_of((), True, (5, 3)), layout_of((2, 1, 3), True, (2, 5, 3)), layout_of((5, 3), False, (5, 3))
-    ('scalar', None, None)
+    >>> layout_of((5, 3), (5, 3)), layout_of((3,), (5, 3)), layout_of((5, 1), (5, 3)), layout_of((), (5, 3))
+    ('full', 'row', 'column', 'scalar')
+    >>> layout_of((2, 1, 3), (2, 5, 3)) is None
+    True
     """
     if math.prod(shape) == 1:
         return "scalar"
-    if not contiguous:
-        return None
     padded = (1,) * (len(out_shape) - len(shape)) + tuple(shape)
     if padded == tuple(out_shape):
         return "full"
@@ -34,6 +32,28 @@ def layout_of(shape: tuple[int, ...], contiguous: bool, out_shape: tuple[int, ..
     if padded[-1] == 1 and padded[:-1] == tuple(out_shape[:-1]):
         return "column"
     return None
+
+
+def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str) -> bool:
+    """Whether threads could overwrite entries of a C-contiguous operand of this layout that others still read.
+
+    Not so if the operand is the result itself: each thread reads its own entries before it writes them.
+    """
+    entry_by_entry = layout == "full" or out.size == 1
+    if entry_by_entry and pointer == out_pointer and operand.dtype == out.dtype:
+        return False
+    (start, end), (out_start, out_end) = _extent(operand, pointer), _extent(out, out_pointer)
+    return start < out_end and out_start < end
+
+
+def _extent(array: Any, pointer: int) -> tuple[int, int]:
+    """The addresses of an array's first byte and of the one after its last.
+
+    CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.
+    """
+    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    start = pointer + sum(reach for reach in reaches if reach < 0)
+    return start, pointer + sum(reach for reach in reaches if reach > 0) + array.itemsize
 
 
 def signature_of(

@@ -12,6 +12,7 @@ How an operand is broadcast is its layout:
 """
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,9 +67,28 @@ def widest_lanes(dtypes: Sequence[str]) -> int:
     return 16 // max(ITEMSIZE[dtype] for dtype in dtypes)
 
 
+def kernel_name(name: str) -> str:
+    """The C name of a formula's kernel: one that CUDA's own functions, such as tanh, do not have.
+
+    >>> kernel_name("tanh"), kernel_name("my activation")
+    ('nnkit_tanh', 'nnkit_my_activation')
+    """
+    return "nnkit_" + _identifier(name)
+
+
+def _identifier(name: str) -> str:
+    # A user's names may hold any letter of Unicode; CuPy writes the text to a file in the locale's encoding.
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+def _operand_names(program: Program) -> list[str]:
+    return [f"in{j}_{_identifier(operand)}" for j, operand in enumerate(program.operands)]
+
+
 def body(program: Program, real: str) -> str:
     """The arithmetic: `formula(operands..., results...)` with one line for each value of the program."""
-    names = {i: f"in_{operand}" for i, operand in enumerate(program.operands)}
+    names = dict(enumerate(_operand_names(program)))
+    parameters = [f"R {name}" for name in names.values()] + [f"R &out{j}" for j in range(len(program.outputs))]
     lines = []
     for number, value in enumerate(program.values):
         if value.op == "operand":
@@ -80,7 +100,6 @@ def body(program: Program, real: str) -> str:
         names[number] = f"v{number}"
         lines.append(f"    const {'bool' if value.kind == 'bool' else 'R'} v{number} = {expression};")
     lines += [f"    out{j} = {names[number]};" for j, number in enumerate(program.outputs)]
-    parameters = [f"R in_{name}" for name in program.operands] + [f"R &out{j}" for j in range(len(program.outputs))]
     head = f"typedef {real} R;\n__device__ inline void formula({', '.join(parameters)}) {{\n"
     return head + "\n".join(lines) + "\n}\n"
 
@@ -96,14 +115,14 @@ def _load(name: str, dtype: str, layout: str, lanes: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def kernel_source(program: Program, name: str, signature: KernelSignature) -> str:
-    """The complete text of one kernel, `extern "C"`, with the arguments (operands..., results..., n, columns).
+    """The complete text of `kernel_name(name)`, `extern "C"`, with the arguments (operands..., results..., n, columns).
 
     `n` is the number of entries of each result and `columns` the length of its last axis, both of the index type. With
     more than one lane, `n` (and `columns`, where an operand is a row or a column) must be a multiple of `lanes`, and
     the pointers of full operands, rows and results must be aligned to a pack.
     """
     lanes, index = signature.lanes, signature.index
-    names = [f"in_{operand}" for operand in program.operands]
+    names = _operand_names(program)
     operands = list(zip(names, signature.dtypes, signature.layouts, strict=True))
     outs = [(f"out{j}", STORAGE[dtype]) for j, dtype in enumerate(signature.out_dtypes)]
     results = [f"r{j}" for j in range(len(outs))]
@@ -112,7 +131,7 @@ def kernel_source(program: Program, name: str, signature: KernelSignature) -> st
     arguments += [f"{storage} *{out}_p" for out, storage in outs]
     lines = [
         f"typedef {index} I;",
-        f'extern "C" __global__ void {name}({", ".join(arguments)}, I n, I columns) {{',
+        f'extern "C" __global__ void {kernel_name(name)}({", ".join(arguments)}, I n, I columns) {{',
         f"    const I stride = (I)gridDim.x * blockDim.x * {lanes};",
         f"    for (I i = ((I)blockIdx.x * blockDim.x + threadIdx.x) * {lanes}; i < n; i += stride) {{",
         *(_load(n, dtype, layout, lanes) for n, dtype, layout in operands),

@@ -1,7 +1,7 @@
 """CuPy: each formula as one CUDA kernel, products by cuBLAS."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnkit.backends.base import Backend
-from nnkit.backends.cuda_launch import THREADS, grid, layout_of, signature_of
-from nnkit.backends.cuda_source import KernelSignature, kernel_source
-from nnkit.backends.dtypes import promote
+from nnkit.backends.cuda_launch import THREADS, clobbers, grid, layout_of, signature_of
+from nnkit.backends.cuda_source import KernelSignature, kernel_name, kernel_source
+from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.program import Program
-from nnkit.backends.tape import Tape, perform, recording
+from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
+
+_ON_GPU = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 
 
 class CupyBackend(Backend):
@@ -32,8 +34,9 @@ class CupyBackend(Backend):
 
     def asarray(self, values: Any, dtype: str | None = None) -> Any:
         with self._here():
-            if not isinstance(values, self.xp.ndarray) and hasattr(values, "__dlpack__"):
-                on_gpu = values.__dlpack_device__()[0] == 2  # kDLCUDA
+            # NumPy's own arrays need no DLPack, which has no bfloat16 there.
+            if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
+                on_gpu = values.__dlpack_device__()[0] in _ON_GPU
                 values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
             return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 
@@ -62,12 +65,13 @@ class CupyBackend(Backend):
     ) -> Any:
         arrays = self.operands(formula.operands, operands)
         dtype = promote(dict(zip(formula.operands, arrays, strict=True)))
+        if dtype not in FLOATS:
+            raise TypeError(f"{formula.name}: operands are {dtype}, which CuPy's kernels are not written for")
         program = formula.program(constants)
-        shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        results = self._results(formula.name, shape, dtype, len(program.outputs), out)
+        results = self._results(formula, arrays, dtype, len(program.outputs), out)
         with self._here():
             # The kernel writes C order; a result of other strides gets a copy.
-            outs = [r if r.flags.c_contiguous else self.empty(shape, r.dtype) for r in results]
+            outs = [r if r.flags.c_contiguous else self.empty(r.shape, r.dtype) for r in results]
             if outs[0].size:
                 self._launch(program, formula.name, arrays, outs)
             for made, result in zip(outs, results, strict=True):
@@ -76,20 +80,24 @@ class CupyBackend(Backend):
         return out if out is not None else results[0] if len(results) == 1 else tuple(results)
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        dtype = promote({"a": a, "b": b})
         with self._here():
             if out is None:
                 shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-                out = self.empty(shape, numpy_dtype(promote({"a": a, "b": b})))
-            perform([partial(self.xp.matmul, a, b, out)])
+                out = self.empty(shape, dtype)
+            # CuPy has no stacks of bfloat16 products.
+            stacked = dtype == "bfloat16" and max(a.ndim, b.ndim) > 2
+            perform([partial(self._wide_matmul if stacked else self.xp.matmul, a, b, out=out)])
         return out
 
     def sum(self, a: Any, axis: int | None = None, keepdims: bool = False, out: Any = None) -> Any:
-        with self._here():
-            return self._into(partial(self.xp.sum, a, axis, None, None, keepdims), out)
+        # In float32 for the half types, as on NumPy: CUB would round each partial sum of float16.
+        name = dtype_name(a.dtype)
+        wide = np.float32 if compute_type(name) != name else None
+        return self._reduce(partial(self.xp.sum, a, axis=axis, dtype=wide, keepdims=keepdims), a.dtype, out)
 
     def max(self, a: Any, axis: int, keepdims: bool = False, out: Any = None) -> Any:
-        with self._here():
-            return self._into(partial(self.xp.amax, a, axis, None, keepdims), out)
+        return self._reduce(partial(self.xp.amax, a, axis=axis, keepdims=keepdims), a.dtype, out)
 
     def take(self, rows: Any, indices: Any, out: Any = None) -> Any:
         with self._here():
@@ -115,27 +123,46 @@ class CupyBackend(Backend):
             f"driver {self.xp.cuda.runtime.driverGetVersion()}",
         }
 
-    def _here(self) -> Any:
-        # A CuPy device object may be entered once only; a fresh one for each block costs nothing.
-        return self.xp.cuda.Device(self._number)
+    def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        # NumPy's scalars have a dtype, but no place on the device.
+        arrays = super().operands(names, values)
+        return [self.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
 
-    def _results(self, name: str, shape: tuple[int, ...], dtype: str, count: int, out: Any) -> list[Any]:
+    def _here(self) -> Any:
+        return self._device  # as a context manager: CuPy keeps what it goes back to on a stack of each thread
+
+    def _results(self, formula: "Formula", arrays: Sequence[Any], dtype: str, count: int, out: Any) -> list[Any]:
+        """The arrays that the results go to, checked if they were given."""
+        name = formula.name
+        try:
+            shape = np.broadcast_shapes(*(a.shape for a in arrays))
+        except ValueError:
+            shapes = ", ".join(f"{n} {a.shape}" for n, a in zip(formula.operands, arrays, strict=True))
+            raise ValueError(f"{name}: operands do not broadcast: {shapes}") from None
         if out is None:
             return [self.empty(shape, dtype) for _ in range(count)]
         outs = list(out) if isinstance(out, tuple) else [out]
         if len(outs) != count or any(o.shape != shape for o in outs):
             raise ValueError(f"{name}: out has shape(s) {[o.shape for o in outs]}; expected {count} of {shape}")
+        for array in outs:
+            if dtype_name(array.dtype) not in FLOATS:
+                raise TypeError(f"{name}: out has dtype {array.dtype}; expected one of {', '.join(FLOATS)}")
         return outs
 
+    def _reduce(self, reduce: Callable[..., Any], dtype: Any, out: Any) -> Any:
+        with self._here():
+            if out is None:
+                out = reduce().astype(dtype, copy=False)
+                if active_tape() is None:
+                    return out
+            perform([partial(reduce, out=out)])
+        return out
+
+    def _wide_matmul(self, a: Any, b: Any, out: Any) -> None:
+        out[...] = self.xp.matmul(a.astype(np.float32), b.astype(np.float32))
+
     def _launch(self, program: Program, name: str, arrays: Sequence[Any], outs: Sequence[Any]) -> None:
-        ready, layouts = [], []
-        for array in arrays:
-            layout = layout_of(array.shape, array.flags.c_contiguous, outs[0].shape)
-            if layout is None or any(self._clobbers(out, array, layout) for out in outs):
-                layout = "full"
-                array = self.copy(self.xp.broadcast_to(array, outs[0].shape), self.empty(outs[0].shape, array.dtype))
-            ready.append(array)
-            layouts.append(layout)
+        ready, layouts = zip(*(self._ready(array, outs) for array in arrays), strict=True)
         signature = signature_of(ready, layouts, outs, [a.data.ptr for a in (*ready, *outs)])
         index = np.uint32 if signature.index == "unsigned int" else np.int64
         n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
@@ -143,17 +170,20 @@ class CupyBackend(Backend):
         arguments = (*ready, *outs, index(n), index(columns))
         perform([partial(self._kernel(program, name, signature), (blocks,), (THREADS,), arguments)])
 
-    def _clobbers(self, out: Any, array: Any, layout: str) -> bool:
-        """Whether threads could overwrite entries of `array` that others still read.
-
-        Not so if the operand is the result itself: each thread reads its own entries before it writes them.
-        """
-        same = layout == "full" and out.data.ptr == array.data.ptr and out.dtype == array.dtype
-        return not same and bool(self.xp.may_share_memory(out, array))
+    def _ready(self, array: Any, outs: Sequence[Any]) -> tuple[Any, str]:
+        """An operand and its layout; a copy where the kernel could not read it as it is, or not in time."""
+        layout = layout_of(array.shape, outs[0].shape)
+        if layout is None:
+            array, layout = self.xp.broadcast_to(array, outs[0].shape), "full"
+        pointer = array.data.ptr
+        if not array.flags.c_contiguous or any(clobbers(o, o.data.ptr, array, pointer, layout) for o in outs):
+            array = self.copy(array, self.empty(array.shape, array.dtype))
+        return array, layout
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  backends live as long as the process
     def _kernel(self, program: Program, name: str, signature: KernelSignature) -> Any:
-        return self.xp.RawKernel(kernel_source(program, name, signature), name, ("--std=c++17",))
+        # CuPy adds -ftz=true after these options: float32 numbers below 1.2e-38 count as 0.
+        return self.xp.RawKernel(kernel_source(program, name, signature), kernel_name(name), ("--std=c++17",))
 
 
 def make_cupy_backend(detail: str) -> CupyBackend:
@@ -162,11 +192,3 @@ def make_cupy_backend(detail: str) -> CupyBackend:
 
     cupy, device = checked_cupy(detail)
     return CupyBackend(cupy, device)
-
-
-def cupy_owner(array: Any) -> str | None:
-    """The name of the CuPy backend that owns an array, without importing CuPy."""
-    if type(array).__module__.partition(".")[0] != "cupy" or not hasattr(array, "device"):
-        return None
-    device = int(array.device.id)
-    return "cupy" if device == 0 else f"cupy:{device}"

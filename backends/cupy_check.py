@@ -8,14 +8,15 @@ from nnkit.backends.errors import BackendUnavailableError
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
-_INSTALL = "python -m pip install cupy-cuda13x   (for a CUDA 12 driver: python -m pip install cupy-cuda12x)"
+# With `ctk`, pip installs NVIDIA's libraries too, which CuPy's own wheel does not hold.
+_INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"   (for a CUDA 12 driver: "cupy-cuda12x[ctk]")'
 
 
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
     """CuPy and the number of the device that `detail` names, or BackendUnavailableError.
 
-    The message tells apart: CuPy not installed, no driver, a driver that is too old, no device, and a device number
-    that does not exist.
+    The message tells apart: CuPy not installed, no driver, a driver that is too old, no device, a device number that
+    does not exist, and a CUDA library that is missing.
     """
     if detail and not detail.isdecimal():
         raise BackendUnavailableError(f"cupy:{detail}: expected a device number, as in cupy:0")
@@ -24,6 +25,7 @@ def checked_cupy(detail: str) -> tuple[ModuleType, int]:
     count = _device_count(cupy)
     if device >= count:
         raise BackendUnavailableError(f"cupy:{device} does not exist; the devices are cupy:0 to cupy:{count - 1}")
+    check_libraries(cupy)
     return cupy, device
 
 
@@ -60,3 +62,15 @@ def _device_count(cupy: ModuleType) -> int:
     if count == 0:
         raise BackendUnavailableError("CuPy is installed, but the NVIDIA driver shows no GPU")
     return count
+
+
+def check_libraries(cupy: ModuleType) -> None:
+    """BackendUnavailableError unless NVRTC, which compiles the kernels, and cuBLAS, which multiplies, can be loaded."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+        _ = cupy.cuda.cublas  # CuPy loads it at the first use
+    except (ImportError, RuntimeError) as error:
+        missing = str(error).strip().partition("\n")[0]
+        raise BackendUnavailableError(
+            f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; {_INSTALL}"
+        ) from error

@@ -1,5 +1,6 @@
 """NumPy: formulas as ufunc calls into preallocated arrays, products by BLAS."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -7,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends import registry, ufuncs
+from nnkit.backends import registry
 from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.dtypes import compute_type, promote
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.scratch import thread_scratch
 from nnkit.backends.tape import Tape, active_tape, perform, recording
+from nnkit.backends.ufuncs import ufunc_calls
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
@@ -29,6 +31,11 @@ def numpy_dtype(name: str) -> np.dtype:
         raise ImportError("bfloat16 on NumPy needs ml_dtypes: python -m pip install ml_dtypes") from None
     bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
     return bfloat16
+
+
+@functools.cache
+def _name(dtype: np.dtype) -> str:
+    return dtype.name  # NumPy puts it together anew each time, in 3 µs
 
 
 class NumpyBackend(Backend):
@@ -72,23 +79,15 @@ class NumpyBackend(Backend):
             return self._call(formula, complex_step_namespace, arrays, out, constants)
         program = formula.program(constants)
         outs = self._results(formula, arrays, dtype, len(program.outputs), out)
-        signature = ufuncs.Signature(
-            tuple(a.shape for a in arrays),
-            tuple(a.dtype.name for a in arrays),
-            outs[0].shape,
-            tuple(o.dtype.name for o in outs),
-            tuple(frozenset(i for i, a in enumerate(arrays) if np.may_share_memory(o, a)) for o in outs),
-        )
         tape = active_tape()
         scratch = thread_scratch() if tape is None else tape.scratch
-        moves = ufuncs.schedule(program, signature)
         with quiet():
-            perform(ufuncs.bind(program, moves, arrays, outs, scratch))
+            perform(ufunc_calls(program, arrays, outs, scratch))
         return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
 
     def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         dtype = np.result_type(a, b) if a.dtype != b.dtype else a.dtype
-        if compute_type(dtype.name) != dtype.name:
+        if compute_type(_name(dtype)) != _name(dtype):
             return self._half_matmul(a, b, out, dtype)
         if out is None:
             shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
@@ -102,7 +101,7 @@ class NumpyBackend(Backend):
     def sum(
         self, a: np.ndarray, axis: int | None = None, keepdims: bool = False, out: np.ndarray | None = None
     ) -> np.ndarray:
-        if compute_type(a.dtype.name) != a.dtype.name:
+        if compute_type(_name(a.dtype)) != _name(a.dtype):
             return self._half_sum(a, axis, keepdims, out)
         if out is None:
             out = np.empty(_reduced(a.shape, axis, keepdims), a.dtype)
@@ -117,7 +116,8 @@ class NumpyBackend(Backend):
 
     def max(self, a: np.ndarray, axis: int, keepdims: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty(_reduced(a.shape, axis, keepdims), a.dtype) if out is None else out
-        perform([partial(np.maximum.reduce, a, axis, None, out, keepdims)])
+        with quiet():
+            perform([partial(np.maximum.reduce, a, axis, None, out, keepdims)])
         return out
 
     def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -12,6 +12,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self._buffers: dict[int, NDArray[np.uint8]] = {}
+        self._parts: dict[int, Scratch] = {}
 
     def array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
         """An uninitialised C-contiguous array in buffer `number`."""
@@ -22,6 +23,10 @@ class Scratch:
         if buffer is None or buffer.nbytes < size:
             buffer = self._buffers[number] = np.empty(size, np.uint8)
         return buffer[:size].view(dtype).reshape(shape)
+
+    def part(self, number: int) -> "Scratch":
+        """Another scratch, for calls that run beside those that use this one."""
+        return self._parts.setdefault(number, Scratch())
 
 
 class _ThreadScratch(threading.local):

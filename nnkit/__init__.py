@@ -4,7 +4,10 @@ Every equation of the lecture "Introduction to Neural Networks in Python" is a f
 names are here. Start with `Network`, or with `dense_forward` and `dense_backward`.
 """
 
-from nnkit import data, initializers, kernels
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nnkit import initializers, kernels
 from nnkit.backends import (
     BackendError,
     BackendFallbackWarning,
@@ -16,8 +19,6 @@ from nnkit.backends import (
     using_backend,
 )
 from nnkit.backends.formula import formula
-from nnkit.checkpoint import load
-from nnkit.gradient_check import check_gradients
 from nnkit.history import History
 from nnkit.kernels.activations import activation_names, register_activation, unregister_activation
 from nnkit.kernels.cost_functions import (
@@ -67,6 +68,11 @@ from nnkit.network import Network
 from nnkit.optimizers import SGD, Adam
 from nnkit.version import __version__
 
+if TYPE_CHECKING:
+    from nnkit import data, doctor, plots, verify
+    from nnkit.checkpoint import load
+    from nnkit.gradient_check import check_gradients
+
 __all__ = [
     "SGD",
     "Adam",
@@ -86,6 +92,7 @@ __all__ = [
     "data",
     "dense_backward",
     "dense_forward",
+    "doctor",
     "elu",
     "elu_grad",
     "formula",
@@ -103,6 +110,7 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_grad",
     "load",
+    "plots",
     "quadratic",
     "quadratic_delta",
     "register_activation",
@@ -127,4 +135,17 @@ __all__ = [
     "unregister_activation",
     "use_backend",
     "using_backend",
+    "verify",
 ]
+
+# Imported when first used: not every program reads files or draws.
+_MODULES = ("data", "doctor", "plots", "verify")
+_FUNCTIONS = {"check_gradients": "nnkit.gradient_check", "load": "nnkit.checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"nnkit.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'nnkit' has no attribute {name!r}")

@@ -67,11 +67,13 @@ def load(path: str | PathLike[str], backend: str | None = None) -> "Network":
     try:
         about = json.loads(metadata["network"])
         layers = [Dense(d["inputs"], d["units"], d["activation"]) for d in about["layers"]]
+        if not layers or len(tensors) != 2 * len(layers):
+            raise ValueError(f"{len(layers)} layers are described, but there are {len(tensors)} tensors")
         values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
         _check_tensors(layers, values)
         dtype = values[0][0].dtype.name
         network = Network(layers, cost=about["cost"], seed=about["seed"], dtype=dtype, backend=target)
-        network.epochs_trained = int(about["epochs_trained"])
+        network.epochs_trained = _checked_epochs(about["epochs_trained"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
     network.parameters.assign(values)
@@ -96,6 +98,12 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     return tensors, metadata
+
+
+def _checked_epochs(epochs: object) -> int:
+    if not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs_trained is {epochs!r}; expected a whole number of at least 0")
+    return epochs
 
 
 def _check_tensors(layers: "list[Dense]", values: list[tuple[np.ndarray, np.ndarray]]) -> None:

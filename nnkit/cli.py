@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed, 2 wrong usage or something missing. An err
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from nnkit import doctor
@@ -18,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code comes back."""
     options = _parser().parse_args(arguments)
     try:
-        code: int = options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line
+            code: int = options.run(options)
     except KeyboardInterrupt:
         print("nnkit: interrupted", file=sys.stderr)
         return 130  # what shells report for Ctrl-C
@@ -31,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nnkit: error: {error}", file=sys.stderr)
         return 2
     return code
+
+
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"nnkit: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

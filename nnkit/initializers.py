@@ -3,15 +3,22 @@
 An initializer is a function of (generator, d_out, d_in) that returns W (d_out, d_in) and b (d_out,) in float64.
 """
 
-import difflib
+from __future__ import annotations  # numpy.random is imported when numbers are drawn, not with nnkit
+
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.kernels.names import unknown_name
+
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
-Initializer = Callable[[np.random.Generator, int, int], Weights]
+if TYPE_CHECKING:
+    Initializer = Callable[[np.random.Generator, int, int], Weights]
+else:
+    Initializer = Callable[[Any, int, int], Weights]
 
 
 def glorot_uniform(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
@@ -87,7 +94,7 @@ _for_activation = {
 }  # fmt: skip
 
 
-def get_initializer(init: "str | Initializer | None", activation: str = "identity") -> Initializer:
+def get_initializer(init: str | Initializer | None, activation: str = "identity") -> Initializer:
     """The initializer of a name, a function as it is, or for None what suits the activation (He, LeCun or Glorot).
 
     Raises ValueError for an unknown name, with the nearest one.
@@ -97,9 +104,7 @@ def get_initializer(init: "str | Initializer | None", activation: str = "identit
     if callable(init):
         return init
     if init not in _named:
-        near = difflib.get_close_matches(str(init), _named, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_named)}, and uniform(a), normal(s)"
-        raise ValueError(f"unknown initializer {init!r}; {hint}")
+        raise unknown_name("initializer", init, [*_named, "uniform(a)", "normal(s)"])
     return _named[init]
 
 

@@ -1,13 +1,13 @@
 """Network: dense layers with their parameters, a cost, and what one does with them."""
 
-import secrets
+import os
 from collections.abc import Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from nnkit import checkpoint, training
+from nnkit import training
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.initializers import Initializer, get_initializer
@@ -19,9 +19,6 @@ from nnkit.layers import Dense, build_layers
 from nnkit.optimizers import SGD, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.step import Step
-
-if TYPE_CHECKING:
-    from nnkit.history import History
 
 _STEPS_KEPT = 4  # batch sizes whose recorded steps are kept: usually the batch, the last batch, and single samples
 
@@ -70,7 +67,7 @@ class Network:
         self.layers = build_layers(layers, activation, output_activation, self.cost)
         self.output = output_pair(self.cost, self.layers[-1].activation)
         self.dtype = _checked_dtype(dtype)
-        self.seed = secrets.randbits(32) if seed is None else _checked_seed(seed)
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else _checked_seed(seed)
         self.classifies = self.cost.classifies
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
@@ -125,9 +122,7 @@ class Network:
 
     # --- training it --------------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any, **options: Any) -> "History":
-        """Train on samples X (n, d_in) and labels (n,) or targets (n, d_out) y; see `nnkit.training.fit`."""
-        return training.fit(self, X, y, **options)
+    fit = training.fit
 
     def train_step(self, x: Any, y: Any, optimizer: Optimizer | None = None) -> Array:
         """One step on a minibatch: forward, backward, update. Returns the mean cost before it, a 0-d array.
@@ -189,6 +184,8 @@ class Network:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
+        from nnkit import checkpoint  # needed by those who save only
+
         checkpoint.save(self, path)
 
     def optimizer_state(self, optimizer: Optimizer | None = None) -> OptimizerState:

@@ -127,6 +127,6 @@ def test_formulas_prints_cuda_without_a_gpu(capsys: pytest.CaptureFixture[str]) 
     assert main(["formulas"]) == 0
     assert "sigmoid_grad(s, delta)" in capsys.readouterr().out.splitlines()
     assert main(["formulas", "sigmoid_grad", "--dtype", "float64"]) == 0
-    assert "__global__ void sigmoid_grad(const double *" in capsys.readouterr().out
+    assert "__global__ void nnkit_sigmoid_grad(const double *" in capsys.readouterr().out
     assert main(["formulas", "all"]) == 0
     assert capsys.readouterr().out.count("__global__") > 30

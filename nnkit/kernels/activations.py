@@ -15,7 +15,6 @@ softsign      sigmoidal                    output
 hard_sigmoid  sigmoidal                    output
 """
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from nnkit.backends.formula import Formula, formula
 from nnkit.kernels import rectifiers, sigmoidal, smooth
+from nnkit.kernels.names import unknown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,7 @@ def get_activation(name: str | Activation) -> Activation:
     if isinstance(name, Activation):
         return name
     if name not in _activations:
-        near = difflib.get_close_matches(str(name), _activations, n=2)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(_activations)}"
-        raise ValueError(f"unknown activation {name!r}; {hint}")
+        raise unknown_name("activation", name, _activations)
     return _activations[name]
 
 
@@ -125,7 +123,8 @@ def _check(activation: Activation) -> None:
     z, h = np.linspace(-4, 4, 42), 1e-30
     exact = activation.forward(z + h * 1j).imag / h
     saved = activation.forward(z) if activation.gradient_from == "output" else z
-    error = np.abs(activation.gradient(saved, np.ones_like(z)) - exact)
+    delta = np.linspace(1, 3, 42)  # not 1 alone: a gradient that forgets Δ must not pass
+    error = np.abs(activation.gradient(saved, delta) / delta - exact)
     worst = int(np.argmax(error))
     if not error[worst] <= 1e-10 * max(1.0, float(np.max(np.abs(exact)))):
         raise ValueError(

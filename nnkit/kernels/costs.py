@@ -4,11 +4,11 @@ Each is a pair of formulas over the outputs h, the targets y and `scale`, the sh
 one number a sample). The mean is in both, so that the cost and its gradient have one scale.
 """
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from nnkit.backends.formula import Formula, formula
+from nnkit.kernels.names import unknown_name
 
 
 @formula
@@ -88,7 +88,5 @@ def get_cost(name: str | Cost) -> Cost:
     if isinstance(name, Cost):
         return name
     if name not in _costs:
-        near = difflib.get_close_matches(str(name), _costs, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_costs)}"
-        raise ValueError(f"unknown cost {name!r}; {hint}")
+        raise unknown_name("cost", name, _costs)
     return _costs[name]

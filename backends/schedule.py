@@ -1,0 +1,151 @@
+"""Where each value of a formula's program lives while NumPy computes it.
+
+Decided once per signature (shapes, dtypes, which operands share memory with which results): in a result's own memory
+where nothing there is still needed, else in scratch that later values use again.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnkit.backends.dtypes import compute_type
+from nnkit.backends.program import Program
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value lives: `kind` is operand, constant, out or scratch, and `index` which one."""
+
+    kind: str
+    index: int
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """All that a schedule depends on. `shared[j]` holds the operands whose memory result j overlaps."""
+
+    shapes: tuple[Shape, ...]
+    dtypes: tuple[str, ...]
+    out_shape: Shape
+    out_dtypes: tuple[str, ...]
+    shared: tuple[frozenset[int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One ufunc call, or a copy where `op` is `"copy"`, or the two masked copies of `"where"`."""
+
+    op: str
+    arguments: tuple[Place, ...]
+    result: Place
+
+
+class _Scheduler:
+    """Linear scan over a program: each value gets a place that is free while the value lives."""
+
+    def __init__(self, program: Program, signature: Signature) -> None:
+        self.program = program
+        self.signature = signature
+        self.real = compute_type(np.result_type(*map(_known, signature.dtypes)).name)
+        self.last_use = program.last_uses()
+        self.places: dict[int, Place] = {}
+        self.free: list[Place] = []
+        self.scratch_count = 0
+        self.moves: list[Move] = []
+
+    def run(self) -> list[Move]:
+        for number, value in enumerate(self.program.values):
+            if value.op == "operand":
+                self._operand(number)
+            elif value.op == "constant":
+                self.places[number] = Place("constant", number, (), self.real)
+            else:
+                self._instruction(number)
+        for j, number in enumerate(self.program.outputs):
+            if self.places[number] != self._out(j):
+                self.moves.append(Move("copy", (self.places[number],), self._out(j)))
+        return self.moves
+
+    def _operand(self, number: int) -> None:
+        shape, dtype = self.signature.shapes[number], self.signature.dtypes[number]
+        place = Place("operand", number, shape, dtype)
+        if dtype != self.real:  # widened once, not at every use; exp of a float32 would be no float64 either
+            wide = self._new(shape, self.real)
+            self.moves.append(Move("copy", (place,), wide))
+            place = wide
+        elif self._overwritten_by_another(number):
+            kept = self._new(shape, dtype)
+            self.moves.append(Move("copy", (place,), kept))
+            place = kept
+        self.places[number] = place
+
+    def _overwritten_by_another(self, number: int) -> bool:
+        """Whether an operand that is itself a result lies in the memory of a different result, as in a swap."""
+        outputs = self.program.outputs
+        return number in outputs and any(
+            number in shared and (output != number or outputs.count(number) > 1)
+            for output, shared in zip(outputs, self.signature.shared, strict=True)
+        )
+
+    def _instruction(self, number: int) -> None:
+        value = self.program.values[number]
+        arguments = tuple(self.places[a] for a in value.arguments)
+        shape = np.broadcast_shapes(*(a.shape for a in arguments))
+        dtype = "bool" if value.kind == "bool" else self.real
+        dying = {a for a in value.arguments if self.last_use[a] == number}
+        if value.op != "where":  # a masked copy overwrites before it has read everything; ufuncs do not
+            self._release(dying)
+        self.places[number] = result = self._place(number, shape, dtype)
+        if value.op == "where":
+            self._release(dying)
+        self.moves.append(Move(value.op, arguments, result))
+
+    def _place(self, number: int, shape: Shape, dtype: str) -> Place:
+        """The result's own memory if the value can live there, else free scratch, else new scratch."""
+        wanted = [j for j, output in enumerate(self.program.outputs) if output == number]
+        occupied = {place for place in self.places.values() if place not in self.free}
+        for j in wanted or range(len(self.program.outputs)):
+            out = self._out(j)
+            if (out.shape, out.dtype) == (shape, dtype) and out not in occupied and self._unread(j, number):
+                if out in self.free:
+                    self.free.remove(out)
+                return out
+        for place in self.free:
+            # A result never waits in another result's memory: the copies at the end could overwrite it there.
+            if (place.shape, place.dtype) == (shape, dtype) and not (wanted and place.kind == "out"):
+                self.free.remove(place)
+                return place
+        return self._new(shape, dtype)
+
+    def _unread(self, j: int, number: int) -> bool:
+        """Whether no operand in the memory of result j is still read: a ufunc may read what it overwrites."""
+        slack = 1 if self.program.values[number].op == "where" else 0
+        return all(self.last_use.get(i, -1) + slack <= number for i in self.signature.shared[j])
+
+    def _release(self, numbers: set[int]) -> None:
+        for number in numbers:
+            if self.places[number].kind in ("scratch", "out") and self.places[number] not in self.free:
+                self.free.append(self.places[number])
+
+    def _new(self, shape: Shape, dtype: str) -> Place:
+        self.scratch_count += 1
+        return Place("scratch", self.scratch_count, shape, dtype)
+
+    def _out(self, j: int) -> Place:
+        return Place("out", j, self.signature.out_shape, self.signature.out_dtypes[j])
+
+
+def _known(dtype: str) -> np.dtype:
+    # NumPy cannot promote bfloat16 with its own types; float16 promotes alike, and both compute in float32.
+    return np.dtype("float16" if dtype == "bfloat16" else dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def schedule(program: Program, signature: Signature) -> tuple[Move, ...]:
+    """The moves of a program for a signature."""
+    return tuple(_Scheduler(program, signature).run())

@@ -1,0 +1,95 @@
+"""CUDA kernels compiled as C++ for the host, where one thread after the other runs them.
+
+Everything but the hardware is CUDA's own text: loads, index arithmetic, packs, the formula, rounding and stores. Only
+the float16 conversions, which are PTX, are replaced by the compiler's.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nnkit.backends.cuda_source import PRELUDE, STORAGE
+from tests.kernels import Variant
+
+Array = NDArray[Any]
+
+_HOST = """\
+#include <math.h>
+#include <string.h>
+#define __device__
+#define __global__
+struct Coordinate { unsigned int x; };
+static Coordinate blockIdx, threadIdx, gridDim, blockDim;
+static inline float __uint_as_float(unsigned int u) { float f; memcpy(&f, &u, 4); return f; }
+static inline unsigned int __float_as_uint(float f) { unsigned int u; memcpy(&u, &f, 4); return u; }
+"""
+_PTX = {
+    'asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h.bits));': "_Float16 x; memcpy(&x, &h.bits, 2); f = x;",
+    'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h.bits) : "f"(x));': "_Float16 y = (_Float16)x; memcpy(&h.bits, &y, 2);",
+}
+_EACH_THREAD = """\
+    gridDim.x = blocks; blockDim.x = threads;
+    for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x)
+        for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
+"""
+
+
+def build(text: str, folder: Path) -> ctypes.CDLL:
+    """A loaded library of C++ that may use PRELUDE; skips the test where there is no C++ compiler."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("there is no C++ compiler (c++, or what CXX names)")
+    prelude = PRELUDE
+    for ptx, host in _PTX.items():
+        assert ptx in prelude
+        prelude = prelude.replace(ptx, host)
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source.write_text(_HOST + prelude + text)
+    # No contraction of a * b + c: NumPy rounds both.
+    options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off"]
+    done = subprocess.run(
+        [compiler, *options, str(source), "-o", str(library), "-lm"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[:4000]
+    return ctypes.CDLL(str(library))
+
+
+def with_driver(variant: Variant) -> str:
+    """The text of a kernel, and of a function `run_NAME` that plays the grid."""
+    signature = variant.signature
+    pointers = [f"(const {STORAGE[dtype]} *)p[{j}]" for j, dtype in enumerate(signature.dtypes)]
+    count = len(pointers)
+    pointers += [f"({STORAGE[dtype]} *)p[{count + j}]" for j, dtype in enumerate(signature.out_dtypes)]
+    space = f"of_{variant.name}"
+    call = f"{space}::{variant.c_name}({', '.join(pointers)}, ({space}::I)n, ({space}::I)columns);"
+    head = f"void run_{variant.name}(void **p, long long n, long long columns, unsigned blocks, unsigned threads)"
+    return f'{variant.text}extern "C" {head} {{\n{_EACH_THREAD}            {call}\n}}\n'
+
+
+def launch(library: ctypes.CDLL, variant: Variant, operands: Sequence[Array], outs: Sequence[Array]) -> None:
+    """Run a kernel on NumPy arrays, with so few threads that each does several entries, and some of them none."""
+    arrays = [*operands, *outs]
+    for array in arrays:
+        assert array.flags.c_contiguous
+        assert array.ctypes.data % 16 == 0
+    pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+    n, columns = outs[0].size, outs[0].shape[-1]
+    run = getattr(library, f"run_{variant.name}")
+    run(pointers, ctypes.c_longlong(n), ctypes.c_longlong(columns), ctypes.c_uint(3), ctypes.c_uint(7))
+
+
+def aligned(values: Array) -> Array:
+    """A C-ordered copy at an address that 16-byte accesses can use."""
+    memory = np.empty(values.nbytes + 16, np.uint8)
+    start = -memory.ctypes.data % 16
+    copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy

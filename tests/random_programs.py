@@ -1,0 +1,124 @@
+"""Random formulas, and what plain NumPy makes of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from nnkit.backends.formula import Formula
+from nnkit.backends.operations import ARITY, OPERATIONS
+
+# How many of its first arguments an operation takes as conditions.
+CONDITIONS = {"where": 1, "logical_and": 2, "logical_or": 2, "logical_not": 1}
+
+# What every loop of NumPy computes to the same bits: IEEE 754 rounds these correctly. The others may differ between
+# contiguous and strided memory on some CPUs, maximum and minimum in the sign of zero.
+EXACT = (
+    *("add", "subtract", "multiply", "divide", "negative", "abs", "square", "sqrt", "floor", "sign", "where"),
+    *("less", "less_equal", "greater", "greater_equal", "equal", "not_equal"),
+    *("logical_and", "logical_or", "logical_not"),
+)
+CONSTANTS = (-2.5, -1.0, 0.0, 0.1, 0.5, 1.0, 2.0, 3.0, 1e-8)
+SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e30, 1e-30)
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A straight-line program; in a step, an int is an earlier value (operands first) and a float a constant."""
+
+    operands: int
+    steps: tuple[tuple[str, tuple[int | float, ...]], ...]
+    outputs: tuple[int, ...]
+
+    def evaluate(self, xp: Any, operands: Sequence[Any], number: Callable[[float], Any] = float) -> tuple[Any, ...]:
+        values = list(operands)
+        for op, arguments in self.steps:
+            values.append(getattr(xp, op)(*(values[a] if isinstance(a, int) else number(a) for a in arguments)))
+        return tuple(values[i] for i in self.outputs)
+
+    def formula(self) -> Formula:
+        names = [f"x{i}" for i in range(self.operands)]
+        return Formula(lambda xp, *operands: self.evaluate(xp, operands), "random", names)
+
+
+def random_recipe(choose: Random, names: Sequence[str] = tuple(OPERATIONS)) -> Recipe:
+    """One to four operands, one to three outputs: all but some operands needed, some outputs the same.
+
+    Drawn from a generator and not from Hypothesis' strategies: those repeat themselves too much to meet the programs
+    in which places are confused.
+    """
+    operands = choose.randint(1, 4)
+    kinds: list[str] = ["real"] * operands
+    unused: list[int] = []  # nothing takes these values so far
+    steps: list[tuple[str, tuple[int | float, ...]]] = []
+
+    def step(op: str, *arguments: int | float) -> None:
+        unused[:] = [i for i in unused if i not in arguments] + [len(kinds)]
+        steps.append((op, arguments))
+        kinds.append(OPERATIONS[op].result)
+
+    def some(kind: str) -> int:
+        found = [i for i, k in enumerate(kinds) if k == kind]
+        fresh = [i for i in unused if i in found]
+        return choose.choice(fresh if fresh and choose.random() < 0.4 else found)
+
+    for _ in range(choose.randint(0, 8)):
+        op = choose.choice([n for n in names if "bool" in kinds or n not in CONDITIONS])
+        arguments: list[int | float] = [some("bool") for _ in range(CONDITIONS.get(op, 0))]
+        while len(arguments) < ARITY[op]:
+            arguments.append(some("real") if choose.random() < 0.8 else choose.choice(CONSTANTS))
+        step(op, *arguments)
+    while conditions := [i for i in unused if kinds[i] == "bool"]:
+        step("where", conditions[0], some("real"), some("real"))
+    count = choose.randint(1, 3)
+    while len(unused) > count:
+        step(choose.choice(["add", "subtract", "multiply"]), *choose.sample(unused, 2))
+    outputs = [*unused, *(some("real") for _ in range(count - len(unused)))]
+    return Recipe(operands, tuple(steps), tuple(choose.sample(outputs, count)))
+
+
+def random_values(choose: Random, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Normal numbers; in every other array zeros, infinities, NaN and the very large and small among them."""
+    rng = np.random.default_rng(choose.getrandbits(64))
+    share = 0.2 * choose.randint(0, 1)
+    values = np.where(rng.random(shape) < share, rng.choice(SPECIAL, shape), rng.normal(0, 3, shape))
+    with np.errstate(all="ignore"):
+        return np.asarray(values).astype(DTYPES[dtype])
+
+
+def random_dtypes(choose: Random, count: int) -> list[str]:
+    """One dtype for all, or a mixture without two kinds of halves."""
+    if choose.random() < 0.5:
+        return [choose.choice([*DTYPES])] * count
+    return choose.choices([choose.choice(["float16", "bfloat16"]), "float32", "float64"], k=count)
+
+
+def narrowed(choose: Random, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Full, row, column, scalar: any shape that broadcasts to `shape`."""
+    kept = tuple(1 if choose.random() < 0.25 else n for n in shape)
+    ones = next((i for i, n in enumerate(kept) if n != 1), len(kept))
+    return kept[choose.randint(0, ones) :]
+
+
+def plain_numpy(recipe: Recipe, operands: Sequence[np.ndarray], dtype: str) -> list[np.ndarray]:
+    """The results by NumPy's own expressions: in float64 or float32, rounded to `dtype` once at the end."""
+    real = np.float64 if dtype == "float64" else np.float32
+    shape = np.broadcast_shapes(*(o.shape for o in operands))
+    with np.errstate(all="ignore"):
+        wide = [o.astype(real) for o in operands]
+        results = recipe.evaluate(np, wide, lambda constant: np.asarray(constant, real))
+        return [np.broadcast_to(r, shape).astype(DTYPES[dtype]) for r in results]
+
+
+def assert_identical(result: np.ndarray, expected: np.ndarray) -> None:
+    """The same dtype, shape and bits; any NaN is as good as another."""
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    wide, wanted = result.astype(np.float64), expected.astype(np.float64)
+    np.testing.assert_array_equal(wide, wanted)
+    numbers = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(wide)[numbers], np.signbit(wanted)[numbers])

@@ -1,0 +1,93 @@
+"""nnkit.load takes no damaged, foreign or inconsistent file for a network."""
+
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="models are kept in safetensors files")
+
+
+def saved(path: Path, tensors: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """A file of a network with some of its tensors or its metadata replaced."""
+    nnkit.Network([4, 6, 3], "gelu", seed=11).save(path)
+    content = path.read_bytes()
+    metadata = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])["__metadata__"]
+    all_tensors = {k: v for k, v in (safetensors_numpy.load(content) | (tensors or {})).items() if v is not None}
+    kept = {k: v for k, v in (metadata | changes).items() if v is not None}
+    path.write_bytes(safetensors_numpy.save(all_tensors, kept))
+    return path
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.safetensors")
+    content = path.read_bytes()
+    for length in [*range(64), *range(64, len(content), 37), len(content) - 1]:
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"net\.safetensors: not a whole safetensors file"):
+            nnkit.load(path)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    for content in (
+        b"",
+        b"\x00" * 100,
+        b"PK\x03\x04 a zip file",
+        pickle.dumps({"W": np.ones(3)}),
+        b'{"json": true}' * 9,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"net\.safetensors: not a whole safetensors file"):
+            nnkit.load(path)
+    path.write_bytes(safetensors_numpy.save({"weight": np.ones(3)}))
+    with pytest.raises(ValueError, match="format is None; this nnkit reads 'nnkit-network-1'"):
+        nnkit.load(path)
+    # A type that NumPy has not: the format must be looked at first.
+    header = json.dumps({"weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+    with pytest.raises(ValueError, match="format is None"):
+        nnkit.load(path)
+
+
+LAYERS = [{"inputs": 4, "units": 6, "activation": "gelu"}, {"inputs": 6, "units": 3, "activation": "sigmoid"}]
+ABOUT = {"layers": LAYERS, "cost": "cross_entropy", "seed": 11, "epochs_trained": 0}
+SHAPES = {"layers.0.W": (6, 4), "layers.0.b": (6,), "layers.1.W": (3, 6), "layers.1.b": (3,)}
+INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "changes", "message"),
+    [
+        ({}, {"format": "nnkit-network-2"}, "format is 'nnkit-network-2'; this nnkit reads 'nnkit-network-1'"),
+        ({}, {"network": None}, "damaged"),
+        ({}, {"network": "{"}, "damaged"),
+        ({}, {"network": "[1, 2]"}, "damaged"),
+        ({}, {"network": json.dumps(ABOUT | {"cost": "none"})}, "damaged.*unknown cost 'none'"),
+        ({}, {"network": json.dumps(ABOUT | {"layers": []})}, "0 layers are described, but there are 4 tensors"),
+        (
+            {},
+            {"network": json.dumps(ABOUT | {"layers": LAYERS[:1]})},
+            "1 layers are described, but there are 4 tensors",
+        ),
+        ({}, {"network": json.dumps(ABOUT | {"epochs_trained": -1})}, "damaged.*epochs_trained"),
+        ({}, {"network": json.dumps(ABOUT | {"seed": "abc"})}, "damaged.*seed"),
+        ({}, {"network": json.dumps(ABOUT | {"epochs_trained": 1.5})}, "damaged.*epochs_trained"),
+        ({"layers.1.b": None}, {}, "damaged.*2 layers are described, but there are 3 tensors"),
+        ({"layers.1.b": None, "layers.1.c": np.ones(3, "f4")}, {}, r"damaged.*layers\.1\.b"),
+        ({"layers.1.b": np.ones(4, "f4")}, {}, r"layer 1 has tensors \(3, 6\) and \(4,\)"),
+        ({"layers.0.W": np.ones((4, 6), "f4")}, {}, r"layer 0 has tensors \(4, 6\) and \(6,\)"),
+        ({"layers.1.b": np.ones(3, "f8")}, {}, "layer 1 has tensors of float32 and float64"),
+        (INTEGERS, {}, "dtype is 'int32'"),
+    ],
+)
+def test_damaged_networks_are_refused(tensors: Any, changes: Any, message: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.safetensors", tensors, **changes)
+    with pytest.raises(ValueError, match=message):
+        nnkit.load(path)

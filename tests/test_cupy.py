@@ -1,0 +1,180 @@
+"""CuPy where there is no GPU: what is missing is said, and what the backend asks of CuPy is something CuPy takes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nnkit.backends import BackendUnavailableError, get_backend
+from nnkit.backends.cupy_backend import CupyBackend
+from nnkit.backends.cupy_check import check_libraries
+from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad
+from nnkit.kernels.updates import momentum_descent
+
+# What pip must be told, word for word.
+INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"'
+
+
+def python(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of Python in a process of their own."""
+    environment = {name: value for name, value in os.environ.items() if name != "NNKIT_BACKEND"}
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        env=environment | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cupy() -> Any:
+    """CuPy itself, on a machine without a GPU."""
+    module = pytest.importorskip("cupy", reason="CuPy is not installed")
+    try:
+        module.cuda.runtime.getDeviceCount()
+    except module.cuda.runtime.CUDARuntimeError:
+        return module
+    pytest.skip("there is a GPU")
+
+
+def test_import_does_not_import_what_only_some_need() -> None:
+    heavy = ("cupy", "matplotlib", "sklearn", "scipy", "torch", "safetensors", "ml_dtypes")
+    done = python("import sys, nnkit", f"print([name for name in {heavy!r} if name in sys.modules])")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_get_backend_says_that_there_is_no_gpu(cupy: Any) -> None:
+    with pytest.raises(BackendUnavailableError) as caught:
+        get_backend("cupy")
+    message = "CuPy is installed, but "
+    if cupy.cuda.runtime.driverGetVersion() == 0:
+        message += "no NVIDIA driver found; install one, or use backend 'numpy'"
+    assert str(caught.value).startswith(message)
+    assert isinstance(caught.value.__cause__, cupy.cuda.runtime.CUDARuntimeError)
+
+
+def test_variable_that_asks_for_cupy_is_named_in_the_error(cupy: Any) -> None:
+    done = python("import nnkit", "nnkit.get_backend()", NNKIT_BACKEND="cupy")
+    assert done.returncode == 1
+    assert "BackendUnavailableError: NNKIT_BACKEND: CuPy is installed, but " in done.stderr
+
+
+@pytest.mark.parametrize("detail", ["x", "-1", "1.0", " 0"])
+def test_device_that_is_no_number(detail: str) -> None:
+    with pytest.raises(BackendUnavailableError, match=f"^cupy:{detail}: expected a device number, as in cupy:0$"):
+        get_backend(f"cupy:{detail}")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("ModuleNotFoundError(name, name=name)", f"CuPy is not installed: {INSTALL}"),
+        ("ImportError('libcudart.so is missing')", "CuPy is installed but does not import: libcudart.so is missing"),
+        (
+            "ModuleNotFoundError('no fastrlock', name='fastrlock')",
+            "CuPy is installed but does not import: no fastrlock",
+        ),
+    ],
+)
+def test_cupy_that_does_not_import(error: str, message: str) -> None:
+    done = python(
+        "import sys, nnkit",
+        "class Blocked:",
+        "    def find_spec(self, name, path=None, target=None):",
+        "        if name == 'cupy':",
+        f"            raise {error}",
+        "sys.meta_path.insert(0, Blocked())",
+        "nnkit.use_backend('cupy')",
+    )
+    assert f"BackendUnavailableError: {message}" in done.stderr
+
+
+def test_missing_library_is_said(cupy: Any) -> None:
+    try:
+        _ = cupy.cuda.cublas
+    except ImportError:
+        with pytest.raises(BackendUnavailableError) as caught:
+            check_libraries(cupy)
+        assert "a library of the CUDA toolkit is missing: Failure finding " in str(caught.value)
+        assert INSTALL in str(caught.value)
+    else:
+        pytest.skip("cuBLAS is installed")
+
+
+class WithoutDevice(CupyBackend):
+    """The backend over CuPy's own arrays whose memory is the host's: everything works up to the first call of CUDA."""
+
+    def __init__(self, cupy: Any) -> None:
+        self.name, self.xp, self._multiprocessors = "cupy", cupy, 100
+
+    def _here(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        return self.on_host(np.zeros(shape, dtype))
+
+    def on_host(self, array: NDArray[Any]) -> Any:
+        memory = self.xp.cuda.UnownedMemory(array.ctypes.data, max(array.nbytes, 1), array, device_id=0)
+        pointer = self.xp.cuda.MemoryPointer(memory, 0)
+        return self.xp.ndarray(array.shape, array.dtype, pointer, strides=array.strides)
+
+
+def test_every_call_is_one_that_cupy_takes(cupy: Any) -> None:
+    backend = WithoutDevice(cupy)
+    a, b, row, index = (backend.empty(s, d) for s, d in (((6, 4), "f4"), ((4, 6), "f4"), ((4,), "f4"), ((2,), "i8")))
+    with backend.recording() as tape:
+        backend.matmul(a, b)
+        backend.matmul(a, b, out=backend.empty((6, 6), "f4"))
+        backend.matmul(b.mT, b)
+        backend.sum(a, axis=0, out=row)
+        backend.max(a, axis=-1, keepdims=True, out=backend.empty((6, 1), "f4"))
+        backend.take(a, index)
+        backend.copy(row, row)
+        backend.elementwise(sigmoid_grad, (a, row), out=a)
+        backend.elementwise(sigmoid_grad, (b.mT, row), out=b.mT)
+    assert len(tape.calls) == 11  # the last one copies its strided operand, and the result to where it belongs
+    # Without a device or cuBLAS nothing more can be done; a wrong argument would be a TypeError or ValueError.
+    for call in tape.calls:
+        with pytest.raises((cupy.cuda.runtime.CUDARuntimeError, ImportError)):
+            call()
+
+
+def test_operands_are_copied_only_where_the_kernel_cannot_take_them(cupy: Any) -> None:
+    backend = WithoutDevice(cupy)
+    memory = backend.empty((5, 8), "f4")
+    p, g, rate = backend.empty((4, 8), "f4"), backend.empty((4, 8), "f4"), backend.empty((), "f4")
+
+    def copies(formula: Any, operands: tuple[Any, ...], out: Any) -> int:
+        with backend.recording() as tape:
+            backend.elementwise(formula, operands, out=out)
+        return len(tape.calls) - 1
+
+    assert copies(momentum_descent, (p, g, g, rate, rate), (p, g)) == 0
+    assert copies(sigmoid, (memory[1:],), memory[1:]) == 0
+    assert copies(sigmoid, (memory[1:],), memory[:4]) == 1  # what one thread writes, another still reads
+    assert copies(sigmoid_grad, (p, memory[0]), memory[1:]) == 0
+    assert copies(sigmoid_grad, (p, memory[1]), memory[1:]) == 1
+    assert copies(sigmoid_grad, (p.mT, memory[0, :4]), backend.empty((8, 4), "f4")) == 1  # not in C order
+    assert copies(sigmoid_grad, (p, memory[:4]), p[::-1]) == 1  # the result, not in C order
+    assert copies(sigmoid, (rate,), rate) == 0
+
+
+def test_errors_name_the_formula_and_what_is_wrong(cupy: Any) -> None:
+    backend = WithoutDevice(cupy)
+    a, b = backend.empty((2, 3), "f4"), backend.empty((4,), "f4")
+    with pytest.raises(ValueError, match=r"^sigmoid_grad: operands do not broadcast: s \(2, 3\), delta \(4,\)$"):
+        backend.elementwise(sigmoid_grad, (a, b))
+    with pytest.raises(ValueError, match=r"^sigmoid: out has shape\(s\) \[\(4,\)\]; expected 1 of \(2, 3\)$"):
+        backend.elementwise(sigmoid, (a,), out=b)
+    with pytest.raises(ValueError, match=r"^momentum_descent: out has shape\(s\) \[\(4,\)\]; expected 2 of \(4,\)$"):
+        backend.elementwise(momentum_descent, (b, b, b, b, b), out=b)
+    with pytest.raises(TypeError, match="sigmoid: out has dtype int32; expected one of float16,"):
+        backend.elementwise(sigmoid, (b,), out=backend.empty((4,), "i4"))
+    with pytest.raises(TypeError, match="sigmoid: operands are complex128, which CuPy"):
+        backend.elementwise(sigmoid, (backend.empty((4,), "c16"),))
+    with pytest.raises(TypeError, match="a has dtype int64"):
+        backend.matmul(backend.empty((2, 2), "i8"), a)

@@ -1,0 +1,73 @@
+"""Initializers: the spread that each paper asks for, biases, and names."""
+
+import math
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.initializers import get_initializer
+
+D_OUT, D_IN = 300, 500
+# name: (variance of the weights, uniform or normal, variance of the biases)
+SPREADS = {
+    "glorot_uniform": (2 / (D_IN + D_OUT), "uniform", 0.0),
+    "glorot_normal": (2 / (D_IN + D_OUT), "normal", 0.0),
+    "he_uniform": (2 / D_IN, "uniform", 0.0),
+    "he_normal": (2 / D_IN, "normal", 0.0),
+    "lecun_uniform": (1 / D_IN, "uniform", 0.0),
+    "lecun_normal": (1 / D_IN, "normal", 0.0),
+    "nielsen_large": (1.0, "normal", 1.0),
+    "nielsen_new": (1 / D_IN, "normal", 1.0),
+}
+
+
+def check(values: np.ndarray, variance: float, shape: str) -> None:
+    """Mean, variance and range, each within five standard errors of this many draws."""
+    if variance == 0:
+        assert (values == 0).all()
+        return
+    n, deviation = values.size, math.sqrt(variance)
+    assert abs(values.mean()) < 5 * deviation / math.sqrt(n)
+    # The fourth moment is 9/5 σ⁴ for uniform numbers and 3σ⁴ for normal ones.
+    kurtosis = 1.8 if shape == "uniform" else 3.0
+    assert abs(values.var() / variance - 1) < 5 * math.sqrt((kurtosis - 1) / n)
+    assert abs((values**4).mean() / variance**2 / kurtosis - 1) < 25 / math.sqrt(n)
+    if shape == "uniform":
+        assert 0.97 < np.abs(values).max() / (math.sqrt(3) * deviation) <= 1
+
+
+@pytest.mark.parametrize("name", SPREADS)
+def test_spread(name: str) -> None:
+    variance, shape, of_biases = SPREADS[name]
+    W, b = get_initializer(name)(np.random.default_rng(0), D_OUT, D_IN)
+    assert W.shape == (D_OUT, D_IN)
+    assert b.shape == (D_OUT,)
+    assert W.dtype == b.dtype == np.float64
+    check(W, variance, shape)
+    check(b, of_biases, "normal")
+
+
+def test_uniform_and_normal() -> None:
+    rng = np.random.default_rng(0)
+    for values in nnkit.initializers.uniform(0.1)(rng, D_OUT, D_IN):
+        check(values, 0.1**2 / 3, "uniform")
+        assert np.abs(values).max() <= 0.1
+    for values in nnkit.initializers.normal(0.3)(rng, D_OUT, D_IN):
+        check(values, 0.3**2, "normal")
+    for bad in (0.0, -1.0, math.inf, math.nan):
+        for make in (nnkit.initializers.uniform, nnkit.initializers.normal):
+            with pytest.raises(ValueError, match=rf"{make.__name__}\({bad}\): expected a positive, finite number"):
+                make(bad)
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"),
+    [("sigmoid", "glorot_uniform"), ("softmax", "glorot_uniform"), ("relu", "he_normal"), ("selu", "lecun_normal")],
+)
+def test_by_default_the_start_suits_the_activation(activation: str, name: str) -> None:
+    assert get_initializer(None, activation) is get_initializer(name)
+    net = nnkit.Network([nnkit.Dense(4, 3, activation)], cost="quadratic", seed=6, dtype="float64")
+    W, b = get_initializer(name)(np.random.default_rng([6, 0]), 3, 4)
+    assert net.parameters.W[0].tolist() == W.tolist()
+    assert net.parameters.b[0].tolist() == b.tolist()

@@ -1,0 +1,146 @@
+"""How the packages lie: what is shipped, what imports what, and what is public."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nnkit
+import nnkit.backends
+
+ROOT = Path(__file__).parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def modules(folder: str, package: str) -> dict[str, Path]:
+    """The modules below a folder by their full names; links to other folders are not followed."""
+    found = {}
+    for directory, folders, files in os.walk(ROOT / folder):
+        inside = [package, *Path(directory).relative_to(ROOT / folder).parts]
+        folders[:] = [name for name in folders if name.isidentifier() and name != "__pycache__"]
+        for file in files:
+            if file.endswith(".py"):
+                stem = [] if file == "__init__.py" else [file.removesuffix(".py")]
+                found[".".join(inside + stem)] = Path(directory, file)
+    return found
+
+
+ALL = modules("nnkit", "nnkit") | modules("backends", "nnkit.backends")
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports anywhere in it, as full names; `from a import b` is `a.b` where that is one."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; this project writes full names"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(name if name in ALL else str(node.module) for name in full)
+    return found
+
+
+def below(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def test_every_package_is_shipped() -> None:
+    packages = {name for name, path in ALL.items() if path.name == "__init__.py"}
+    assert len(PROJECT["tool"]["setuptools"]["packages"]) == len(packages)
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+    folders = {package: path.parent for package, path in ALL.items() if path.name == "__init__.py"}
+    stray = [path for path in ALL.values() if path.parent not in folders.values()]
+    assert not stray  # a module in a folder without __init__.py would be left out
+
+
+def test_every_package_lies_where_the_build_looks_for_it() -> None:
+    directories = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert directories == {"nnkit": "nnkit", "nnkit.backends": "backends"}
+    for package, files in PROJECT["tool"]["setuptools"]["package-data"].items():
+        for file in files:
+            assert (ALL[package].parent / file).is_file(), f"{package}: {file} is missing"
+
+
+def test_there_is_one_copy_of_the_packages() -> None:
+    """The link nnkit/backends and the folder backends are the same files, and nothing is imported twice."""
+    assert Path(nnkit.__file__).resolve() == ROOT / "nnkit" / "__init__.py"
+    assert Path(nnkit.backends.__file__).resolve() == ROOT / "backends" / "__init__.py"
+    files: dict[Path, str] = {}
+    for name, module in sorted(sys.modules.items()):
+        if below(name, "nnkit", "backends") and getattr(module, "__file__", None):
+            path = Path(str(module.__file__)).resolve()
+            assert files.setdefault(path, name) == name
+    assert "backends" not in sys.modules
+
+
+def test_backends_know_nothing_of_networks() -> None:
+    wrong = {
+        name: {found for found in imports(path) if below(found, "nnkit") and not below(found, "nnkit.backends")}
+        for name, path in ALL.items()
+        if below(name, "nnkit.backends")
+    }
+    assert len(wrong) > 10
+    assert not any(wrong.values()), wrong
+
+
+def test_kernels_know_only_backends() -> None:
+    wrong = {
+        name: {f for f in imports(path) if below(f, "nnkit") and not below(f, "nnkit.backends", "nnkit.kernels")}
+        for name, path in ALL.items()
+        if below(name, "nnkit.kernels")
+    }
+    assert len(wrong) > 5
+    assert not any(wrong.values()), wrong
+
+
+def test_no_module_imports_another_ones_private_names() -> None:
+    private = []
+    for name, path in ALL.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and below(str(node.module), "nnkit"):
+                private += [(name, alias.name) for alias in node.names if re.match(r"_[^_]", alias.name)]
+    assert not private
+
+
+@pytest.mark.parametrize("module", [nnkit, nnkit.backends])
+def test_public_names_exist_once_and_are_documented(module: Any) -> None:
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        public = getattr(module, name)
+        if name == "__version__":
+            assert re.fullmatch(r"\d+\.\d+(\.\d+)?([a-z]+\d+)?", public)
+            continue
+        documentation = inspect.getdoc(public)
+        assert documentation, name
+        assert documentation != inspect.getdoc(type(public)), f"{name} has only the docstring of its type"
+
+
+def test_every_module_says_what_it_is() -> None:
+    missing = [name for name, path in ALL.items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
+    assert not missing
+
+
+def test_the_import_brings_in_no_optional_package() -> None:
+    optional = {"cupy", "torch", "matplotlib", "safetensors", "array_api_strict", "ml_dtypes", "hypothesis", "pytest"}
+    script = f"import sys, nnkit; print(sorted({optional!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_required_packages_are_declared() -> None:
+    """Whatever is imported at the top of a module, outside of a function, is a dependency of the base install."""
+    declared = {re.split(r"[<>=\[]", line)[0].replace("-", "_") for line in PROJECT["project"]["dependencies"]}
+    for name, path in ALL.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found = [a.name for a in node.names] if isinstance(node, ast.Import) else [str(node.module)]
+                for root in {f.partition(".")[0] for f in found}:
+                    assert root in {"nnkit", *declared} or root in sys.stdlib_module_names, f"{name} imports {root}"

@@ -1,0 +1,109 @@
+"""Activation names, and activations of one's own: only a pair whose gradient is right is taken, and it trains."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.kernels.activations import get_activation
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+Function = Callable[..., Any]
+
+
+@pytest.fixture
+def register() -> Iterator[Function]:
+    """register_activation whose names are forgotten after the test."""
+    before = set(nnkit.activation_names())
+    yield nnkit.register_activation
+    for name in set(nnkit.activation_names()) - before:
+        nnkit.unregister_activation(name)
+
+
+def cube(xp: Any, z: Any) -> Any:
+    return z**3
+
+
+def cube_grad(xp: Any, z: Any, delta: Any) -> Any:
+    return 3 * z**2 * delta
+
+
+@pytest.mark.parametrize("name", nnkit.activation_names())
+def test_a_misspelt_name_suggests_the_nearest(name: str) -> None:
+    for wrong in (name[:-1], name.upper() if len(name) < 3 else name[0] + name[2:]):
+        with pytest.raises(ValueError, match=rf"unknown activation '{wrong}'; did you mean .*'{name}'"):
+            get_activation(wrong)
+
+
+def test_a_name_unlike_any_lists_them_all() -> None:
+    with pytest.raises(ValueError, match=r"unknown activation 'q'; known: identity, sigmoid, .*hard_sigmoid"):
+        get_activation("q")
+
+
+def test_a_right_pair_trains(arrays: "Arrays", register: Function) -> None:
+    register("cube", cube, cube_grad, gradient_from="preactivation")
+    assert nnkit.activation_names()[-1] == "cube"
+    z = arrays([[-2.0, 0.5]])
+    assert arrays.numpy(get_activation("cube").forward(z)).tolist() == [[-8.0, 0.125]]
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (64, 2))
+    net = nnkit.Network([2, 8, 1], activation="cube", cost="quadratic", seed=0, dtype="float64")
+    assert nnkit.check_gradients(net, X, X[:, 0] ** 3).max_error < 1e-13
+    history = net.fit(X, X[:, 0] ** 3, epochs=30, optimizer=nnkit.Adam(0.02), progress=False)
+    assert history["cost"][-1] < 0.05 * history["cost"][0]
+
+
+def test_a_pair_from_the_output_is_taken(register: Function) -> None:
+    made = register("exponential", lambda xp, z: xp.exp(z), lambda xp, h, delta: h * delta)
+    assert made.gradient_from == "output"
+    assert get_activation("exponential") is made
+    assert made.gradient(np.array([3.0]), np.array([2.0])) == [6.0]
+
+
+@pytest.mark.parametrize(
+    ("forward", "gradient", "gradient_from"),
+    [
+        (cube, lambda xp, z, delta: 3 * z * delta, "preactivation"),
+        (cube, cube_grad, "output"),  # right from h̄, wrong from h
+        (cube, lambda xp, z, delta: 3 * z**2, "preactivation"),  # right for Δ = 1
+        (lambda xp, z: xp.where(z > 3.5, z**3, z), lambda xp, z, delta: delta, "preactivation"),
+        (lambda xp, z: xp.sqrt(z), lambda xp, h, delta: delta / (2 * h), "output"),  # NaN left of 0
+    ],
+)
+def test_a_wrong_pair_is_refused(register: Function, forward: Function, gradient: Function, gradient_from: str) -> None:
+    with pytest.raises(ValueError, match=r"activation 'mine': at z = .* the gradient differs from f′"):
+        register("mine", forward, gradient, gradient_from)
+    assert "mine" not in nnkit.activation_names()
+
+
+def test_other_refusals(register: Function) -> None:
+    with pytest.raises(ValueError, match="gradient_from is 'input'; expected 'output' or 'preactivation'"):
+        register("mine", cube, cube_grad, gradient_from="input")
+    with pytest.raises(TypeError, match="mine: expected a function or a formula, got a str"):
+        register("mine", "cube", cube_grad)
+    for taken in ("sigmoid", "softmax"):
+        with pytest.raises(ValueError, match=f"activation name '{taken}' is taken"):
+            register(taken, cube, cube_grad, gradient_from="preactivation")
+    with pytest.raises(KeyError):
+        nnkit.unregister_activation("mine")
+    assert "mine" not in nnkit.activation_names()
+
+
+def test_a_name_can_be_given_again(register: Function) -> None:
+    """Nothing of the first activation may be left in a cache."""
+    for factor in (1.0, 2.0):
+        register(
+            "line",
+            lambda xp, z, factor=factor: factor * z,
+            lambda xp, z, delta, factor=factor: factor * delta,
+            gradient_from="preactivation",
+        )
+        net = nnkit.Network([1, 1, 1], "line", "quadratic", output_activation="line", seed=0, dtype="float64")
+        z = net.parameters.W[0] * 3.0 * factor
+        expected = factor * (net.parameters.W[1] * z)
+        assert net.forward([[3.0]]) == pytest.approx(np.asarray(expected), rel=1e-14)
+        nnkit.unregister_activation("line")

@@ -1,0 +1,84 @@
+"""Elementwise work on several threads gives the bits of one thread, and large work is really divided."""
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nnkit
+from nnkit.backends import threads
+from nnkit.backends.operations import OPERATIONS
+from tests import test_ufuncs
+
+THREADS = 3
+
+
+@pytest.fixture
+def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide even the smallest arrays, and formulas of any operations."""
+    monkeypatch.setattr(threads, "ENTRIES", 1)
+    monkeypatch.setattr(threads, "_COSTLY", set(OPERATIONS))
+    monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
+    threads._pool.cache_clear()
+
+
+@pytest.mark.usefixtures("everything_on_threads")
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_ufuncs.test_random_programs,
+        test_ufuncs.test_results_are_rounded_to_the_dtype_of_out,
+        test_ufuncs.test_operands_and_outs_anywhere_in_one_memory,
+    ],
+)
+@given(seed=st.integers(0, 2**64 - 1))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_random_programs_side_by_side(test: Any, seed: int) -> None:
+    test.hypothesis.inner_test(seed)
+
+
+@pytest.mark.usefixtures("everything_on_threads")
+def test_blocks_run_on_different_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    # The blocks wait for each other, so that one thread cannot run them all.
+    together = threading.Barrier(THREADS, timeout=30)
+    run = threads._run
+
+    def noted(calls: Any) -> None:
+        seen.add(threading.get_ident())
+        together.wait()
+        run(calls)
+
+    monkeypatch.setattr(threads, "_run", noted)
+    z = np.linspace(-5, 5, 3 * THREADS)
+    np.testing.assert_array_equal(nnkit.sigmoid(z), 1 / (1 + np.exp(-z)))
+    assert len(seen) == THREADS
+
+
+def test_only_large_costly_work_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
+    large, small = np.zeros(threads.ENTRIES), np.zeros(threads.ENTRIES - 1)
+    sigmoid, relu = nnkit.sigmoid.program(), nnkit.relu.program()
+    assert [len(o) for _, (o,) in threads.blocks(sigmoid, [large], [large])] == [len(large) // 3, 87381, 87382]
+    assert threads.blocks(sigmoid, [small], [small]) == []
+    assert threads.blocks(relu, [large], [large]) == []
+    assert threads.blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
+
+
+def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
+    assert nnkit.sigmoid(np.full(9, -1e4)).tolist() == [0.0] * 9
+
+
+@pytest.mark.usefixtures("everything_on_threads")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_process_makes_threads_of_its_own() -> None:
+    nnkit.sigmoid(np.zeros(9))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if nnkit.sigmoid(np.zeros(9))[8] == 0.5 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

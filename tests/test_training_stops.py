@@ -1,0 +1,129 @@
+"""fit that ends early or does not begin: Ctrl-C, wrong arguments, and a network that learns the digits."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.step import Step
+
+RNG = np.random.default_rng(1)
+X, LABELS = RNG.normal(size=(23, 3)), RNG.integers(0, 4, 23)
+
+
+def network() -> nnkit.Network:
+    return nnkit.Network([3, 6, 4], activation="tanh", cost="softmax_cross_entropy", seed=4, dtype="float64")
+
+
+def state_of(net: nnkit.Network) -> list[Any]:
+    return [np.array(net.parameters.flat).tobytes(), net.epochs_trained, net.optimizer, net._state]
+
+
+def interrupt_at(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in step k, counted from 0, before it does anything."""
+    count, run = [0], Step.run
+
+    def watched(step: Step) -> None:
+        count[0] += 1
+        if count[0] == k + 1:
+            raise KeyboardInterrupt
+        run(step)
+
+    monkeypatch.setattr(Step, "run", watched)
+
+
+@pytest.mark.parametrize("k", [0, 2, 5, 7])
+def test_ctrl_c_leaves_a_usable_network(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are five steps an epoch: 7 is in the second one."""
+    net, twin, optimizer = network(), network(), nnkit.SGD(0.2)
+    order = np.arange(23)
+    for step in range(k):
+        places = order[5 * (step % 5) : 5 * (step % 5) + 5]
+        twin.train_step(X[places], LABELS[places], optimizer)
+    interrupt_at(k, monkeypatch)
+    history = net.fit(X, LABELS, epochs=4, batch_size=5, shuffle=False, optimizer=optimizer, progress=False)
+    assert history.interrupted
+    assert history.epochs == net.epochs_trained == k // 5
+    assert np.array(net.parameters.flat).tobytes() == np.array(twin.parameters.flat).tobytes()
+    # It answers, and the training can go on.
+    assert np.isfinite(net.evaluate(X, LABELS)["cost"])
+    again = net.fit(X, LABELS, epochs=1, batch_size=5, progress=False)
+    assert not again.interrupted
+    assert net.epochs_trained == k // 5 + 1
+
+
+def test_ctrl_c_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnkit.backends.tape import active_tape
+
+    def interrupted(step: Step, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+    net, wanted = network(), network()
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "_record", interrupted)
+        assert net.fit(X, LABELS, epochs=1, progress=False).interrupted
+    assert active_tape() is None
+    for each in (net, wanted):
+        each.fit(X, LABELS, epochs=1, progress=False)
+    assert np.array(net.parameters.flat).tobytes() == np.array(wanted.parameters.flat).tobytes()
+
+
+def test_other_exceptions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(step: Step) -> None:
+        raise MemoryError("full")
+
+    monkeypatch.setattr(Step, "run", broken)
+    with pytest.raises(MemoryError, match="full"):
+        network().fit(X, LABELS, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs is 0; expected a whole number of at least 1"),
+        ({"epochs": 2.0}, ValueError, "epochs is 2.0"),
+        ({"epochs": True}, ValueError, "epochs is True"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0"),
+        ({"batch_size": "all"}, ValueError, "batch_size is 'all'"),
+        ({"optimizer": "sgd"}, TypeError, "optimizer is 'sgd'; expected one of nnkit's"),
+        ({"optimizer": nnkit.SGD}, TypeError, "optimizer is <class .*SGD'>; expected"),
+        ({"validation_data": X}, TypeError, r"validation_data: expected a pair \(X, y\)"),
+        ({"validation_data": (X,)}, TypeError, r"validation_data: expected a pair \(X, y\)"),
+        ({"validation_data": (X[:, :2], LABELS)}, ValueError, r"validation X has shape \(23, 2\)"),
+        ({"validation_data": (X, LABELS + 1)}, ValueError, "validation y holds label 4"),
+        ({"epoch": 3}, TypeError, "unexpected keyword argument 'epoch'"),
+    ],
+)
+def test_wrong_arguments_change_nothing(options: Any, error: type[Exception], message: str) -> None:
+    net = network()
+    net.train_step(X, LABELS, nnkit.SGD(0.1, momentum=0.5))
+    before = state_of(net)
+    with pytest.raises(error, match=message):
+        net.fit(X, LABELS, **{"optimizer": nnkit.Adam(), "progress": False} | options)
+    assert state_of(net) == before
+
+
+@pytest.mark.parametrize("wrong", [(X[:, :2], LABELS), (X, LABELS + 1), (X * np.nan, LABELS), (X[:0], LABELS[:0])])
+def test_wrong_data_change_nothing(wrong: tuple[Any, Any]) -> None:
+    net = network()
+    before = state_of(net)
+    with pytest.raises(ValueError, match=r"X|y"):
+        net.fit(*wrong, optimizer=nnkit.Adam(), progress=False)
+    assert state_of(net) == before
+
+
+def test_digits_are_learned() -> None:
+    """Sigmoid and cross-entropy, the default network: three seeds of it and of the split, in less than 3 s of CPU."""
+    X, y = nnkit.data.digits()
+    accuracies, started = [], time.process_time()
+    for seed in range(3):
+        X_train, y_train, X_test, y_test = nnkit.data.split(X, y, 0.25, seed)
+        net = nnkit.Network([64, 30, 10], seed=seed)
+        history = net.fit(X_train, y_train, epochs=30, batch_size=16, optimizer=nnkit.Adam(0.01), progress=False)
+        accuracies.append(net.evaluate(X_test, y_test)["accuracy"])
+        assert history["accuracy"][-1] > 0.99
+    assert np.mean(accuracies) >= 0.97
+    assert min(accuracies) >= 0.96
+    assert time.process_time() - started < 3
