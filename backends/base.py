@@ -96,6 +96,18 @@ class Backend(ABC):
             out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
         return self._into(lambda: self.xp.take(rows, indices, axis=0), out)
 
+    def adds_products(self, out: Array) -> bool:
+        """Whether `add_product` and `add_column_sums` can write into arrays like this one."""
+        return False
+
+    def add_product(self, a: Array, b: Array, out: Array, alpha: Array, beta: Array) -> None:
+        """Out ← β out + α a b in one pass, for matrices; α and β are 0-d arrays that each replay reads."""
+        raise NotImplementedError
+
+    def add_column_sums(self, a: Array, out: Array, alpha: Array) -> None:
+        """Out ← out + α 1ᵀa in one pass, for a matrix a; α is a 0-d array that each replay reads."""
+        raise NotImplementedError
+
     # --- recording ----------------------------------------------------------------------------------------------
 
     def recording(self) -> AbstractContextManager[Tape]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
+from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.dtypes import compute_type, promote
 from nnkit.backends.errors import BackendUnavailableError
@@ -124,6 +125,15 @@ class NumpyBackend(Backend):
         out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
         perform([partial(np.take, rows, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
         return out
+
+    def adds_products(self, out: np.ndarray) -> bool:
+        return out.flags.c_contiguous and blas_function("gemm", out.dtype.name) is not None
+
+    def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> None:
+        perform([AddProduct(a, b, out, alpha, beta)])
+
+    def add_column_sums(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
+        perform([AddColumnSums(a, out, alpha)])
 
     def recording(self) -> AbstractContextManager[Tape]:
         return recording(Tape(quiet))

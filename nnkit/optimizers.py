@@ -82,7 +82,7 @@ class SGD(Optimizer):
 
     def start(self, parameters: Parameters) -> OptimizerState:
         """Zero velocity."""
-        return _MomentumState(self, parameters) if self.momentum else _PlainState(self, parameters)
+        return _MomentumState(self, parameters) if self.momentum else DescentState(self, parameters)
 
 
 class Adam(Optimizer):
@@ -116,14 +116,27 @@ class Adam(Optimizer):
         return _AdamState(self, parameters)
 
 
-class _PlainState(OptimizerState):
+class DescentState(OptimizerState):
+    """Plain gradient descent, which can be part of the gradient's own product: no state but −ε and 1 − ελ, 0-d."""
+
     def __init__(self, optimizer: SGD, parameters: Parameters) -> None:
         super().__init__(optimizer, parameters)
         self.l2 = self.number(optimizer.l2)
+        self.minus_rate, self.decay = self.number(0.0), self.number(1.0)
+        self._write_rates()
 
     @property
     def arrays(self) -> dict[str, Array]:
         return {}
+
+    def refresh(self) -> None:
+        if self.optimizer.learning_rate != self._written:
+            super().refresh()
+            self._write_rates()
+
+    def _write_rates(self) -> None:
+        rate = self.optimizer.learning_rate
+        self.minus_rate[...], self.decay[...] = -rate, 1 - rate * self.optimizer.l2
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         p, g, rate = parameters, gradients, self.learning_rate

@@ -4,13 +4,13 @@ The calls are those of the kernels: forward (eq. 2), the output error (eq. 19 or
 optimizer's update (eq. 17). The cost comes from the same logits by calls of its own, as training does not need it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnkit.backends.base import Array
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
-from nnkit.optimizers import OptimizerState
-from nnkit.parameters import Parameters
+from nnkit.kernels.descent import dense_descent
+from nnkit.optimizers import DescentState, OptimizerState
 
 if TYPE_CHECKING:
     from nnkit.network import Network
@@ -32,7 +32,7 @@ class Step:
         self.y = backend.zeros((samples, network.layers[-1].units), dtype)
         self.scale = backend.asarray(1 / samples, dtype)
         with backend.recording() as self._tape:
-            self.logits = self._record(network.parameters, network.gradient, state)
+            self.logits = self._record(state)
         with backend.recording() as self._cost_tape:
             terms = network.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)
@@ -48,31 +48,49 @@ class Step:
         self._cost_tape.replay()
         return self.backend.copy(self._cost, self.backend.empty((), self.network.dtype))
 
-    def _record(self, parameters: Parameters, gradient: Parameters, state: OptimizerState | None) -> Array:
+    def _record(self, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
-        layers, inputs, h, saved = self.network.layers, [], self.x, []
-        for i, layer in enumerate(layers):
-            inputs.append(h)
-            z = self._preactivation(i)
-            # The output activation belongs to the cost: the last layer stops at its logits.
-            activation = "identity" if i == len(layers) - 1 else str(layer.activation)
-            h = dense_forward(h, parameters.W[i], parameters.b[i], activation, z=z)
-            saved.append(z)
-        delta = self.network.output.delta(self.backend, h, self.y, self.scale)
-        logits, outputs = h, [*inputs[1:], h]
-        for i in reversed(range(len(layers))):
-            activation = "identity" if i == len(layers) - 1 else str(layers[i].activation)
+        logits = self._forward()
+        delta = self.network.output.delta(self.backend, logits, self.y, self.scale)
+        parameters, gradient = self.network.parameters, self.network.gradient
+        if isinstance(state, DescentState) and self.backend.adds_products(parameters.W[0]):
+            self._descend(delta, state)
+            return logits
+        for i, layer in reversed(list(enumerate(self._layers))):
+            out = (None, gradient.W[i], gradient.b[i])
             delta, _, _ = dense_backward(
-                delta, inputs[i], parameters.W[i], outputs[i], activation,
-                z=saved[i], out=(None, gradient.W[i], gradient.b[i]), need_dx=i > 0,
-            )  # fmt: skip
+                delta, layer.x, parameters.W[i], layer.h, layer.activation, z=layer.z, out=out, need_dx=i > 0
+            )
         if state is not None:
             state.update(parameters, gradient)
         return logits
 
-    def _preactivation(self, i: int) -> Array | None:
-        """A buffer for h̄ of layer i, where its gradient needs it."""
-        layer = self.network.layers[i]
-        if i == len(self.network.layers) - 1 or get_activation(str(layer.activation)).gradient_from == "output":
-            return None
-        return self.backend.empty((self.x.shape[0], layer.units), self.network.dtype)
+    def _forward(self) -> Array:
+        """The forward pass (eq. 2); the last layer stops at its logits, as its activation belongs to the cost."""
+        parameters, h = self.network.parameters, self.x
+        self._layers: list[_Pass] = []
+        names = [str(layer.activation) for layer in self.network.layers[:-1]] + ["identity"]
+        for W, b, name in zip(parameters.W, parameters.b, names, strict=True):
+            z = None
+            if get_activation(name).gradient_from == "preactivation":
+                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.network.dtype)
+            x, h = h, dense_forward(h, W, b, name, z=z)
+            self._layers.append(_Pass(x, z, h, name))
+        return h
+
+    def _descend(self, delta: Array, state: DescentState) -> None:
+        """The backward pass of plain gradient descent, with the update inside the gradient's products."""
+        for i, layer in reversed(list(enumerate(self._layers))):
+            delta = dense_descent(
+                delta, layer.x, self.network.parameters.W[i], self.network.parameters.b[i], layer.h, layer.activation,
+                z=layer.z, minus_rate=state.minus_rate, decay=state.decay, need_dx=i > 0,
+            )  # fmt: skip
+
+
+class _Pass(NamedTuple):
+    """What the forward pass of a layer leaves for the backward pass."""
+
+    x: Array
+    z: Array | None
+    h: Array
+    activation: str

@@ -42,9 +42,9 @@ def in_place(key: str, dtype: str) -> Variant:
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
-    """Numbers of every size, among them the special ones."""
+    """Numbers of every size; arrays hold the special ones too."""
     usual = rng.normal(size=shape) * 10 ** rng.uniform(-3, 2, shape)
-    values = np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), usual)
+    values = np.where(rng.random(shape) < (0.3 if shape else 0), rng.choice(SPECIAL, shape), usual)
     with np.errstate(over="ignore"):
         return aligned(values.astype(numpy_dtype(dtype)))
 

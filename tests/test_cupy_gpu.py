@@ -31,10 +31,10 @@ def gpu() -> Backend:
 
 
 def numbers(shape: tuple[int, ...], dtype: str, seed: str = "") -> Array:
-    """Numbers of every size but the subnormal, which the GPU takes for 0, and special ones."""
+    """Numbers of every size but the subnormal, which the GPU takes for 0; arrays hold special ones too."""
     rng = np.random.default_rng(zlib.crc32(f"{shape}{dtype}{seed}".encode()))
     usual = rng.normal(size=shape) * 10 ** rng.uniform(-3, 1.5, shape)
-    values: Array = np.where(rng.random(shape) < 0.2, rng.choice(SPECIAL, shape), usual)
+    values: Array = np.where(rng.random(shape) < (0.2 if shape else 0), rng.choice(SPECIAL, shape), usual)
     return values.astype(numpy_dtype(dtype))
 
 

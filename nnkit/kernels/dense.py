@@ -93,8 +93,7 @@ def dense_backward(
     _check_results(x.shape, dx=out_dx)
     _check_results(W.shape, dW=out_dW)
     _check_results(W.shape[:-1], db=out_db)
-    dz = delta if f.name == "identity" else backend.elementwise(f.gradient, (_saved(f, h, z, delta), delta))
-    dz, rows = _rows(backend, dz, W), _rows(backend, x, W)
+    dz, rows = _rows(backend, preactivation_delta(backend, f, delta, h, z), W), _rows(backend, x, W)
     dW = backend.matmul(dz.mT, rows, out=out_dW)
     db = backend.sum(dz, axis=dz.ndim - 2, out=out_db)
     if not need_dx:
@@ -103,14 +102,16 @@ def dense_backward(
     return _deliver(backend, dx, out_dx, x.shape), dW, db
 
 
-def _saved(f: Activation, h: Array, z: Array, delta: Array) -> Array:
-    """What f's gradient kernel is computed from."""
+def preactivation_delta(backend: Backend, f: Activation, delta: Array, h: Array, z: Array) -> Array:
+    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, whichever f's gradient kernel takes."""
+    if f.name == "identity":
+        return delta
     name, saved = ("h", h) if f.gradient_from == "output" else ("z", z)
     if saved is None:
         raise ValueError(f"dense_backward: the gradient of {f.name} needs {name}, the {f.gradient_from} of the layer")
     if saved.shape != delta.shape:
         raise ValueError(f"dense_backward: {name} has shape {saved.shape}; expected that of delta, {delta.shape}")
-    return saved
+    return backend.elementwise(f.gradient, (saved, delta))
 
 
 def _rows(backend: Backend, array: Any, W: Array) -> Any:
