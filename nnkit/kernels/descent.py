@@ -31,7 +31,7 @@ def dense_descent(
     minus_rate: Array,
     decay: Array,
     need_dx: bool = True,
-) -> Array | None:
+) -> Array:
     """One gradient-descent step of a dense layer, in place, and δx for the layer before it (eq. 5 to 12 and 17).
 
     W ← (1 − ελ) W − ε δh̄ᵀx and b ← b − ε 1ᵀδh̄, with δh̄ = f′(h̄) ⊙ Δ; δx = δh̄ W with the W from before.
