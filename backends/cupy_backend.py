@@ -48,6 +48,10 @@ class CupyBackend(Backend):
         with self._here():
             return self.xp.empty(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
+        with self._here():  # the base writes its zeros from whichever device is current
+            return self.xp.zeros(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
+
     def dtype(self, name: str) -> Any:
         return numpy_dtype(name)
 

@@ -60,7 +60,7 @@ def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[
     call = AddProduct(a, b, out, alpha, beta)
     beta[...] = 0.5  # read at the call
     call()
-    np.testing.assert_allclose(out, expected, rtol=0, atol=40 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=40 * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (1, 3), (4, 1)])
