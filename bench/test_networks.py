@@ -12,6 +12,7 @@ import pytest
 import nnkit
 from nnkit.backends import Backend
 from nnkit.kernels.output import output_pair
+from nnkit.step import step_for
 
 LAYERS = [(10, 784, 30), (128, 784, 100), (256, 784, 256), (1024, 1024, 1024)]
 STEPS = [([784, 30, 10], 10), ([784, 100, 10], 32), ([784, 100, 10], 128), ([784, 256, 128, 10], 256)]
@@ -47,7 +48,7 @@ def test_cost(measure: Measure, random: Random, backend: Backend, what: str, cos
 def test_step(measure: Measure, random: Random, sizes: list[int], n: int, optimizer: nnkit.SGD | nnkit.Adam) -> None:
     net = nnkit.Network(sizes, seed=0)
     x, y = abs(random((n, sizes[0]))), np.arange(n) % 10
-    step = net.step(n, net.optimizer_state(optimizer))
+    step = step_for(net, n, net.optimizer_state(optimizer))
     net.train_step(x, y)
     measure(f"step {'-'.join(map(str, sizes))} batch {n}", step.run)
 

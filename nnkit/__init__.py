@@ -64,13 +64,12 @@ from nnkit.kernels.smooth import (
 )
 from nnkit.kernels.softmax import softmax, softmax_grad
 from nnkit.layers import Dense
-from nnkit.network import Network
+from nnkit.network import Network, load
 from nnkit.optimizers import SGD, Adam
 from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, plots, verify
-    from nnkit.checkpoint import load
     from nnkit.gradient_check import check_gradients
 
 __all__ = [
@@ -140,7 +139,7 @@ __all__ = [
 
 # Imported when first used: not every program reads files or draws.
 _MODULES = ("data", "doctor", "plots", "verify")
-_FUNCTIONS = {"check_gradients": "nnkit.gradient_check", "load": "nnkit.checkpoint"}
+_FUNCTIONS = {"check_gradients": "nnkit.gradient_check"}
 
 
 def __getattr__(name: str) -> Any:

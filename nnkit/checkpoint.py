@@ -1,25 +1,24 @@
 """Networks in safetensors files: parameters as tensors, everything else as text. No pickle."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends import get_backend
 from nnkit.files import replacing
+from nnkit.layers import Dense
+from nnkit.model import Model
 from nnkit.version import __version__
-
-if TYPE_CHECKING:
-    from nnkit.layers import Dense
-    from nnkit.network import Network
 
 FORMAT = "nnkit-network-1"
 _SAFETENSORS = "models are kept in safetensors files: python -m pip install safetensors"
 
 
-def save(network: "Network", path: str | PathLike[str]) -> None:
+def save(model: Model, path: str | PathLike[str]) -> None:
     """Write a network to a `.safetensors` file.
 
     Tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype; the architecture, the seed
@@ -31,62 +30,62 @@ def save(network: "Network", path: str | PathLike[str]) -> None:
     except ImportError:
         raise ImportError(_SAFETENSORS) from None
     tensors = {}
-    for i, (W, b) in enumerate(zip(network.parameters.W, network.parameters.b, strict=True)):
+    for i, (W, b) in enumerate(zip(model.parameters.W, model.parameters.b, strict=True)):
         # safetensors writes the bytes as they lie: they must be in C order.
-        tensors[f"layers.{i}.W"] = np.ascontiguousarray(network.backend.to_numpy(W))
-        tensors[f"layers.{i}.b"] = np.ascontiguousarray(network.backend.to_numpy(b))
+        tensors[f"layers.{i}.W"] = np.ascontiguousarray(model.backend.to_numpy(W))
+        tensors[f"layers.{i}.b"] = np.ascontiguousarray(model.backend.to_numpy(b))
     description = {
-        "layers": [{"inputs": d.inputs, "units": d.units, "activation": d.activation} for d in network.layers],
-        "cost": network.cost.name,
-        "seed": network.seed,
-        "epochs_trained": network.epochs_trained,
+        "layers": [{"inputs": d.inputs, "units": d.units, "activation": d.activation} for d in model.layers],
+        "cost": model.cost.name,
+        "seed": model.seed,
+        "epochs_trained": model.epochs_trained,
     }
     metadata = {"format": FORMAT, "nnkit": __version__, "network": json.dumps(description)}
     with replacing(path) as file:
         file.write(to_bytes(tensors, metadata=metadata))
 
 
-def load(path: str | PathLike[str], backend: str | None = None) -> "Network":
-    """Read a network that `save` wrote, onto a backend; None is the selected one.
+class Saved(NamedTuple):
+    """What a file says of a network, checked."""
 
-    Raises FileNotFoundError, ValueError for a file that is no such network (truncated, foreign, or of a later format),
-    and ImportError if safetensors is not installed.
+    layers: list[Dense]
+    cost: str
+    seed: int
+    dtype: str
+    epochs_trained: int
+    values: list[tuple[np.ndarray, np.ndarray]]
 
-    >>> import tempfile, pathlib
-    >>> net = nnkit.Network([2, 3, 1], seed=0)
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
-    >>> net.save(path)
-    >>> nnkit.load(path)
-    Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)
-    """
-    from nnkit.layers import Dense
-    from nnkit.network import Network
 
-    target = get_backend(backend)
-    tensors, metadata = _read(Path(path))
-    try:
+def read(path: str | PathLike[str]) -> Saved:
+    """What `save` wrote. Raises FileNotFoundError, and ValueError for any other file, a damaged or a later one."""
+    tensors, metadata = _read(path)
+    with damage(path):
         about = json.loads(metadata["network"])
         layers = [Dense(d["inputs"], d["units"], d["activation"]) for d in about["layers"]]
         if not layers or len(tensors) != 2 * len(layers):
             raise ValueError(f"{len(layers)} layers are described, but there are {len(tensors)} tensors")
         values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
         _check_tensors(layers, values)
-        dtype = values[0][0].dtype.name
-        network = Network(layers, cost=about["cost"], seed=about["seed"], dtype=dtype, backend=target)
-        network.epochs_trained = _checked_epochs(about["epochs_trained"])
+        epochs = _checked_epochs(about["epochs_trained"])
+        return Saved(layers, about["cost"], about["seed"], values[0][0].dtype.name, epochs, values)
+
+
+@contextmanager
+def damage(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn what a damaged description leads to into a ValueError that names the file."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
-    network.parameters.assign(values)
-    return network
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The tensors and the metadata of a file, whose format is checked."""
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
         raise ImportError(_SAFETENSORS) from None
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -106,7 +105,7 @@ def _checked_epochs(epochs: object) -> int:
     return epochs
 
 
-def _check_tensors(layers: "list[Dense]", values: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def _check_tensors(layers: list[Dense], values: list[tuple[np.ndarray, np.ndarray]]) -> None:
     """ValueError unless the layers' (W, b) have their shapes and one dtype."""
     for i, (layer, (W, b)) in enumerate(zip(layers, values, strict=True)):
         if W.shape != (layer.units, layer.inputs) or b.shape != (layer.units,):

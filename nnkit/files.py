@@ -1,11 +1,9 @@
 """Files that are either whole or as they were before."""
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
-from pathlib import Path
 from typing import IO
 
 
@@ -14,20 +12,19 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes the place of `path` when the block ends well.
 
     It is written beside `path`, flushed to the disk and renamed; if the block or the disk fails, `path` is untouched
-    and nothing is left over.
+    and nothing is left over. Raises OSError if it cannot be written.
     """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    target = os.fspath(path)
+    folder, name = os.path.split(target)
+    # Beside the target, as a rename is atomic within one file system only; the name is no other process's.
+    temporary = os.path.join(folder, f".{name}.{os.urandom(6).hex()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private; a user's file is not
-        os.replace(name, target)
+        os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(name)
+            os.unlink(temporary)
         raise

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.inputs import samples, targets
 from nnkit.kernels.dense import dense_forward
 
 if TYPE_CHECKING:
@@ -62,8 +61,8 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     twin = _float64_twin(network)
     _, gradients = twin.gradients(x, y)
     to_numpy = twin.backend.to_numpy
-    inputs = samples(twin, x)
-    host_x, host_y = to_numpy(inputs), to_numpy(targets(twin, y, inputs.shape[0]))
+    inputs = twin.samples(x)
+    host_x, host_y = to_numpy(inputs), to_numpy(twin.targets(y, inputs.shape[0]))
     parameters = [
         (to_numpy(W).astype(complex), to_numpy(b).astype(complex))
         for W, b in zip(twin.parameters.W, twin.parameters.b, strict=True)

@@ -1,26 +1,23 @@
-"""Data as users have it, checked and made into arrays of a network's backend and dtype."""
+"""Data as users have it, checked and made into arrays of one backend and dtype."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from nnkit.backends import Backend
+from nnkit.backends import Backend, backend_of
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
-
-if TYPE_CHECKING:
-    from nnkit.network import Network
+from nnkit.kernels.output import OutputPair
 
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
-def samples(network: "Network", x: Any, name: str = "X") -> Array:
-    """Samples (n, d_in) from any array, list or DLPack object; numbers of any real type are converted.
+def samples(backend: Backend, dtype: str, width: int, x: Any, name: str) -> Array:
+    """Samples (n, width) from any array, list or DLPack object; numbers of any real type are converted.
 
     Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
     """
-    array = _numbers(network, x, name)
-    width = network.layers[0].inputs
+    array = _numbers(backend, dtype, x, name)
     if array.ndim != 2 or array.shape[1] != width:
         hint = f"; for one sample, reshape it to (1, {width})" if array.shape == (width,) else ""
         raise ValueError(f"{name} has shape {tuple(array.shape)}; expected (samples, {width}){hint}")
@@ -29,18 +26,17 @@ def samples(network: "Network", x: Any, name: str = "X") -> Array:
     return array
 
 
-def targets(network: "Network", y: Any, n: int, name: str = "y") -> Array:
-    """Targets (n, d_out) from integer labels (n,) or a matrix; with one output, (n,) is its column.
+def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str) -> Array:
+    """Targets (n, width) from integer labels (n,) or a matrix; where the width is 1, (n,) is its column.
 
-    Raises ValueError for another shape or a label outside 0 ... d_out − 1, TypeError for what is not real numbers.
+    Raises ValueError for another shape or a label outside 0 ... width − 1, TypeError for what is not real numbers.
     """
-    width = network.layers[-1].units
     raw = _array(y, name)
     if len(raw.shape) == 1 and raw.shape[0] == n:
         if width == 1:
-            return network.backend.xp.reshape(_numbers(network, raw, name), (n, 1))
-        return _one_hot(network, raw, width, name)
-    array = _numbers(network, raw, name)
+            return backend.xp.reshape(_numbers(backend, dtype, raw, name), (n, 1))
+        return _one_hot(backend, dtype, raw, width, name)
+    array = _numbers(backend, dtype, raw, name)
     if tuple(array.shape) != (n, width):
         raise ValueError(f"{name} has shape {tuple(array.shape)}; expected labels ({n},) or targets ({n}, {width})")
     return array
@@ -51,11 +47,11 @@ def as_labels(backend: Backend, outputs: Array) -> Array:
     return _largest(backend, outputs, 0.5)
 
 
-def predicted_labels(network: "Network", logits: Array) -> Array:
-    """The class (n,) that logits (n, d_out) of a network stand for."""
-    if network.output.paired:  # from the logits: outputs near 1 may be rounded to one number
-        return _largest(network.backend, logits, 0.0)
-    return _largest(network.backend, network.output.outputs(network.backend, logits), 0.5)
+def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Array:
+    """The class (n,) that logits (n, d_out) stand for."""
+    if output.paired:  # from the logits: outputs near 1 may be rounded to one number
+        return _largest(backend, logits, 0.0)
+    return _largest(backend, output.outputs(backend, logits), 0.5)
 
 
 def check_finite(backend: Backend, array: Array, name: str) -> None:
@@ -67,13 +63,13 @@ def check_finite(backend: Backend, array: Array, name: str) -> None:
     raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers")
 
 
-def _numbers(network: "Network", values: Any, name: str) -> Array:
-    """Real numbers of any type as an array of the network's backend and dtype."""
+def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
+    """Real numbers of any type as an array of the backend and dtype."""
     values = _array(values, name)
     kind = dtype_name(values.dtype)
     if kind not in FLOATS and kind not in _INTEGERS:
         raise TypeError(f"{name} has dtype {kind}; expected real numbers")
-    return network.backend.asarray(values, network.dtype)
+    return backend.asarray(values, dtype)
 
 
 def _largest(backend: Backend, values: Array, threshold: float) -> Array:
@@ -94,22 +90,16 @@ def _array(values: Any, name: str) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _one_hot(network: "Network", labels: Any, classes: int, name: str) -> Array:
+def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str) -> Array:
     """Labels as rows with a single 1."""
     kind = dtype_name(labels.dtype)
     if kind not in _INTEGERS:
         raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels")
-    host = labels if isinstance(labels, np.ndarray) else _to_host(labels)
+    host = labels if isinstance(labels, np.ndarray) else backend_of(y=labels).to_numpy(labels)
     wrong = np.flatnonzero((host < 0) | (host >= classes))
     if wrong.size:
         first = int(wrong[0])
         raise ValueError(f"{name} holds label {host[first]} at [{first}]; expected 0 to {classes - 1}")
-    matrix = np.zeros((len(host), classes), network.dtype)
+    matrix = np.zeros((len(host), classes), dtype)
     matrix[np.arange(len(host)), host.astype(np.int64)] = 1
-    return network.backend.asarray(matrix, network.dtype)
-
-
-def _to_host(array: Any) -> np.ndarray:
-    from nnkit.backends import backend_of
-
-    return backend_of(y=array).to_numpy(array)
+    return backend.asarray(matrix, dtype)

@@ -4,15 +4,11 @@ Training needs Δ but not the cost. Logits are kept and measured together, a few
 one pass over a small array instead of a dozen calls in every step.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.inputs import as_labels, predicted_labels
-
-if TYPE_CHECKING:
-    from nnkit.network import Network
+from nnkit.model import Model
 
 _KEPT = 1 << 20  # numbers kept before they are measured
 
@@ -20,13 +16,13 @@ _KEPT = 1 << 20  # numbers kept before they are measured
 class Meter:
     """Adds up the cost and the right answers of samples as they come; reads them once, at the end."""
 
-    def __init__(self, network: "Network", targets: Array, largest_batch: int) -> None:
-        self.network, self.backend, self.targets = network, network.backend, targets
+    def __init__(self, model: Model, targets: Array, largest_batch: int) -> None:
+        self.model, self.backend, self.targets = model, model.backend, targets
         width = targets.shape[1]
         self._capacity = max(largest_batch, min(targets.shape[0], _KEPT // width))
-        self._logits = self.backend.empty((self._capacity, width), network.dtype)
+        self._logits = self.backend.empty((self._capacity, width), model.dtype)
         self._indices = self.backend.asarray(np.arange(self._capacity))
-        self._one = self.backend.asarray(1.0, network.dtype)
+        self._one = self.backend.asarray(1.0, model.dtype)
         self.reset()
 
     def reset(self) -> None:
@@ -49,7 +45,7 @@ class Meter:
         """The mean cost, and the accuracy if the network classifies."""
         self._measure()
         result = {"cost": sum(float(cost) for cost, _ in self._parts) / self._samples}
-        if self.network.classifies:
+        if self.model.classifies:
             result["accuracy"] = sum(int(right) for _, right in self._parts if right is not None) / self._samples
         return result
 
@@ -58,10 +54,10 @@ class Meter:
             return
         logits = self._logits[: self._filled, ...]
         y = self.backend.take(self.targets, self._indices[: self._filled])
-        terms = self.network.output.terms(self.backend, logits, y, self._one)
+        terms = self.model.output.terms(self.backend, logits, y, self._one)
         right = None
-        if self.network.classifies:
-            answers = predicted_labels(self.network, logits) == as_labels(self.backend, y)
+        if self.model.classifies:
+            answers = predicted_labels(self.backend, self.model.output, logits) == as_labels(self.backend, y)
             right = self.backend.xp.sum(self.backend.xp.astype(answers, self.backend.xp.int64))
         self._parts.append((self.backend.sum(terms), right))
         self._samples += self._filled

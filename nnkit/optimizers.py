@@ -50,11 +50,15 @@ class OptimizerState(ABC):
         """Hand a changed learning rate to the device; called before each step."""
         if self.optimizer.learning_rate != self._written:
             self._written = self.optimizer.learning_rate
-            self.learning_rate[...] = self._written
+            self.set(self.learning_rate, self._written)
 
     def number(self, value: float) -> Array:
         """A number as a 0-d array on the device."""
         return self.backend.asarray(value, self.dtype)
+
+    def set(self, array: Array, value: float) -> None:
+        """Give a 0-d array another value, on its device."""
+        self.backend.copy(self.number(value), array)
 
     def vector(self, parameters: Parameters) -> Array:
         """Zeros for each parameter."""
@@ -136,7 +140,8 @@ class DescentState(OptimizerState):
 
     def _write_rates(self) -> None:
         rate = self.optimizer.learning_rate
-        self.minus_rate[...], self.decay[...] = -rate, 1 - rate * self.optimizer.l2
+        self.set(self.minus_rate, -rate)
+        self.set(self.decay, 1 - rate * self.optimizer.l2)
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         p, g, rate = parameters, gradients, self.learning_rate

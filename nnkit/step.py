@@ -4,16 +4,14 @@ The calls are those of the kernels: forward (eq. 2), the output error (eq. 19 or
 optimizer's update (eq. 17). The cost comes from the same logits by calls of its own, as training does not need it.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from nnkit.backends.base import Array
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.descent import dense_descent
+from nnkit.model import Model
 from nnkit.optimizers import DescentState, OptimizerState
-
-if TYPE_CHECKING:
-    from nnkit.network import Network
 
 
 class Step:
@@ -25,16 +23,16 @@ class Step:
         logits: h̄ of the last layer, (samples, d_out), from before the update.
     """
 
-    def __init__(self, network: "Network", samples: int, state: OptimizerState | None = None) -> None:
-        backend, dtype = network.backend, network.dtype
-        self.backend, self.network, self.state = backend, network, state
-        self.x = backend.zeros((samples, network.layers[0].inputs), dtype)
-        self.y = backend.zeros((samples, network.layers[-1].units), dtype)
+    def __init__(self, model: Model, samples: int, state: OptimizerState | None = None) -> None:
+        backend, dtype = model.backend, model.dtype
+        self.backend, self.model, self.state = backend, model, state
+        self.x = backend.zeros((samples, model.layers[0].inputs), dtype)
+        self.y = backend.zeros((samples, model.layers[-1].units), dtype)
         self.scale = backend.asarray(1 / samples, dtype)
         with backend.recording() as self._tape:
             self.logits = self._record(state)
         with backend.recording() as self._cost_tape:
-            terms = network.output.terms(backend, self.logits, self.y, self.scale)
+            terms = model.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)
 
     def run(self) -> None:
@@ -46,13 +44,13 @@ class Step:
     def cost(self) -> Array:
         """The batch's mean cost before the update, a new 0-d array."""
         self._cost_tape.replay()
-        return self.backend.copy(self._cost, self.backend.empty((), self.network.dtype))
+        return self.backend.copy(self._cost, self.backend.empty((), self.model.dtype))
 
     def _record(self, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
         logits = self._forward()
-        delta = self.network.output.delta(self.backend, logits, self.y, self.scale)
-        parameters, gradient = self.network.parameters, self.network.gradient
+        delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
+        parameters, gradient = self.model.parameters, self.model.gradient
         if isinstance(state, DescentState) and self.backend.adds_products(parameters.W[0]):
             self._descend(delta, state)
             return logits
@@ -67,13 +65,13 @@ class Step:
 
     def _forward(self) -> Array:
         """The forward pass (eq. 2); the last layer stops at its logits, as its activation belongs to the cost."""
-        parameters, h = self.network.parameters, self.x
+        parameters, h = self.model.parameters, self.x
         self._layers: list[_Pass] = []
-        names = [str(layer.activation) for layer in self.network.layers[:-1]] + ["identity"]
+        names = [str(layer.activation) for layer in self.model.layers[:-1]] + ["identity"]
         for W, b, name in zip(parameters.W, parameters.b, names, strict=True):
             z = None
             if get_activation(name).gradient_from == "preactivation":
-                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.network.dtype)
+                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.model.dtype)
             x, h = h, dense_forward(h, W, b, name, z=z)
             self._layers.append(_Pass(x, z, h, name))
         return h
@@ -82,7 +80,7 @@ class Step:
         """The backward pass of plain gradient descent, with the update inside the gradient's products."""
         for i, layer in reversed(list(enumerate(self._layers))):
             delta = dense_descent(
-                delta, layer.x, self.network.parameters.W[i], self.network.parameters.b[i], layer.h, layer.activation,
+                delta, layer.x, self.model.parameters.W[i], self.model.parameters.b[i], layer.h, layer.activation,
                 z=layer.z, minus_rate=state.minus_rate, decay=state.decay, need_dx=i > 0,
             )  # fmt: skip
 
@@ -94,3 +92,16 @@ class _Pass(NamedTuple):
     z: Array | None
     h: Array
     activation: str
+
+
+_KEPT = 4  # of a model's recorded steps: usually for the batch, the last batch, single samples, and gradients alone
+
+
+def step_for(model: Model, samples: int, state: OptimizerState | None) -> Step:
+    """The model's recorded step for a number of samples; recorded at the first call, replayed afterwards."""
+    key = (samples, state)
+    step: Step = model.recorded.pop(key, None) or Step(model, samples, state)
+    model.recorded[key] = step  # the latest is last; the oldest goes
+    while len(model.recorded) > _KEPT:
+        del model.recorded[next(iter(model.recorded))]
+    return step

@@ -2,24 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.history import History
-from nnkit.inputs import check_finite, samples, targets
+from nnkit.inputs import check_finite
 from nnkit.meter import Meter
+from nnkit.model import Model
 from nnkit.optimizers import Optimizer
-
-if TYPE_CHECKING:
-    from nnkit.network import Network
+from nnkit.step import step_for
 
 _EVALUATION_BATCH = 4096  # samples at a time: enough for full speed, little memory
 
 
 def fit(
-    network: "Network",
+    model: Model,
     X: Any,
     y: Any,
     *,
@@ -29,12 +28,12 @@ def fit(
     validation_data: tuple[Any, Any] | None = None,
     shuffle: bool = True,
     progress: bool = True,
-    callbacks: Iterable[Callable[["Network", History], object]] = (),
+    callbacks: Iterable[Callable[[Any, History], object]] = (),
 ) -> History:
     """Train a network by minibatches (eq. 17 for SGD); the epochs' costs and accuracies come back.
 
     Args:
-        network: changed in place.
+        model: the network, changed in place.
         X: samples (n, d_in); y: integer labels (n,) or targets (n, d_out). Anything that `asarray` or DLPack takes.
         epochs: how often all samples are seen. batch_size: samples a step; the last batch of an epoch is what is left,
             and its gradient is the mean over its own samples.
@@ -56,49 +55,49 @@ def fit(
     """
     _check_count("epochs", epochs)
     _check_count("batch_size", batch_size)
-    X, y = _checked(network, X, y, "")
-    validation = None if validation_data is None else _checked(network, *_pair(validation_data), "validation ")
-    network.optimizer_state(optimizer)
+    X, y = _checked(model, X, y, "")
+    validation = None if validation_data is None else _checked(model, *_pair(validation_data), "validation ")
+    model.optimizer_state(optimizer)
     callbacks, history = list(callbacks), History()
     batch_size = min(batch_size, X.shape[0])
-    meter = Meter(network, y, batch_size)
+    meter = Meter(model, y, batch_size)
     with _bar(epochs, progress) as bar:
         try:
             for _ in range(epochs):
                 started = time.perf_counter()
-                measured = _epoch(network, X, y, batch_size, shuffle, meter)
+                measured = _epoch(model, X, y, batch_size, shuffle, meter)
                 if validation is not None:
-                    measured |= {f"validation_{k}": v for k, v in evaluate(network, *validation).items()}
+                    measured |= {f"validation_{k}": v for k, v in evaluate(model, *validation).items()}
                 seconds = time.perf_counter() - started
-                network.epochs_trained += 1
-                history.add(**measured, learning_rate=network.optimizer.learning_rate, seconds=seconds)
+                model.epochs_trained += 1
+                history.add(**measured, learning_rate=model.optimizer.learning_rate, seconds=seconds)
                 bar.set_postfix({name: f"{value:.4f}" for name, value in measured.items()}, refresh=False)
                 bar.update()
                 for callback in callbacks:
-                    callback(network, history)
+                    callback(model, history)
         except KeyboardInterrupt:
             history.interrupted = True
     return history
 
 
-def evaluate(network: "Network", X: Array, y: Array) -> dict[str, float]:
+def evaluate(model: Model, X: Array, y: Array) -> dict[str, float]:
     """The mean cost over samples and targets of the network's backend, and the accuracy if it classifies."""
     n = X.shape[0]
     batch = min(n, _EVALUATION_BATCH)
-    meter = Meter(network, y, batch)
-    indices = network.backend.asarray(np.arange(n))
+    meter = Meter(model, y, batch)
+    indices = model.backend.asarray(np.arange(n))
     for start in range(0, n, batch):
         stop = min(start + batch, n)
-        meter.add(network.logits(X[start:stop, ...]), indices[start:stop])
+        meter.add(model.logits(X[start:stop, ...]), indices[start:stop])
     return meter.read()
 
 
-def _epoch(network: "Network", X: Array, y: Array, batch_size: int, shuffle: bool, meter: Meter) -> dict[str, float]:
+def _epoch(model: Model, X: Array, y: Array, batch_size: int, shuffle: bool, meter: Meter) -> dict[str, float]:
     """One pass over the samples."""
-    backend = network.backend
+    backend = model.backend
     meter.reset()
-    for indices in _batches(network, X.shape[0], batch_size, shuffle):
-        step = network.step(indices.shape[0], network.optimizer_state())
+    for indices in _batches(model, X.shape[0], batch_size, shuffle):
+        step = step_for(model, indices.shape[0], model.optimizer_state())
         backend.take(X, indices, out=step.x)
         backend.take(y, indices, out=step.y)
         step.run()
@@ -106,21 +105,21 @@ def _epoch(network: "Network", X: Array, y: Array, batch_size: int, shuffle: boo
     return meter.read()
 
 
-def _batches(network: "Network", n: int, batch_size: int, shuffle: bool) -> Iterator[Array]:
+def _batches(model: Model, n: int, batch_size: int, shuffle: bool) -> Iterator[Array]:
     """The indices of each minibatch of the network's next epoch; the order is drawn on the host."""
     order = np.arange(n)
     if shuffle:
-        np.random.default_rng([network.seed, 1, network.epochs_trained]).shuffle(order)
-    on_device = network.backend.asarray(order)
+        np.random.default_rng([model.seed, 1, model.epochs_trained]).shuffle(order)
+    on_device = model.backend.asarray(order)
     for start in range(0, n, batch_size):
         yield on_device[start : min(start + batch_size, n)]
 
 
-def _checked(network: "Network", X: Any, y: Any, which: str) -> tuple[Array, Array]:
-    X = samples(network, X, f"{which}X")
-    y = targets(network, y, X.shape[0], f"{which}y")
-    check_finite(network.backend, X, f"{which}X")
-    check_finite(network.backend, y, f"{which}y")
+def _checked(model: Model, X: Any, y: Any, which: str) -> tuple[Array, Array]:
+    X = model.samples(X, f"{which}X")
+    y = model.targets(y, X.shape[0], f"{which}y")
+    check_finite(model.backend, X, f"{which}X")
+    check_finite(model.backend, y, f"{which}y")
     return X, y
 
 

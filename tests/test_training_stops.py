@@ -18,7 +18,7 @@ def network() -> nnkit.Network:
 
 
 def state_of(net: nnkit.Network) -> list[Any]:
-    return [np.array(net.parameters.flat).tobytes(), net.epochs_trained, net.optimizer, net._state]
+    return [np.array(net.parameters.flat).tobytes(), net.epochs_trained, net.optimizer, net.state]
 
 
 def interrupt_at(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
