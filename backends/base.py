@@ -100,8 +100,8 @@ class Backend(ABC):
         """Whether `add_product` and `add_column_sums` can write into arrays like this one."""
         return False
 
-    def add_product(self, a: Array, b: Array, out: Array, alpha: Array, beta: Array) -> None:
-        """Out ← β out + α a b in one pass, for matrices; α and β are 0-d arrays that each replay reads."""
+    def add_product(self, a: Array, b: Array, out: Array, alpha: Array) -> None:
+        """out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
         raise NotImplementedError
 
     def add_column_sums(self, a: Array, out: Array, alpha: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
-from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function
+from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.dtypes import compute_type, promote
 from nnkit.backends.errors import BackendUnavailableError
@@ -127,10 +127,11 @@ class NumpyBackend(Backend):
         return out
 
     def adds_products(self, out: np.ndarray) -> bool:
-        return out.flags.c_contiguous and blas_function("gemm", out.dtype.name) is not None
+        # Asked before SciPy is imported, and again of SciPy's own threads.
+        return one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
 
-    def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> None:
-        perform([AddProduct(a, b, out, alpha, beta)])
+    def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
+        perform([AddProduct(a, b, out, alpha)])
 
     def add_column_sums(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
         perform([AddColumnSums(a, out, alpha)])

@@ -58,5 +58,7 @@ def build_layers(
         if before.activation == "softmax":
             raise ValueError("layers: softmax couples the units of a layer and is for the output only")
     last = layers[-1].activation or output_activation or cost.output
+    if last == "softmax" and layers[-1].units == 1:
+        raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
     names = [layer.activation or "identity" for layer in layers[:-1]] + [last]
     return [Dense(d.inputs, d.units, name, d.init) for d, name in zip(layers, names, strict=True)]

@@ -121,31 +121,27 @@ class Adam(Optimizer):
 
 
 class DescentState(OptimizerState):
-    """Plain gradient descent, which can be part of the gradient's own product: no state but −ε and 1 − ελ, 0-d."""
+    """Plain gradient descent; without L2 (`pure`) it can be part of the gradient's own product, with −ε at hand."""
 
     def __init__(self, optimizer: SGD, parameters: Parameters) -> None:
         super().__init__(optimizer, parameters)
-        self.l2 = self.number(optimizer.l2)
-        self.minus_rate, self.decay = self.number(0.0), self.number(1.0)
-        self._write_rates()
+        self.pure = optimizer.l2 == 0
+        self.l2, self.minus_rate = self.number(optimizer.l2), self.number(-optimizer.learning_rate)
+        self._negated = optimizer.learning_rate
 
     @property
     def arrays(self) -> dict[str, Array]:
         return {}
 
     def refresh(self) -> None:
-        if self.optimizer.learning_rate != self._written:
-            super().refresh()
-            self._write_rates()
-
-    def _write_rates(self) -> None:
-        rate = self.optimizer.learning_rate
-        self.set(self.minus_rate, -rate)
-        self.set(self.decay, 1 - rate * self.optimizer.l2)
+        super().refresh()
+        if self.pure and self._written != self._negated:
+            self._negated = self._written
+            self.set(self.minus_rate, -self._written)
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         p, g, rate = parameters, gradients, self.learning_rate
-        if not self.optimizer.l2:
+        if self.pure:
             self.backend.elementwise(updates.gradient_descent, (p.flat, g.flat, rate), out=p.flat)
             return
         self.backend.elementwise(updates.gradient_descent_l2, (p.weights, g.weights, rate, self.l2), out=p.weights)

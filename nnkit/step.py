@@ -51,7 +51,7 @@ class Step:
         logits = self._forward()
         delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
         parameters, gradient = self.model.parameters, self.model.gradient
-        if isinstance(state, DescentState) and self.backend.adds_products(parameters.W[0]):
+        if isinstance(state, DescentState) and state.pure and self.backend.adds_products(parameters.W[0]):
             self._descend(delta, state)
             return logits
         for i, layer in reversed(list(enumerate(self._layers))):
@@ -81,7 +81,7 @@ class Step:
         for i, layer in reversed(list(enumerate(self._layers))):
             delta = dense_descent(
                 delta, layer.x, self.model.parameters.W[i], self.model.parameters.b[i], layer.h, layer.activation,
-                z=layer.z, minus_rate=state.minus_rate, decay=state.decay, need_dx=i > 0,
+                z=layer.z, minus_rate=state.minus_rate, need_dx=i > 0,
             )  # fmt: skip
 
 

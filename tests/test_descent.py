@@ -1,9 +1,11 @@
 """Gradient descent inside the gradient's product: the same step as backward and update, with and without SciPy."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import nnkit
 from nnkit.backends import blas
@@ -12,12 +14,18 @@ from nnkit.kernels.descent import dense_descent
 from tests.conftest import Arrays
 
 
+@pytest.fixture
+def one_blas_thread() -> Iterator[None]:
+    """SciPy's BLAS is used beside NumPy's only where both have one thread."""
+    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(params=["SciPy", "no SciPy"])
-def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def library(request: pytest.FixtureRequest, one_blas_thread: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with SciPy's BLAS and as if it were not installed."""
-    if request.param == "SciPy":
-        pytest.importorskip("scipy", reason="SciPy is not installed")
-    else:
+    if request.param == "no SciPy":
         monkeypatch.setattr("nnkit.backends.numpy_backend.blas_function", lambda name, dtype: None)
     return str(request.param)
 
@@ -34,10 +42,10 @@ def test_descent_is_backward_and_then_the_update(arrays: Arrays, activation: str
     new_W, new_b = arrays.backend.asarray(W.copy()), arrays.backend.asarray(b.copy())  # written, so never read-only
     found = dense_descent(
         arrays(delta), arrays(x), new_W, new_b, arrays(h), activation, z=arrays(z),
-        minus_rate=arrays(-0.5), decay=arrays(0.75),
+        minus_rate=arrays(-0.5),
     )  # fmt: skip
     np.testing.assert_allclose(arrays.numpy(found), dx, rtol=1e-14, atol=1e-14)
-    np.testing.assert_allclose(arrays.numpy(new_W), 0.75 * W - 0.5 * dW, rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(arrays.numpy(new_W), W - 0.5 * dW, rtol=1e-13, atol=1e-13)
     np.testing.assert_allclose(arrays.numpy(new_b), b - 0.5 * db, rtol=1e-13, atol=1e-13)
 
 
@@ -55,10 +63,10 @@ def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[
         )
 
     a, b, out = matrix(m, k, transposed[0]), matrix(k, n, transposed[1]), matrix(m, n, 0)
-    expected = 0.5 * out.astype(float) - 2 * a.astype(float) @ b
-    alpha, beta = np.array(-2, dtype), np.array(1, dtype)
-    call = AddProduct(a, b, out, alpha, beta)
-    beta[...] = 0.5  # read at the call
+    expected = out.astype(float) - 2 * a.astype(float) @ b
+    alpha = np.array(1, dtype)
+    call = AddProduct(a, b, out, alpha)
+    alpha[...] = -2  # read at the call
     call()
     np.testing.assert_allclose(out, expected, rtol=0, atol=40 * float(np.finfo(dtype).eps))
 
@@ -77,18 +85,28 @@ def test_strided_matrices_are_refused_before_anything_is_written() -> None:
     pytest.importorskip("scipy", reason="SciPy is not installed")
     a, one = np.ones((4, 4)), np.array(1.0)
     with pytest.raises(ValueError, match="C-contiguous"):
-        AddProduct(a, a, np.ones((8, 4))[::2], one, one)
+        AddProduct(a, a, np.ones((8, 4))[::2], one)
     with pytest.raises(ValueError, match="contiguous"):
-        AddProduct(np.ones((4, 8))[:, ::2], a, np.ones((4, 4)), one, one)
+        AddProduct(np.ones((4, 8))[:, ::2], a, np.ones((4, 4)), one)
 
 
 def test_halves_have_no_such_product() -> None:
     assert blas.blas_function("gemm", "float16") is None
 
 
+def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    numpy = nnkit.get_backend("numpy")
+    with threadpoolctl.threadpool_limits(1):
+        assert numpy.adds_products(np.ones((2, 2)))
+    several = [{"user_api": "blas", "num_threads": 1}, {"user_api": "blas", "num_threads": 2}]
+    monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: several)
+    assert not numpy.adds_products(np.ones((2, 2)))
+
+
+@pytest.mark.usefixtures("one_blas_thread")
 @pytest.mark.parametrize("l2", [0.0, 0.01])
 def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch, l2: float) -> None:
-    pytest.importorskip("scipy", reason="SciPy is not installed")
     X, y = nnkit.data.digits()
 
     def trained() -> np.ndarray:
