@@ -101,7 +101,7 @@ class Backend(ABC):
         return False
 
     def add_product(self, a: Array, b: Array, out: Array, alpha: Array) -> None:
-        """out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
+        """Out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
         raise NotImplementedError
 
     def add_column_sums(self, a: Array, out: Array, alpha: Array) -> None:

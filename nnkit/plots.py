@@ -4,10 +4,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence, Sized
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nnkit.files import replacing
+from nnkit.pictures import picture_path, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +17,6 @@ _COLORS = {"training": "#0072B2", "validation": "#D55E00"}
 _GREY = "#555555"
 # Beyond it, and below its inverse on a logarithmic axis, Matplotlib's margins overflow.
 _LARGEST = 1e100
-_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 class _Curve(NamedTuple):
@@ -64,7 +62,7 @@ def learning_curve(
         ['Cost', 'Accuracy (%)']
 
     """
-    target = None if path is None else _target(path)
+    target = None if path is None else picture_path(path)
     if not isinstance(history, Mapping):
         raise TypeError(f"history must be a mapping from names to lists, got {type(history).__name__}")
     if not isinstance(history.get("cost"), Sized) or len(history["cost"]) == 0:
@@ -89,7 +87,7 @@ def learning_curve(
     if accuracies:
         _draw(axes[1], "Accuracy (%)", accuracies, epochs)
     if target is not None:
-        _write(figure, target)
+        write_picture(figure, target)
     return figure
 
 
@@ -214,19 +212,3 @@ def _three_digits(value: float) -> str:
     ['0.600', '0.0213', '123', '54321', '1.50e-07']
     """
     return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:#.3g}".rstrip(".")
-
-
-def _target(path: str | os.PathLike[str]) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path or None, got {path!r}")
-    target = Path(path)
-    if target.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"path must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: the folder {str(target.parent)!r} does not exist")
-    return target
-
-
-def _write(figure: "Figure", target: Path) -> None:
-    with replacing(target) as file:
-        figure.savefig(file, format=target.suffix[1:].lower())

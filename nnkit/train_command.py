@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nnkit.backends import get_backend
 from nnkit.history import History
 from nnkit.network import Network
 from nnkit.optimizers import SGD
+from nnkit.pictures import picture_path
 from nnkit.plots import learning_curve
 from nnkit.training import fit
 
@@ -80,4 +82,6 @@ def _writable(path: Path, option: str, package: str) -> Path:
         raise ImportError(f"{option} needs {package}: python -m pip install {package}   (or give --no-{option[2:]})")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option}: the folder {path.parent} does not exist")
-    return path
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{option}: the folder {path.parent} cannot be written to")
+    return picture_path(path) if option == "--picture" else path

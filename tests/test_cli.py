@@ -61,6 +61,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         (["train", "--seed", "-1"], "seed"),
         (["train", "--backend", "cupyy"], "unknown backend 'cupyy'; known: numpy, cupy, standard, auto"),
         (["train", "--model", "nowhere/a.safetensors"], "--model: the folder nowhere does not exist"),
+        (["train", "--picture", "curve.jpg"], "path must end in .png, .svg, .pdf, got 'curve.jpg'"),
         (["verify", "--backend", "numpy:3"], "NumPy has one device"),
         (["formulas", "sigmoidd"], "unknown formula 'sigmoidd'"),
     ],
