@@ -145,8 +145,8 @@ def test_replays_allocate_nothing() -> None:
     tape.replay()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    numpys_own = 8192 * x.itemsize  # its iterator's buffer for an operand that is broadcast, whatever the sizes
-    assert peak < 2 * numpys_own < x.nbytes / 8
+    # No array of ours is this small: NumPy's iterator has a buffer or two of 64 KiB for operands that it broadcasts.
+    assert peak < x.nbytes / 8
 
 
 def test_a_tape_keeps_its_arrays_and_its_scratch() -> None:
