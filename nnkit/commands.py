@@ -6,6 +6,7 @@ from nnkit import verify
 from nnkit.backends import get_backend
 from nnkit.backends.cuda_source import formula_source
 from nnkit.backends.formula import list_formulas
+from nnkit.kernels.names import unknown_name
 
 
 def run_verify(options: argparse.Namespace) -> int:
@@ -32,7 +33,7 @@ def list_cuda(options: argparse.Namespace) -> int:
             print(f"{name}({', '.join(formula.operands)})")
         return 0
     if options.name != "all" and options.name not in formulas:
-        raise ValueError(f"unknown formula {options.name!r}; known: {', '.join(formulas)}")
+        raise unknown_name("formula", options.name, formulas)
     chosen = formulas if options.name == "all" else {options.name: formulas[options.name]}
     for formula in chosen.values():
         print(formula_source(formula, options.dtype))
