@@ -63,6 +63,20 @@ def check_finite(backend: Backend, array: Array, name: str) -> None:
     raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers")
 
 
+def check_probabilities(backend: Backend, y: Array, one_class: bool, name: str) -> None:
+    """ValueError unless targets (n, d_out) lie in [0, 1], and with `one_class` the targets of each sample sum to 1."""
+    host = backend.to_numpy(y)
+    outside = np.argwhere((host < 0) | (host > 1))
+    if outside.size:
+        at = tuple(int(i) for i in outside[0])
+        raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets in [0, 1] for this cost")
+    sums = host.sum(axis=1)
+    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3) if one_class else outside
+    if wrong.size:
+        first = int(wrong[0])
+        raise ValueError(f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for this cost")
+
+
 def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
     """Real numbers of any type as an array of the backend and dtype."""
     values = _array(values, name)

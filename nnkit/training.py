@@ -8,7 +8,7 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.history import History
-from nnkit.inputs import check_finite
+from nnkit.inputs import check_finite, check_probabilities
 from nnkit.meter import Meter
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer
@@ -120,6 +120,8 @@ def _checked(model: Model, X: Any, y: Any, which: str) -> tuple[Array, Array]:
     y = model.targets(y, X.shape[0], f"{which}y")
     check_finite(model.backend, X, f"{which}X")
     check_finite(model.backend, y, f"{which}y")
+    if model.cost.classifies:
+        check_probabilities(model.backend, y, model.cost.name == "softmax_cross_entropy", f"{which}y")
     return X, y
 
 

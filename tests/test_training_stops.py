@@ -127,3 +127,21 @@ def test_digits_are_learned() -> None:
     assert np.mean(accuracies) >= 0.97
     assert min(accuracies) >= 0.96
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("cost", "y", "message"),
+    [
+        ("cross_entropy", [[0.0, 1.5], [0.0, 1.0]], r"y holds 1.5 at \[0, 1\]; expected targets in \[0, 1\]"),
+        ("cross_entropy", [[0.0, 1.0], [-0.5, 1.0]], r"y holds -0.5 at \[1, 0\]; expected targets in \[0, 1\]"),
+        ("softmax_cross_entropy", [[0.0, 1.0], [1.0, 1.0]], "targets of sample 1 sum to 2; expected 1"),
+    ],
+)
+def test_targets_that_are_no_probabilities_are_refused(cost: str, y: list[list[float]], message: str) -> None:
+    net = nnkit.Network([2, 2], cost=cost, seed=0)
+    before = net.parameters.flat.copy()
+    with pytest.raises(ValueError, match=message):
+        net.fit([[0.0, 1.0], [1.0, 0.0]], y, progress=False)
+    assert np.array_equal(net.parameters.flat, before)
+    quadratic = nnkit.Network([2, 2], cost="quadratic", seed=0)
+    assert quadratic.fit([[0.0, 1.0], [1.0, 0.0]], y, epochs=1, progress=False).epochs == 1
