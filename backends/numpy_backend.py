@@ -63,8 +63,12 @@ class NumpyBackend(Backend):
         return numpy_dtype(name)
 
     def copy(self, source: Any, out: np.ndarray) -> np.ndarray:
-        with quiet():
-            perform([partial(np.copyto, out, source, casting="same_kind")])
+        call = partial(np.copyto, out, source, casting="same_kind")
+        if source.dtype == out.dtype:
+            perform([call])
+        else:
+            with quiet():  # a narrower type overflows to infinity
+                perform([call])
         return out
 
     def elementwise(
@@ -123,7 +127,7 @@ class NumpyBackend(Backend):
 
     def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
-        perform([partial(np.take, rows, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
+        perform([partial(rows.take, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
         return out
 
     def adds_products(self, out: np.ndarray) -> bool:

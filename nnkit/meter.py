@@ -4,8 +4,6 @@ Training needs Δ but not the cost. Logits are kept and measured together, a few
 one pass over a small array instead of a dozen calls in every step.
 """
 
-import numpy as np
-
 from nnkit.backends.base import Array
 from nnkit.inputs import as_labels, predicted_labels
 from nnkit.model import Model
@@ -21,24 +19,21 @@ class Meter:
         width = targets.shape[1]
         self._capacity = max(largest_batch, min(targets.shape[0], _KEPT // width))
         self._logits = self.backend.empty((self._capacity, width), model.dtype)
-        self._indices = self.backend.asarray(np.arange(self._capacity))
         self._one = self.backend.asarray(1.0, model.dtype)
-        self.reset()
 
-    def reset(self) -> None:
-        """Forget what was measured."""
+    def start(self, order: Array) -> None:
+        """Forget what was measured; the logits that follow are of the samples in this order, indices (n,)."""
+        self._order = order
         self._filled = 0
         self._samples = 0
         self._parts: list[tuple[Array, Array | None]] = []
 
-    def add(self, logits: Array, indices: Array) -> None:
-        """Take the logits (n, d_out) of the samples with these indices into the targets."""
+    def add(self, logits: Array) -> None:
+        """Take the logits (n, d_out) of the next samples."""
         n = logits.shape[0]
         if self._filled + n > self._capacity:
             self._measure()
-        rows = slice(self._filled, self._filled + n)
-        self.backend.copy(logits, self._logits[rows, ...])
-        self.backend.copy(indices, self._indices[rows])
+        self.backend.copy(logits, self._logits[self._filled : self._filled + n, ...])
         self._filled += n
 
     def read(self) -> dict[str, float]:
@@ -53,7 +48,7 @@ class Meter:
         if self._filled == 0:
             return
         logits = self._logits[: self._filled, ...]
-        y = self.backend.take(self.targets, self._indices[: self._filled])
+        y = self.backend.take(self.targets, self._order[self._samples : self._samples + self._filled])
         terms = self.model.output.terms(self.backend, logits, y, self._one)
         right = None
         if self.model.classifies:

@@ -1,7 +1,7 @@
 """fit: epochs of minibatches, validation, and a History."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -85,34 +85,28 @@ def evaluate(model: Model, X: Array, y: Array) -> dict[str, float]:
     n = X.shape[0]
     batch = min(n, _EVALUATION_BATCH)
     meter = Meter(model, y, batch)
-    indices = model.backend.asarray(np.arange(n))
+    meter.start(model.backend.asarray(np.arange(n)))
     for start in range(0, n, batch):
-        stop = min(start + batch, n)
-        meter.add(model.logits(X[start:stop, ...]), indices[start:stop])
+        meter.add(model.logits(X[start : min(start + batch, n), ...]))
     return meter.read()
 
 
 def _epoch(model: Model, X: Array, y: Array, batch_size: int, shuffle: bool, meter: Meter) -> dict[str, float]:
-    """One pass over the samples."""
-    backend = model.backend
-    meter.reset()
-    for indices in _batches(model, X.shape[0], batch_size, shuffle):
+    """One pass over the samples, in an order that is drawn on the host."""
+    backend, n = model.backend, X.shape[0]
+    order = np.arange(n)
+    if shuffle:
+        np.random.default_rng([model.seed, 1, model.epochs_trained]).shuffle(order)
+    on_device = backend.asarray(order)
+    meter.start(on_device)
+    for start in range(0, n, batch_size):
+        indices = on_device[start : min(start + batch_size, n)]
         step = step_for(model, indices.shape[0], model.optimizer_state())
         backend.take(X, indices, out=step.x)
         backend.take(y, indices, out=step.y)
         step.run()
-        meter.add(step.logits, indices)
+        meter.add(step.logits)
     return meter.read()
-
-
-def _batches(model: Model, n: int, batch_size: int, shuffle: bool) -> Iterator[Array]:
-    """The indices of each minibatch of the network's next epoch; the order is drawn on the host."""
-    order = np.arange(n)
-    if shuffle:
-        np.random.default_rng([model.seed, 1, model.epochs_trained]).shuffle(order)
-    on_device = model.backend.asarray(order)
-    for start in range(0, n, batch_size):
-        yield on_device[start : min(start + batch_size, n)]
 
 
 def _checked(model: Model, X: Any, y: Any, which: str) -> tuple[Array, Array]:
