@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends.base import Backend
+from nnkit.backends.base import Backend, broadcast_shape
 from nnkit.backends.cuda_launch import THREADS, clobbers, grid, layout_of, signature_of
 from nnkit.backends.cuda_source import KernelSignature, kernel_name, kernel_source
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
@@ -137,12 +137,7 @@ class CupyBackend(Backend):
 
     def _results(self, formula: "Formula", arrays: Sequence[Any], dtype: str, count: int, out: Any) -> list[Any]:
         """The arrays that the results go to, checked if they were given."""
-        name = formula.name
-        try:
-            shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        except ValueError:
-            shapes = ", ".join(f"{n} {a.shape}" for n, a in zip(formula.operands, arrays, strict=True))
-            raise ValueError(f"{name}: operands do not broadcast: {shapes}") from None
+        name, shape = formula.name, broadcast_shape(formula, arrays)
         if out is None:
             return [self.empty(shape, dtype) for _ in range(count)]
         outs = list(out) if isinstance(out, tuple) else [out]

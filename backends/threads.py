@@ -26,11 +26,16 @@ _COSTLY = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "pow"}
 Block = tuple[list[np.ndarray], list[np.ndarray]]
 
 
+def usable_cpus() -> int:
+    """The CPUs that this process may use, which in a container are fewer than the machine's."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 @cache
 def thread_count() -> int:
     """The CPUs that this process may use, or OMP_NUM_THREADS if that is less."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cpus = usable_cpus()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(cpus, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else cpus
 

@@ -1,11 +1,11 @@
 """A formula's program as NumPy ufunc calls into preallocated arrays; running it again allocates nothing."""
 
-import functools
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
+from nnkit.backends.dtypes import numpy_dtype_name
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.schedule import Place, Signature, schedule
@@ -27,16 +27,11 @@ def ufunc_calls(
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
     return Signature(
         tuple(a.shape for a in operands),
-        tuple(_name(a.dtype) for a in operands),
+        tuple(numpy_dtype_name(a.dtype) for a in operands),
         outs[0].shape,
-        tuple(_name(o.dtype) for o in outs),
+        tuple(numpy_dtype_name(o.dtype) for o in outs),
         tuple(frozenset(i for i, a in enumerate(operands) if np.may_share_memory(o, a)) for o in outs),
     )
-
-
-@functools.cache
-def _name(dtype: np.dtype) -> str:
-    return dtype.name  # NumPy puts it together anew each time, in 3 µs
 
 
 def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch) -> list[Call]:

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train = _command(commands, "train", "train a network on the handwritten digits that come with nnkit", run_train)
     add_train_arguments(train)
+    _add_backend(train)
     check = _command(commands, "verify", "measure every equation of the lecture on a backend", run_verify)
     _add_backend(check)
     check.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")

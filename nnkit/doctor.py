@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from nnkit.backends import BackendUnavailableError, backend_names, get_backend
+from nnkit.backends.threads import usable_cpus
 from nnkit.version import __version__
 
 # The distributions that nnkit can use, and what for.
@@ -53,13 +54,7 @@ def _blas() -> list[str]:
         for pool in threadpool_info()
         if pool["user_api"] == "blas"
     ]
-    return [*found, f"{_usable_cpus()} CPUs usable by this process"]
-
-
-def _usable_cpus() -> int:
-    """The CPUs that this process may use, which in a container are fewer than the machine's."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return [*found, f"{usable_cpus()} CPUs usable by this process"]
 
 
 def _backends() -> list[str]:

@@ -8,8 +8,8 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.inputs import predicted_labels
 from nnkit.model import Model
-from nnkit.optimizers import Optimizer
-from nnkit.step import step_for
+from nnkit.optimizers import Optimizer, OptimizerState
+from nnkit.step import Step, step_for
 
 
 class Network(Model):
@@ -77,19 +77,11 @@ class Network(Model):
         True
         """
         x, y = self._checked(x, y)
-        step = step_for(self, x.shape[0], self.optimizer_state(optimizer))
-        self.backend.copy(x, step.x)
-        self.backend.copy(y, step.y)
-        step.run()
-        return step.cost()
+        return self._run(x, y, self.optimizer_state(optimizer)).cost()
 
     def gradients(self, x: Any, y: Any) -> tuple[Array, list[tuple[Array, Array]]]:
         """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays."""
-        x, y = self._checked(x, y)
-        step = step_for(self, x.shape[0], None)
-        self.backend.copy(x, step.x)
-        self.backend.copy(y, step.y)
-        step.run()
+        step = self._run(*self._checked(x, y), None)
         found = [
             tuple(self.backend.copy(a, self.backend.empty(a.shape, self.dtype)) for a in pair)
             for pair in zip(self.gradient.W, self.gradient.b, strict=True)
@@ -116,6 +108,14 @@ class Network(Model):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
         checkpoint.save(self, path)
+
+    def _run(self, x: Array, y: Array, state: OptimizerState | None) -> Step:
+        """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
+        step = step_for(self, x.shape[0], state)
+        self.backend.copy(x, step.x)
+        self.backend.copy(y, step.y)
+        step.run()
+        return step
 
     def _checked(self, x: Any, y: Any) -> tuple[Array, Array]:
         x = self.samples(x)

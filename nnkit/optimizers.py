@@ -50,7 +50,11 @@ class OptimizerState(ABC):
         """Hand a changed learning rate to the device; called before each step."""
         if self.optimizer.learning_rate != self._written:
             self._written = self.optimizer.learning_rate
-            self.set(self.learning_rate, self._written)
+            self.write_rate(self._written)
+
+    def write_rate(self, rate: float) -> None:
+        """Write a new learning rate where recorded steps read it."""
+        self.set(self.learning_rate, rate)
 
     def number(self, value: float) -> Array:
         """A number as a 0-d array on the device."""
@@ -127,17 +131,14 @@ class DescentState(OptimizerState):
         super().__init__(optimizer, parameters)
         self.pure = optimizer.l2 == 0
         self.l2, self.minus_rate = self.number(optimizer.l2), self.number(-optimizer.learning_rate)
-        self._negated = optimizer.learning_rate
 
     @property
     def arrays(self) -> dict[str, Array]:
         return {}
 
-    def refresh(self) -> None:
-        super().refresh()
-        if self.pure and self._written != self._negated:
-            self._negated = self._written
-            self.set(self.minus_rate, -self._written)
+    def write_rate(self, rate: float) -> None:
+        super().write_rate(rate)
+        self.set(self.minus_rate, -rate)
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         p, g, rate = parameters, gradients, self.learning_rate

@@ -22,7 +22,6 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of nnkit train."""
     parser.add_argument("--epochs", type=int, default=30, help="passes over the training images (default: 30)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the start and the batches (default: 0)")
-    parser.add_argument("--backend", help="numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)")
     model, picture = Path("nnkit-model.safetensors"), Path("nnkit-curve.png")
     parser.add_argument("--model", type=Path, default=model, help="where to write the network (default: %(default)s)")
     parser.add_argument("--picture", type=Path, default=picture, help="the learning curve (default: %(default)s)")

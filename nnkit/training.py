@@ -99,9 +99,10 @@ def _epoch(model: Model, X: Array, y: Array, batch_size: int, shuffle: bool, met
         np.random.default_rng([model.seed, 1, model.epochs_trained]).shuffle(order)
     on_device = backend.asarray(order)
     meter.start(on_device)
+    state = model.optimizer_state()
     for start in range(0, n, batch_size):
         indices = on_device[start : min(start + batch_size, n)]
-        step = step_for(model, indices.shape[0], model.optimizer_state())
+        step = step_for(model, indices.shape[0], state)
         backend.take(X, indices, out=step.x)
         backend.take(y, indices, out=step.y)
         step.run()
