@@ -56,6 +56,10 @@ class Backend(ABC):
         array[...] = 0
         return array
 
+    def has_room(self, size: int) -> bool:
+        """Whether the device can hold that many bytes more and still work; the host's memory counts as endless."""
+        return True
+
     def dtype(self, name: str) -> Any:
         """This namespace's dtype of a name such as `"float32"`."""
         return getattr(self.xp, name)

@@ -4,7 +4,7 @@ f'(x) = Im f(x + ih)/h has no cancellation, so a tiny h gives the derivative to 
 Review 40, 1998). For functions made of analytic pieces, the piece must be chosen by the real part, and |z| continued
 analytically (Martins, Sturdza and Alonso, ACM TOMS 29, 2003). NumPy orders complex numbers by their real parts and
 then by their imaginary parts, so comparisons, maximum and minimum are right as they are, and at a kink give the
-derivative from the right. |z| is a modulus in NumPy and sign a phase: those two and floor are replaced.
+derivative from the right. |z| is a modulus in NumPy and sign a phase: those two, floor and astype are replaced.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class ComplexStepNamespace:
-    """NumPy with |z|, sign and floor continued from the real axis."""
+    """NumPy with |z|, sign, floor and astype continued from the real axis."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)
@@ -32,6 +32,11 @@ class ComplexStepNamespace:
     def floor(z: Any) -> Any:
         """The floor of the real part; its derivative is 0."""
         return np.floor(np.real(z))
+
+    @staticmethod
+    def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
+        """An array of another dtype; bits are those of the real part, with the derivative 0."""
+        return np.asarray(np.real(x) if dtype == np.uint32 else x).astype(dtype, copy=copy)
 
 
 complex_step_namespace = ComplexStepNamespace()

@@ -24,6 +24,7 @@ from nnkit.backends.program import Program
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
 
+_TYPES = {"real": "R", "bool": "bool", "bits": "unsigned int"}
 STORAGE = {"float16": "f16", "bfloat16": "bf16", "float32": "float", "float64": "double"}
 
 # The half types are wrapped bits: no header is needed, and a host compiler can stand in for the two conversions.
@@ -94,11 +95,11 @@ def body(program: Program, real: str) -> str:
         if value.op == "operand":
             continue
         if value.op == "constant":
-            names[number] = f"R({value.constant!r})"
+            names[number] = f"{value.constant:.0f}u" if value.kind == "bits" else f"R({value.constant!r})"
             continue
         expression = OPERATIONS[value.op].cuda.format(*(names[a] for a in value.arguments))
         names[number] = f"v{number}"
-        lines.append(f"    const {'bool' if value.kind == 'bool' else 'R'} v{number} = {expression};")
+        lines.append(f"    const {_TYPES[value.kind]} v{number} = {expression};")
     lines += [f"    out{j} = {names[number]};" for j, number in enumerate(program.outputs)]
     head = f"typedef {real} R;\n__device__ inline void formula({', '.join(parameters)}) {{\n"
     return head + "\n".join(lines) + "\n}\n"

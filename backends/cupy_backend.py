@@ -52,6 +52,12 @@ class CupyBackend(Backend):
         with self._here():  # the base writes its zeros from whichever device is current
             return self.xp.zeros(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
+    def has_room(self, size: int) -> bool:
+        with self._here():
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            unused = self.xp.get_default_memory_pool().free_bytes()
+        return bool(size < 0.8 * (free + unused))
+
     def dtype(self, name: str) -> Any:
         return numpy_dtype(name)
 

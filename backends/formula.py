@@ -6,7 +6,7 @@ A formula is a plain function over an array-API namespace and its operands:
     def sigmoid_grad(xp, s, delta):
         return delta * s * (1 - s)
 
-It is traced once into a straight-line program (`nnkit.backends.program`). NumPy runs the program as ufuncs into
+It is traced once into a straight-line program (`nnkit.backends.tracing`). NumPy runs the program as ufuncs into
 preallocated arrays, CuPy compiles it to one CUDA kernel, and any other namespace calls the function itself.
 """
 
@@ -17,7 +17,8 @@ from typing import Any
 
 from nnkit.backends.dispatch import backend_of
 from nnkit.backends.errors import FormulaError
-from nnkit.backends.program import Program, trace
+from nnkit.backends.program import Program
+from nnkit.backends.tracing import trace
 
 _listed: dict[str, "Formula"] = {}
 
@@ -92,11 +93,20 @@ def formula(function: Callable[..., Any]) -> Formula:
     The function's parameters without a default are its operands; those with one are constants. `FormulaError` is
     raised when it is first used, if it branches on a value or calls what no kernel can do.
 
+    Beside real values there are conditions, such as a > 0, and bits: 32-bit unsigned integers, which
+    `xp.astype(a, xp.uint32)` makes of whole numbers from 0 to 2³² − 1. Bits know ^, >>, comparisons and *, which wraps,
+    with each other and with Python's ints. `xp.astype(condition, a.dtype)` is 1 or 0.
+
     >>> @formula
     ... def swish(xp, z, beta=1.0):
     ...     return z / (1 + xp.exp(-beta * z))
     >>> float(swish(0.0)), round(float(swish(1.0, beta=2.0)), 6)
     (0.0, 0.880797)
+    >>> @formula
+    ... def is_odd(xp, a):
+    ...     return xp.astype((xp.astype(a, xp.uint32) * 2**31) > 0, a.dtype)
+    >>> is_odd(np.array([6.0, 7.0]))
+    array([0., 1.])
     """
     # From the code object: inspect.signature for all of nnkit's formulas would take milliseconds at import.
     names = function.__code__.co_varnames[1 : function.__code__.co_argcount]

@@ -50,7 +50,11 @@ class NumpyBackend(Backend):
             values = owner.to_numpy(values)  # from another device, which NumPy itself does not read
         elif owner is None and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
-        return np.asarray(values, None if dtype is None else numpy_dtype(dtype))
+        wanted = None if dtype is None else numpy_dtype(dtype)
+        if getattr(values, "dtype", wanted) == wanted:
+            return np.asarray(values, wanted)
+        with quiet():  # a narrower type overflows to infinity
+            return np.asarray(values, wanted)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)

@@ -5,27 +5,35 @@ from typing import Literal
 
 import numpy as np
 
-Kind = Literal["real", "bool"]
+Kind = Literal["real", "bool", "bits"]  # bits are 32-bit unsigned integers, whose arithmetic wraps
+
+_BITS: tuple[Kind, ...] = ("bits",)
+_CONDITIONS: tuple[Kind, ...] = ("bool",)
+_NUMBERS: tuple[Kind, ...] = ("real", "bits")
+_ALL: tuple[Kind, ...] = ("real", "bits", "bool")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One elementwise operation of the array-API standard.
 
-    `ufunc` computes it on NumPy (`where` has none: it is two masked copies), `cuda` is the C++ expression over the
-    arguments `{0}`, `{1}`, `{2}`, and `result` the kind of its value.
+    `ufunc` computes it on NumPy (`where` has none: it is two masked copies; `astype` is one that casts), `cuda` is the
+    C++ expression over the arguments `{0}`, `{1}`, `{2}`, and `result` the kind of its value, where a real one is bits
+    if the arguments are. Its arguments may be of the kinds that it `takes`, all of one; the first of `where` is a
+    condition.
     """
 
     ufunc: np.ufunc | None
     cuda: str
     result: Kind = "real"
+    takes: tuple[Kind, ...] = ("real",)
 
 
 # maximum, minimum and sign hand a NaN on, as NumPy does; C++'s fmax and fmin would swallow it.
 OPERATIONS: dict[str, Operation] = {
     "add": Operation(np.add, "{0} + {1}"),
     "subtract": Operation(np.subtract, "{0} - {1}"),
-    "multiply": Operation(np.multiply, "{0} * {1}"),
+    "multiply": Operation(np.multiply, "{0} * {1}", takes=_NUMBERS),
     "divide": Operation(np.divide, "{0} / {1}"),
     "negative": Operation(np.negative, "-{0}"),
     "abs": Operation(np.absolute, "fabs({0})"),
@@ -44,15 +52,19 @@ OPERATIONS: dict[str, Operation] = {
     "maximum": Operation(np.maximum, "({0} > {1} || {0} != {0}) ? {0} : {1}"),
     "minimum": Operation(np.minimum, "({0} < {1} || {0} != {0}) ? {0} : {1}"),
     "where": Operation(None, "{0} ? {1} : {2}"),
-    "less": Operation(np.less, "{0} < {1}", "bool"),
-    "less_equal": Operation(np.less_equal, "{0} <= {1}", "bool"),
-    "greater": Operation(np.greater, "{0} > {1}", "bool"),
-    "greater_equal": Operation(np.greater_equal, "{0} >= {1}", "bool"),
-    "equal": Operation(np.equal, "{0} == {1}", "bool"),
-    "not_equal": Operation(np.not_equal, "{0} != {1}", "bool"),
-    "logical_and": Operation(np.logical_and, "{0} && {1}", "bool"),
-    "logical_or": Operation(np.logical_or, "{0} || {1}", "bool"),
-    "logical_not": Operation(np.logical_not, "!{0}", "bool"),
+    "less": Operation(np.less, "{0} < {1}", "bool", _NUMBERS),
+    "less_equal": Operation(np.less_equal, "{0} <= {1}", "bool", _NUMBERS),
+    "greater": Operation(np.greater, "{0} > {1}", "bool", _NUMBERS),
+    "greater_equal": Operation(np.greater_equal, "{0} >= {1}", "bool", _NUMBERS),
+    "equal": Operation(np.equal, "{0} == {1}", "bool", _ALL),
+    "not_equal": Operation(np.not_equal, "{0} != {1}", "bool", _ALL),
+    "logical_and": Operation(np.logical_and, "{0} && {1}", "bool", _CONDITIONS),
+    "logical_or": Operation(np.logical_or, "{0} || {1}", "bool", _CONDITIONS),
+    "logical_not": Operation(np.logical_not, "!{0}", "bool", _CONDITIONS),
+    "bitwise_xor": Operation(np.bitwise_xor, "{0} ^ {1}", "bits", _BITS),
+    "bitwise_right_shift": Operation(np.right_shift, "{0} >> {1}", "bits", _BITS),
+    "astype(uint32)": Operation(None, "(unsigned int){0}", "bits"),
+    "astype(dtype)": Operation(None, "R({0})", takes=_CONDITIONS),
 }
 
 # How many arguments each takes; the expression says so.

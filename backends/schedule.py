@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnkit.backends.dtypes import compute_type
-from nnkit.backends.program import Program
+from nnkit.backends.program import Program, Value
 
 Shape = tuple[int, ...]
 
@@ -63,7 +63,7 @@ class _Scheduler:
             if value.op == "operand":
                 self._operand(number)
             elif value.op == "constant":
-                self.places[number] = Place("constant", number, (), self.real)
+                self.places[number] = Place("constant", number, (), self._dtype(value))
             else:
                 self._instruction(number)
         for j, number in enumerate(self.program.outputs):
@@ -96,7 +96,7 @@ class _Scheduler:
         value = self.program.values[number]
         arguments = tuple(self.places[a] for a in value.arguments)
         shape = np.broadcast_shapes(*(a.shape for a in arguments))
-        dtype = "bool" if value.kind == "bool" else self.real
+        dtype = self._dtype(value)
         dying = {a for a in value.arguments if self.last_use[a] == number}
         if value.op != "where":  # a masked copy overwrites before it has read everything; ufuncs do not
             self._release(dying)
@@ -126,6 +126,9 @@ class _Scheduler:
         """Whether no operand in the memory of result j is still read: a ufunc may read what it overwrites."""
         slack = 1 if self.program.values[number].op == "where" else 0
         return all(self.last_use.get(i, -1) + slack <= number for i in self.signature.shared[j])
+
+    def _dtype(self, value: Value) -> str:
+        return {"real": self.real, "bool": "bool", "bits": "uint32"}[value.kind]
 
     def _release(self, numbers: set[int]) -> None:
         for number in numbers:

@@ -56,12 +56,12 @@ def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
         ufunc = OPERATIONS[move.op].ufunc if move.op in OPERATIONS else None
         if ufunc is not None:
             calls.append(_into(ufunc, arguments, result))
-        elif move.op == "copy":
-            calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
-        else:
+        elif move.op == "where":
             condition, chosen, otherwise = arguments
             calls.append(partial(np.copyto, result, otherwise))
             calls.append(partial(np.copyto, result, chosen, where=condition))
+        else:  # a copy, or astype
+            calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
     return calls
 
 

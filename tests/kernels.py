@@ -1,7 +1,11 @@
 """Every formula of nnkit, and the variants of its CUDA kernel that the tests go through."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends.cuda_source import PRELUDE, KernelSignature, kernel_name, kernel_source, widest_lanes
@@ -9,6 +13,8 @@ from nnkit.backends.formula import Formula, compose, list_formulas
 from nnkit.backends.program import Program
 from nnkit.kernels.activations import activation_names, get_activation
 from nnkit.kernels.dense import _biased
+
+Array = NDArray[Any]
 
 LAYOUTS = ("full", "row", "column", "scalar")
 _INDEX_TYPES = ("unsigned int", "long long")
@@ -27,6 +33,18 @@ def _every_formula() -> dict[str, Formula]:
 
 # Collected when the tests are, before any of them can add a formula of its own.
 FORMULAS = _every_formula()
+
+
+def suited(formula: Formula, operands: Sequence[Array]) -> list[Array]:
+    """Operands with whole numbers in place of those that the formula makes bits of: below 251, for bfloat16's sake."""
+    whole = {value.arguments[0] for value in formula.program().values if value.op == "astype(uint32)"}
+    return [_whole(array) if i in whole else array for i, array in enumerate(operands)]
+
+
+def _whole(array: Array) -> Array:
+    finite = np.nan_to_num(array.astype(np.float64), nan=7, posinf=77, neginf=177)
+    numbers: Array = (np.floor(abs(finite)) % 251).astype(array.dtype)
+    return numbers
 
 
 @dataclass(frozen=True)

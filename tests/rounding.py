@@ -22,8 +22,9 @@ Real = NDArray[Any]
 # Units in the last place between two libraries: NumPy's vector loops are within 4, C's and CUDA's within 2.
 _LIBRARY = 6.0
 _FUNCTIONS = {"exp", "expm1", "log", "log1p", "tanh"}
-_EXACT = {"negative", "abs", "maximum", "minimum", "where"}
+_EXACT = {"negative", "abs", "sign", "maximum", "minimum", "where", "astype(dtype)"}
 _MANTISSA = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
+_DTYPES = {"bool": "bool", "bits": "uint32"}  # of the kinds that are exact
 _LEAST_EXPONENT = {"float16": -14, "bfloat16": -126, "float32": -126, "float64": -1022}
 
 # How differences d (a list, like the arguments a) of an operation's arguments show in its value v.
@@ -36,8 +37,10 @@ _CARRIED: dict[str, Callable[[Real, list[Real], list[Real]], Real]] = {
     "sqrt": lambda v, a, d: d[0] / np.maximum(v, np.sqrt(d[0])),
     "negative": lambda v, a, d: d[0],
     "abs": lambda v, a, d: d[0],
+    "sign": lambda v, a, d: np.where(d[0] < abs(a[0]), 0.0, 2.0),
     "maximum": lambda v, a, d: np.maximum(d[0], d[1]),
     "minimum": lambda v, a, d: np.maximum(d[0], d[1]),
+    "astype(dtype)": lambda v, a, d: d[0],
     "where": lambda v, a, d: np.where(a[0], d[1], d[2]),
     "exp": lambda v, a, d: v * np.expm1(d[0]),
     "expm1": lambda v, a, d: (v + 1) * np.expm1(d[0]),
@@ -70,11 +73,11 @@ def allowed_differences(program: Program, operands: Sequence[Real], dtype: str, 
             values.append(operands[len(values)].astype(real))
             slack.append(np.zeros(()))
         elif value.op == "constant":
-            values.append(np.asarray(value.constant, real))
+            values.append(np.asarray(value.constant, _DTYPES.get(value.kind, real)))
             slack.append(np.zeros(()))
         else:
             arguments, differences = ([known[i] for i in value.arguments] for known in (values, slack))
-            values.append(_apply(value.op, arguments))
+            values.append(_apply(value.op, arguments, _DTYPES.get(value.kind, real)))
             slack.append(_difference(value.op, values[-1], arguments, differences, real))
             if gpu and value.kind == "real":
                 slack[-1] = slack[-1] + _on_gpu(values[-1], real, len(values) - 1 in joined)
@@ -94,16 +97,16 @@ def assert_agree(found: Real, expected: Real, allowed: Real) -> None:
     assert not wrong.size, [(wide[tuple(i)], other[tuple(i)], allowed[tuple(i)], tuple(i)) for i in wrong[:5]]
 
 
-def _apply(op: str, arguments: list[Real]) -> Real:
-    ufunc = OPERATIONS[op].ufunc
+def _apply(op: str, arguments: list[Real], dtype: str) -> Real:
+    ufunc = np.where if op == "where" else OPERATIONS[op].ufunc
     with np.errstate(all="ignore"):
-        result: Real = np.where(*arguments) if ufunc is None else ufunc(*arguments)
+        result: Real = arguments[0].astype(dtype) if ufunc is None else ufunc(*arguments)
     return result
 
 
 def _difference(op: str, value: Real, arguments: list[Real], differences: list[Real], real: str) -> Real:
-    if value.dtype == np.bool_:
-        assert not any(d.any() for d in differences), f"{op} compares computed values: either branch may be right"
+    if value.dtype in (np.bool_, np.uint32):
+        assert not any(d.any() for d in differences), f"{op} of computed values: either result may be right"
         return np.zeros(())
     with np.errstate(all="ignore"):
         wide = [a if a.dtype == np.bool_ else a.astype(np.float64) for a in arguments]

@@ -14,7 +14,7 @@ from nnkit.backends.cuda_source import widest_lanes
 from nnkit.backends.dtypes import FLOATS
 from nnkit.backends.numpy_backend import numpy_dtype
 from tests.host_cuda import Array, aligned, build, launch, with_driver
-from tests.kernels import FORMULAS, Variant, variant, variants
+from tests.kernels import FORMULAS, Variant, suited, variant, variants
 from tests.rounding import allowed_differences, assert_agree
 
 # The last three are subnormal in one of the types.
@@ -46,7 +46,7 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Arr
     usual = rng.normal(size=shape) * 10 ** rng.uniform(-3, 2, shape)
     values = np.where(rng.random(shape) < (0.3 if shape else 0), rng.choice(SPECIAL, shape), usual)
     with np.errstate(over="ignore"):
-        return aligned(values.astype(numpy_dtype(dtype)))
+        return values.astype(numpy_dtype(dtype))
 
 
 def operands_of(made: Variant, dtype: str) -> tuple[tuple[int, int], list[Array]]:
@@ -54,7 +54,8 @@ def operands_of(made: Variant, dtype: str) -> tuple[tuple[int, int], list[Array]
     rows, columns = (12, 16) if made.signature.lanes > 1 else (37, 5)
     shapes = {"full": (rows, columns), "row": (columns,), "column": (rows, 1), "scalar": ()}
     rng = np.random.default_rng(zlib.crc32(made.name.encode()))
-    return (rows, columns), [numbers(rng, shapes[layout], dtype) for layout in made.signature.layouts]
+    operands = [numbers(rng, shapes[layout], dtype) for layout in made.signature.layouts]
+    return (rows, columns), [aligned(operand) for operand in suited(made.formula, operands)]
 
 
 def results_of(made: Variant, operands: list[Array], shape: tuple[int, int]) -> tuple[list[Array], list[Array]]:

@@ -16,7 +16,7 @@ from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.kernels.sigmoidal import sigmoid_grad
 from nnkit.kernels.updates import gradient_descent, momentum_descent
 from tests.conftest import gpu_backend
-from tests.kernels import FORMULAS
+from tests.kernels import FORMULAS, suited
 from tests.rounding import allowed_differences, assert_agree
 
 pytestmark = pytest.mark.gpu
@@ -57,7 +57,8 @@ def test_formula_agrees_with_numpy(gpu: Backend, dtype: str, key: str) -> None:
         shapes = ((rows, columns), (columns,), (rows, 1), ())
         count = len(formula.operands)
         for turn in range(4):
-            operands = [numbers(shapes[(j + turn) % 4], dtype, f"{j}{key}") for j in range(count)]
+            drawn = [numbers(shapes[(j + turn) % 4], dtype, f"{j}{key}") for j in range(count)]
+            operands = suited(formula, drawn)
             check(gpu, formula, operands, [lambda a: a] * count)
 
 

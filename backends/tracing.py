@@ -1,0 +1,175 @@
+"""Tracing: a formula called with stand-in operands becomes a straight-line program.
+
+`Symbol` stands in for an operand: arithmetic on it is written down instead of done. `TraceNamespace` stands in for
+the array namespace. What was written down is a `Program`, with common subexpressions shared.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nnkit.backends.errors import FormulaError
+from nnkit.backends.operations import ARITY, OPERATIONS, Kind
+from nnkit.backends.program import Program, Value
+
+# What errors call an argument of the wrong kind, and how they tell to make one of the right kind.
+_CALLED: dict[Kind, str] = {"real": "a real value", "bool": "a condition", "bits": "bits"}
+_HINTS: dict[Kind, str] = {
+    "real": "write xp.where(condition, a, b) to make a real value",
+    "bool": "expected a condition such as a > 0",
+    "bits": "expected bits such as xp.astype(a, xp.uint32)",
+}
+
+
+class Tracer:
+    """Collects the values of one trace."""
+
+    def __init__(self, operands: Sequence[str]) -> None:
+        self.values = [Value("operand") for _ in operands]
+        self._known: dict[tuple[object, ...], int] = {}
+
+    def constant(self, number: float) -> int:
+        """The number of the real value that holds a Python number."""
+        if not math.isfinite(number):
+            raise FormulaError(f"a formula holds the constant {number}; only finite constants can be compiled")
+        key = ("constant", float(number), math.copysign(1.0, number))
+        return self._add(key, Value("constant", constant=float(number)))
+
+    def bits_constant(self, number: object, op: str, end: int = 2**32) -> int:
+        """The number of the bits that hold a Python int below `end`."""
+        if type(number) is not int or not 0 <= number < end:
+            raise FormulaError(f"{op} of bits got {number!r}; expected a Python int from 0 to {end - 1}")
+        return self._add(("bits", number), Value("constant", kind="bits", constant=float(number)))
+
+    def apply(self, op: str, *arguments: object) -> "Symbol":
+        """Write one operation down, or find it where it was written down before."""
+        operation = OPERATIONS[op]
+        on_bits = "bits" in operation.takes and any(isinstance(a, Symbol) and a.dtype == "bits" for a in arguments)
+        numbers = [self.number(argument, op, on_bits) for argument in arguments]
+        if op == "bitwise_right_shift":  # machines differ in what they make of a shift by 32 or more
+            numbers[1] = self.bits_constant(arguments[1], op, 32)
+        self._check_kinds(op, [self.values[number].kind for number in numbers])
+        kind = "bits" if on_bits and operation.result == "real" else operation.result
+        return Symbol(self, self._add((op, *numbers), Value(op, tuple(numbers), kind)))
+
+    def number(self, argument: object, op: str, on_bits: bool = False) -> int:
+        """The number of a symbol's or a Python number's value."""
+        if isinstance(argument, Symbol):
+            return argument.number
+        if isinstance(argument, int | float):
+            return self.bits_constant(argument, op) if on_bits else self.constant(argument)
+        raise FormulaError(f"{op} got a {type(argument).__name__}; expected an operand or a Python number")
+
+    def _check_kinds(self, op: str, kinds: list[Kind]) -> None:
+        takes: list[tuple[Kind, ...]] = [OPERATIONS[op].takes] * len(kinds)
+        if op == "where":
+            takes[0] = ("bool",)
+        for kind, allowed in zip(kinds, takes, strict=True):
+            if kind not in allowed:
+                raise FormulaError(f"{op} got {_CALLED[kind]}; {_HINTS[allowed[0]]}")
+        if op != "where" and len(set(kinds)) > 1:
+            raise FormulaError(f"{op} got {' and '.join(_CALLED[kind] for kind in kinds)}; expected one kind")
+
+    def _add(self, key: tuple[object, ...], value: Value) -> int:
+        if key not in self._known:
+            self._known[key] = len(self.values)
+            self.values.append(value)
+        return self._known[key]
+
+
+def _binary(op: str) -> Callable[["Symbol", object], "Symbol"]:
+    return lambda self, other: self.tracer.apply(op, self, other)
+
+
+def _reflected(op: str) -> Callable[["Symbol", object], "Symbol"]:
+    return lambda self, other: self.tracer.apply(op, other, self)
+
+
+def _unary(op: str) -> Callable[["Symbol"], "Symbol"]:
+    return lambda self: self.tracer.apply(op, self)
+
+
+class Symbol:
+    """An operand's stand-in while a formula is traced."""
+
+    __slots__ = ("number", "tracer")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, tracer: Tracer, number: int) -> None:
+        self.tracer = tracer
+        self.number = number
+
+    @property
+    def dtype(self) -> Kind:
+        """What stands for the dtype: the value's kind."""
+        return self.tracer.values[self.number].kind
+
+    def __repr__(self) -> str:
+        return "a computed value"
+
+    def __bool__(self) -> bool:
+        raise FormulaError("a formula branches on a value; write xp.where(condition, a, b) instead")
+
+    def __pow__(self, exponent: object) -> "Symbol":
+        number = None if isinstance(exponent, Symbol) else exponent
+        if number == 2:
+            return self.tracer.apply("square", self)
+        if number == 3:
+            return self.tracer.apply("multiply", self.tracer.apply("square", self), self)
+        return self.tracer.apply("pow", self, exponent)
+
+    def __pos__(self) -> "Symbol":
+        return self
+
+    __rpow__ = _reflected("pow")
+    __add__, __radd__ = _binary("add"), _reflected("add")
+    __sub__, __rsub__ = _binary("subtract"), _reflected("subtract")
+    __mul__, __rmul__ = _binary("multiply"), _reflected("multiply")
+    __truediv__, __rtruediv__ = _binary("divide"), _reflected("divide")
+    __and__, __or__, __invert__ = _binary("logical_and"), _binary("logical_or"), _unary("logical_not")
+    __xor__, __rxor__, __rshift__ = _binary("bitwise_xor"), _reflected("bitwise_xor"), _binary("bitwise_right_shift")
+    __lt__, __le__ = _binary("less"), _binary("less_equal")
+    __gt__, __ge__ = _binary("greater"), _binary("greater_equal")
+    __eq__, __ne__ = _binary("equal"), _binary("not_equal")  # type: ignore[assignment]
+    __neg__, __abs__ = _unary("negative"), _unary("abs")
+
+
+class TraceNamespace:
+    """The array namespace that a formula sees while it is traced."""
+
+    uint32: Kind = "bits"
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def astype(self, x: object, dtype: object) -> Symbol:
+        """Bits of whole numbers from 0 to 2³² − 1, or 1 and 0 of a condition in the dtype of a real value."""
+        if dtype not in ("bits", "real"):
+            raise FormulaError(f"xp.astype got the dtype {dtype!r}; expected xp.uint32 or the dtype of an operand")
+        return self._tracer.apply("astype(uint32)" if dtype == "bits" else "astype(dtype)", x)
+
+    def __getattr__(self, name: str) -> Callable[..., Symbol]:
+        if name not in OPERATIONS:
+            raise FormulaError(f"a formula uses xp.{name}; formulas may use {', '.join(sorted(OPERATIONS))}")
+
+        def operation(*arguments: object) -> Symbol:
+            if len(arguments) != ARITY[name]:
+                raise FormulaError(f"xp.{name} takes {ARITY[name]} argument(s), got {len(arguments)}")
+            return self._tracer.apply(name, *arguments)
+
+        return operation
+
+
+def trace(function: Callable[..., Any], operands: Sequence[str], parameters: dict[str, float]) -> Program:
+    """Trace `function(xp, *operands, **parameters)` into a program."""
+    tracer = Tracer(operands)
+    symbols = [Symbol(tracer, i) for i in range(len(operands))]
+    result = function(TraceNamespace(tracer), *symbols, **parameters)
+    results = result if isinstance(result, tuple) else (result,)
+    outputs = tuple(tracer.number(value, "the result") for value in results)
+    if not outputs:
+        raise FormulaError("a formula returns nothing; expected a value, or a tuple of values")
+    for i in outputs:
+        if tracer.values[i].kind != "real":
+            raise FormulaError(f"a formula returns {_CALLED[tracer.values[i].kind]}; expected a real value")
+    return Program(tuple(operands), tuple(tracer.values), outputs).without_dead_values()
