@@ -60,6 +60,7 @@ DEFINITIONS: dict[str, Callable[[Decimal], Decimal]] = {
     "gelu_tanh": gelu_tanh,
     "silu": lambda z: z * sigmoid(z),
     "softplus": lambda z: z + (ONE + (-z).exp()).ln() if z > 0 else (ONE + z.exp()).ln(),
+    "exponential": lambda z: z.exp(),
     "softsign": lambda z: z / (ONE + abs(z)),
     "hard_sigmoid": lambda z: min(max(z / 6 + HALF, Decimal(0)), ONE),
 }
@@ -72,6 +73,13 @@ def exact(name: str, z: float) -> tuple[float, float]:
     with decimal.localcontext(CONTEXT):
         x = Decimal(float(z))
         return float(f(x)), float((f(x + h) - f(x - h)) / (2 * h))
+
+
+def distances(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How far numbers are from those that are wanted: 0 for infinities that are the same, infinite for others."""
+    with np.errstate(invalid="ignore"):
+        away = np.abs(found.astype(float) - wanted)
+    return np.where(found == wanted, 0.0, np.where(np.isfinite(wanted), away, np.inf))
 
 
 def references(name: str, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

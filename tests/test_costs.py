@@ -1,49 +1,23 @@
 """The costs and their derivatives: against 60-digit decimals, the complex step and PyTorch."""
 
-import decimal
 import math
 from collections.abc import Callable
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels.costs import get_cost
+from nnkit.kernels import cost_functions
+from nnkit.kernels.costs import cost_names, get_cost
+from tests.cost_definitions import draw, sample_cost, sample_terms, torch_cost
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
 COSTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "quadratic": (nnkit.quadratic, nnkit.quadratic_delta),
-    "cross_entropy": (nnkit.cross_entropy, nnkit.cross_entropy_delta),
-    "softmax_cross_entropy": (nnkit.softmax_cross_entropy, nnkit.softmax_cross_entropy_delta),
+    name: (getattr(cost_functions, name), getattr(cost_functions, f"{name}_delta")) for name in cost_names()
 }
-CONTEXT = decimal.Context(prec=60, Emax=10**12, Emin=-(10**12))
-
-
-def draw(name: str, n: int = 4, classes: int = 3, spread: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (or outputs) and targets: soft ones, and a row of exact zeros and ones."""
-    rng = np.random.default_rng(7)
-    z, y = rng.normal(0, spread, (n, classes)), rng.uniform(0, 1, (n, classes))
-    y[0] = np.eye(classes)[1]
-    return z, y / y.sum(axis=1, keepdims=True) if name == "softmax_cross_entropy" else y
-
-
-def sample_cost(name: str, logits: np.ndarray, y: np.ndarray) -> float:
-    """One sample's cost by its definition; by its limit for sigmoids that differ from 0 and 1 by less than 10⁻³⁴⁷."""
-    if name == "cross_entropy" and (np.abs(logits) > 800).all():
-        return math.fsum(float(b * max(-a, 0) + (1 - b) * max(a, 0)) for a, b in zip(logits, y, strict=True))
-    with decimal.localcontext(CONTEXT):
-        z, t = [Decimal(float(v)) for v in logits], [Decimal(float(v)) for v in y]
-        if name == "quadratic":
-            return float(sum((a - b) ** 2 for a, b in zip(z, t, strict=True)) / 2)
-        if name == "cross_entropy":
-            o = [1 / (1 + (-v).exp()) for v in z]
-            return float(-sum(b * a.ln() + (1 - b) * (1 - a).ln() for a, b in zip(o, t, strict=True)))
-        total = sum(v.exp() for v in z)
-        return float(-sum(b * (v.exp() / total).ln() for v, b in zip(z, t, strict=True)))
 
 
 @pytest.mark.parametrize("name", COSTS)
@@ -80,53 +54,10 @@ def test_torch_agrees(name: str) -> None:
     torch = pytest.importorskip("torch", reason="compares with PyTorch")
     z, y = draw(name)
     logits, targets = torch.tensor(z, requires_grad=True), torch.tensor(y)
-    F = torch.nn.functional
-    if name == "quadratic":
-        cost = F.mse_loss(logits, targets, reduction="sum") / 2 / 4
-    elif name == "cross_entropy":
-        cost = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / 4
-    else:
-        cost = F.cross_entropy(logits, targets)
+    cost = torch_cost(torch, name, logits, targets) / 4
     cost.backward()
     assert float(COSTS[name][0](z, y)) == pytest.approx(cost.item(), rel=1e-14)
     np.testing.assert_allclose(COSTS[name][1](z, y), logits.grad.numpy(), rtol=1e-13, atol=1e-16)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("y", [0.0, 1.0, 0.25])
-@pytest.mark.parametrize("z", [-1e4, -30.0, 30.0, 1e4])
-def test_cross_entropy_of_large_logits(arrays: "Arrays", z: float, y: float, dtype: str) -> None:
-    logits, targets = arrays([[z]], dtype), arrays([[y]], dtype)
-    wanted, eps = sample_cost("cross_entropy", np.array([z]), np.array([y])), float(np.finfo(dtype).eps)
-    found = float(arrays.numpy(nnkit.cross_entropy(logits, targets), dtype))
-    assert found == pytest.approx(wanted, rel=4 * eps, abs=1e-300)  # also the 10⁻¹³ of a confident right answer
-    delta = float(arrays.numpy(nnkit.cross_entropy_delta(logits, targets), dtype)[0, 0])
-    assert delta == pytest.approx(1 / (1 + math.exp(-max(z, -700))) - y, abs=eps)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_logits_of_1e30(arrays: "Arrays", dtype: str) -> None:
-    big = 1e30
-    logits, y = arrays([[big, -big, big, -big]], dtype), arrays([[1.0, 0.0, 0.25, 1.0]], dtype)
-    found = arrays.numpy(nnkit.cross_entropy(logits, y), dtype)
-    assert float(found) == pytest.approx(1.75 * big, rel=1e-6)
-    assert arrays.numpy(nnkit.cross_entropy_delta(logits, y)).tolist() == [[0.0, 0.0, 0.75, -1.0]]
-    logits = arrays([[big, -big, 0.0], [big, -big, 0.0], [-big, -big, -big]], dtype)
-    y = arrays([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75], [1.0, 0.0, 0.0]], dtype)
-    found = arrays.numpy(nnkit.softmax_cross_entropy(logits, y), dtype)
-    assert float(found) == pytest.approx((0.25 * 2 * big + 0.75 * big) / 3, rel=1e-6)
-    delta = 3 * arrays.numpy(nnkit.softmax_cross_entropy_delta(logits, y))
-    np.testing.assert_allclose(delta, [[0.0, 0.0, 0.0], [1.0, -0.25, -0.75], [-2 / 3, 1 / 3, 1 / 3]], rtol=1e-6)
-
-
-def test_softmax_cross_entropy_of_large_logits(arrays: "Arrays") -> None:
-    z = np.array([[1e4, -1e4, 0.0], [-1e4, 20.0, 21.0], [1e4, 1e4, 1e4]])
-    y = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    wanted = math.fsum(sample_cost("softmax_cross_entropy", a, b) for a, b in zip(z, y, strict=True)) / 3
-    assert float(nnkit.softmax_cross_entropy(arrays(z), arrays(y))) == pytest.approx(wanted, rel=1e-15)
-    p = np.array([[1, 0, 0], [0, 1 / (1 + math.e), math.e / (1 + math.e)], [1 / 3, 1 / 3, 1 / 3]])
-    delta = arrays.numpy(nnkit.softmax_cross_entropy_delta(arrays(z), arrays(y)))
-    np.testing.assert_allclose(delta, (p - y) / 3, atol=1e-16)
 
 
 @pytest.mark.parametrize("name", COSTS)
@@ -144,6 +75,23 @@ def test_scale_is_the_share_of_each_sample(arrays: "Arrays", name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COSTS)
+def test_scale_may_be_the_share_of_each_output(arrays: "Arrays", name: str) -> None:
+    (z, y), (cost, delta) = draw(name), COSTS[name]
+    shares = np.random.default_rng(8).uniform(0, 1, z.shape)
+    shares[2, 1] = 0
+    terms = np.array([sample_terms(name, a, b) for a, b in zip(z, y, strict=True)])
+    found = cost(arrays(z), arrays(y), scale=arrays(shares))
+    assert float(found) == pytest.approx(math.fsum((terms * shares).ravel()), rel=1e-14)
+    wanted = np.empty_like(z)
+    for place in np.ndindex(z.shape):
+        shifted = z.astype(complex)
+        shifted[place] += 1e-30j
+        wanted[place] = cost(shifted, y, scale=shares).imag / 1e-30
+    found = arrays.numpy(delta(arrays(z), arrays(y), scale=arrays(shares)), "float64")
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", COSTS)
 def test_errors_name_what_came(name: str) -> None:
     for function in COSTS[name]:
         with pytest.raises(ValueError, match=rf"{name}: outputs have shape \(2, 3\) and y \(3, 2\)"):
@@ -152,8 +100,14 @@ def test_errors_name_what_came(name: str) -> None:
             function(np.ones((0, 3)), np.ones((0, 3)))
         with pytest.raises(TypeError, match="y has dtype int64"):
             function(np.ones((2, 3)), np.ones((2, 3), np.int64))
+        with pytest.raises(
+            ValueError, match=rf"{name}: scale has shape \(3,\); expected a number, \(3, 1\) or \(3, 3\)"
+        ):
+            function(np.ones((3, 3)), np.ones((3, 3)), scale=np.ones(3))
+        with pytest.raises(ValueError, match=r"scale has shape \(2, 1\); expected a number, \(4, 1\) or \(4, 3\)"):
+            function(np.ones((4, 3)), np.ones((4, 3)), scale=np.ones((2, 1)))
         strict = nnkit.get_backend("standard:array_api_strict")
         with pytest.raises(nnkit.BackendMismatchError, match="y on 'standard:array_api_strict'"):
             function(np.ones((2, 3)), strict.asarray(np.ones((2, 3))))
-    with pytest.raises(ValueError, match=f"unknown cost '{name[:-1]}'; did you mean '{name}'"):
+    with pytest.raises(ValueError, match=f"unknown cost '{name[:-1]}'; did you mean .*'{name}'"):
         get_cost(name[:-1])

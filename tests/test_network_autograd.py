@@ -1,7 +1,7 @@
 """Random networks of 1 to 5 layers against PyTorch's autograd in float64: cost, gradients, and 5 steps of training.
 
-Of 1500 such draws, three in float32 had gradients off by more than 1e-5 (at most 3.5e-5): each has a δ that is a sum
-which nearly cancels, and PyTorch in float32 was off by 2e-6 to 3.4e-5 there. None of those is among the draws here.
+Of 1500 such draws, two in float32 had gradients off by more than 1e-5 (at most 3.1e-5): each has a δ that is a sum
+which nearly cancels, and PyTorch in float32 was off by 2.5e-5 and 2.8e-5 there. None of those is among the draws here.
 """
 
 from itertools import pairwise
@@ -11,27 +11,38 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels.costs import cost_names
+from nnkit.kernels.costs import Cost, cost_names, get_cost
 from tests.torch_twin import Twin
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
-ACTIVATIONS = nnkit.activation_names()
-SEEDS = 90
+# The exponential is for outputs: a hidden layer of it, or two, leaves the range of float32.
+ACTIVATIONS = [name for name in nnkit.activation_names() if name != "exponential"]
+SEEDS = 192
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
-RATE = 0.1
+RATE = 0.02  # with 0.1 the exponential output of a deep network may leave the range of float32 in 5 steps
+LOGARITHMS = ("poisson", "cross_entropy", "softmax_cross_entropy")
+
+
+def draw_cost(rng: np.random.Generator, name: str) -> Cost:
+    """The cost of a name, with the options that it may have."""
+    if name == "huber":
+        return get_cost(name, delta=float(rng.choice([0.1, 0.5, 1.0])))
+    return get_cost(name, label_smoothing=float(rng.choice([0.0, 0.2])) if "cross_entropy" in name else 0.0)
 
 
 def draw(seed: int, dtype: str) -> tuple[nnkit.Network, np.ndarray, np.ndarray]:
     """A network on the selected backend, samples, and targets that fit its cost."""
     rng = np.random.default_rng(seed)
     sizes = [int(size) for size in rng.integers(1, 13, 1 + rng.integers(1, 6))]
-    cost = cost_names()[seed % 3]
+    cost = draw_cost(rng, cost_names()[seed % 8])
+    if cost.output == "softmax":
+        sizes[-1] = max(sizes[-1], 2)
     couples = (
         ["softmax", "softmax"] if sizes[-1] > 1 else []
     )  # one softmax output is 1, and the logarithm of 1 − 1 infinite
-    outputs = [None, *(ACTIVATIONS if cost == "quadratic" else ["sigmoid"]), *couples]
+    outputs = [None, *(["sigmoid"] if cost.name in LOGARITHMS else ACTIVATIONS), *couples]
     hidden = [nnkit.Dense(a, b, str(rng.choice(ACTIVATIONS))) for a, b in pairwise(sizes[:-1])]
     net = nnkit.Network(
         [*hidden, nnkit.Dense(sizes[-2], sizes[-1])],
@@ -41,9 +52,13 @@ def draw(seed: int, dtype: str) -> tuple[nnkit.Network, np.ndarray, np.ndarray]:
         seed=seed,
         dtype=dtype,
     )
-    n = (1, 2, 7)[seed // 3 % 3]
+    n = (1, 2, 7)[seed // 8 % 3]
     x, y = rng.normal(size=(n, sizes[0])).astype(dtype), rng.uniform(0.1, 0.9, (n, sizes[-1]))
-    y = y / y.sum(axis=1, keepdims=True) if cost == "softmax_cross_entropy" else y
+    if "softmax" in (net.dense[-1].activation, cost.output):
+        # Else all signs of h − y may be equal, and the gradient 0 but for rounding.
+        y = y / y.sum(axis=1, keepdims=True)
+    elif cost.name == "poisson":
+        y = rng.poisson(3 * y).astype(float)
     return net, x, y.astype(dtype)
 
 
@@ -91,10 +106,14 @@ def test_the_draws_cover_what_they_should() -> None:
     drawn: list[tuple[nnkit.Network, Any, Any]] = [draw(seed, "float32") for seed in range(SEEDS)]
     assert {len(net.layers) for net, _, _ in drawn} == {1, 2, 3, 4, 5}
     assert {(len(x), net.cost.name) for net, x, _ in drawn} == {(n, c) for n in (1, 2, 7) for c in cost_names()}
-    hidden = [str(d.activation) for net, _, _ in drawn for d in net.layers[:-1]]
+    options = [net.cost.describe() for net, _, _ in drawn]
+    assert {"delta", "label_smoothing"} <= {name for described in options for name in described}
+    hidden = [str(d.activation) for net, _, _ in drawn for d in net.dense[:-1]]
     assert min(hidden.count(name) for name in ACTIVATIONS) >= 5
-    assert {(net.cost.name, net.layers[-1].activation) for net, _, _ in drawn} >= {
-        ("quadratic", "softmax"), ("quadratic", "gelu"), ("quadratic", "sigmoid"), ("quadratic", "identity"),
+    assert {(net.cost.name, net.dense[-1].activation) for net, _, _ in drawn} >= {
+        ("quadratic", "softmax"), ("quadratic", "gelu"), ("quadratic", "identity"),
+        ("mean_absolute", "identity"), ("huber", "softmax"), ("log_cosh", "identity"), ("hinge", "identity"),
+        ("hinge", "sigmoid"), ("poisson", "exponential"), ("poisson", "sigmoid"), ("poisson", "softmax"),
         ("cross_entropy", "sigmoid"), ("cross_entropy", "softmax"),
         ("softmax_cross_entropy", "softmax"), ("softmax_cross_entropy", "sigmoid"),
     }  # fmt: skip

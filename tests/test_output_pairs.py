@@ -1,13 +1,14 @@
 """Softmax, and every pair of a cost and an output activation: outputs, cost, and its derivative by the logits."""
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels.costs import cost_names
+from nnkit.kernels.costs import cost_names, get_cost
 from nnkit.kernels.output import output_pair
 from tests.exact import references
 
@@ -25,11 +26,16 @@ def softmax_rows(z: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
+LOGARITHMS = ("poisson", "cross_entropy", "softmax_cross_entropy")
+
+
 def draw(cost: str, output: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits whose outputs the cost takes (a logarithm wants 0 < h < 1), and targets with exact zeros and ones."""
     rng = np.random.default_rng(3)
-    wide = cost == "quadratic" or output in ("sigmoid", "softmax")
+    wide = cost not in LOGARITHMS or output in ("sigmoid", "softmax") or (cost, output) == ("poisson", "exponential")
     z = rng.uniform(-2.9, 2.9, (4, 3)) if wide else rng.uniform(0.05, 0.5, (4, 3))
+    if output == "exponential" and not wide:
+        z = -z
     y = rng.uniform(0.1, 1, (4, 3))
     y /= y.sum(axis=1, keepdims=True)
     y[0] = [0.0, 1.0, 0.0]
@@ -37,17 +43,23 @@ def draw(cost: str, output: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cost_of_outputs(cost: str, h: np.ndarray, y: np.ndarray) -> float:
-    """Eq. 3 and 18 as they are printed, with 0 · ln 0 = 0."""
+    """Eq. 3 and 18 as they are printed, and the other costs, with 0 · ln 0 = 0."""
 
     def xlog(a: float, b: float) -> float:
         return a * math.log(b) if a else 0.0
 
     pairs = [(float(a), float(b)) for a, b in zip(h.ravel(), y.ravel(), strict=True)]
-    if cost == "quadratic":
-        return math.fsum((b - a) ** 2 / 2 for a, b in pairs) / len(h)
-    if cost == "cross_entropy":
-        return -math.fsum(xlog(b, a) + xlog(1 - b, 1 - a) for a, b in pairs) / len(h)
-    return -math.fsum(xlog(b, a) for a, b in pairs) / len(h)
+    terms: dict[str, Callable[[float, float], float]] = {
+        "quadratic": lambda a, b: (b - a) ** 2 / 2,
+        "mean_absolute": lambda a, b: abs(a - b),
+        "huber": lambda a, b: (a - b) ** 2 / 2 if abs(a - b) <= 1 else abs(a - b) - 0.5,
+        "log_cosh": lambda a, b: math.log(math.cosh(a - b)),
+        "poisson": lambda a, b: a - xlog(b, a),
+        "cross_entropy": lambda a, b: -xlog(b, a) - xlog(1 - b, 1 - a),
+        "softmax_cross_entropy": lambda a, b: -xlog(b, a),
+        "hinge": lambda a, b: max(0.0, 1 - (2 * b - 1) * a),
+    }
+    return math.fsum(terms[cost](a, b) for a, b in pairs) / len(h)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
@@ -70,6 +82,24 @@ def test_every_pair(arrays: "Arrays", cost: str, output: str) -> None:
     np.testing.assert_allclose(delta, wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("output", ["identity", "tanh", "softmax"])
+def test_a_pair_has_the_constants_of_its_cost(arrays: "Arrays", output: str) -> None:
+    backend, one = arrays.backend, arrays(1.0)
+    z, y = arrays([[-2.0, 0.1, 1.5]]), arrays([[2.0, 0.0, 0.75]])
+    for delta in (0.1, 0.5, 2.0):
+        pair = output_pair(get_cost("huber", delta=delta), output)
+        r = np.abs(arrays.numpy(pair.outputs(backend, z)) - arrays.numpy(y))
+        wanted = np.where(r <= delta, r**2 / 2, delta * (r - delta / 2))
+        np.testing.assert_allclose(arrays.numpy(pair.terms(backend, z, y, one)), wanted, rtol=1e-14)
+        step = [
+            output_pair("quadratic", output).outputs(nnkit.get_backend("numpy"), arrays.numpy(z) + 1e-30j * unit)
+            for unit in np.eye(3)
+        ]
+        slope = np.clip(arrays.numpy(pair.outputs(backend, z)) - arrays.numpy(y), -delta, delta)
+        exact = [[float((h.imag / 1e-30 * slope).sum()) for h in step]]
+        np.testing.assert_allclose(arrays.numpy(pair.delta(backend, z, y, one)), exact, rtol=1e-13, atol=1e-16)
+
+
 @pytest.mark.parametrize("cost", ["cross_entropy", "softmax_cross_entropy"])
 def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays", cost: str) -> None:
     """0 · ln 0 = 0, and nothing is left to learn."""
@@ -81,8 +111,9 @@ def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays"
 
 
 def test_by_default_a_cost_has_its_own_output() -> None:
-    for cost, output in [("quadratic", "identity"), ("cross_entropy", "sigmoid"), ("softmax_cross_entropy", "softmax")]:
-        assert output_pair(cost) is output_pair(cost, output)
+    own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
+    for cost in cost_names():
+        assert output_pair(cost) is output_pair(cost, own.get(cost, "identity"))
         assert output_pair(cost).paired
         assert not output_pair(cost, "tanh").paired
 

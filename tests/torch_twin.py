@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 import nnkit
+from nnkit.kernels.costs import Cost
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
 
@@ -20,22 +21,34 @@ def activation(torch: Any, name: str, z: Any) -> Any:
         return functional.softplus(z, threshold=1000)  # by default PyTorch makes it z above 20
     if name == "hard_sigmoid":
         return functional.relu6(z + 3) / 6  # PyTorch's hardsigmoid has its 1/6 in float32
+    if name == "exponential":
+        return torch.exp(z)
     return z * 1 if name == "identity" else getattr(functional, name)(z)
 
 
-def cost(torch: Any, name: str, output: str, z: Any, y: Any) -> Any:
+def cost(torch: Any, cost: Cost, output: str, z: Any, y: Any) -> Any:
     """The mean cost over the samples of logits z, from PyTorch's own losses where it has them."""
-    functional, n = torch.nn.functional, len(y)
+    functional, n, name, s = torch.nn.functional, len(y), cost.name, cost.label_smoothing
+    if (name, output) == ("softmax_cross_entropy", "softmax"):
+        return functional.cross_entropy(z, y, label_smoothing=s)
+    if name in ("cross_entropy", "softmax_cross_entropy"):
+        y = y * (1 - s) + s / (2 if name == "cross_entropy" else y.shape[1])
     if (name, output) == ("cross_entropy", "sigmoid"):
         return functional.binary_cross_entropy_with_logits(z, y, reduction="sum") / n
-    if (name, output) == ("softmax_cross_entropy", "softmax"):
-        return functional.cross_entropy(z, y)
+    if (name, output) == ("poisson", "exponential"):
+        return functional.poisson_nll_loss(z, y, reduction="sum") / n
     h = activation(torch, output, z)
-    if name == "quadratic":
-        return ((y - h) ** 2).sum() / 2 / n
-    if name == "cross_entropy":
-        return functional.binary_cross_entropy(h, y, reduction="sum") / n
-    return -(y * h.log()).sum() / n
+    losses = {
+        "quadratic": lambda: functional.mse_loss(h, y, reduction="sum") / 2,
+        "mean_absolute": lambda: functional.l1_loss(h, y, reduction="sum"),
+        "huber": lambda: functional.huber_loss(h, y, reduction="sum", delta=dict(cost.constants).get("delta", 1.0)),
+        "log_cosh": lambda: torch.log(torch.cosh(h - y)).sum(),
+        "poisson": lambda: functional.poisson_nll_loss(h, y, log_input=False, eps=0.0, reduction="sum"),
+        "cross_entropy": lambda: functional.binary_cross_entropy(h, y, reduction="sum"),
+        "softmax_cross_entropy": lambda: -(y * h.log()).sum(),
+        "hinge": lambda: torch.clamp(1 - (2 * y - 1) * h, min=0).sum(),
+    }
+    return losses[name]() / n
 
 
 class Twin:
@@ -52,12 +65,12 @@ class Twin:
     def gradients(self, x: np.ndarray, y: np.ndarray) -> tuple[float, Layers]:
         """The mean cost and its derivatives by W and b of each layer, for samples x and targets y (n, d_out)."""
         h = self.torch.tensor(np.asarray(x, np.float64))
-        for i, (layer, (W, b)) in enumerate(zip(self.network.layers, self.tensors, strict=True)):
+        for i, (layer, (W, b)) in enumerate(zip(self.network.dense, self.tensors, strict=True)):
             h = h @ W.T + b
             if i < len(self.tensors) - 1:
                 h = activation(self.torch, str(layer.activation), h)
-        output = str(self.network.layers[-1].activation)
-        value = cost(self.torch, self.network.cost.name, output, h, self.torch.tensor(np.asarray(y, np.float64)))
+        output = str(self.network.dense[-1].activation)
+        value = cost(self.torch, self.network.cost, output, h, self.torch.tensor(np.asarray(y, np.float64)))
         found = self.torch.autograd.grad(value, [a for pair in self.tensors for a in pair])
         arrays = [a.numpy() for a in found]
         return value.item(), list(zip(arrays[::2], arrays[1::2], strict=True))

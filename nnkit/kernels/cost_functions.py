@@ -1,8 +1,10 @@
 """The costs as functions of arrays, for a loop of one's own: the mean over the samples, and its derivative Δ.
 
 `h` or `logits` and `y` have one shape (..., n, d_out) and one floating dtype. `scale` is the share of each sample in
-the mean: a number or an array (n, 1); 1/n by default. The costs are 0-d arrays; the deltas have the shape of `y`.
-Raised are ValueError for shapes that differ or no samples, TypeError for other dtypes, and BackendMismatchError.
+the mean: a number, an array (..., n, 1), or (..., n, d_out) where each output has its own; 1/n by default. The costs
+are 0-d arrays, sums over the outputs; the deltas have the shape of `y`. PyTorch and Keras take the mean over the
+outputs: but for softmax_cross_entropy, theirs are these divided by d_out. Raised are ValueError for shapes that do not
+fit, no samples and constants out of range, TypeError for other dtypes, and BackendMismatchError.
 """
 
 import math
@@ -10,6 +12,7 @@ from typing import Any
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
+from nnkit.kernels.costs import get_cost
 from nnkit.kernels.output import OutputPair, output_pair
 
 
@@ -29,6 +32,80 @@ def quadratic_delta(h: Array, y: Array, scale: Any = None) -> Array:
     array([[1., 2.]])
     """
     return _delta(output_pair("quadratic", "identity"), h, y, scale)
+
+
+def mean_absolute(h: Array, y: Array, scale: Any = None) -> Array:
+    """C = mean over the samples of Σₖ |y − h|, of outputs h.
+
+    >>> float(nnkit.mean_absolute(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
+    3.0
+    """
+    return _cost(output_pair("mean_absolute", "identity"), h, y, scale)
+
+
+def mean_absolute_delta(h: Array, y: Array, scale: Any = None) -> Array:
+    """Δ = ∂C/∂h = sign(h − y)/n, of outputs h; 0 where h = y, as in PyTorch.
+
+    >>> nnkit.mean_absolute_delta(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
+    array([[0., 1.]])
+    """
+    return _delta(output_pair("mean_absolute", "identity"), h, y, scale)
+
+
+def huber(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array:
+    """C = mean over the samples of Σₖ ½ r² where r = |y − h| ≤ δ, else δ (r − ½δ) (Huber 1964), of outputs h; δ > 0.
+
+    >>> float(nnkit.huber(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
+    2.0
+    """
+    return _cost(output_pair(get_cost("huber", delta=delta), "identity"), h, y, scale)
+
+
+def huber_delta(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array:
+    """Δ = ∂C/∂h = min(max(h − y, −δ), δ)/n, of outputs h; δ > 0.
+
+    >>> nnkit.huber_delta(np.array([[0.5, 3.0]]), np.array([[0.0, 1.0]]))
+    array([[0.5, 1. ]])
+    """
+    return _delta(output_pair(get_cost("huber", delta=delta), "identity"), h, y, scale)
+
+
+def log_cosh(h: Array, y: Array, scale: Any = None) -> Array:
+    """C = mean over the samples of Σₖ ln cosh r, r = h − y, of outputs h: near ½ r² for small r, |r| − ln 2 for large.
+
+    >>> float(nnkit.log_cosh(np.array([[1e-4]]), np.array([[0.0]])).round(12))
+    5e-09
+    """
+    return _cost(output_pair("log_cosh", "identity"), h, y, scale)
+
+
+def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
+    """Δ = ∂C/∂h = tanh(h − y)/n, of outputs h.
+
+    >>> nnkit.log_cosh_delta(np.array([[1.0, 1e4]]), np.array([[1.0, 1.0]]))
+    array([[0., 1.]])
+    """
+    return _delta(output_pair("log_cosh", "identity"), h, y, scale)
+
+
+def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
+    """C = mean over the samples of Σₖ (h − y ln h) with h = e^logits, for counts y of at least 0.
+
+    −ln of the Poisson distribution of mean h at y, without its ln y!, which no parameter changes.
+
+    >>> float(nnkit.poisson(np.array([[0.0, -1e4]]), np.array([[1.0, 2.0]])))
+    20001.0
+    """
+    return _cost(output_pair("poisson", "exponential"), logits, y, scale)
+
+
+def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
+    """δh̄ = ∂C/∂logits = (e^logits − y)/n, of the form of eq. 19.
+
+    >>> nnkit.poisson_delta(np.array([[0.0, -1e4]]), np.array([[3.0, 2.0]]))
+    array([[-2., -2.]])
+    """
+    return _delta(output_pair("poisson", "exponential"), logits, y, scale)
 
 
 def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -67,6 +144,26 @@ def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> A
     return _delta(output_pair("softmax_cross_entropy", "softmax"), logits, y, scale)
 
 
+def hinge(h: Array, y: Array, scale: Any = None) -> Array:
+    """C = mean over the samples of Σₖ max(0, 1 − th) with t = 2y − 1, of outputs h; y in [0, 1].
+
+    With one-hot targets each class has a margin against all others.
+
+    >>> float(nnkit.hinge(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]])))
+    4.5
+    """
+    return _cost(output_pair("hinge", "identity"), h, y, scale)
+
+
+def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
+    """Δ = ∂C/∂h = −t/n where th < 1, else 0, of outputs h; where th = 1 the left derivative.
+
+    >>> nnkit.hinge_delta(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]]))
+    array([[-1.,  1.]])
+    """
+    return _delta(output_pair("hinge", "identity"), h, y, scale)
+
+
 def _cost(pair: OutputPair, z: Array, y: Array, scale: Any) -> Array:
     backend, z, y, scale = _prepared(pair, z, y, scale)
     return backend.sum(pair.terms(backend, z, y, scale))
@@ -83,5 +180,9 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
     z, y = backend.operands(("logits", "y"), (z, y))
     if z.shape != y.shape or z.ndim == 0 or math.prod(z.shape) == 0:
         raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; expected one shape (..., n, d_out)")
-    share = 1 / math.prod(z.shape[:-1]) if scale is None else scale
-    return backend, z, y, backend.operands(("logits", "scale"), (z, share))[1]
+    (share,) = backend.operands(("logits", "scale"), (z, 1 / math.prod(z.shape[:-1]) if scale is None else scale))[1:]
+    # A vector (d_out,) would be taken for shares of the outputs.
+    if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
+        expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"
+        raise ValueError(f"{name}: scale has shape {tuple(share.shape)}; expected {expected}")
+    return backend, z, y, share

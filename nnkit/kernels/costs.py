@@ -1,60 +1,51 @@
-"""The costs by name: what each output contributes, and its derivative Δ (eq. 3, 4, 18).
+"""The costs by name: what each output contributes, its derivative Δ, and what targets may be.
 
-Each is a pair of formulas over the outputs h, the targets y and `scale`, the share of each sample in the mean (1/n, or
-one number a sample). The mean is in both, so that the cost and its gradient have one scale.
+name                   terms                            output       targets
+quadratic              ½ (y − h)²            (eq. 3)    identity     any
+mean_absolute          |y − h|                          identity     any
+huber                  ½ (y − h)² up to δ, then linear  identity     any
+log_cosh               ln cosh(y − h)                   identity     any
+poisson                h − y ln h                       exponential  at least 0
+cross_entropy          −[y ln h + (1 − y) ln(1 − h)]    sigmoid      in [0, 1]         (eq. 18)
+softmax_cross_entropy  −y ln h                          softmax      of sum 1
+hinge                  max(0, 1 − (2y − 1)h)            identity     in [0, 1]
+
+A cost is the sum of its terms over the outputs and their mean over the samples. PyTorch and Keras divide all but the
+softmax_cross_entropy by the number of outputs too. At a kink Δ is the left derivative, as in the activations' kernels,
+but for |y − h|, where it is 0.
 """
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any, Literal
 
-from nnkit.backends.formula import Formula, formula
+import numpy as np
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import Formula
+from nnkit.kernels import classification_costs as classification
+from nnkit.kernels import regression_costs as regression
+from nnkit.kernels.activations import get_activation
 from nnkit.kernels.names import unknown_name
-
-
-@formula
-def quadratic_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """½ (y − h)² · scale (eq. 3)."""
-    return 0.5 * (y - h) ** 2 * scale
-
-
-@formula
-def quadratic_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Δ = (h − y) · scale (eq. 4)."""
-    return (h - y) * scale
-
-
-@formula
-def cross_entropy_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """−[y ln h + (1 − y) ln(1 − h)] · scale (eq. 18), with 0 · ln 0 = 0."""
-    first = xp.where(y == 0, 0.0, y * xp.log(h))
-    second = xp.where(y == 1, 0.0, (1 - y) * xp.log1p(-h))
-    return -(first + second) * scale
-
-
-@formula
-def cross_entropy_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Δ = [(1 − y)/(1 − h) − y/h] · scale, the derivative of eq. 18 by h."""
-    return (xp.where(y == 1, 0.0, (1 - y) / (1 - h)) - xp.where(y == 0, 0.0, y / h)) * scale
-
-
-@formula
-def categorical_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """−y ln h · scale, with 0 · ln 0 = 0."""
-    return -xp.where(y == 0, 0.0, y * xp.log(h)) * scale
-
-
-@formula
-def categorical_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Δ = −y/h · scale."""
-    return -xp.where(y == 0, 0.0, y / h) * scale
+from nnkit.kernels.registration import as_formula, check_cost
+from nnkit.kernels.softmax import softmax
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
     """A cost: `terms(h, y, scale)` sum to it, `delta(h, y, scale)` is its derivative by h.
 
-    `output` names the activation that the cost is paired with (eq. 19), which the output layer has by default;
-    `classifies` says whether targets are classes, so that accuracy means something.
+    Both take arrays of shapes that broadcast; `scale` is the share of each sample in the mean (1/n without weights): a
+    number, (n, 1), or (n, d_out) where each output has its own. It is in both, so that a cost and its gradient fit.
+
+    Attributes:
+        output: the activation that the cost is paired with (eq. 19), which the output layer has by default.
+        classifies: whether targets are classes, so that accuracy means something.
+        domain: what targets may be: "any" number, in [0, 1] ("unit"), such and of sum 1 in each sample
+            ("distribution"), or of at least 0 ("nonnegative").
+        constants: the formulas' constants where they are not the default, by name: Huber's δ.
+        label_smoothing: the share s of each target that is spread over the classes; see `smoothed`.
     """
 
     name: str
@@ -62,16 +53,66 @@ class Cost:
     delta: Formula
     output: str
     classifies: bool
+    domain: Literal["any", "unit", "distribution", "nonnegative"] = "any"
+    constants: tuple[tuple[str, float], ...] = ()
+    label_smoothing: float = 0.0
+
+    @property
+    def threshold(self) -> float:
+        """Where the two classes of a single output part: ½ for probabilities, 0 for the margins of an identity."""
+        return 0.0 if self.output == "identity" else 0.5
+
+    def smoothed(self, backend: Backend, y: Array) -> Array:
+        """The targets to train with: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).
+
+        y: (..., k) for softmax_cross_entropy; for cross_entropy, whose outputs each have two classes, k is 2.
+
+        >>> cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
+        >>> cost.smoothed(nnkit.get_backend("numpy"), np.array([[1.0, 0.0]]))
+        array([[0.95, 0.05]])
+        """
+        if self.label_smoothing == 0:
+            return y
+        k = y.shape[-1] if self.domain == "distribution" else 2
+        constants = {"kept": 1 - self.label_smoothing, "added": self.label_smoothing / k}
+        return backend.elementwise(classification.smoothed_targets, (y,), constants=constants)
+
+    def describe(self) -> dict[str, Any]:
+        """What JSON can hold of it: the name, and the constants and label smoothing that are not the default.
+
+        >>> nnkit.get_cost("huber", delta=2).describe()
+        {'name': 'huber', 'delta': 2.0}
+        >>> nnkit.get_cost(**nnkit.get_cost("huber", delta=2).describe()) == nnkit.get_cost("huber", delta=2)
+        True
+        """
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return {"name": self.name, **dict(self.constants), **smoothing}
 
 
-_costs: dict[str, Cost] = {
-    cost.name: cost
-    for cost in (
-        Cost("quadratic", quadratic_terms, quadratic_delta_terms, "identity", False),
-        Cost("cross_entropy", cross_entropy_of_outputs, cross_entropy_delta_of_outputs, "sigmoid", True),
-        Cost("softmax_cross_entropy", categorical_of_outputs, categorical_delta_of_outputs, "softmax", True),
-    )
-}
+def _table(*costs: Cost) -> dict[str, Cost]:
+    return {cost.name: cost for cost in costs}
+
+
+_costs = _table(
+    Cost("quadratic", regression.quadratic_terms, regression.quadratic_delta_terms, "identity", False),
+    Cost("mean_absolute", regression.mean_absolute_terms, regression.mean_absolute_delta_terms, "identity", False),
+    Cost("huber", regression.huber_terms, regression.huber_delta_terms, "identity", False),
+    Cost("log_cosh", regression.log_cosh_terms, regression.log_cosh_delta_terms, "identity", False),
+    Cost(
+        "poisson", regression.poisson_of_outputs, regression.poisson_delta_of_outputs,
+        "exponential", False, "nonnegative",
+    ),
+    Cost(
+        "cross_entropy", classification.cross_entropy_of_outputs, classification.cross_entropy_delta_of_outputs,
+        "sigmoid", True, "unit",
+    ),
+    Cost(
+        "softmax_cross_entropy", classification.categorical_of_outputs, classification.categorical_delta_of_outputs,
+        "softmax", True, "distribution",
+    ),
+    Cost("hinge", classification.hinge_terms, classification.hinge_delta_terms, "identity", True, "unit"),
+)  # fmt: skip
+_SMOOTHED = ("cross_entropy", "softmax_cross_entropy")  # whose targets are probabilities
 
 
 def cost_names() -> list[str]:
@@ -79,14 +120,79 @@ def cost_names() -> list[str]:
     return list(_costs)
 
 
-def get_cost(name: str | Cost) -> Cost:
-    """The cost of a name; ValueError with the nearest name if there is none.
+def get_cost(name: str | Cost, *, label_smoothing: float = 0.0, **constants: float) -> Cost:
+    """The cost of a name, with these constants and label smoothing; a Cost keeps those of its own that are not given.
 
-    >>> get_cost("cross_entropy").output
+    Constants are positive: huber's `delta` (1.0), where its square turns into a line. Label smoothing is for
+    cross_entropy and softmax_cross_entropy. Raises ValueError for an unknown name, with the nearest one, an unknown
+    constant, and numbers out of range; TypeError for what is no number.
+
+    >>> nnkit.get_cost("cross_entropy").output
     'sigmoid'
+    >>> net = nnkit.Network([4, 8, 1], cost=nnkit.get_cost("huber", delta=2.0))
     """
-    if isinstance(name, Cost):
-        return name
-    if name not in _costs:
-        raise unknown_name("cost", name, _costs)
-    return _costs[name]
+    if not isinstance(name, Cost):
+        if name not in _costs:
+            raise unknown_name("cost", name, _costs)
+        name = _costs[name]
+    cost, defaults = name, name.terms.defaults
+    given = dict(cost.constants) | constants
+    for option, value in given.items():
+        if option not in defaults:
+            raise unknown_name(f"option of {cost.name}", option, [*defaults, "label_smoothing"])
+        if not 0 < _number(cost, option, value) < math.inf:
+            raise ValueError(f"{cost.name}: {option} is {value!r}; expected a positive, finite number")
+    own = tuple(sorted((option, float(value)) for option, value in given.items() if value != defaults[option]))
+    smoothing = _number(cost, "label_smoothing", label_smoothing) or cost.label_smoothing
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"{cost.name}: label_smoothing is {smoothing!r}; expected at least 0 and below 1")
+    if smoothing and cost.name not in _SMOOTHED:
+        raise ValueError(f"{cost.name} has no label smoothing; it is for {' and '.join(_SMOOTHED)}")
+    return replace(cost, constants=own, label_smoothing=smoothing)
+
+
+def _number(cost: Cost, option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{cost.name}: {option} is {value!r}; expected a number")
+    return float(value)
+
+
+def register_cost(
+    name: str,
+    terms: Formula | object,
+    delta: Formula | object,
+    output: str = "identity",
+    classifies: bool = False,
+) -> Cost:
+    """Add a cost of your own: two formulas f(xp, h, y, scale), whose sum is the cost, and g(xp, h, y, scale) = ∂f/∂h.
+
+    `output` names the activation that the output layer has by default; `classifies` says that targets are classes, 0
+    or 1. Both formulas are multiplied by `scale`, the share of each sample in the mean; what they take after it, with
+    a default, is a constant for `get_cost`, positive. The pair is checked at once, at outputs and targets that `output`
+    can give (targets 0, 1 and ¼ if it classifies) and several scales: g must agree with the complex-step derivative of
+    f to 1e-10. Raises ValueError if it does not, or for a name that is taken or an output that there is not.
+
+    >>> pinball = nnkit.register_cost(
+    ...     "pinball",
+    ...     lambda xp, h, y, scale, quantile=0.5: xp.maximum(quantile * (y - h), (quantile - 1) * (y - h)) * scale,
+    ...     lambda xp, h, y, scale, quantile=0.5: xp.where(h <= y, -quantile * scale, (1 - quantile) * scale))
+    >>> net = nnkit.Network([2, 3, 1], cost=nnkit.get_cost("pinball", quantile=0.9), seed=0)
+    >>> nnkit.unregister_cost("pinball")
+    """
+    if name in _costs:
+        raise ValueError(f"cost name {name!r} is taken")
+    made = Cost(name, as_formula(terms, name), as_formula(delta, f"{name}_delta"), output, classifies)
+    if made.terms.defaults != made.delta.defaults:
+        both = f"{made.terms.defaults} and {made.delta.defaults}"
+        raise ValueError(f"cost {name!r}: the formulas have the constants {both}; expected the same")
+    z = np.linspace(-2, 2, 42).reshape(14, 3) ** 3 / 2  # in [−4, 4]; unequally spaced: rows differ in their softmax
+    h = softmax(z) if output == "softmax" else get_activation(output).forward(z)
+    # Reversed, the outputs meet no target where the usual kink is, at h = y.
+    check_cost(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1, ::-1])
+    _costs[name] = made
+    return made
+
+
+def unregister_cost(name: str) -> None:
+    """Forget a cost; KeyError if there is none of that name."""
+    del _costs[name]

@@ -1,8 +1,8 @@
 """The cost and the output activation are a pair: what the last layer's logits z give.
 
-For identity with the quadratic cost, sigmoid with cross-entropy and softmax with its cross-entropy, the output error
-is δh̄ = a − y (eq. 19), computed from the logits, so that nothing overflows and no f′ vanishes. Any other pair goes
-through δh̄ = f′(h̄) ⊙ Δ (eq. 8).
+For identity with the quadratic cost, sigmoid with cross-entropy, softmax with its cross-entropy and the exponential
+with the Poisson cost, the output error is δh̄ = a − y (eq. 19), computed from the logits, so that no logarithm of 0 and
+no f′ that vanishes comes in. Any other pair goes through δh̄ = f′(h̄) ⊙ Δ (eq. 8).
 """
 
 import functools
@@ -10,10 +10,18 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from nnkit.backends.base import Array, Backend
-from nnkit.backends.formula import formula
+from nnkit.backends.formula import Formula, formula
 from nnkit.kernels.activations import Activation, get_activation
 from nnkit.kernels.costs import Cost, get_cost
-from nnkit.kernels.softmax import exponentials, softmax, softmax_delta, softmax_grad, softmax_terms
+from nnkit.kernels.softmax import (
+    exponentials,
+    product,
+    softmax,
+    softmax_delta,
+    softmax_grad,
+    softmax_terms,
+    softmax_weighted_delta,
+)
 
 
 @formula
@@ -28,16 +36,30 @@ def cross_entropy_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
     return (1 / (1 + xp.exp(-z)) - y) * scale
 
 
+@formula
+def poisson_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """(eᶻ − yz) · scale, the Poisson cost of h = eᶻ."""
+    return (xp.exp(z) - y * z) * scale
+
+
+@formula
+def poisson_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (eᶻ − y) · scale, of the form of eq. 19."""
+    return (xp.exp(z) - y) * scale
+
+
 class OutputPair(ABC):
     """A cost together with the activation of the output layer, as functions of the logits z, (n, d_out).
 
-    y are the targets, of the shape of z; scale is the share of each sample in the mean: a 0-d array, or (n, 1).
+    y are the targets, of the shape of z; scale is the share of each sample in the mean: a 0-d array, (n, 1), or
+    (n, d_out) where each output has its own.
     `paired` says whether the activation is the one that the cost is paired with, so that the logits tell the class.
     """
 
     def __init__(self, cost: Cost, activation: Activation | None) -> None:
         self.cost = cost
         self.activation = activation
+        self.constants = dict(cost.constants)
         self.paired = cost.output == ("softmax" if activation is None else activation.name)
 
     @abstractmethod
@@ -62,25 +84,29 @@ class _Elementwise(OutputPair):
         return z if self.activation.name == "identity" else backend.elementwise(self.activation.forward, (z,))
 
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(self.cost.terms, (self.outputs(backend, z), y, scale))
+        return backend.elementwise(self.cost.terms, (self.outputs(backend, z), y, scale), constants=self.constants)
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         h = self.outputs(backend, z)
-        delta = backend.elementwise(self.cost.delta, (h, y, scale))
+        delta = backend.elementwise(self.cost.delta, (h, y, scale), constants=self.constants)
         if self.activation.name == "identity":
             return delta
         saved = h if self.activation.gradient_from == "output" else z
         return backend.elementwise(self.activation.gradient, (saved, delta))
 
 
-class _SigmoidCrossEntropy(_Elementwise):
-    """Sigmoid with cross-entropy, from the logits."""
+class _FromLogits(_Elementwise):
+    """A cost with the activation that it is paired with, by formulas of the logits."""
+
+    def __init__(self, cost: Cost, activation: Activation, terms: Formula, delta: Formula) -> None:
+        super().__init__(cost, activation)
+        self._terms, self._delta = terms, delta
 
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(cross_entropy_terms, (z, y, scale))
+        return backend.elementwise(self._terms, (z, y, scale))
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(cross_entropy_delta_terms, (z, y, scale))
+        return backend.elementwise(self._delta, (z, y, scale))
 
 
 class _Softmax(OutputPair):
@@ -90,11 +116,11 @@ class _Softmax(OutputPair):
         return softmax(z)
 
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(self.cost.terms, (softmax(z), y, scale))
+        return backend.elementwise(self.cost.terms, (softmax(z), y, scale), constants=self.constants)
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         p = softmax(z)
-        return softmax_grad(p, backend.elementwise(self.cost.delta, (p, y, scale)))
+        return softmax_grad(p, backend.elementwise(self.cost.delta, (p, y, scale), constants=self.constants))
 
 
 class _SoftmaxCrossEntropy(_Softmax):
@@ -106,14 +132,19 @@ class _SoftmaxCrossEntropy(_Softmax):
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         _, exponential, total = exponentials(backend, z)
-        return backend.elementwise(softmax_delta, (exponential, total, y, scale))
+        if scale.ndim == 0 or scale.shape[-1] == 1:
+            return backend.elementwise(softmax_delta, (exponential, total, y, scale))
+        shares = backend.elementwise(product, (y, scale))
+        return backend.elementwise(
+            softmax_weighted_delta, (exponential, total, shares, backend.sum(shares, axis=-1, keepdims=True))
+        )
 
 
 def output_pair(cost: str | Cost, activation: str | Activation | None = None) -> OutputPair:
     """The pair of a cost and an output activation; None is the activation that the cost is paired with.
 
     >>> type(output_pair("cross_entropy")).__name__, type(output_pair("quadratic", "tanh")).__name__
-    ('_SigmoidCrossEntropy', '_Elementwise')
+    ('_FromLogits', '_Elementwise')
     """
     cost = get_cost(cost)
     name = cost.output if activation is None else activation
@@ -121,10 +152,15 @@ def output_pair(cost: str | Cost, activation: str | Activation | None = None) ->
     return _pair(cost, None if name == "softmax" else get_activation(name))
 
 
+_FROM_LOGITS = {
+    ("cross_entropy", "sigmoid"): (cross_entropy_terms, cross_entropy_delta_terms),
+    ("poisson", "exponential"): (poisson_terms, poisson_delta_terms),
+}
+
+
 @functools.cache
 def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
     if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)
-    if (cost.name, activation.name) == ("cross_entropy", "sigmoid"):
-        return _SigmoidCrossEntropy(cost, activation)
-    return _Elementwise(cost, activation)
+    formulas = _FROM_LOGITS.get((cost.name, activation.name))
+    return _Elementwise(cost, activation) if formulas is None else _FromLogits(cost, activation, *formulas)

@@ -32,6 +32,12 @@ def softmax_delta(xp: Any, exponential: Any, total: Any, y: Any, scale: Any) -> 
 
 
 @formula
+def softmax_weighted_delta(xp: Any, exponential: Any, total: Any, shares: Any, sum_of_shares: Any) -> Any:
+    """δh̄ = p Σ s − s with s = y · scale: the derivative where the outputs of a sample have different weights."""
+    return exponential / total * sum_of_shares - shares
+
+
+@formula
 def product(xp: Any, a: Any, b: Any) -> Any:
     """A b."""
     return a * b

@@ -1,0 +1,56 @@
+"""Costs of classes: what each output h contributes for its target y, and its derivative Δ by h (eq. 18).
+
+Formulas over h, y in [0, 1] and `scale`, the share of each sample in the mean; the cost is the sum of the terms over
+the outputs and the samples.
+"""
+
+from typing import Any
+
+from nnkit.backends.formula import formula
+
+
+@formula
+def cross_entropy_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """−[y ln h + (1 − y) ln(1 − h)] · scale (eq. 18), with 0 · ln 0 = 0."""
+    first = xp.where(y == 0, 0.0, y * xp.log(h))
+    second = xp.where(y == 1, 0.0, (1 - y) * xp.log1p(-h))
+    return -(first + second) * scale
+
+
+@formula
+def cross_entropy_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = [(1 − y)/(1 − h) − y/h] · scale, the derivative of eq. 18 by h."""
+    return (xp.where(y == 1, 0.0, (1 - y) / (1 - h)) - xp.where(y == 0, 0.0, y / h)) * scale
+
+
+@formula
+def categorical_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """−y ln h · scale, with 0 · ln 0 = 0."""
+    return -xp.where(y == 0, 0.0, y * xp.log(h)) * scale
+
+
+@formula
+def categorical_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = −y/h · scale."""
+    return -xp.where(y == 0, 0.0, y / h) * scale
+
+
+@formula
+def hinge_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """max(0, 1 − th) · scale with t = 2y − 1, which is ±1 for targets 1 and 0 (Cortes and Vapnik 1995)."""
+    return xp.maximum(1 - (2 * y - 1) * h, 0.0) * scale
+
+
+@formula
+def hinge_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = −t · scale where th < 1, else 0; at the kink th = 1 the left derivative by h, which is −1 for t = 1."""
+    t = 2 * y - 1
+    missing = 1 - t * h
+    # By sign rather than by a comparison, so that the Δ of a unit that is NaN stays.
+    return xp.where(missing == 0, xp.minimum(-t, 0.0), -t * xp.maximum(xp.sign(missing), 0.0)) * scale
+
+
+@formula
+def smoothed_targets(xp: Any, y: Any, kept: float = 1.0, added: float = 0.0) -> Any:
+    """Y · kept + added (label smoothing; Szegedy et al., CVPR 2016, section 7)."""
+    return y * kept + added

@@ -1,0 +1,48 @@
+"""What users register: their functions as formulas, refused unless the derivative is that of the complex step."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.formula import Formula, formula
+
+STEP = 1e-30
+_BOUND = 1e-10
+
+
+def as_formula(function: object, name: str) -> Formula:
+    """A formula as it is, or one of this name made of a function; TypeError for anything else."""
+    if isinstance(function, Formula):
+        return function
+    if not callable(function):
+        raise TypeError(f"{name}: expected a function or a formula, got a {type(function).__name__}")
+    made = formula(function)
+    made.name = name
+    return made
+
+
+def check_agreement(owner: str, what: str, found: NDArray[Any], exact: NDArray[Any], **points: NDArray[Any]) -> None:
+    """ValueError, naming the worst of the points, where two arrays differ by over 10⁻¹⁰ of the largest entry or of 1.
+
+    >>> z = np.array([1.0, 2.0])
+    >>> check_agreement("square", "the gradient differs from f′ =", z + 2, 2 * z, z=z)
+    Traceback (most recent call last):
+    ValueError: square: at z = 1 the gradient differs from f′ = 2 by 1
+    """
+    with np.errstate(invalid="ignore"):  # inf − inf
+        error = np.abs(found - exact)
+    worst = np.unravel_index(int(np.argmax(error)), error.shape)  # a NaN is taken for the largest
+    if not error[worst] <= _BOUND * max(1.0, float(np.max(np.abs(exact)))):
+        at = ", ".join(f"{name} = {values[worst]:.4g}" for name, values in points.items())
+        raise ValueError(f"{owner}: at {at} {what} {exact[worst]:.6g} by {error[worst]:.2g}")
+
+
+def check_cost(name: str, terms: Formula, delta: Formula, h: NDArray[Any], y: NDArray[Any]) -> None:
+    """ValueError unless at outputs h and targets y, and several scales, delta is the derivative of the terms by h."""
+    owner, one, scale = f"cost {name!r}", np.ones_like(h), np.linspace(1, 3, h.size).reshape(h.shape)
+    step = terms(h + STEP * 1j, y + 0j, one + 0j).imag / STEP
+    what = "delta differs from scale · ∂f/∂h ="
+    check_agreement(owner, what, delta(h, y, scale), scale * step, h=h, y=y, scale=scale)
+    what = "the terms are not multiplied by scale: they differ from"
+    check_agreement(owner, what, terms(h, y, scale), scale * terms(h, y, one), h=h, y=y, scale=scale)

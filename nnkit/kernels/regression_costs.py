@@ -1,0 +1,80 @@
+"""Costs of numbers: what each output h contributes for its target y, and its derivative Δ by h (eq. 3, 4).
+
+Formulas over h, y and `scale`, the share of each sample in the mean; the cost is the sum of the terms over the outputs
+and the samples.
+"""
+
+import math
+from typing import Any
+
+from nnkit.backends.formula import formula
+
+_LN2 = math.log(2)
+
+
+@formula
+def quadratic_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """½ (y − h)² · scale (eq. 3)."""
+    return 0.5 * (y - h) ** 2 * scale
+
+
+@formula
+def quadratic_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = (h − y) · scale (eq. 4)."""
+    return (h - y) * scale
+
+
+@formula
+def mean_absolute_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """|y − h| · scale."""
+    return xp.abs(h - y) * scale
+
+
+@formula
+def mean_absolute_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = sign(h − y) · scale; 0 where h = y: a sample that is met asks for no change."""
+    return xp.sign(h - y) * scale
+
+
+@formula
+def huber_terms(xp: Any, h: Any, y: Any, scale: Any, delta: float = 1.0) -> Any:
+    """½ r² · scale where r = |y − h| ≤ δ, else δ (r − ½δ) · scale (Huber 1964): both are c (r − ½c), c = min(r, δ)."""
+    r = xp.abs(h - y)
+    c = xp.minimum(r, delta)
+    return c * (r - 0.5 * c) * scale
+
+
+@formula
+def huber_delta_terms(xp: Any, h: Any, y: Any, scale: Any, delta: float = 1.0) -> Any:
+    """Δ = min(max(h − y, −δ), δ) · scale."""
+    return xp.minimum(xp.maximum(h - y, -delta), delta) * scale
+
+
+@formula
+def log_cosh_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Ln cosh(h − y) · scale, finite for any argument and right to rounding near 0.
+
+    With r = |h − y| and e = e⁻ʳ − 1, cosh r is 1 + ½e²/(1 + e), of which nothing cancels, and eʳ (1 + (1 + e)²)/2, of
+    which nothing overflows.
+    """
+    r = xp.abs(h - y)
+    e = xp.expm1(-r)
+    return xp.where(r < 1, xp.log1p(0.5 * e**2 / (1 + e)), r + xp.log1p((1 + e) ** 2) - _LN2) * scale
+
+
+@formula
+def log_cosh_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = tanh(h − y) · scale."""
+    return xp.tanh(h - y) * scale
+
+
+@formula
+def poisson_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """(h − y ln h) · scale, with 0 · ln 0 = 0: −ln of the Poisson distribution of mean h at y, less ln y!."""
+    return (h - xp.where(y == 0, 0.0, y * xp.log(h))) * scale
+
+
+@formula
+def poisson_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = (1 − y/h) · scale."""
+    return (1 - xp.where(y == 0, 0.0, y / h)) * scale
