@@ -1,5 +1,6 @@
 """History: what a training was like, epoch by epoch."""
 
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ if TYPE_CHECKING:
 class History(dict[str, list[float]]):
     """Lists with one number an epoch, by name, as a dict.
 
-    Names: `cost` and `accuracy`, means over the epoch's minibatches as they were trained on; `validation_cost` and
-    `validation_accuracy`, after the epoch; `learning_rate`; `seconds`. Accuracies are there if the network classifies.
+    Names: `cost`, `accuracy` if the network classifies, and the metrics that were asked for, over the epoch's
+    minibatches as they were trained on; each with `validation_` before it, after the epoch; `learning_rate`, of the
+    epoch's last step; `seconds`. `dict(history)` is a plain dict, which JSON takes.
 
     Attributes:
         interrupted: whether Ctrl-C ended the training early.
@@ -26,6 +28,16 @@ class History(dict[str, list[float]]):
     def __init__(self) -> None:
         super().__init__()
         self.interrupted = False
+
+    @classmethod
+    def of(cls, lists: Mapping[str, Sequence[float]]) -> "History":
+        """A history with these lists, as a file keeps them; ValueError if they are not numbers of equal count."""
+        history = cls()
+        for name, numbers in lists.items():
+            history[str(name)] = [float(number) for number in numbers]
+        if len({len(numbers) for numbers in history.values()}) > 1:
+            raise ValueError("the lists of a history differ in length")
+        return history
 
     def add(self, **numbers: float) -> None:
         """Append the numbers of one epoch."""
@@ -47,3 +59,12 @@ class History(dict[str, list[float]]):
         from nnkit.plots import learning_curve
 
         return learning_curve(self, path)
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether the highest number of this name is the best: accuracies, the top k and R².
+
+    >>> [higher_is_better(name) for name in ("validation_accuracy", "top_5", "r2", "cost", "validation_mae")]
+    [True, True, True, False, False]
+    """
+    return name.removeprefix("validation_").startswith(("accuracy", "top_", "r2"))

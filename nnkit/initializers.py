@@ -69,6 +69,11 @@ def nielsen_new(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
     return rng.normal(0, math.sqrt(1 / d_in), (d_out, d_in)), rng.normal(0, 1, d_out)
 
 
+def zeros(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+    """W = 0 and b = 0: for linear and logistic regression; hidden units would all stay alike."""
+    return np.zeros((d_out, d_in)), np.zeros(d_out)
+
+
 def uniform(a: float) -> Initializer:
     """W and b from U[−a, a]; the lecture's start is `uniform(0.1)`. ValueError unless a is positive and finite."""
     _check_scale("uniform", a)
@@ -81,17 +86,52 @@ def normal(s: float) -> Initializer:
     return lambda rng, d_out, d_in: (rng.normal(0, s, (d_out, d_in)), rng.normal(0, s, d_out))
 
 
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """W with orthonormal rows, or columns where d_out > d_in, times the gain; b = 0 (Saxe et al., ICLR 2014).
+
+    From the QR decomposition of normal numbers, with R's diagonal made positive: so W is uniform among such matrices.
+    ValueError unless the gain is positive and finite. The name "orthogonal" has the gain 1.
+
+    >>> W, b = nnkit.initializers.orthogonal(2.0)(np.random.default_rng(0), 2, 3)
+    >>> (W @ W.T).round(12) + 0.0
+    array([[4., 0.],
+           [0., 4.]])
+    """
+    _check_scale("orthogonal", gain)
+
+    def draw(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
+        q, r = np.linalg.qr(rng.normal(size=(max(d_out, d_in), min(d_out, d_in))))
+        q *= gain * np.copysign(1.0, np.diagonal(r))
+        return q if d_out > d_in else q.T, np.zeros(d_out)
+
+    return draw
+
+
+def _check_scale(name: str, value: float) -> None:
+    if not (0 < value < math.inf):
+        raise ValueError(f"{name}({value}): expected a positive, finite number")
+
+
 _named: dict[str, Initializer] = {
     f.__name__: f
     for f in (
         glorot_uniform, glorot_normal, he_uniform, he_normal,
-        lecun_uniform, lecun_normal, nielsen_large, nielsen_new,
+        lecun_uniform, lecun_normal, nielsen_large, nielsen_new, zeros,
     )
-}  # fmt: skip
+} | {"orthogonal": orthogonal()}  # fmt: skip
 _for_activation = {
     "relu": he_normal, "leaky_relu": he_normal, "elu": he_normal, "gelu": he_normal, "gelu_tanh": he_normal,
     "silu": he_normal, "softplus": he_normal, "selu": lecun_normal,
 }  # fmt: skip
+
+
+def initializer_names() -> list[str]:
+    """The names that `init=` takes.
+
+    >>> nnkit.initializers.initializer_names()[-2:]
+    ['zeros', 'orthogonal']
+    """
+    return list(_named)
 
 
 def get_initializer(init: str | Initializer | None, activation: str = "identity") -> Initializer:
@@ -104,10 +144,5 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
     if callable(init):
         return init
     if init not in _named:
-        raise unknown_name("initializer", init, [*_named, "uniform(a)", "normal(s)"])
+        raise unknown_name("initializer", init, [*_named, "uniform(a)", "normal(s)", "orthogonal(gain)"])
     return _named[init]
-
-
-def _check_scale(name: str, value: float) -> None:
-    if not (0 < value < math.inf):
-        raise ValueError(f"{name}({value}): expected a positive, finite number")

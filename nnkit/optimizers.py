@@ -1,209 +1,180 @@
-"""Optimizers: what turns gradients into updates, as calls of the update kernels over the flat parameter vector.
+"""Optimizers: what turns gradients into updates. An optimizer holds numbers; `start` makes its state for a network.
 
-An optimizer holds numbers only; its state for one network, vectors like the velocity, is made by `start`. L2 adds λp to
-the gradient of the weights and leaves the biases alone, as in Nielsen, whose λ/n is `l2` here.
+A step does this, as PyTorch users have it: `clip_value`, then `clip_norm`, of the raw gradients; L1 and L2 added to the
+weights' gradients; decay of the weights; the update. Biases are neither penalized nor decayed.
 """
 
-import math
-from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import Formula
 from nnkit.kernels import updates
+from nnkit.kernels.names import unknown_name
+from nnkit.optimizer_state import DescentState, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 
-
-class Optimizer(ABC):
-    """Base of the optimizers. `learning_rate` may be changed at any time; the next step uses the new value."""
-
-    learning_rate: float
-    l2: float
-
-    @abstractmethod
-    def start(self, parameters: Parameters) -> "OptimizerState":
-        """The state before the first step on these parameters."""
-
-    def __repr__(self) -> str:
-        numbers = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({numbers})"
+__all__ = [
+    "SGD", "Adagrad", "Adam", "AdamW", "DescentState", "Lion", "Optimizer", "OptimizerState", "RMSprop",
+    "get_optimizer", "optimizer_names",
+]  # fmt: skip
 
 
-class OptimizerState(ABC):
-    """An optimizer's arrays for one network: its vectors, and its learning rate where recorded steps can read it."""
-
-    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
-        self.optimizer = optimizer
-        self.backend: Backend = parameters.backend
-        self.dtype = parameters.dtype
-        self.learning_rate = self.number(optimizer.learning_rate)
-        self._written = optimizer.learning_rate
-
-    @abstractmethod
-    def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Write new parameters over the old ones; recorded as part of a step."""
-
-    @property
-    @abstractmethod
-    def arrays(self) -> dict[str, Array]:
-        """The arrays that a continued training needs."""
-
-    def refresh(self) -> None:
-        """Hand a changed learning rate to the device; called before each step."""
-        if self.optimizer.learning_rate != self._written:
-            self._written = self.optimizer.learning_rate
-            self.write_rate(self._written)
-
-    def write_rate(self, rate: float) -> None:
-        """Write a new learning rate where recorded steps read it."""
-        self.set(self.learning_rate, rate)
-
-    def number(self, value: float) -> Array:
-        """A number as a 0-d array on the device."""
-        return self.backend.asarray(value, self.dtype)
-
-    def set(self, array: Array, value: float) -> None:
-        """Give a 0-d array another value, on its device."""
-        self.backend.copy(self.number(value), array)
-
-    def vector(self, parameters: Parameters) -> Array:
-        """Zeros for each parameter."""
-        return self.backend.zeros(parameters.flat.shape, self.dtype)
-
-
+@dataclass(repr=False)
 class SGD(Optimizer):
-    """Gradient descent W ← W − ε δW (eq. 17), with momentum v ← μv + g and L2.
+    """Gradient descent W ← W − ε g (eq. 17), with momentum v ← μv + g in the place of g, or Nesterov's g + μv.
 
     Args:
-        learning_rate: ε, positive.
-        momentum: μ in [0, 1).
-        l2: λ ≥ 0; the weights' gradient becomes g + λW. Nielsen's λ/n.
-
-    Raises ValueError for a number out of its range.
+        learning_rate: ε, positive. momentum: μ in [0, 1). nesterov: whether to use Nesterov's; needs a momentum.
+        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
     >>> nnkit.SGD(0.5, l2=1e-4)
-    SGD(learning_rate=0.5, momentum=0.0, l2=0.0001)
+    SGD(learning_rate=0.5, l2=0.0001)
     """
 
-    def __init__(self, learning_rate: float = 0.1, momentum: float = 0.0, l2: float = 0.0) -> None:
-        self.learning_rate = _in_range("SGD", "learning_rate", learning_rate, math.inf, strict=True)
-        self.momentum = _in_range("SGD", "momentum", momentum, 1.0)
-        self.l2 = _in_range("SGD", "l2", l2, math.inf)
+    learning_rate: float = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and not self.momentum:
+            raise ValueError("SGD: nesterov needs a momentum above 0, such as 0.9")
+
+    @property
+    def formula(self) -> Formula:
+        if self.nesterov:
+            return updates.nesterov_descent
+        return updates.momentum_descent if self.momentum else updates.gradient_descent
 
     def start(self, parameters: Parameters) -> OptimizerState:
-        """Zero velocity."""
-        return _MomentumState(self, parameters) if self.momentum else DescentState(self, parameters)
+        return OptimizerState(self, parameters) if self.momentum else DescentState(self, parameters)
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba, ICLR 2015), with L2 in the gradient.
+@dataclass(repr=False)
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton 2012): W ← W − ε g/(√v + 10⁻⁸) with v ← αv + (1 − α)g², and momentum if given.
 
     Args:
-        learning_rate: ε, positive. beta1, beta2: in [0, 1). epsilon: positive. l2: λ ≥ 0.
+        learning_rate: ε, positive. alpha: α in [0, 1). epsilon: in the place of 10⁻⁸, positive. momentum: in [0, 1).
+        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
-    Raises ValueError for a number out of its range.
+    >>> nnkit.optimizers.RMSprop(1e-3, momentum=0.9)
+    RMSprop(learning_rate=0.001, momentum=0.9)
+    """
+
+    learning_rate: float = 0.01
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+
+    @property
+    def formula(self) -> Formula:
+        return updates.rmsprop_momentum if self.momentum else updates.rmsprop
+
+
+@dataclass(repr=False)
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan and Singer, JMLR 2011): W ← W − ε g/(√s + 10⁻¹⁰) with s the sum of all g².
+
+    Args:
+        learning_rate: ε, positive. epsilon: in the place of 10⁻¹⁰, positive.
+        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+
+    >>> nnkit.optimizers.Adagrad(clip_norm=1.0)
+    Adagrad(learning_rate=0.01, clip_norm=1.0)
+    """
+
+    learning_rate: float = 0.01
+    epsilon: float = 1e-10
+
+    formula = updates.adagrad
+
+
+@dataclass(repr=False)
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, ICLR 2015); with `l2` in the gradient. `AdamW` decays the weights instead.
+
+    Args:
+        learning_rate: ε, positive. beta1, beta2: in [0, 1). epsilon: positive.
+        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
     >>> nnkit.Adam().learning_rate
     0.001
     """
 
-    def __init__(
-        self,
-        learning_rate: float = 1e-3,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        l2: float = 0.0,
-    ) -> None:
-        self.learning_rate = _in_range("Adam", "learning_rate", learning_rate, math.inf, strict=True)
-        self.beta1 = _in_range("Adam", "beta1", beta1, 1.0)
-        self.beta2 = _in_range("Adam", "beta2", beta2, 1.0)
-        self.epsilon = _in_range("Adam", "epsilon", epsilon, math.inf, strict=True)
-        self.l2 = _in_range("Adam", "l2", l2, math.inf)
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
 
-    def start(self, parameters: Parameters) -> OptimizerState:
-        """Zero moments."""
-        return _AdamState(self, parameters)
+    formula = updates.adam
 
 
-class DescentState(OptimizerState):
-    """Plain gradient descent; without L2 (`pure`) it can be part of the gradient's own product, with −ε at hand."""
+@dataclass(repr=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019): W ← W − ε λ W before Adam's update.
 
-    def __init__(self, optimizer: SGD, parameters: Parameters) -> None:
-        super().__init__(optimizer, parameters)
-        self.pure = optimizer.l2 == 0
-        self.l2, self.minus_rate = self.number(optimizer.l2), self.number(-optimizer.learning_rate)
+    The arguments are Adam's; `weight_decay`, λ, is 0.01 if it is not given.
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        return {}
+    >>> nnkit.optimizers.AdamW(weight_decay=0.1)
+    AdamW(learning_rate=0.001, weight_decay=0.1)
+    """
 
-    def write_rate(self, rate: float) -> None:
-        super().write_rate(rate)
-        self.set(self.minus_rate, -rate)
-
-    def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        p, g, rate = parameters, gradients, self.learning_rate
-        if self.pure:
-            self.backend.elementwise(updates.gradient_descent, (p.flat, g.flat, rate), out=p.flat)
-            return
-        self.backend.elementwise(updates.gradient_descent_l2, (p.weights, g.weights, rate, self.l2), out=p.weights)
-        self.backend.elementwise(updates.gradient_descent, (p.biases, g.biases, rate), out=p.biases)
+    weight_decay: float = field(default=0.01, kw_only=True)
 
 
-class _MomentumState(OptimizerState):
-    def __init__(self, optimizer: SGD, parameters: Parameters) -> None:
-        super().__init__(optimizer, parameters)
-        self.momentum, self.l2 = self.number(optimizer.momentum), self.number(optimizer.l2)
-        self.velocity = self.vector(parameters)
+@dataclass(repr=False)
+class Lion(Optimizer):
+    """Lion (Chen et al., arXiv:2302.06675): W ← W − ε sign(β₁m + (1 − β₁)g), and then m ← β₂m + (1 − β₂)g.
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        return {"velocity": self.velocity}
+    Each entry moves by ε: learning rates are 3 to 10 times smaller than Adam's, and decays as much larger.
 
-    def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        _add_l2(self, parameters, gradients, self.l2)
-        operands = (parameters.flat, gradients.flat, self.velocity, self.learning_rate, self.momentum)
-        self.backend.elementwise(updates.momentum_descent, operands, out=(parameters.flat, self.velocity))
+    Args:
+        learning_rate: ε, positive. beta1, beta2: in [0, 1).
+        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
+    >>> nnkit.optimizers.Lion(weight_decay=0.1)
+    Lion(learning_rate=0.0001, weight_decay=0.1)
+    """
 
-class _AdamState(OptimizerState):
-    def __init__(self, optimizer: Adam, parameters: Parameters) -> None:
-        super().__init__(optimizer, parameters)
-        self.l2 = self.number(optimizer.l2)
-        self.mean, self.square = self.vector(parameters), self.vector(parameters)
-        self.t, self.correction1, self.correction2 = self.number(0.0), self.number(1.0), self.number(1.0)
-        # log 0 = −∞ is no number to compute with; e^−1000 is 0 in every type.
-        self.log_betas = [self.number(math.log(b) if b else -1000.0) for b in (optimizer.beta1, optimizer.beta2)]
-        self.constants = {name: getattr(optimizer, name) for name in ("beta1", "beta2", "epsilon")}
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        return {"mean": self.mean, "square": self.square, "t": self.t}
-
-    def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        _add_l2(self, parameters, gradients, self.l2)
-        clock = (self.t, self.correction1, self.correction2)
-        self.backend.elementwise(updates.adam_clock, (self.t, *self.log_betas), out=clock)
-        moments = (parameters.flat, gradients.flat, self.mean, self.square)
-        rates = (self.learning_rate, self.correction1, self.correction2)
-        self.backend.elementwise(
-            updates.adam,
-            moments + rates,
-            out=(parameters.flat, self.mean, self.square),
-            constants=self.constants,
-        )
+    formula = updates.lion
 
 
-def _add_l2(state: OptimizerState, parameters: Parameters, gradients: Parameters, l2: Array) -> None:
-    """Make the gradient that of the cost with ½ λ Σ W² added."""
-    if state.optimizer.l2:
-        operands = (gradients.weights, parameters.weights, l2)
-        state.backend.elementwise(updates.decayed_gradient, operands, out=gradients.weights)
+_named: dict[str, type[Optimizer]] = {
+    kind.__name__.lower(): kind for kind in (SGD, RMSprop, Adagrad, Adam, AdamW, Lion)
+}
 
 
-def _in_range(owner: str, name: str, value: float, end: float, strict: bool = False) -> float:
-    """The value, if it is in [0, end), or in (0, end) where `strict`."""
-    number = float(value)
-    if not (0 < number < end if strict else 0 <= number < end):
-        bounds = f"{'above' if strict else 'at least'} 0" + (f" and below {end:g}" if end < math.inf else "")
-        raise ValueError(f"{owner}: {name} is {value!r}; expected a finite number {bounds}")
-    return number
+def optimizer_names() -> list[str]:
+    """The names that `get_optimizer` takes.
+
+    >>> nnkit.optimizers.optimizer_names()
+    ['sgd', 'rmsprop', 'adagrad', 'adam', 'adamw', 'lion']
+    """
+    return list(_named)
+
+
+def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
+    """The optimizer of a name with these numbers, the others being its defaults; an optimizer as it is.
+
+    Raises ValueError for an unknown name, with the nearest one, and for numbers out of range; TypeError for a number
+    that it does not have, and for numbers beside an optimizer.
+
+    >>> nnkit.optimizers.get_optimizer("adam", learning_rate=0.01)
+    Adam(learning_rate=0.01)
+    """
+    if isinstance(name, Optimizer):
+        if numbers:
+            raise TypeError(f"{name!r} has its numbers; {', '.join(numbers)} can be given with a name only")
+        return name
+    if name not in _named:
+        raise unknown_name("optimizer", name, _named)
+    kind = _named[name]
+    known = [f.name for f in fields(kind)]
+    for number in numbers:
+        if number not in known:
+            raise TypeError(f"{kind.__name__}: {unknown_name('number', number, known)}")
+    return kind(**numbers)

@@ -105,13 +105,13 @@ def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("one_blas_thread")
-@pytest.mark.parametrize("l2", [0.0, 0.01])
-def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch, l2: float) -> None:
+@pytest.mark.parametrize("options", [{}, {"l2": 0.01}, {"clip_norm": 0.1}], ids=str)
+def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch, options: Any) -> None:
     X, y = nnkit.data.digits()
 
     def trained() -> np.ndarray:
         net = nnkit.Network([64, 12, 10], activation="silu", seed=1, dtype="float64")
-        net.fit(X[:100], y[:100], epochs=2, batch_size=7, optimizer=nnkit.SGD(0.2, l2=l2), progress=False)
+        net.fit(X[:100], y[:100], epochs=2, batch_size=7, optimizer=nnkit.SGD(0.2, **options), progress=False)
         net.optimizer.learning_rate = 0.05
         net.fit(X[:100], y[:100], epochs=1, batch_size=7, progress=False)
         return np.array(net.parameters.flat)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.initializers import get_initializer
+from nnkit.initializers import get_initializer, initializer_names, orthogonal
 
 D_OUT, D_IN = 300, 500
 # name: (variance of the weights, uniform or normal, variance of the biases)
@@ -19,6 +19,7 @@ SPREADS = {
     "lecun_normal": (1 / D_IN, "normal", 0.0),
     "nielsen_large": (1.0, "normal", 1.0),
     "nielsen_new": (1 / D_IN, "normal", 1.0),
+    "zeros": (0.0, "", 0.0),
 }
 
 
@@ -56,9 +57,42 @@ def test_uniform_and_normal() -> None:
     for values in nnkit.initializers.normal(0.3)(rng, D_OUT, D_IN):
         check(values, 0.3**2, "normal")
     for bad in (0.0, -1.0, math.inf, math.nan):
-        for make in (nnkit.initializers.uniform, nnkit.initializers.normal):
+        for make in (nnkit.initializers.uniform, nnkit.initializers.normal, orthogonal):
             with pytest.raises(ValueError, match=rf"{make.__name__}\({bad}\): expected a positive, finite number"):
                 make(bad)
+
+
+def test_names() -> None:
+    assert initializer_names() == [*SPREADS, "orthogonal"]
+    with pytest.raises(ValueError, match="unknown initializer 'ortogonal'; did you mean 'orthogonal'"):
+        get_initializer("ortogonal")
+    net = nnkit.Network([3, 5, 2], init="orthogonal", seed=0, dtype="float64")
+    W = np.array(net.parameters.W[0])
+    np.testing.assert_allclose(W.T @ W, np.eye(3), atol=1e-15)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+@pytest.mark.parametrize(("d_out", "d_in"), [(30, 50), (50, 30), (40, 40), (1, 7), (7, 1), (1, 1)])
+def test_orthogonal(d_out: int, d_in: int, gain: float) -> None:
+    W, b = orthogonal(gain)(np.random.default_rng(0), d_out, d_in)
+    assert W.shape == (d_out, d_in)
+    assert W.dtype == b.dtype == np.float64
+    assert b.tolist() == [0.0] * d_out
+    shorter = W @ W.T if d_out <= d_in else W.T @ W
+    np.testing.assert_allclose(shorter, gain**2 * np.eye(min(d_out, d_in)), atol=1e-14)
+
+
+@pytest.mark.parametrize(("d_out", "d_in"), [(3, 3), (2, 4), (4, 2)])
+def test_orthogonal_matrices_are_drawn_uniformly(d_out: int, d_in: int) -> None:
+    """Under the Haar measure an entry has mean 0 and variance 1/d; the sign that LAPACK gives R would show in both."""
+    rng, draw, n = np.random.default_rng(0), orthogonal(), 4000
+    matrices = np.array([draw(rng, d_out, d_in)[0] for _ in range(n)])
+    d = max(d_out, d_in)
+    # An entry's fourth moment is 3/(d(d + 2)).
+    assert np.abs(matrices.mean(axis=0)).max() < 5 * math.sqrt(1 / d / n)
+    assert np.abs((matrices**2).mean(axis=0) - 1 / d).max() < 5 * math.sqrt((3 / (d * (d + 2)) - 1 / d**2) / n)
+    if d_out == d_in:  # reflections and rotations alike
+        assert abs(np.sign(np.linalg.det(matrices)).mean()) < 5 / math.sqrt(n)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Parameter updates as formulas over the flat parameter vector: gradient descent (eq. 17), momentum, Adam.
+"""Parameter updates as formulas over the flat parameter vector: gradient descent (eq. 17) and what came after it.
 
-p are parameters, g their gradients, and the other vectors the optimizer's state, all of one shape and dtype; the
-learning rate and its like are 0-d arrays, so that a schedule may change them between the replays of a recorded step.
-Each formula returns the new values, meant to be written over the old: `gradient_descent(p, g, learning_rate, out=p)`.
+Operands are, in this order: p, parameters; g, their gradients; the optimizer's state, vectors too, all of one shape and
+dtype; then the learning rate and other numbers, 0-d arrays, so that a schedule may change them between the replays of a
+recorded step. Each formula returns the new p and the new state, meant to be written over the old:
+`momentum_descent(p, g, velocity, learning_rate, momentum, out=(p, velocity))`.
 """
 
 from typing import Any
@@ -21,20 +22,8 @@ def gradient_descent(xp: Any, p: Any, g: Any, learning_rate: Any) -> Any:
 
 
 @formula
-def decayed_gradient(xp: Any, g: Any, p: Any, l2: Any) -> Any:
-    """G + λp, the gradient of the cost with ½ λ Σ p² added: with eq. 17, (1 − ελ) p − ε g (Nielsen, eq. 93).
-
-    Nielsen writes λ/n for λ, n the size of the training set.
-
-    >>> nnkit.kernels.updates.decayed_gradient(np.array([1.0]), np.array([2.0]), 0.1)
-    array([1.2])
-    """
-    return g + l2 * p
-
-
-@formula
 def gradient_descent_l2(xp: Any, p: Any, g: Any, learning_rate: Any, l2: Any) -> Any:
-    """W ← (1 − ελ) W − ε δW in one pass (eq. 17; Nielsen, eq. 93).
+    """W ← (1 − ελ) W − ε δW in one pass (eq. 17; Nielsen, eq. 93, where λ is λ/n with n the size of the training set).
 
     >>> nnkit.kernels.updates.gradient_descent_l2(np.array([1.0]), np.array([2.0]), 0.25, 0.4)
     array([0.4])
@@ -51,6 +40,75 @@ def momentum_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any,
     """
     velocity = momentum * velocity + g
     return p - learning_rate * velocity, velocity
+
+
+@formula
+def nesterov_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any, momentum: Any) -> Any:
+    """V ← μ v + g and W ← W − ε (g + μ v) (Nesterov 1983, as in Sutskever et al., ICML 2013). Returns (W, v).
+
+    >>> nnkit.kernels.updates.nesterov_descent(np.array([1.0]), np.array([2.0]), np.array([4.0]), 0.25, 0.5)
+    (array([0.]), array([4.]))
+    """
+    velocity = momentum * velocity + g
+    return p - learning_rate * (g + momentum * velocity), velocity
+
+
+@formula
+def rmsprop(
+    xp: Any, p: Any, g: Any, square: Any, learning_rate: Any, alpha: float = 0.99, epsilon: float = 1e-8
+) -> Any:
+    """V ← αv + (1 − α)g² and W ← W − ε g/(√v + 10⁻⁸) (Tieleman and Hinton 2012). Returns (W, v).
+
+    >>> nnkit.kernels.updates.rmsprop(np.array([1.0]), np.array([2.0]), np.array([0.0]), 0.05)[0].round(6)
+    array([0.5])
+    """
+    square = alpha * square + (1 - alpha) * g**2
+    return p - learning_rate * (g / (xp.sqrt(square) + epsilon)), square
+
+
+@formula
+def rmsprop_momentum(
+    xp: Any,
+    p: Any,
+    g: Any,
+    square: Any,
+    velocity: Any,
+    learning_rate: Any,
+    momentum: Any,
+    alpha: float = 0.99,
+    epsilon: float = 1e-8,
+) -> Any:
+    """RMSprop's g/(√v + 10⁻⁸) with momentum: u ← μu + g/(√v + 10⁻⁸) and W ← W − ε u. Returns (W, v, u).
+
+    >>> one, zero = np.array([1.0]), np.array([0.0])
+    >>> nnkit.kernels.updates.rmsprop_momentum(one, one, zero, one, 0.1, 0.5)[2].round(3)
+    array([10.5])
+    """
+    square = alpha * square + (1 - alpha) * g**2
+    velocity = momentum * velocity + g / (xp.sqrt(square) + epsilon)
+    return p - learning_rate * velocity, square, velocity
+
+
+@formula
+def adagrad(xp: Any, p: Any, g: Any, total: Any, learning_rate: Any, epsilon: float = 1e-10) -> Any:
+    """S ← s + g² and W ← W − ε g/(√s + 10⁻¹⁰) (Duchi, Hazan and Singer, JMLR 2011); total: s. Returns (W, s).
+
+    >>> nnkit.kernels.updates.adagrad(np.array([1.0]), np.array([3.0]), np.array([16.0]), 0.5)
+    (array([0.7]), array([25.]))
+    """
+    total = total + g**2
+    return p - learning_rate * (g / (xp.sqrt(total) + epsilon)), total
+
+
+@formula
+def lion(xp: Any, p: Any, g: Any, mean: Any, learning_rate: Any, beta1: float = 0.9, beta2: float = 0.99) -> Any:
+    """W ← W − ε sign(β₁m + (1 − β₁)g) and m ← β₂m + (1 − β₂)g (Chen et al. 2023, algorithm 2). Returns (W, m).
+
+    >>> nnkit.kernels.updates.lion(np.array([1.0]), np.array([2.0]), np.array([-1.0]), 0.25)
+    (array([1.25]), array([-0.97]))
+    """
+    step = xp.sign(beta1 * mean + (1 - beta1) * g)
+    return p - learning_rate * step, beta2 * mean + (1 - beta2) * g
 
 
 @formula

@@ -1,0 +1,114 @@
+"""What is done to gradients and parameters before an update: clipping, L1, L2, decoupled weight decay.
+
+g are gradients and p parameters, of one shape and dtype; the numbers are 0-d arrays. L1, L2 and decay are for weights
+only (Nielsen, chapter 3). `treated` puts them before an update's formula: all is one pass over memory.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from nnkit.backends.formula import Formula, formula
+
+
+@formula
+def clip_by_value(xp: Any, g: Any, clip_value: Any) -> Any:
+    """Each entry of g, limited to [−c, c]; c = clip_value, positive. NaN stays NaN.
+
+    >>> nnkit.kernels.regularization.clip_by_value(np.array([-3.0, 0.5]), 1.0)
+    array([-1. ,  0.5])
+    """
+    return xp.minimum(xp.maximum(g, -clip_value), clip_value)
+
+
+@formula
+def squared(xp: Any, g: Any) -> Any:
+    """The squares g², whose sum over all gradients is ‖g‖²."""
+    return g**2
+
+
+@formula
+def clip_scale(xp: Any, norm_square: Any, clip_norm: Any) -> Any:
+    """The factor min(1, c/‖g‖) for all gradients (Pascanu et al., ICML 2013); norm_square: ‖g‖², 0-d, c = clip_norm.
+
+    NaN where ‖g‖² is NaN or infinite: a gradient that has overflowed must not pass for a small one.
+
+    >>> nnkit.kernels.regularization.clip_scale(np.array([0.0, 4.0, np.inf]), 1.0)
+    array([1. , 0.5, nan])
+    """
+    return xp.minimum(clip_norm / xp.sqrt(norm_square), 1.0) + 0 * norm_square
+
+
+@formula
+def clip_by_norm(xp: Any, g: Any, scale: Any) -> Any:
+    """All gradients g multiplied by the scale that `clip_scale` gives."""
+    return g * scale
+
+
+@formula
+def l1_gradient(xp: Any, g: Any, p: Any, l1: Any) -> Any:
+    """The gradient g + λ sign(p) of the cost with λ Σ |p| added, sign(0) = 0 (Nielsen, eq. 96, where λ is λ/n).
+
+    >>> nnkit.kernels.regularization.l1_gradient(np.array([1.0, 1.0]), np.array([-2.0, 0.0]), 0.5)
+    array([0.5, 1. ])
+    """
+    return g + l1 * xp.sign(p)
+
+
+@formula
+def l2_gradient(xp: Any, g: Any, p: Any, l2: Any) -> Any:
+    """The gradient g + λp of the cost with ½ λ Σ p² added (Nielsen, eq. 88, where λ is λ/n).
+
+    >>> nnkit.kernels.regularization.l2_gradient(np.array([1.0]), np.array([2.0]), 0.1)
+    array([1.2])
+    """
+    return g + l2 * p
+
+
+@formula
+def decayed(xp: Any, p: Any, learning_rate: Any, weight_decay: Any) -> Any:
+    """Decay p − ε λ p, decoupled from the gradient (Loshchilov and Hutter, ICLR 2019).
+
+    >>> nnkit.kernels.regularization.decayed(np.array([2.0]), 0.5, 0.25)
+    array([1.75])
+    """
+    return p - learning_rate * weight_decay * p
+
+
+# By the option that asks for it, in the order of doing; each gives its first operand a new value.
+TREATMENTS: dict[str, Formula] = {
+    "clip_value": clip_by_value,
+    "clip_norm": clip_by_norm,
+    "l1": l1_gradient,
+    "l2": l2_gradient,
+    "weight_decay": decayed,
+}
+
+
+@functools.cache
+def treated(update: Formula, *options: str) -> Formula:
+    """An update's formula with these `TREATMENTS` before it; their operands follow its own.
+
+    >>> formula = treated(nnkit.kernels.updates.gradient_descent, "l2", "weight_decay")
+    >>> formula.operands
+    ('p', 'g', 'learning_rate', 'l2', 'weight_decay')
+    >>> formula(np.array([1.0]), np.array([2.0]), 0.5, 0.2, 0.4)
+    array([-0.3])
+    """
+    if not options:
+        return update
+    steps = [step for option, step in TREATMENTS.items() if option in options]
+    operands = _united([update, *steps])
+
+    def fused(xp: Any, *arrays: Any, **constants: float) -> Any:
+        values = dict(zip(operands, arrays, strict=True))
+        for step in steps:
+            values[step.operands[0]] = step.function(xp, *(values[o] for o in step.operands))
+        return update.function(xp, *(values[o] for o in update.operands), **constants)
+
+    return Formula(fused, "_".join([*options, update.name]), operands, update.defaults)
+
+
+def _united(formulas: Sequence[Formula]) -> list[str]:
+    """The operands of all, each once."""
+    return list(dict.fromkeys(operand for made in formulas for operand in made.operands))

@@ -1,0 +1,187 @@
+"""What an optimizer is, its numbers, and its state for one network: vectors, numbers on the device, and calls.
+
+Everything is decided and allocated when the state is made, so that `update` can be recorded as part of a step: clipping
+(`nnkit.kernels.regularization`), the clock of a bias correction, and the optimizer's formula over the flat parameters.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import Formula, compose
+from nnkit.kernels import regularization, updates
+from nnkit.parameters import Parameters
+from nnkit.ranges import in_range
+
+_BELOW_1 = {"momentum", "alpha", "beta1", "beta2"}
+_ABOVE_0 = {"learning_rate", "epsilon", "clip_value", "clip_norm"}
+_CLIPPING = ("clip_value", "clip_norm")
+_PENALTIES = ("l1", "l2", "weight_decay")  # of the weights only
+
+
+@dataclass(kw_only=True, repr=False)
+class Optimizer(ABC):
+    """Base of the optimizers, and the numbers that each takes by keyword.
+
+    Args:
+        learning_rate: ε, positive. It may be changed at any time; the next step uses the new value. The other numbers
+            stay as they are.
+        l1: λ ≥ 0; the weights' gradient becomes g + λ sign(W). l2: λ ≥ 0; it becomes g + λW. Nielsen's λ/n.
+        weight_decay: λ ≥ 0; W ← W − ε λ W before the update.
+        clip_value: c, positive; each entry of the gradient is limited to ±c. None leaves them.
+        clip_norm: c, positive; the whole gradient is multiplied by min(1, c/‖g‖), with the norm of all W and b. None
+            leaves it. Where ‖g‖² is NaN or overflows, all parameters become NaN.
+
+    Raises ValueError for a number out of its range, TypeError for what is no number, and AttributeError where another
+    number than the learning rate is changed. For an optimizer of your own, write a dataclass with its `formula`.
+    """
+
+    learning_rate: float
+    l1: float = 0.0
+    l2: float = 0.0
+    weight_decay: float = 0.0
+    clip_value: float | None = None
+    clip_norm: float | None = None
+
+    @property
+    @abstractmethod
+    def formula(self) -> Formula:
+        """Its update, of the form of `nnkit.kernels.updates`; operands that are none of its numbers are its state."""
+
+    def start(self, parameters: Parameters) -> "OptimizerState":
+        """The state before the first step on these parameters: vectors of zeros."""
+        return OptimizerState(self, parameters)
+
+    def describe(self) -> dict[str, Any]:
+        """Its name and all its numbers, as JSON takes them; `get_optimizer(**description)` makes an equal one.
+
+        >>> nnkit.optimizers.get_optimizer(**nnkit.SGD(0.5, l2=1e-4).describe())
+        SGD(learning_rate=0.5, l2=0.0001)
+        """
+        return {"name": type(self).__name__.lower(), **vars(self)}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "learning_rate" and name in vars(self):
+            raise AttributeError(f"{self!r}: only learning_rate may be changed; make a new optimizer")
+        super().__setattr__(name, _checked(type(self).__name__, name, value))
+
+    def __repr__(self) -> str:
+        """How to write it, without what is left as it was."""
+        shown = [f for f in fields(self) if f.name == "learning_rate" or getattr(self, f.name) != f.default]
+        shown.sort(key=lambda f: bool(f.kw_only))
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+
+class OptimizerState:
+    """An optimizer's arrays for one network.
+
+    The operands of its formula say what these are: `learning_rate` and other numbers of the optimizer are 0-d arrays,
+    `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start.
+    """
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        self.optimizer = optimizer
+        self.backend: Backend = parameters.backend
+        self.dtype = parameters.dtype
+        self.options = [name for name in (*_CLIPPING, *_PENALTIES) if getattr(optimizer, name)]
+        operands, numbers = optimizer.formula.operands, vars(optimizer)
+        used = [name for name in operands if name in numbers] + self.options
+        self.numbers = {name: self.number(numbers[name]) for name in used}
+        self._constants = {name: numbers[name] for name in optimizer.formula.defaults}
+        if "correction1" in operands:
+            betas = {f"log_{name}": _log(numbers[name]) for name in ("beta1", "beta2")}
+            clock = {"t": 0.0, "correction1": 1.0, "correction2": 1.0}
+            self.numbers |= {name: self.number(value) for name, value in (betas | clock).items()}
+        if "clip_norm" in self.options:
+            self.numbers |= {"norm_square": self.number(0.0), "scale": self.number(1.0)}
+            self._squares = self.backend.zeros(parameters.flat.shape, self.dtype)
+        self._vectors = {
+            name: Parameters(self.backend, parameters.shapes, self.dtype)
+            for name in operands
+            if name not in ("p", "g", *self.numbers)
+        }
+        clipping = [name for name in self.options if name in _CLIPPING]
+        parts = {"flat": self.options} if clipping == self.options else {"weights": self.options, "biases": clipping}
+        self._parts = {part: regularization.treated(optimizer.formula, *todo) for part, todo in parts.items()}
+        self._written = optimizer.learning_rate
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that a continued training needs."""
+        clock = {"t": self.numbers["t"]} if "t" in self.numbers else {}
+        return {name: vector.flat for name, vector in self._vectors.items()} | clock
+
+    def refresh(self, factor: float = 1.0) -> None:
+        """Hand the device the optimizer's learning rate times a schedule's factor, if it has changed; before a step."""
+        rate = self.optimizer.learning_rate * factor
+        if rate != self._written:
+            self._written = rate
+            self.write_rate(rate)
+
+    def write_rate(self, rate: float) -> None:
+        """Write a new learning rate where recorded steps read it."""
+        self.set(self.numbers["learning_rate"], rate)
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        """Write new parameters over the old ones; recorded as part of a step. The gradients stay as they are."""
+        if "clip_norm" in self.options:
+            self._measure(gradients.flat)
+        if "t" in self.numbers:
+            clock = tuple(self.numbers[name] for name in ("t", "correction1", "correction2"))
+            operands = [self.numbers[name] for name in updates.adam_clock.operands]
+            self.backend.elementwise(updates.adam_clock, operands, out=clock)
+        everything = {"p": parameters, "g": gradients} | self._vectors
+        for part, formula in self._parts.items():
+            named = self.numbers | {name: getattr(vector, part) for name, vector in everything.items()}
+            operands = [named[name] for name in formula.operands]
+            out = (named["p"], *(named[name] for name in self._vectors))
+            self.backend.elementwise(formula, operands, out=out, constants=self._constants)
+
+    def number(self, value: float) -> Array:
+        """A number as a 0-d array on the device."""
+        return self.backend.asarray(value, self.dtype)
+
+    def set(self, array: Array, value: float) -> None:
+        """Give a 0-d array another value, on its device."""
+        self.backend.copy(self.number(value), array)
+
+    def _measure(self, g: Array) -> None:
+        """The norm of the gradients, as `clip_value` leaves them, and the scale that it asks for."""
+        formula, n = regularization.squared, self.numbers
+        if "clip_value" in self.options:
+            formula = compose(formula, regularization.clip_by_value)
+        operands = [{"g": g, **n}[name] for name in formula.operands]
+        self.backend.elementwise(formula, operands, out=self._squares)
+        self.backend.sum(self._squares, out=n["norm_square"])
+        self.backend.elementwise(regularization.clip_scale, (n["norm_square"], n["clip_norm"]), out=n["scale"])
+
+
+class DescentState(OptimizerState):
+    """Gradient descent; if nothing else is asked for (`pure`) it can be part of the gradient's own product, with −ε."""
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.pure = not self.options
+        self.minus_rate = self.number(-optimizer.learning_rate)
+
+    def write_rate(self, rate: float) -> None:
+        super().write_rate(rate)
+        self.set(self.minus_rate, -rate)
+
+
+def _log(beta: float) -> float:
+    # log 0 = −∞ is no number to compute with; e^−1000 is 0 in every type.
+    return math.log(beta) if beta else -1000.0
+
+
+def _checked(owner: str, name: str, value: Any) -> float | bool | None:
+    """An optimizer's number, if it is in its range."""
+    if name == "nesterov":
+        if not isinstance(value, bool):
+            raise TypeError(f"{owner}: nesterov is {value!r}; expected True or False")
+        return value
+    if value is None and name in _CLIPPING:
+        return None
+    return in_range(owner, name, value, 1.0 if name in _BELOW_1 else math.inf, above=name in _ABOVE_0)

@@ -1,0 +1,36 @@
+"""Numbers that users give, checked: an error names whose number it is, what came and what was expected."""
+
+import math
+from numbers import Integral, Real
+
+
+def in_range(owner: str, name: str, value: object, end: float = math.inf, *, above: bool = False) -> float:
+    """The number as a float, if it is finite and in [0, end), or in (0, end) with `above`.
+
+    Raises TypeError for what is no number, and ValueError for other numbers.
+
+    >>> in_range("SGD", "momentum", 0.5, 1.0)
+    0.5
+    >>> in_range("SGD", "momentum", 1.5, 1.0)
+    Traceback (most recent call last):
+    ValueError: SGD: momentum is 1.5; expected a finite number of at least 0 and below 1
+    """
+    expected = f"expected a finite number {'above' if above else 'of at least'} 0"
+    expected += f" and below {end:g}" if end < math.inf else ""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {name} is {value!r}; {expected}")
+    number = float(value)
+    if not (0 < number < end if above else 0 <= number < end):
+        raise ValueError(f"{owner}: {name} is {value!r}; {expected}")
+    return number
+
+
+def whole(owner: str, name: str, value: object, least: int) -> int:
+    """The number as an int, if it is whole and at least `least`; ValueError otherwise.
+
+    >>> whole("step", "every", 10, least=1)
+    10
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{owner}: {name} is {value!r}; expected a whole number of at least {least}")
+    return int(value)

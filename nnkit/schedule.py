@@ -1,0 +1,61 @@
+"""What a schedule of the learning rate is: a factor on the optimizer's rate for each position in a training.
+
+A schedule keeps no state: its factor follows from the position and from the history alone, so that a resumed training
+goes on as it would have.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+Numbers = Mapping[str, Sequence[float]]  # a history: one number an epoch, by name
+
+
+class Schedule(ABC):
+    """Base of the schedules; for one of your own, a function of the epoch that returns a factor will do.
+
+    Attributes:
+        monitor: the number of the history that it looks at, if it does.
+    """
+
+    monitor: str | None = None
+
+    @abstractmethod
+    def factor(self, epoch: float, epochs: float, history: Numbers) -> float:
+        """The factor on the optimizer's learning rate: finite and at least 0.
+
+        Args:
+            epoch: the position, from 0; 2.5 is the middle of the third epoch.
+            epochs: the length of the whole training.
+            history: the numbers of the epochs that are done.
+
+        >>> nnkit.schedules.cosine().factor(2.5, 10, {})
+        0.8535533905932737
+        """
+
+
+class FunctionSchedule(Schedule):
+    """A schedule that is a function of (epoch, epochs, history), and how it was written."""
+
+    def __init__(
+        self, compute: Callable[[float, float, Numbers], float], text: str, monitor: str | None = None
+    ) -> None:
+        self._compute, self._text, self.monitor = compute, text, monitor
+
+    def factor(self, epoch: float, epochs: float, history: Numbers) -> float:
+        try:
+            found = self._compute(epoch, epochs, history)
+        except OverflowError:
+            found = math.inf
+        try:
+            number = float(found)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise ValueError(
+                f"{self}: the factor is {found!r} at epoch {epoch:g}; expected a finite number of at least 0"
+            )
+        return number
+
+    def __repr__(self) -> str:
+        return self._text

@@ -1,0 +1,212 @@
+"""The schedules of the learning rate, by names that PyTorch's and Keras's users know.
+
+Steps are constant within an epoch; smooth schedules change from one minibatch to the next.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+from nnkit.history import higher_is_better
+from nnkit.kernels.names import unknown_name
+from nnkit.ranges import in_range, whole
+from nnkit.schedule import FunctionSchedule, Numbers, Schedule
+
+ScheduleLike = Schedule | Callable[[float], float] | str | None
+
+__all__ = [
+    "Schedule", "ScheduleLike", "as_schedule", "constant", "cosine", "exponential", "halving", "one_cycle",
+    "reduce_on_plateau", "schedule_names", "step", "warmup",
+]  # fmt: skip
+
+
+def constant() -> Schedule:
+    """The optimizer's learning rate throughout: the factor is 1."""
+    return FunctionSchedule(lambda epoch, epochs, history: 1.0, "constant()")
+
+
+def step(every: int, factor: float = 0.1) -> Schedule:
+    """Multiplied by `factor` after every so many epochs: factor^⌊epoch/every⌋, as PyTorch's StepLR.
+
+    `every` is at least 1, `factor` positive. Raises ValueError otherwise.
+
+    >>> schedule = nnkit.schedules.step(30)
+    >>> schedule, [schedule.factor(epoch, 90, {}) for epoch in (0, 29.9, 30)]
+    (step(every=30, factor=0.1), [1.0, 1.0, 0.1])
+    """
+    every, factor = whole("step", "every", every, 1), in_range("step", "factor", factor, above=True)
+    return FunctionSchedule(
+        lambda epoch, epochs, history: factor ** (epoch // every), f"step(every={every}, factor={factor!r})"
+    )
+
+
+def halving(every: int = 1) -> Schedule:
+    """Halved after every so many epochs, at least 1: the lecture's, halved after each.
+
+    >>> [nnkit.schedules.halving().factor(epoch, 3, {}) for epoch in (0, 1, 2)]
+    [1.0, 0.5, 0.25]
+    """
+    every = whole("halving", "every", every, 1)
+    return FunctionSchedule(lambda epoch, epochs, history: 0.5 ** (epoch // every), f"halving(every={every})")
+
+
+def exponential(factor: float) -> Schedule:
+    """Smooth, factor^epoch: multiplied by `factor`, positive, in each epoch, as PyTorch's ExponentialLR.
+
+    >>> nnkit.schedules.exponential(0.25).factor(1.5, 10, {})
+    0.125
+    """
+    factor = in_range("exponential", "factor", factor, above=True)
+    return FunctionSchedule(lambda epoch, epochs, history: factor**epoch, f"exponential({factor!r})")
+
+
+def cosine(final: float = 0.0) -> Schedule:
+    """Smooth, half a cosine from 1 to `final` over the whole training (Loshchilov and Hutter, ICLR 2017, eq. 5).
+
+    `final` is at least 0; PyTorch's CosineAnnealingLR has final · learning rate as eta_min.
+
+    >>> nnkit.schedules.cosine(final=0.1).factor(5, 10, {})
+    0.55
+    """
+    final = in_range("cosine", "final", final)
+    return FunctionSchedule(
+        lambda epoch, epochs, history: _bend(1, final, _share(epoch, epochs)), f"cosine(final={final!r})"
+    )
+
+
+def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Schedule:
+    """Smooth, straight from `start` at the first step to 1 after `epochs`, then another schedule (Goyal et al. 2017).
+
+    With the start 0 the first step changes nothing. `then`, anything that `as_schedule` takes, sees only the remaining
+    epochs, as if the training began there; None stays at 1. PyTorch's LinearLR has start_factor and total_iters.
+
+    >>> schedule = nnkit.schedules.warmup(5, nnkit.schedules.cosine())
+    >>> [round(schedule.factor(epoch, 25, {}), 3) for epoch in (0, 2.5, 5, 15, 25)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+    length, start = in_range("warmup", "epochs", epochs, above=True), in_range("warmup", "start", start)
+    rest = as_schedule(then)
+
+    def compute(epoch: float, epochs: float, history: Numbers) -> float:
+        if epoch < length:
+            return start + (1 - start) * epoch / length
+        seen = {name: numbers[math.ceil(length) :] for name, numbers in history.items()}
+        return rest.factor(epoch - length, epochs - length, seen)
+
+    return FunctionSchedule(compute, f"warmup({epochs!r}, {rest}, start={start!r})", rest.monitor)
+
+
+def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
+    """Smooth, up from 1/25 to 1 in the first 30 % of the training and down to 1/25 · 10⁻⁴ (Smith and Topin 2017).
+
+    Both ways are half cosines. As PyTorch's OneCycleLR with the optimizer's learning rate as max_lr, and its names: the
+    share of the way up, in [0, 1); what 1 is divided by at the start; and what that is divided by at the end.
+
+    >>> schedule = nnkit.schedules.one_cycle()
+    >>> [round(schedule.factor(epoch, 100, {}), 6) for epoch in (0, 15, 30, 65, 100)]
+    [0.04, 0.52, 1.0, 0.500002, 4e-06]
+    """
+    rise = in_range("one_cycle", "pct_start", pct_start, 1.0)
+    first = 1 / in_range("one_cycle", "div_factor", div_factor, above=True)
+    last = first / in_range("one_cycle", "final_div_factor", final_div_factor, above=True)
+
+    def compute(epoch: float, epochs: float, history: Numbers) -> float:
+        share = _share(epoch, epochs)
+        return _bend(first, 1, share / rise) if share < rise else _bend(1, last, (share - rise) / (1 - rise))
+
+    numbers = f"pct_start={pct_start!r}, div_factor={div_factor!r}, final_div_factor={final_div_factor!r}"
+    return FunctionSchedule(compute, f"one_cycle({numbers})")
+
+
+def reduce_on_plateau(
+    monitor: str = "validation_cost",
+    factor: float = 0.1,
+    patience: int = 10,
+    min_factor: float = 0.0,
+    min_delta: float = 1e-4,
+) -> Schedule:
+    """Multiplied by `factor` when a number of the history has not improved for more than `patience` epochs.
+
+    As PyTorch's ReduceLROnPlateau with threshold_mode="abs": an epoch is an improvement if it is better than the best
+    one by more than `min_delta`; after a reduction the epochs are counted anew. Costs are better lower, accuracies
+    higher.
+
+    Args:
+        monitor: the number's name. factor: in [0, 1). patience: at least 0. min_factor: the lowest factor on the
+            optimizer's rate, in [0, 1). min_delta: at least 0.
+
+    Raises ValueError for numbers out of range; its `factor` does where the history has no such number.
+
+    >>> schedule = nnkit.schedules.reduce_on_plateau("cost", factor=0.5, patience=1)
+    >>> schedule.factor(4, 10, {"cost": [0.9, 0.5, 0.5, 0.6]})
+    0.5
+    """
+    owner, sign = "reduce_on_plateau", -1 if higher_is_better(monitor) else 1
+    factor, min_factor = in_range(owner, "factor", factor, 1.0), in_range(owner, "min_factor", min_factor, 1.0)
+    patience, min_delta = whole(owner, "patience", patience, 0), in_range(owner, "min_delta", min_delta)
+
+    @functools.lru_cache(maxsize=1)  # asked in each step, but new only after an epoch
+    def reduced(numbers: tuple[float, ...]) -> float:
+        best, bad, found = math.inf, 0, 1.0
+        for number in numbers:
+            better = sign * number < best - min_delta
+            best, bad = (sign * number, 0) if better else (best, bad + 1)
+            if bad > patience:
+                found, bad = max(found * factor, min_factor), 0
+        return found
+
+    def compute(epoch: float, epochs: float, history: Numbers) -> float:
+        if history and monitor not in history:
+            raise ValueError(f"{owner} monitors {monitor!r}; this training has {', '.join(history)}")
+        return reduced(tuple(history.get(monitor, ())))
+
+    numbers = f"factor={factor!r}, patience={patience}, min_factor={min_factor!r}, min_delta={min_delta!r}"
+    return FunctionSchedule(compute, f"{owner}({monitor!r}, {numbers})", monitor)
+
+
+_named: dict[str, Callable[[], Schedule]] = {
+    made.__name__: made for made in (constant, halving, cosine, one_cycle, reduce_on_plateau)
+}
+
+
+def schedule_names() -> list[str]:
+    """The names that stand for a schedule with its defaults.
+
+    >>> nnkit.schedules.schedule_names()
+    ['constant', 'halving', 'cosine', 'one_cycle', 'reduce_on_plateau']
+    """
+    return list(_named)
+
+
+def as_schedule(value: ScheduleLike) -> Schedule:
+    """A schedule as it is; of a function, which gets the epoch, from 0 and fractional; of a name; for None a constant.
+
+    Raises ValueError for an unknown name, with the nearest one, and TypeError for anything else.
+
+    >>> nnkit.schedules.as_schedule(lambda epoch: 1 / (1 + epoch)).factor(1.5, 10, {})
+    0.4
+    """
+    if isinstance(value, Schedule):
+        return value
+    if value is None:
+        return constant()
+    if isinstance(value, str):
+        if value not in _named:
+            raise unknown_name("schedule", value, [*_named, "step(every)", "exponential(factor)", "warmup(epochs)"])
+        return _named[value]()
+    if not callable(value):
+        raise TypeError(f"schedule is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
+    function = value
+    return FunctionSchedule(
+        lambda epoch, epochs, history: function(epoch), getattr(function, "__name__", repr(function))
+    )
+
+
+def _share(epoch: float, epochs: float) -> float:
+    """How much of a training is done, at most all."""
+    return min(epoch / epochs, 1.0) if epochs > 0 else 1.0
+
+
+def _bend(a: float, b: float, t: float) -> float:
+    """Half a cosine from a at t = 0 to b at t = 1."""
+    return b + (a - b) * (1 + math.cos(math.pi * t)) / 2

@@ -1,0 +1,215 @@
+"""An optimizer's state: recorded steps, learning rates, gradients that are no numbers, and kernels of its own."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit import step as step_module
+from nnkit.backends.formula import Formula, formula
+from nnkit.kernels import regularization, updates
+from nnkit.optimizers import DescentState, Optimizer
+from nnkit.parameters import Parameters
+from tests.host_cuda import aligned, build, launch, with_driver
+from tests.kernels import variant
+from tests.recursions import ALL, OPTIMIZERS, SHAPES
+from tests.rounding import allowed_differences, assert_agree
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 2))
+
+
+def network() -> nnkit.Network:
+    return nnkit.Network([3, 5, 2], "tanh", "quadratic", seed=0, dtype="float64")
+
+
+def flat(net: nnkit.Network) -> np.ndarray:
+    return np.array(net.backend.to_numpy(net.parameters.flat))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_recorded_steps_are_eager_updates(arrays: "Arrays", name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = []
+    record = step_module.Step.__init__
+
+    def counted(self: step_module.Step, *args: Any, **options: Any) -> None:
+        recorded.append(self)
+        record(self, *args, **options)
+
+    optimizer, eager = OPTIMIZERS[name](), OPTIMIZERS[name]()
+    net, twin = network(), network()
+    gradient = Parameters(arrays.backend, twin.parameters.shapes, "float64")
+    state = eager.start(twin.parameters)
+    monkeypatch.setattr(step_module.Step, "__init__", counted)
+    for i, rate in enumerate((0.1, 0.05, 0.05, 0.2)):
+        x, y = X * (1 + i), Y * (20 if i == 1 else 1)  # such that some are clipped
+        optimizer.learning_rate = eager.learning_rate = rate
+        net.train_step(x, y, optimizer)
+        gradient.assign(twin.gradients(x, y)[1])
+        state.refresh()
+        state.update(twin.parameters, gradient)
+        np.testing.assert_allclose(flat(net), flat(twin), rtol=1e-11, atol=1e-13)
+    assert len(recorded) == 2  # one for each network
+    for key, array in net.optimizer_state(optimizer).arrays.items():
+        np.testing.assert_allclose(arrays.numpy(array), arrays.numpy(state.arrays[key]), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["descent-l2", "momentum", "adam", "lion-all"])
+def test_a_learning_rate_takes_effect_at_the_next_step(arrays: "Arrays", name: str) -> None:
+    optimizer, net = OPTIMIZERS[name](), network()
+    way = []
+    for rate in (0.1, 0.1, 1e-300, 0.2):
+        optimizer.learning_rate = rate
+        way.append(flat(net))
+        net.train_step(X, Y, optimizer)
+    way.append(flat(net))
+    moved = [np.count_nonzero(abs(b - a) > 1e-299) for a, b in pairwise(way)]
+    assert moved == [net.parameters.count, net.parameters.count, 0, net.parameters.count]
+
+
+@pytest.mark.parametrize("name", ["descent", "descent-all", "adam"])
+def test_a_schedules_factor_multiplies_the_rate(arrays: "Arrays", name: str) -> None:
+    ends = []
+    for rate, factor in ((0.05, 1.0), (0.2, 0.25), (0.1, 0.5)):
+        optimizer, net = OPTIMIZERS[name](), network()
+        optimizer.learning_rate = rate
+        state = optimizer.start(net.parameters)
+        net.gradient.assign(network().gradients(X, Y)[1])
+        for scaled in (0.0, factor):
+            state.refresh(scaled)
+            before = flat(net)
+            state.update(net.parameters, net.gradient)
+            assert (flat(net) == before).all() == (scaled == 0)
+        assert optimizer.learning_rate == rate
+        if isinstance(state, DescentState):
+            assert float(state.minus_rate) == -0.05
+        ends.append(flat(net).tolist())
+    assert ends[0] == ends[1] == ends[2]
+
+
+def test_the_rate_is_written_only_when_it_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer, written = nnkit.SGD(0.1), list[float]()
+    state = optimizer.start(network().parameters)
+    monkeypatch.setattr(state, "write_rate", written.append)
+    for factor in (1.0, 1.0, 0.5, 0.5, 1.0):
+        state.refresh(factor)
+    optimizer.learning_rate = 0.2
+    state.refresh(0.5)
+    state.refresh(1.0)
+    assert written == [0.05, 0.1, 0.2]
+
+
+def test_only_plain_descent_is_pure() -> None:
+    parameters = network().parameters
+    states = {name: make().start(parameters) for name, make in OPTIMIZERS.items()}
+    assert [name for name, s in states.items() if isinstance(s, DescentState) and s.pure] == ["descent"]
+
+
+def test_descent_with_l2_is_its_one_pass_formula() -> None:
+    made, known = regularization.treated(updates.gradient_descent, "l2"), updates.gradient_descent_l2
+    assert made.operands == known.operands
+    assert made.program().values == known.program().values
+    assert made.program().outputs == known.program().outputs
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
+@pytest.mark.parametrize("name", ["descent-clip_norm", "adamw-clipped"])
+def test_clip_norm_hides_no_overflow(arrays: "Arrays", name: str, bad: float) -> None:
+    optimizer, net = OPTIMIZERS[name](), network()
+    by_value = optimizer.clip_value is not None
+    state = optimizer.start(net.parameters)
+    net.gradient.assign([(np.ones((5, 3)), np.ones(5)), (np.full((2, 5), bad), np.ones(2))])
+    state.update(net.parameters, net.gradient)
+    assert np.isfinite(flat(net)).all() if by_value and not np.isnan(bad) else np.isnan(flat(net)).all()
+    padding = np.count_nonzero(arrays.numpy(net.gradient.flat) == 0)
+    assert padding == net.parameters.flat.shape[0] - net.parameters.count  # for the next step, if all else is put back
+
+
+def test_without_clip_norm_nan_stays_where_it_is(arrays: "Arrays") -> None:
+    net, optimizer = network(), nnkit.SGD(0.1, clip_value=1.0, l1=0.1, weight_decay=0.1)
+    gradient = np.ones((2, 5))
+    gradient[1, 2] = np.nan
+    gradient[0, 0] = np.inf
+    before = flat(net)
+    net.gradient.assign([(np.zeros((5, 3)), np.zeros(5)), (gradient, np.zeros(2))])
+    optimizer.start(net.parameters).update(net.parameters, net.gradient)
+    W = arrays.numpy(net.parameters.W[1])
+    assert np.argwhere(np.isnan(W)).tolist() == [[1, 2]]
+    assert np.count_nonzero(np.isnan(flat(net))) == 1
+    old = before[flat(net).tolist().index(W[0, 0])]
+    assert W[0, 0] == pytest.approx(old * (1 - 0.01) - 0.1 * (1 + 0.1 * np.sign(old)), rel=1e-14)
+
+
+def test_a_gradient_of_zero_is_not_divided_by() -> None:
+    net = network()
+    before = flat(net)
+    nnkit.SGD(0.1, clip_norm=1.0).start(net.parameters).update(net.parameters, net.gradient)
+    assert (flat(net) == before).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kernels_of_options_agree_with_numpy(dtype: str, tmp_path: Path) -> None:
+    rng, made = np.random.default_rng(0), []
+    for update in (updates.gradient_descent, updates.nesterov_descent, updates.adam, updates.lion):
+        for options in (("clip_value",), ("l1", "weight_decay"), tuple(ALL)):
+            treated = regularization.treated(update, *options)
+            vectors = treated.operands.index("learning_rate")
+            layouts = tuple("full" if i < vectors else "scalar" for i in range(len(treated.operands)))
+            made.append(variant(treated, treated.name, dtype, layouts, lanes=1))
+    library = build("".join(map(with_driver, made)), tmp_path)
+    for kernel in made:
+        shapes = [(9, 7) if layout == "full" else () for layout in kernel.signature.layouts]
+        operands = [aligned(rng.normal(size=shape).astype(dtype)) for shape in shapes]
+        operands[1][0, :3] = np.nan, np.inf, 0.0
+        outs = [aligned(np.zeros((9, 7), dtype)) for _ in kernel.signature.out_dtypes]
+        launch(library, kernel, operands, outs)
+        given = kernel.formula(*operands)
+        allowed = allowed_differences(kernel.program, operands, dtype)
+        for out, wanted, d in zip(outs, given if isinstance(given, tuple) else (given,), allowed, strict=True):
+            assert_agree(out, wanted, np.broadcast_to(d, wanted.shape))
+
+
+def test_state_has_what_a_continued_training_needs() -> None:
+    parameters = Parameters(nnkit.get_backend("numpy"), SHAPES, "float32")
+    names = {name: list(make().start(parameters).arrays) for name, make in OPTIMIZERS.items()}
+    assert names["descent-all"] == []
+    assert names["nesterov-all"] == ["velocity"]
+    assert names["rmsprop-all"] == ["square"]
+    assert names["rmsprop-momentum-l2"] == ["square", "velocity"]
+    assert names["adagrad-all"] == ["total"]
+    assert names["adamw-clipped"] == ["mean", "square", "t"]
+    assert names["lion-all"] == ["mean"]
+
+
+def test_an_optimizer_of_ones_own(arrays: "Arrays") -> None:
+    @formula
+    def averaged(xp: Any, p: Any, g: Any, total: Any, learning_rate: Any, share: Any, power: float = 1.0) -> Any:
+        total = share * total + power * g
+        return p - learning_rate * total, total
+
+    @dataclass(repr=False)
+    class Averaged(Optimizer):
+        learning_rate: float = 0.1
+        share: float = 0.5
+        power: float = 1.0
+
+        @property
+        def formula(self) -> Formula:
+            return averaged
+
+    net, optimizer = network(), Averaged(0.05, 0.9, l2=0.1, power=2.0)
+    assert repr(optimizer) == "Averaged(learning_rate=0.05, share=0.9, power=2.0, l2=0.1)"
+    for _ in range(3):
+        net.train_step(X, Y, optimizer)
+    assert list(net.optimizer_state().arrays) == ["total"]
+    twin = network()
+    for _ in range(3):
+        twin.train_step(X, Y, nnkit.SGD(0.1, momentum=0.9, l2=0.1) if twin.state is None else None)
+    np.testing.assert_allclose(flat(net), flat(twin), rtol=1e-12)

@@ -1,0 +1,106 @@
+"""Optimizers: their names, their numbers, and what is refused."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+import nnkit
+from nnkit.optimizers import Adagrad, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
+from tests.recursions import OPTIMIZERS
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_description_makes_an_equal_one(name: str) -> None:
+    optimizer = OPTIMIZERS[name]()
+    described = json.loads(json.dumps(optimizer.describe()))
+    again = get_optimizer(**described)
+    assert again == optimizer
+    assert type(again) is type(optimizer)
+    assert vars(again) == vars(optimizer)
+    assert eval(repr(optimizer), vars(nnkit.optimizers)) == optimizer
+    again.learning_rate *= 2
+    assert again != optimizer
+
+
+def test_names() -> None:
+    assert optimizer_names() == ["sgd", "rmsprop", "adagrad", "adam", "adamw", "lion"]
+    for name in optimizer_names():
+        assert get_optimizer(name).describe()["name"] == name
+    assert get_optimizer("adamw").weight_decay == 0.01
+    assert get_optimizer("adam").weight_decay == 0
+    optimizer = nnkit.SGD()
+    assert get_optimizer(optimizer) is optimizer
+    with pytest.raises(ValueError, match=r"unknown optimizer 'adma'; did you mean 'adam'"):
+        get_optimizer("adma")
+    with pytest.raises(TypeError, match=r"SGD: unknown number 'momentun'; did you mean 'momentum'"):
+        get_optimizer("sgd", momentun=0.9)
+    with pytest.raises(TypeError, match=r"SGD\(learning_rate=0.1\) has its numbers; l2 can be given with a name only"):
+        get_optimizer(optimizer, l2=0.1)
+
+
+def test_defaults_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="compares with torch.optim")
+    names = {"lr": "learning_rate", "eps": "epsilon", "alpha": "alpha", "momentum": "momentum", "nesterov": "nesterov"}
+    for kind in (RMSprop, Adagrad, nnkit.Adam, AdamW):
+        theirs = getattr(torch.optim, kind.__name__)([torch.nn.Parameter(torch.zeros(1))]).defaults
+        ours = vars(kind())
+        for key, name in names.items():
+            assert ours.get(name, theirs.get(key)) == theirs.get(key, ours.get(name)), (kind, name)
+        if "betas" in theirs:
+            assert (ours["beta1"], ours["beta2"]) == theirs["betas"]
+        assert ours["weight_decay"] == theirs["weight_decay"]
+
+
+def test_repr_shows_what_differs() -> None:
+    assert repr(nnkit.SGD()) == "SGD(learning_rate=0.1)"
+    assert repr(nnkit.SGD(0.5, 0.9, True, clip_norm=1)) == (
+        "SGD(learning_rate=0.5, momentum=0.9, nesterov=True, clip_norm=1.0)"
+    )
+
+
+BAD = {
+    "learning_rate": (0.0, -0.1, math.inf, math.nan),
+    **dict.fromkeys(("momentum", "alpha", "beta1", "beta2"), (1.0, -0.1, math.nan)),
+    **dict.fromkeys(("l1", "l2", "weight_decay"), (-1e-9, math.inf, math.nan)),
+    **dict.fromkeys(("epsilon", "clip_value", "clip_norm"), (0.0, -1.0, math.inf)),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "bad"),
+    [
+        (kind, name, bad)
+        for kind in (nnkit.SGD, RMSprop, Adagrad, nnkit.Adam, AdamW, Lion)
+        for name in vars(kind())
+        for bad in BAD.get(name, ())
+    ],
+)
+def test_numbers_out_of_range_are_named(kind: Any, name: str, bad: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}: {name} is {bad}; expected a finite number"):
+        kind(**{name: bad})
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: {name} is '1'; expected a finite number"):
+        kind(**{name: "1"})
+
+
+def test_other_errors() -> None:
+    with pytest.raises(ValueError, match="SGD: nesterov needs a momentum above 0"):
+        nnkit.SGD(nesterov=True)
+    old_l2: Any = 1e-4
+    with pytest.raises(TypeError, match=r"SGD: nesterov is 0.0001; expected True or False"):
+        nnkit.SGD(0.1, 0.9, old_l2)
+    nothing: Any = None
+    with pytest.raises(TypeError, match="SGD: l2 is None; expected a finite number of at least 0"):
+        nnkit.SGD(l2=nothing)
+
+
+def test_only_the_learning_rate_changes() -> None:
+    optimizer = nnkit.SGD(0.1, momentum=0.9)
+    optimizer.learning_rate = 2
+    assert repr(optimizer) == "SGD(learning_rate=2.0, momentum=0.9)"
+    with pytest.raises(ValueError, match="SGD: learning_rate is nan"):
+        optimizer.learning_rate = math.nan
+    with pytest.raises(AttributeError, match=r"momentum=0.9\): only learning_rate may be changed"):
+        optimizer.momentum = 0.5
+    assert optimizer == nnkit.SGD(2.0, momentum=0.9)
