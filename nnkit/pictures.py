@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from nnkit.files import replacing
 
@@ -12,11 +12,17 @@ if TYPE_CHECKING:
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def picture_path(path: str | os.PathLike[str]) -> Path:
-    """The path of a picture to be, checked.
+@overload
+def picture_path(path: None) -> None: ...
+@overload
+def picture_path(path: str | os.PathLike[str]) -> Path: ...
+def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
+    """The path of a picture to be, checked; None, for no file, stays None.
 
     TypeError if it is no path, ValueError for another suffix, FileNotFoundError if its folder does not exist.
     """
+    if path is None:
+        return None
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path must be a path or None, got {path!r}")
     target = Path(path)
@@ -27,7 +33,9 @@ def picture_path(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def write_picture(figure: "Figure", target: Path) -> None:
-    """Write a figure in the format of its name; a picture that was there stays until the new one is whole."""
-    with replacing(target) as file:
-        figure.savefig(file, format=target.suffix[1:].lower())
+def write_picture(figure: "Figure", target: Path | None) -> "Figure":
+    """Write a figure in the format of its name, if there is one; an older picture stays until the new one is whole."""
+    if target is not None:
+        with replacing(target) as file:
+            figure.savefig(file, format=target.suffix[1:].lower())
+    return figure

@@ -1,0 +1,61 @@
+"""Arguments of pictures as NumPy arrays, checked."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.registry import owner_of
+
+
+def on_host(values: Any, name: str) -> NDArray[Any]:
+    """Arrays of any backend, and lists, as a NumPy array; ValueError for rows of different lengths."""
+    backend = owner_of(values)
+    try:
+        return np.asarray(values) if backend is None else backend.to_numpy(values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[Any]:
+    """Real numbers with so many axes and at least one entry; `expected` describes their shape in errors."""
+    array = on_host(values, name)
+    if array.dtype.kind not in "biuf" and array.size:
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.ndim != axes or array.size == 0:
+        raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
+    return array
+
+
+def finite_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[np.float64]:
+    """`real_numbers` that are finite, in float64."""
+    array = real_numbers(values, name, axes, expected).astype(np.float64)
+    wrong = np.argwhere(~np.isfinite(array))
+    if wrong.size:
+        at = tuple(int(i) for i in wrong[0])
+        raise ValueError(f"{name} holds {array[at]} at {list(at)}; expected finite numbers")
+    return array
+
+
+def label_pair(y: Any, predicted: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """True and predicted labels (n,), both integers or both strings, at least one of them."""
+    pair = _labels(y, "y"), _labels(predicted, "predicted")
+    if len(pair[0]) != len(pair[1]):
+        raise ValueError(f"y has {len(pair[0])} labels and predicted {len(pair[1])}; expected as many")
+    if pair[0].dtype.kind != pair[1].dtype.kind:
+        kinds = ["strings" if labels.dtype.kind == "U" else "integers" for labels in pair]
+        raise TypeError(f"y holds {kinds[0]} and predicted {kinds[1]}; expected the same of both")
+    return pair
+
+
+def _labels(values: Any, name: str) -> NDArray[Any]:
+    array = on_host(values, name)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"{name} has shape {array.shape}; expected labels (n,), at least one")
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    if array.dtype.kind == "O" and all(isinstance(label, str) for label in array):
+        array = array.astype(str)
+    if array.dtype.kind not in "UT":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected labels that are integers or strings")
+    return array.astype(str)

@@ -1,0 +1,94 @@
+"""A panel over the epochs: its axes, and what is written at the ends of its lines."""
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nnkit.plots.histories import LARGEST, heading, is_share
+from nnkit.plots.style import BLUE, GREY, HEADING, LABEL, VERMILION, style_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLORS = {"training": BLUE, "validation": VERMILION}
+_LOGARITHMIC = ("cost", "mae")  # if they fall far: what is small there is the news
+
+
+class End(NamedTuple):
+    """The last point of a line, and what is written beside it."""
+
+    text: str
+    color: str
+    epoch: int
+    value: float
+
+
+def finish_panel(axes: "Axes", metric: str, values: list[float], epochs: int, prefix: str = "") -> None:
+    """Give a panel, with its lines through `values` drawn, its heading, ticks and limits."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not values:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, f"no finite {metric}", transform=axes.transAxes, ha="center", color=GREY, fontsize=LABEL)
+    words = heading(metric)
+    style_lines(axes, f"{prefix} {words[0].lower()}{words[1:]}" if prefix else words, "Epoch")
+    axes.set_xlim((1, epochs) if epochs > 1 else (0.5, 1.5))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.margins(y=0.08 if epochs > 1 else 0.3)
+    if is_share(metric):
+        # The automatic limits of a constant line would include shares that there cannot be.
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, -0.5), min(top, 100.5))
+    elif metric in _LOGARITHMIC and values and 1 / LARGEST < min(values) < max(values) / 20:
+        _log_scale(axes, math.log10(max(values) / min(values)))
+    axes.set_ylim(axes.get_ylim())  # what is written at a height stays there
+
+
+def _log_scale(axes: "Axes", decades: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_title(f"{axes.get_title(loc='left')} (logarithmic axis)", loc="left", fontsize=HEADING)
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_locator(NullLocator())
+    if decades < 4:
+        # 0.01 reads faster than a power of ten, and one tick per decade would leave two or three in all.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def label_ends(axes: "Axes", ends: list[End], epochs: int) -> None:
+    """Mark the ends of at most two lines and write beside each, without an overlap."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    texts = [end.text + (f"\n(epoch {end.epoch})" if end.epoch < epochs else "") for end in ends]
+    heights = [float(to_axes.transform((end.epoch, end.value))[1]) for end in ends]
+    gap = 0.085 * max((text.count("\n") + 1 for text in texts), default=0)
+    for end, text, height in zip(ends, texts, _apart(heights, gap), strict=True):
+        axes.plot(end.epoch, end.value, "o", color=end.color, markersize=7, clip_on=False)
+        # One epoch stands in the middle of the panel; otherwise the lines end at its right edge.
+        anchor = (0.5 if epochs == 1 else 1, height)
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        style: dict[str, Any] = {"color": end.color, "fontsize": LABEL, "va": "center", "bbox": white}
+        axes.annotate(text, anchor, (10, 0), xycoords="axes fraction", textcoords="offset points", **style)
+
+
+def _apart(heights: list[float], gap: float) -> list[float]:
+    """Move at most two labels, each `gap` high (fractions of the panel), apart and into the panel.
+
+    >>> [round(height, 3) for height in _apart([0.5, 0.48], gap=0.2)]
+    [0.59, 0.39]
+    >>> [round(height, 3) for height in _apart([0.01, 0.99], gap=0.2)]
+    [0.1, 0.9]
+    """
+    if len(heights) == 2 and abs(heights[0] - heights[1]) < gap:
+        middle = min(max(sum(heights) / 2, gap), 1 - gap)
+        up = gap / 2 if heights[0] >= heights[1] else -gap / 2
+        return [middle + up, middle - up]
+    return [min(max(height, gap / 2), 1 - gap / 2) for height in heights]
+
+
+def three_digits(value: float) -> str:
+    """Write a number with three significant digits, and all of those before the point.
+
+    >>> [three_digits(value) for value in (0.6, 0.02131, 123.4, 54321.0, 1.5e-7)]
+    ['0.600', '0.0213', '123', '54321', '1.50e-07']
+    """
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e7 else f"{value:#.3g}".rstrip(".")

@@ -1,0 +1,133 @@
+"""The spread of several runs that differ in their seeds only."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnkit.pictures import picture_path, write_picture
+from nnkit.plots.epoch_panel import COLORS, End, finish_panel, label_ends, three_digits
+from nnkit.plots.histories import Curve, History, count_epochs, curve, is_share
+from nnkit.plots.style import GREY, LABEL, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def seed_spread(
+    histories: Sequence[History],
+    path: str | os.PathLike[str] | None = None,
+    title: str | None = None,
+) -> "Figure":
+    """Draw several runs with their spread: the mean of the runs, a band of one standard deviation, each run thin.
+
+    The cost, and the accuracy if there is one; after the epoch on the validation data if the runs have any, else
+    on the training data. The standard deviation is that of a sample, √(Σ (v − v̄)²/(n − 1)). Mean and band are drawn
+    at the epochs that every run has a value for; the last mean ± standard deviation is written at the end.
+
+    Args:
+        histories: one history a run, as `learning_curve` takes them.
+        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
+            appears whole or not at all.
+        title: a heading for the whole picture.
+
+    Returns:
+        The Matplotlib figure.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+        TypeError: histories is not a list of histories, or path not a path.
+        ValueError: there are no histories, some of them lack a list that others have, one is refused by
+            `learning_curve`, or path has another suffix.
+        FileNotFoundError: the folder of path does not exist.
+
+    Example:
+        >>> runs = [{"cost": [0.9, 0.4, 0.3]}, {"cost": [0.8, 0.5, 0.2]}]
+        >>> seed_spread(runs).axes[0].texts[0].get_text()
+        '0.250 ± 0.071'
+
+    """
+    target = picture_path(path)
+    if isinstance(histories, str) or not isinstance(histories, Sequence):
+        raise TypeError(f"histories must be a list of histories, got {type(histories).__name__}")
+    if not histories:
+        raise ValueError("histories must have at least one history, got none")
+    epochs = max(count_epochs(history, f"histories[{run}]") for run, history in enumerate(histories))
+    panels = {metric: _curves(histories, metric) for metric in ("cost", "accuracy")}
+    panels = {metric: curves for metric, curves in panels.items() if curves}
+    figure = new_figure(5.8 * len(panels) if len(panels) > 1 else 7.4, 4.5, title)
+    for place, (metric, curves) in enumerate(panels.items(), start=1):
+        _draw(figure.add_subplot(1, len(panels), place), metric, curves, epochs)
+    _add_legend(figure, len(histories))
+    return write_picture(figure, target)
+
+
+def _curves(histories: Sequence[History], metric: str) -> list[Curve]:
+    """One curve a run, of the validation if the runs have one; none if they lack the metric."""
+    for key in (f"validation_{metric}", metric):
+        having = [run for run, history in enumerate(histories) if key in history]
+        if len(having) == len(histories):
+            return [curve(history, key, f"histories[{run}]") for run, history in enumerate(histories)]
+        if having:
+            lacking = next(run for run in range(len(histories)) if run not in having)
+            raise ValueError(f'histories[{lacking}] lacks "{key}", which histories[{having[0]}] has')
+    return []
+
+
+def _draw(axes: "Axes", metric: str, curves: list[Curve], epochs: int) -> None:
+    label, color = curves[0].label, COLORS[curves[0].label]
+    common = sorted(set.intersection(*(set(drawn.epochs) for drawn in curves)))
+    lookup = [dict(zip(drawn.epochs, drawn.values, strict=True)) for drawn in curves]
+    values = np.array([[run[epoch] for epoch in common] for run in lookup])  # (runs, epochs)
+    mean = values.mean(axis=0)
+    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
+    if len(curves) > 1:
+        style: dict[str, Any] = {"color": color, "linewidth": 1, "alpha": 0.5, "markersize": 4, "clip_on": False}
+        for drawn in curves:
+            axes.plot(drawn.epochs, drawn.values, marker="o" if len(drawn.values) == 1 else None, **style)
+        if len(common) == 1:  # a band without width could not be seen
+            axes.errorbar(common, mean, spread, fmt="none", ecolor=color, alpha=0.3, elinewidth=10)
+        else:
+            axes.fill_between(common, mean - spread, mean + spread, color=color, alpha=0.25, linewidth=0)
+    axes.plot(common, mean, color=color, linewidth=2.2, clip_on=False)
+    finish_panel(axes, metric, [value for drawn in curves for value in drawn.values], epochs, label.capitalize())
+    if common:
+        end = End(_written(metric, mean[-1], spread[-1], len(curves)), color, common[-1], float(mean[-1]))
+        label_ends(axes, [end], epochs)
+
+
+def _add_legend(figure: "Figure", runs: int) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Line2D | Patch]
+    if runs == 1:
+        handles = [Line2D([], [], color=GREY, linewidth=2.2, label="one run")]
+    else:
+        handles = [
+            Line2D([], [], color=GREY, linewidth=2.2, label=f"mean of {runs} runs"),
+            Patch(facecolor=GREY, alpha=0.25, label="± one standard deviation"),
+            Line2D([], [], color=GREY, linewidth=1, alpha=0.6, label="each run"),
+        ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=LABEL, labelcolor=GREY)
+
+
+def _written(metric: str, mean: float, spread: float, runs: int) -> str:
+    if is_share(metric):
+        return f"{mean:.2f} ± {spread:.2f} %" if runs > 1 else f"{mean:.2f} %"
+    return _plus_minus(mean, spread) if runs > 1 and spread > 0 else three_digits(mean)
+
+
+def _plus_minus(mean: float, spread: float) -> str:
+    """Write a mean and its spread to the same place, the spread with two digits.
+
+    >>> [_plus_minus(0.07634, 0.00213), _plus_minus(123.4, 5.6), _plus_minus(1.5e-7, 2e-8)]
+    ['0.0763 ± 0.0021', '123.4 ± 5.6', '1.50e-07 ± 2.0e-08']
+    """
+    if abs(mean) < 1e-4 or abs(mean) >= 1e7:
+        return f"{mean:.2e} ± {spread:.1e}"
+    places = max(0, 1 - math.floor(math.log10(spread)))
+    return f"{mean:.{places}f} ± {spread:.{places}f}"

@@ -1,0 +1,71 @@
+"""What the pictures share: colours, sizes of letters, and the figure that they are drawn on."""
+
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+# Of Okabe and Ito's palette, which the colour-blind can tell apart; so can a printer without colours, as one is darker.
+BLUE, VERMILION = "#0072B2", "#D55E00"
+DARK_BLUE, DARK_VERMILION = "#003657", "#6B2F00"
+BLACK, GREY, LIGHT_GREY = "#000000", "#555555", "#E4E4E4"
+# In points, on a figure of 6 to 12 inches: legible from the last row.
+TITLE, HEADING, LABEL, TICK = 15, 13, 12, 11
+
+
+def new_figure(width: float, height: float, title: str | None) -> "Figure":
+    """An empty figure of a size in inches, with a heading for the whole picture, which is broken where it is too long.
+
+    It needs neither a display nor pyplot. ImportError, with the command that helps, if Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise ImportError("pictures need Matplotlib; install it with: python -m pip install matplotlib") from error
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.06, hspace=0.06)
+    figure = Figure(figsize=(width, height), dpi=150, facecolor="white", layout=layout)
+    if title is not None:
+        letters = int((width - 0.3) / 0.13)
+        lines = [textwrap.fill(line, letters) for line in title.splitlines()]
+        figure.suptitle("\n".join(lines), x=0.12 / width, ha="left", fontsize=TITLE, fontweight="bold")
+    return figure
+
+
+def style_lines(axes: "Axes", heading: str, xlabel: str) -> None:
+    """Axes for lines: a heading instead of a label at the side, a thin grid instead of a frame."""
+    axes.set_title(heading, loc="left", fontsize=HEADING)
+    axes.set_xlabel(xlabel, fontsize=LABEL, color=GREY)
+    axes.tick_params(which="both", length=0, pad=7, labelsize=TICK, labelcolor=GREY)
+    axes.grid(axis="y", color=LIGHT_GREY, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color("#999999")
+
+
+def style_image(axes: "Axes", heading: str) -> None:
+    """Axes for images: a heading and nothing around them."""
+    axes.set_title(heading, loc="left", fontsize=HEADING)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def shades(*colors: str) -> "Colormap":
+    """A colour map that goes evenly through these colours."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("nnkit", colors, N=257)  # odd: the colour in the middle is one of them
+
+
+def add_color_bar(axes: "Axes", drawn: Any, size: tuple[float, float], **style: Any) -> Any:
+    """Put a bar with the colours of what is drawn to the right of axes of this size (width, height) in inches."""
+    width, height = size
+    tall = min(height, 4.5) / height  # longer ones say no more
+    place = axes.inset_axes((1 + 0.2 / width, 1 - tall, 0.18 / width, tall))
+    bar = axes.figure.colorbar(drawn, cax=place, **style)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=TICK, labelcolor=GREY)
+    return bar

@@ -1,0 +1,135 @@
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+import nnkit
+from nnkit.plots import first_layer
+from tests.conftest import Arrays
+
+W = np.random.default_rng(0).normal(size=(12, 64))
+
+
+def test_each_unit_is_an_image_of_its_row() -> None:
+    [axes] = first_layer(W).axes
+    assert axes.get_title(loc="left") == "Weights of 12 units"
+    assert len(axes.images) == 12
+    for unit, image in enumerate(axes.images):
+        np.testing.assert_array_equal(image.get_array(), W[unit].reshape(8, 8))
+
+
+def test_images_stand_row_by_row_without_touching() -> None:
+    axes = first_layer(W).axes[0]
+    boxes = [image.get_extent() for image in axes.images]  # left, right, bottom, top; y goes down
+    assert len({round(left, 6) for left, *_ in boxes}) == 4
+    for (left, right, bottom, top), (its_left, _, its_bottom, its_top) in pairwise(boxes):
+        assert (its_left > right and its_top == top) or (its_left < left and its_top > bottom)
+        assert right - left == pytest.approx(bottom - top)
+        assert its_bottom - its_top == pytest.approx(bottom - top)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+
+
+def test_the_first_weight_is_at_the_upper_left() -> None:
+    figure = first_layer(np.eye(4)[:1])  # one unit of 2×2 inputs, the first alone is not 0
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    left, right, bottom, top = axes.images[0].get_extent()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1]  # from below, as Matplotlib counts
+    colors = []
+    for x, y in [(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)]:
+        at = axes.transData.transform((left + x * (right - left), top + y * (bottom - top)))
+        colors.append(pixels[int(at[1]), int(at[0]), :3].astype(int).tolist())
+    assert colors[1:] == [[255, 255, 255]] * 3
+    assert colors[0][0] > colors[0][2] + 50  # red above blue
+
+
+def test_colors_are_symmetric_about_zero_and_common() -> None:
+    lopsided = np.abs(W)
+    images = first_layer(lopsided).axes[0].images
+    limits = {image.get_clim() for image in images}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert low == -high
+    assert high == pytest.approx(np.quantile(lopsided, 0.995))
+    assert images[0].cmap(0.5)[:3] == (1, 1, 1)
+    red, blue = images[0].cmap(0.75), images[0].cmap(0.25)
+    assert red[0] > red[2]
+    assert blue[0] < blue[2]
+
+
+def test_there_is_one_bar_of_colors_with_its_ends_marked() -> None:
+    [bar] = first_layer(W).axes[0].child_axes
+    assert bar.get_ylim() == pytest.approx(np.quantile(np.abs(W), 0.995) * np.array([-1, 1]))
+    assert len(bar.patches) == 2  # the points: some weights are beyond
+    assert len(first_layer(np.ones((2, 4))).axes[0].child_axes[0].patches) == 0
+
+
+def test_a_layer_of_zeros_can_be_drawn() -> None:
+    assert first_layer(np.zeros((2, 9))).axes[0].images[0].get_clim() == (-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("units", "drawn", "heading"),
+    [
+        (1, 1, "Weights of 1 unit"),
+        (100, 100, "Weights of 100 units"),
+        (101, 100, "Weights of 100 of 101 units"),
+        (256, 100, "Weights of 100 of 256 units"),
+    ],
+)
+def test_the_heading_says_how_many_of_how_many(units: int, drawn: int, heading: str) -> None:
+    axes = first_layer(np.ones((units, 4))).axes[0]
+    assert len(axes.images) == drawn
+    assert axes.get_title(loc="left") == heading
+
+
+def test_a_network_gives_its_first_layer(arrays: Arrays) -> None:
+    net = nnkit.Network([16, 5, 3], seed=0, backend=arrays.backend)
+    images: Any = first_layer(net).axes[0].images
+    expected = arrays.backend.to_numpy(net.parameters.W[0])
+    np.testing.assert_array_equal([image.get_array().ravel() for image in images], expected)
+
+
+def test_weights_may_be_arrays_of_any_backend_and_order(arrays: Arrays) -> None:
+    for weights in (arrays(W, "float32"), np.asfortranarray(W, np.float32)):
+        images = first_layer(weights, shape=(4, 16)).axes[0].images
+        np.testing.assert_array_equal(images[3].get_array(), W[3].astype(np.float32).reshape(4, 16))
+
+
+def test_images_that_are_no_squares_keep_their_shape() -> None:
+    left, right, bottom, top = first_layer(W, shape=(4, 16)).axes[0].images[0].get_extent()
+    assert right - left == pytest.approx(4 * (bottom - top))
+    left, right, bottom, top = first_layer(np.ones((3, 200)), shape=(1, 200)).axes[0].images[0].get_extent()
+    assert right - left == pytest.approx(8 * (bottom - top))  # stretched, to be seen
+
+
+@pytest.mark.parametrize(
+    ("weights", "shape", "error", "message"),
+    [
+        (
+            np.ones((3, 10)),
+            None,
+            ValueError,
+            r"W has 10 pixels an image, which is no square; give shape=\(height, width",
+        ),
+        (np.ones((3, 10)), (3, 4), ValueError, r"shape is \(3, 4\), of 12 pixels; W has 10 an image"),
+        (np.ones((3, 10)), (10,), ValueError, r"shape is \(10,\); expected \(height, width\)"),
+        (np.ones((3, 10)), (-2, -5), ValueError, r"shape is \(-2, -5\); expected"),
+        (np.ones((3, 10)), (2.0, 5.0), ValueError, r"shape is \(2.0, 5.0\); expected"),
+        (np.ones(9), None, ValueError, r"W has shape \(9,\); expected \(units, inputs\)"),
+        (np.ones((0, 9)), None, ValueError, r"W has shape \(0, 9\); expected \(units, inputs\)"),
+        (np.ones((2, 9)) * 1j, None, TypeError, "W has dtype complex128; expected real numbers"),
+        ([["a"]], None, TypeError, "W has dtype <U1; expected real numbers"),
+        ([[1.0, 2.0], [1.0]], None, ValueError, "W: "),
+        ([[0.0, 1.0, np.nan, 0.0]], None, ValueError, r"W holds nan at \[0, 2\]; expected finite numbers"),
+        ([[0.0], [-np.inf]], None, ValueError, r"W holds -inf at \[1, 0\]; expected finite numbers"),
+    ],
+)
+def test_bad_weights_are_named(weights: Any, shape: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        first_layer(weights, shape)

@@ -1,0 +1,149 @@
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from nnkit.plots import seed_spread
+
+RUNS = [
+    {"cost": [0.9, 0.5, 0.4], "accuracy": [0.7, 0.8, 0.90]},
+    {"cost": [0.7, 0.6, 0.2], "accuracy": [0.6, 0.8, 0.92]},
+    {"cost": [0.8, 0.4, 0.3], "accuracy": [0.8, 0.8, 0.97]},
+]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def drawn_lines(axes: Any) -> list[Any]:
+    return [line for line in axes.lines if line.get_linestyle() != "None"]
+
+
+def band(axes: Any) -> tuple[list[float], list[float]]:
+    """The lower and the upper edge of the filled band."""
+    [filled] = axes.collections
+    corners = filled.get_paths()[0].vertices
+    epochs = sorted({float(x) for x in corners[:, 0]})
+    heights = [corners[corners[:, 0] == epoch, 1] for epoch in epochs]
+    return [float(h.min()) for h in heights], [float(h.max()) for h in heights]
+
+
+def test_each_run_the_mean_and_one_standard_deviation_are_drawn() -> None:
+    figure = seed_spread(RUNS)
+    for axes, metric, scale in zip(figure.axes, ("cost", "accuracy"), (1, 100), strict=True):
+        *runs, mean = drawn_lines(axes)
+        for line, run in zip(runs, RUNS, strict=True):
+            assert list(line.get_xdata()) == [1, 2, 3]
+            assert list(line.get_ydata()) == pytest.approx([scale * v for v in run[metric]])
+            assert line.get_linewidth() < mean.get_linewidth() / 2
+        by_epoch = [[scale * run[metric][epoch] for run in RUNS] for epoch in range(3)]
+        means, spreads = [statistics.mean(v) for v in by_epoch], [statistics.stdev(v) for v in by_epoch]
+        assert list(mean.get_ydata()) == pytest.approx(means)
+        low, high = band(axes)
+        assert low == pytest.approx([m - s for m, s in zip(means, spreads, strict=True)])
+        assert high == pytest.approx([m + s for m, s in zip(means, spreads, strict=True)])
+    assert legend(figure) == ["mean of 3 runs", "± one standard deviation", "each run"]
+
+
+def test_the_last_mean_and_spread_are_written() -> None:
+    cost, accuracy = seed_spread(RUNS).axes
+    assert [text.get_text() for text in cost.texts] == ["0.30 ± 0.10"]
+    assert [text.get_text() for text in accuracy.texts] == ["93.00 ± 3.61 %"]
+
+
+def test_validation_is_drawn_if_there_is_any() -> None:
+    both = [{**run, "validation_accuracy": [0.1, 0.2, 0.3]} for run in RUNS]
+    cost, accuracy = seed_spread(both).axes
+    assert cost.get_title(loc="left") == "Training cost"
+    assert accuracy.get_title(loc="left") == "Validation accuracy (%)"
+    assert list(drawn_lines(accuracy)[-1].get_ydata()) == pytest.approx([10, 20, 30])
+    assert drawn_lines(cost)[-1].get_color() != drawn_lines(accuracy)[-1].get_color()
+    assert accuracy.texts[0].get_text() == "30.00 ± 0.00 %"
+
+
+def test_one_run_has_no_spread() -> None:
+    figure = seed_spread(RUNS[:1])
+    assert legend(figure) == ["one run"]
+    assert [len(drawn_lines(axes)) for axes in figure.axes] == [1, 1]
+    assert not any(axes.collections for axes in figure.axes)
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["0.400", "90.00 %"]
+
+
+def test_equal_runs_have_a_spread_of_zero() -> None:
+    assert seed_spread([{"cost": [0.5]}] * 2).axes[0].texts[0].get_text() == "0.500"
+
+
+def test_one_epoch_shows_its_spread_as_a_bar() -> None:
+    axes: Any = seed_spread([{"cost": [1.0]}, {"cost": [2.0]}, {"cost": [3.0]}]).axes[0]
+    [bar] = axes.collections
+    assert isinstance(bar, LineCollection)
+    assert bar.get_segments()[0].tolist() == [[1, 1], [1, 3]]
+    assert sorted(float(line.get_ydata()[0]) for line in axes.lines if line.get_markersize() == 4) == [1, 2, 3]
+
+
+def test_the_mean_is_over_epochs_that_every_run_has() -> None:
+    axes = seed_spread([{"cost": [4.0, 2.0, 1.0, 0.5]}, {"cost": [2.0, 4.0, math.nan]}]).axes[0]
+    first, second, mean = drawn_lines(axes)
+    assert [list(line.get_xdata()) for line in (first, second, mean)] == [[1, 2, 3, 4], [1, 2], [1, 2]]
+    assert list(mean.get_ydata()) == [3, 3]
+    assert axes.texts[0].get_text() == "3.0 ± 1.4\n(epoch 2)"
+    assert axes.get_xlim() == (1, 4)
+
+
+def test_runs_without_a_common_epoch_are_drawn_without_a_mean() -> None:
+    axes = seed_spread([{"cost": [1.0, math.nan]}, {"cost": [None, 2.0]}]).axes[0]
+    assert [list(line.get_ydata()) for line in drawn_lines(axes) if len(line.get_ydata())] == [[1], [2]]
+    assert not axes.texts
+    assert seed_spread([{"cost": [math.nan]}]).axes[0].texts[0].get_text() == "no finite cost"
+
+
+def test_a_band_that_reaches_below_zero_leaves_the_logarithmic_axis_at_the_runs() -> None:
+    runs = [{"cost": [10.0, 3.0, 0.1]}, {"cost": [12.0, 3.0, 0.9]}]
+    axes = seed_spread(runs).axes[0]
+    assert axes.get_yscale() == "log"
+    assert 0.03 < axes.get_ylim()[0] < 0.1
+    assert band(axes)[0][-1] < 0
+
+
+def test_accuracy_axis_stays_where_accuracies_can_be() -> None:
+    low, high = seed_spread([{"cost": [1.0] * 2, "accuracy": a} for a in ([0.0, 1.0], [1.0, 0.9])]).axes[1].get_ylim()
+    assert -1 < low < high < 101
+
+
+@pytest.mark.parametrize(
+    ("histories", "error", "message"),
+    [
+        ([], ValueError, "histories must have at least one history, got none"),
+        ({"cost": [1.0]}, TypeError, "histories must be a list of histories, got dict"),
+        ([{"cost": [1.0]}, [1.0]], TypeError, r"histories\[1\] must be a mapping from names to lists, got list"),
+        (
+            [{"cost": [1.0]}, {"accuracy": [0.5]}],
+            ValueError,
+            r"histories\[1\] must have one number per epoch.*got None",
+        ),
+        ([RUNS[0], {"cost": [1.0]}], ValueError, r'histories\[1\] lacks "accuracy", which histories\[0\] has'),
+        (
+            [{"cost": [1.0]}, {"cost": [1.0], "validation_cost": [1.0]}],
+            ValueError,
+            r'histories\[0\] lacks "validation_cost", which histories\[1\] has',
+        ),
+        ([{"cost": [1.0]}, {"cost": ["1"]}], TypeError, r"histories\[1\]\[\"cost\"\]\[0\] must be a number or None"),
+    ],
+)
+def test_bad_histories_are_named(histories: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        seed_spread(histories)
+
+
+def test_numbers_of_numpy_are_taken() -> None:
+    axes = seed_spread([{"cost": list(np.array([0.5, 0.25], np.float32))}, {"cost": list(np.array([0.5, 0.75]))}]).axes[
+        0
+    ]
+    assert list(drawn_lines(axes)[-1].get_ydata()) == [0.5, 0.5]
