@@ -24,11 +24,22 @@ from nnkit.kernels.activations import activation_names, register_activation, unr
 from nnkit.kernels.cost_functions import (
     cross_entropy,
     cross_entropy_delta,
+    hinge,
+    hinge_delta,
+    huber,
+    huber_delta,
+    log_cosh,
+    log_cosh_delta,
+    mean_absolute,
+    mean_absolute_delta,
+    poisson,
+    poisson_delta,
     quadratic,
     quadratic_delta,
     softmax_cross_entropy,
     softmax_cross_entropy_delta,
 )
+from nnkit.kernels.costs import cost_names, get_cost, register_cost, unregister_cost
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.rectifiers import (
     elu,
@@ -53,6 +64,8 @@ from nnkit.kernels.sigmoidal import (
     tanh_grad,
 )
 from nnkit.kernels.smooth import (
+    exponential,
+    exponential_grad,
     gelu,
     gelu_grad,
     gelu_tanh,
@@ -63,29 +76,39 @@ from nnkit.kernels.smooth import (
     softplus_grad,
 )
 from nnkit.kernels.softmax import softmax, softmax_grad
-from nnkit.layers import Dense
+from nnkit.layers import Dense, Dropout
 from nnkit.network import Network, load
-from nnkit.optimizers import SGD, Adam
+from nnkit.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
+from nnkit.training.divergence import DivergenceError
+from nnkit.training.early_stopping import EarlyStopping
 from nnkit.version import __version__
 
 if TYPE_CHECKING:
-    from nnkit import data, doctor, plots, verify
+    from nnkit import data, doctor, metrics, plots, schedules, verify
     from nnkit.gradient_check import check_gradients
 
 __all__ = [
     "SGD",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "BackendError",
     "BackendFallbackWarning",
     "BackendMismatchError",
     "BackendUnavailableError",
     "Dense",
+    "DivergenceError",
+    "Dropout",
+    "EarlyStopping",
     "FormulaError",
     "History",
+    "Lion",
     "Network",
+    "RMSprop",
     "__version__",
     "activation_names",
     "check_gradients",
+    "cost_names",
     "cross_entropy",
     "cross_entropy_delta",
     "data",
@@ -94,14 +117,22 @@ __all__ = [
     "doctor",
     "elu",
     "elu_grad",
+    "exponential",
+    "exponential_grad",
     "formula",
     "gelu",
     "gelu_grad",
     "gelu_tanh",
     "gelu_tanh_grad",
     "get_backend",
+    "get_cost",
+    "get_optimizer",
     "hard_sigmoid",
     "hard_sigmoid_grad",
+    "hinge",
+    "hinge_delta",
+    "huber",
+    "huber_delta",
     "identity",
     "identity_grad",
     "initializers",
@@ -109,12 +140,22 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_grad",
     "load",
+    "log_cosh",
+    "log_cosh_delta",
+    "mean_absolute",
+    "mean_absolute_delta",
+    "metrics",
+    "optimizer_names",
     "plots",
+    "poisson",
+    "poisson_delta",
     "quadratic",
     "quadratic_delta",
     "register_activation",
+    "register_cost",
     "relu",
     "relu_grad",
+    "schedules",
     "selu",
     "selu_grad",
     "sigmoid",
@@ -132,13 +173,14 @@ __all__ = [
     "tanh",
     "tanh_grad",
     "unregister_activation",
+    "unregister_cost",
     "use_backend",
     "using_backend",
     "verify",
 ]
 
 # Imported when first used: not every program reads files or draws.
-_MODULES = ("data", "doctor", "plots", "verify")
+_MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {"check_gradients": "nnkit.gradient_check"}
 
 

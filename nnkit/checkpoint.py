@@ -1,73 +1,113 @@
-"""Networks in safetensors files: parameters as tensors, everything else as text. No pickle."""
+"""Networks in safetensors files: parameters as tensors, everything else as text. No pickle.
+
+Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the dense layers in the
+network's dtype, `preprocessing.mean` and so on in float64, and in the checkpoint of a training `training.*`; as
+metadata "network", a description in JSON, and "training". Format 1 had neither dropout nor numbers of costs,
+preprocessing, classes, training.
+"""
 
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.files import replacing
-from nnkit.layers import Dense
-from nnkit.model import Model
+from nnkit.kernels.costs import Cost, get_cost
+from nnkit.layers import Dense, Dropout, Layer, dense_layers
+from nnkit.model import Model, Preprocessing
+from nnkit.tensor_file import read_tensors, write_tensors
 from nnkit.version import __version__
 
-FORMAT = "nnkit-network-1"
-_SAFETENSORS = "models are kept in safetensors files: python -m pip install safetensors"
+FORMATS = ("nnkit-network-1", "nnkit-network-2")
+_NAMES = (str, int, float, bool)  # what class names may be in a file
+
+Tensors = dict[str, np.ndarray]
 
 
-def save(model: Model, path: str | PathLike[str]) -> None:
-    """Write a network to a `.safetensors` file.
+class Training(NamedTuple):
+    """What a checkpoint holds beside the network: arrays by name, and what JSON can describe."""
 
-    Tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype; the architecture, the seed
-    and nnkit's version as metadata. A file that is there stays whole until the new one is: it is written beside it and
-    then renamed. Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
+    tensors: Tensors
+    about: dict[str, Any]
+
+
+def save(model: Model, path: str | PathLike[str], training: Training | None = None) -> None:
+    """Write a network to a `.safetensors` file, with its preprocessing, classes and seed, and a training's state.
+
+    A file that is there stays whole until the new one is: it is written beside it and then renamed. Raises ImportError
+    if safetensors is not installed, OSError if the file cannot be written, and TypeError for class names that are
+    neither text nor numbers.
     """
-    try:
-        from safetensors.numpy import save as to_bytes
-    except ImportError:
-        raise ImportError(_SAFETENSORS) from None
-    tensors = {}
+    to_numpy, tensors = model.backend.to_numpy, {}
     for i, (W, b) in enumerate(zip(model.parameters.W, model.parameters.b, strict=True)):
-        # safetensors writes the bytes as they lie: they must be in C order.
-        tensors[f"layers.{i}.W"] = np.ascontiguousarray(model.backend.to_numpy(W))
-        tensors[f"layers.{i}.b"] = np.ascontiguousarray(model.backend.to_numpy(b))
-    description = {
-        "layers": [{"inputs": d.inputs, "units": d.units, "activation": d.activation} for d in model.layers],
-        "cost": model.cost.name,
+        tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"] = to_numpy(W), to_numpy(b)
+    if model.preprocessing is not None:
+        tensors |= {f"preprocessing.{name}": array for name, array in model.preprocessing.arrays.items()}
+    metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(_description(model))}
+    if training is not None:
+        tensors |= {f"training.{name}": array for name, array in training.tensors.items()}
+        metadata["training"] = json.dumps(training.about)
+    write_tensors(path, tensors, metadata)
+
+
+def _description(model: Model) -> dict[str, Any]:
+    classes = None if model.classes is None else model.classes.tolist()
+    for name in classes or ():
+        if not isinstance(name, _NAMES):
+            raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
+    return {
+        "layers": [_layer(layer) for layer in model.layers],
+        "cost": model.cost.describe(),
         "seed": model.seed,
         "epochs_trained": model.epochs_trained,
+        "classes": classes,
+        "preprocessing": None if model.preprocessing is None else model.preprocessing.kind,
     }
-    metadata = {"format": FORMAT, "nnkit": __version__, "network": json.dumps(description)}
-    with replacing(path) as file:
-        file.write(to_bytes(tensors, metadata=metadata))
+
+
+def _layer(layer: Layer) -> dict[str, Any]:
+    if isinstance(layer, Dense):
+        return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
+    if isinstance(layer, Dropout):
+        return {"dropout": layer.rate}
+    raise TypeError(f"layers hold {layer!r}, which no file can describe")
 
 
 class Saved(NamedTuple):
-    """What a file says of a network, checked."""
+    """What a file says of a network, checked; and of its training, as it is."""
 
-    layers: list[Dense]
-    cost: str
+    layers: list[Layer]
+    cost: Cost
     seed: int
     dtype: str
     epochs_trained: int
     values: list[tuple[np.ndarray, np.ndarray]]
+    preprocessing: Preprocessing | None
+    classes: list[Any] | None
+    training: Training | None
 
 
 def read(path: str | PathLike[str]) -> Saved:
     """What `save` wrote. Raises FileNotFoundError, and ValueError for any other file, a damaged or a later one."""
-    tensors, metadata = _read(path)
+    tensors, metadata = read_tensors(path, FORMATS)
     with damage(path):
         about = json.loads(metadata["network"])
-        layers = [Dense(d["inputs"], d["units"], d["activation"]) for d in about["layers"]]
-        if not layers or len(tensors) != 2 * len(layers):
-            raise ValueError(f"{len(layers)} layers are described, but there are {len(tensors)} tensors")
-        values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
-        _check_tensors(layers, values)
-        epochs = _checked_epochs(about["epochs_trained"])
-        return Saved(layers, about["cost"], about["seed"], values[0][0].dtype.name, epochs, values)
+        cost = about["cost"]
+        layers = [_read_layer(d) for d in about["layers"]]
+        values = _read_values(tensors, dense_layers(layers))
+        return Saved(
+            layers,
+            get_cost(cost) if isinstance(cost, str) else get_cost(**cost),
+            about["seed"],
+            values[0][0].dtype.name,
+            _checked_epochs(about["epochs_trained"]),
+            values,
+            _read_preprocessing(about.get("preprocessing"), tensors),
+            about.get("classes"),
+            _read_training(metadata, tensors),
+        )
 
 
 @contextmanager
@@ -75,40 +115,50 @@ def damage(path: str | PathLike[str]) -> Iterator[None]:
     """Turn what a damaged description leads to into a ValueError that names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
 
 
-def _read(path: str | PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The tensors and the metadata of a file, whose format is checked."""
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError:
-        raise ImportError(_SAFETENSORS) from None
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            # First: the tensors of another program's file may have types that NumPy has not.
-            if metadata.get("format") != FORMAT:
-                raise ValueError(f"{path}: format is {metadata.get('format')!r}; this nnkit reads {FORMAT!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
-    return tensors, metadata
+def _read_layer(d: Mapping[str, Any]) -> Layer:
+    return Dropout(d["dropout"]) if "dropout" in d else Dense(d["inputs"], d["units"], d["activation"])
 
 
-def _checked_epochs(epochs: object) -> int:
-    if not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"epochs_trained is {epochs!r}; expected a whole number of at least 0")
-    return epochs
-
-
-def _check_tensors(layers: list[Dense], values: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """ValueError unless the layers' (W, b) have their shapes and one dtype."""
+def _read_values(tensors: Tensors, layers: list[Dense]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(W, b) of each dense layer; ValueError unless they have their shapes and one dtype."""
+    count = sum(name.startswith("layers.") for name in tensors)
+    if not layers or count != 2 * len(layers):
+        raise ValueError(f"{len(layers)} layers are described, but there are {count} tensors")
+    values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
     for i, (layer, (W, b)) in enumerate(zip(layers, values, strict=True)):
         if W.shape != (layer.units, layer.inputs) or b.shape != (layer.units,):
             raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layer}")
         if not (W.dtype == b.dtype == values[0][0].dtype):
             raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {values[0][0].dtype}")
+    return values
+
+
+def _read_preprocessing(kind: str | None, tensors: Tensors) -> Preprocessing | None:
+    if kind is None:
+        return None
+    from nnkit.data.preprocessing import preprocessing_from  # with all of nnkit.data, which not every program needs
+
+    return preprocessing_from(kind, _below("preprocessing.", tensors))
+
+
+def _read_training(metadata: Mapping[str, str], tensors: Tensors) -> Training | None:
+    if "training" not in metadata:
+        return None
+    about = json.loads(metadata["training"])
+    if not isinstance(about, dict):
+        raise ValueError(f"training is {about!r}; expected a JSON object")
+    return Training(_below("training.", tensors), about)
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _checked_epochs(epochs: object) -> int:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"epochs_trained is {epochs!r}; expected a whole number of at least 0")
+    return epochs

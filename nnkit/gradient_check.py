@@ -50,8 +50,8 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
         x: samples (n, d_in). y: labels (n,) or targets (n, d_out).
         entries: how many entries of each W and b are compared, drawn by `seed`; all, if there are fewer.
 
-    A correct gradient is within about 1e-13. Where a logit lies exactly on a kink (0 for ReLU) there is no derivative,
-    and the two may differ.
+    Dropout is not at work here. A correct gradient is within about 1e-13. Where a logit lies exactly on a kink (0 for
+    ReLU) there is no derivative, and the two may differ.
 
     >>> net = nnkit.Network([4, 5, 3], activation="gelu", cost="softmax_cross_entropy", seed=0)
     >>> rng = np.random.default_rng(0)
@@ -81,7 +81,15 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
 def _float64_twin(network: "Network") -> "Network":
     from nnkit.network import Network
 
-    twin = Network(network.layers, cost=network.cost, seed=network.seed, dtype="float64", backend=network.backend)
+    twin = Network(
+        network.layers,
+        cost=network.cost,
+        seed=network.seed,
+        dtype="float64",
+        backend=network.backend,
+        preprocessing=network.preprocessing,
+        classes=network.classes,
+    )
     to_numpy = network.backend.to_numpy
     twin.parameters.assign(
         (to_numpy(W).astype(np.float64), to_numpy(b).astype(np.float64))
@@ -103,7 +111,7 @@ def _complex_step(
     kept = flat[entry]
     flat[entry] -= 1j * STEP  # downwards: at a kink, f′ is the left derivative, as in the kernels
     h = x
-    for layer, (W, b) in zip(network.layers[:-1], parameters, strict=False):
+    for layer, (W, b) in zip(network.dense[:-1], parameters, strict=False):
         h = dense_forward(h, W, b, str(layer.activation))
     z = dense_forward(h, *parameters[-1])
     cost = complex_cost(network, z, y)

@@ -7,6 +7,8 @@ import numpy as np
 from nnkit.backends import Backend, backend_of
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.backends.registry import owner_of
+from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -17,13 +19,25 @@ def samples(backend: Backend, dtype: str, width: int, x: Any, name: str) -> Arra
 
     Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
     """
-    array = _numbers(backend, dtype, x, name)
-    if array.ndim != 2 or array.shape[1] != width:
-        hint = f"; for one sample, reshape it to (1, {width})" if array.shape == (width,) else ""
+    return backend.asarray(checked_samples(width, x, name), dtype)
+
+
+def checked_samples(width: int, x: Any, name: str) -> Any:
+    """What `samples` takes, checked but not converted: an array (n, width) of wherever it came from."""
+    array = _real(_array(x, name), name)
+    if len(array.shape) != 2 or array.shape[1] != width:
+        hint = f"; for one sample, reshape it to (1, {width})" if tuple(array.shape) == (width,) else ""
         raise ValueError(f"{name} has shape {tuple(array.shape)}; expected (samples, {width}){hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} has no samples; expected at least one")
     return array
+
+
+def on_disk(array: Any) -> bool:
+    """Whether the rows of an array are read when they are asked for: `numpy.memmap`, HDF5, `nnkit.data.open_npy`."""
+    if isinstance(array, np.ndarray):
+        return isinstance(array, np.memmap)
+    return hasattr(array, "shape") and owner_of(array) is None and not hasattr(array, "__dlpack__")
 
 
 def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str) -> Array:
@@ -42,6 +56,11 @@ def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str)
     return array
 
 
+def are_labels(y: Any, name: str = "y") -> bool:
+    """Whether these are labels (n,), one a sample, rather than a matrix of targets."""
+    return len(_array(y, name).shape) == 1
+
+
 def as_labels(backend: Backend, outputs: Array) -> Array:
     """The class (n,) of rows of outputs or targets (n, d_out): the largest; for one column, whether it is above ½."""
     return _largest(backend, outputs, 0.5)
@@ -51,7 +70,7 @@ def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Arr
     """The class (n,) that logits (n, d_out) stand for."""
     if output.paired:  # from the logits: outputs near 1 may be rounded to one number
         return _largest(backend, logits, 0.0)
-    return _largest(backend, output.outputs(backend, logits), 0.5)
+    return _largest(backend, output.outputs(backend, logits), output.cost.threshold)
 
 
 def check_finite(backend: Backend, array: Array, name: str) -> None:
@@ -63,15 +82,22 @@ def check_finite(backend: Backend, array: Array, name: str) -> None:
     raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers")
 
 
-def check_probabilities(backend: Backend, y: Array, one_class: bool, name: str) -> None:
-    """ValueError unless targets (n, d_out) lie in [0, 1], and with `one_class` the targets of each sample sum to 1."""
+def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
+    """ValueError, naming the first one, for targets (n, d_out) that are not finite or not of the cost's domain."""
+    check_finite(backend, y, name)
+    if cost.domain == "any":
+        return
     host = backend.to_numpy(y)
-    outside = np.argwhere((host < 0) | (host > 1))
+    above = host > (np.inf if cost.domain == "nonnegative" else 1)
+    outside = np.argwhere((host < 0) | above)
     if outside.size:
         at = tuple(int(i) for i in outside[0])
-        raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets in [0, 1] for this cost")
+        expected = "of at least 0" if cost.domain == "nonnegative" else "in [0, 1]"
+        raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets {expected} for this cost")
+    if cost.domain != "distribution":
+        return
     sums = host.sum(axis=1)
-    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3) if one_class else outside
+    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)
     if wrong.size:
         first = int(wrong[0])
         raise ValueError(f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for this cost")
@@ -79,11 +105,14 @@ def check_probabilities(backend: Backend, y: Array, one_class: bool, name: str) 
 
 def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
     """Real numbers of any type as an array of the backend and dtype."""
-    values = _array(values, name)
-    kind = dtype_name(values.dtype)
+    return backend.asarray(_real(_array(values, name), name), dtype)
+
+
+def _real(array: Any, name: str) -> Any:
+    kind = dtype_name(array.dtype)
     if kind not in FLOATS and kind not in _INTEGERS:
         raise TypeError(f"{name} has dtype {kind}; expected real numbers")
-    return backend.asarray(values, dtype)
+    return array
 
 
 def _largest(backend: Backend, values: Array, threshold: float) -> Array:
@@ -97,6 +126,8 @@ def _array(values: Any, name: str) -> Any:
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it first, with {name}.filled(value)")
     if hasattr(values, "dtype") and hasattr(values, "shape"):
+        if hasattr(values, "toarray"):
+            raise TypeError(f"{name} is a sparse matrix; make it dense, with {name}.toarray()")
         return values
     try:
         return np.asarray(values)

@@ -1,17 +1,29 @@
 """Layers: what a network is made of, before it has parameters."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 
 from nnkit.initializers import Initializer
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.costs import Cost
 
 
+class Layer(ABC):
+    """A part of a network: `Dense` or `Dropout`."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The layer in the description of a network."""
+
+
 @dataclass(frozen=True, slots=True)
-class Dense:
+class Dense(Layer):
     """A dense layer h = f(Wx + b) (eq. 2) with `inputs` inputs and `units` units.
 
     `activation` None is the identity; at the end of a network it is the activation that the cost is paired with.
@@ -34,31 +46,73 @@ class Dense:
         if self.activation not in (None, "softmax"):
             get_activation(self.activation)
 
+    @property
+    def label(self) -> str:
+        return f"{self.units} {self.activation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout(Layer):
+    """Set a share `rate` of the values of the layer before it to 0 while training (Srivastava et al., JMLR 2014).
+
+    The others are multiplied by 1/(1 − rate), so that nothing changes in `forward` and `predict`. The choice is made
+    anew in each step, from the network's seed and a counter: the same on every backend (`nnkit.kernels.dropout`). At
+    the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1).
+
+    >>> nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)
+    Network(4 → 8 relu → dropout 0.2 → 3 sigmoid, cross_entropy, 67 parameters in float32 on numpy, seed 0)
+    """
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
+            raise ValueError(f"Dropout: rate is {self.rate!r}; expected a number of at least 0 and below 1")
+        object.__setattr__(self, "rate", float(self.rate))
+
+    @property
+    def label(self) -> str:
+        return f"dropout {self.rate:g}"
+
 
 def build_layers(
-    sizes: Sequence[int | Dense], activation: str, output_activation: str | None, cost: Cost
-) -> list[Dense]:
-    """Dense layers from a list of sizes or of layers, each with its activation filled in.
+    sizes: Sequence[int | Layer], activation: str, output_activation: str | None, cost: Cost
+) -> list[Layer]:
+    """Layers from a list of sizes or of layers, each dense one with its activation filled in.
 
-    Raises ValueError where there is no layer, widths do not meet, or softmax stands before the end.
+    Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it.
     """
     items = list(sizes)
-    if items and all(isinstance(item, Dense) for item in items):
-        layers = [item for item in items if isinstance(item, Dense)]
-    elif any(isinstance(item, Dense) for item in items):
-        raise TypeError("layers: sizes and Dense layers do not mix; give all of one kind")
+    if items and all(isinstance(item, Layer) for item in items):
+        layers = [item for item in items if isinstance(item, Layer)]
+    elif any(isinstance(item, Layer) for item in items):
+        raise TypeError("layers: sizes and layers do not mix; give all of one kind")
     else:
         if len(items) < 2:
             raise ValueError(f"layers: {items!r}; expected at least two sizes, of the input and the output")
         hidden = [Dense(a, b, activation) for a, b in pairwise(items[:-1])]  # type: ignore[arg-type]
         layers = [*hidden, Dense(items[-2], items[-1])]  # type: ignore[arg-type]
-    for before, after in pairwise(layers):
+    dense = dense_layers(layers)
+    if not dense or layers[-1] is not dense[-1]:
+        raise ValueError(f"layers: {layers[-1]} stands at the end; expected a Dense layer there")
+    for before, after in pairwise(dense):
         if before.units != after.inputs:
             raise ValueError(f"layers: {before} gives {before.units} values, but {after} takes {after.inputs}")
         if before.activation == "softmax":
             raise ValueError("layers: softmax couples the units of a layer and is for the output only")
-    last = layers[-1].activation or output_activation or cost.output
-    if last == "softmax" and layers[-1].units == 1:
+    last = dense[-1].activation or output_activation or cost.output
+    if last == "softmax" and dense[-1].units == 1:
         raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
-    names = [layer.activation or "identity" for layer in layers[:-1]] + [last]
-    return [Dense(d.inputs, d.units, name, d.init) for d, name in zip(layers, names, strict=True)]
+    hidden_named = [_named(layer, "identity") for layer in layers[:-1]]
+    return [*hidden_named, Dense(dense[-1].inputs, dense[-1].units, last, dense[-1].init)]
+
+
+def dense_layers(layers: Sequence[Layer]) -> list[Dense]:
+    """Those that have parameters."""
+    return [layer for layer in layers if isinstance(layer, Dense)]
+
+
+def _named(layer: Layer, activation: str) -> Layer:
+    if isinstance(layer, Dense) and layer.activation is None:
+        return Dense(layer.inputs, layer.units, activation, layer.init)
+    return layer

@@ -2,20 +2,45 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
+from nnkit.classes import checked_classes, class_indices
+from nnkit.dropout import DropoutState
 from nnkit.initializers import Initializer, get_initializer
-from nnkit.inputs import samples, targets
+from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, samples, targets
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
-from nnkit.layers import Dense, build_layers
+from nnkit.layers import Dropout, Layer, build_layers, dense_layers
 from nnkit.optimizers import SGD, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
+
+ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
+
+
+class Preprocessing(Protocol):
+    """What is done to samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22)."""
+
+    kind: str
+
+    @property
+    def inputs(self) -> int:
+        """The width of samples as users have them."""
+
+    @property
+    def outputs(self) -> int:
+        """The width of what the first layer gets."""
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What defines it, by name."""
+
+    def apply(self, backend: Backend, x: Array) -> Array:
+        """Samples (n, inputs) of a backend as the first layer gets them, (n, outputs)."""
 
 
 class Model:
@@ -23,7 +48,7 @@ class Model:
 
     def __init__(
         self,
-        layers: Sequence[int | Dense],
+        layers: Sequence[int | Layer],
         activation: str = "sigmoid",
         cost: str | Cost = "cross_entropy",
         *,
@@ -32,47 +57,77 @@ class Model:
         seed: int | None = None,
         dtype: str = "float32",
         backend: str | Backend | None = None,
+        preprocessing: Preprocessing | None = None,
+        classes: Sequence[Any] | np.ndarray | None = None,
     ) -> None:
         self.cost = get_cost(cost)
         self.layers = build_layers(layers, activation, output_activation, self.cost)
-        self.output = output_pair(self.cost, self.layers[-1].activation)
+        self.dense = dense_layers(self.layers)
+        self.output = output_pair(self.cost, self.dense[-1].activation)
         self.dtype = _checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else _checked_seed(seed)
         self.classifies = self.cost.classifies
+        self.preprocessing = _checked_preprocessing(preprocessing, self.dense[0].inputs)
+        self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
         self.place(get_backend(backend))
         rng = np.random.default_rng([self.seed, 0])
-        initializers = [get_initializer(d.init if d.init is not None else init, str(d.activation)) for d in self.layers]
-        self.parameters.assign(make(rng, d.units, d.inputs) for make, d in zip(initializers, self.layers, strict=True))
+        initializers = [get_initializer(d.init if d.init is not None else init, str(d.activation)) for d in self.dense]
+        self.parameters.assign(make(rng, d.units, d.inputs) for make, d in zip(initializers, self.dense, strict=True))
 
     def __repr__(self) -> str:
-        chain = " → ".join([str(self.layers[0].inputs), *(f"{d.units} {d.activation}" for d in self.layers)])
+        chain = " → ".join([str(self.dense[0].inputs), *(layer.label for layer in self.layers)])
         return (
             f"{type(self).__name__}({chain}, {self.cost.name}, {self.parameters.count} parameters in {self.dtype} "
             f"on {self.backend.name}, seed {self.seed})"
         )
 
+    @property
+    def width(self) -> int:
+        """How many features a sample has, before any preprocessing."""
+        return self.dense[0].inputs if self.preprocessing is None else self.preprocessing.inputs
+
+    def samples(self, x: Any, name: str = "X") -> Array:
+        """Samples (n, width) of any kind as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
+        return self.preprocessed(samples(self.backend, self.dtype, self.width, x, name))
+
+    def preprocessed(self, x: Array) -> Array:
+        """Samples (n, width) as the first layer gets them, (n, d_in)."""
+        return x if self.preprocessing is None else self.preprocessing.apply(self.backend, x)
+
+    def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
+        """Labels (n,), class names or targets (n, d_out) of any kind as the targets of the cost (n, d_out), checked.
+
+        `check` also looks at each number, which waits for the device (`nnkit.inputs`). Label smoothing is done here.
+        """
+        if self.classes is not None and are_labels(y, name):
+            y = class_indices(self.classes, y, name)
+        array = targets(self.backend, self.dtype, self.dense[-1].units, y, n, name)
+        if check:
+            check_targets(self.backend, array, self.cost, name)
+        return self.cost.smoothed(self.backend, array)
+
     def forward(self, x: Any) -> Array:
-        """The outputs h of the last layer for samples x (n, d_in): (n, d_out) on this network's backend (eq. 2, 7, 9).
+        """The outputs h of the last layer for samples x (n, width): (n, d_out) on this network's backend (eq. 2, 7, 9).
 
         Probabilities for sigmoid and softmax. Raises ValueError for another width, TypeError for another dtype.
         """
         return self.output.outputs(self.backend, self.logits(x))
 
-    def samples(self, x: Any, name: str = "X") -> Array:
-        """Samples (n, d_in) of any kind as this model's array, checked (`nnkit.inputs`)."""
-        return samples(self.backend, self.dtype, self.layers[0].inputs, x, name)
-
-    def targets(self, y: Any, n: int, name: str = "y") -> Array:
-        """Labels (n,) or targets (n, d_out) of any kind as this model's targets, checked (`nnkit.inputs`)."""
-        return targets(self.backend, self.dtype, self.layers[-1].units, y, n, name)
-
     def logits(self, x: Any) -> Array:
-        """The last layer's h̄, before its activation, for samples x (n, d_in): (n, d_out)."""
-        h = self.samples(x)
-        for layer, W, b in zip(self.layers[:-1], self.parameters.W, self.parameters.b, strict=False):
+        """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on a disk in pieces."""
+        if not on_disk(x):
+            return self.propagate(self.samples(x))
+        rows = checked_samples(self.width, x, "X")
+        pieces = range(0, rows.shape[0], ROWS)
+        parts = [self.propagate(self.samples(np.asarray(rows[start : start + ROWS]))) for start in pieces]
+        return self.backend.xp.concat(parts, axis=0)
+
+    def propagate(self, h: Array) -> Array:
+        """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
+        for layer, W, b in zip(self.dense[:-1], self.parameters.W, self.parameters.b, strict=False):
             h = dense_forward(h, W, b, str(layer.activation))
         return dense_forward(h, self.parameters.W[-1], self.parameters.b[-1])
 
@@ -88,12 +143,14 @@ class Model:
 
     def place(self, backend: Backend) -> None:
         """Make room for parameters and gradients on a backend; recorded steps and the optimizer's state go."""
-        shapes = [(d.units, d.inputs) for d in self.layers]
+        shapes = [(d.units, d.inputs) for d in self.dense]
         self.backend = backend
         self.parameters = Parameters(backend, shapes, self.dtype)
         self.gradient = Parameters(backend, shapes, self.dtype)
+        drops = any(isinstance(layer, Dropout) for layer in self.layers)
+        self.dropout = DropoutState(backend, self.dtype, self.seed) if drops else None
         self.state = None
-        self.recorded: dict[tuple[int, OptimizerState | None], Any] = {}  # steps, by batch size; see nnkit.step
+        self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
 
 
 def _checked_dtype(dtype: str) -> str:
@@ -101,6 +158,17 @@ def _checked_dtype(dtype: str) -> str:
         if dtype in (name, np.dtype(name)):
             return name
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
+
+
+def _checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> Preprocessing | None:
+    if preprocessing is None:
+        return None
+    if not hasattr(preprocessing, "apply"):
+        hint = "a fitted nnkit.data.Normalization or Whitening"
+        raise TypeError(f"preprocessing is {preprocessing!r}; expected {hint}")
+    if preprocessing.outputs != inputs:
+        raise ValueError(f"preprocessing gives {preprocessing.outputs} features, but the first layer takes {inputs}")
+    return preprocessing
 
 
 def _checked_seed(seed: int) -> int:

@@ -1,32 +1,45 @@
 """Network: what one does with a model: predict, train, check, move and keep it."""
 
+from collections.abc import Iterable
 from os import PathLike
 from typing import Any
 
-from nnkit import checkpoint, training
+from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
+from nnkit.history import History
 from nnkit.inputs import predicted_labels
+from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.step import Step, step_for
+from nnkit.training.evaluation import evaluate
+from nnkit.training.fitting import fit
+from nnkit.training.keeping import restore_state
+from nnkit.training.sources import source_of
+from nnkit.training.weights import ClassWeight, weights_of
 
 
 class Network(Model):
     """A network of dense layers.
 
     Args:
-        layers: sizes such as `[784, 100, 10]`, or `Dense` layers whose widths meet.
+        layers: sizes such as `[784, 100, 10]`, or `Dense` layers whose widths meet, with `Dropout` between them.
         activation: of the hidden layers, where sizes are given.
-        cost: "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic" (eq. 3).
+        cost: a name, such as "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic" (eq. 3), see
+            `nnkit.cost_names`; or what `nnkit.get_cost` gives, with its numbers.
         output_activation: of the last layer; None is the one that the cost is paired with (eq. 19): sigmoid, softmax,
             identity.
         init: a name or function of `nnkit.initializers`; None takes what suits each activation.
         seed: of the initial parameters and the batch orders; None draws one, kept in `seed`.
         dtype: "float32" or "float64". backend: a name; None is the selected one.
+        preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), which is applied to all
+            samples that the network gets and is saved with it.
+        classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
+            Where labels are text, `fit` finds them.
 
     Attributes:
-        layers, cost, seed, dtype, backend: as given, filled in.
+        layers, cost, seed, dtype, backend, preprocessing, classes: as given, filled in.
         parameters, gradient: flat vectors with views `W` and `b` for each layer.
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
@@ -43,32 +56,56 @@ class Network(Model):
     predict_proba = Model.forward
 
     def predict(self, x: Any) -> Array:
-        """The class (n,) of each sample, the largest output, as integers; for a network that does not classify, h.
+        """The class (n,) of each sample, the largest output; for a network that does not classify, h.
 
-        A single output that classifies gives 1 above ½ and 0 below.
+        Integers of this network's backend, or where `classes` are known their names, a NumPy array. A single output
+        that classifies gives class 1 above ½ and 0 below.
         """
         if not self.classifies:
             return self.forward(x)
-        return predicted_labels(self.backend, self.output, self.logits(x))
+        numbers = predicted_labels(self.backend, self.output, self.logits(x))
+        return numbers if self.classes is None else self.classes[self.backend.to_numpy(numbers)]
 
-    def evaluate(self, x: Any, y: Any) -> dict[str, float]:
-        """The mean cost over samples x (n, d_in) with labels or targets y, and the accuracy if it classifies.
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        metrics: Iterable[str | MetricFunction] = (),
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
+    ) -> dict[str, float]:
+        """The mean cost over samples x (n, width) with labels or targets y, the accuracy if it classifies, and metrics.
+
+        Data, metrics and weights are as `fit` takes them.
 
         >>> net = nnkit.Network([2, 2], seed=0)
-        >>> sorted(net.evaluate([[0.0, 1.0], [1.0, 0.0]], [0, 1]))
-        ['accuracy', 'cost']
+        >>> sorted(net.evaluate([[0.0, 1.0], [1.0, 0.0]], [0, 1], metrics=["mae"]))
+        ['accuracy', 'cost', 'mae']
         """
-        return training.evaluate(self, *self._checked(x, y))
+        measured = get_metrics(metrics, self.dense[-1].units, self.classifies)
+        return evaluate(self, source_of(self, x, y, sample_weight, class_weight, check=False), measured)
 
     # --- training it --------------------------------------------------------------------------------------------
 
-    fit = training.fit
+    fit = fit
 
-    def train_step(self, x: Any, y: Any, optimizer: Optimizer | None = None) -> Array:
+    def partial_fit(self, X: Any, y: Any = None, *, batch_size: int = 32, **options: Any) -> History:
+        """Go on training with new samples: one epoch over them, with the optimizer's state; options as for `fit`.
+
+        >>> net = nnkit.Network([2, 2], seed=0)
+        >>> for _ in range(3):
+        ...     history = net.partial_fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+        >>> net.epochs_trained
+        3
+        """
+        return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False} | options)
+
+    def train_step(self, x: Any, y: Any, optimizer: Optimizer | None = None, *, sample_weight: Any = None) -> Array:
         """One step on a minibatch: forward, backward, update. Returns the mean cost before it, a 0-d array.
 
-        For a loop of one's own. The step is recorded for each new number of samples and replayed afterwards; on a GPU
-        nothing waits until the cost is read, with `float(cost)`.
+        For a loop of one's own. With `sample_weight` (n,) the cost is Σ w C/Σ w. The step is recorded for each new
+        number of samples and replayed afterwards; on a GPU nothing waits until the cost is read, with `float(cost)`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> before = net.train_step([[0.0, 1.0]], [0], optimizer=nnkit.SGD(1.0))
@@ -76,12 +113,17 @@ class Network(Model):
         >>> bool(after < before)
         True
         """
-        x, y = self._checked(x, y)
-        return self._run(x, y, self.optimizer_state(optimizer)).cost()
+        x, y, weights = self._checked(x, y, sample_weight)
+        return self._run(x, y, weights, self.optimizer_state(optimizer), drops=True).cost()
 
-    def gradients(self, x: Any, y: Any) -> tuple[Array, list[tuple[Array, Array]]]:
-        """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays."""
-        step = self._run(*self._checked(x, y), None)
+    def gradients(
+        self, x: Any, y: Any, *, sample_weight: Any = None, training: bool = False
+    ) -> tuple[Array, list[tuple[Array, Array]]]:
+        """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays.
+
+        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`.
+        """
+        step = self._run(*self._checked(x, y, sample_weight), None, drops=training)
         found = [
             tuple(self.backend.copy(a, self.backend.empty(a.shape, self.dtype)) for a in pair)
             for pair in zip(self.gradient.W, self.gradient.b, strict=True)
@@ -94,36 +136,46 @@ class Network(Model):
         """Move parameters and the optimizer's state to a backend; returns this network."""
         target = get_backend(backend)
         if target is not self.backend:
-            old, state = self.parameters, self.state
+            old, state, drops = self.parameters, self.state, self.dropout
             self.place(target)
             self.parameters.assign(
                 (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
             )
+            pairs = []
             if state is not None:
                 self.state = state.optimizer.start(self.parameters)
-                for name, array in self.state.arrays.items():
-                    target.copy(target.asarray(state.backend.to_numpy(state.arrays[name])), array)
+                pairs += [(state.arrays[name], array) for name, array in self.state.arrays.items()]
+            if drops is not None and self.dropout is not None:
+                pairs += [(drops.arrays[name], array) for name, array in self.dropout.arrays.items()]
+            for source, array in pairs:
+                target.copy(target.asarray(old.backend.to_numpy(source)), array)
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
         checkpoint.save(self, path)
 
-    def _run(self, x: Array, y: Array, state: OptimizerState | None) -> Step:
+    def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
-        step = step_for(self, x.shape[0], state)
+        step = step_for(self, x.shape[0], state, 0 if weights is None else 1, drops)
         self.backend.copy(x, step.x)
         self.backend.copy(y, step.y)
+        if weights is not None:
+            self.backend.copy(weights, step.scale)
         step.run()
         return step
 
-    def _checked(self, x: Any, y: Any) -> tuple[Array, Array]:
+    def _checked(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
         x = self.samples(x)
-        return x, self.targets(y, x.shape[0])
+        y = self.targets(y, x.shape[0])
+        weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
+        return x, y, None if weights is None else weights / x.shape[0]
 
 
 def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Network:
-    """Read a network that `save` wrote, onto a backend; None is the selected one.
+    """Read a network that `save` or `fit(checkpoint=...)` wrote, onto a backend; None is the selected one.
+
+    With a checkpoint comes the optimizer, with its state, as of the last epoch that was written.
 
     Raises FileNotFoundError, ValueError for a file that is no such network (truncated, foreign, or of a later format),
     and ImportError if safetensors is not installed.
@@ -138,7 +190,17 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
     target = get_backend(backend)
     saved = checkpoint.read(path)
     with checkpoint.damage(path):
-        network = Network(saved.layers, cost=saved.cost, seed=saved.seed, dtype=saved.dtype, backend=target)
-    network.epochs_trained = saved.epochs_trained
-    network.parameters.assign(saved.values)
+        network = Network(
+            saved.layers,
+            cost=saved.cost,
+            seed=saved.seed,
+            dtype=saved.dtype,
+            backend=target,
+            preprocessing=saved.preprocessing,
+            classes=saved.classes,
+        )
+        network.epochs_trained = saved.epochs_trained
+        network.parameters.assign(saved.values)
+        if saved.training is not None:
+            restore_state(network, saved.training)
     return network

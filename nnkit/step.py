@@ -10,6 +10,8 @@ from nnkit.backends.base import Array
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.descent import dense_descent
+from nnkit.kernels.dropout import dropout_grad
+from nnkit.layers import Dropout
 from nnkit.model import Model
 from nnkit.optimizers import DescentState, OptimizerState
 
@@ -19,26 +21,38 @@ class Step:
 
     Attributes:
         x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write there, then `run`.
-        scale: the share of each sample in the mean, 0-d.
+        scale: the share of each sample: 0-d and 1/samples, or 1 if it `sums`; with `weight_columns` (samples, 1) or
+            (samples, d_out), to be written too.
         logits: h̄ of the last layer, (samples, d_out), from before the update.
     """
 
-    def __init__(self, model: Model, samples: int, state: OptimizerState | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        samples: int,
+        state: OptimizerState | None = None,
+        weight_columns: int = 0,
+        drops: bool = False,
+        sums: bool = False,
+    ) -> None:
         backend, dtype = model.backend, model.dtype
         self.backend, self.model, self.state = backend, model, state
-        self.x = backend.zeros((samples, model.layers[0].inputs), dtype)
-        self.y = backend.zeros((samples, model.layers[-1].units), dtype)
-        self.scale = backend.asarray(1 / samples, dtype)
+        self.x = backend.zeros((samples, model.dense[0].inputs), dtype)
+        self.y = backend.zeros((samples, model.dense[-1].units), dtype)
+        self.scale = backend.asarray(1.0 if sums else 1 / samples, dtype)
+        if weight_columns:
+            self.scale = backend.zeros((samples, weight_columns), dtype)
+        self._dropout = model.dropout if drops else None
         with backend.recording() as self._tape:
             self.logits = self._record(state)
         with backend.recording() as self._cost_tape:
             terms = model.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)
 
-    def run(self) -> None:
-        """Do the step on what `x` and `y` hold."""
+    def run(self, rate_factor: float = 1.0) -> None:
+        """Do the step on what `x` and `y` hold, with the optimizer's learning rate times a schedule's factor."""
         if self.state is not None:
-            self.state.refresh()
+            self.state.refresh(rate_factor)
         self._tape.replay()
 
     def cost(self) -> Array:
@@ -51,56 +65,76 @@ class Step:
         logits = self._forward()
         delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
         parameters, gradient = self.model.parameters, self.model.gradient
-        if isinstance(state, DescentState) and state.pure and self.backend.adds_products(parameters.W[0]):
-            self._descend(delta, state)
-            return logits
-        for i, layer in reversed(list(enumerate(self._layers))):
-            out = (None, gradient.W[i], gradient.b[i])
-            delta, _, _ = dense_backward(
-                delta, layer.x, parameters.W[i], layer.h, layer.activation, z=layer.z, out=out, need_dx=i > 0
-            )
-        if state is not None:
+        descent = state if isinstance(state, DescentState) and state.pure else None
+        if not self.backend.adds_products(parameters.W[0]):
+            descent = None
+        for i, layer in reversed(list(enumerate(self._passes))):
+            W, b = parameters.W[i], parameters.b[i]
+            if descent is not None:  # the update is inside the gradient's products
+                delta = dense_descent(
+                    delta, layer.x, W, b, layer.h, layer.activation,
+                    z=layer.z, minus_rate=descent.minus_rate, need_dx=i > 0,
+                )  # fmt: skip
+            else:
+                out = (None, gradient.W[i], gradient.b[i])
+                delta, _, _ = dense_backward(
+                    delta, layer.x, W, layer.h, layer.activation, z=layer.z, out=out, need_dx=i > 0
+                )
+            for mask in layer.masks if i > 0 else ():
+                delta = self.backend.elementwise(dropout_grad, (delta, mask))
+        if state is not None and descent is None:
             state.update(parameters, gradient)
+        if self._dropout is not None:
+            self._dropout.advance()
         return logits
 
     def _forward(self) -> Array:
         """The forward pass (eq. 2); the last layer stops at its logits, as its activation belongs to the cost."""
         parameters, h = self.model.parameters, self.x
-        self._layers: list[_Pass] = []
-        names = [str(layer.activation) for layer in self.model.layers[:-1]] + ["identity"]
-        for W, b, name in zip(parameters.W, parameters.b, names, strict=True):
+        self._passes: list[_Pass] = []
+        masks: list[Array] = []  # of the dropout that has come since the last dense layer
+        for number, layer in enumerate(self.model.layers):
+            if isinstance(layer, Dropout):
+                if self._dropout is not None:
+                    h, mask = self._dropout.apply(h, layer.rate, number)
+                    masks.append(mask)
+                continue
+            i = len(self._passes)
+            W, b, last = parameters.W[i], parameters.b[i], layer is self.model.layers[-1]
+            name = "identity" if last else str(self.model.dense[i].activation)
             z = None
             if get_activation(name).gradient_from == "preactivation":
                 z = self.backend.empty((self.x.shape[0], W.shape[0]), self.model.dtype)
             x, h = h, dense_forward(h, W, b, name, z=z)
-            self._layers.append(_Pass(x, z, h, name))
+            self._passes.append(_Pass(x, z, h, name, masks))
+            masks = []
         return h
-
-    def _descend(self, delta: Array, state: DescentState) -> None:
-        """The backward pass of plain gradient descent, with the update inside the gradient's products."""
-        for i, layer in reversed(list(enumerate(self._layers))):
-            delta = dense_descent(
-                delta, layer.x, self.model.parameters.W[i], self.model.parameters.b[i], layer.h, layer.activation,
-                z=layer.z, minus_rate=state.minus_rate, need_dx=i > 0,
-            )  # fmt: skip
 
 
 class _Pass(NamedTuple):
-    """What the forward pass of a layer leaves for the backward pass."""
+    """What the forward pass of a dense layer leaves for the backward pass, and the dropout masks on its input."""
 
     x: Array
     z: Array | None
     h: Array
     activation: str
+    masks: list[Array]
 
 
-_KEPT = 4  # of a model's recorded steps: usually for the batch, the last batch, single samples, and gradients alone
+_KEPT = 6  # of a model's recorded steps: usually for the batch, the last batch, single samples, and gradients alone
 
 
-def step_for(model: Model, samples: int, state: OptimizerState | None) -> Step:
+def step_for(
+    model: Model,
+    samples: int,
+    state: OptimizerState | None,
+    weight_columns: int = 0,
+    drops: bool = False,
+    sums: bool = False,
+) -> Step:
     """The model's recorded step for a number of samples; recorded at the first call, replayed afterwards."""
-    key = (samples, state)
-    step: Step = model.recorded.pop(key, None) or Step(model, samples, state)
+    key = (samples, state, weight_columns, drops, sums)
+    step: Step = model.recorded.pop(key, None) or Step(model, *key)
     model.recorded[key] = step  # the latest is last; the oldest goes
     while len(model.recorded) > _KEPT:
         del model.recorded[next(iter(model.recorded))]

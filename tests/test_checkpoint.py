@@ -54,7 +54,7 @@ def test_special_values_and_names_survive(tmp_path: Path) -> None:
     net.save(str(tmp_path / "odd name — ü.safetensors"))
     read = nnkit.load(str(tmp_path / "odd name — ü.safetensors"))
     assert parameters(read)[0].tobytes() == parameters(net)[0].tobytes()
-    assert [d.activation for d in read.layers] == ["relu", "hard_sigmoid"]
+    assert [d.activation for d in read.dense] == ["relu", "hard_sigmoid"]
     assert read.seed == 2**40
 
 
@@ -86,7 +86,7 @@ def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     content = path.read_bytes()
     header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])["__metadata__"]
     assert header["nnkit"] == nnkit.__version__
-    assert json.loads(header["network"])["cost"] == "cross_entropy"
+    assert json.loads(header["network"])["cost"] == {"name": "cross_entropy"}
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_no_such_place(tmp_path: Path) -> None:
 def test_without_safetensors_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.safetensors"
     network().save(path)
-    assert checkpoint.FORMAT == "nnkit-network-1"
+    assert checkpoint.FORMATS[-1] == "nnkit-network-2"
     for module in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match="python -m pip install safetensors"):

@@ -65,7 +65,7 @@ INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
 @pytest.mark.parametrize(
     ("tensors", "changes", "message"),
     [
-        ({}, {"format": "nnkit-network-2"}, "format is 'nnkit-network-2'; this nnkit reads 'nnkit-network-1'"),
+        ({}, {"format": "nnkit-network-3"}, "format is 'nnkit-network-3'; this nnkit reads 'nnkit-network-1'"),
         ({}, {"network": None}, "damaged"),
         ({}, {"network": "{"}, "damaged"),
         ({}, {"network": "[1, 2]"}, "damaged"),

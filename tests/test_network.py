@@ -31,8 +31,8 @@ def test_sizes_become_layers() -> None:
     net = Network([4, 5, 6, 3], activation="tanh", seed=1)
     assert net.layers == [Dense(4, 5, "tanh"), Dense(5, 6, "tanh"), Dense(6, 3, "sigmoid")]
     for cost, output in (("quadratic", "identity"), ("softmax_cross_entropy", "softmax"), ("cross_entropy", "sigmoid")):
-        assert Network([4, 3], cost=cost, seed=0).layers[-1].activation == output
-        assert Network([4, 3], cost=cost, output_activation="tanh", seed=0).layers[-1].activation == "tanh"
+        assert Network([4, 3], cost=cost, seed=0).dense[-1].activation == output
+        assert Network([4, 3], cost=cost, output_activation="tanh", seed=0).dense[-1].activation == "tanh"
     assert [W.shape for W in net.parameters.W] == [(5, 4), (6, 5), (3, 6)]
     assert [b.shape for b in net.parameters.b] == [(5,), (6,), (3,)]
     assert net.parameters.count == 5 * 5 + 6 * 6 + 3 * 7
@@ -58,7 +58,7 @@ def test_layers_and_sizes_start_alike() -> None:
         ([-4, 3], {}, ValueError, "inputs is -4; expected a whole number"),
         ([4, 2.5], {}, ValueError, "units is 2.5; expected a whole number"),
         ([4, True], {}, ValueError, "units is True; expected a whole number"),
-        ([4, Dense(4, 3)], {}, TypeError, "sizes and Dense layers do not mix"),
+        ([4, Dense(4, 3)], {}, TypeError, "sizes and layers do not mix"),
         ([Dense(4, 5), Dense(6, 3)], {}, ValueError, r"Dense\(inputs=4, units=5.* gives 5 values, but .* takes 6"),
         ([Dense(4, 5, "softmax"), Dense(5, 3)], {}, ValueError, "softmax couples the units"),
         ([4, 5, 3], {"activation": "softmax"}, ValueError, "softmax couples the units"),

@@ -40,13 +40,13 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     seen: list[list[int]] = []
     run = Step.run
 
-    def watched(step: Step) -> None:
+    def watched(step: Step, rate_factor: float = 1.0) -> None:
         x, y = (np.array(step.backend.to_numpy(a)) for a in (step.x, step.y))
         places = [int(np.flatnonzero((X.astype(x.dtype) == row).all(axis=1))[0]) for row in x]
         if y.shape[1] == 4:
             assert np.argmax(y, axis=1).tolist() == LABELS[places].tolist()
         seen.append(places)
-        run(step)
+        run(step, rate_factor)
 
     monkeypatch.setattr(Step, "run", watched)
     return seen

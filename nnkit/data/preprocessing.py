@@ -1,16 +1,29 @@
-"""Normalization and whitening (eq. 20 to 22): fitted on the training part, applied to every part."""
+"""Normalization and whitening (eq. 20 to 22): fitted on the training part, applied to every part.
 
-from typing import Any, NamedTuple
+A network that is given one applies it to all samples that it gets: `nnkit.Network(..., preprocessing=normalization)`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from nnkit.backends import Backend
+from nnkit.backends.base import Array
+from nnkit.data.fitted import Fitted, checked_array
+from nnkit.data.moments import Real, covariance, means, sample_matrix, variances
+from nnkit.kernels.names import unknown_name
+from nnkit.kernels.preprocessing import centered, normalized
 
 
-class Normalization(NamedTuple):
-    """X_n = (X − μ)/σ (eq. 20), each feature by its own mean and deviation.
+class Normalization(Fitted):
+    """X_n = (X − μ)/σ (eq. 20), each feature by its own mean and deviation, or all by one.
 
-    Attributes:
-        mean: μ, (d,) float64. deviation: σ, (d,) float64; 1 where a feature is constant, which becomes 0.
+    Args:
+        mean: μ, (d,). deviation: σ, (d,), above 0. `fit` finds them.
+
+    Raises ValueError for arrays of other shapes, not finite, or with a deviation that is not positive.
 
     >>> normalization = nnkit.data.Normalization.fit([[1.0, 5.0], [3.0, 5.0]])
     >>> normalization.transform([[2.0, 5.0], [3.0, 6.0]])
@@ -18,29 +31,60 @@ class Normalization(NamedTuple):
            [1., 1.]])
     """
 
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
+    kind = "normalization"
+
+    def __init__(self, mean: ArrayLike, deviation: ArrayLike) -> None:
+        self.mean = checked_array("mean", mean, 1)
+        self.deviation = checked_array("deviation", deviation, 1, self.mean.size, positive=True)
+        super().__init__(self.mean.size, mean=self.mean, deviation=self.deviation)
 
     @classmethod
-    def fit(cls, X: ArrayLike) -> "Normalization":
-        """The mean and the deviation of samples X (n, d); ValueError unless it is a matrix with samples."""
-        samples = _matrix(X)
-        deviation = samples.std(axis=0)
-        return cls(samples.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+    def fit(cls, X: Any, per_feature: bool = True) -> Self:
+        """The mean and the deviation of samples X (n, d); constant features get σ = 1.
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Normalized samples (n, d), float64; ValueError for another width."""
-        return (_matrix(X, self.mean.size) - self.mean) / self.deviation
+        X is an array, or rows on a disk (`nnkit.data.open_npy`); it is read twice, some rows at a time.
+        With `per_feature` False one mean and one deviation of all entries, as for images: a pixel at the edge that is
+        hardly ever set would else become a large number where it is. Raises ValueError unless X is a matrix with
+        samples, all finite, TypeError unless it holds real numbers.
+
+        >>> nnkit.data.Normalization.fit([[0.0, 2.0], [2.0, 4.0]], per_feature=False).mean
+        array([2., 2.])
+        """
+        samples = sample_matrix(X)
+        mean = means(samples)
+        if not per_feature and (mean != mean[0]).any():  # the mean of equal numbers might be rounded
+            mean = np.full_like(mean, mean.mean())
+        variance = variances(samples, mean)
+        if not per_feature:
+            variance = np.full_like(variance, variance.mean())
+        return cls(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
+
+    @classmethod
+    def pixels(cls, width: int, largest: float = 255.0) -> Self:
+        """X/255 for images of bytes with `width` pixels: μ = 0 and σ = 255, or another largest value.
+
+        >>> nnkit.data.Normalization.pixels(2).transform(np.array([[0, 255]], np.uint8))
+        array([[0., 1.]])
+        """
+        return cls(np.zeros(width), np.full(width, largest))
+
+    def _constants(self) -> tuple[Real, Real]:
+        return self.mean, self.deviation
+
+    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array) -> Array:
+        return backend.elementwise(normalized, (x, mean, scale))
 
 
-class Whitening(NamedTuple):
+class Whitening(Fitted):
     """Rotated and rescaled samples whose covariance is the identity (eq. 21, 22).
 
     C = (1/n)(X − μ)ᵀ(X − μ) = U S Uᵀ, and X_w = (X − μ) U S^(−½). Directions whose singular value is below 10⁻¹⁰ of the
     largest hold rounding only and are left out, so that the result has k ≤ d features.
 
-    Attributes:
-        mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), largest first. All float64.
+    Args:
+        mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), above 0. `fit` finds them.
+
+    Raises ValueError for arrays of other shapes, not finite, or with a singular value that is not positive.
 
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(500, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
@@ -49,28 +93,55 @@ class Whitening(NamedTuple):
     True
     """
 
-    mean: NDArray[np.float64]
-    rotation: NDArray[np.float64]
-    singular_values: NDArray[np.float64]
+    kind = "whitening"
+
+    def __init__(self, mean: ArrayLike, rotation: ArrayLike, singular_values: ArrayLike) -> None:
+        self.mean = checked_array("mean", mean, 1)
+        self.rotation = checked_array("rotation", rotation, 2, self.mean.size)
+        if self.rotation.shape[1] > self.mean.size:
+            raise ValueError(f"rotation has shape {self.rotation.shape}; expected at most {self.mean.size} columns")
+        k = self.rotation.shape[1]
+        self.singular_values = checked_array("singular_values", singular_values, 1, k, positive=True)
+        arrays = {"mean": self.mean, "rotation": self.rotation, "singular_values": self.singular_values}
+        super().__init__(self.rotation.shape[1], **arrays)
 
     @classmethod
-    def fit(cls, X: ArrayLike) -> "Whitening":
-        """The mean and the singular vectors of the covariance of X (n, d); ValueError unless a matrix with samples."""
-        samples = _matrix(X)
-        mean = samples.mean(axis=0)
-        covariance = (samples - mean).T @ (samples - mean) / len(samples)
-        rotation, values, _ = np.linalg.svd(covariance, hermitian=True)
+    def fit(cls, X: Any) -> Self:
+        """The mean and the singular vectors of the covariance of samples X (n, d), as in `Normalization.fit`.
+
+        Raises ValueError unless it is a matrix with samples, all finite and not all alike, TypeError unless it holds
+        real numbers.
+        """
+        samples = sample_matrix(X)
+        mean = means(samples)
+        rotation, values, _ = np.linalg.svd(covariance(samples, mean), hermitian=True)
+        if not values[0] > 0:
+            raise ValueError("X has samples that are all alike; there is no direction to whiten")
         kept = values > 1e-10 * values[0]
         return cls(mean, rotation[:, kept], values[kept])
 
-    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Whitened samples (n, k), float64; ValueError for another width."""
-        return (_matrix(X, self.mean.size) - self.mean) @ self.rotation / np.sqrt(self.singular_values)
+    def _constants(self) -> tuple[Real, Real]:
+        return self.mean, self.rotation / np.sqrt(self.singular_values)
+
+    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array) -> Array:
+        return backend.matmul(backend.elementwise(centered, (x, mean)), scale)
 
 
-def _matrix(X: Any, width: int | None = None) -> NDArray[np.float64]:
-    samples = np.asarray(X, np.float64)
-    if samples.ndim != 2 or samples.size == 0 or (width is not None and samples.shape[1] != width):
-        expected = "(samples, features)" if width is None else f"(samples, {width})"
-        raise ValueError(f"X has shape {samples.shape}; expected {expected} with at least one sample")
-    return samples
+def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike]) -> Fitted:
+    """The preprocessing of a kind from its arrays, as a file keeps them; ValueError for others than it has.
+
+    >>> normalization = nnkit.data.Normalization.pixels(3)
+    >>> nnkit.data.preprocessing_from(normalization.kind, normalization.arrays)
+    Normalization(3 → 3 features)
+    """
+    kinds: dict[str, tuple[Any, set[str]]] = {
+        "normalization": (Normalization, {"mean", "deviation"}),
+        "whitening": (Whitening, {"mean", "rotation", "singular_values"}),
+    }
+    if kind not in kinds:
+        raise unknown_name("preprocessing", kind, kinds)
+    make, names = kinds[kind]
+    if set(arrays) != names:
+        raise ValueError(f"{kind} has the arrays {sorted(arrays)}; expected {sorted(names)}")
+    made: Fitted = make(**arrays)
+    return made

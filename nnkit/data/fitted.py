@@ -1,0 +1,101 @@
+"""What normalization and whitening share: arrays that define them, checked, and their way to a device."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nnkit.backends import Backend, get_backend
+from nnkit.backends.base import Array
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
+from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.data.moments import Real, sample_matrix
+
+
+class Fitted(ABC):
+    """What normalization and whitening share.
+
+    Attributes:
+        kind: "normalization" or "whitening". inputs: the width of samples. outputs: their width afterwards.
+        arrays: what defines it, float64 arrays by name.
+    """
+
+    kind: str
+
+    def __init__(self, outputs: int, **arrays: Real) -> None:
+        self.arrays = arrays
+        self.inputs, self.outputs = arrays["mean"].size, outputs
+        self._placed: dict[tuple[Backend, str], list[Array]] = {}  # constants on devices, by dtype
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inputs} → {self.outputs} features)"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fitted) or self.kind != other.kind:
+            return False
+        return all(np.array_equal(array, other.arrays[name]) for name, array in self.arrays.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(self.arrays.values())  # a copy has no arrays on devices yet
+
+    def transform(self, X: Any) -> Real:
+        """Samples X (n, inputs) transformed: (n, outputs), float64 on the host.
+
+        Raises ValueError for another shape, TypeError for what is not real numbers.
+        """
+        return np.asarray(self.apply(get_backend("numpy"), np.asarray(sample_matrix(X, self.inputs), np.float64)))
+
+    def apply(self, backend: Backend, x: Array) -> Array:
+        """The same for samples x (n, inputs) that are an array of a backend, in their dtype: (n, outputs) there.
+
+        The constants stay on the device from the first call on. Raises TypeError for a dtype that is not floating,
+        ValueError for another shape, and for a dtype that cannot hold the constants.
+        """
+        dtype = dtype_name(x.dtype)
+        if dtype not in FLOATS + COMPLEX:
+            raise TypeError(f"x has dtype {dtype}; expected one of {', '.join(FLOATS)}")
+        if len(x.shape) != 2 or x.shape[1] != self.inputs:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (samples, {self.inputs})")
+        if (backend, dtype) not in self._placed:
+            self._placed[backend, dtype] = [self._place(backend, dtype, array) for array in self._constants()]
+        return self._compute(backend, x, *self._placed[backend, dtype])
+
+    def _place(self, backend: Backend, dtype: str, array: Real) -> Array:
+        with np.errstate(over="ignore", under="ignore"):
+            # On the host: a device that records a graph cannot be asked.
+            rounded = array.astype(numpy_dtype(dtype)).real.astype(np.float64)
+        lost = np.argwhere(~np.isfinite(rounded) | (array is self.arrays.get("deviation")) & (rounded == 0))
+        if lost.size:
+            at = tuple(int(i) for i in lost[0])
+            constant = f"the constant {array[at]} of feature {at[0]}"
+            raise ValueError(f"{self.kind}: {dtype} cannot hold {constant}; use float64")
+        return backend.asarray(array, dtype)
+
+    @abstractmethod
+    def _constants(self) -> tuple[Real, Real]:
+        """The two arrays that the transform computes with."""
+
+    @abstractmethod
+    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array) -> Array:
+        """The transform, with these constants on the backend."""
+
+
+def checked_array(
+    name: str, values: ArrayLike, ndim: int, length: int | None = None, *, positive: bool = False
+) -> Real:
+    """A new float64 array; ValueError unless it has `ndim` axes, the first of this length, and finite real numbers."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {given.dtype}; expected real numbers")
+    array = given.astype(np.float64)
+    if array.ndim != ndim or array.size == 0 or (length is not None and array.shape[0] != length):
+        expected = f"{ndim} axes" + ("" if length is None else f", the first of length {length}")
+        raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinities; expected finite numbers")
+    if positive and not (array > 0).all():
+        raise ValueError(f"{name} holds {array.min()}; expected numbers above 0")
+    return array

@@ -1,0 +1,82 @@
+"""Mean, variance and covariance of samples in two passes over parts of them, which are all that is made float64."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.dtypes import FLOATS, dtype_name
+
+_NUMBERS = 1 << 18  # looked at together: 2 MB in float64
+
+Real = NDArray[np.float64]
+
+
+def sample_matrix(X: Any, width: int | None = None) -> Any:
+    """Samples X (n, d) as an array with rows, not read yet if they are on a disk.
+
+    Raises TypeError unless they are real numbers, ValueError for another shape or no samples.
+    """
+    samples = X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
+    shape = tuple(samples.shape)
+    if len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):
+        expected = "(samples, features)" if width is None else f"(samples, {width})"
+        raise ValueError(f"X has shape {shape}; expected {expected} with at least one sample")
+    if getattr(samples.dtype, "kind", "") not in ("b", "i", "u", "f") and dtype_name(samples.dtype) not in FLOATS:
+        raise TypeError(f"X has dtype {samples.dtype}; expected real numbers")
+    return samples
+
+
+# Sums of what is too large are looked at when they are there.
+_quiet = np.errstate(over="ignore", invalid="ignore")
+
+
+@_quiet
+def means(samples: Any) -> Real:
+    """The mean of each feature of samples (n, d), (d,); exact where a feature is constant.
+
+    Raises ValueError for NaN and infinities, naming the first.
+    """
+    total, lowest, highest = np.zeros(samples.shape[1]), np.inf, -np.inf
+    for part in _parts(samples):
+        total += part.sum(axis=0)
+        lowest, highest = np.minimum(lowest, part.min(axis=0)), np.maximum(highest, part.max(axis=0))
+    # A rounded mean would give a constant feature a deviation, tiny and not 0.
+    return _checked(np.where(lowest == highest, lowest, total / samples.shape[0]))
+
+
+@_quiet
+def variances(samples: Any, mean: Real) -> Real:
+    """The mean of (X − μ)² for each feature of samples (n, d), (d,)."""
+    total = np.zeros(len(mean))
+    for part in _parts(samples):
+        part = part - mean
+        total += np.einsum("ij,ij->j", part, part)
+    return _checked(total / samples.shape[0])
+
+
+@_quiet
+def covariance(samples: Any, mean: Real) -> Real:
+    """C = (1/n)(X − μ)ᵀ(X − μ) of samples (n, d), (d, d) (eq. 21)."""
+    total = np.zeros((len(mean), len(mean)))
+    for part in _parts(samples):
+        part = part - mean
+        total += part.T @ part
+    return _checked(total / samples.shape[0])
+
+
+def _parts(samples: Any) -> Iterator[Real]:
+    rows = max(1, _NUMBERS // samples.shape[1])
+    for start in range(0, samples.shape[0], rows):
+        part = np.asarray(samples[start : start + rows], np.float64)
+        if not np.isfinite(part).all():
+            row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
+            raise ValueError(f"X holds {part[row, column]} at [{start + row}, {column}]; expected finite numbers")
+        yield part
+
+
+def _checked(moment: Real) -> Real:
+    if not np.isfinite(moment).all():
+        raise ValueError("X holds numbers whose sums or squares are too large for float64; divide them first")
+    return moment

@@ -1,0 +1,100 @@
+"""Metrics: what a person wants to know of outputs beside the cost, computed on the host in float64.
+
+A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are rows
+with a single 1 there; outputs are probabilities for sigmoid and softmax.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.kernels.names import unknown_name
+
+MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
+
+
+class Metric(NamedTuple):
+    """A metric and the name that histories have it under."""
+
+    name: str
+    function: MetricFunction
+
+
+def top_k(k: int) -> MetricFunction:
+    """The share of samples whose class is among the k largest outputs; of equal outputs the first counts as larger.
+
+    Raises ValueError unless k is a whole number of at least 1.
+
+    >>> y, h = np.eye(3)[[0, 1]], np.array([[0.2, 0.5, 0.3], [0.5, 0.4, 0.1]])
+    >>> [nnkit.metrics.top_k(k)(y, h) for k in (1, 2, 3)]
+    [0.0, 0.5, 1.0]
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"top_k: k is {k!r}; expected a whole number of at least 1")
+
+    def metric(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+        label = np.argmax(y, axis=1)
+        order = np.argsort(-h, axis=1, kind="stable")[:, :k]  # NaN comes last
+        return float(np.mean((order == label[:, None]).any(axis=1) & ~np.isnan(h).any(axis=1)))
+
+    metric.__name__ = f"top_{k}"
+    return metric
+
+
+def r2(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+    """R² = 1 − Σ (y − h)²/Σ (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
+
+    >>> nnkit.metrics.r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]]))
+    0.5
+    """
+    y, h = np.asarray(y, np.float64), np.asarray(h, np.float64)
+    left, total = ((y - h) ** 2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    explained = 1 - left / np.where(total > 0, total, 1)
+    return float(np.mean(np.where(total > 0, explained, left == 0)))
+
+
+def mean_absolute_error(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+    """The mean of |y − h| over all samples and outputs.
+
+    >>> nnkit.metrics.mean_absolute_error(np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))
+    1.5
+    """
+    return float(np.mean(np.abs(np.asarray(y, np.float64) - np.asarray(h, np.float64))))
+
+
+_named: dict[str, MetricFunction] = {"r2": r2, "mae": mean_absolute_error}
+
+
+def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifies: bool) -> list[Metric]:
+    """Metrics by name ("r2", "mae", "top_5" for any k) or as functions; without the accuracy, which is always there.
+
+    Raises ValueError for an unknown name, with the nearest, and for a metric that does not suit the network; TypeError
+    for what is neither a name nor a function.
+    """
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = [metrics]
+    found = []
+    for metric in metrics:
+        if metric == "accuracy" or (isinstance(metric, str) and re.fullmatch(r"top_\d+", metric)):
+            if not classifies:
+                raise ValueError(f"metrics: {metric!r} is for networks that classify, and this one's cost does not")
+            if metric != "accuracy":
+                found.append(Metric(str(metric), _checked_top(int(str(metric)[4:]), outputs)))
+        elif isinstance(metric, str):
+            if metric not in _named:
+                raise unknown_name("metric", metric, ["accuracy", "top_5", *_named])
+            found.append(Metric(metric, _named[metric]))
+        elif callable(metric):
+            found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))
+        else:
+            raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
+    return found
+
+
+def _checked_top(k: int, outputs: int) -> MetricFunction:
+    if k > outputs:
+        raise ValueError(f"metrics: 'top_{k}' of {outputs} outputs is always 1")
+    return top_k(k)

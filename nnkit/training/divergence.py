@@ -1,0 +1,57 @@
+"""Training that diverges: the cost is no number any more, and the parameters are put back."""
+
+import math
+from typing import TYPE_CHECKING
+
+from nnkit.backends.base import Array
+from nnkit.model import Model
+from nnkit.optimizers import OptimizerState
+
+if TYPE_CHECKING:
+    from nnkit.history import History
+
+
+class DivergenceError(ArithmeticError):
+    """The cost or the parameters became NaN or infinite; the network has the parameters from before that step.
+
+    Attributes:
+        epoch: in which epoch, from 1. step: in which step of it, from 1. history: the epochs before.
+    """
+
+    def __init__(self, epoch: int, step: int, found: str, rate: float) -> None:
+        super().__init__(
+            f"{found} in epoch {epoch}, step {step}; the network keeps the parameters from before that step. Lower the "
+            f"learning rate ({rate:g} there), clip gradients (clip_norm=1.0), or normalize X"
+        )
+        self.epoch, self.step = epoch, step
+        self.history: History | None = None
+
+
+class Snapshot:
+    """A copy of all that training changes: parameters, the optimizer's state, dropout's counter."""
+
+    def __init__(self, model: Model, state: OptimizerState) -> None:
+        self._backend = model.backend
+        self._arrays: list[Array] = [model.parameters.flat, *state.arrays.values()]
+        if model.dropout is not None:
+            self._arrays += model.dropout.arrays.values()
+        self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
+
+    def take(self) -> None:
+        """Keep how everything is now."""
+        for array, copy in zip(self._arrays, self._copies, strict=True):
+            self._backend.copy(array, copy)
+
+    def restore(self) -> None:
+        """Make everything as it was."""
+        for array, copy in zip(self._arrays, self._copies, strict=True):
+            self._backend.copy(copy, array)
+
+
+def what_is_not_finite(model: Model, cost: float) -> str | None:
+    """What of the cost and the parameters is NaN or infinite, in words; None if nothing is. Waits for the device."""
+    if not math.isfinite(cost):
+        return f"the cost is {cost}"
+    if not bool(model.backend.xp.all(model.backend.xp.isfinite(model.parameters.flat))):
+        return "a parameter is not finite"
+    return None

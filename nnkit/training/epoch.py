@@ -1,0 +1,112 @@
+"""One epoch: every sample once, in minibatches, each a step."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.model import Model
+from nnkit.optimizers import OptimizerState
+from nnkit.schedules import Schedule
+from nnkit.step import step_for
+from nnkit.training.accumulation import Accumulation
+from nnkit.training.divergence import DivergenceError, Snapshot, what_is_not_finite
+from nnkit.training.interrupt import Interrupt
+from nnkit.training.keeping import Plan
+from nnkit.training.meter import Meter
+from nnkit.training.minibatches import Minibatch, Source
+from nnkit.training.progress import Progress
+
+
+class Epochs:
+    """Passes over the training data that move a network's parameters."""
+
+    def __init__(
+        self, model: Model, source: Source, meter: Meter, plan: Plan, schedule: Schedule | None, epochs: int
+    ) -> None:
+        self.model, self.source, self.meter = model, source, meter
+        self.plan, self.schedule, self.epochs = plan, schedule, epochs
+        self.state: OptimizerState = model.optimizer_state()
+        self.steps = None if source.samples is None else -(-source.samples // plan.batch_size)
+        self.rate = self.state.optimizer.learning_rate  # of the latest step
+        self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
+        self._snapshot = Snapshot(model, self.state)
+        self._shares: dict[int, Array] = {}
+
+    def run(
+        self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, interrupt: Interrupt
+    ) -> dict[str, float]:
+        """Do epoch `number`, from 0; the cost and metrics come back.
+
+        Raises DivergenceError, with the parameters put back, where a step leaves numbers that are not finite. The host
+        learns of that only when an epoch is read: it is then done again, step by step, up to the step that failed. What
+        cannot be read twice is looked at after each step.
+        """
+        careful = not self.source.repeatable
+        self._snapshot.take()
+        measured = self._pass(number, history, progress, interrupt, careful)
+        if not careful and what_is_not_finite(self.model, measured["cost"]):
+            self._snapshot.restore()
+            measured = self._pass(number, history, None, interrupt, careful=True)
+        return measured
+
+    def _pass(
+        self,
+        number: int,
+        history: Mapping[str, Sequence[float]],
+        progress: Progress | None,
+        interrupt: Interrupt,
+        careful: bool,
+    ) -> dict[str, float]:
+        self.meter.start(*self.source.start(self._order()))
+        factor = 1.0
+        for done, batch in enumerate(self.source.batches(self.plan.batch_size)):
+            if self.schedule is not None:
+                position = number + (done / self.steps if self.steps else 0)
+                factor = self.schedule.factor(position, self.epochs, history)
+            self.rate = self.state.optimizer.learning_rate * factor
+            self._step(batch, factor, (number + 1, done + 1) if careful else None)
+            if progress is not None:
+                progress.step()
+            interrupt.check()
+        if self._accumulation is not None and self._accumulation.samples:
+            self._accumulation.update(factor)
+        return self.meter.read()
+
+    def _order(self) -> np.ndarray | None:
+        """The order of an epoch, drawn on the host from the network's seed and its count of epochs."""
+        if not self.plan.shuffle or self.source.samples is None:
+            return None
+        order = np.arange(self.source.samples)
+        np.random.default_rng([self.model.seed, 1, self.model.epochs_trained]).shuffle(order)
+        return order
+
+    def _step(self, batch: Minibatch, factor: float, where: tuple[int, int] | None) -> None:
+        """A step on a minibatch; with `where`, its epoch and number, look whether it left finite numbers."""
+        accumulation = self._accumulation
+        if where is not None and (accumulation is None or accumulation.samples == 0):
+            self._snapshot.take()
+        state = self.state if accumulation is None else None
+        step = step_for(self.model, batch.samples, state, batch.weight_columns, True, accumulation is not None)
+        batch.write(step, self._share(batch))
+        step.run(factor)
+        if accumulation is not None:
+            accumulation.add(batch)
+            if accumulation.count == self.plan.accumulate:
+                accumulation.update(factor)
+        if where is not None:
+            found = what_is_not_finite(self.model, float(step.cost()))
+            if found is not None:
+                self._snapshot.restore()
+                raise DivergenceError(*where, found, self.rate)
+        self.meter.add(step.logits, batch.y, batch.weights)
+
+    def _share(self, batch: Minibatch) -> Array | None:
+        """What a sample of weight 1 counts in the gradient: 1/n, or 1 where gradients are added up first."""
+        if batch.weights is None:
+            return None
+        if self._accumulation is not None:
+            return self._accumulation.share
+        if batch.samples not in self._shares:
+            self._shares[batch.samples] = self.model.backend.asarray(1 / batch.samples, self.model.dtype)
+        return self._shares[batch.samples]

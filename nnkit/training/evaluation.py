@@ -1,0 +1,18 @@
+"""Evaluation: cost and metrics of a network over samples, some thousand at a time."""
+
+from collections.abc import Sequence
+
+from nnkit.metrics import Metric
+from nnkit.model import ROWS, Model
+from nnkit.training.meter import Meter
+from nnkit.training.minibatches import Source
+
+
+def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> dict[str, float]:
+    """The mean cost over the source's samples, the accuracy if the network classifies, and the metrics."""
+    known = source.samples or ROWS
+    meter = Meter(model, known, min(known, ROWS), metrics)
+    meter.start(*source.start(None))
+    for batch in source.batches(ROWS):
+        meter.add(model.propagate(batch.inputs()), batch.y, batch.weights)
+    return meter.read()

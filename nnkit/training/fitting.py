@@ -1,0 +1,188 @@
+"""fit: epochs of minibatches, with all that goes with them, and a History."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from nnkit.classes import names_in
+from nnkit.history import History
+from nnkit.metrics import Metric, MetricFunction, get_metrics
+from nnkit.model import Model
+from nnkit.optimizers import Optimizer
+from nnkit.schedules import ScheduleLike, as_schedule
+from nnkit.training.blas_threads import threads_for
+from nnkit.training.divergence import DivergenceError
+from nnkit.training.early_stopping import EarlyStopping
+from nnkit.training.epoch import Epochs
+from nnkit.training.evaluation import evaluate
+from nnkit.training.interrupt import interruptible
+from nnkit.training.keeping import Best, Keeper, Plan
+from nnkit.training.meter import Meter
+from nnkit.training.minibatches import Source
+from nnkit.training.progress import Progress, check_progress
+from nnkit.training.sources import source_of
+from nnkit.training.streams import is_stream
+from nnkit.training.weights import ClassWeight
+
+
+def fit(
+    model: Model,
+    X: Any,
+    y: Any = None,
+    *,
+    epochs: int = 10,
+    batch_size: int = 32,
+    optimizer: Optimizer | None = None,
+    schedule: ScheduleLike = None,
+    validation_data: Any = None,
+    metrics: Iterable[str | MetricFunction] = (),
+    sample_weight: Any = None,
+    class_weight: ClassWeight = None,
+    early_stopping: EarlyStopping | None = None,
+    gradient_accumulation_steps: int = 1,
+    shuffle: bool = True,
+    checkpoint: str | PathLike[str] | None = None,
+    checkpoint_every: int = 1,
+    resume: bool = False,
+    progress: bool | str = True,
+    callbacks: Iterable[Callable[[Any, History], object]] = (),
+) -> History:
+    """Train a network by minibatches (eq. 17 for SGD); the epochs' costs and metrics come back.
+
+    Args:
+        model: the network, changed in place.
+        X: samples (n, width), anything that `asarray` or DLPack takes. Images of bytes (uint8) stay bytes until they
+            are gathered. Arrays on a disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. Or an iterable of
+            minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch.
+        y: labels (n,), 0 to k − 1 or class names, or targets (n, d_out); nothing for an iterable.
+        epochs: how often all samples are seen, in all, with those of a resumed training.
+        batch_size: samples a step; the last minibatch of an epoch is what is left, and its gradient is the mean over
+            its own samples. An iterable's minibatches are taken as they come.
+        optimizer: None goes on with the network's own and its state; another one starts afresh and stays.
+        schedule: of the learning rate, the optimizer's being the largest (`nnkit.schedules`): a schedule, its name, or
+            a function of the epoch, which counts from 0, that returns a factor.
+        validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
+        metrics: beside cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
+        sample_weight: (n,), at least 0; the cost is Σ w C/Σ w. class_weight: a dict from classes to weights that
+            multiply them, or "balanced", which makes all classes count alike.
+        early_stopping: when to stop before `epochs`, as `nnkit.EarlyStopping(patience=5)`.
+        gradient_accumulation_steps: minibatches whose gradients make one update together: the mean over all their
+            samples, for batches larger than memory.
+        shuffle: a new order each epoch, drawn on the host from the network's seed and its count of epochs, so that a
+            seed gives the same batches on every backend and in a continued training.
+        checkpoint: a file that the training is written to every `checkpoint_every` epochs, and at its end. With
+            `resume` a training that was killed goes on from there, bit for bit as if it had not been; without such a
+            file it starts.
+        progress: a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten lines
+            instead.
+        callbacks: functions called with the network and the history after each epoch; one that returns True stops.
+
+    Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
+    `interrupted`. Raises ValueError and TypeError for arguments that do not fit, before anything changes;
+    DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; BlockingIOError
+    if another process writes the checkpoint.
+
+    >>> X, y = nnkit.data.digits()
+    >>> net = nnkit.Network([64, 30, 10], seed=1)
+    >>> history = net.fit(X, y, epochs=3, optimizer=nnkit.SGD(1.0), progress=False)
+    >>> history["cost"][-1] < history["cost"][0], history.epochs
+    (True, 3)
+    """
+    counts = {"epochs": epochs, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
+    for name, count in (counts | {"gradient_accumulation_steps": gradient_accumulation_steps}).items():
+        _check_count(name, count)
+    check_progress(progress)
+    rates = None if schedule is None else as_schedule(schedule)
+    measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
+    with _class_names(model, y):
+        source = source_of(model, X, y, sample_weight, class_weight)
+        validation = _validation(model, validation_data)
+        to_come = _numbers_to_come(model, measured, validation is not None)
+        _check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+        best = Best(model, _checked_rule(early_stopping, to_come))
+        shuffle = shuffle and source.samples is not None
+        size = batch_size if source.samples is None else min(batch_size, source.samples)
+        plan = Plan(source.samples, size, gradient_accumulation_steps, shuffle, repr(rates))
+        keeper = Keeper(model, best, plan, checkpoint, checkpoint_every, resume)
+        keeper.check(optimizer)
+        model.optimizer_state(optimizer)
+    with keeper, threads_for(model, size), interruptible() as interrupt:
+        history = keeper.resumed(optimizer)
+        passes = Epochs(model, source, Meter(model, source.samples or size, size, measured), plan, rates, epochs)
+        with Progress(progress, epochs, passes.steps, history.epochs) as bar:
+            try:
+                while history.epochs < epochs and not keeper.stopped and not best.stops(history):
+                    started = time.perf_counter()
+                    numbers = passes.run(history.epochs, history, bar, interrupt)
+                    if validation is not None:
+                        numbers |= {f"validation_{k}": v for k, v in evaluate(model, validation, measured).items()}
+                    history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
+                    model.epochs_trained += 1
+                    best.note(history)
+                    bar.epoch(history.epochs, numbers)
+                    answers = [callback(model, history) for callback in callbacks]
+                    keeper.stopped = any(answer is True for answer in answers)
+                    keeper.keep(history, last=history.epochs == epochs)
+            except KeyboardInterrupt:
+                history.interrupted = True
+            except DivergenceError as error:
+                error.history = history
+                raise
+    best.restore()
+    return history
+
+
+@contextmanager
+def _class_names(model: Model, y: Any) -> Iterator[None]:
+    """Give a network the class names in its labels, if it has none; unless an argument turns out to be wrong."""
+    before = model.classes
+    names = names_in(y) if model.classifies and before is None and y is not None else None
+    if names is not None:
+        outputs = model.dense[-1].units
+        if len(names) != max(outputs, 2):
+            raise ValueError(f"y holds {len(names)} classes, {names.tolist()}; this network has {max(outputs, 2)}")
+        model.classes = names
+    try:
+        yield
+    except BaseException:
+        model.classes = before
+        raise
+
+
+def _validation(model: Model, data: Any) -> Source | None:
+    if data is None:
+        return None
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        X, y, weight = (*data, None)[:3]
+        return source_of(model, X, y, weight, which="validation ")
+    if not is_stream(data):
+        raise TypeError("validation_data: expected (X, y), (X, y, sample_weight) or an iterable of minibatches")
+    return source_of(model, data, None, which="validation ")
+
+
+def _numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
+    """The names of the numbers that the history will have of each epoch."""
+    names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
+    return names + ([f"validation_{name}" for name in names] if validated else [])
+
+
+def _checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
+    if not isinstance(rule, EarlyStopping | None):
+        raise TypeError(f"early_stopping is {rule!r}; expected nnkit.EarlyStopping(patience=5) or the like")
+    _check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
+    return rule
+
+
+def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
+    if monitor is not None and monitor not in numbers:
+        hint = "; give validation_data" if monitor.startswith("validation_") else ""
+        raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")

@@ -1,0 +1,175 @@
+"""Keeping a training: its best parameters, and checkpoints that it can go on from after it was killed."""
+
+import os
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from nnkit import checkpoint
+from nnkit.backends.base import Array
+from nnkit.checkpoint import Saved, Training
+from nnkit.history import History
+from nnkit.model import Model
+from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.tensor_file import check_safetensors
+from nnkit.training.early_stopping import EarlyStopping
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an epoch is cut into steps: a resumed training must do it alike."""
+
+    samples: int | None
+    batch_size: int
+    accumulate: int
+    shuffle: bool
+    schedule: str
+
+
+class Best:
+    """The parameters of the best epoch, where a rule asks for them."""
+
+    def __init__(self, model: Model, rule: EarlyStopping | None) -> None:
+        self.model, self.rule = model, rule
+        self.parameters: Array | None = None  # flat
+
+    def note(self, history: History) -> None:
+        """Keep the parameters, if the last epoch is the best."""
+        if self.rule is not None and self.rule.restore_best and self.rule.best(history) == history.epochs - 1:
+            self.hold(self.model.parameters.flat)
+
+    def hold(self, flat: Array) -> None:
+        """Keep a copy of these parameters."""
+        backend = self.model.backend
+        if self.parameters is None:
+            self.parameters = backend.empty(flat.shape, self.model.dtype)
+        backend.copy(flat, self.parameters)
+
+    def stops(self, history: History) -> bool:
+        """Whether the rule ends the training here."""
+        return self.rule is not None and self.rule.stops(history)
+
+    def restore(self) -> None:
+        """Give the network the parameters that were kept, if any."""
+        if self.parameters is not None:
+            self.model.backend.copy(self.parameters, self.model.parameters.flat)
+
+
+class Keeper:
+    """Writes checkpoints of a training, and reads one to go on from. As a context: the only one that writes the file.
+
+    `stopped` says that a callback has ended the training.
+    """
+
+    def __init__(
+        self, model: Model, best: Best, plan: Plan, path: str | PathLike[str] | None, every: int, resume: bool
+    ) -> None:
+        self.model, self.best, self.plan, self.every = model, best, plan, every
+        self.stopped = False
+        self._path = None if path is None else _writable(path)
+        self._saved: Saved | None = None
+        if resume and self._path is None:
+            raise ValueError("resume needs the path of a checkpoint, as checkpoint='run.safetensors'")
+        if resume and self._path is not None and self._path.exists():
+            self._saved = checkpoint.read(self._path)
+
+    def __enter__(self) -> "Keeper":
+        self._lock = None if self._path is None else _locked(self._path)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def check(self, optimizer: Optimizer | None) -> None:
+        """ValueError unless the checkpoint, if there is one, is of a training like this."""
+        if self._saved is None:
+            return
+        training, model = self._saved.training, self.model
+        if training is None:
+            raise ValueError(f"{self._path}: a network without the state of a training; it cannot be resumed")
+        pairs: dict[str, tuple[Any, Any]] = {
+            "layers": (self._saved.layers, model.layers),
+            "cost": (self._saved.cost, model.cost),
+            "dtype": (self._saved.dtype, model.dtype),
+            "plan": (training.about.get("plan"), asdict(self.plan)),
+        }
+        if optimizer is not None:
+            pairs["optimizer"] = (training.about.get("optimizer"), optimizer.describe())
+        for name, (there, here) in pairs.items():
+            if there != here:
+                raise ValueError(f"{self._path}: its {name} is {there}, but this training's is {here}")
+
+    def resumed(self, optimizer: Optimizer | None) -> History:
+        """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
+        if self._saved is None or self._saved.training is None:
+            return History()
+        saved, training, model = self._saved, self._saved.training, self.model
+        with checkpoint.damage(str(self._path)):
+            history = History.of(training.about["history"])
+            self.stopped = bool(training.about["stopped"])
+            model.seed, model.epochs_trained = saved.seed, saved.epochs_trained
+            model.place(model.backend)  # the random numbers of dropout are the seed's
+            model.parameters.assign(saved.values)
+            restore_state(model, training, optimizer)
+            if "best" in training.tensors:
+                self.best.hold(model.backend.asarray(training.tensors["best"], model.dtype))
+        return history
+
+    def keep(self, history: History, last: bool) -> None:
+        """Write a checkpoint, if it is time."""
+        if self._path is None or not (last or self.stopped or history.epochs % self.every == 0):
+            return
+        state, to_numpy = self.model.optimizer_state(), self.model.backend.to_numpy
+        tensors = {f"optimizer.{name}": to_numpy(array) for name, array in state.arrays.items()}
+        if self.model.dropout is not None:
+            tensors |= {f"dropout.{name}": to_numpy(array) for name, array in self.model.dropout.arrays.items()}
+        if self.best.parameters is not None:
+            tensors["best"] = to_numpy(self.best.parameters)
+        about = {"optimizer": state.optimizer.describe(), "plan": asdict(self.plan), "history": dict(history)}
+        checkpoint.save(self.model, self._path, Training(tensors, about | {"stopped": self.stopped}))
+
+
+def restore_state(model: Model, training: Training, optimizer: Optimizer | None = None) -> None:
+    """Give a network the optimizer's and dropout's state of a training; ValueError for arrays that do not fit."""
+    state = model.optimizer_state(optimizer or get_optimizer(**training.about["optimizer"]))
+    arrays = {f"optimizer.{name}": array for name, array in state.arrays.items()}
+    if model.dropout is not None:
+        arrays |= {f"dropout.{name}": array for name, array in model.dropout.arrays.items()}
+    found = {name: training.tensors[name] for name in arrays}
+    for name, array in arrays.items():
+        if tuple(found[name].shape) != tuple(array.shape):
+            raise ValueError(f"{name} has shape {found[name].shape}; expected {tuple(array.shape)}")
+    for name, array in arrays.items():
+        model.backend.copy(model.backend.asarray(found[name], model.dtype), array)
+
+
+def _writable(path: str | PathLike[str]) -> Path:
+    """The path of a checkpoint, if one can be written there: told before the training."""
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"checkpoint is {path!r}; expected a path")
+    check_safetensors()
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"checkpoint: {target} is a folder; expected a file, such as run.safetensors")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint: the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(f"checkpoint: the folder {target.parent} cannot be written to")
+    return target
+
+
+def _locked(path: Path) -> Any:
+    """A lock on a checkpoint that ends with this process; BlockingIOError if another one has it."""
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:
+        raise ImportError("checkpoints are locked by filelock: python -m pip install filelock") from None
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"checkpoint: another process is training to {path}; give another path") from None
+    return lock

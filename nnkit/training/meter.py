@@ -1,0 +1,94 @@
+"""The meter of an epoch: mean cost and metrics from the logits that the steps leave behind.
+
+Training needs Δ but not the cost. Logits are kept and measured together, a few thousand samples at a time: that costs
+one pass over a small array instead of a dozen calls in every step.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.inputs import as_labels, predicted_labels
+from nnkit.metrics import Metric
+from nnkit.model import Model
+
+_KEPT = 1 << 20  # numbers kept before they are measured
+
+
+class Meter:
+    """Adds up the cost and what the metrics need of samples as they come; reads them once, at the end.
+
+    `samples` and `largest_batch` say what to make room for; metrics other than the accuracy are computed on the host
+    from all outputs of an epoch.
+    """
+
+    def __init__(self, model: Model, samples: int, largest_batch: int, metrics: Sequence[Metric] = ()) -> None:
+        self.model, self.backend, self.metrics = model, model.backend, metrics
+        self._width = model.dense[-1].units
+        self._logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
+        self._one = self.backend.asarray(1.0, model.dtype)
+
+    def start(self, y: Array = None, weights: Array = None) -> None:
+        """Forget what was measured; `y` and `weights` are those of all samples in the order of the logits, if known."""
+        self._y, self._weights = y, weights
+        self._pending: list[tuple[Array, Array]] = []  # targets and weights that came with the kept logits
+        self._filled = 0
+        self._samples = 0
+        self._costs: list[Array] = []
+        self._right: list[Array] = []
+        self._outputs: list[tuple[Any, Any]] = []
+
+    def add(self, logits: Array, y: Array = None, weights: Array = None) -> None:
+        """Take the logits (n, d_out) of the next samples; their targets and weights, if `start` was not given them."""
+        n = logits.shape[0]
+        if self._filled + n > self._logits.shape[0]:
+            self._measure()
+            if n > self._logits.shape[0]:
+                self._logits = self._room(n)
+        self.backend.copy(logits, self._logits[self._filled : self._filled + n, ...])
+        self._filled += n
+        if self._y is None:
+            self._pending.append((y, weights))
+
+    def read(self) -> dict[str, float]:
+        """The mean cost, the accuracy if the network classifies, and the other metrics."""
+        self._measure()
+        result = {"cost": sum(map(float, self._costs)) / self._samples}
+        if self.model.classifies:
+            result["accuracy"] = sum(map(int, self._right)) / self._samples
+        if self.metrics:
+            y, h = (np.concatenate(parts) for parts in zip(*self._outputs, strict=True))
+            result |= {metric.name: float(metric.function(y, h)) for metric in self.metrics}
+        return result
+
+    def _room(self, samples: int) -> Array:
+        return self.backend.empty((samples, self._width), self.model.dtype)
+
+    def _measure(self) -> None:
+        if self._filled == 0:
+            return
+        backend, output = self.backend, self.model.output
+        logits = self._logits[: self._filled, ...]
+        y, weights = self._taken()
+        self._costs.append(backend.sum(output.terms(backend, logits, y, self._one if weights is None else weights)))
+        if self.model.classifies:
+            answers = predicted_labels(backend, output, logits) == as_labels(backend, y)
+            self._right.append(backend.xp.sum(backend.xp.astype(answers, backend.xp.int64)))
+        if self.metrics:
+            outputs = output.outputs(backend, logits)
+            self._outputs.append((np.array(backend.to_numpy(y)), np.array(backend.to_numpy(outputs))))
+        self._samples += self._filled
+        self._filled = 0
+
+    def _taken(self) -> tuple[Array, Array]:
+        """The targets and weights of the kept logits."""
+        if self._y is not None:
+            end = self._samples + self._filled
+            weights = None if self._weights is None else self._weights[self._samples : end, ...]
+            return self._y[self._samples : end, ...], weights
+        targets, weights = zip(*self._pending, strict=True)
+        self._pending = []
+        concat = self.backend.xp.concat
+        return concat(targets, axis=0), None if weights[0] is None else concat(weights, axis=0)

@@ -1,0 +1,70 @@
+"""What a person sees of a training while it runs."""
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+_LINES = 10  # of progress in a log file
+_UPDATES = 50  # of a bar in an epoch
+
+
+class Progress:
+    """A bar of steps on a terminal or in a notebook; with "lines" about ten lines of text; with False nothing.
+
+    A bar is drawn only where somebody watches: not in a file or a pipe.
+    """
+
+    def __init__(self, how: bool | str, epochs: int, steps: int | None, done: int) -> None:
+        self.how, self.epochs, self.steps = how, epochs, steps
+        self._every = max(1, (steps or 1000) // _UPDATES)
+        self._waiting = 0
+        self._bar: Any = None
+        if how is True:
+            total = None if steps is None else steps * epochs
+            self._bar = _bar(total, 0 if steps is None else steps * done)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def step(self) -> None:
+        """A step is done."""
+        self._waiting += 1
+        if self._waiting >= self._every:
+            self._show()
+
+    def epoch(self, epoch: int, measured: Mapping[str, float]) -> None:
+        """Epoch number `epoch`, from 1, is done."""
+        numbers = {name: f"{value:.4f}" for name, value in measured.items()}
+        if self._bar is not None:
+            self._bar.set_postfix({"epoch": f"{epoch}/{self.epochs}", **numbers}, refresh=False)
+        self._show()
+        if self.how == "lines" and (epoch % max(1, self.epochs // _LINES) == 0 or epoch == self.epochs):
+            text = "   ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
+            print(f"epoch {epoch:>{len(str(self.epochs))}} of {self.epochs}   {text}", flush=True)
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.update(self._waiting)
+        self._waiting = 0
+
+
+def check_progress(how: bool | str) -> None:
+    """ValueError for what `Progress` does not know."""
+    if how not in (True, False, "lines"):
+        raise ValueError(f"progress is {how!r}; expected True, False or 'lines'")
+
+
+def _bar(total: int | None, initial: int) -> Any:
+    # In a notebook a bar of its own, if ipywidgets is there; this import costs time that only a notebook should pay.
+    if "IPython" in sys.modules:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    notebook = tqdm.__module__.endswith("notebook")
+    # disable=None leaves the bar out where standard error is no terminal.
+    return tqdm(total=total, initial=initial, desc="training", unit="step", disable=False if notebook else None)

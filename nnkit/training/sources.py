@@ -1,0 +1,144 @@
+"""Samples in arrays as a source of minibatches: on the device, or left on the host and read when they are needed.
+
+Arrays go to the device once; images of bytes stay bytes there until they are gathered into a minibatch. What is on a
+disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) or does not fit stays where it is.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.backends.dtypes import dtype_name
+from nnkit.inputs import are_labels, check_finite, checked_samples, on_disk
+from nnkit.model import Model
+from nnkit.training.minibatches import Minibatch, Source
+from nnkit.training.streams import StreamSource, is_stream
+from nnkit.training.weights import ClassWeight, weights_of
+
+_BYTES = ("uint8", "int8", "bool")
+_CHUNK = 4096  # rows of the host looked at together
+
+
+class ArraySource(Source):
+    """Numbers on the device, (n, d_in) as the first layer gets them, with targets (n, d_out) and weights."""
+
+    def __init__(self, model: Model, X: Any, y: Array, weights: Array | None) -> None:
+        self.model, self.backend = model, model.backend
+        self.X, self.y, self.weights = X, y, weights
+        self.samples: int = y.shape[0]
+
+    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+        self.order, self.y_in_order, self.weights_in_order = order, self.y, self.weights
+        if order is not None:
+            indices = self.backend.asarray(order)
+            self.order = indices
+            self.y_in_order = self.backend.take(self.y, indices)
+            self.weights_in_order = None if self.weights is None else self.backend.take(self.weights, indices)
+        return self.y_in_order, self.weights_in_order
+
+    def batches(self, size: int) -> Iterator[Minibatch]:
+        for start in range(0, self.samples, size):
+            yield _Slice(self, start, min(start + size, self.samples))
+
+    def inputs(self, start: int, stop: int, out: Array) -> Array:
+        """The samples at these places of the order, as the first layer gets them."""
+        if self.order is None:
+            rows = self.X[start:stop, ...]
+            return rows if out is None else self.backend.copy(rows, out)
+        return self.backend.take(self.X, self.order[start:stop], out=out)
+
+
+class BytesSource(ArraySource):
+    """Samples (n, width) of single bytes on the device, made numbers and preprocessed for each minibatch."""
+
+    def inputs(self, start: int, stop: int, out: Array) -> Array:
+        numbers = self.backend.asarray(super().inputs(start, stop, None), self.model.dtype)
+        x = self.model.preprocessed(numbers)
+        return x if out is None else self.backend.copy(x, out)
+
+
+class HostSource(ArraySource):
+    """Samples (n, width) that are read, by increasing row numbers, when a minibatch needs them."""
+
+    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+        given = super().start(order)
+        self.order = order  # reading is the host's work
+        return given
+
+    def inputs(self, start: int, stop: int, out: Array) -> Array:
+        rows = self.X[start:stop] if self.order is None else _rows_at(self.X, self.order[start:stop])
+        x = self.model.preprocessed(self.backend.asarray(np.asarray(rows), self.model.dtype))
+        return x if out is None else self.backend.copy(x, out)
+
+
+class _Slice(Minibatch):
+    """The samples of an array source at some places of its order."""
+
+    __slots__ = ("samples", "source", "start", "weights", "y")
+
+    def __init__(self, source: ArraySource, start: int, stop: int) -> None:
+        self.source, self.start, self.samples = source, start, stop - start
+        self.y = source.y_in_order[start:stop, ...]
+        weights = source.weights_in_order
+        self.weights = None if weights is None else weights[start:stop, ...]
+
+    def inputs(self, out: Array = None) -> Array:
+        return self.source.inputs(self.start, self.start + self.samples, out)
+
+
+def source_of(
+    model: Model,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    class_weight: ClassWeight = None,
+    which: str = "",
+    check: bool = True,
+) -> Source:
+    """The source for data as users have them, called `which` in errors; with `check` every number is looked at.
+
+    Raises ValueError and TypeError for data that do not fit the network.
+    """
+    if is_stream(X):
+        if y is not None or sample_weight is not None:
+            raise TypeError(f"{which}X gives minibatches; their y and sample_weight come with them, as (X, y, weight)")
+        return StreamSource(model, X, class_weight, f"{which}X")
+    if y is None:
+        raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) goes without")
+    raw = checked_samples(model.width, X, f"{which}X")
+    targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
+    weights = weights_of(model, targets, are_labels(y), sample_weight, class_weight, f"{which}sample_weight")
+    if _stays_on_host(model, raw):
+        if check:
+            _check_rows(raw, f"{which}X")
+        return HostSource(model, raw, targets, weights)
+    if dtype_name(raw.dtype) in _BYTES:
+        return BytesSource(model, model.backend.asarray(raw), targets, weights)
+    array = model.backend.asarray(raw, model.dtype)
+    if check:
+        check_finite(model.backend, array, f"{which}X")
+    return ArraySource(model, model.preprocessed(array), targets, weights)
+
+
+def _stays_on_host(model: Model, X: Any) -> bool:
+    return on_disk(X) or (
+        isinstance(X, np.ndarray) and not model.backend.has_room(X.size * np.dtype(model.dtype).itemsize)
+    )
+
+
+def _check_rows(X: Any, name: str) -> None:
+    """ValueError, naming the first one, for rows that hold NaN or infinities; some thousand rows at a time."""
+    for start in range(0, X.shape[0], _CHUNK):
+        rows = np.asarray(X[start : start + _CHUNK])
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            row, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
+            raise ValueError(f"{name} holds {rows[row, column]} at [{start + row}, {column}]; expected finite numbers")
+
+
+def _rows_at(X: Any, indices: np.ndarray) -> np.ndarray:
+    """The rows at these places, read in increasing order and once each, as files want it."""
+    increasing, where = np.unique(indices, return_inverse=True)
+    rows: np.ndarray = np.asarray(X[increasing])
+    return rows[where]

@@ -1,0 +1,65 @@
+"""Iterables of minibatches as a source: generators, loaders of other libraries, sets larger than memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.inputs import are_labels, check_finite
+from nnkit.model import Model
+from nnkit.training.minibatches import Minibatch, Source
+from nnkit.training.weights import ClassWeight, weights_of
+
+
+class StreamSource(Source):
+    """Minibatches (X, y) or (X, y, sample_weight) of an iterable, or of what a function returns for each pass.
+
+    They are checked as they come. Weights count as they are: let their mean be about 1.
+    """
+
+    repeatable = False
+
+    def __init__(self, model: Model, stream: Any, class_weight: ClassWeight, name: str) -> None:
+        self.model, self.stream, self.class_weight, self.name = model, stream, class_weight, name
+
+    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+        return None, None
+
+    def batches(self, size: int) -> Iterator[Minibatch]:
+        number = -1
+        for number, item in enumerate(self.stream() if callable(self.stream) else self.stream):
+            yield _Given(self, item, f"minibatch {number} of {self.name}")
+        if number < 0:
+            hint = "an iterator can be used once; for several epochs give a function that returns a new one"
+            raise ValueError(f"{self.name} gave no minibatches; {hint}")
+
+
+class _Given(Minibatch):
+    """A minibatch as an iterable gave it."""
+
+    def __init__(self, source: StreamSource, item: Any, name: str) -> None:
+        if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+            raise TypeError(f"{name} is a {type(item).__name__}; expected (X, y) or (X, y, sample_weight)")
+        model = source.model
+        self._backend, self._x = model.backend, model.samples(item[0], f"X of {name}")
+        check_finite(model.backend, self._x, f"X of {name}")
+        self.samples = self._x.shape[0]
+        self.y = model.targets(item[1], self.samples, f"y of {name}", check=True)
+        weight, one_label = item[2] if len(item) == 3 else None, are_labels(item[1])
+        label = f"sample_weight of {name}"
+        self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
+
+    def inputs(self, out: Array = None) -> Array:
+        return self._x if out is None else self._backend.copy(self._x, out)
+
+
+def is_stream(X: Any) -> bool:
+    """Whether X gives minibatches: an iterable or a function, but no array, list of rows or table.
+
+    >>> is_stream(iter([])), is_stream(lambda: []), is_stream([[1.0]]), is_stream(np.ones((2, 3)))
+    (True, True, False, False)
+    """
+    if hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, list | tuple | str | bytes | dict):
+        return False
+    return callable(X) or hasattr(X, "__iter__")

@@ -1,0 +1,103 @@
+"""Weights of samples and of classes: how much each sample counts in the cost.
+
+With weights w the cost is Σ w C/Σ w over the samples. They are scaled once so that their mean is 1; a minibatch of n
+samples then gives each the share w/n, so that minibatches with little weight move the parameters little.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.base import Array
+from nnkit.kernels.names import unknown_name
+from nnkit.model import Model
+
+ClassWeight = Mapping[Any, float] | str | None
+
+
+def weights_of(
+    model: Model,
+    y: Array,
+    one_label: bool,
+    sample_weight: Any,
+    class_weight: ClassWeight,
+    name: str,
+    scaled: bool = True,
+) -> Array | None:
+    """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
+
+    y are the targets (n, d_out); `one_label` says that they were labels, one a sample. A class's weight counts for the
+    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output.
+    Raises ValueError and TypeError for weights that do not fit, naming them.
+    """
+    if sample_weight is None and class_weight is None:
+        return None
+    n = y.shape[0]
+    weights = np.ones((n, 1))
+    if sample_weight is not None:
+        weights = _checked(sample_weight, n, name)[:, None]
+    columns = np.ones(1)
+    if class_weight is not None:
+        targets = model.backend.to_numpy(y)
+        of_class = _class_weights(model, targets, one_label, class_weight)
+        if one_label or model.cost.domain == "distribution":
+            weights = weights * _by_sample(of_class, targets, one_label)
+        else:
+            columns = of_class
+    if scaled:
+        mean = weights.mean()
+        if mean == 0:
+            raise ValueError(f"{name}: all weights are 0; expected one above 0")
+        weights = weights / mean
+    return model.backend.asarray(weights * columns, model.dtype)
+
+
+def _checked(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
+    weights = np.asarray(sample_weight, np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        raise ValueError(f"{name} holds {weights[wrong[0]]} at [{wrong[0]}]; expected finite numbers of at least 0")
+    return weights
+
+
+def _class_weights(
+    model: Model, targets: NDArray[Any], one_label: bool, class_weight: Mapping[Any, float] | str
+) -> NDArray[np.float64]:
+    """The weight of each class, (k,)."""
+    if not model.classifies:
+        raise ValueError(f"class_weight is for costs that classify, and {model.cost.name} does not")
+    count = max(targets.shape[1], 2) if one_label else targets.shape[1]
+    names = list(range(count)) if model.classes is None or not one_label else model.classes.tolist()
+    if isinstance(class_weight, str):
+        if class_weight != "balanced":
+            raise unknown_name("class_weight", class_weight, ["balanced"])
+        if not one_label:
+            raise ValueError("class_weight='balanced' needs labels (n,); for a matrix of targets give a dict")
+        numbers = np.bincount(_classes_of(targets), minlength=count)
+        return len(targets) / (np.count_nonzero(numbers) * np.maximum(numbers, 1))
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(f"class_weight is {class_weight!r}; expected a dict from classes to weights, or 'balanced'")
+    weights = np.ones(count)
+    for key, value in class_weight.items():
+        if key not in names:
+            raise ValueError(f"class_weight holds the class {key!r}; expected some of {names}")
+        if not 0 <= value < np.inf:
+            raise ValueError(f"class_weight of {key!r} is {value!r}; expected a finite number of at least 0")
+        weights[names.index(key)] = value
+    return weights
+
+
+def _classes_of(targets: NDArray[Any]) -> NDArray[np.int64]:
+    column = targets[:, 0] > 0.5 if targets.shape[1] == 1 else np.argmax(targets, axis=1)
+    return column.astype(np.int64)
+
+
+def _by_sample(of_class: NDArray[np.float64], targets: NDArray[Any], one_label: bool) -> NDArray[np.float64]:
+    """Each sample's weight, (n, 1): that of its class, or for shares in several classes the mean by these shares."""
+    if one_label:
+        return of_class[_classes_of(targets)][:, None]
+    return (targets.astype(np.float64) @ of_class)[:, None]

@@ -1,0 +1,87 @@
+"""Training that diverges stops with the epoch, the step and the parameters from before it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.training.blas_threads import threads_for
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(8)
+X, Y = RNG.normal(size=(30, 3)), RNG.normal(size=(30, 2))
+OPTIMIZERS: dict[str, Any] = {
+    "descent": lambda: nnkit.SGD(20.0),
+    "momentum": lambda: nnkit.SGD(20.0, momentum=0.9),
+    "l2": lambda: nnkit.SGD(20.0, l2=0.1),
+}
+
+
+def network() -> nnkit.Network:
+    return nnkit.Network([3, 8, 2], "relu", "quadratic", seed=1)
+
+
+def flat(net: nnkit.Network) -> np.ndarray:
+    return np.array(net.backend.to_numpy(net.parameters.flat))
+
+
+def minibatches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, 30, 5):
+        yield X[start : start + 5], Y[start : start + 5]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_parameters_are_those_from_before_the_step(arrays: "Arrays", name: str, streamed: bool) -> None:
+    net = network()
+    data = (minibatches, None) if streamed else (arrays(X), arrays(Y))
+    options: dict[str, Any] = {"epochs": 5, "batch_size": 5, "shuffle": False, "progress": False}
+    with pytest.raises(nnkit.DivergenceError, match=r"epoch \d, step \d; .* Lower the learning rate \(20 ") as caught:
+        net.fit(*data, optimizer=OPTIMIZERS[name](), **options)
+    error = caught.value
+    assert error.history is not None
+    assert error.history.epochs == error.epoch - 1 == net.epochs_trained
+    # The same steps by hand: up to the one named all is finite, and with it, it is not.
+    twin, optimizer, steps = network(), OPTIMIZERS[name](), 6 * (error.epoch - 1) + error.step - 1
+    batches = list(minibatches())
+    with threads_for(twin, 5):
+        for step in range(steps):
+            cost = twin.train_step(*batches[step % 6], optimizer)
+            assert np.isfinite(float(cost))
+        assert np.isfinite(flat(twin)).all()
+        np.testing.assert_array_equal(flat(net), flat(twin))
+        cost = twin.train_step(*batches[steps % 6], optimizer)
+    assert not (np.isfinite(float(cost)) and np.isfinite(flat(twin)).all())
+
+
+def test_the_network_can_go_on() -> None:
+    net = network()
+    with pytest.raises(nnkit.DivergenceError):
+        net.fit(X, Y, epochs=5, batch_size=5, optimizer=nnkit.SGD(20.0), progress=False)
+    assert np.isfinite(flat(net)).all()
+    pairs = zip(net.parameters.W, net.parameters.b, strict=True)
+    net.parameters.assign([(np.clip(W, -1, 1), np.clip(b, -1, 1)) for W, b in pairs])
+    history = net.fit(X, Y, epochs=5, optimizer=nnkit.SGD(0.01), progress=False)
+    assert history["cost"][-1] < history["cost"][0]
+
+
+def test_accumulated_steps_and_dropout_are_put_back_too() -> None:
+    layers = [nnkit.Dense(3, 8, "relu"), nnkit.Dropout(0.5), nnkit.Dense(8, 2)]
+    net = nnkit.Network(layers, cost="quadratic", seed=1)
+    with pytest.raises(nnkit.DivergenceError) as caught:
+        net.fit(X, Y, epochs=9, batch_size=5, gradient_accumulation_steps=2, optimizer=nnkit.SGD(50.0), progress=False)
+    assert np.isfinite(flat(net)).all()
+    assert net.dropout is not None
+    counted = float(net.dropout.arrays["step_low"])
+    steps = 6 * (caught.value.epoch - 1) + caught.value.step
+    assert counted == 2 * ((steps - 1) // 2)  # whole groups of two
+
+
+def test_a_finite_but_rising_cost_is_no_divergence() -> None:
+    net = network()
+    history = net.fit(X, Y, epochs=2, batch_size=30, optimizer=nnkit.SGD(3.0), progress=False)
+    assert history["cost"][1] > history["cost"][0]

@@ -1,0 +1,79 @@
+"""Saves that fail for real: a disk that takes no more, a folder that cannot be written to. The old file stays."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnkit
+
+pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+pytest.importorskip("filelock", reason="checkpoints are locked")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and permissions are those of POSIX")
+
+FULL = """
+import resource, sys
+import numpy as np, nnkit
+path = sys.argv[1]
+net = nnkit.Network([50, 400, 3], seed=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # bytes that a file may have
+for attempt in (lambda: net.save(path),
+                lambda: net.fit(np.ones((9, 50)), np.arange(9) % 3, epochs=2, checkpoint=path, progress=False)):
+    try:
+        attempt()
+    except OSError as error:
+        print(type(error).__name__, error.errno, net.epochs_trained)
+"""
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    import errno
+
+    path = tmp_path / "net.safetensors"
+    nnkit.Network([5, 3], seed=0).save(path)
+    content = path.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == [f"OSError {errno.EFBIG} 0", f"OSError {errno.EFBIG} 1"]
+    assert path.read_bytes() == content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.safetensors", "net.safetensors.lock"]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Whom permissions bind; root may write everywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    path, net = tmp_path / "net.safetensors", nnkit.Network([5, 3], seed=0)
+    net.save(path)
+    content = path.read_bytes()
+    net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)
+    before = net.parameters.flat.copy()
+    for folder in (*tmp_path.parents[:2], tmp_path):
+        folder.chmod(0o555)
+    try:
+        with nobody():
+            with pytest.raises(PermissionError):
+                net.save(path)
+            with pytest.raises(PermissionError, match=r"checkpoint: the folder .* cannot be written to"):
+                net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "b", progress=False)
+            assert nnkit.load(path).width == 5
+    finally:
+        for folder in (*tmp_path.parents[:2], tmp_path):
+            folder.chmod(0o700)
+    assert path.read_bytes() == content
+    assert np.array_equal(net.parameters.flat, before)

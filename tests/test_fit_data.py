@@ -1,0 +1,190 @@
+"""What fit takes as data: bytes, files, rows of other libraries, iterables; all give what plain arrays give."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(5)
+IMAGES, LABELS = RNG.integers(0, 256, (37, 6), np.uint8), RNG.integers(0, 3, 37)
+OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False}
+
+
+def network(**options: Any) -> nnkit.Network:
+    return nnkit.Network([6, 5, 3], cost="softmax_cross_entropy", seed=2, dtype="float64", **options)
+
+
+def trained(X: Any, y: Any = None, preprocessing: Any = None, **options: Any) -> tuple[np.ndarray, nnkit.History]:
+    net = network(preprocessing=preprocessing)
+    history = net.fit(X, y, **OPTIONS | options)
+    return np.array(net.backend.to_numpy(net.parameters.flat)), history
+
+
+def assert_same(found: tuple[np.ndarray, nnkit.History], wanted: tuple[np.ndarray, nnkit.History]) -> None:
+    assert found[0].tobytes() == wanted[0].tobytes()
+    assert found[1].keys() == wanted[1].keys()
+    for name in found[1].keys() - {"seconds"}:  # costs are added up in other pieces
+        assert found[1][name] == pytest.approx(wanted[1][name], rel=1e-13)
+
+
+class OnlyRows:
+    """What HDF5's data sets look like: rows by slice or by increasing numbers, each once."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values, self.shape, self.dtype = values, values.shape, values.dtype
+        self.largest = 0
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        if not isinstance(key, slice):
+            assert (np.diff(key) > 0).all()
+        rows = np.array(self._values[key])
+        self.largest = max(self.largest, len(rows))
+        return rows
+
+
+@pytest.mark.parametrize("preprocessing", [None, "normalization", "whitening"])
+def test_bytes_and_rows_give_what_numbers_give(arrays: "Arrays", preprocessing: str | None, tmp_path: Path) -> None:
+    fitted: Any = None
+    if preprocessing:
+        kind: Any = {"normalization": nnkit.data.Normalization, "whitening": nnkit.data.Whitening}[preprocessing]
+        fitted = kind.fit(IMAGES)
+    path = tmp_path / "images.npy"
+    np.save(path, IMAGES)
+    wanted = trained(arrays(IMAGES), LABELS, fitted)
+    rows = OnlyRows(IMAGES.astype(np.float32))
+    for X in (arrays.backend.asarray(IMAGES), IMAGES, np.load(path, mmap_mode="r"), rows):
+        found = trained(X, LABELS, fitted)
+        if preprocessing:  # a matrix product of some rows may round differently from that of all
+            np.testing.assert_allclose(found[0], wanted[0], rtol=1e-12, atol=1e-13)
+        else:
+            assert_same(found, wanted)
+    assert rows.largest == 37  # looked through once, before the training
+
+
+def test_bytes_stay_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnkit.training import sources
+
+    made: list[Any] = []
+    monkeypatch.setattr(sources.BytesSource, "start", _noting(sources.BytesSource.start, made))
+    trained(IMAGES, LABELS)
+    assert {source.X.dtype for source in made} == {np.dtype(np.uint8)}
+    assert made[0].X is IMAGES or np.shares_memory(made[0].X, IMAGES)
+
+
+def _noting(method: Callable[..., Any], made: list[Any]) -> Callable[..., Any]:
+    def noted(self: Any, *arguments: Any) -> Any:
+        made.append(self)
+        return method(self, *arguments)
+
+    return noted
+
+
+def minibatches(size: int = 8) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, 37, size):
+        yield IMAGES[start : start + size], LABELS[start : start + size]
+
+
+class Loader:
+    """Like PyTorch's DataLoader: a new iterator each time."""
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return minibatches()
+
+
+@pytest.mark.parametrize("stream", [minibatches, Loader()])
+def test_iterables_give_what_arrays_give(arrays: "Arrays", stream: Any) -> None:
+    wanted = trained(IMAGES, LABELS, shuffle=False, validation_data=(IMAGES, LABELS))
+    assert_same(trained(stream, validation_data=stream), wanted)
+
+
+def test_a_torch_loader_trains() -> None:
+    torch = pytest.importorskip("torch", reason="its DataLoader gives the minibatches")
+    data = torch.utils.data.TensorDataset(torch.tensor(IMAGES), torch.tensor(LABELS))
+    assert_same(trained(torch.utils.data.DataLoader(data, batch_size=8)), trained(IMAGES, LABELS, shuffle=False))
+
+
+def test_an_iterator_that_has_ended_is_told() -> None:
+    net = network()
+    assert net.fit(minibatches(), epochs=1, progress=False).epochs == 1
+    with pytest.raises(ValueError, match="X gave no minibatches; an iterator can be used once"):
+        net.fit(minibatches(), epochs=2, progress=False)
+    assert net.epochs_trained == 2  # what was done is kept
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "message"),
+    [
+        (IMAGES, TypeError, r"minibatch 1 of X is a ndarray; expected \(X, y\) or \(X, y, sample_weight\)"),
+        ((IMAGES[:, :2], LABELS), ValueError, r"X of minibatch 1 of X has shape \(37, 2\)"),
+        ((IMAGES, LABELS + 1), ValueError, "y of minibatch 1 of X holds label 3"),
+        ((IMAGES * np.nan, LABELS), ValueError, r"X of minibatch 1 of X holds nan at \[0, 0\]"),
+        ((IMAGES, LABELS, -np.ones(37)), ValueError, r"sample_weight of minibatch 1 of X holds -1.0 at \[0\]"),
+    ],
+)
+def test_a_bad_minibatch_is_named(item: Any, error: type[Exception], message: str) -> None:
+    net, wanted = network(), network()
+    good = (IMAGES[:8], LABELS[:8])
+    with pytest.raises(error, match=message):
+        net.fit(iter([good, item]), epochs=1, progress=False)
+    wanted.fit(iter([good]), epochs=1, progress=False)
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+
+
+def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
+    values = RNG.normal(size=(5000, 6))
+    values[4500, 3] = np.inf
+    net = network()
+    before = net.parameters.flat.copy()
+    with pytest.raises(ValueError, match=r"X holds inf at \[4500, 3\]; expected finite numbers"):
+        net.fit(OnlyRows(values), np.zeros(5000, int), progress=False)
+    assert np.array_equal(net.parameters.flat, before)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "options", "error", "message"),
+    [
+        (minibatches, LABELS, {}, TypeError, "X gives minibatches; their y and sample_weight come with them"),
+        (IMAGES, None, {}, TypeError, "y is missing; only an iterable of minibatches"),
+        (IMAGES, LABELS, {"validation_data": IMAGES}, TypeError, r"validation_data: expected \(X, y\)"),
+        (IMAGES, LABELS, {"validation_data": (minibatches, LABELS)}, TypeError, "validation X gives minibatches"),
+        (5, LABELS, {}, ValueError, r"X has shape \(\)"),
+    ],
+)
+def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        network().fit(X, y, **OPTIONS | options)
+
+
+def test_a_sparse_matrix_is_refused() -> None:
+    sparse = pytest.importorskip("scipy.sparse", reason="has sparse matrices")
+    with pytest.raises(TypeError, match=r"X is a sparse matrix; make it dense, with X.toarray\(\)"):
+        network().fit(sparse.csr_array(IMAGES), LABELS, progress=False)
+
+
+def test_partial_fit_goes_on(arrays: "Arrays") -> None:
+    net, wanted = network(), network()
+    optimizer = nnkit.Adam(0.01)
+    for _ in range(3):
+        net.partial_fit(arrays(IMAGES), LABELS, batch_size=8, optimizer=optimizer)
+    wanted.fit(IMAGES, LABELS, **OPTIONS, optimizer=nnkit.Adam(0.01))
+    found, expected = (net.backend.to_numpy(n.parameters.flat) for n in (net, wanted))
+    assert np.array(found).tobytes() == np.array(expected).tobytes()
+
+
+def test_rows_on_a_disk_are_predicted_in_pieces(arrays: "Arrays", monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnkit import model
+
+    monkeypatch.setattr(model, "ROWS", 10)
+    net, rows = network(), OnlyRows(IMAGES.astype(np.float64))
+    np.testing.assert_array_equal(arrays.numpy(net.predict(rows)), arrays.numpy(net.predict(IMAGES)))
+    np.testing.assert_allclose(arrays.numpy(net.forward(rows)), arrays.numpy(net.forward(IMAGES)), rtol=1e-12)
+    assert rows.largest == 10
+    with pytest.raises(ValueError, match=r"X has shape \(37, 5\); expected \(samples, 6\)"):
+        net.predict(OnlyRows(IMAGES[:, :5]))

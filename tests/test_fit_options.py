@@ -1,0 +1,223 @@
+"""fit's options: gradient accumulation, schedules, metrics, early stopping, callbacks, class names."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.step import Step
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(7)
+X, LABELS = RNG.normal(size=(45, 4)), RNG.integers(0, 3, 45)
+WEIGHTS = RNG.uniform(0.5, 2.0, 45)
+OPTIMIZERS: dict[str, Any] = {
+    "descent": lambda: nnkit.SGD(0.3),
+    "descent-l2": lambda: nnkit.SGD(0.3, l2=0.01),
+    "momentum": lambda: nnkit.SGD(0.1, momentum=0.9),
+    "adam": lambda: nnkit.Adam(0.01),
+}
+
+
+def network(**options: Any) -> nnkit.Network:
+    return nnkit.Network([4, 6, 3], "tanh", "softmax_cross_entropy", seed=3, dtype="float64", **options)
+
+
+def flat(net: nnkit.Network) -> np.ndarray:
+    return np.array(net.backend.to_numpy(net.parameters.flat))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_accumulated_gradients_are_those_of_a_larger_batch(arrays: "Arrays", name: str, weights: Any) -> None:
+    """45 samples in batches of 20: the last group, of 5 samples, is what is left."""
+    one, parts = network(), network()
+    options: dict[str, Any] = {"epochs": 3, "sample_weight": weights, "progress": False}
+    wanted = one.fit(arrays(X), LABELS, batch_size=20, optimizer=OPTIMIZERS[name](), **options)
+    found = parts.fit(
+        arrays(X), LABELS, batch_size=5, gradient_accumulation_steps=4, optimizer=OPTIMIZERS[name](), **options
+    )
+    # Adam divides by √v̂, which is as small as the gradient: rounding shows more.
+    np.testing.assert_allclose(flat(parts), flat(one), rtol=1e-9 if name == "adam" else 1e-12, atol=1e-13)
+    assert found["cost"] == pytest.approx(wanted["cost"], rel=1e-10)
+
+
+def test_accumulation_leaves_gradients_as_they_were(arrays: "Arrays") -> None:
+    net = network()
+    net.fit(arrays(X), LABELS, epochs=1, batch_size=5, gradient_accumulation_steps=3, progress=False)
+    twin = network()
+    twin.parameters.assign((net.parameters.W[i], net.parameters.b[i]) for i in range(2))
+    for training in (False, True):
+        found, wanted = (n.gradients(X[:5], LABELS[:5], training=training)[1] for n in (net, twin))
+        assert arrays.numpy(found[0][0]).tobytes() == arrays.numpy(wanted[0][0]).tobytes()
+
+
+def test_a_schedule_is_a_loop_with_changed_rates(arrays: "Arrays") -> None:
+    """By epoch for a function of whole epochs, by step for one of fractions; the optimizer stays as it was."""
+    optimizer, net, wanted = nnkit.SGD(0.4), network(), network()
+    seen: list[float] = []
+
+    def schedule(epoch: float) -> float:
+        seen.append(epoch)
+        return 1 / (1 + epoch)
+
+    history = net.fit(arrays(X), LABELS, epochs=2, batch_size=9, shuffle=False, optimizer=optimizer, schedule=schedule)
+    by_hand = nnkit.SGD(0.4)
+    for step in range(10):
+        by_hand.learning_rate = 0.4 / (1 + step / 5)
+        at = slice(9 * (step % 5), 9 * (step % 5) + 9)
+        wanted.train_step(arrays(X[at]), LABELS[at], by_hand)
+    np.testing.assert_allclose(flat(net), flat(wanted), rtol=1e-12, atol=1e-14)
+    assert seen == pytest.approx([step / 5 for step in range(10)])
+    assert optimizer.learning_rate == 0.4
+    assert history["learning_rate"] == pytest.approx([0.4 / 1.8, 0.4 / 2.8])
+
+
+def test_schedules_record_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, make = [], Step.__init__
+
+    def counted(self: Step, *arguments: Any, **options: Any) -> None:
+        made.append(self)
+        make(self, *arguments, **options)
+
+    monkeypatch.setattr(Step, "__init__", counted)
+    network().fit(X, LABELS, epochs=4, batch_size=15, schedule="cosine", progress=False)
+    assert len(made) == 1
+
+
+def test_metrics_are_in_the_history(arrays: "Arrays") -> None:
+    def spread(y: np.ndarray, h: np.ndarray) -> float:
+        assert isinstance(y, np.ndarray)
+        assert y.shape == h.shape == (45, 3)
+        return float(h.max() - h.min())
+
+    net = network()
+    metrics: list[Any] = ["accuracy", "top_2", "mae", spread]
+    history = net.fit(arrays(X), LABELS, epochs=2, metrics=metrics, validation_data=(X, LABELS), progress=False)
+    names = ["cost", "accuracy", "top_2", "mae", "spread"]
+    assert list(history) == [*names, *(f"validation_{n}" for n in names), "learning_rate", "seconds"]
+    measured = net.evaluate(arrays(X), LABELS, metrics=metrics)
+    h = arrays.numpy(net.forward(arrays(X)))
+    assert measured["mae"] == pytest.approx(np.abs(h - np.eye(3)[LABELS]).mean(), rel=1e-12)
+    assert measured["top_2"] == np.mean([label in np.argsort(-row)[:2] for row, label in zip(h, LABELS, strict=True)])
+    assert {n: history[f"validation_{n}"][-1] for n in names} == pytest.approx(measured, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": ["top5"]}, ValueError, "unknown metric 'top5'; did you mean 'top_5'"),
+        ({"metrics": ["top_4"]}, ValueError, "'top_4' of 3 outputs is always 1"),
+        ({"metrics": ["top_0"]}, ValueError, "k is 0"),
+        ({"metrics": [5]}, TypeError, "metrics holds 5"),
+        ({"schedule": "cosin"}, ValueError, "unknown schedule 'cosin'; did you mean 'cosine'"),
+        ({"schedule": 3}, TypeError, "schedule"),
+        ({"gradient_accumulation_steps": 0}, ValueError, "gradient_accumulation_steps is 0"),
+        ({"early_stopping": 3}, TypeError, "early_stopping is 3"),
+        ({"early_stopping": nnkit.EarlyStopping()}, ValueError, "'validation_cost'; .*; give validation_data"),
+        (
+            {"schedule": "reduce_on_plateau"},
+            ValueError,
+            "schedule monitors 'validation_cost'; .*; give val",
+        ),
+        ({"early_stopping": nnkit.EarlyStopping("r2")}, ValueError, "'r2'; this training has cost, accuracy"),
+        ({"progress": "loud"}, ValueError, "progress is 'loud'"),
+        ({"resume": True}, ValueError, "resume needs the path"),
+        ({"checkpoint": 5}, TypeError, "checkpoint is 5"),
+    ],
+)
+def test_wrong_options_change_nothing(options: Any, error: type[Exception], message: str) -> None:
+    net = network()
+    before = flat(net)
+    with pytest.raises(error, match=message):
+        net.fit(X, np.array(["a", "b", "c"])[LABELS], **options)
+    assert flat(net).tobytes() == before.tobytes()
+    assert net.classes is None
+    assert net.epochs_trained == 0
+
+
+def test_a_metric_for_classes_only() -> None:
+    net = nnkit.Network([4, 1], cost="quadratic", seed=0)
+    with pytest.raises(ValueError, match="'accuracy' is for networks that classify"):
+        net.fit(X, X[:, 0], metrics=["accuracy"])
+    assert net.fit(X, X[:, 0], epochs=30, metrics=["r2"], progress=False)["r2"][-1] > 0.99
+
+
+def test_early_stopping_gives_the_best_parameters_back(arrays: "Arrays") -> None:
+    """A rate that is too high after two epochs makes the validation cost rise."""
+    kept: list[np.ndarray] = []
+    net = network()
+    history = net.fit(
+        arrays(X),
+        LABELS,
+        epochs=30,
+        batch_size=9,
+        optimizer=nnkit.SGD(0.2),
+        schedule=lambda epoch: 1.0 if epoch < 2 else 200.0,
+        validation_data=(X, LABELS),
+        early_stopping=nnkit.EarlyStopping(patience=3),
+        callbacks=[lambda net, history: kept.append(flat(net))],
+        progress=False,
+    )
+    costs = history["validation_cost"]
+    best = int(np.argmin(costs))
+    assert history.epochs == best + 4 < 30
+    assert flat(net).tobytes() == kept[best].tobytes()
+    assert flat(net).tobytes() != kept[-1].tobytes()
+    assert net.evaluate(X, LABELS)["cost"] == pytest.approx(min(costs), rel=1e-12)
+
+
+def test_a_callback_that_returns_true_stops() -> None:
+    calls = []
+
+    def callback(net: nnkit.Network, history: nnkit.History) -> bool:
+        calls.append(history.epochs)
+        return history.epochs == 3
+
+    assert network().fit(X, LABELS, epochs=9, callbacks=[callback, lambda *_: 5], progress=False).epochs == 3
+    assert calls == [1, 2, 3]
+
+
+def test_class_names_come_back(arrays: "Arrays") -> None:
+    names = np.array(["cat", "dog", "owl"])
+    net, numbered = network(), network()
+    net.fit(arrays(X), names[LABELS], epochs=3, validation_data=(X, names[LABELS]), progress=False)
+    numbered.fit(arrays(X), LABELS, epochs=3, progress=False)
+    assert flat(net).tobytes() == flat(numbered).tobytes()
+    predicted = net.predict(arrays(X))
+    assert predicted.tolist() == names[arrays.numpy(numbered.predict(arrays(X)))].tolist()
+    assert net.evaluate(X, names[LABELS]) == numbered.evaluate(X, LABELS)
+    with pytest.raises(ValueError, match=r"y holds 'cow' at \[0\]; expected 'cat', 'dog', 'owl'"):
+        net.evaluate(X[:1], ["cow"])
+    single = nnkit.Network([4, 1], seed=0)
+    single.fit(X, np.where(LABELS > 0, "yes", "no"), epochs=1, progress=False)
+    assert set(single.predict(X).tolist()) <= {"yes", "no"}
+
+
+def test_classes_of_any_type() -> None:
+    for classes in ([10, 20, 30], [1.5, 2.5, 3.5], [True, None, "x"], [(0, 1), (1, 0), (1, 1)]):
+        net = network(classes=classes)
+        y: Any = [classes[label] for label in LABELS]
+        if isinstance(classes[0], tuple):  # rows of pairs are a matrix to NumPy
+            y_array = np.empty(len(y), object)
+            y_array[:] = y
+            y = y_array
+        net.fit(X, y, epochs=1, progress=False)
+        assert set(net.predict(X).tolist()) <= set(classes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        (["a", "b"], ValueError, "classes has 2 names; expected 3"),
+        (["a", "b", "a"], ValueError, "a name twice"),
+        ("abc", TypeError, "classes is 'abc'; expected a list"),
+        (5, TypeError, "classes is 5"),
+    ],
+)
+def test_wrong_classes(classes: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        network(classes=classes)

@@ -1,0 +1,156 @@
+"""Model files of format 2: what a network knows beside its parameters, files of format 1, and hostile bytes."""
+
+import json
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import nnkit
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="models are kept in safetensors files")
+
+X = np.random.default_rng(0).normal(3, 2, (30, 4))
+LABELS = np.arange(30) % 3
+
+
+def test_the_first_format_is_read() -> None:
+    """Written by nnkit 0.1.0, together with the outputs that it gave."""
+    net = nnkit.load(Path(__file__).parent / "files" / "network-1.safetensors")
+    assert (
+        repr(net) == "Network(3 → 4 gelu → 2 softmax, softmax_cross_entropy, 26 parameters in float32 on numpy, seed 7)"
+    )
+    assert net.epochs_trained == 3
+    outputs = [0.32670679688453674, 0.416500061750412, 0.4901530146598816, 0.5170865654945374, 0.4980885088443756]
+    found = np.array(net.forward(np.linspace(-1, 1, 18).reshape(6, 3)))[:5, 0]
+    np.testing.assert_allclose(found, outputs, rtol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["normalization", "whitening"])
+@pytest.mark.parametrize("classes", [["cat", "dog", "owl"], [10, 20, 30], [0.5, 1.5, 2.5], [True, "yes", 3]])
+def test_preprocessing_and_classes_come_back(arrays: "Arrays", kind: str, classes: Any, tmp_path: Path) -> None:
+    kinds: dict[str, Any] = {"normalization": nnkit.data.Normalization, "whitening": nnkit.data.Whitening}
+    fitted = kinds[kind].fit(X)
+    net = nnkit.Network([4, 5, 3], seed=1, preprocessing=fitted, classes=classes)
+    net.fit(arrays(X), [classes[label] for label in LABELS], epochs=2, progress=False)
+    net.save(tmp_path / "net.safetensors")
+    read = nnkit.load(tmp_path / "net.safetensors")
+    assert read.classes is not None
+    assert read.classes.tolist() == classes
+    assert list(map(type, read.classes.tolist())) == list(map(type, classes))
+    assert read.predict(arrays(X)).tolist() == net.predict(X).tolist()
+    assert arrays.numpy(read.forward(X)).tobytes() == arrays.numpy(net.forward(X)).tobytes()
+    elsewhere = nnkit.load(tmp_path / "net.safetensors", backend="numpy")
+    np.testing.assert_allclose(np.array(elsewhere.forward(X)), arrays.numpy(net.forward(X)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cost", [nnkit.get_cost("huber", delta=2.5), nnkit.get_cost("cross_entropy", label_smoothing=0.125), "poisson"]
+)
+def test_costs_with_numbers_come_back(cost: Any, tmp_path: Path) -> None:
+    net = nnkit.Network([4, 3], cost=cost, seed=1)
+    net.save(tmp_path / "net.safetensors")
+    assert nnkit.load(tmp_path / "net.safetensors").cost == net.cost == nnkit.get_cost(cost)
+
+
+def test_only_names_that_json_can_hold_are_written(tmp_path: Path) -> None:
+    net = nnkit.Network([4, 2], seed=1, classes=[(0, 1), (1, 0)])
+    with pytest.raises(TypeError, match=r"classes holds \(0, 1\); only text and numbers can be written to a file"):
+        net.save(tmp_path / "net.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_preprocessing_must_fit() -> None:
+    fitted = nnkit.data.Normalization.fit(X)
+    with pytest.raises(ValueError, match="preprocessing gives 4 features, but the first layer takes 5"):
+        nnkit.Network([5, 3], preprocessing=fitted)
+    with pytest.raises(TypeError, match="expected a fitted nnkit"):
+        nnkit.Network([4, 3], preprocessing="normalization")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"X has shape \(2, 3\); expected \(samples, 4\)"):
+        nnkit.Network([4, 3], preprocessing=fitted).forward(np.ones((2, 3)))
+
+
+def test_raw_samples_are_what_every_method_takes() -> None:
+    fitted = nnkit.data.Normalization.fit(X)
+    net = nnkit.Network([4, 5, 3], seed=1, dtype="float64", preprocessing=fitted)
+    plain = nnkit.Network([4, 5, 3], seed=1, dtype="float64")
+    ready = (X - X.mean(axis=0)) / X.std(axis=0)
+    for each, data in ((net, X), (plain, ready)):
+        each.train_step(data, LABELS)
+        each.fit(data, LABELS, epochs=2, validation_data=(data, LABELS), progress=False)
+    np.testing.assert_allclose(net.parameters.flat, plain.parameters.flat, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(net.forward(X), plain.forward(ready), rtol=1e-11)
+    assert net.evaluate(X, LABELS)["cost"] == pytest.approx(plain.evaluate(ready, LABELS)["cost"], rel=1e-11)
+    assert nnkit.check_gradients(net, X, LABELS).max_error < 1e-12
+
+
+def a_file(path: Path) -> bytes:
+    """A checkpoint with everything that a file may hold."""
+    pytest.importorskip("filelock", reason="checkpoints are locked")
+    layers = [nnkit.Dense(4, 5, "relu"), nnkit.Dropout(0.5), nnkit.Dense(5, 3)]
+    net = nnkit.Network(layers, seed=1, preprocessing=nnkit.data.Normalization.fit(X), classes=["a", "b", "c"])
+    y = np.array(["a", "b", "c"])[LABELS]
+    net.fit(X, y, epochs=1, optimizer=nnkit.Adam(), checkpoint=path, progress=False)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    path = tmp_path_factory.mktemp("files") / "net.safetensors"
+    return path, a_file(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=8), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.data())
+def test_hostile_bytes_are_a_value_error(whole: tuple[Path, bytes], data: st.DataObject) -> None:
+    """Any byte changed, cut or put in: the network is read as it was, or a ValueError names the file."""
+    path, content = whole
+    at = data.draw(st.integers(0, len(content)))
+    piece = data.draw(st.binary(max_size=6))
+    path.write_bytes(content[:at] + piece + content[at + data.draw(st.integers(0, 6)) :])
+    _read_or_refuse(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.data())
+def test_hostile_descriptions_are_a_value_error(whole: tuple[Path, bytes], data: st.DataObject) -> None:
+    """Any part of the JSON replaced by any other JSON."""
+    path, content = whole
+    length = struct.unpack("<Q", content[:8])[0]
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    key = data.draw(st.sampled_from(["network", "training"]))
+    about = json.loads(metadata[key])
+    place: Any = about
+    part = data.draw(st.sampled_from(sorted(about)))
+    while isinstance(place[part], list | dict) and place[part] and data.draw(st.booleans()):
+        place = place[part]
+        part = data.draw(st.sampled_from(list(place) if isinstance(place, dict) else range(len(place))))
+    place[part] = data.draw(JSON)
+    tensors = safetensors_numpy.load(content)
+    path.write_bytes(safetensors_numpy.save(tensors, metadata | {key: json.dumps(about)}))
+    _read_or_refuse(path)
+
+
+def _read_or_refuse(path: Path) -> None:
+    found: list[str] = []
+    try:
+        net = nnkit.load(path)
+    except ValueError as error:
+        found.append(str(error))
+    else:
+        assert np.array(net.forward(np.ones((1, net.width)))).shape == (1, net.dense[-1].units)
+    assert all(str(path) in text for text in found)

@@ -1,0 +1,84 @@
+"""What is shown of a training: a bar where somebody watches, lines where asked, and else nothing."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+X, LABELS = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+SCRIPT = """
+import numpy as np, nnkit
+net = nnkit.Network([3, 2], seed=0)
+net.fit(np.ones((20, 3)), np.arange(20) % 2, epochs=3, batch_size=5)
+"""
+
+
+def fit(**options: Any) -> None:
+    nnkit.Network([3, 2], seed=0).fit(X, LABELS, **{"epochs": 20, "batch_size": 5} | options)
+
+
+@pytest.mark.parametrize("how", [True, False])
+def test_nothing_in_a_file(how: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(progress=how)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(progress="lines", metrics=["top_1"], validation_data=(X, LABELS))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:14] for line in lines] == [f"epoch {epoch:>2} of 20" for epoch in range(2, 21, 2)]
+    assert "   validation accuracy 0." in lines[-1]
+    fit(progress="lines", epochs=3)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are those of POSIX")
+def test_a_bar_on_a_terminal() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    done = subprocess.run([sys.executable, "-c", SCRIPT], stderr=theirs, capture_output=False, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert done.returncode == 0
+    assert "training: 100%" in shown
+    assert "12/12" in shown
+    assert "epoch=3/3" in shown
+    assert "cost=" in shown
+
+
+def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where IPython runs, tqdm.auto is asked, which knows notebooks."""
+    import types
+
+    import tqdm
+
+    asked: list[Any] = []
+
+    def bar(**options: Any) -> Any:
+        asked.append(options)
+        return tqdm.tqdm(**options | {"disable": True})
+
+    bar.__module__ = "tqdm.notebook"
+    auto = types.ModuleType("tqdm.auto")
+    auto.tqdm = bar  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "tqdm.auto", auto)
+    fit(epochs=2)
+    assert asked == [{"total": 8, "initial": 0, "desc": "training", "unit": "step", "disable": False}]
+
+
+def test_steps_of_an_iterable_are_counted_without_a_total() -> None:
+    from nnkit.training.progress import Progress
+
+    with Progress(True, 3, None, 0) as progress:
+        for _ in range(25):
+            progress.step()
+        progress.epoch(1, {"cost": 0.5})

@@ -1,0 +1,113 @@
+"""Rows of a .npy file against NumPy's own indexing of the whole array."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nnkit.data import open_npy, rows
+
+X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("rows") / "samples.npy"
+    np.save(file, X)
+    return file
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.integers(-50, 49), max_size=60) | st.slices(50))
+def test_any_rows(path: Path, key: Any) -> None:
+    opened = open_npy(path)
+    key = key if isinstance(key, slice) else np.array(key, int)
+    found = opened[key]
+    assert (found.dtype, found.shape, found.tobytes()) == (X.dtype, X[key].shape, X[key].tobytes())
+    assert found.flags.writeable
+
+
+def test_what_it_is(path: Path) -> None:
+    opened = open_npy(str(path))
+    assert (opened.shape, opened.dtype.name, len(opened)) == ((50, 3), "float32", 50)
+    assert np.array_equal(np.asarray(opened), X)
+    assert np.array_equal(opened[X[:, 0] > 0], X[X[:, 0] > 0])
+    assert "shape=(50, 3), dtype=float32" in repr(opened)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", ">f8", "<i4"])
+def test_other_types(dtype: str, tmp_path: Path) -> None:
+    array = np.random.default_rng(1).integers(0, 2, (9, 4)).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    assert np.array_equal(open_npy(tmp_path / "a.npy")[[8, 1]], array[[8, 1]])
+
+
+def test_neighbours_are_read_in_one_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, reads = open_npy(path), []
+    fill = rows.Rows._fill
+
+    def counted(self: rows.Rows, file: Any, memory: memoryview) -> None:
+        reads.append(memory.nbytes)
+        fill(self, file, memory)
+
+    monkeypatch.setattr(rows.Rows, "_fill", counted)
+    assert opened[[3, 4, 5, 9, 10, 2]].shape == (6, 3)
+    assert reads == [36, 24, 12]
+
+
+def test_two_threads(path: Path) -> None:
+    opened, wrong = open_npy(path), []
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(200):
+            key = rng.integers(0, 50, 7)
+            if not np.array_equal(opened[key], X[key]):
+                wrong.append(key)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("key", [50, -51, [50], [0, -51], [0.5], "a", ([0], [1]), 3])
+def test_rows_that_there_are_not(path: Path, key: Any) -> None:
+    with pytest.raises(IndexError):
+        open_npy(path)[key]
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(5), r"holds an array of shape \(5,\); expected a matrix"),
+        (np.ones((2, 2, 2)), r"shape \(2, 2, 2\)"),
+        (np.asfortranarray(np.ones((3, 2))), r"Fortran order; save it with np.save\(path, np.ascontiguousarray\(X\)\)"),
+        (np.array([[None, 1]], object), "holds Python objects, which are not read"),
+    ],
+)
+def test_arrays_that_have_no_rows(array: Any, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(ValueError, match=rf"a\.npy: .*{message}"):
+        open_npy(tmp_path / "a.npy")
+
+
+def test_damaged_files(path: Path, tmp_path: Path) -> None:
+    content, file = path.read_bytes(), tmp_path / "a.npy"
+    for length in (0, 5, 20, 100, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"a\.npy: (not a \.npy file|cut short)"):
+            open_npy(file)
+    file.write_bytes(content)
+    opened = open_npy(file)
+    file.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="cut short while it was read"):
+        opened[:]
+    with pytest.raises(FileNotFoundError):
+        open_npy(tmp_path / "none.npy")

@@ -1,0 +1,136 @@
+"""Weights of samples and classes: against repeated samples and against PyTorch's weighted losses."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(6)
+X, LABELS = RNG.normal(size=(24, 4)), RNG.integers(0, 3, 24)
+MATRIX = RNG.integers(0, 2, (24, 3)).astype(float)
+COSTS = {"softmax_cross_entropy": LABELS, "cross_entropy": MATRIX, "quadratic": RNG.normal(size=(24, 3))}
+
+
+def network(cost: str, backend: Any = None) -> nnkit.Network:
+    return nnkit.Network([4, 5, 3], "tanh", cost, seed=3, dtype="float64", backend=backend)
+
+
+def after_a_full_step(cost: str, x: Any, y: Any, **options: Any) -> list[np.ndarray]:
+    net = network(cost)
+    defaults: dict[str, Any] = {"epochs": 1, "batch_size": len(y), "optimizer": nnkit.SGD(0.3), "progress": False}
+    history = net.fit(x, y, **defaults | options)
+    return [np.array(net.backend.to_numpy(net.parameters.flat)), np.array(history["cost"])]
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_a_whole_weight_is_a_repeated_sample(arrays: "Arrays", cost: str) -> None:
+    times = RNG.integers(0, 4, 24)
+    y = COSTS[cost]
+    repeated = after_a_full_step(cost, arrays(np.repeat(X, times, axis=0)), np.repeat(y, times, axis=0))
+    weighted = after_a_full_step(cost, arrays(X), y, sample_weight=times)
+    for found, wanted in zip(weighted, repeated, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_gradients_and_evaluate_are_weighted(arrays: "Arrays", cost: str) -> None:
+    times, y, net = RNG.integers(0, 4, 24), COSTS[cost], network(cost)
+    many, most = np.repeat(X, times, axis=0), np.repeat(y, times, axis=0)
+    weighted, wanted = net.gradients(arrays(X), y, sample_weight=times), net.gradients(many, most)
+    assert float(weighted[0]) == pytest.approx(float(wanted[0]), rel=1e-13)
+    for pair, other in zip(weighted[1], wanted[1], strict=True):
+        for a, b in zip(pair, other, strict=True):
+            np.testing.assert_allclose(arrays.numpy(a), arrays.numpy(b), rtol=1e-11, atol=1e-14)
+    assert net.evaluate(X, y, sample_weight=times)["cost"] == pytest.approx(net.evaluate(many, most)["cost"], rel=1e-13)
+    first, second = network(cost), network(cost)
+    first.train_step(X, y, nnkit.SGD(0.1), sample_weight=times)
+    second.train_step(many, most, nnkit.SGD(0.1))
+    found, expected = (arrays.numpy(n.parameters.flat) for n in (first, second))
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-14)
+
+
+def torch_gradient(cost: str, y: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+    """The cost and the gradient by the last layer's weights, by PyTorch's own weighted losses."""
+    torch = pytest.importorskip("torch", reason="compares with its weighted losses")
+    net = network(cost)
+    W, b = (torch.tensor(np.array(a), requires_grad=True) for a in (net.parameters.W[1], net.parameters.b[1]))
+    h = torch.tanh(torch.tensor(X) @ torch.tensor(np.array(net.parameters.W[0])).T + torch.tensor(net.parameters.b[0]))
+    z = h @ W.T + b
+    functional = torch.nn.functional
+    if cost == "softmax_cross_entropy":
+        value = functional.cross_entropy(z, torch.tensor(y), weight=torch.tensor(weight))
+    else:
+        loss = functional.binary_cross_entropy_with_logits
+        value = loss(z, torch.tensor(y), weight=torch.tensor(weight), reduction="sum") / len(y)
+    value.backward()
+    return value.item(), W.grad.numpy()
+
+
+@pytest.mark.parametrize("cost", ["softmax_cross_entropy", "cross_entropy"])
+def test_class_weights_are_torchs(cost: str) -> None:
+    y, weight, rate = COSTS[cost], np.array([0.5, 1.0, 3.0]), 0.25
+    value, gradient = torch_gradient(cost, y, weight)
+    net = network(cost)
+    before = np.array(net.parameters.W[1])
+    class_weight = {0: 0.5, 2: 3.0}
+    history = net.fit(
+        X, y, class_weight=class_weight, epochs=1, batch_size=24, optimizer=nnkit.SGD(rate), progress=False
+    )
+    assert history["cost"] == [pytest.approx(value, rel=1e-12)]
+    np.testing.assert_allclose((before - net.parameters.W[1]) / rate, gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_balanced_classes_count_alike() -> None:
+    labels = np.array([0] * 12 + [1] * 9 + [2] * 3)
+    of_class = {0: 24 / 3 / 12, 1: 24 / 3 / 9, 2: 24 / 3 / 3}  # scikit-learn's n/(k · count)
+    balanced = after_a_full_step("softmax_cross_entropy", X, labels, class_weight="balanced")
+    by_hand = after_a_full_step(
+        "softmax_cross_entropy", X, labels, sample_weight=[of_class[c] for c in labels.tolist()]
+    )
+    for found, wanted in zip(balanced, by_hand, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-13)
+
+
+def test_class_weights_by_name_and_for_a_single_output() -> None:
+    names = np.array(["cat", "dog", "owl"])
+    named = after_a_full_step("softmax_cross_entropy", X, names[LABELS], class_weight={"owl": 5.0})
+    numbered = after_a_full_step("softmax_cross_entropy", X, LABELS, class_weight={2: 5.0})
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(named, numbered, strict=True))
+    nets = [nnkit.Network([4, 1], seed=0, dtype="float64") for _ in range(2)]
+    labels = LABELS % 2
+    nets[0].fit(X, labels, class_weight={1: 4.0}, epochs=2, progress=False)
+    nets[1].fit(X, labels, sample_weight=np.where(labels == 1, 4.0, 1.0), epochs=2, progress=False)
+    assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
+
+
+@pytest.mark.parametrize(
+    ("cost", "options", "error", "message"),
+    [
+        ("quadratic", {"sample_weight": [1.0]}, ValueError, r"sample_weight has shape \(1,\); expected \(24,\)"),
+        ("quadratic", {"sample_weight": [-1.0] * 24}, ValueError, r"sample_weight holds -1.0 at \[0\]"),
+        ("quadratic", {"sample_weight": [1.0] * 23 + [np.nan]}, ValueError, r"sample_weight holds nan at \[23\]"),
+        ("quadratic", {"sample_weight": [0.0] * 24}, ValueError, "all weights are 0"),
+        ("quadratic", {"class_weight": {0: 1.0}}, ValueError, "class_weight is for costs that classify"),
+        ("softmax_cross_entropy", {"class_weight": {3: 1.0}}, ValueError, r"the class 3; expected some of \[0, 1, 2\]"),
+        ("softmax_cross_entropy", {"class_weight": {0: -1.0}}, ValueError, "class_weight of 0 is -1.0"),
+        (
+            "softmax_cross_entropy",
+            {"class_weight": "balance"},
+            ValueError,
+            "unknown .* 'balance'; .*'balanced'",
+        ),
+        ("softmax_cross_entropy", {"class_weight": [1, 2, 3]}, TypeError, "expected a dict"),
+        ("cross_entropy", {"class_weight": "balanced"}, ValueError, r"needs labels \(n,\)"),
+    ],
+)
+def test_wrong_weights_change_nothing(cost: str, options: Any, error: type[Exception], message: str) -> None:
+    net = network(cost)
+    before = net.parameters.flat.copy()
+    with pytest.raises(error, match=message):
+        net.fit(X, COSTS[cost], **options, progress=False)
+    assert np.array_equal(net.parameters.flat, before)
