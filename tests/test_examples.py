@@ -1,12 +1,20 @@
 """The examples run, on NumPy and on another namespace, and do what they say."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
-from tests.conftest import Arrays
+from nnkit.data import mnist
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -16,11 +24,84 @@ def _load(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and named tuples look their module up
     spec.loader.exec_module(module)
     return module
 
 
-def test_xor_is_learned_on_every_backend(arrays: Arrays) -> None:
+def _needs_mnist() -> None:
+    try:
+        mnist()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def test_xor_is_learned_on_every_backend(arrays: "Arrays") -> None:
     costs, outputs = _load("xor").train(steps=600)
     assert costs[-1] < 0.01 * costs[0]
     assert np.round(outputs[:, 0]).tolist() == [0, 1, 1, 0]
+
+
+def test_a_cosine_is_denoised_on_every_backend(arrays: "Arrays") -> None:
+    example = _load("denoise_cosine")
+    costs, noisy, restored = example.train(steps=500)
+    assert costs[-1] < 0.01 * costs[0]
+    assert np.mean((restored - example.CLEAN) ** 2) < 0.01 * np.mean((noisy - example.CLEAN) ** 2)
+
+
+def test_the_denoisers_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws the picture")
+    path = tmp_path / "cosine.png"
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "denoise_cosine.py", path],
+        capture_output=True, text=True, timeout=120, check=True, env=os.environ | {"NNKIT_BACKEND": "numpy"},
+    )  # fmt: skip
+    assert done.stdout.startswith("cost 50.79 -> 0.000")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_loops_of_ones_own_agree(arrays: "Arrays", capsys: pytest.CaptureFixture[str]) -> None:
+    by_steps, by_gradients = _load("own_loop").main(epochs=3)
+    assert by_steps == pytest.approx(by_gradients, abs=0.01)  # of 450 images: rounding may turn some
+    assert by_steps > 0.8
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_pytorch_and_nnkit_share_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch", reason="the example is a PyTorch program")
+    assert _load("with_pytorch").main() < 1e-14
+    assert "one memory" in capsys.readouterr().out
+
+
+def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "with_pytorch.py"],
+        capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "this example needs PyTorch: python -m pip install torch\n"
+
+
+@pytest.mark.mnist
+def test_nielsens_rows_are_trained(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two rows of 1000 images, for a few epochs: what is printed, and that L2 does its work."""
+    _needs_mnist()
+    monkeypatch.setattr(sys, "argv", ["nielsen.py", "--rows", "3", "4", "--epochs", "25"])
+    example = _load("nielsen")
+    example.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.count("|") for line in lines] == [9] * 4
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
+    assert [row[1] for row in cells] == ["784-30-10, 1000 images"] * 2
+    assert [row[5] for row in cells] == ["82.27, 100", "87.1"]
+    assert float(cells[0][6].split(",")[0]) > 75
+    assert float(cells[1][6]) > 75
+    assert len(example.ROWS) == 11
+
+
+@pytest.mark.mnist
+def test_halved_steps_learn_mnist() -> None:
+    """96 % in two of the five epochs; all five reach 97 %."""
+    _needs_mnist()
+    assert _load("relu_halving").train(seed=0, epochs=2) > 0.96

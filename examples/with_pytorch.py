@@ -1,0 +1,61 @@
+"""nnkit inside a PyTorch program: arrays go both ways by DLPack, and nothing is copied.
+
+python examples/with_pytorch.py                       on the CPU
+NNKIT_BACKEND=cupy python examples/with_pytorch.py    on the GPU, with a PyTorch that has CUDA
+
+A PyTorch model's hidden layer is continued by nnkit's kernels, whose gradient flows back into PyTorch's autograd.
+"""
+
+from typing import Any
+
+import nnkit
+
+try:
+    import torch
+except ImportError:
+    raise SystemExit("this example needs PyTorch: python -m pip install torch") from None
+
+
+def to_nnkit(tensor: Any) -> Any:
+    """A tensor's memory as an array of the selected backend."""
+    return nnkit.get_backend().xp.from_dlpack(tensor.detach().contiguous())
+
+
+def to_torch(array: Any) -> Any:
+    """An array's memory as a tensor."""
+    return torch.from_dlpack(array)
+
+
+class Dense(torch.autograd.Function):
+    """A dense layer with a sigmoid, computed by nnkit forward (eq. 2) and backward (eq. 5, 6, 8, 10, 12)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, W: Any, b: Any) -> Any:
+        ctx.saved = tuple(map(to_nnkit, (x, W)))
+        ctx.h = nnkit.dense_forward(*ctx.saved, to_nnkit(b), activation="sigmoid")
+        return to_torch(ctx.h)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Any) -> Any:
+        x, W = ctx.saved
+        return tuple(map(to_torch, nnkit.dense_backward(to_nnkit(delta), x, W, ctx.h, activation="sigmoid")))
+
+
+def main() -> float:
+    """The largest difference between the gradients of nnkit's layer and of PyTorch's own."""
+    torch.manual_seed(0)
+    device = "cuda" if nnkit.get_backend().name.startswith("cupy") else "cpu"
+    x, W, b = (torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in ((8, 5), (3, 5), (3,)))
+    shared = to_nnkit(x)
+    same = to_torch(shared).data_ptr() == x.data_ptr()
+    print(f"{tuple(x.shape)} float64 on {device}: {'one memory' if same else 'a copy'} for PyTorch and {type(shared)}")
+    ours = torch.autograd.grad(Dense.apply(x, W, b).square().sum(), (x, W, b))
+    theirs = torch.autograd.grad(torch.sigmoid(x @ W.T + b).square().sum(), (x, W, b))
+    error = max(float((a - t).abs().max()) for a, t in zip(ours, theirs, strict=True))
+    print(f"largest difference of the gradients: {error:.1e}")
+    assert same
+    return error
+
+
+if __name__ == "__main__":
+    main()
