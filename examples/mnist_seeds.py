@@ -1,0 +1,72 @@
+"""The lecture's MNIST exercise: one network from five seeds, and the spread of what they reach.
+
+python examples/mnist_seeds.py                               writes mnist-seeds.png
+python examples/mnist_seeds.py --seeds 7 8 --epochs 3 --picture two.svg
+NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
+
+As in the lecture: 59 000 images to train on, 1 000 to validate with and 10 000 to test on, normalized inputs (eq. 20),
+one-hot labels, three dense layers, minibatches of 200, step size 0.01, 10 epochs; about 93.6 % of the test images.
+The lecture leaves the rest open. Chosen are 784-128-128-10 with ReLU (eq. 14), the cross-entropy of sigmoid outputs
+(eq. 18, 19), pixels normalized each by its own mean and deviation, and W and b from U[−0.1, 0.1], where eq. 17 starts.
+
+Measured with the seeds 0 to 4: 93.51 ± 0.18 % (mean and standard deviation), 6 s a run on one CPU thread. With the
+same five seeds, He's start reaches 94.7 %, softmax outputs 93.2 %, and tanh with Glorot's start 92.3 %.
+"""
+
+import argparse
+import statistics
+import sys
+
+import nnkit
+from nnkit.pictures import picture_path
+
+
+def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History, float]:
+    """Train one network; the last 1 000 training images validate. Its history, and its accuracy on the test images."""
+    X, Y = data.X_train, nnkit.data.one_hot(data.y_train, 10)
+    net = nnkit.Network(
+        [784, 128, 128, 10],
+        activation="relu",
+        cost="cross_entropy",
+        init=nnkit.initializers.uniform(0.1),
+        seed=seed,
+        preprocessing=nnkit.data.Normalization.fit(X[:-1000]),
+    )
+    history = net.fit(
+        X[:-1000],
+        Y[:-1000],
+        epochs=epochs,
+        batch_size=200,
+        optimizer=nnkit.SGD(0.01),
+        validation_data=(X[-1000:], Y[-1000:]),
+    )
+    return history, net.evaluate(data.X_test, nnkit.data.one_hot(data.y_test, 10))["accuracy"]
+
+
+def main() -> None:
+    """Train from each seed, print what each reached, and draw the spread."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=10, help="passes over the training images (default: 10)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (default: 0 1 2 3 4)")
+    parser.add_argument("--picture", default="mnist-seeds.png", help="where to draw the runs (default: %(default)s)")
+    options = parser.parse_args()
+    picture = picture_path(options.picture)  # refused before the training, not after it
+    data = nnkit.data.mnist()
+    histories, accuracies = [], []
+    for seed in options.seeds:
+        history, accuracy = train(data, seed, options.epochs)
+        if history.interrupted:
+            sys.exit(130)
+        histories.append(history)
+        accuracies.append(100 * accuracy)
+        print(f"seed {seed}: {accuracies[-1]:.2f} % of the test images, {sum(history['seconds']):.1f} s", flush=True)
+    if len(accuracies) > 1:
+        mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
+        print(f"mean ± standard deviation of {len(accuracies)} runs: {mean:.2f} ± {deviation:.2f} %")
+    seeds = " ".join(map(str, options.seeds))
+    nnkit.plots.seed_spread(histories, picture, title=f"MNIST, 784-128-128-10, step size 0.01, seeds {seeds}")
+    print(f"picture written to {picture}")
+
+
+if __name__ == "__main__":
+    main()
