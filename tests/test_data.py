@@ -142,6 +142,20 @@ def test_split_keeps_each_sample_once_and_each_class_its_share(labels: list[int]
         assert abs(int((y_test == label).sum()) - share) < 1
 
 
+def test_split_keeps_the_share_of_classes_with_names() -> None:
+    names = np.array(["cat", "dog", "horse"])
+    labels = np.arange(100) % 10 // 4
+    _, y_train, X_test, y_test = split(rows(100), names[labels], 0.3)
+    assert y_test.dtype == names.dtype
+    assert [int((y_test == name).sum()) for name in names] == [12, 12, 6]
+    assert [int((y_train == name).sum()) for name in names] == [28, 28, 14]
+    assert np.array_equal(X_test, split(rows(100), labels, 0.3)[2])  # as by number
+    for same in (names[labels].tolist(), names[labels].astype(object)):
+        found = split(rows(100), same, 0.3)
+        assert found[3].dtype == names.dtype
+        assert np.array_equal(found[3], y_test)
+
+
 def test_split_gives_the_remaining_places_to_the_largest_remainders() -> None:
     # Quotas of 6 out of 20: 3.3, 1.8, 0.9. The two places left go to the classes with 0.9 and 0.8.
     labels = [0] * 11 + [1] * 6 + [2] * 3
@@ -187,10 +201,12 @@ def test_split_keeps_types_and_trailing_axes_and_copies() -> None:
     [
         ({"X": np.zeros(4)}, ValueError, r"X must have two or more axes .*got shape \(4,\)"),
         ({"X": [["a"]] * 4}, TypeError, "X must be an array of real numbers, got dtype <U1"),
-        ({"X": [[1], [2, 3]]}, TypeError, "X must be an array of numbers"),
+        ({"X": [[1], [2, 3]]}, TypeError, "X must be an array of real numbers on the host"),
         ({"y": [0, 1]}, ValueError, "X and y must have as many samples, got 4 and 2"),
         ({"y": 3}, ValueError, "y must have one axis or more.*got 3"),
-        ({"y": list("abcd")}, TypeError, "y must be an array of real numbers, got dtype <U1"),
+        ({"y": [b"a"] * 4}, TypeError, r"y must be an array of real numbers or text, got dtype \|S1"),
+        ({"y": [1, "a", 1, "a"]}, TypeError, "y must be an array of real numbers or text, got dtype object"),
+        ({"y": [None] * 4}, TypeError, "y must be an array of real numbers or text, got dtype object"),
         ({"test_fraction": 0.0}, ValueError, "test_fraction must be between 0 and 1.*got 0.0"),
         ({"test_fraction": 1}, ValueError, "test_fraction must be between 0 and 1.*got 1"),
         ({"test_fraction": float("nan")}, ValueError, "test_fraction must be between 0 and 1.*got nan"),
@@ -223,6 +239,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, NDArray[
     ]
     monkeypatch.setattr(mnist_module, "_ORIGINALS", tuple(originals))
     monkeypatch.delenv("NNKIT_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name, array in zip(NAMES, arrays, strict=True):
         (tmp_path / name).write_bytes(idx(array))
     return dict(zip(NAMES, arrays, strict=True))
@@ -263,12 +280,13 @@ def test_mnist_looks_where_the_environment_says(
 
 @pytest.mark.usefixtures("small")
 def test_mnist_says_what_is_missing_and_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no folder to look in.*NNKIT_DATA"):
+    with pytest.raises(FileNotFoundError) as caught:
         mnist()
+    assert repr(str(tmp_path / "cache" / "nnkit" / "mnist")) in str(caught.value)
     (tmp_path / NAMES[3]).unlink()
     with pytest.raises(FileNotFoundError) as caught:
         mnist(tmp_path)
-    for part in (NAMES[3], f"{NAMES[3]}.gz", repr(str(tmp_path)), "NNKIT_DATA"):
+    for part in (NAMES[3], f"{NAMES[3]}.gz", repr(str(tmp_path)), "NNKIT_DATA", "mnist(download=True)"):
         assert part in str(caught.value)
     monkeypatch.setenv("NNKIT_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError) as caught:

@@ -1,5 +1,7 @@
 """Normalization and whitening against scikit-learn's definitions, written with NumPy's own statistics."""
 
+import copy
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnkit.data import Normalization, Whitening, preprocessing, preprocessing_from
+from nnkit.backends import get_backend
+from nnkit.data import Normalization, Whitening, preprocessing_from
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -71,41 +74,61 @@ def fitted(kind: Any, n: int = 50, d: int = 4) -> Any:
 def test_a_device_gives_what_the_host_gives(arrays: "Arrays", kind: Any, dtype: str) -> None:
     made = fitted(kind)
     x = np.random.default_rng(2).normal(5, 3, (7, 4))
+    exact = (x - made.mean) / made.deviation if kind is Normalization else whitened(made, x)
+    np.testing.assert_allclose(made.transform(x), exact, rtol=1e-12, atol=1e-13)
     for _ in range(2):  # the second time the constants are there
         found = arrays.numpy(made.apply(arrays.backend, arrays(x, dtype)), dtype)
-    np.testing.assert_allclose(found, made.transform(x), rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-5)
+        tolerance = 1e-4 if dtype == "float32" else 1e-12
+        np.testing.assert_allclose(found, exact, rtol=tolerance, atol=tolerance)
+
+
+def whitened(made: Whitening, x: Any) -> Any:
+    return (x - made.mean) @ made.rotation / np.sqrt(made.singular_values)
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-@pytest.mark.parametrize("as_rows", [np.asarray, np.asfortranarray, lambda X: X.astype(np.uint8)])
-def test_pieces_give_what_numpy_gives(kind: Any, as_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    X = as_rows(np.random.default_rng(3).integers(0, 256, (1003, 5)).astype(float))
-    whole = kind.fit(X)
-    monkeypatch.setattr(preprocessing, "_ROWS", 100)
-    parts = kind.fit(X)
-    exact = X.astype(float)
-    np.testing.assert_allclose(parts.mean, exact.mean(axis=0), rtol=1e-14)
-    if kind is Normalization:
-        np.testing.assert_allclose(parts.deviation, exact.std(axis=0), rtol=1e-13)
-    for name, array in whole.arrays.items():
-        np.testing.assert_allclose(np.abs(parts.arrays[name]), np.abs(array), rtol=1e-9, atol=1e-12)
+def test_constants_go_to_a_device_once_for_each_dtype(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, backend = fitted(kind), get_backend("numpy")
+    placed: list[Any] = []
+    asarray = backend.asarray
+
+    def counted(values: Any, dtype: Any = None) -> Any:
+        placed.append(dtype)
+        return asarray(values, dtype)
+
+    monkeypatch.setattr(backend, "asarray", counted)
+    for dtype in ("float32", "float64", "float32", "float16", "float64"):
+        assert made.apply(backend, np.ones((2, 4), dtype)).dtype == dtype
+    assert placed == ["float32"] * 2 + ["float64"] * 2 + ["float16"] * 2
 
 
-def test_a_constant_that_is_no_binary_fraction() -> None:
-    X = np.full((7, 1), 0.1)
-    assert Normalization.fit(X).deviation.tolist() == [1.0]
-    with pytest.raises(ValueError, match="all alike; there is no direction to whiten"):
-        Whitening.fit(X)
+def test_what_cannot_be_applied_is_refused() -> None:
+    backend, made = get_backend("numpy"), Normalization([1e39, 0.0], [1.0, 1e-50])
+    with pytest.raises(TypeError, match="x has dtype uint8; expected one of float16"):
+        made.apply(backend, np.ones((2, 2), np.uint8))
+    for shape in ((2,), (2, 3), (1, 2, 2)):
+        with pytest.raises(ValueError, match=r"x has shape \(.*\); expected \(samples, 2\)"):
+            made.apply(backend, np.ones(shape))
+    with pytest.raises(
+        ValueError, match=r"normalization: float32 cannot hold the constant 1e\+39 of feature 0; use float64"
+    ):
+        made.apply(backend, np.ones((2, 2), np.float32))
+    with pytest.raises(ValueError, match="float32 cannot hold the constant 1e-50 of feature 1"):
+        Normalization([0.0, 0.0], made.deviation).apply(backend, np.ones((2, 2), np.float32))
+    assert made.apply(backend, np.ones((2, 2)))[0].tolist() == [-1e39, 1e50]
+    # Whitening multiplies by what it has, so that nothing is lost with a 0.
+    tiny = Whitening([0.0, 0.0], [[1.0, 1e-50], [1e-50, 1.0]], [1.0, 1.0])
+    assert tiny.apply(backend, np.ones((1, 2), np.float32)).tolist() == [[1.0, 1.0]]
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_named(kind: Any, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preprocessing, "_ROWS", 2)
-    X = np.arange(12.0).reshape(6, 2)
-    X[4, 1] = bad
-    with pytest.raises(ValueError, match=rf"X holds {bad} at \[4, 1\]; expected finite numbers"):
-        kind.fit(X)
+def test_copies_are_equal_and_leave_devices_alone(kind: Any) -> None:
+    made = fitted(kind)
+    made.apply(get_backend("numpy"), np.ones((1, 4)))
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert again == made
+        assert again.mean is not made.mean
+        assert not again._placed
 
 
 def test_one_mean_and_deviation_of_all_entries() -> None:
@@ -142,6 +165,12 @@ def test_arrays_make_it_again(kind: Any) -> None:
         ("whitening", {"singular_values": [1, 1, -1, 1]}, "singular_values holds -1.0"),
         ("whitening", {"rotation": np.eye(3)}, r"rotation has shape \(3, 3\); expected 2 axes, the first of length 4"),
         ("whitening", {"rotation": np.ones((4, 0))}, r"rotation has shape \(4, 0\)"),
+        ("whitening", {"rotation": np.ones((4, 5))}, r"rotation has shape \(4, 5\); expected at most 4 columns"),
+        ("whitening", {"rotation": np.full((4, 4), np.inf)}, "rotation holds NaN or infinities"),
+        ("normalization", {"deviation": np.array(["a"] * 4)}, "deviation has dtype <U1; expected real numbers"),
+        ("normalization", {"deviation": [1j] * 4}, "deviation has dtype complex128; expected real numbers"),
+        ("normalization", {"mean": [None] * 4}, "mean has dtype object; expected real numbers"),
+        ("normalization", {"mean": np.empty(0)}, r"mean has shape \(0,\); expected 1 axes"),
     ],
 )
 def test_wrong_arrays_are_refused(kind: str, changes: Any, message: str) -> None:

@@ -1,6 +1,7 @@
 """Rows of a .npy file against NumPy's own indexing of the whole array."""
 
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,48 @@ def test_neighbours_are_read_in_one_go(path: Path, monkeypatch: pytest.MonkeyPat
     assert reads == [36, 24, 12]
 
 
+def test_row_numbers_of_any_integer_type(path: Path) -> None:
+    opened = open_npy(path)
+    for dtype in ("int8", "uint8", "uint64", ">i2"):
+        assert np.array_equal(opened[np.array([49, 0, 0], dtype)], X[[49, 0, 0]])
+    assert opened[[]].shape == opened[np.array([])].shape == opened[5:5].shape == (0, 3)
+    assert np.array_equal(opened[::-7], X[::-7])
+    assert np.array_equal(opened[-3:1000], X[-3:])
+
+
+def test_a_few_rows_take_little_memory(tmp_path: Path) -> None:
+    """Of a file with holes, which takes no place on the disk: row numbers of all its rows would take 800 MB."""
+    with open(tmp_path / "a.npy", "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (100_000_000, 1)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.seek(file.tell() + 99_999_999)
+        file.write(b"\x07")
+    opened = open_npy(tmp_path / "a.npy")
+    tracemalloc.start()
+    try:
+        found = opened[[99_999_999, 5]], opened[-2:]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [rows[:, 0].tolist() for rows in found] == [[7, 0], [0, 7]]
+    assert peak < 1_000_000
+
+
+def test_the_working_directory_may_change(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    opened = open_npy(path.name)
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(opened[[3]], X[[3]])
+
+
+def test_as_an_array(path: Path) -> None:
+    opened = open_npy(path)
+    assert np.asarray(opened, np.float64).dtype == np.float64
+    assert np.array_equal(np.array(opened, copy=True), X)
+    with pytest.raises(ValueError, match="rows on a disk cannot become an array without a copy"):
+        np.asarray(opened, copy=False)
+
+
 def test_two_threads(path: Path) -> None:
     opened, wrong = open_npy(path), []
 
@@ -77,7 +120,9 @@ def test_two_threads(path: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("key", [50, -51, [50], [0, -51], [0.5], "a", ([0], [1]), 3])
+@pytest.mark.parametrize(
+    "key", [50, -51, [50], [0, -51], [0.5], "a", ([0], [1]), 3, None, ..., [[0]], np.array([2**63], np.uint64), [True]]
+)
 def test_rows_that_there_are_not(path: Path, key: Any) -> None:
     with pytest.raises(IndexError):
         open_npy(path)[key]
@@ -90,6 +135,11 @@ def test_rows_that_there_are_not(path: Path, key: Any) -> None:
         (np.ones((2, 2, 2)), r"shape \(2, 2, 2\)"),
         (np.asfortranarray(np.ones((3, 2))), r"Fortran order; save it with np.save\(path, np.ascontiguousarray\(X\)\)"),
         (np.array([[None, 1]], object), "holds Python objects, which are not read"),
+        (np.array([["a"]]), "holds <U1; expected real numbers"),
+        (np.ones((2, 2), complex), "holds complex128; expected real numbers"),
+        (np.zeros((2, 2), [("a", "f4")]), "expected real numbers"),
+        (np.ones((0, 3)), r"holds an array of shape \(0, 3\); expected a matrix"),
+        (np.ones((3, 0)), r"holds an array of shape \(3, 0\)"),
     ],
 )
 def test_arrays_that_have_no_rows(array: Any, message: str, tmp_path: Path) -> None:
@@ -111,3 +161,32 @@ def test_damaged_files(path: Path, tmp_path: Path) -> None:
         opened[:]
     with pytest.raises(FileNotFoundError):
         open_npy(tmp_path / "none.npy")
+    with pytest.raises(IsADirectoryError, match="a folder; expected a file"):
+        open_npy(tmp_path)
+    with pytest.raises(TypeError, match="path must be the path of a file, got 3"):
+        open_npy(3)  # type: ignore[arg-type]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@given(st.integers(0, 127), st.integers(1, 255))
+def test_any_damaged_header_is_an_error_that_names_the_file(path: Path, tmp_path: Path, at: int, change: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= change
+    (tmp_path / "a.npy").write_bytes(content)
+    try:
+        opened = open_npy(tmp_path / "a.npy")
+        opened[:1]
+    except ValueError as error:
+        assert str(error).startswith(str(tmp_path / "a.npy"))  # noqa: PT017
+    else:  # the change makes no difference, or another header that fits
+        assert opened.shape[0] * opened.shape[1] * opened.dtype.itemsize <= len(content) - 64
+
+
+def test_columns_that_are_rows_too(tmp_path: Path) -> None:
+    """A matrix of one column or row lies the same in either order."""
+    for shape in ((4, 1), (1, 4)):
+        array = np.arange(4.0).reshape(shape)
+        with open(tmp_path / "a.npy", "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": True, "shape": shape})
+            file.write(array.tobytes())
+        assert np.array_equal(open_npy(tmp_path / "a.npy")[:], array)

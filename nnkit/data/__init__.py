@@ -1,12 +1,28 @@
-"""Data to train on: digits that come with the package, MNIST from its files, splits and label encodings.
+"""Data to train on: the user's own files, digits that come with the package, MNIST, splits and label encodings.
 
 All of it is NumPy on the host; a network moves what it is given to its own device.
 """
 
 from nnkit.data.digits import digits
+from nnkit.data.files import read
 from nnkit.data.labels import one_hot
 from nnkit.data.mnist import MNIST, mnist
-from nnkit.data.preprocessing import Normalization, Whitening
+from nnkit.data.preprocessing import Normalization, Whitening, preprocessing_from
+from nnkit.data.rows import Rows, open_npy
 from nnkit.data.splitting import split
+from nnkit.data.table import Table
 
-__all__ = ["MNIST", "Normalization", "Whitening", "digits", "mnist", "one_hot", "split"]
+__all__ = [
+    "MNIST",
+    "Normalization",
+    "Rows",
+    "Table",
+    "Whitening",
+    "digits",
+    "mnist",
+    "one_hot",
+    "open_npy",
+    "preprocessing_from",
+    "read",
+    "split",
+]

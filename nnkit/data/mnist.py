@@ -1,15 +1,18 @@
-"""MNIST, read from its four IDX files on the disk."""
+"""MNIST, read from its four IDX files on the disk, which are downloaded if one asks for it."""
 
 import gzip
 import hashlib
 import math
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nnkit.data.download import cache_folder, download_file
 
 
 class MNIST(NamedTuple):
@@ -59,12 +62,12 @@ _ORIGINALS = (
 )
 
 _HELP = (
-    "give mnist(directory), or set the environment variable NNKIT_DATA to the folder that holds the four IDX "
-    "files (or to the parent of a folder mnist that does)"
+    "mnist(download=True) fetches it; or give mnist(directory), or set the environment variable NNKIT_DATA to the "
+    "folder that holds the four IDX files (or to the parent of a folder mnist that does)"
 )
 
 
-def mnist(directory: str | os.PathLike[str] | None = None) -> MNIST:
+def mnist(directory: str | os.PathLike[str] | None = None, download: bool = False) -> MNIST:
     """Read MNIST from its four IDX files, gzipped or not, and check that they are the original ones.
 
     Source: Y. LeCun, C. Cortes and C. J. C. Burges, The MNIST database of handwritten digits.
@@ -72,7 +75,10 @@ def mnist(directory: str | os.PathLike[str] | None = None) -> MNIST:
     Args:
         directory: the folder that holds train-images-idx3-ubyte, train-labels-idx1-ubyte,
             t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each with or without .gz. By default the
-            folder that the environment variable NNKIT_DATA names, or its sub-folder mnist.
+            folder that the environment variable NNKIT_DATA names, or its sub-folder mnist, or the folder
+            mnist in nnkit's part of the user's cache, such as ~/.cache/nnkit/mnist.
+        download: fetch files that are in none of these folders, 12 MB in all, into the first of them. That
+            needs pooch: `python -m pip install pooch`.
 
     Returns:
         MNIST(X_train, y_train, X_test, y_test): images (60000, 784) and (10000, 784), uint8, 0 to 255;
@@ -80,8 +86,11 @@ def mnist(directory: str | os.PathLike[str] | None = None) -> MNIST:
 
     Raises:
         TypeError: directory is not a path.
-        FileNotFoundError: a file is in none of the folders, or there is no folder to look in.
-        ValueError: a file is damaged or is not the original; the message names it.
+        FileNotFoundError: a file is in none of the folders.
+        ValueError: a file is damaged or is not the original; the message names it. It is left as it is.
+        ImportError: something is to be downloaded and pooch is not installed.
+        ConnectionError: no mirror gave the original file; the message says what happened at each. What came
+            instead is not kept.
 
     Example:
         >>> X_train, y_train, X_test, y_test = mnist("data/mnist")  # doctest: +SKIP
@@ -91,9 +100,13 @@ def mnist(directory: str | os.PathLike[str] | None = None) -> MNIST:
 
     """
     folders = _folders(directory)
+    if download:
+        for original in _ORIGINALS:
+            if _find(original.name, folders) is None:
+                download_file(f"{original.name}.gz", folders[0], partial(_array, original=original))
     # All four before any is read: a missing file shows at once, not after seconds.
-    paths = [_find(original.name, folders) for original in _ORIGINALS]
-    arrays = [_read(path, original) for path, original in zip(paths, _ORIGINALS, strict=True)]
+    paths = [_found(original.name, folders) for original in _ORIGINALS]
+    arrays = [_array(path.read_bytes(), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
     X_train, y_train, X_test, y_test = arrays
     return MNIST(
         X_train.reshape(len(X_train), -1),
@@ -109,44 +122,45 @@ def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
             raise TypeError(f"directory must be a path or None, got {directory!r}")
         return [Path(directory)]
     data = os.environ.get("NNKIT_DATA")
-    if not data:
-        raise FileNotFoundError(f"MNIST: no folder to look in; {_HELP}")
-    return [Path(data), Path(data) / "mnist"]
+    return ([Path(data), Path(data) / "mnist"] if data else []) + [cache_folder() / "mnist"]
 
 
-def _find(name: str, folders: list[Path]) -> Path:
-    for folder in folders:
-        for path in (folder / name, folder / f"{name}.gz"):
-            if path.is_file():
-                return path
-    looked = " or ".join(repr(str(folder)) for folder in folders)
-    raise FileNotFoundError(f"{name} (or {name}.gz) is not in {looked}; {_HELP}")
+def _find(name: str, folders: list[Path]) -> Path | None:
+    paths = (folder / file for folder in folders for file in (name, f"{name}.gz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _read(path: Path, original: _Original) -> NDArray[np.uint8]:
-    """Return the array (original.shape) in the file, or raise ValueError if the file is not the original."""
-    content = _content(path)
-    array = _parse_idx(content, str(path))
+def _found(name: str, folders: list[Path]) -> Path:
+    path = _find(name, folders)
+    if path is None:
+        looked = " or ".join(repr(str(folder)) for folder in folders)
+        raise FileNotFoundError(f"{name} (or {name}.gz) is not in {looked}; {_HELP}")
+    return path
+
+
+def _array(content: bytes, source: str, original: _Original) -> NDArray[np.uint8]:
+    """Return the array (original.shape) in a file's content, or raise ValueError if it is not the original's."""
+    content = _decompressed(content, source)
+    array = _parse_idx(content, source)
     if array.shape != original.shape:
-        raise ValueError(f"{path}: holds an array of shape {array.shape}, expected {original.shape}")
+        raise ValueError(f"{source}: holds an array of shape {array.shape}, expected {original.shape}")
     found = hashlib.sha256(content).hexdigest()
     if found != original.sha256:
         raise ValueError(
-            f"{path}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}, "
+            f"{source}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}, "
             f"expected {original.sha256} (other data sets, such as Fashion-MNIST, use the same file names)"
         )
     return array
 
 
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
+def _decompressed(content: bytes, source: str) -> bytes:
     # By content, not by suffix: some downloaders unpack a file and keep its .gz.
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip file: {error}") from error
+        raise ValueError(f"{source}: damaged gzip file: {error}") from error
 
 
 def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:

@@ -13,13 +13,13 @@ def split(
     """Shuffle the samples and divide them into a training part and a test part.
 
     The test part has `n * test_fraction` samples, rounded to the nearest integer. If y holds labels, which
-    is when it is (n,) integers or booleans, each class keeps its share in both parts: the test part gets
+    is when it is (n,) integers, booleans or text, each class keeps its share in both parts: the test part gets
     class c's share of its samples rounded down or up, up for the largest remainders, so that the total is
     exact. Otherwise the samples are only shuffled. Equal arguments give equal results on every machine.
 
     Args:
         X: (n, ...) numbers, two or more axes; sample i is X[i].
-        y: (n,) or (n, ...) numbers, the label or the target of each sample.
+        y: (n,) or (n, ...) numbers or text, the label or the target of each sample.
         test_fraction: the part of the samples that goes to the test part, between 0 and 1.
         seed: the seed of `numpy.random.default_rng`, 0 or more.
 
@@ -38,8 +38,8 @@ def split(
         ((3, 2), [0, 0, 1], [0, 0, 1])
 
     """
-    samples = _numbers("X", X)
-    targets = _numbers("y", y)
+    samples = _array("X", X, "biuf", "real numbers")
+    targets = _array("y", y, "biufU", "real numbers or text")
     if samples.ndim < 2:
         raise ValueError(f"X must have two or more axes (samples, features), got shape {samples.shape}")
     if targets.ndim < 1:
@@ -48,7 +48,7 @@ def split(
         raise ValueError(f"X and y must have as many samples, got {len(samples)} and {len(targets)}")
     size = _test_size(len(samples), test_fraction)
     order = np.random.default_rng(_valid_seed(seed)).permutation(len(samples))
-    if targets.ndim == 1 and targets.dtype.kind in "biu":
+    if targets.ndim == 1 and targets.dtype.kind in "biuU":
         in_test = _stratified(targets[order], size)
     else:
         in_test = np.arange(len(order)) < size
@@ -56,13 +56,16 @@ def split(
     return samples[train], targets[train], samples[test], targets[test]
 
 
-def _numbers(name: str, value: ArrayLike) -> NDArray[Any]:
+def _array(name: str, value: ArrayLike, kinds: str, what: str) -> NDArray[Any]:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of numbers on the host: {error}") from error
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
+        raise TypeError(f"{name} must be an array of {what} on the host: {error}") from error
+    if "U" in kinds and array.dtype.kind in "OU" and not (array is value and array.dtype.kind == "U"):
+        objects = np.asarray(value, object)  # NumPy makes text of the 1 in [1, "a"], and objects of pandas' text
+        array = objects.astype(str) if all(isinstance(label, str) for label in objects.flat) else objects
+    if array.dtype.kind not in kinds:
+        raise TypeError(f"{name} must be an array of {what}, got dtype {array.dtype}")
     return array
 
 

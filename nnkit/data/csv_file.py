@@ -1,0 +1,159 @@
+"""CSV files: a header line of names, or none, and in every cell but the target's a number."""
+
+import csv
+import math
+from array import array
+from pathlib import Path
+from typing import NamedTuple, NoReturn, TextIO
+
+import numpy as np
+
+from nnkit.data.csv_labels import KINDS, AnotherKindError, Labels, finite_number, is_number
+from nnkit.data.table import Table, column_as_number, column_number
+
+
+def read_csv(path: Path, target: int | str | None) -> Table:
+    """The table in a CSV file; see `nnkit.data.read`, which takes these arguments."""
+    # The kind of the labels shows at the first of them, as a rule. Where it does not, the file is read again: what
+    # has been taken for numbers no longer has its text.
+    for kind in KINDS:
+        try:
+            return _read(path, target, kind())
+        except AnotherKindError:
+            continue
+    raise AssertionError("every label is text at least")
+
+
+class _Layout(NamedTuple):
+    """How the lines of a file are made up: `names` is () without a header, `target` a column's number."""
+
+    path: Path
+    width: int
+    names: tuple[str, ...]
+    target: int | None
+
+    def at(self, line: int, column: int) -> str:
+        name = repr(self.names[column]) if self.names else column
+        return f"{self.path}, line {line}, column {name}"
+
+
+def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
+    numbers = array("d")
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=_separator(file), strict=True, skipinitialspace=True)
+            try:
+                first = next((row for row in reader if row), None)
+                if first is None:
+                    raise ValueError(f"{path}: empty")
+                layout = _layout(path, first, reader.line_num, target)
+                if not layout.names:
+                    _add(first, reader.line_num, layout, numbers, labels)
+                for row in reader:
+                    if row:  # a blank line is no sample
+                        _add(row, reader.line_num, layout, numbers, labels)
+            except csv.Error as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+    except UnicodeDecodeError:
+        _blame_encoding(path)
+    if not numbers:
+        raise ValueError(f"{path}: a header line and no samples")
+    return _table(layout, numbers, labels)
+
+
+def _separator(file: TextIO) -> str:
+    """The separator: the one of comma, semicolon and tab that is most often in the first line, outside of quotes.
+
+    As often as commas, semicolons are it: the commas may be decimal points.
+    """
+    line = next((line for line in file if line.strip()), "")
+    file.seek(0)
+    outside = "".join(line.split('"')[::2])
+    separator = max("\t;,", key=outside.count)
+    return separator if separator in outside else ","
+
+
+def _layout(path: Path, first: list[str], line: int, target: int | str | None) -> _Layout:
+    """Whether the first line is a header, and which column the target is."""
+    width = len(first)
+    names = tuple(cell.strip() for cell in first)
+    texts = [number for number, cell in enumerate(names) if not is_number(cell)]
+    number = None if target is None or target in names else column_as_number(target)
+    if number is not None and width > 1 and texts == [number % width]:
+        raise ValueError(
+            f"{path}, line {line}: numbers and {names[texts[0]]!r}: if it is a header, give the target by its name; "
+            "if it is a sample, add a header line above it"
+        )
+    if texts:
+        _check_names(f"{path}, line {line}", names)
+    else:
+        names = ()
+    column = None if target is None else column_number(path, target, width, names)
+    if column is not None and width == 1:
+        raise ValueError(f"{path}, line {line}: one column, the target; none is left for X")
+    return _Layout(path, width, names, column)
+
+
+def _check_names(where: str, names: tuple[str, ...]) -> None:
+    if "" in names:
+        at = names.index("")
+        raise ValueError(f"{where}: column {at} has no name (pandas writes its index so, unless told index=False)")
+    if len(set(names)) < len(names):
+        twice = next(name for at, name in enumerate(names) if name in names[:at])
+        raise ValueError(f"{where}: two columns are called {twice!r}")
+
+
+def _add(row: list[str], line: int, layout: _Layout, numbers: "array[float]", labels: Labels) -> None:
+    """Take the cells of a row: this runs once a line and must be quick."""
+    if len(row) != layout.width:
+        cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+        raise ValueError(f"{layout.path}, line {line}: {cells}; expected {layout.width}")
+    target = layout.target
+    if target is not None:
+        label = row.pop(target).strip()
+        try:
+            if not label:
+                raise ValueError("no value")
+            labels.add(label)
+        except ValueError as error:
+            raise ValueError(f"{layout.at(line, target)}: {error}") from None
+    try:
+        values = list(map(float, row))
+    except ValueError:
+        _blame(row, line, layout)
+        raise
+    # The sum is finite where all numbers are. Where it is not, and where float() may have taken 1_000, look at each.
+    if not math.isfinite(sum(values)) or "_" in "".join(row):
+        _blame(row, line, layout)
+    numbers.fromlist(values)
+
+
+def _blame(row: list[str], line: int, layout: _Layout) -> None:
+    """Raise ValueError for the first cell that is no finite number, if there is one."""
+    columns = (column for column in range(layout.width) if column != layout.target)
+    for column, cell in zip(columns, row, strict=True):
+        try:
+            finite_number(cell)
+        except ValueError as error:
+            raise ValueError(f"{layout.at(line, column)}: {error}") from None
+
+
+def _blame_encoding(path: Path) -> NoReturn:
+    """Raise ValueError for the first line that is not UTF-8."""
+    with open(path, "rb") as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode()
+            except UnicodeDecodeError as error:
+                wrong = f"byte {content[error.start]:#04x}"
+                raise ValueError(f"{path}, line {line}: not UTF-8 text ({wrong}); save it as UTF-8") from None
+    raise ValueError(f"{path}: not UTF-8 text")
+
+
+def _table(layout: _Layout, numbers: "array[float]", labels: Labels) -> Table:
+    names, target = layout.names, layout.target
+    X = np.frombuffer(numbers, np.float64).reshape(-1, layout.width - (target is not None))
+    if target is None:
+        return Table(X, None, list(names) or None, None)
+    features = [name for number, name in enumerate(names) if number != target]
+    return Table(X, labels.array(), features or None, names[target] if names else str(target))

@@ -1,0 +1,62 @@
+"""Downloads of data sets, by pooch: only whole files that are what they should be are kept."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nnkit.files import replacing
+
+# Of MNIST, in the order in which they are asked.
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+_CHUNK = 1 << 16  # bytes that go to memory together
+
+
+def cache_folder() -> Path:
+    r"""The folder of the user's cache that belongs to nnkit, which is `pooch.os_cache("nnkit")`, without pooch.
+
+    Where platformdirs, which pooch asks, has it: %LOCALAPPDATA%\nnkit\nnkit\Cache on Windows; elsewhere nnkit in
+    the folder XDG_CACHE_HOME if that is set, or else in ~/Library/Caches on macOS and in ~/.cache on other systems.
+    """
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA") or os.path.join("~", "AppData", "Local")
+        return Path(os.path.expanduser(local), "nnkit", "nnkit", "Cache")
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    return Path(chosen if os.path.isabs(chosen) else os.path.expanduser(usual), "nnkit")
+
+
+def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]) -> Path:
+    """Fetch the file `name` from the first mirror that has it, into a folder that is made if it is not there.
+
+    Args:
+        name: of the file, at the mirrors and in the folder.
+        folder: where it goes; whole or not at all.
+        check: is called with the file's content and its address, and raises ValueError if it is the wrong one.
+
+    Returns the path of the file. Raises ImportError if pooch is not installed, ConnectionError, with what happened at
+    each mirror, if none gave the right file, and OSError if it cannot be written.
+    """
+    try:
+        from pooch import HTTPDownloader
+    except ImportError:
+        raise ImportError(f"downloading {name} needs pooch: python -m pip install pooch") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=_CHUNK, timeout=30)
+    problems = []
+    for mirror in MIRRORS:
+        url, content = mirror + name, io.BytesIO()
+        try:
+            fetch(url, content, None)
+            check(content.getvalue(), url)
+        except (OSError, ValueError) as error:  # those of requests are OSErrors
+            problems.append(str(error) if url in str(error) else f"{url}: {error}")
+            continue
+        with replacing(folder / name) as file:
+            file.write(content.getvalue())
+        return folder / name
+    raise ConnectionError("\n  ".join([f"{name} could not be downloaded to {folder}:", *problems]))

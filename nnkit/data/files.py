@@ -1,0 +1,160 @@
+"""Samples and targets from the user's own files: .csv, .npz and .npy. No pickle is ever read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.data.csv_file import read_csv
+from nnkit.data.table import Table, column_as_number, column_number, existing_file
+from nnkit.kernels.names import unknown_name
+
+
+def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | None = None) -> Table:
+    r"""Read samples, and the targets if `target` says where they are, from a .csv, .npz or .npy file.
+
+    - .csv: UTF-8 text; the most frequent of comma, semicolon and tab in its first line separates the cells, which may
+      be in double quotes. The first line holds the columns' names, unless every cell of it is a number. `target` is a
+      column's name or its number, from 0, or from -1 for the last one. Every other cell must be a number.
+    - .npz: `target` is the name of the array of labels, y if there is one and no other is named; X is the array
+      called X or the only other one.
+    - .npy: a matrix; `target` is a column's number, or the path of a second .npy file that holds the targets.
+
+    Args:
+        path: the file, of one of these suffixes.
+        target: what the labels or targets are; a column's number may be text, such as "-1". None: there are none,
+            or they are the array y.
+
+    Returns:
+        Table(X, y, features, target). X is (n, d), float64 from text and of the file's dtype from arrays: bytes stay
+        bytes. y is (n,), or (n, ...) if an array has that shape, or None: from text int64 where all cells are whole
+        numbers, float64 where all are numbers, else the text as NumPy strings (text beside decimal fractions is taken
+        for a mistake and refused); a column of a float matrix becomes
+        int64 if it holds whole numbers only; other arrays keep their dtype.
+
+    Raises:
+        TypeError: path or target has the wrong type.
+        FileNotFoundError, IsADirectoryError: path is no file.
+        ValueError: the suffix is another one, the target is not in the file, or the file is damaged or holds what is
+            no finite number; the message names the file and, for text, the line and the column.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "flowers.csv"
+        >>> _ = path.write_text("length,width,species\n5.1,3.5,setosa\n6.2,2.9,virginica\n")
+        >>> X, y, features, target = nnkit.data.read(path, "species")
+        >>> X.tolist(), y.tolist(), features, target
+        ([[5.1, 3.5], [6.2, 2.9]], ['setosa', 'virginica'], ['length', 'width'], 'species')
+
+    """
+    file = existing_file(path)
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        return _read_npy(file, target)
+    if suffix not in (".csv", ".npz"):
+        raise ValueError(f"{file}: the suffix is {file.suffix!r}; expected .csv, .npz or .npy")
+    if isinstance(target, os.PathLike):
+        raise TypeError(f"target must be what the labels are called in {file}, got {target!r}")
+    return read_csv(file, target) if suffix == ".csv" else _read_npz(file, target)
+
+
+def _read_npy(path: Path, target: int | str | os.PathLike[str] | None) -> Table:
+    matrix = _samples(_load(path), str(path))
+    if target is None:
+        return Table(matrix, None, None, None)
+    if isinstance(target, os.PathLike) or column_as_number(target) is None:
+        labels = existing_file(target, "target")  # type: ignore[arg-type]
+        return Table(matrix, _targets(_load(labels), str(labels), len(matrix)), None, str(labels))
+    column = column_number(path, target, matrix.shape[1])
+    if matrix.shape[1] == 1:
+        raise ValueError(f"{path}: one column, the target; none is left for X")
+    return Table(np.delete(matrix, column, axis=1), _whole(matrix[:, column]), None, str(column))
+
+
+def _read_npz(path: Path, target: int | str | None) -> Table:
+    if target is not None and not isinstance(target, str):
+        raise TypeError(f"target must be the name of an array in {path}, got {target!r}")
+    with _archive(path) as archive:
+        names = list(archive.files)
+        if target is None and "y" in names:
+            target = "y"
+        if target is not None and target not in names:
+            raise ValueError(f"{path}: {unknown_name('array', target, names)}")
+        others = [name for name in names if name != target]
+        if "X" not in others and len(others) != 1:
+            listed = ", ".join(map(repr, names)) or "none"
+            hint = "name the one with the labels as target" if target is None else "call the samples X"
+            raise ValueError(f"{path}: which array holds the samples? It has {listed}; {hint}")
+        name = "X" if "X" in others else others[0]
+        X = _samples(_member(archive, name, path), f"{path}, array {name!r}")
+        if target is None:
+            return Table(X, None, None, None)
+        y = _targets(_member(archive, target, path), f"{path}, array {target!r}", len(X))
+    return Table(X, y, None, target)
+
+
+def _load(path: Path) -> Any:
+    """The array in a .npy file; ValueError if it is none, damaged or made of Python objects."""
+    with open(path, "rb") as file:
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # headers are parsed as Python, and what damaged ones lead to has no one type
+            raise ValueError(f"{path}: not a whole .npy file of numbers: {error}") from error
+
+
+def _archive(path: Path) -> Any:
+    # numpy.load would look at the first bytes, and take what is damaged there for a pickle.
+    opened: Any = np.lib.npyio.NpzFile
+    try:
+        return opened(path, allow_pickle=False)
+    except Exception as error:  # as above
+        raise ValueError(f"{path}: not a whole .npz file: {error}") from error
+
+
+def _member(archive: Any, name: str, path: Path) -> Any:
+    try:
+        return archive[name]
+    except MemoryError:
+        raise
+    except Exception as error:  # of the archive, the compression or the array: no one type either
+        raise ValueError(f"{path}, array {name!r}: damaged, or no numbers: {error}") from error
+
+
+def _samples(X: Any, where: str) -> NDArray[Any]:
+    """The array (n, d) if it is a matrix of finite real numbers, else ValueError."""
+    if not isinstance(X, np.ndarray) or X.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: holds {getattr(X, 'dtype', 'no array')}; expected real numbers")
+    if X.ndim != 2 or X.size == 0:
+        hint = f"; reshape it to ({len(X)}, {X[0].size})" if X.ndim > 2 and X.size else ""
+        raise ValueError(f"{where}: has shape {X.shape}; expected a matrix (samples, features){hint}")
+    _check_finite(X, where)
+    return X
+
+
+def _targets(y: Any, where: str, count: int) -> NDArray[Any]:
+    """The array (count, ...) if it is one of finite real numbers or text, else ValueError."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind not in "biufU":
+        raise ValueError(f"{where}: holds {getattr(y, 'dtype', 'no array')}; expected real numbers or text")
+    if y.ndim == 0 or len(y) != count:
+        raise ValueError(f"{where}: has shape {y.shape}; expected ({count}, ...), one target for each sample")
+    if y.dtype.kind == "f":
+        _check_finite(y, where)
+    return y
+
+
+def _check_finite(array: NDArray[Any], where: str) -> None:
+    finite = np.isfinite(array)
+    if not finite.all():
+        at = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{where}: holds {array[at]} at {list(at)}; expected finite numbers")
+
+
+def _whole(column: NDArray[Any]) -> NDArray[Any]:
+    """A column (n,) of a matrix, which has one dtype for all: as int64 where it holds whole numbers only."""
+    if column.dtype.kind == "f" and np.all(column == np.floor(column)) and np.all(np.abs(column) < 2**63):
+        return column.astype(np.int64)
+    return column.copy()

@@ -1,0 +1,112 @@
+"""Fitting normalization and whitening: some rows at a time, of any real type, in memory or on a disk."""
+
+import statistics
+import tracemalloc
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnkit.data import Normalization, Whitening, moments, open_npy
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+@pytest.mark.parametrize("as_rows", [np.asarray, np.asfortranarray, lambda X: X.astype(np.uint8)])
+def test_pieces_give_what_numpy_gives(kind: Any, as_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = as_rows(np.random.default_rng(3).integers(0, 256, (1003, 5)).astype(float))
+    whole = kind.fit(X)
+    monkeypatch.setattr(moments, "_NUMBERS", 500)
+    parts = kind.fit(X)
+    exact = X.astype(float)
+    np.testing.assert_allclose(parts.mean, exact.mean(axis=0), rtol=1e-14)
+    if kind is Normalization:
+        np.testing.assert_allclose(parts.deviation, exact.std(axis=0), rtol=1e-13)
+    for name, array in whole.arrays.items():
+        np.testing.assert_allclose(np.abs(parts.arrays[name]), np.abs(array), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(kind: Any, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "_NUMBERS", 4)
+    X = np.arange(12.0).reshape(6, 2)
+    X[4, 1] = bad
+    with pytest.raises(ValueError, match=rf"X holds {bad} at \[4, 1\]; expected finite numbers"):
+        kind.fit(X)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(-1000, 1000), min_size=2, max_size=40),
+    st.sampled_from([0, 1, 10**8, -(10**12)]),
+    st.sampled_from([1, 3, 100]),
+)
+def test_the_exact_mean_and_deviation(numbers: list[int], offset: int, together: int) -> None:
+    """Against rational arithmetic, far from 0 too, where the mean of squares less the square of the mean fails."""
+    numbers = [offset + number for number in numbers]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moments, "_NUMBERS", together)
+        found = Normalization.fit(np.array(numbers)[:, None])
+    mean = Fraction(sum(numbers), len(numbers))
+    assert found.mean[0] == pytest.approx(float(mean), rel=1e-14)
+    deviation = float(statistics.pvariance(map(Fraction, numbers))) ** 0.5
+    # The mean is rounded, and deviations are from what it is rounded to, as NumPy's.
+    assert found.deviation[0] == pytest.approx(deviation or 1.0, rel=1e-12, abs=4e-16 * abs(offset))
+
+
+@pytest.mark.parametrize("value", [0.1, 1e8 / 3, -7.0, 1e-200, 0.0])
+@pytest.mark.parametrize("per_feature", [True, False])
+def test_constant_features_become_exactly_zero(value: float, per_feature: bool) -> None:
+    X = np.full((1001, 3), value)
+    normalization = Normalization.fit(X, per_feature=per_feature)
+    assert normalization.deviation.tolist() == [1.0] * 3
+    assert not normalization.transform(X).any()
+    with pytest.raises(ValueError, match="all alike; there is no direction to whiten"):
+        Whitening.fit(X)
+
+
+def test_a_small_spread_far_from_zero_is_no_constant() -> None:
+    seconds = 1.7e9 + np.arange(5)[:, None] * 2.0**-12  # times, a quarter of a millisecond apart
+    assert Normalization.fit(seconds).transform(seconds).std() == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+def test_bytes_are_not_made_float64_as_a_whole(kind: Any) -> None:
+    X = np.random.default_rng(0).integers(0, 256, (20_000, 300), dtype=np.uint8)
+    kind.fit(X[:100])  # what is imported at the first call
+    tracemalloc.start()
+    try:
+        found = kind.fit(X)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < X.size * 8 / 3
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+def test_rows_on_a_disk(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "_NUMBERS", 20)
+    X = np.random.default_rng(0).normal(size=(33, 4)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    rows = open_npy(tmp_path / "X.npy")
+    assert kind.fit(rows) == kind.fit(X)
+    assert np.array_equal(kind.fit(X).transform(rows), kind.fit(X).transform(X))
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+@pytest.mark.parametrize("X", [[["a", "b"]], [[1j, 2.0]], [[None, 1.0]], np.array([[1, 2]], "M8[s]")])
+def test_what_is_no_real_number_is_refused(kind: Any, X: Any) -> None:
+    with pytest.raises(TypeError, match=r"X has dtype .*; expected real numbers"):
+        kind.fit(X)
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+@pytest.mark.parametrize("X", [[[1e308], [1e308], [1.0]], [[1e200], [-1e200]]])
+def test_what_is_too_large_is_refused(kind: Any, X: Any) -> None:
+    with pytest.raises(ValueError, match="X holds numbers whose sums or squares are too large for float64"):
+        kind.fit(X)
