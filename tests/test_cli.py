@@ -1,4 +1,4 @@
-"""The command line as its user meets it."""
+"""The command line as its user meets it: help, errors, and the commands without data."""
 
 import os
 import re
@@ -11,6 +11,9 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from tests.cli_files import flowers, houses
+
+COMMANDS = ["train", "predict", "evaluate", "verify", "doctor", "formulas"]
 
 
 @pytest.fixture
@@ -24,21 +27,6 @@ def nnkit_command(*arguments: str, cwd: Path, **environment: str) -> subprocess.
         [sys.executable, "-m", "nnkit", *arguments],
         cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-
-
-def test_train_without_arguments_does_its_job(tmp_path: Path) -> None:
-    done = nnkit_command("train", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = re.search(r"seed 0, backend numpy: test accuracy (0\.\d+) after 30 epochs", done.stdout)
-    assert found, done.stdout
-    assert float(found[1]) >= 0.97
-    assert re.search(r"epoch +30 of 30 +cost 0\.\d+ +accuracy [01]\.\d+ +test accuracy 0\.\d+", done.stdout)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["nnkit-curve.png", "nnkit-model.safetensors"]
-    assert (tmp_path / "nnkit-curve.png").read_bytes().startswith(b"\x89PNG")
-    X, y = nnkit.data.digits()
-    _, _, X_test, y_test = nnkit.data.split(X, y, seed=0)
-    loaded = nnkit.load(tmp_path / "nnkit-model.safetensors")
-    assert loaded.evaluate(X_test, y_test)["accuracy"] == pytest.approx(float(found[1]), abs=1e-4)
 
 
 def test_one_seed_gives_one_model(here: Path) -> None:
@@ -57,37 +45,88 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--epochs", "0"], "epochs is 0; expected a whole number of at least 1"),
-        (["train", "--seed", "-1"], "seed"),
-        (["train", "--backend", "cupyy"], "unknown backend 'cupyy'; known: numpy, cupy, standard, auto"),
-        (["train", "--model", "nowhere/a.safetensors"], "--model: the folder nowhere does not exist"),
-        (["train", "--picture", "curve.jpg"], "path must end in .png, .svg, .pdf, got 'curve.jpg'"),
-        (["verify", "--backend", "numpy:3"], "NumPy has one device"),
-        (["formulas", "sigmoidd"], "unknown formula 'sigmoidd'"),
+        ("train --backend cupyy", "unknown backend 'cupyy'; known: numpy, cupy, standard, auto"),
+        ("train --model nowhere/a.safetensors", "--model: the folder nowhere does not exist"),
+        ("train --history nowhere/h.json", "--history: the folder nowhere does not exist"),
+        ("train --checkpoint nowhere/c.safetensors", "--checkpoint: the folder nowhere does not exist"),
+        ("train --model .", "--model: . is a folder; expected a file"),
+        ("train --picture curve.jpg", "path must end in .png, .svg, .pdf, got 'curve.jpg'"),
+        ("train --history nnkit-model.safetensors", "is already another of this command's files"),
+        ("train --data houses.csv --target price --model houses.csv", "houses.csv is already another of this"),
+        ("train --data digit", "digit is no file, and neither digits nor mnist"),
+        ("train --data houses.csv", "houses.csv: --target must say where the answers are"),
+        ("train --data houses.csv --target prize", "unknown column 'prize'; did you mean 'price'"),
+        ("train --target price", "--target is for files; digits has its labels"),
+        ("train --data mnist --data-dir .", "is not in '.'; give --data-dir FOLDER, or --download"),
+        ("train --download", "--download is for --data mnist"),
+        ("train --data flowers.csv --target species --cost quadratic", "is text, such as 'iris setosa'"),
+        ("train --data single.csv --target kind", "target 'kind' holds a single class, a; expected at least two"),
+        ("train --data houses.csv --target price --class-weight balanced", "class_weight is for costs that classify"),
+        ("train --data houses.csv --target price --cost softmax_cross_entropy", "softmax of a single output"),
+        ("train --test-fraction 1.5", "test_fraction must be between 0 and 1, both excluded, got 1.5"),
+        ("train --activation relu tanh", "--activation has 2 names; expected one, or 1, as --hidden has"),
+        ("train --dropout 1", "Dropout: rate is 1.0; expected a number of at least 0 and below 1"),
+        ("train --learning-rate nan", "SGD: learning_rate is nan; expected a finite number above 0"),
+        ("train --optimizer adam --momentum 0.5", "Adam: unknown number 'momentum'"),
+        ("train --metrics toop_5", "unknown metric 'toop_5'; did you mean 'top_5'?"),
+        ("train --resume", "--resume needs --checkpoint FILE"),
+        ("train --checkpoint c.safetensors --seeds 2", "--checkpoint keeps one training, and --seeds is 2"),
+        ("train --hidden 100000000 100000000 --no-model", "Unable to allocate"),
+        ("verify --backend numpy:3", "NumPy has one device"),
+        ("formulas sigmoidd", "unknown formula 'sigmoidd'"),
     ],
-)
+)  # fmt: skip
 def test_an_error_is_one_line_and_code_2(
-    here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("nnkit: error: ")
-    assert captured.err.count("\n") == 1
-    assert message in captured.err
-    assert list(here.iterdir()) == []
+    flowers(here / "flowers.csv")
+    houses(here / "houses.csv")
+    Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("nnkit: error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["train", "--epochs", "two"], ["verify", "--json", "--markdown"], []]
+    ("arguments", "message"),
+    [
+        ("", "the following arguments are required: COMMAND (see nnkit --help)"),
+        ("trian", "invalid choice: 'trian'"),
+        ("train --epochs two", "argument --epochs: got 'two'; expected a whole number of at least 1 (see nnkit train"),
+        ("train --epochs 0", "argument --epochs: got '0'; expected a whole number of at least 1"),
+        ("train --seed -1", "argument --seed: got '-1'; expected a whole number of at least 0"),
+        ("train --hiden 3", "unrecognized arguments: --hiden 3; did you mean --hidden? (see nnkit train --help)"),
+        ("train flowers.csv", "unrecognized arguments: flowers.csv (see nnkit train --help)"),
+        ("train --cost huberr", "argument --cost: unknown cost 'huberr'; did you mean 'huber'?"),
+        ("train --activation rel", "unknown activation 'rel'; did you mean 'relu'"),
+        ("train --init he_norml", "unknown initializer 'he_norml'; did you mean 'he_normal'"),
+        ("train --optimizer adan", "unknown optimizer 'adan'; did you mean 'adam'"),
+        ("train --schedule cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        ("train --preprocessing whitning", "unknown preprocessing 'whitning'; did you mean 'whitening'?"),
+        ("train --class-weight balance", "unknown class weight 'balance'; did you mean 'balanced'?"),
+        ("train --dtype float16", "unknown dtype 'float16'; did you mean"),
+        ("train --quiet --json", "argument --json: not allowed with argument --quiet"),
+        ("evaluate net.safetensors --data digit", "unknown data 'digit'; did you mean 'digits'?"),
+        ("predict net.safetensors", "the following arguments are required: FILE"),
+        ("verify --json --markdown", "argument --markdown: not allowed with argument --json"),
+        ("formulas --dtype float23", "unknown dtype 'float23'"),
+    ],
 )
-def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line_and_code_2(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(arguments)
+        main(arguments.split())
     assert stopped.value.code == 2
-    assert "usage: nnkit" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("nnkit: error: ")
+    assert error.count("\n") == 1
+    assert message in error
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["verify"], ["doctor"], ["formulas"]])
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
 def test_help_says_what_a_command_does(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])
@@ -95,18 +134,32 @@ def test_help_says_what_a_command_does(command: list[str], capsys: pytest.Captur
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
+def test_the_help_of_train_names_everything_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    names = [nnkit.activation_names(), nnkit.cost_names(), nnkit.optimizer_names()]
+    names += [nnkit.schedules.schedule_names(), nnkit.initializers.initializer_names()]
+    for known in names:
+        assert set(known) <= words
+
+
 def test_debug_shows_the_traceback(here: Path) -> None:
     with pytest.raises(ValueError, match="unknown backend"):
         main(["train", "--backend", "nonsense", "--debug"])
 
 
-def test_a_missing_package_is_told_before_the_training(here: Path) -> None:
-    done = nnkit_command("train", cwd=here, PYTHONPATH=str(_without("matplotlib", here / "path")))
+@pytest.mark.parametrize(
+    ("package", "option"), [("matplotlib", "--picture"), ("safetensors", "--model"), ("filelock", "--checkpoint")]
+)
+def test_a_missing_package_is_told_before_the_training(here: Path, package: str, option: str) -> None:
+    path = _without(package, here / "path")
+    done = nnkit_command("train", "--checkpoint", "run.safetensors", cwd=here, PYTHONPATH=str(path))
     assert done.returncode == 2
-    assert done.stderr == (
-        "nnkit: error: --picture needs matplotlib: python -m pip install matplotlib   (or give --no-picture)\n"
-    )
-    assert not (here / "nnkit-model.safetensors").exists()
+    hint = "" if option == "--checkpoint" else f"   (or give --no-{option[2:]})"
+    expected = f"nnkit: error: {option} needs {package}: python -m pip install {package}{hint}\n"
+    assert done.stderr == " ".join(expected.split()) + "\n"
+    assert list(here.iterdir()) == [path]
 
 
 def _without(package: str, folder: Path) -> Path:
@@ -122,6 +175,15 @@ def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert "backend numpy works" in out
     assert re.search(r"backend cupy (works: .*GPU|does not work: )", out)
     assert re.search(r"\d+ CPUs usable", out)
+
+
+def test_verify_fails_where_an_equation_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [nnkit.verify.Row("1", "h = f(wx + b)", "dense_forward", error) for error in (0.0, 1e-3)]
+    monkeypatch.setattr(nnkit.verify, "verify", lambda *_: rows)
+    assert main(["verify"]) == 1
+    assert "1 of 2 failed" in capsys.readouterr().out
 
 
 def test_formulas_prints_cuda_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:

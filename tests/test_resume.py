@@ -180,6 +180,14 @@ def test_another_training_cannot_be_resumed(options: Any, message: str, tmp_path
         train(net, path, **options)
     assert bits(net)[0] == before[0]
     assert path.read_bytes() == content
+    other = network()
+    other.preprocessing = nnkit.data.Normalization.fit(X)
+    with pytest.raises(ValueError, match="its preprocessing is another one, or fitted to other samples"):
+        train(other, path)
+    other = network()
+    other.classes = np.array(list("abcdefghij"))
+    with pytest.raises(ValueError, match=r"its classes is None, but this training's is \['a'"):
+        other.fit(X, other.classes[LABELS], checkpoint=path, resume=True)
     other = nnkit.Network([64, 41, 10], cost="softmax_cross_entropy", seed=0)
     with pytest.raises(ValueError, match="its layers is"):
         train(other, path)

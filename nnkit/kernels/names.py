@@ -13,5 +13,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
 
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
+    listed = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {listed}"
     return ValueError(f"unknown {kind} {name!r}; {hint}")

@@ -94,6 +94,7 @@ class Keeper:
             "layers": (self._saved.layers, model.layers),
             "cost": (self._saved.cost, model.cost),
             "dtype": (self._saved.dtype, model.dtype),
+            "classes": (self._saved.classes, None if model.classes is None else model.classes.tolist()),
             "plan": (training.about.get("plan"), asdict(self.plan)),
         }
         if optimizer is not None:
@@ -101,6 +102,8 @@ class Keeper:
         for name, (there, here) in pairs.items():
             if there != here:
                 raise ValueError(f"{self._path}: its {name} is {there}, but this training's is {here}")
+        if self._saved.preprocessing != model.preprocessing:
+            raise ValueError(f"{self._path}: its preprocessing is another one, or fitted to other samples")
 
     def resumed(self, optimizer: Optimizer | None) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""

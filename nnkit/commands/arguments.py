@@ -1,0 +1,92 @@
+"""Arguments that commands share, and a parser whose errors are one line."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from nnkit.kernels.names import unknown_name
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["Parser"]
+else:
+    Commands = object
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, whatever the names in it are."""
+    return " ".join(text.split())
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes options by their whole names only, and tells an error in one line."""
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"nnkit: error: {one_line(message)} (see {self.prog} --help)\n")
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """The error for arguments that there are not: with the nearest option, if one is near."""
+        near = difflib.get_close_matches(unknown[0], re.findall(r"--[a-z0-9-]+", self.format_help()), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    purpose: str,
+    run: Callable[[argparse.Namespace], int],
+    description: str = "",
+    epilog: str | None = None,
+    usage: str | None = None,
+) -> Parser:
+    """Add a command with its `purpose` in a few words; `description` follows it in its own help."""
+    parser = commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.{description}",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.usage = usage
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_backend(parser: argparse._ActionsContainer) -> None:
+    """The option --backend."""
+    parser.add_argument(
+        "--backend", metavar="NAME", help="numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)"
+    )
+
+
+def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:
+    """The type of an argument that is one of these names; another one is answered with the nearest."""
+    allowed = list(names)
+
+    def check(name: str) -> str:
+        if name not in allowed:
+            raise argparse.ArgumentTypeError(str(unknown_name(kind, name, allowed)))
+        return name
+
+    return check
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least `least`."""
+
+    def check(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least {least}")
+        return number
+
+    return check

@@ -1,0 +1,52 @@
+"""The samples that a command works with: shipped digits, MNIST, or the user's own file."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from nnkit import data
+from nnkit.data.files import read
+
+
+class Dataset(NamedTuple):
+    """Samples X (n, width) with what belongs to each.
+
+    name: what messages call it. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: what messages
+    call y. preprocessing: what suits it, by name. test: a test part (X, y) of its own.
+    """
+
+    name: str
+    X: NDArray[Any]
+    y: NDArray[Any]
+    target: str = "y"
+    preprocessing: str = "none"
+    test: tuple[NDArray[Any], NDArray[Any]] | None = None
+
+
+def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool) -> Dataset:
+    """The data that --data, --target, --data-dir and --download ask for.
+
+    Raises ValueError for options that do not go together or data that cannot be read, FileNotFoundError for no file.
+    """
+    if source != "mnist" and (download or data_dir is not None):
+        raise ValueError(f"{'--download' if download else '--data-dir'} is for --data mnist")
+    if source in ("digits", "mnist") and target is not None:
+        raise ValueError(f"--target is for files; {source} has its labels")
+    if source == "digits":
+        return Dataset("digits", *data.digits())
+    if source == "mnist":
+        try:
+            mnist = data.mnist(data_dir, download=download)
+        except FileNotFoundError as error:
+            found = str(error).partition(";")[0]
+            raise FileNotFoundError(f"{found}; give --data-dir FOLDER, or --download") from None
+        return Dataset("mnist", mnist.X_train, mnist.y_train, "y", "pixels", (mnist.X_test, mnist.y_test))
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"{source} is no file, and neither digits nor mnist")
+    if target is None:
+        raise ValueError(f"{source}: --target must say where the answers are")
+    table = read(path, target)
+    assert table.y is not None  # as there is a target
+    return Dataset(path.name, table.X, table.y, f"target {table.target!r}", "normalization")

@@ -1,0 +1,111 @@
+"""nnkit evaluate: the cost, the accuracy and more of a network over samples whose answers are known."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit import data
+from nnkit.commands.arguments import Commands, add_backend, add_command, known
+from nnkit.commands.dataset import load_dataset
+from nnkit.commands.models import add_model, check_width
+from nnkit.commands.outputs import as_json, check_package, output_path
+from nnkit.commands.runs import in_digits
+from nnkit.commands.targets import whole_labels
+from nnkit.commands.train_arguments import TARGET, add_mnist
+from nnkit.network import Network, load
+from nnkit.pictures import picture_path
+from nnkit.version import __version__
+
+_DESCRIPTION = """
+On all samples of a file, or on the test part of digits or mnist: that of the seed the network was trained with."""
+_EPILOG = """examples:
+  nnkit evaluate nnkit-model.safetensors flowers.csv --target species --confusion mistakes.png
+  nnkit evaluate nnkit-model.safetensors --data digits"""
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    purpose = "measure how good a network is"
+    parser = add_command(commands, "evaluate", purpose, run, _DESCRIPTION, _EPILOG)
+    add_model(parser)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the samples with their answers: .csv, .npz or .npy")
+    parser.add_argument("--target", metavar="NAME", help=TARGET)
+    parser.add_argument(
+        "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist in the place of FILE"
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.25, metavar="SHARE",
+        help="of the digits, as it was for the training (default: 0.25)",
+    )  # fmt: skip
+    add_mnist(parser)
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="to measure too: top_5, mae, r2")
+    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw what is taken for what: .png, .svg, .pdf")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: samples, results, paths")
+    add_backend(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, draw, print."""
+    if (options.file is None) == (options.data is None):
+        raise ValueError("give either FILE or --data")
+    source, picture = options.data if options.file is None else options.file, options.confusion
+    if picture is not None:
+        check_package("--confusion", "matplotlib")
+        picture_path(output_path(picture, "--confusion", [options.model, source]))
+    network = load(options.model, options.backend)
+    name, X, y = _samples(source, options, network.seed)
+    check_width(network, X, name)
+    if network.classifies:
+        y = whole_labels(y)
+    if picture is not None and not (network.classifies and y.ndim == 1):
+        raise ValueError("--confusion is for labels, and networks that classify")
+    results = network.evaluate(X, y, metrics=options.metrics)
+    if picture is not None:
+        _draw(network, X, y, f"{name[0].upper()}{name[1:]}", picture)
+    if options.json:
+        print(as_json(_report(options.model, name, network, len(X), results, picture)))
+        return 0
+    print(f"{name}: {len(X)} samples\n{network}")
+    for metric, value in results.items():
+        print(f"{metric.replace('_', ' '):<9} {in_digits(value)}")
+    if picture is not None:
+        print(f"confusion matrix written to {picture}")
+    return 0
+
+
+def _samples(source: str, options: argparse.Namespace, seed: int) -> tuple[str, NDArray[Any], NDArray[Any]]:
+    """What to call the samples, the samples and their answers."""
+    dataset = load_dataset(source, options.target, options.data_dir, options.download)
+    if source == "mnist" and dataset.test is not None:
+        return "test part of mnist", *dataset.test
+    if source == "digits":
+        _, _, X, y = data.split(dataset.X, dataset.y, options.test_fraction, seed)
+        return f"test part of digits by seed {seed}", X, y
+    return dataset.name, dataset.X, dataset.y
+
+
+def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: Path) -> None:
+    from nnkit.plots import confusion_matrix
+
+    found = network.predict(X)
+    predicted = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
+    confusion_matrix(y, predicted, network.classes, path, title)
+
+
+def _report(
+    model: Path, name: str, network: Network, samples: int, results: dict[str, float], picture: Path | None
+) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "nnkit": __version__,
+        "model": model,
+        "network": repr(network),
+        "seed": network.seed,
+        "data": name,
+        "samples": samples,
+        "results": results,
+        "paths": {"confusion": picture},
+    }

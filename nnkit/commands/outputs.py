@@ -1,0 +1,64 @@
+"""Where commands write: paths are checked before anything is computed, files appear whole or not at all."""
+
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nnkit.files import replacing
+
+
+def check_package(option: str, package: str) -> None:
+    """ImportError, with how to install it, if what an option needs is missing."""
+    if importlib.util.find_spec(package) is None:
+        hint = f"   (or give --no-{option[2:]})" if option in ("--model", "--picture") else ""
+        raise ImportError(f"{option} needs {package}: python -m pip install {package}{hint}")
+
+
+def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> Path:
+    """The path, if a file can be written there, and it is none of the others that the command reads or writes.
+
+    Raises OSError or ValueError that names the option.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: {path} is a folder; expected a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{option}: the folder {path.parent} cannot be written to")
+    if any(path.resolve() == Path(other).resolve() for other in others):
+        raise ValueError(f"{option}: {path} is already another of this command's files")
+    return path
+
+
+def as_json(content: Any) -> str:
+    """JSON text; numbers that are not finite, which JSON has not, are null, and paths are text.
+
+    >>> print(as_json({"cost": [0.5, float("nan")]}))
+    {
+      "cost": [
+        0.5,
+        null
+      ]
+    }
+    """
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON text to a file."""
+    with replacing(path) as file:
+        file.write(as_json(content).encode() + b"\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

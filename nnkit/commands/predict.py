@@ -1,0 +1,114 @@
+"""nnkit predict: what a network says of the samples in a file, as CSV text or a .npy file."""
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.commands.arguments import Commands, add_backend, add_command
+from nnkit.commands.models import add_model, check_width
+from nnkit.commands.outputs import output_path
+from nnkit.data.files import read
+from nnkit.data.rows import open_npy
+from nnkit.files import replacing
+from nnkit.model import ROWS
+from nnkit.network import Network, load
+
+_DESCRIPTION = """
+It prints CSV: a header and a line for each sample. Large .npy files are read some thousand rows at a time."""
+_EPILOG = """examples:
+  nnkit predict nnkit-model.safetensors new-flowers.csv
+  nnkit predict nnkit-model.safetensors flowers.csv --target species --probabilities --output shares.csv"""
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    purpose = "predict the classes or the numbers of the samples in a file"
+    parser = add_command(commands, "predict", purpose, run, _DESCRIPTION, _EPILOG)
+    add_model(parser)
+    parser.add_argument("file", type=Path, metavar="FILE", help="the samples: .csv, .npz or .npy")
+    parser.add_argument("--target", metavar="NAME", help="what to leave out of FILE: the column of the answers")
+    parser.add_argument("--probabilities", action="store_true", help="give the probability of each class")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a .csv or .npy file and print nothing")
+    add_backend(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict some thousand rows at a time, and write them as they come."""
+    output: Path | None = options.output
+    if output is not None:
+        output_path(output, "--output", [options.model, options.file])
+        if output.suffix.lower() not in (".csv", ".npy"):
+            raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
+    network = load(options.model, options.backend)
+    if options.probabilities and not _has_probabilities(network):
+        raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
+    X = _samples(options.file, options.target)
+    check_width(network, X, options.file)
+    parts = _predictions(network, X, options.file, options.probabilities)
+    header = _header(network, options.probabilities)
+    if output is None:
+        _write_csv(sys.stdout, header, parts)
+    elif output.suffix.lower() == ".csv":
+        with replacing(output) as file:
+            text = io.TextIOWrapper(file, "utf-8", newline="")
+            _write_csv(text, header, parts)
+            text.detach()  # or it would close the file, which is flushed to the disk first
+    else:
+        predictions = np.concatenate(list(parts))
+        with replacing(output) as file:
+            np.save(file, predictions, allow_pickle=False)
+    return 0
+
+
+def _has_probabilities(network: Network) -> bool:
+    return network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
+
+
+def _samples(path: Path, target: str | None) -> Any:
+    """The samples (n, d) of a file; those of a .npy file are not read yet, if its order allows it."""
+    if target is None and path.suffix.lower() == ".npy" and path.is_file():
+        try:
+            return open_npy(path)
+        except ValueError:  # in Fortran order, which can be read as a whole; for all else reading it says the same
+            pass
+    return read(path, target).X
+
+
+def _predictions(network: Network, X: Any, path: Path, probabilities: bool) -> Iterator[NDArray[Any]]:
+    """The classes (n,), numbers (n, d_out) or probabilities (n, k) of some thousand samples at a time."""
+    for start in range(0, X.shape[0], ROWS):
+        rows = X[start : start + ROWS]
+        wrong = np.argwhere(~np.isfinite(rows))
+        if len(wrong):
+            row, column = wrong[0].tolist()
+            raise ValueError(f"{path}: holds {rows[row, column]} at [{start + row}, {column}]; expected finite numbers")
+        found = network.predict_proba(rows) if probabilities else network.predict(rows)
+        part = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
+        yield np.hstack([1 - part, part]) if probabilities and part.shape[1] == 1 else part
+
+
+def _header(network: Network, probabilities: bool) -> list[str]:
+    outputs = network.dense[-1].units
+    if probabilities:
+        classes = range(max(outputs, 2)) if network.classes is None else network.classes.tolist()
+        return [str(name) for name in classes]
+    if network.classifies or outputs == 1:
+        return ["prediction"]
+    return [f"prediction_{column}" for column in range(outputs)]
+
+
+def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]]) -> None:
+    """A header and a line for each sample, floats with as many digits as tell them from all others of their type."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for part in parts:
+        rows = part if part.ndim == 2 else part[:, None]
+        writer.writerows([str(value) for value in row] for row in rows)
+    file.flush()

@@ -1,0 +1,133 @@
+"""nnkit train: networks on the shipped digits, on MNIST or on a file, tested; the first one and a picture in files."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nnkit.backends import Backend, get_backend
+from nnkit.commands.arguments import Commands, add_command
+from nnkit.commands.building import NUMBERS, build_optimizer, widths
+from nnkit.commands.dataset import Dataset, load_dataset
+from nnkit.commands.outputs import as_json
+from nnkit.commands.parts import Parts
+from nnkit.commands.runs import Run, in_words, prepare, summarize, train
+from nnkit.commands.targets import targets_of
+from nnkit.commands.train_arguments import add_train_arguments
+from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
+from nnkit.network import Network
+from nnkit.version import __version__
+
+_DESCRIPTION = """
+Without options, on the handwritten digits that come with nnkit."""
+_EPILOG = """examples:
+  nnkit train
+  nnkit train --data flowers.csv --target species --hidden 32 16 --epochs 100 --seeds 5
+
+The file of the network holds its preprocessing and the names of the classes: nnkit predict needs nothing else.
+Exit codes: 0 done, 1 the training diverged, 2 wrong options or something missing, 130 ended by Ctrl-C."""
+
+# What the settings do not repeat: how to run, what is said of paths, the cost and the optimizer.
+_UNTOLD = {"run", "parser", "debug", "quiet", "json", "no_model", "no_picture", "label_smoothing"}
+_UNTOLD |= {*Files._fields, *NUMBERS}
+
+Say = Callable[[str], None]
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    purpose = "train a network on digits, MNIST or a file"
+    parser = add_command(commands, "train", purpose, run, _DESCRIPTION, _EPILOG, "nnkit train [options]")
+    add_train_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything, train once for each seed, write and print what was asked for."""
+    files = files_of(options)
+    build_optimizer(options, classifies=True)  # for its errors, which should not wait for the data
+    backend = get_backend(options.backend)
+    dataset = load_dataset(options.data, options.target, options.data_dir, options.download)
+    say: Say = (lambda text: None) if options.quiet or options.json else print
+    runs, interrupted = _train_all(options, dataset, backend, say)
+    if len(runs) > 1:
+        summary = summarize(runs)
+        say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
+    write_files(files, runs, f"{dataset.name.capitalize()}, {widths(runs[0].network)}", options.metrics, say)
+    if options.json:
+        print(as_json(_report(options, dataset, runs, files)))
+    return 130 if interrupted else 0
+
+
+def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say) -> tuple[list[Run], bool]:
+    """A run for each seed; and whether Ctrl-C ended it, which leaves the finished runs, or what there is of the first.
+
+    Raises KeyboardInterrupt if there is nothing yet.
+    """
+    targets = targets_of(dataset.y, options.cost, dataset.target)
+    runs: list[Run] = []
+    try:
+        for seed in range(options.seed, options.seed + options.seeds):
+            network, parts = prepare(options, dataset, targets, backend, seed)
+            if not runs:
+                check_resumed(options, network)
+                say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
+            done = train(options, network, parts, _progress(options))
+            interrupted = done.history.interrupted
+            if not interrupted or not runs:
+                runs.append(done)
+                took = f"after {done.history.epochs} epochs in {sum(done.history.get('seconds', [])):.1f} s"
+                say(f"seed {seed}, backend {backend.name}: test {in_words(done.results)} {took}")
+            if interrupted:
+                return runs, True
+    except KeyboardInterrupt:
+        if not runs:
+            raise
+        return runs, True
+    return runs, False
+
+
+def _progress(options: argparse.Namespace) -> bool | str:
+    """A bar where somebody watches, else lines of text for a single run, unless little should be printed."""
+    if sys.stderr.isatty() and not options.quiet:
+        return True
+    return False if options.quiet or options.json or options.seeds > 1 else "lines"
+
+
+def _in_words(parts: Parts, network: Network) -> str:
+    counts, fitted = parts.counts(), network.preprocessing
+    validation = f"{counts['validation']} to validate with, " if parts.validation is not None else ""
+    test = f"{counts['test']} to test with{'' if validation else ', after each epoch too, as validation'}"
+    preprocessing = "" if fitted is None else f"; {fitted.kind}, {fitted.inputs} → {fitted.outputs} features"
+    return f"{counts['training']} samples to train on, {validation}{test}{preprocessing}"
+
+
+def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], files: Files) -> dict[str, Any]:
+    """What --json prints."""
+    first = runs[0].network
+    settings = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
+    settings |= {
+        "preprocessing": options.preprocessing or dataset.preprocessing,
+        "cost": first.cost.describe(),
+        "optimizer": first.optimizer.describe(),
+        "backend": first.backend.name,
+    }
+    return {
+        "nnkit": __version__,
+        "settings": settings,
+        "network": repr(first),
+        "classes": None if first.classes is None else first.classes.tolist(),
+        "samples": runs[0].samples,
+        "seeds": [run.network.seed for run in runs],
+        "runs": [
+            {
+                "seed": run.network.seed,
+                "epochs": run.history.epochs,
+                "interrupted": run.history.interrupted,
+                "seconds": sum(run.history.get("seconds", [])),
+                "results": run.results,
+            }
+            for run in runs
+        ],
+        **summarize(runs),
+        "paths": files._asdict(),
+    }

@@ -1,0 +1,151 @@
+"""The arguments of nnkit train, in groups; names come from the registries."""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from nnkit.commands.arguments import Parser, add_backend, at_least, known
+from nnkit.initializers import initializer_names
+from nnkit.kernels.activations import activation_names
+from nnkit.kernels.costs import cost_names
+from nnkit.optimizers import optimizer_names
+from nnkit.schedules import schedule_names
+
+TARGET = (
+    "the answers: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file a column's "
+    "number or another .npy file"
+)
+PREPROCESSING = ("none", "normalization", "whitening", "pixels")
+
+
+def add_train_arguments(parser: Parser) -> None:
+    """All options of nnkit train."""
+    _add_data(parser.add_argument_group("data"))
+    _add_network(parser.add_argument_group("network"))
+    _add_training(parser.add_argument_group("training"))
+    _add_output(parser.add_argument_group("output"))
+
+
+def add_mnist(group: argparse._ActionsContainer) -> None:
+    """The options that say where MNIST is."""
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="where MNIST's files are (default: NNKIT_DATA says it)"
+    )
+    group.add_argument("--download", action="store_true", help="download MNIST's files if they are not there")
+
+
+def _add_data(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--data", default="digits", metavar="DATA",
+        help="digits, which come with nnkit; mnist; or a file: .csv, .npz or .npy (default: digits)",
+    )  # fmt: skip
+    group.add_argument("--target", metavar="NAME", help=TARGET)
+    group.add_argument(
+        "--test-fraction", type=float, default=0.25, metavar="SHARE",
+        help="share of the samples that the network is tested with (default: 0.25; MNIST has its own test part)",
+    )  # fmt: skip
+    _add_named(
+        group, "--preprocessing", "preprocessing", PREPROCESSING,
+        "none, normalization, whitening (both fitted to the training part), or pixels, which divides by 255 "
+        "(default: normalization for a file, pixels for mnist, none for digits)",
+    )  # fmt: skip
+    add_mnist(group)
+
+
+def _add_network(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--hidden", type=at_least(1), nargs="*", default=[100], metavar="UNITS",
+        help="sizes of the hidden layers, such as 256 128 (default: 100); without a size, no hidden layer",
+    )  # fmt: skip
+    _add_named(
+        group, "--activation", "activation", activation_names(),
+        f"{_listed(activation_names())}; one, or one a hidden layer (default: relu)", nargs="+", default=["relu"],
+    )  # fmt: skip
+    group.add_argument(
+        "--dropout", type=float, default=0.0, metavar="RATE", help="share of the hidden values dropped (default: 0)"
+    )
+    names = initializer_names()
+    _add_named(group, "--init", "initializer", names, f"{_listed(names)} (default: what suits the activation)")
+    group.add_argument(
+        "--dtype", type=known("dtype", ("float32", "float64")), default="float32", metavar="NAME",
+        help="float32 or float64 (default: float32)",
+    )  # fmt: skip
+
+
+def _add_training(group: argparse._ActionsContainer) -> None:
+    _add_named(
+        group, "--cost", "cost", cost_names(),
+        f"{_listed(cost_names())} (default: softmax_cross_entropy for classes, quadratic for real numbers)",
+    )  # fmt: skip
+    _add_number(group, "--label-smoothing", "SHARE", "share of each label spread over all classes")
+    optimizers = optimizer_names()
+    _add_named(
+        group, "--optimizer", "optimizer", optimizers,
+        f"{_listed(optimizers)} (default: sgd with momentum 0.9 for classes, "
+        "adam with learning rate 0.01 for real numbers)",
+    )  # fmt: skip
+    _add_number(group, "--learning-rate", "RATE", "the largest of the training (default: the optimizer's, 0.1 for sgd)")
+    _add_number(group, "--momentum", "SHARE", "of sgd and rmsprop")
+    _add_number(group, "--l2", "LAMBDA", "penalty on the squared weights")
+    _add_number(group, "--weight-decay", "LAMBDA", "decay of the weights (default: the optimizer's)")
+    _add_number(group, "--clip-norm", "NORM", "largest norm of the gradient")
+    schedules = schedule_names()
+    _add_named(group, "--schedule", "schedule", schedules, f"of the learning rate: {_listed(schedules)}")
+    for option, default, purpose in (
+        ("--epochs", 30, "passes over the training part"), ("--batch-size", 32, "samples a step")
+    ):  # fmt: skip
+        group.add_argument(
+            option, type=at_least(1), default=default, metavar="N", help=f"{purpose} (default: {default})"
+        )
+    group.add_argument(
+        "--early-stopping", type=at_least(1), metavar="PATIENCE",
+        help="stop when the cost of a validation part, taken from the training part, has not improved for so many "
+        "epochs, and keep the best epoch",
+    )  # fmt: skip
+    _add_named(group, "--class-weight", "class weight", ("balanced",), "balanced: all classes count alike")
+    group.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="to measure too: top_5, mae, r2")
+    group.add_argument(
+        "--seed", type=at_least(0), default=0, help="of the split, the start and the batches (default: 0)"
+    )
+    group.add_argument(
+        "--seeds", type=at_least(1), default=1, metavar="N",
+        help="train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation "
+        "(default: 1)",
+    )  # fmt: skip
+    add_backend(group)
+
+
+def _add_output(group: argparse._ActionsContainer) -> None:
+    model, picture = Path("nnkit-model.safetensors"), Path("nnkit-curve.png")
+    group.add_argument(
+        "--model", type=Path, default=model, metavar="FILE",
+        help="where to write the network, with --seeds that of the first seed (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--picture", type=Path, default=picture, metavar="FILE",
+        help="the learning curve, with --seeds the spread of the runs: .png, .svg or .pdf (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--no-model", action="store_true", help="write no network")
+    group.add_argument("--no-picture", action="store_true", help="draw no picture")
+    group.add_argument(
+        "--history", type=Path, metavar="FILE", help="write the numbers of each epoch, as JSON; with --seeds a list"
+    )
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="keep the training here after each epoch")
+    group.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    said = group.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="print errors and warnings only")
+    said.add_argument("--json", action="store_true", help="print one JSON object: settings, seeds, results, paths")
+
+
+def _add_named(
+    group: argparse._ActionsContainer, option: str, kind: str, names: Iterable[str], text: str, **more: object
+) -> None:
+    group.add_argument(option, type=known(kind, names), metavar="NAME", help=text, **more)  # type: ignore[arg-type]
+
+
+def _add_number(group: argparse._ActionsContainer, option: str, unit: str, text: str) -> None:
+    group.add_argument(option, type=float, metavar=unit, help=text)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

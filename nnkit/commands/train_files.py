@@ -1,0 +1,81 @@
+"""The files of nnkit train: checked before the training, written after it."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nnkit import checkpoint
+from nnkit.commands.outputs import check_package, output_path, write_json
+from nnkit.commands.runs import Run
+from nnkit.network import Network
+from nnkit.pictures import picture_path
+
+_PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": ["safetensors", "filelock"]}
+
+
+class Files(NamedTuple):
+    """Where a training is written; None for what is not."""
+
+    model: Path | None
+    picture: Path | None
+    history: Path | None
+    checkpoint: Path | None
+
+
+def files_of(options: argparse.Namespace) -> Files:
+    """The files that were asked for. Raises ImportError, OSError or ValueError if one cannot be written."""
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume needs --checkpoint FILE")
+    if options.checkpoint is not None and options.seeds > 1:
+        raise ValueError(f"--checkpoint keeps one training, and --seeds is {options.seeds}")
+    others = [] if options.data in ("digits", "mnist") else [options.data]
+    found = Files(
+        None if options.no_model else options.model,
+        None if options.no_picture else options.picture,
+        options.history,
+        options.checkpoint,
+    )
+    for name, path in found._asdict().items():
+        if path is None:
+            continue
+        for package in _PACKAGES.get(name, []):
+            check_package(f"--{name}", package)
+        others.append(output_path(path, f"--{name}", others))
+    picture_path(found.picture)
+    return found
+
+
+def check_resumed(options: argparse.Namespace, network: Network) -> None:
+    """ValueError if the checkpoint to go on from was divided by another seed or had another preprocessing."""
+    if not options.resume or not options.checkpoint.exists():
+        return
+    saved = checkpoint.read(options.checkpoint)
+    if saved.seed != network.seed:
+        raise ValueError(f"--resume: {options.checkpoint} is of seed {saved.seed}; give --seed {saved.seed}")
+    there, here = ({} if p is None else p.arrays for p in (saved.preprocessing, network.preprocessing))
+    if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
+        raise ValueError(f"--resume: {options.checkpoint} is of other samples, or had another --preprocessing")
+
+
+def write_files(
+    files: Files, runs: Sequence[Run], title: str, metrics: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Write the network of the first run, the histories, and a picture of one run or of the spread of several."""
+    histories, several = [run.history for run in runs], len(runs) > 1
+    if files.model is not None:
+        runs[0].network.save(files.model)
+        say(f"model {f'of seed {runs[0].network.seed} ' if several else ''}written to {files.model}")
+    if files.history is not None:
+        write_json(files.history, histories if several else histories[0])
+        say(f"history written to {files.history}")
+    if files.picture is not None and histories[0].epochs:
+        from nnkit import plots
+
+        if several:
+            plots.seed_spread(histories, files.picture, title=f"{title}, {len(runs)} seeds")
+        else:
+            plots.learning_curve(histories[0], files.picture, f"{title}, seed {runs[0].network.seed}", metrics=metrics)
+        say(f"{'spread of the runs' if several else 'learning curve'} written to {files.picture}")

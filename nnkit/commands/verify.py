@@ -1,0 +1,34 @@
+"""nnkit verify: every equation of the lecture with its measured error."""
+
+import argparse
+
+from nnkit.commands.arguments import Commands, add_backend, add_command
+
+
+def add(commands: Commands) -> None:
+    """The command and its arguments."""
+    parser = add_command(commands, "verify", "measure every equation of the lecture on a backend", run)
+    add_backend(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
+    style = parser.add_mutually_exclusive_group()
+    style.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    style.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every equation with its measured error; 1 if one is out of bounds."""
+    from nnkit import verify
+    from nnkit.backends import get_backend
+
+    backend = get_backend(options.backend)
+    rows = verify.verify(backend, options.seed)
+    failed = [row for row in rows if not row.passed]
+    if options.json:
+        print(verify.as_json(rows, backend.name))
+    elif options.markdown:
+        print(verify.as_markdown(rows))
+    else:
+        print(verify.as_text(rows))
+        outcome = f"{len(failed)} of {len(rows)} failed" if failed else f"all {len(rows)} within"
+        print(f"\n{outcome} the bound of {verify.BOUND:g}, in float64 on {backend.name}, seed {options.seed}")
+    return 1 if failed else 0

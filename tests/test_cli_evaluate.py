@@ -1,0 +1,126 @@
+"""nnkit evaluate: its numbers against those computed by hand from the network's outputs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.cli import main
+from tests.cli_files import SPECIES, flowers, houses
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:
+    """The results that --json gives; they are also those of the text."""
+    assert main(["evaluate", *arguments, "--json"]) == 0
+    results: dict[str, float] = json.loads(capsys.readouterr().out)["results"]
+    assert main(["evaluate", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line.rsplit(maxsplit=1) for line in lines[2 : 2 + len(results)]]
+    assert {name.strip().replace(" ", "_"): float(value) for name, value in told} == pytest.approx(results, abs=6e-5)
+    return results
+
+
+def test_a_file_with_classes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = flowers(here / "flowers.csv")
+    assert main(["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--quiet"]) == 0
+    arguments = ["nnkit-model.safetensors", "flowers.csv", "--target", "species", "--metrics", "top_2"]
+    results = measured(capsys, *arguments, "--confusion", "confusion.svg")
+    p = np.asarray(nnkit.load("nnkit-model.safetensors").forward(X), np.float64)
+    codes = np.searchsorted(SPECIES, y)
+    assert results["cost"] == pytest.approx(-np.mean(np.log(p[np.arange(len(y)), codes])), rel=1e-5)
+    assert results["accuracy"] == np.mean(p.argmax(axis=1) == codes)
+    assert results["top_2"] == np.mean([code in row.argsort()[-2:] for code, row in zip(codes, p, strict=True)])
+    assert Path("confusion.svg").read_text().startswith("<?xml")
+
+
+def test_a_file_with_real_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = houses(here / "houses.csv")
+    assert main(["train", "--data", "houses.csv", "--target", "price", "--epochs", "3", "--quiet"]) == 0
+    results = measured(capsys, "nnkit-model.safetensors", "houses.csv", "--target", "price", "--metrics", "mae")
+    error = np.asarray(nnkit.load("nnkit-model.safetensors").forward(X), np.float64)[:, 0] - y
+    assert results == pytest.approx({"cost": np.mean(error**2) / 2, "mae": np.mean(abs(error))}, rel=1e-5)
+
+
+@pytest.mark.parametrize("named", [["digits"], ["--data", "digits"]])
+def test_the_digits_are_those_that_the_training_did_not_see(
+    named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--epochs", "1", "--seed", "3", "--test-fraction", "0.1", "--no-picture", "--json"]
+    assert main(command) == 0
+    trained = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+    assert main(["evaluate", "nnkit-model.safetensors", *named, "--test-fraction", "0.1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["results"] == trained
+    assert report["data"] == "test part of digits by seed 3"
+    assert report["samples"] == 180
+
+
+def test_mnist_is_evaluated_on_its_test_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = np.random.default_rng(2).integers(0, 256, (20, 784)).astype(np.uint8), np.arange(20) % 10
+    monkeypatch.setattr(nnkit.data, "mnist", lambda *_, **__: nnkit.data.MNIST(X[:15], y[:15], X[15:], y[15:]))
+    network = nnkit.Network([784, 10], seed=0, preprocessing=nnkit.data.Normalization.pixels(784))
+    network.save("net.safetensors")
+    assert main(["evaluate", "net.safetensors", "--data", "mnist", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["samples"], report["results"]) == (5, network.evaluate(X[15:], y[15:]))
+
+
+def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.random.default_rng(4).normal(size=(20, 2))
+    np.savez("data.npz", X=X, y=(X[:, 0] > 0) * 2.0 + 1)
+    arguments = ["--data", "data.npz", "--target", "y", "--cost", "cross_entropy", "--quiet", "--no-picture"]
+    assert main(["train", *arguments]) == 0
+    results = measured(capsys, "nnkit-model.safetensors", "data.npz", "--target", "y", "--confusion", "confusion.png")
+    found = nnkit.load("nnkit-model.safetensors").predict(X)
+    assert set(found.tolist()) == {1, 3}
+    assert results["accuracy"] == np.mean(found == (X[:, 0] > 0) * 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either FILE or --data"),
+        (["flowers.csv", "--data", "digits"], "give either FILE or --data"),
+        (["flowers.csv"], "flowers.csv: --target must say where the answers are"),
+        (["flowers.csv", "--target", "specie"], "unknown column 'specie'; did you mean 'species'?"),
+        (["houses.csv", "--target", "price"], "houses.csv has 2 features, and this network takes 4"),
+        (["digits"], "test part of digits by seed 0 has 64 features, and this network takes 4"),
+        (["other.csv", "--target", "species"], "y holds 'rose' at [1]; expected 'iris setosa', 'iris, versicolor', "),
+        (["flowers.csv", "--target", "species", "--metrics", "top_4"], "'top_4' of 3 outputs is always 1"),
+        (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "path must end in .png, .svg, .pdf"),
+        (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the folder no does not"),
+        (["flowers.csv", "--target", "species", "--data-dir", "x"], "--data-dir is for --data mnist"),
+        (["digits", "--target", "species"], "--target is for files; digits has its labels"),
+    ],
+)
+def test_wrong_arguments(here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flowers(here / "flowers.csv")
+    houses(here / "houses.csv")
+    Path("other.csv").write_text("a,b,c,d,species\n1,2,3,4,virginica\n1,2,3,4,rose\n")
+    nnkit.Network([4, 3], seed=0, classes=SPECIES).save("net.safetensors")
+    before = sorted(here.iterdir())
+    assert main(["evaluate", "net.safetensors", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nnkit: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert sorted(here.iterdir()) == before
+
+
+def test_a_confusion_needs_classes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    houses(here / "houses.csv")
+    nnkit.Network([2, 1], cost="quadratic", seed=0).save("net.safetensors")
+    command = ["evaluate", "net.safetensors", "houses.csv", "--target", "price", "--confusion", "c.png"]
+    assert main(command) == 2
+    assert capsys.readouterr().err == "nnkit: error: --confusion is for labels, and networks that classify\n"

@@ -1,0 +1,156 @@
+"""nnkit predict: what it writes is what the network says."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.cli import main
+from tests.cli_files import SPECIES, flowers, houses
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def trained(file: str, target: str, *more: str) -> nnkit.Network:
+    """The network that `nnkit train` makes of a file."""
+    command = ["train", "--data", file, "--target", target, "--epochs", "5", "--quiet", "--no-picture"]
+    assert main([*command, "--model", "net.safetensors", *more]) == 0
+    return nnkit.load("net.safetensors")
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return list(csv.reader(io.StringIO(captured.out)))
+
+
+def test_classes_by_their_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = flowers(here / "flowers.csv")
+    network = trained("flowers.csv", "species")
+    assert main(["predict", "net.safetensors", "flowers.csv", "--target", "species"]) == 0
+    header, *rows = printed(capsys)
+    assert header == ["prediction"]
+    assert [row[0] for row in rows] == network.predict(X).tolist()
+    assert np.mean([row[0] for row in rows] == y) > 0.7
+    Path("new.csv").write_text("\n".join(",".join(map(str, x)) for x in X.tolist()))  # neither header nor answers
+    assert main(["predict", "net.safetensors", "new.csv"]) == 0
+    assert printed(capsys)[1:] == rows
+
+
+def test_probabilities(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, _ = flowers(here / "flowers.csv")
+    network = trained("flowers.csv", "species")
+    command = ["predict", "net.safetensors", "flowers.csv", "--target", "species", "--probabilities"]
+    assert main(command) == 0
+    header, *rows = printed(capsys)
+    assert header == SPECIES
+    assert np.array_equal(np.array(rows, np.float32), network.predict_proba(X))  # all digits are there
+    assert main([*command, "--output", "shares.npy"]) == 0
+    assert np.array_equal(np.load("shares.npy"), network.predict_proba(X))
+
+
+def test_the_probabilities_of_a_single_output_are_two(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = nnkit.Network([3, 1], seed=0)
+    network.save("one.safetensors")
+    X = np.random.default_rng(0).normal(size=(5, 3))
+    np.save("x.npy", X)
+    assert main(["predict", "one.safetensors", "x.npy", "--probabilities"]) == 0
+    header, *rows = printed(capsys)
+    assert header == ["0", "1"]
+    shares = np.array(rows, np.float64)
+    assert np.allclose(shares.sum(axis=1), 1, rtol=0, atol=1e-6)
+    assert np.array_equal(shares[:, 1].astype(np.float32), network.predict_proba(X)[:, 0])
+    assert main(["predict", "one.safetensors", "x.npy"]) == 0
+    assert [int(row[0]) for row in printed(capsys)[1:]] == (shares[:, 1] > 0.5).astype(int).tolist()
+
+
+def test_numbers_of_a_regression(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, _ = houses(here / "houses.csv")
+    network = trained("houses.csv", "price")
+    assert main(["predict", "net.safetensors", "houses.csv", "--target", "price", "--output", "out.csv"]) == 0
+    assert printed(capsys) == []
+    header, *rows = csv.reader(io.StringIO(Path("out.csv").read_text()))
+    assert header == ["prediction"]
+    assert np.array_equal(np.array(rows, np.float32), network.forward(X))
+    nnkit.Network([2, 2], cost="quadratic", seed=0).save("two.safetensors")
+    assert main(["predict", "two.safetensors", "houses.csv", "--target", "price"]) == 0
+    assert printed(capsys)[0] == ["prediction_0", "prediction_1"]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("output", ["out.csv", "out.npy"])
+def test_a_file_of_many_rows_comes_in_parts(here: Path, order: str, output: str) -> None:
+    X = np.random.default_rng(3).normal(size=(9001, 4)).astype(np.float32)
+    np.save("x.npy", X if order == "C" else np.asfortranarray(X))
+    nnkit.Network([4, 3], seed=0, classes=["a", "b", "c"]).save("net.safetensors")
+    assert main(["predict", "net.safetensors", "x.npy", "--output", output]) == 0
+    found = np.load(output) if output == "out.npy" else np.array(Path(output).read_text().split()[1:])
+    assert np.array_equal(found, nnkit.load("net.safetensors").predict(X))
+
+
+def test_a_reader_that_goes_is_no_error(here: Path) -> None:
+    np.save("x.npy", np.ones((100000, 2)))
+    nnkit.Network([2, 3], seed=0).save("net.safetensors")
+    command = [sys.executable, "-m", "nnkit", "predict", "net.safetensors", "x.npy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"prediction\n"
+        running.stdout.close()
+        assert running.stderr is not None
+        assert running.stderr.read() == b""
+    assert running.returncode == 141
+
+
+def test_rows_that_are_not_finite_are_named_and_no_file_is_left(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.ones((9001, 2))
+    X[8500, 1] = np.nan
+    np.save("x.npy", X)
+    nnkit.Network([2, 3], seed=0).save("net.safetensors")
+    assert main(["predict", "net.safetensors", "x.npy", "--output", "out.csv"]) == 2
+    assert capsys.readouterr().err == "nnkit: error: x.npy: holds nan at [8500, 1]; expected finite numbers\n"
+    assert sorted(path.name for path in here.iterdir()) == ["net.safetensors", "x.npy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.safetensors", "x.npy"], "nothing.safetensors: no such file"),
+        (["net.safetensors", "nothing.npy"], "nothing.npy: no such file"),
+        (["net.safetensors", "nothing.csv"], "nothing.csv: no such file"),
+        (["net.safetensors", "wide.npy"], "wide.npy has 3 features, and this network takes 2; if one is the answer"),
+        (["net.safetensors", "x.txt"], "the suffix is '.txt'; expected .csv, .npz or .npy"),
+        (["net.safetensors", "x.npy", "--output", "x.npy"], "x.npy is already another of this command's files"),
+        (["net.safetensors", "x.npy", "--output", "out.txt"], "out.txt ends in '.txt'; expected .csv or .npy"),
+        (["net.safetensors", "x.npy", "--output", "no/out.csv"], "--output: the folder no does not exist"),
+        (["net.safetensors", "x.npy", "--target", "7"], "no column 7"),
+        (["real.safetensors", "x.npy", "--probabilities"], "a network with the cost quadratic has none"),
+        (["hinge.safetensors", "x.npy", "--probabilities"], "a network with the cost hinge has none"),
+        (["damaged.safetensors", "x.npy"], "damaged.safetensors: not a whole safetensors file"),
+        (["net.safetensors", "damaged.npy"], "damaged.npy: not a whole .npy file of numbers"),
+    ],
+)
+def test_wrong_arguments(here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, cost in (("net", "cross_entropy"), ("real", "quadratic"), ("hinge", "hinge")):
+        nnkit.Network([2, 3], cost=cost, seed=0).save(f"{name}.safetensors")
+    np.save("x.npy", np.ones((4, 2)))
+    np.save("wide.npy", np.ones((4, 3)))
+    Path("x.txt").write_text("1,2\n")
+    Path("damaged.safetensors").write_bytes(Path("net.safetensors").read_bytes()[:100])
+    Path("damaged.npy").write_bytes(Path("x.npy").read_bytes()[:140])
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    assert main(["predict", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nnkit: error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
