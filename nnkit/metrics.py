@@ -44,6 +44,19 @@ def top_k(k: int) -> MetricFunction:
     return metric
 
 
+def accuracy(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+    """The share of samples whose largest output is that of their class; of a single output, on which side of ½ it is.
+
+    For costs that do not classify, such as the quadratic one, with labels; those that do measure it by themselves.
+
+    >>> nnkit.metrics.accuracy(np.eye(2)[[0, 1]], np.array([[0.9, 0.2], [0.6, 0.5]]))
+    0.5
+    """
+    if y.shape[1] == 1:
+        return float(np.mean((y > 0.5) == (h > 0.5)))
+    return float(np.mean(np.argmax(y, axis=1) == np.argmax(h, axis=1)))
+
+
 def r2(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
     """R² = 1 − Σ (y − h)²/Σ (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
 
@@ -65,27 +78,26 @@ def mean_absolute_error(y: NDArray[np.floating], h: NDArray[np.floating]) -> flo
     return float(np.mean(np.abs(np.asarray(y, np.float64) - np.asarray(h, np.float64))))
 
 
-_named: dict[str, MetricFunction] = {"r2": r2, "mae": mean_absolute_error}
+_named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean_absolute_error}
 
 
 def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifies: bool) -> list[Metric]:
-    """Metrics by name ("r2", "mae", "top_5" for any k) or as functions; without the accuracy, which is always there.
+    """Metrics by name ("accuracy", "top_5" for any k, "r2", "mae") or as functions.
 
-    Raises ValueError for an unknown name, with the nearest, and for a metric that does not suit the network; TypeError
-    for what is neither a name nor a function.
+    The accuracy is left out where a network classifies and has it anyway. Raises ValueError for an unknown name, with
+    the nearest one, and for a k above the number of outputs; TypeError for what is neither a name nor a function.
     """
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
     found = []
     for metric in metrics:
-        if metric == "accuracy" or (isinstance(metric, str) and re.fullmatch(r"top_\d+", metric)):
-            if not classifies:
-                raise ValueError(f"metrics: {metric!r} is for networks that classify, and this one's cost does not")
-            if metric != "accuracy":
-                found.append(Metric(str(metric), _checked_top(int(str(metric)[4:]), outputs)))
+        if metric == "accuracy" and classifies:
+            continue
+        if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
+            found.append(Metric(metric, _checked_top(int(metric[4:]), outputs)))
         elif isinstance(metric, str):
             if metric not in _named:
-                raise unknown_name("metric", metric, ["accuracy", "top_5", *_named])
+                raise unknown_name("metric", metric, [*_named, "top_5"])
             found.append(Metric(metric, _named[metric]))
         elif callable(metric):
             found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))

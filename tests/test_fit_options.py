@@ -139,11 +139,19 @@ def test_wrong_options_change_nothing(options: Any, error: type[Exception], mess
     assert net.epochs_trained == 0
 
 
-def test_a_metric_for_classes_only() -> None:
+def test_metrics_of_a_regression() -> None:
     net = nnkit.Network([4, 1], cost="quadratic", seed=0)
-    with pytest.raises(ValueError, match="'accuracy' is for networks that classify"):
-        net.fit(X, X[:, 0], metrics=["accuracy"])
-    assert net.fit(X, X[:, 0], epochs=30, metrics=["r2"], progress=False)["r2"][-1] > 0.99
+    history = net.fit(X, X[:, 0], epochs=30, metrics=["r2", "mae"], progress=False)
+    assert history["r2"][-1] > 0.99
+    assert "accuracy" not in history
+
+
+def test_the_accuracy_of_a_quadratic_cost() -> None:
+    """As Nielsen has it: labels, one-hot targets, and the largest output is the class."""
+    net = nnkit.Network([4, 6, 3], cost="quadratic", output_activation="sigmoid", seed=0)
+    history = net.fit(X, LABELS, epochs=3, metrics=["accuracy"], validation_data=(X, LABELS), progress=False)
+    share = np.mean(np.argmax(np.array(net.forward(X)), axis=1) == LABELS)
+    assert history["validation_accuracy"][-1] == share == net.evaluate(X, LABELS, metrics=["accuracy"])["accuracy"]
 
 
 def test_early_stopping_gives_the_best_parameters_back(arrays: "Arrays") -> None:

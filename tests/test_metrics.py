@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
 import nnkit
-from nnkit.metrics import mean_absolute_error, r2, top_k
+from nnkit.metrics import accuracy, mean_absolute_error, r2, top_k
 
 RANKS = numpy_arrays(np.float64, st.tuples(st.integers(1, 8), st.just(5)), elements=st.integers(-3, 3).map(float))
 
@@ -23,6 +23,10 @@ def test_top_k_is_a_stable_sort(h: np.ndarray, k: int, data: st.DataObject) -> N
     ]
     assert top_k(k)(np.eye(5)[labels], h) == pytest.approx(sum(hits) / len(hits), rel=1e-15)
     assert top_k(1)(np.eye(5)[labels], h) == np.mean(np.argmax(h, axis=1) == labels)
+
+
+def test_accuracy_of_one_output() -> None:
+    assert accuracy(np.array([[1.0], [0.0], [1.0]]), np.array([[0.6], [0.5], [0.4]])) == pytest.approx(2 / 3)
 
 
 def test_nan_is_never_right() -> None:

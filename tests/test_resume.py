@@ -1,7 +1,6 @@
 """Training goes on from a checkpoint as if it had never been killed: bit for bit."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -62,22 +61,30 @@ train(net, Path(sys.argv[1]))
 """
 
 
+def elsewhere(path: Path, seconds: float) -> float:
+    """Train in another process, which is killed after some seconds; how long it trained."""
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, path], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        started = time.perf_counter()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return time.perf_counter() - started
+
+
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is a signal of POSIX")
 def test_killed_at_20_random_moments(tmp_path: Path) -> None:
     """Each time another process trains and is killed, wherever it is; the training is then resumed here."""
     wanted = network()
-    started = time.perf_counter()
-    history = train(wanted, tmp_path / "whole.safetensors")
-    length = time.perf_counter() - started
+    history = train(wanted, None)
+    length = elsewhere(tmp_path / "whole.safetensors", 600)
     rng, stopped = np.random.default_rng(), []
     for moment in range(20):
         path = tmp_path / f"{moment}.safetensors"
         delay = float(rng.uniform(0, length))
-        with subprocess.Popen([sys.executable, "-c", SCRIPT, path], cwd=ROOT, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
+        elsewhere(path, delay)
         stopped.append(nnkit.load(path).epochs_trained if path.exists() else 0)
         net = network()
         assert numbers(train(net, path)) == numbers(history), f"killed after {delay} s"

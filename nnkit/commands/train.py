@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
-    write_files(files, runs, f"{dataset.name.capitalize()}, {widths(runs[0].network)}", options.metrics, say)
+    write_files(files, runs, f"{_heading(dataset)}, {widths(runs[0].network)}", options.metrics, say)
     if options.json:
         print(as_json(_report(options, dataset, runs, files)))
     return 130 if interrupted else 0
@@ -91,6 +91,10 @@ def _progress(options: argparse.Namespace) -> bool | str:
     if sys.stderr.isatty() and not options.quiet:
         return True
     return False if options.quiet or options.json or options.seeds > 1 else "lines"
+
+
+def _heading(dataset: Dataset) -> str:
+    return {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
 
 
 def _in_words(parts: Parts, network: Network) -> str:

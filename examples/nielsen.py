@@ -1,0 +1,97 @@
+"""Nielsen's results (Neural Networks and Deep Learning, chapters 1 and 3), published against obtained.
+
+python examples/nielsen.py                          every row with three seeds: a quarter of an hour
+python examples/nielsen.py --rows 1 5 --seeds 7     some of them
+NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
+
+Sigmoid everywhere, minibatches of 10, pixels/255, the first 50 000 training images to train on and the other 10 000 to
+validate. λ is L2 as (1 − ηλ/n) w, so that l2 is λ/n here. "large" weights are N(0, 1), "new" ones N(0, 1/n_in). A row
+of two accuracies has the first one of each seed, then the second. With the quadratic cost and large weights a class may
+stay dead, so that such a row is fair only as the best of several seeds.
+"""
+
+import argparse
+import time
+from typing import NamedTuple
+
+import nnkit
+
+
+class Row(NamedTuple):
+    """A network, how it is trained, what was published of it, and the accuracy meant, in percent."""
+
+    hidden: int
+    cost: str
+    init: str
+    eta: float
+    lam: float
+    epochs: int
+    published: str
+    measured: str  # best or last or first epoch, on which images
+    images: int = 50_000
+
+
+ROWS = [
+    Row(30, "cross_entropy", "large", 0.5, 0, 30, "95.49", "best test"),
+    Row(100, "cross_entropy", "large", 0.5, 0, 30, "96.82", "best test"),
+    Row(30, "cross_entropy", "large", 0.5, 0, 400, "82.27; 100", "best test; last training", images=1000),
+    Row(30, "cross_entropy", "large", 0.5, 0.1, 400, "87.1", "best test", images=1000),
+    Row(30, "cross_entropy", "large", 0.5, 5, 30, "96.49", "best test"),
+    Row(100, "cross_entropy", "new", 0.5, 5, 30, "97.92", "best validation"),
+    Row(100, "cross_entropy", "new", 0.1, 5, 60, "98.04", "best validation"),
+    Row(30, "cross_entropy", "new", 0.1, 5, 30, "92.70; 96.50", "first validation; best validation"),
+    Row(30, "cross_entropy", "large", 0.1, 5, 30, "86.43; 96.37", "first validation; best validation"),
+    Row(30, "quadratic", "large", 3.0, 0, 30, "95.42", "best test"),
+    Row(100, "quadratic", "large", 3.0, 0, 30, "96.59", "best test"),
+]
+
+
+def run(row: Row, data: nnkit.data.MNIST, seed: int, epochs: int) -> list[float]:
+    """Train one network; the accuracies that the row means, in percent."""
+    X, y = data.X_train[: row.images], data.y_train[: row.images]
+    tests = {"validation": (data.X_train[50_000:], data.y_train[50_000:]), "test": (data.X_test, data.y_test)}
+    which = "validation" if "validation" in row.measured else "test"
+    net = nnkit.Network(
+        [784, row.hidden, 10],
+        cost=row.cost,
+        output_activation="sigmoid",
+        init=f"nielsen_{row.init}",
+        seed=seed,
+        preprocessing=nnkit.data.Normalization.pixels(784),
+    )
+    optimizer = nnkit.SGD(row.eta, l2=row.lam / len(X))
+    history = net.fit(
+        X, y, epochs=epochs, batch_size=10, optimizer=optimizer, validation_data=tests[which], metrics=["accuracy"]
+    )
+    found = {"training": history["accuracy"], which: history["validation_accuracy"]}
+    choose = {"best": max, "first": lambda values: values[0], "last": lambda values: values[-1]}
+    wanted = [what.split() for what in row.measured.split("; ")]
+    return [100 * choose[when](found[images]) for when, images in wanted]
+
+
+def main() -> None:
+    """Print the table, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="*", help="which, counted from 1 (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
+    parser.add_argument("--epochs", type=int, help="fewer, to try it")
+    options = parser.parse_args()
+    data = nnkit.data.mnist()
+    seeds = ", ".join(map(str, options.seeds))
+    print(f"| net | cost, weights | η, λ, epochs | accuracy in % | published | obtained, seeds {seeds} | a run takes |")
+    print("|---|---|---|---|---|---|---|")
+    for row in [ROWS[i - 1] for i in options.rows or range(1, len(ROWS) + 1)]:
+        started, epochs = time.perf_counter(), options.epochs or row.epochs
+        runs = [run(row, data, seed, epochs) for seed in options.seeds]
+        obtained = "; ".join(", ".join(f"{accuracy:.2f}" for accuracy in found) for found in zip(*runs, strict=True))
+        images = "" if row.images == 50_000 else f", {row.images} images"
+        seconds = (time.perf_counter() - started) / len(runs)
+        print(
+            f"| 784-{row.hidden}-10{images} | {row.cost}, {row.init} | {row.eta}, {row.lam}, {epochs} | {row.measured} "
+            f"| {row.published} | {obtained} | {seconds:.0f} s |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
