@@ -108,6 +108,16 @@ def test_class_weights_by_name_and_for_a_single_output() -> None:
     assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
 
 
+def test_classes_have_weights_in_every_cost() -> None:
+    """Labels of three classes: also where the cost knows nothing of classes."""
+    for cost in nnkit.cost_names():
+        nets = [nnkit.Network([4, 3], cost=cost, seed=0, dtype="float64") for _ in range(2)]
+        options: dict[str, Any] = {"epochs": 2, "optimizer": nnkit.SGD(0.01), "progress": False}
+        nets[0].fit(X, LABELS, class_weight={1: 4.0}, **options)
+        nets[1].fit(X, LABELS, sample_weight=np.where(LABELS == 1, 4.0, 1.0), **options)
+        assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
+
+
 @pytest.mark.parametrize(
     ("cost", "options", "error", "message"),
     [
@@ -115,7 +125,12 @@ def test_class_weights_by_name_and_for_a_single_output() -> None:
         ("quadratic", {"sample_weight": [-1.0] * 24}, ValueError, r"sample_weight holds -1.0 at \[0\]"),
         ("quadratic", {"sample_weight": [1.0] * 23 + [np.nan]}, ValueError, r"sample_weight holds nan at \[23\]"),
         ("quadratic", {"sample_weight": [0.0] * 24}, ValueError, "all weights are 0"),
-        ("quadratic", {"class_weight": {0: 1.0}}, ValueError, "class_weight is for costs that classify"),
+        (
+            "quadratic",
+            {"class_weight": {0: 1.0}},
+            ValueError,
+            "class_weight needs classes: labels of several, or",
+        ),
         ("softmax_cross_entropy", {"class_weight": {3: 1.0}}, ValueError, r"the class 3; expected some of \[0, 1, 2\]"),
         ("softmax_cross_entropy", {"class_weight": {0: -1.0}}, ValueError, "class_weight of 0 is -1.0"),
         (

@@ -28,11 +28,15 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 
     if isinstance(model.state, DescentState) and model.state.pure:
         blas_function("gemm", model.dtype)  # SciPy's BLAS, if it is to be used, must be there to be limited
-    with threadpool_limits(limits=1, user_api="blas") as limited:
-        yield
-    if (limited.get_original_num_threads()["blas"] or 2) > 1:
-        model.recorded.clear()  # recorded for one thread; see nnkit.backends.blas
+    blas = ThreadpoolController().select(user_api="blas")
+    several = any(pool["num_threads"] > 1 for pool in blas.info())
+    try:
+        with blas.limit(limits=1):
+            yield
+    finally:
+        if several:
+            model.recorded.clear()  # recorded for one thread; see nnkit.backends.blas

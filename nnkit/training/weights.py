@@ -68,8 +68,8 @@ def _class_weights(
     model: Model, targets: NDArray[Any], one_label: bool, class_weight: Mapping[Any, float] | str
 ) -> NDArray[np.float64]:
     """The weight of each class, (k,)."""
-    if not model.classifies:
-        raise ValueError(f"class_weight is for costs that classify, and {model.cost.name} does not")
+    if not model.classifies and not (one_label and targets.shape[1] > 1):
+        raise ValueError(f"class_weight needs classes: labels of several, or a cost other than {model.cost.name}")
     count = max(targets.shape[1], 2) if one_label else targets.shape[1]
     names = list(range(count)) if model.classes is None or not one_label else model.classes.tolist()
     if isinstance(class_weight, str):

@@ -1,0 +1,69 @@
+"""BLAS threads while a network trains: one for small steps, and as many as before afterwards, whatever happens."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+import nnkit
+from nnkit.backends.blas import blas_function
+from nnkit.training import blas_threads
+
+X, LABELS = np.random.default_rng(0).normal(size=(20, 30)), np.arange(20) % 3
+
+
+def counts() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    blas_function("gemm", "float32")  # SciPy's, which must be loaded to be limited
+    with threadpool_limits(2, "blas"):
+        if counts() != {2}:
+            pytest.skip("this BLAS cannot be given two threads")
+        yield
+
+
+def train(**options: object) -> list[set[int]]:
+    seen = []
+    net = nnkit.Network([30, 8, 3], cost="softmax_cross_entropy", seed=0)
+    net.fit(X, LABELS, epochs=2, callbacks=[lambda *_: seen.append(counts())], progress=False)
+    assert counts() == {2}
+    return seen
+
+
+def test_small_steps_have_one_thread() -> None:
+    assert train() == [{1}, {1}]
+
+
+def test_large_steps_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas_threads, "SMALL", 10)
+    assert train() == [{2}, {2}]
+
+
+def test_another_backend_is_left_alone() -> None:
+    with nnkit.using_backend("standard:array_api_strict"):
+        assert train() == [{2}, {2}]
+
+
+def test_an_error_restores_them() -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("in a callback")
+
+    net = nnkit.Network([30, 8, 3], cost="softmax_cross_entropy", seed=0)
+    with pytest.raises(RuntimeError, match="in a callback"):
+        net.fit(X, LABELS, callbacks=[broken], progress=False)
+    assert counts() == {2}
+    assert net.recorded == {}
+
+
+def test_steps_for_one_thread_are_recorded_anew_afterwards() -> None:
+    """Such a step may use SciPy's BLAS beside NumPy's: with two threads each that was 94 times slower."""
+    net = nnkit.Network([30, 8, 3], cost="softmax_cross_entropy", seed=0)
+    net.fit(X, LABELS, epochs=1, batch_size=20, optimizer=nnkit.SGD(0.1), progress=False)
+    net.train_step(X, LABELS)
+    (step,) = net.recorded.values()
+    names = {type(call).__name__ for call in step._tape.calls}
+    assert "AddProduct" not in names
