@@ -1,5 +1,6 @@
 """A formula's program as NumPy ufunc calls into preallocated arrays; running it again allocates nothing."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.schedule import Place, Signature, schedule
 from nnkit.backends.scratch import Scratch
+from nnkit.backends.select import selection_calls
 from nnkit.backends.tape import Call
 from nnkit.backends.threads import SideBySide, blocks
 
@@ -57,12 +59,19 @@ def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
         if ufunc is not None:
             calls.append(_into(ufunc, arguments, result))
         elif move.op == "where":
-            condition, chosen, otherwise = arguments
-            calls.append(partial(np.copyto, result, otherwise))
-            calls.append(partial(np.copyto, result, chosen, where=condition))
+            chosen, otherwise = (None if _is_zero(program, place) else array(place) for place in move.arguments[1:])
+            calls += selection_calls(arguments[0], chosen, otherwise, result, scratch)
         else:  # a copy, or astype
             calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
     return calls
+
+
+def _is_zero(program: Program, place: Place) -> bool:
+    """Whether this is the constant 0, none of whose bits is set."""
+    if place.kind != "constant":
+        return False
+    constant = program.values[place.index].constant
+    return constant == 0 and math.copysign(1.0, constant) > 0
 
 
 def _into(ufunc: np.ufunc, arguments: Sequence[np.ndarray], result: np.ndarray) -> Call:

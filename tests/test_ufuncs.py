@@ -1,6 +1,6 @@
 """Formulas on NumPy: random programs give the bits of plain NumPy expressions, wherever their arrays lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from nnkit.backends import get_backend
+from nnkit.backends import get_backend, select
 from nnkit.backends.formula import Formula
 from tests.random_programs import (
     DTYPES,
@@ -23,6 +23,16 @@ from tests.random_programs import (
 )
 
 numpy = get_backend("numpy")
+
+
+@pytest.fixture(scope="module", params=["masked copies", "bits"], autouse=True)
+def _way_of_where(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of `where` for arrays of any size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "FEW", 0 if request.param == "bits" else 1 << 30)
+        yield
+
+
 SHAPES = [(), (1,), (37,), (0,), (3, 5), (2, 0), (4, 1), (2, 3, 19), (1, 2, 1)]
 
 

@@ -1,0 +1,65 @@
+"""`where` by bits gives the bits of numpy.where, whatever the values, shapes and signs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nnkit.backends import get_backend, select
+from nnkit.backends.formula import Formula
+
+numpy = get_backend("numpy")
+SHAPES = st.sampled_from([(), (4,), (1, 4), (3, 1), (3, 4)])
+CHOICES: dict[str, Any] = {
+    "x or y": lambda xp, c, x, y: xp.where(c > 0, x, y),
+    "x or 0": lambda xp, c, x, y: xp.where(c > 0, x, 0.0),
+    "0 or y": lambda xp, c, x, y: xp.where(c > 0, 0.0, y),
+    "x or -0": lambda xp, c, x, y: xp.where(c > 0, x, -0.0),
+    "2 or y": lambda xp, c, x, y: xp.where(c > 0, 2.0, y),
+    "0 or 0": lambda xp, c, x, y: xp.where(c > 0, 0.0, 0.0) + 0 * x,
+    "1 or 0": lambda xp, c, x, y: xp.where(c > 0, 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_where(dtype: str, name: str, data: st.DataObject) -> None:
+    any_float = st.floats(width=32 if dtype == "float32" else 64)
+    c, x, y = (data.draw(arrays(dtype, data.draw(SHAPES), elements=any_float)) for _ in range(3))
+    if data.draw(st.booleans()):
+        x = np.asfortranarray(x)
+    formula = Formula(CHOICES[name], "choice", ["c", "x", "y"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select, "FEW", 0)
+        found = numpy.elementwise(formula, (c, x, y))
+    with np.errstate(all="ignore"):
+        wanted = np.broadcast_to(np.asarray(CHOICES[name](np, c, x, y), dtype), found.shape)
+    integer = f"i{found.itemsize}"
+    same = found.view(integer) == wanted.copy().view(integer)
+    assert (same | np.isnan(wanted)).all()
+    assert (np.isnan(found) == np.isnan(wanted)).all()
+
+
+def test_a_recorded_choice_reads_its_operands_anew() -> None:
+    """Also those of a single number, whose bits must not be combined while recording."""
+    rng = np.random.default_rng(0)
+    c, x, y = rng.normal(size=(40, 40)), np.asarray(1.0), np.asarray(2.0)
+    with numpy.recording() as tape:
+        found = numpy.elementwise(Formula(CHOICES["x or y"], "choice", ["c", "x", "y"]), (c, x, y))
+    for one, two in ((3.0, 4.0), (-0.0, np.inf)):
+        x[...], y[...] = one, two
+        c[...] = rng.normal(size=c.shape)
+        tape.replay()
+        assert found.tobytes() == np.where(c > 0, x, y).tobytes()
+
+
+def test_small_arrays_are_copied_by_masks() -> None:
+    from nnkit.backends.scratch import Scratch
+
+    condition, values = np.zeros(select.FEW - 1, bool), np.zeros(select.FEW - 1)
+    assert len(select.selection_calls(condition, values, None, values.copy(), Scratch())) == 2
