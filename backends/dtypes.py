@@ -1,8 +1,10 @@
 """Which floating-point types nnkit computes with, and how they mix."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -11,14 +13,15 @@ COMPLEX = ("complex64", "complex128")  # for the complex step
 
 def dtype_name(dtype: Any) -> str:
     """The name of a dtype of any namespace: `"float32"` for `numpy.float32`, `torch.float32` and their like."""
+    if isinstance(dtype, np.dtype):
+        return _numpy_name(dtype)
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
     return str(name).rpartition(".")[2]
 
 
-@cache
-def numpy_dtype_name(dtype: Any) -> str:
-    """The name of a NumPy dtype, which NumPy would put together anew each time, in 3 µs."""
-    return str(dtype.name)
+@lru_cache(maxsize=256)
+def _numpy_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name  # which NumPy puts together anew each time, in 3 µs
 
 
 def promote(operands: Mapping[str, Any]) -> str:

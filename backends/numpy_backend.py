@@ -11,7 +11,7 @@ from nnkit.backends import registry
 from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
 from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.complex_step import complex_step_namespace
-from nnkit.backends.dtypes import compute_type, numpy_dtype_name, promote
+from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.scratch import thread_scratch
 from nnkit.backends.tape import Tape, active_tape, perform, recording
@@ -34,7 +34,7 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 def _is_half(dtype: np.dtype) -> bool:
-    name = numpy_dtype_name(dtype)
+    name = dtype_name(dtype)
     return compute_type(name) != name
 
 

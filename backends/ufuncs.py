@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from nnkit.backends.dtypes import numpy_dtype_name
+from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.schedule import Place, Signature, schedule
@@ -29,9 +29,9 @@ def ufunc_calls(
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
     return Signature(
         tuple(a.shape for a in operands),
-        tuple(numpy_dtype_name(a.dtype) for a in operands),
+        tuple(dtype_name(a.dtype) for a in operands),
         outs[0].shape,
-        tuple(numpy_dtype_name(o.dtype) for o in outs),
+        tuple(dtype_name(o.dtype) for o in outs),
         tuple(frozenset(i for i, a in enumerate(operands) if np.may_share_memory(o, a)) for o in outs),
     )
 
