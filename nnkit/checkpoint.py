@@ -16,7 +16,8 @@ import numpy as np
 
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
-from nnkit.model import Model, Preprocessing
+from nnkit.model import Model
+from nnkit.preprocessing import Preprocessing
 from nnkit.tensor_file import read_tensors, write_tensors
 from nnkit.version import __version__
 

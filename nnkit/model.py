@@ -1,15 +1,17 @@
 """Model: layers with their parameters, a cost and an optimizer's state: what steps, training and files work on."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
+from nnkit.backends.tape import active_tape
 from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
+from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, samples, targets
 from nnkit.kernels.costs import Cost, get_cost
@@ -18,33 +20,16 @@ from nnkit.kernels.output import output_pair
 from nnkit.layers import Dropout, Layer, build_layers, dense_layers
 from nnkit.optimizers import SGD, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
+from nnkit.preprocessing import Preprocessing, checked_preprocessing
 
+FEW = 256  # samples whose forward pass takes less time than the decisions about it
 ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
-
-
-class Preprocessing(Protocol):
-    """What is done to samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22)."""
-
-    kind: str
-
-    @property
-    def inputs(self) -> int:
-        """The width of samples as users have them."""
-
-    @property
-    def outputs(self) -> int:
-        """The width of what the first layer gets."""
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What defines it, by name."""
-
-    def apply(self, backend: Backend, x: Array) -> Array:
-        """Samples (n, inputs) of a backend as the first layer gets them, (n, outputs)."""
 
 
 class Model:
     """What a `Network` is, without what one does with it; see there for the arguments and attributes."""
+
+    _forward: ForwardPass | None  # of as many samples as a question was last about, `_asked`
 
     def __init__(
         self,
@@ -67,7 +52,7 @@ class Model:
         self.dtype = _checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else _checked_seed(seed)
         self.classifies = self.cost.classifies
-        self.preprocessing = _checked_preprocessing(preprocessing, self.dense[0].inputs)
+        self.preprocessing = checked_preprocessing(preprocessing, self.dense[0].inputs)
         self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
@@ -114,16 +99,48 @@ class Model:
 
         Probabilities for sigmoid and softmax. Raises ValueError for another width, TypeError for another dtype.
         """
-        return self.output.outputs(self.backend, self.logits(x))
+        return self.ask(x, lambda logits: self.output.outputs(self.backend, logits))
 
     def logits(self, x: Any) -> Array:
         """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on a disk in pieces."""
-        if not on_disk(x):
-            return self.propagate(self.samples(x))
-        rows = checked_samples(self.width, x, "X")
-        pieces = range(0, rows.shape[0], ROWS)
-        parts = [self.propagate(self.samples(np.asarray(rows[start : start + ROWS]))) for start in pieces]
-        return self.backend.xp.concat(parts, axis=0)
+        return self.ask(x, lambda logits: logits)
+
+    def ask(self, x: Any, question: Callable[[Array], Array]) -> Array:
+        """What a question says of the logits of samples x (n, width), as a new array (n, ...).
+
+        Rows on a disk are read in pieces. The second time that a few samples come in the same number, their forward
+        pass is recorded, and replayed from then on, unless another thread is just using it.
+        """
+        if on_disk(x):
+            rows = checked_samples(self.width, x, "X")
+            pieces = range(0, rows.shape[0], ROWS)
+            parts = [self.ask(np.asarray(rows[start : start + ROWS]), question) for start in pieces]
+            return self.backend.xp.concat(parts, axis=0)
+        h = self.samples(x)
+        forward = self._forward_pass(h.shape[0])
+        if forward is None or not forward.lock.acquire(blocking=False):
+            return question(self.propagate(h))
+        try:
+            logits = forward.run(h)
+            answer = question(logits)
+            return (
+                self.backend.copy(answer, self.backend.empty(answer.shape, self.dtype)) if answer is logits else answer
+            )
+        finally:
+            forward.lock.release()
+
+    def _forward_pass(self, n: int) -> ForwardPass | None:
+        """The recorded pass for n samples, if they are few and came in this number before."""
+        if n > FEW or active_tape() is not None:
+            return None
+        if n != self._asked:
+            self._asked = n
+            return None
+        found = self._forward
+        if found is None or found.logits.shape[0] != n:
+            shape = (n, self.dense[0].inputs)
+            found = self._forward = ForwardPass(self.backend, self.dtype, shape, self.propagate)
+        return found
 
     def propagate(self, h: Array) -> Array:
         """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
@@ -151,6 +168,7 @@ class Model:
         self.dropout = DropoutState(backend, self.dtype, self.seed) if drops else None
         self.state = None
         self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
+        self._asked, self._forward = 0, None
 
 
 def _checked_dtype(dtype: str) -> str:
@@ -158,17 +176,6 @@ def _checked_dtype(dtype: str) -> str:
         if dtype in (name, np.dtype(name)):
             return name
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
-
-
-def _checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> Preprocessing | None:
-    if preprocessing is None:
-        return None
-    if not hasattr(preprocessing, "apply"):
-        hint = "a fitted nnkit.data.Normalization or Whitening"
-        raise TypeError(f"preprocessing is {preprocessing!r}; expected {hint}")
-    if preprocessing.outputs != inputs:
-        raise ValueError(f"preprocessing gives {preprocessing.outputs} features, but the first layer takes {inputs}")
-    return preprocessing
 
 
 def _checked_seed(seed: int) -> int:

@@ -1,5 +1,6 @@
 """Network: what one does with a model: predict, train, check, move and keep it."""
 
+import copy
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -15,7 +16,6 @@ from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
 from nnkit.training.fitting import fit
-from nnkit.training.keeping import restore_state
 from nnkit.training.sources import source_of
 from nnkit.training.weights import ClassWeight, weights_of
 
@@ -63,7 +63,7 @@ class Network(Model):
         """
         if not self.classifies:
             return self.forward(x)
-        numbers = predicted_labels(self.backend, self.output, self.logits(x))
+        numbers = self.ask(x, lambda logits: predicted_labels(self.backend, self.output, logits))
         return numbers if self.classes is None else self.classes[self.backend.to_numpy(numbers)]
 
     def evaluate(
@@ -136,24 +136,35 @@ class Network(Model):
         """Move parameters and the optimizer's state to a backend; returns this network."""
         target = get_backend(backend)
         if target is not self.backend:
-            old, state, drops = self.parameters, self.state, self.dropout
-            self.place(target)
-            self.parameters.assign(
-                (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
-            )
-            pairs = []
-            if state is not None:
-                self.state = state.optimizer.start(self.parameters)
-                pairs += [(state.arrays[name], array) for name, array in self.state.arrays.items()]
-            if drops is not None and self.dropout is not None:
-                pairs += [(drops.arrays[name], array) for name, array in self.dropout.arrays.items()]
-            for source, array in pairs:
-                target.copy(target.asarray(old.backend.to_numpy(source)), array)
+            self._settle(target)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        """A network with arrays of its own, which goes on from where this one is."""
+        twin = copy.copy(self)
+        twin.layers, twin.optimizer = list(self.layers), copy.copy(self.optimizer)
+        twin._settle(self.backend)
+        return twin
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
         checkpoint.save(self, path)
+
+    def _settle(self, target: Backend) -> None:
+        """Take new arrays on a backend, with the values of those that this network has."""
+        old, state, drops = self.parameters, self.state, self.dropout
+        self.place(target)
+        self.parameters.assign(
+            (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
+        )
+        pairs = []
+        if state is not None:
+            self.state = self.optimizer.start(self.parameters)
+            pairs += [(state.arrays[name], array) for name, array in self.state.arrays.items()]
+        if drops is not None and self.dropout is not None:
+            pairs += [(drops.arrays[name], array) for name, array in self.dropout.arrays.items()]
+        for source, array in pairs:
+            target.copy(target.asarray(old.backend.to_numpy(source)), array)
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
@@ -170,37 +181,3 @@ class Network(Model):
         y = self.targets(y, x.shape[0])
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
         return x, y, None if weights is None else weights / x.shape[0]
-
-
-def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Network:
-    """Read a network that `save` or `fit(checkpoint=...)` wrote, onto a backend; None is the selected one.
-
-    With a checkpoint comes the optimizer, with its state, as of the last epoch that was written.
-
-    Raises FileNotFoundError, ValueError for a file that is no such network (truncated, foreign, or of a later format),
-    and ImportError if safetensors is not installed.
-
-    >>> import tempfile, pathlib
-    >>> net = nnkit.Network([2, 3, 1], seed=0)
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
-    >>> net.save(path)
-    >>> nnkit.load(path)
-    Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)
-    """
-    target = get_backend(backend)
-    saved = checkpoint.read(path)
-    with checkpoint.damage(path):
-        network = Network(
-            saved.layers,
-            cost=saved.cost,
-            seed=saved.seed,
-            dtype=saved.dtype,
-            backend=target,
-            preprocessing=saved.preprocessing,
-            classes=saved.classes,
-        )
-        network.epochs_trained = saved.epochs_trained
-        network.parameters.assign(saved.values)
-        if saved.training is not None:
-            restore_state(network, saved.training)
-    return network

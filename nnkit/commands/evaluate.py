@@ -15,7 +15,8 @@ from nnkit.commands.outputs import as_json, check_package, output_path
 from nnkit.commands.runs import in_digits
 from nnkit.commands.targets import whole_labels
 from nnkit.commands.train_arguments import TARGET, add_mnist
-from nnkit.network import Network, load
+from nnkit.loading import load
+from nnkit.network import Network
 from nnkit.pictures import picture_path
 from nnkit.version import __version__
 

@@ -17,8 +17,9 @@ from nnkit.commands.outputs import output_path
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import replacing
+from nnkit.loading import load
 from nnkit.model import ROWS
-from nnkit.network import Network, load
+from nnkit.network import Network
 
 _DESCRIPTION = """
 It prints CSV: a header and a line for each sample. Large .npy files are read some thousand rows at a time."""

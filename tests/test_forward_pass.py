@@ -1,0 +1,119 @@
+"""Recorded forward passes: the bits of passes that are not, whatever happens between two questions."""
+
+import copy
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.model import FEW
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(3)
+X, LABELS = RNG.normal(size=(40, 5)), RNG.integers(0, 3, 40)
+
+
+def network(cost: str = "softmax_cross_entropy", **options: Any) -> nnkit.Network:
+    return nnkit.Network([5, 7, 3], "gelu", cost, seed=1, dtype="float64", **options)
+
+
+def eager(net: nnkit.Network, x: Any) -> Any:
+    return net.propagate(net.samples(x))
+
+
+@pytest.mark.parametrize("cost", ["softmax_cross_entropy", "cross_entropy", "quadratic"])
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_answers_are_those_of_an_eager_pass(arrays: "Arrays", n: int, cost: str) -> None:
+    net = network(cost, preprocessing=nnkit.data.Normalization.fit(X))
+    for start in range(4):
+        x = arrays(X[start : start + n])
+        wanted = arrays.numpy(eager(net, x))
+        assert arrays.numpy(net.logits(x)).tobytes() == wanted.tobytes()
+        assert (
+            arrays.numpy(net.forward(x)).tobytes()
+            == arrays.numpy(net.output.outputs(net.backend, eager(net, x))).tobytes()
+        )
+        if cost != "quadratic":
+            assert arrays.numpy(net.predict(x)).tolist() == np.argmax(wanted, axis=1).tolist()
+    assert net._forward is not None
+
+
+def test_answers_stay_as_they_are(arrays: "Arrays") -> None:
+    net = network("quadratic")  # whose outputs are the logits
+    kept = [(net.logits(arrays(X[i : i + 1])), net.forward(arrays(X[i : i + 1]))) for i in range(5)]
+    for i, pair in enumerate(kept):
+        for answer in pair:
+            assert arrays.numpy(answer).tobytes() == arrays.numpy(eager(net, arrays(X[i : i + 1]))).tobytes()
+
+
+def test_answers_follow_the_parameters(arrays: "Arrays") -> None:
+    net = network()
+    for _ in range(4):
+        net.predict_proba(X[:2])
+        net.train_step(X, LABELS, nnkit.SGD(0.5))
+        assert arrays.numpy(net.logits(X[:2])).tobytes() == arrays.numpy(eager(net, X[:2])).tobytes()
+
+
+def test_changing_numbers_of_samples_are_not_recorded() -> None:
+    net = network()
+    for n in (1, 2, 1, 2, FEW + 1, FEW + 1):
+        net.predict(RNG.normal(size=(n, 5)))
+        assert net._forward is None
+    net.predict(X[:3])
+    net.predict(X[:3])
+    assert net._forward is not None
+    net.to("standard:array_api_strict")
+    assert net._forward is None
+
+
+def test_threads_ask_one_network() -> None:
+    net, wrong = network(), []
+    wanted = np.array(eager(net, X))
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(300):
+            i = int(rng.integers(0, 40))
+            if not np.allclose(net.logits(X[i : i + 1]), wanted[i], rtol=1e-12, atol=1e-13):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_question_while_a_tape_records() -> None:
+    net = network()
+    for _ in range(2):
+        net.logits(X[:2])
+    x = X[:2].copy()
+    with net.backend.recording() as tape:
+        found = net.logits(x)
+    x[...] = X[2:4]
+    tape.replay()
+    assert np.array_equal(found, eager(net, X[2:4]))
+
+
+@pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.SGD(0.1, momentum=0.9), nnkit.Adam(0.01)])
+def test_a_deep_copy_goes_its_own_way(arrays: "Arrays", optimizer: Any) -> None:
+    layers = [nnkit.Dense(5, 7, "relu"), nnkit.Dropout(0.5), nnkit.Dense(7, 3)]
+    net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=1, dtype="float64")
+    net.fit(X, LABELS, epochs=2, optimizer=optimizer, progress=False)
+    net.predict(X[:1])
+    net.predict(X[:1])
+    before = arrays.numpy(net.parameters.flat)
+    twin = copy.deepcopy(net)
+    twin.fit(X, LABELS, epochs=2, progress=False)
+    assert arrays.numpy(net.parameters.flat).tobytes() == before.tobytes()
+    net.fit(X, LABELS, epochs=2, progress=False)
+    assert arrays.numpy(net.parameters.flat).tobytes() == arrays.numpy(twin.parameters.flat).tobytes()
+    assert arrays.numpy(twin.parameters.flat).tobytes() != before.tobytes()
+    twin.optimizer.learning_rate = 5.0
+    assert net.optimizer.learning_rate != 5.0
