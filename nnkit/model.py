@@ -29,7 +29,8 @@ ROWS = 4096  # samples that pass through a network together, where not all are t
 class Model:
     """What a `Network` is, without what one does with it; see there for the arguments and attributes."""
 
-    _forward: ForwardPass | None  # of as many samples as a question was last about, `_asked`
+    _asked: int  # how many samples a question was last about
+    _forward: ForwardPass | None
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --download", "--download is for --data mnist"),
         ("train --data flowers.csv --target species --cost quadratic", "is text, such as 'iris setosa'"),
         ("train --data single.csv --target kind", "target 'kind' holds a single class, a; expected at least two"),
-        ("train --data houses.csv --target price --class-weight balanced", "class_weight is for costs that classify"),
+        ("train --data houses.csv --target price --class-weight balanced", "class_weight needs classes"),
         ("train --data houses.csv --target price --cost softmax_cross_entropy", "softmax of a single output"),
         ("train --test-fraction 1.5", "test_fraction must be between 0 and 1, both excluded, got 1.5"),
         ("train --activation relu tanh", "--activation has 2 names; expected one, or 1, as --hidden has"),
