@@ -23,7 +23,7 @@ def train(steps: int = 500, seed: int = 0) -> tuple[list[float], np.ndarray, np.
     y = backend.asarray(CLEAN[None, :])
     costs = []
     for _ in range(steps):
-        x = backend.asarray(y + backend.asarray(rng.normal(size=(1, LENGTH))))
+        x = y + backend.asarray(rng.normal(size=(1, LENGTH)))
         h = nnkit.dense_forward(x, W1, b, activation="sigmoid")  # eq. 15
         o = nnkit.dense_forward(h, W2, no_bias)  # eq. 16
         costs.append(float(nnkit.quadratic(o, y)))  # eq. 3
@@ -32,7 +32,7 @@ def train(steps: int = 500, seed: int = 0) -> tuple[list[float], np.ndarray, np.
         _, dW1, db = nnkit.dense_backward(delta, x, W1, h, activation="sigmoid", need_dx=False)  # eq. 8, 10, 12
         for parameter, gradient in ((W1, dW1), (b, db), (W2, dW2)):
             parameter -= STEP_SIZE * gradient  # eq. 17
-    noisy = backend.asarray(y + backend.asarray(rng.normal(size=(1, LENGTH))))
+    noisy = y + backend.asarray(rng.normal(size=(1, LENGTH)))
     restored = nnkit.dense_forward(nnkit.dense_forward(noisy, W1, b, activation="sigmoid"), W2, no_bias)
     return costs, backend.to_numpy(noisy)[0], backend.to_numpy(restored)[0]
 

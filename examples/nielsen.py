@@ -11,6 +11,7 @@ stay dead, so that such a row is fair only as the best of several seeds.
 """
 
 import argparse
+import sys
 import time
 from typing import NamedTuple
 
@@ -63,16 +64,21 @@ def run(row: Row, data: nnkit.data.MNIST, seed: int, epochs: int) -> list[float]
     history = net.fit(
         X, y, epochs=epochs, batch_size=10, optimizer=optimizer, validation_data=tests[which], metrics=["accuracy"]
     )
-    found = {"training": history["accuracy"], which: history["validation_accuracy"]}
-    choose = {"best": max, "first": lambda values: values[0], "last": lambda values: values[-1]}
-    wanted = [what.split() for what in row.measured.split("; ")]
-    return [100 * choose[when](found[images]) for when, images in wanted]
+    if history.interrupted:
+        sys.exit(130)
+    accuracies = {"training": history["accuracy"], which: history["validation_accuracy"]}
+    found = []
+    for when, images in (what.split() for what in row.measured.split("; ")):
+        values = accuracies[images]
+        found.append(100 * {"best": max(values), "first": values[0], "last": values[-1]}[when])
+    return found
 
 
 def main() -> None:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="*", help="which, counted from 1 (default: all)")
+    numbers = range(1, len(ROWS) + 1)
+    parser.add_argument("--rows", type=int, nargs="+", choices=numbers, default=numbers, help="which (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
     parser.add_argument("--epochs", type=int, help="fewer, to try it")
     options = parser.parse_args()
@@ -80,8 +86,8 @@ def main() -> None:
     seeds = ", ".join(map(str, options.seeds))
     print(f"| net | cost, weights | η, λ, epochs | accuracy in % | published | obtained, seeds {seeds} | a run takes |")
     print("|---|---|---|---|---|---|---|")
-    for row in [ROWS[i - 1] for i in options.rows or range(1, len(ROWS) + 1)]:
-        started, epochs = time.perf_counter(), options.epochs or row.epochs
+    for row in [ROWS[number - 1] for number in options.rows]:
+        started, epochs = time.perf_counter(), row.epochs if options.epochs is None else options.epochs
         runs = [run(row, data, seed, epochs) for seed in options.seeds]
         obtained = "; ".join(", ".join(f"{accuracy:.2f}" for accuracy in found) for found in zip(*runs, strict=True))
         images = "" if row.images == 50_000 else f", {row.images} images"

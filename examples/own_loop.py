@@ -7,7 +7,7 @@ import numpy as np
 
 import nnkit
 
-BATCH = 32
+BATCH, RATE = 32, 0.1
 
 
 def minibatches(n: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -18,36 +18,33 @@ def minibatches(n: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 def with_steps(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int) -> None:
     """`train_step` does it all: forward, backward, update. It is recorded once for each number of samples."""
+    optimizer = nnkit.SGD(RATE)
     rng = np.random.default_rng(0)
     for _ in range(epochs):
         for places in minibatches(len(X), rng):
-            net.train_step(X[places], y[places], optimizer=None)  # the network's own, as set in main
+            net.train_step(X[places], y[places], optimizer)
 
 
-def with_gradients(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int, rate: float) -> None:
+def with_gradients(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int) -> None:
     """`gradients` gives δW and δb of each layer; what becomes of them is yours: here eq. 17."""
     rng = np.random.default_rng(0)
     for _ in range(epochs):
         for places in minibatches(len(X), rng):
             _, gradients = net.gradients(X[places], y[places])
             for W, b, (dW, db) in zip(net.parameters.W, net.parameters.b, gradients, strict=True):
-                W -= rate * dW
-                b -= rate * db
+                W -= RATE * dW
+                b -= RATE * db
 
 
 def main(epochs: int = 20) -> list[float]:
     """Train the same network both ways; the two accuracies on the test images."""
     X, y, X_test, y_test = nnkit.data.split(*nnkit.data.digits(), seed=0)
     found = []
-    for way in ("train_step", "gradients"):
+    for way in (with_steps, with_gradients):
         net = nnkit.Network([64, 50, 10], "tanh", "softmax_cross_entropy", seed=0)
-        net.optimizer_state(nnkit.SGD(0.1))
-        if way == "train_step":
-            with_steps(net, X, y, epochs)
-        else:
-            with_gradients(net, X, y, epochs, rate=0.1)
+        way(net, X, y, epochs)
         found.append(net.evaluate(X_test, y_test)["accuracy"])
-        print(f"{way:<10}  test accuracy {found[-1]:.4f} after {epochs} epochs on {net.backend.name}, seed 0")
+        print(f"{way.__name__:<14}  test accuracy {found[-1]:.4f} after {epochs} epochs on {net.backend.name}, seed 0")
     return found
 
 

@@ -4,6 +4,8 @@ python examples/relu_halving.py
 NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
 """
 
+import sys
+
 import nnkit
 
 
@@ -14,7 +16,7 @@ def train(seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
         [784, 256, 128, 10], "relu", "softmax_cross_entropy", seed=seed,
         preprocessing=nnkit.data.Normalization.fit(data.X_train[:images], per_feature=False),
     )  # fmt: skip
-    net.fit(
+    history = net.fit(
         data.X_train[:images],
         data.y_train[:images],
         epochs=epochs,
@@ -22,6 +24,8 @@ def train(seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
         optimizer=nnkit.SGD(0.1),
         schedule=nnkit.schedules.halving(),
     )
+    if history.interrupted:
+        sys.exit(130)
     return net.evaluate(data.X_test, data.y_test)["accuracy"]
 
 

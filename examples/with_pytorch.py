@@ -26,19 +26,21 @@ def to_torch(array: Any) -> Any:
     return torch.from_dlpack(array)
 
 
-class Dense(torch.autograd.Function):
+class Dense(torch.autograd.Function):  # type: ignore[misc]
     """A dense layer with a sigmoid, computed by nnkit forward (eq. 2) and backward (eq. 5, 6, 8, 10, 12)."""
 
     @staticmethod
     def forward(ctx: Any, x: Any, W: Any, b: Any) -> Any:
-        ctx.saved = tuple(map(to_nnkit, (x, W)))
-        ctx.h = nnkit.dense_forward(*ctx.saved, to_nnkit(b), activation="sigmoid")
-        return to_torch(ctx.h)
+        h = to_torch(nnkit.dense_forward(to_nnkit(x), to_nnkit(W), to_nnkit(b), activation="sigmoid"))
+        ctx.save_for_backward(x, W, h)  # so that PyTorch refuses a backward pass after one of them was changed in place
+        return h
 
     @staticmethod
     def backward(ctx: Any, delta: Any) -> Any:
-        x, W = ctx.saved
-        return tuple(map(to_torch, nnkit.dense_backward(to_nnkit(delta), x, W, ctx.h, activation="sigmoid")))
+        if torch.is_grad_enabled():  # create_graph=True: autograd does not see into nnkit, and would leave it out
+            raise RuntimeError("nnkit's layer has no second derivatives")
+        delta, x, W, h = map(to_nnkit, (delta, *ctx.saved_tensors))
+        return tuple(map(to_torch, nnkit.dense_backward(delta, x, W, h, activation="sigmoid")))
 
 
 def main() -> float:

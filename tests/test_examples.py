@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import nnkit
 from nnkit.data import mnist
 
 if TYPE_CHECKING:
@@ -73,6 +74,18 @@ def test_pytorch_and_nnkit_share_memory(capsys: pytest.CaptureFixture[str]) -> N
     assert "one memory" in capsys.readouterr().out
 
 
+def test_pytorch_refuses_what_nnkits_layer_cannot_know() -> None:
+    torch = pytest.importorskip("torch", reason="the example is a PyTorch program")
+    x, W = (torch.ones(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    h = _load("with_pytorch").Dense.apply(x, W, torch.zeros(3, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(h.square().sum(), x, create_graph=True)
+    with torch.no_grad():
+        W.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        h.sum().backward()
+
+
 def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     done = subprocess.run(
@@ -81,6 +94,31 @@ def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> Non
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "this example needs PyTorch: python -m pip install torch\n"
+
+
+def test_an_interrupted_training_ends_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends `fit` only; a part of the epochs must not be printed as the result."""
+    stopped = nnkit.History()
+    stopped.interrupted = True
+    images, labels = np.arange(784 * 2, dtype=np.uint8).reshape(2, 784), np.zeros(2, np.int64)
+    data = nnkit.data.MNIST(images, labels, images, labels)
+    monkeypatch.setattr(nnkit.data, "mnist", lambda: data)
+    monkeypatch.setattr(nnkit.Network, "fit", lambda *_, **__: stopped)
+    nielsen = _load("nielsen")
+    for run in (lambda: nielsen.run(nielsen.ROWS[0], data, 0, 30), _load("relu_halving").train):
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == 130
+
+
+@pytest.mark.parametrize("wrong", ["0", "12", "-1"])
+def test_nielsens_rows_are_counted_from_one(
+    wrong: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["nielsen.py", "--rows", wrong])
+    with pytest.raises(SystemExit):
+        _load("nielsen").main()
+    assert "--rows" in capsys.readouterr().err
 
 
 @pytest.mark.mnist
