@@ -46,6 +46,8 @@ def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str)
     Raises ValueError for another shape or a label outside 0 ... width − 1, TypeError for what is not real numbers.
     """
     raw = _array(y, name)
+    if on_disk(raw):  # or a column of a table: as NumPy has it
+        raw = np.asarray(raw)
     if len(raw.shape) == 1 and raw.shape[0] == n:
         if width == 1:
             return backend.xp.reshape(_numbers(backend, dtype, raw, name), (n, 1))

@@ -68,6 +68,20 @@ def test_bytes_and_rows_give_what_numbers_give(arrays: "Arrays", preprocessing: 
     assert rows.largest == 37  # looked through once, before the training
 
 
+def test_labels_and_weights_are_read_where_they_lie(arrays: "Arrays") -> None:
+    """As a column of pandas or a data set of HDF5, which no backend owns."""
+
+    class Column(OnlyRows):
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            return np.asarray(self._values, dtype)
+
+    assert_same(trained(arrays(IMAGES), Column(LABELS)), trained(arrays(IMAGES), LABELS))
+    targets = np.eye(3)[LABELS]
+    weights = np.arange(1.0, 38.0)
+    found = trained(arrays(IMAGES), Column(targets), sample_weight=Column(weights))
+    assert_same(found, trained(arrays(IMAGES), targets, sample_weight=weights))
+
+
 def test_bytes_stay_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     from nnkit.training import sources
 
