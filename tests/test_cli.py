@@ -61,6 +61,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --download", "--download is for --data mnist"),
         ("train --data flowers.csv --target species --cost quadratic", "is text, such as 'iris setosa'"),
         ("train --data single.csv --target kind", "target 'kind' holds a single class, a; expected at least two"),
+        ("train --data texts.npz --target y", "target 'y' is text of shape (2, 2); expected (2,), one class for each"),
         ("train --data houses.csv --target price --class-weight balanced", "class_weight needs classes"),
         ("train --data houses.csv --target price --cost softmax_cross_entropy", "softmax of a single output"),
         ("train --test-fraction 1.5", "test_fraction must be between 0 and 1, both excluded, got 1.5"),
@@ -82,6 +83,7 @@ def test_an_error_is_one_line_and_code_2(
     flowers(here / "flowers.csv")
     houses(here / "houses.csv")
     Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
+    np.savez("texts.npz", X=np.ones((2, 1)), y=[["a", "b"], ["b", "a"]])
     before = {path: path.read_bytes() for path in here.iterdir()}
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
@@ -112,6 +114,7 @@ def test_an_error_is_one_line_and_code_2(
         ("train --quiet --json", "argument --json: not allowed with argument --quiet"),
         ("evaluate net.safetensors --data digit", "unknown data 'digit'; did you mean 'digits'?"),
         ("predict net.safetensors", "the following arguments are required: FILE"),
+        ("verify --seed -1", "argument --seed: got '-1'; expected a whole number of at least 0"),
         ("verify --json --markdown", "argument --markdown: not allowed with argument --json"),
         ("formulas --dtype float23", "unknown dtype 'float23'"),
     ],

@@ -100,6 +100,10 @@ def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytes
         (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "path must end in .png, .svg, .pdf"),
         (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the folder no does not"),
         (["flowers.csv", "--target", "species", "--data-dir", "x"], "--data-dir is for --data mnist"),
+        (
+            ["flowers.csv", "--target", "species", "--test-fraction", "0.1"],
+            "--test-fraction is for digits, not for flo",
+        ),
         (["digits", "--target", "species"], "--target is for files; digits has its labels"),
     ],
 )

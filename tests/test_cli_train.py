@@ -120,6 +120,23 @@ def test_arrays_in_files(here: Path, suffix: str) -> None:
     assert np.mean(found == y) > 0.9
 
 
+@pytest.mark.parametrize("y", [np.arange(40) % 3, np.array(SPECIES)[np.arange(40) % 3], np.arange(40) / 7])
+def test_a_column_is_as_good_as_a_list_of_answers(here: Path, y: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.random.default_rng(3).normal(size=(40, 3))
+    command = ["train", "--target", "y", "--epochs", "2", "--no-picture", "--quiet"]
+    for name, answers in (("flat", y), ("column", y[:, None])):
+        np.savez(f"{name}.npz", X=X, y=answers)
+        assert main([*command, "--data", f"{name}.npz", "--model", f"{name}.safetensors"]) == 0
+    flat, column = (nnkit.load(f"{name}.safetensors") for name in ("flat", "column"))
+    assert (flat.classifies, repr(flat)) == (y.dtype.kind != "f", repr(column))
+    assert np.array_equal(flat.parameters.flat, column.parameters.flat)
+    told = []
+    for name in ("flat", "column"):
+        assert main(["evaluate", "flat.safetensors", f"{name}.npz", "--target", "y", "--json"]) == 0
+        told.append(json.loads(capsys.readouterr().out)["results"])
+    assert told[0] == told[1]
+
+
 def test_whitening_leaves_out_what_says_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X = np.random.default_rng(3).normal(size=(40, 3))
     np.savez("data.npz", X=np.column_stack([X, X @ [1, 2, 3]]), y=(X[:, 0] > 0).astype(int))

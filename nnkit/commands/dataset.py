@@ -49,4 +49,5 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
         raise ValueError(f"{source}: --target must say where the answers are")
     table = read(path, target)
     assert table.y is not None  # as there is a target
-    return Dataset(path.name, table.X, table.y, f"target {table.target!r}", "normalization")
+    y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
+    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization")

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist in the place of FILE"
     )
     parser.add_argument(
-        "--test-fraction", type=float, default=0.25, metavar="SHARE",
+        "--test-fraction", type=float, metavar="SHARE",
         help="of the digits, as it was for the training (default: 0.25)",
     )  # fmt: skip
     add_mnist(parser)
@@ -79,11 +79,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _samples(source: str, options: argparse.Namespace, seed: int) -> tuple[str, NDArray[Any], NDArray[Any]]:
     """What to call the samples, the samples and their answers."""
+    fraction = options.test_fraction
+    if fraction is not None and source != "digits":
+        raise ValueError(f"--test-fraction is for digits, not for {source}")
     dataset = load_dataset(source, options.target, options.data_dir, options.download)
     if source == "mnist" and dataset.test is not None:
         return "test part of mnist", *dataset.test
     if source == "digits":
-        _, _, X, y = data.split(dataset.X, dataset.y, options.test_fraction, seed)
+        _, _, X, y = data.split(dataset.X, dataset.y, 0.25 if fraction is None else fraction, seed)
         return f"test part of digits by seed {seed}", X, y
     return dataset.name, dataset.X, dataset.y
 

@@ -35,7 +35,7 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
 
 
 def as_json(content: Any) -> str:
-    """JSON text; numbers that are not finite, which JSON has not, are null, and paths are text.
+    """JSON text, in ASCII for any terminal; numbers that are not finite, which JSON has not, are null, paths are text.
 
     >>> print(as_json({"cost": [0.5, float("nan")]}))
     {
@@ -45,7 +45,7 @@ def as_json(content: Any) -> str:
       ]
     }
     """
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False)
+    return json.dumps(_plain(content), indent=2)
 
 
 def write_json(path: Path, content: Any) -> None:

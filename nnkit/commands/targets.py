@@ -33,9 +33,11 @@ def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
     """What labels (n,) or targets (n,), (n, d_out) ask for; `name` is what messages call them.
 
     Without a cost, text and whole numbers are labels and get the softmax cross-entropy; real numbers get the quadratic
-    cost. Raises ValueError for a single class, and for text where the cost is one of numbers.
+    cost. Raises ValueError for a single class, for text where the cost is one of numbers, and for a matrix of text.
     """
     text = y.dtype.kind in "US"
+    if text and y.ndim > 1:
+        raise ValueError(f"{name} is text of shape {y.shape}; expected ({len(y)},), one class for each sample")
     labels = y.ndim == 1 and y.dtype.kind != "f"
     cost = cost or ("softmax_cross_entropy" if labels else "quadratic")
     if not get_cost(cost).classifies:
@@ -74,7 +76,8 @@ def _numbers(y: NDArray[Any], cost: str) -> Targets:
 
 
 def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
-    mean, deviation = float(np.mean(y)), float(np.std(y))
+    with np.errstate(over="ignore"):
+        mean, deviation = float(np.mean(y)), float(np.std(y))
     if abs(mean) > _FAR or deviation > _FAR:
         warnings.warn(
             f"{name} has mean {mean:.3g} and standard deviation {deviation:.3g}; a network learns numbers of mean 0 "

@@ -2,14 +2,14 @@
 
 import argparse
 
-from nnkit.commands.arguments import Commands, add_backend, add_command
+from nnkit.commands.arguments import Commands, add_backend, add_command, at_least
 
 
 def add(commands: Commands) -> None:
     """The command and its arguments."""
     parser = add_command(commands, "verify", "measure every equation of the lecture on a backend", run)
     add_backend(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the random numbers (default: 0)")
     style = parser.add_mutually_exclusive_group()
     style.add_argument("--markdown", action="store_true", help="print a Markdown table")
     style.add_argument("--json", action="store_true", help="print JSON")
