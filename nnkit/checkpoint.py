@@ -59,7 +59,7 @@ def _description(model: Model) -> dict[str, Any]:
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
     return {
-        "layers": [_layer(layer) for layer in model.layers],
+        "layers": [layer_description(layer) for layer in model.layers],
         "cost": model.cost.describe(),
         "seed": model.seed,
         "epochs_trained": model.epochs_trained,
@@ -68,7 +68,8 @@ def _description(model: Model) -> dict[str, Any]:
     }
 
 
-def _layer(layer: Layer) -> dict[str, Any]:
+def layer_description(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON has it: what computes, not what its parameters started from."""
     if isinstance(layer, Dense):
         return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
     if isinstance(layer, Dropout):

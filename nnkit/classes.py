@@ -70,7 +70,10 @@ def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 def _values(labels: Any) -> list[Any]:
     """Labels as Python has them: an array of [1, 'a'] would hold text only."""
-    return list(labels) if isinstance(labels, list | tuple) else np.asarray(labels).tolist()
+    if not isinstance(labels, list | tuple):
+        found: list[Any] = np.asarray(labels).tolist()
+        return found
+    return [label.item() if isinstance(label, np.generic) else label for label in labels]
 
 
 def _hashable(value: object) -> bool:

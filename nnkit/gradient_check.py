@@ -62,7 +62,8 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     _, gradients = twin.gradients(x, y)
     to_numpy = twin.backend.to_numpy
     inputs = twin.samples(x)
-    host_x, host_y = to_numpy(inputs), to_numpy(twin.targets(y, inputs.shape[0]))
+    targets = twin.cost.smoothed(twin.backend, twin.targets(y, inputs.shape[0]))
+    host_x, host_y = to_numpy(inputs), to_numpy(targets)
     parameters = [
         (to_numpy(W).astype(complex), to_numpy(b).astype(complex))
         for W, b in zip(twin.parameters.W, twin.parameters.b, strict=True)

@@ -81,7 +81,7 @@ def check_finite(backend: Backend, array: Array, name: str) -> None:
         return
     host = backend.to_numpy(array)
     at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-    raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers")
+    raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers in {host.dtype.name}")
 
 
 def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
@@ -141,7 +141,8 @@ def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str)
     """Labels as rows with a single 1."""
     kind = dtype_name(labels.dtype)
     if kind not in _INTEGERS:
-        raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels")
+        hint = "" if kind in FLOATS else "; for names of classes, tell the network its classes"
+        raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels{hint}")
     host = labels if isinstance(labels, np.ndarray) else backend_of(y=labels).to_numpy(labels)
     wrong = np.flatnonzero((host < 0) | (host >= classes))
     if wrong.size:

@@ -91,7 +91,7 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
         metrics = [metrics]
     found = []
     for metric in metrics:
-        if metric == "accuracy" and classifies:
+        if classifies and metric in ("accuracy", accuracy):
             continue
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
             found.append(Metric(metric, _checked_top(int(metric[4:]), outputs)))
@@ -103,10 +103,21 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
             found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))
         else:
             raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
+    _check_names([metric.name for metric in found], classifies)
     return found
 
 
+def _check_names(names: list[str], classifies: bool) -> None:
+    """ValueError for a name that occurs twice, or that histories have for something else."""
+    taken = ["cost", "learning_rate", "seconds", *(["accuracy"] if classifies else [])]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"metrics: two are called {name!r}; a function's __name__ is what histories have it under")
+        if name in taken or name.startswith("validation_"):
+            raise ValueError(f"metrics: the name {name!r} is taken; call the function something else")
+
+
 def _checked_top(k: int, outputs: int) -> MetricFunction:
-    if k > outputs:
+    if k >= outputs:
         raise ValueError(f"metrics: 'top_{k}' of {outputs} outputs is always 1")
     return top_k(k)

@@ -84,16 +84,16 @@ class Model:
         return x if self.preprocessing is None else self.preprocessing.apply(self.backend, x)
 
     def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
-        """Labels (n,), class names or targets (n, d_out) of any kind as the targets of the cost (n, d_out), checked.
+        """Labels (n,), class names or targets (n, d_out) of any kind as targets (n, d_out), checked, not smoothed yet.
 
-        `check` also looks at each number, which waits for the device (`nnkit.inputs`). Label smoothing is done here.
+        `check` also looks at each number, which waits for the device (`nnkit.inputs`).
         """
         if self.classes is not None and are_labels(y, name):
             y = class_indices(self.classes, y, name)
         array = targets(self.backend, self.dtype, self.dense[-1].units, y, n, name)
         if check:
             check_targets(self.backend, array, self.cost, name)
-        return self.cost.smoothed(self.backend, array)
+        return array
 
     def forward(self, x: Any) -> Array:
         """The outputs h of the last layer for samples x (n, width): (n, d_out) on this network's backend (eq. 2, 7, 9).
@@ -149,15 +149,19 @@ class Model:
             h = dense_forward(h, W, b, str(layer.activation))
         return dense_forward(h, self.parameters.W[-1], self.parameters.b[-1])
 
+    @property
+    def current_state(self) -> OptimizerState | None:
+        """The state of the optimizer in use, if it has one."""
+        return None if self.state is None or self.state.optimizer is not self.optimizer else self.state
+
     def optimizer_state(self, optimizer: Optimizer | None = None) -> OptimizerState:
         """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
-        if not isinstance(optimizer, Optimizer | None):
-            raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
-        if optimizer is not None and optimizer is not self.optimizer:
-            self.optimizer, self.state = optimizer, None
-        if self.state is None:
-            self.state = self.optimizer.start(self.parameters)
-        return self.state
+        if optimizer is not None:
+            self.optimizer = checked_optimizer(optimizer)
+        if self.current_state is None:
+            self.state = checked_optimizer(self.optimizer).start(self.parameters)
+        state: OptimizerState = self.state  # type: ignore[assignment]
+        return state
 
     def place(self, backend: Backend) -> None:
         """Make room for parameters and gradients on a backend; recorded steps and the optimizer's state go."""
@@ -170,6 +174,13 @@ class Model:
         self.state = None
         self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
         self._asked, self._forward = 0, None
+
+
+def checked_optimizer(optimizer: Any) -> Optimizer:
+    """An optimizer as it is; TypeError for anything else."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
+    return optimizer
 
 
 def _checked_dtype(dtype: str) -> str:

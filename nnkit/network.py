@@ -1,6 +1,5 @@
 """Network: what one does with a model: predict, train, check, move and keep it."""
 
-import copy
 from collections.abc import Iterable
 from os import PathLike
 from typing import Any
@@ -13,6 +12,7 @@ from nnkit.inputs import predicted_labels
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
+from nnkit.pickling import rebuilt, reduced
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
 from nnkit.training.fitting import fit
@@ -40,7 +40,8 @@ class Network(Model):
 
     Attributes:
         layers, cost, seed, dtype, backend, preprocessing, classes: as given, filled in.
-        parameters, gradient: flat vectors with views `W` and `b` for each layer.
+        parameters, gradient: flat vectors with views `W` and `b` for each layer. A step may leave `gradient` as it was,
+            where its update is part of the gradient's product; `gradients` gives them.
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
 
@@ -84,7 +85,7 @@ class Network(Model):
         ['accuracy', 'cost', 'mae']
         """
         measured = get_metrics(metrics, self.dense[-1].units, self.classifies)
-        return evaluate(self, source_of(self, x, y, sample_weight, class_weight, check=False), measured)
+        return evaluate(self, source_of(self, x, y, sample_weight, class_weight), measured)
 
     # --- training it --------------------------------------------------------------------------------------------
 
@@ -135,36 +136,28 @@ class Network(Model):
     def to(self, backend: str | Backend) -> "Network":
         """Move parameters and the optimizer's state to a backend; returns this network."""
         target = get_backend(backend)
-        if target is not self.backend:
-            self._settle(target)
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
-        """A network with arrays of its own, which goes on from where this one is."""
-        twin = copy.copy(self)
-        twin.layers, twin.optimizer = list(self.layers), copy.copy(self.optimizer)
-        twin._settle(self.backend)
-        return twin
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
-        checkpoint.save(self, path)
-
-    def _settle(self, target: Backend) -> None:
-        """Take new arrays on a backend, with the values of those that this network has."""
-        old, state, drops = self.parameters, self.state, self.dropout
+        if target is self.backend:
+            return self
+        old, drops, state = self.parameters, self.dropout, self.current_state
         self.place(target)
         self.parameters.assign(
             (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
         )
         pairs = []
         if state is not None:
-            self.state = self.optimizer.start(self.parameters)
-            pairs += [(state.arrays[name], array) for name, array in self.state.arrays.items()]
+            pairs += [(state.arrays[name], array) for name, array in self.optimizer_state().arrays.items()]
         if drops is not None and self.dropout is not None:
             pairs += [(drops.arrays[name], array) for name, array in self.dropout.arrays.items()]
         for source, array in pairs:
             target.copy(target.asarray(old.backend.to_numpy(source)), array)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own
+        return rebuilt, (reduced(self),)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
+        checkpoint.save(self, path)
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
@@ -180,4 +173,4 @@ class Network(Model):
         x = self.samples(x)
         y = self.targets(y, x.shape[0])
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
-        return x, y, None if weights is None else weights / x.shape[0]
+        return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]

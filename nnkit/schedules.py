@@ -198,7 +198,7 @@ def as_schedule(value: ScheduleLike) -> Schedule:
         raise TypeError(f"schedule is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
     function = value
     return FunctionSchedule(
-        lambda epoch, epochs, history: function(epoch), getattr(function, "__name__", repr(function))
+        lambda epoch, epochs, history: function(epoch), getattr(function, "__name__", type(function).__name__)
     )
 
 

@@ -67,3 +67,15 @@ def test_steps_for_one_thread_are_recorded_anew_afterwards() -> None:
     (step,) = net.recorded.values()
     names = {type(call).__name__ for call in step._tape.calls}
     assert "AddProduct" not in names
+
+
+def test_two_trainings_share_the_limit() -> None:
+    """The first to end leaves the other with one thread; the last one gives the threads back."""
+    first, second = (nnkit.Network([30, 8, 3], seed=0) for _ in range(2))
+    one, two = blas_threads.threads_for(first, 20), blas_threads.threads_for(second, 20)
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    assert counts() == {1}
+    two.__exit__(None, None, None)
+    assert counts() == {2}

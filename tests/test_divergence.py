@@ -1,5 +1,6 @@
 """Training that diverges stops with the epoch, the step and the parameters from before it."""
 
+import pickle
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -85,3 +86,28 @@ def test_a_finite_but_rising_cost_is_no_divergence() -> None:
     net = network()
     history = net.fit(X, Y, epochs=2, batch_size=30, optimizer=nnkit.SGD(3.0), progress=False)
     assert history["cost"][1] > history["cost"][0]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_last_update_of_accumulated_gradients_is_looked_at(streamed: bool) -> None:
+    """What is left of an epoch, one minibatch here, makes an update when the pass is over."""
+    x = np.zeros((40, 3), np.float32)
+    x[32:] = 1e12
+    net = nnkit.Network([3, 1], cost="quadratic", seed=0)
+
+    def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, 40, 8):
+            yield x[start : start + 8], np.zeros(8)
+
+    data: Any = (stream, None) if streamed else (x, np.zeros(40))
+    options: dict[str, Any] = {"batch_size": 8, "gradient_accumulation_steps": 4, "shuffle": False, "progress": False}
+    with pytest.raises(nnkit.DivergenceError, match="epoch 1, step 5"):
+        net.fit(*data, epochs=1, optimizer=nnkit.SGD(1e18), **options)
+    assert np.isfinite(net.parameters.flat).all()
+
+
+def test_the_error_passes_from_one_process_to_another() -> None:
+    error = nnkit.DivergenceError(3, 7, "the cost is nan", 0.5)
+    error.history = nnkit.History.of({"cost": [1.0, 2.0]})
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.epoch, again.step, again.history) == (str(error), 3, 7, error.history)

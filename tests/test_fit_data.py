@@ -202,3 +202,34 @@ def test_rows_on_a_disk_are_predicted_in_pieces(arrays: "Arrays", monkeypatch: p
     assert rows.largest == 10
     with pytest.raises(ValueError, match=r"X has shape \(37, 5\); expected \(samples, 6\)"):
         net.predict(OnlyRows(IMAGES[:, :5]))
+
+
+def test_a_generator_may_fill_one_array_again_and_again(arrays: "Arrays") -> None:
+    def stream() -> Iterator[tuple[Any, Any]]:
+        y = np.empty((8, 3))
+        for start in range(0, 32, 8):
+            y[...] = np.eye(3)[LABELS[start : start + 8]]
+            yield arrays(IMAGES[start : start + 8]), y
+
+    wanted = trained(arrays(IMAGES[:32]), LABELS[:32], shuffle=False)
+    assert_same(trained(stream), wanted)
+    net = network()
+    assert net.evaluate(stream)["cost"] == pytest.approx(net.evaluate(IMAGES[:32], LABELS[:32])["cost"], rel=1e-13)
+
+
+def test_weights_in_some_minibatches_only_are_refused() -> None:
+    with_weights, without = (IMAGES[:8], LABELS[:8], np.ones(8)), (IMAGES[8:16], LABELS[8:16])
+    for items in ((with_weights, without), (without, with_weights)):
+        with pytest.raises(ValueError, match="minibatch 1 of X: give all minibatches a sample_weight, or none"):
+            network().evaluate(iter(items))
+
+
+def test_schedules_of_an_iterable_know_its_steps_from_the_second_epoch_on() -> None:
+    seen: list[float] = []
+
+    def schedule(epoch: float) -> float:
+        seen.append(epoch)
+        return 1.0
+
+    trained(minibatches, schedule=schedule)
+    assert seen == pytest.approx([0.0] * 5 + [1 + step / 5 for step in range(5)] + [2 + step / 5 for step in range(5)])

@@ -1,5 +1,8 @@
 """fit's options: gradient accumulation, schedules, metrics, early stopping, callbacks, class names."""
 
+import copy
+import pickle
+import signal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -229,3 +232,95 @@ def test_classes_of_any_type() -> None:
 def test_wrong_classes(classes: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         network(classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ([lambda y, h: 0.0, lambda y, h: 1.0], "two are called '<lambda>'"),
+        (["mae", "mae"], "two are called 'mae'"),
+        (["top_3"], "'top_3' of 3 outputs is always 1"),
+    ],
+)
+def test_metrics_do_not_hide_one_another(metrics: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        network().fit(X, LABELS, metrics=metrics, progress=False)
+
+
+@pytest.mark.parametrize("name", ["cost", "accuracy", "seconds", "learning_rate", "validation_f1"])
+def test_names_of_other_numbers_are_taken(name: str) -> None:
+    def metric(y: np.ndarray, h: np.ndarray) -> float:
+        return 0.0
+
+    metric.__name__ = name
+    with pytest.raises(ValueError, match=f"metrics: the name '{name}' is taken"):
+        network().evaluate(X, LABELS, metrics=[metric])
+
+
+def test_metrics_get_targets_that_are_not_smoothed() -> None:
+    seen = []
+    cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.2)
+    net = nnkit.Network([4, 3], cost=cost, seed=0, dtype="float64")
+
+    def look(y: np.ndarray, h: np.ndarray) -> float:
+        seen.append(y)
+        return 0.0
+
+    net.evaluate(X, LABELS, metrics=[look])
+    np.testing.assert_allclose(seen[0], np.eye(3)[LABELS], atol=1e-15)
+    options: dict[str, Any] = {"epochs": 1, "class_weight": {0: 9.0}, "progress": False}
+    by_label, by_row = (nnkit.Network([4, 3], cost=cost, seed=0, dtype="float64") for _ in range(2))
+    by_label.fit(X, LABELS, **options)
+    by_row.fit(X, np.eye(3)[LABELS], **options)
+    np.testing.assert_allclose(by_label.parameters.flat, by_row.parameters.flat, rtol=1e-13)
+
+
+def test_numpys_true_stops_and_an_iterator_of_callbacks_lasts() -> None:
+    calls = []
+    callbacks = (
+        each for each in [lambda net, history: calls.append(1), lambda net, history: np.bool_(len(calls) == 3)]
+    )
+    assert network().fit(X, LABELS, epochs=9, callbacks=callbacks, progress=False).epochs == 3
+    assert len(calls) == 3
+    net = network()
+    with pytest.raises(TypeError, match="callbacks holds 5; expected functions"):
+        net.fit(X, LABELS, callbacks=[5])  # type: ignore[list-item]
+    assert net.epochs_trained == 0
+
+
+def test_an_optimizer_that_is_set_is_used() -> None:
+    net = network()
+    net.fit(X, LABELS, epochs=1, optimizer=nnkit.SGD(0.5), progress=False)
+    before = flat(net)
+    net.optimizer = nnkit.SGD(1e-300)
+    assert net.fit(X, LABELS, epochs=1, progress=False)["learning_rate"] == [1e-300]
+    assert flat(net).tobytes() == before.tobytes()
+    net.optimizer = nnkit.Adam()
+    assert copy.deepcopy(net).to("standard:array_api_strict").fit(X, LABELS, epochs=1, progress=False).epochs == 1
+
+
+def test_ctrl_c_in_the_last_callback_is_known() -> None:
+    def press(net: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    history = network().fit(X, LABELS, epochs=2, callbacks=[press], progress=False)
+    assert history.interrupted
+    assert history.epochs == 2
+
+
+@pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.Adam(0.01)])
+def test_a_network_passes_from_one_process_to_another(optimizer: Any) -> None:
+    layers = [nnkit.Dense(4, 6, "relu", init="he_normal"), nnkit.Dropout(0.3), nnkit.Dense(6, 3)]
+    cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
+    fitted = nnkit.data.Normalization.fit(X)
+    net = nnkit.Network(layers, cost=cost, seed=5, classes=["a", "b", "c"], preprocessing=fitted)
+    y = np.array(["a", "b", "c"])[LABELS]
+    net.fit(X, y, epochs=2, optimizer=optimizer, progress=False)
+    again = pickle.loads(pickle.dumps(net))
+    assert repr(again) == repr(net)
+    assert again.predict(X).tolist() == net.predict(X).tolist()
+    for each in (net, again):
+        each.fit(X, y, epochs=2, progress=False)
+    assert flat(net).tobytes() == flat(again).tobytes()
+    assert again.epochs_trained == 4

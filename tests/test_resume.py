@@ -1,6 +1,8 @@
 """Training goes on from a checkpoint as if it had never been killed: bit for bit."""
 
+import json
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -252,3 +254,59 @@ def test_wrong_places_are_told_before_the_training(
     with pytest.raises(error, match=message):
         train(net, tmp_path / path)
     assert bits(net)[0] == before
+
+
+def test_another_rule_of_early_stopping_is_refused(tmp_path: Path) -> None:
+    """Else the parameters that one rule holds as the best would be put back at the end of another training."""
+    path = tmp_path / "run.safetensors"
+    train(network(), path, epochs=2)
+    for rule in (
+        None,
+        nnkit.EarlyStopping(patience=50, restore_best=False),
+        nnkit.EarlyStopping("validation_accuracy"),
+    ):
+        with pytest.raises(ValueError, match=r"its plan is .*EarlyStopping"):
+            train(network(), path, early_stopping=rule)
+
+
+def test_layers_with_initializers_of_their_own_are_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    layers = [nnkit.Dense(64, 20, "relu", init="he_normal"), nnkit.Dense(20, 10)]
+    for epochs in (1, 2):
+        net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=0)
+        options: dict[str, Any] = {"checkpoint": path, "resume": True, "progress": False}
+        options["batch_size"] = np.int64(50)  # which JSON does not know
+        assert net.fit(X, LABELS, epochs=epochs, **options).epochs == epochs
+
+
+def test_an_early_stop_is_written_too(tmp_path: Path) -> None:
+    path, rule = tmp_path / "run.safetensors", nnkit.EarlyStopping("cost", patience=1, min_delta=1e9)
+    assert train(network(), path, early_stopping=rule, checkpoint_every=30).epochs == 2
+    assert nnkit.load(path).epochs_trained == 2
+
+
+def test_a_checkpoint_without_some_array_changes_nothing(tmp_path: Path) -> None:
+    from safetensors.numpy import load, save
+
+    path, net = tmp_path / "run.safetensors", network()
+    train(network(), path, epochs=2)
+    content = path.read_bytes()
+    metadata = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])["__metadata__"]
+    tensors = load(content)
+    del tensors["training.optimizer.square"]
+    path.write_bytes(save(tensors, metadata))
+    before = [net.parameters.flat.tobytes(), net.epochs_trained, net.optimizer, net.state, net.seed]
+    with pytest.raises(ValueError, match=r"damaged: KeyError\('optimizer.square'\)"):
+        train(net, path)
+    assert [net.parameters.flat.tobytes(), net.epochs_trained, net.optimizer, net.state, net.seed] == before
+
+
+def test_a_locked_checkpoint_changes_nothing(tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    path, net = tmp_path / "run.safetensors", network()
+    net.train_step(X[:5], LABELS[:5], nnkit.Adam())
+    before = [net.parameters.flat.tobytes(), net.optimizer, net.state]
+    with FileLock(f"{path}.lock"), pytest.raises(BlockingIOError, match="another process is training"):
+        train(net, path)
+    assert [net.parameters.flat.tobytes(), net.optimizer, net.state] == before

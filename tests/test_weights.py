@@ -149,3 +149,22 @@ def test_wrong_weights_change_nothing(cost: str, options: Any, error: type[Excep
     with pytest.raises(error, match=message):
         net.fit(X, COSTS[cost], **options, progress=False)
     assert np.array_equal(net.parameters.flat, before)
+
+
+def test_a_column_of_0_and_1_is_labels() -> None:
+    labels = LABELS % 2
+    nets = [nnkit.Network([4, 1], seed=0, dtype="float64") for _ in range(2)]
+    for net, y in zip(nets, (labels, labels[:, None]), strict=True):
+        net.fit(X, y, class_weight={1: 5.0}, epochs=2, progress=False)
+    assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
+
+
+def test_names_of_classes_with_a_matrix_of_targets() -> None:
+    named, numbered = (network("softmax_cross_entropy") for _ in range(2))
+    named.classes = np.array(["a", "b", "c"])
+    options: dict[str, Any] = {"epochs": 1, "progress": False}
+    named.fit(X, np.eye(3)[LABELS], class_weight={"b": 2.0}, **options)
+    numbered.fit(X, np.eye(3)[LABELS], class_weight={1: 2.0}, **options)
+    assert np.array_equal(named.parameters.flat, numbered.parameters.flat)
+    with pytest.raises(ValueError, match="class_weight of 'b' is 'x'"):
+        named.fit(X, named.classes[LABELS], **options | {"class_weight": {"b": "x"}})

@@ -73,9 +73,16 @@ class Cost:
         """
         if self.label_smoothing == 0:
             return y
-        k = y.shape[-1] if self.domain == "distribution" else 2
-        constants = {"kept": 1 - self.label_smoothing, "added": self.label_smoothing / k}
+        constants = {"kept": 1 - self.label_smoothing, "added": self._added(y)}
         return backend.elementwise(classification.smoothed_targets, (y,), constants=constants)
+
+    def sharpened(self, y: Any) -> Any:
+        """The targets that `smoothed` was given, but for rounding."""
+        return y if self.label_smoothing == 0 else (y - self._added(y)) / (1 - self.label_smoothing)
+
+    def _added(self, y: Any) -> float:
+        k: int = y.shape[-1] if self.domain == "distribution" else 2
+        return self.label_smoothing / k
 
     def describe(self) -> dict[str, Any]:
         """What JSON can hold of it: the name, and the constants and label smoothing that are not the default.

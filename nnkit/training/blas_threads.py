@@ -11,14 +11,47 @@ gradient descent with one and with two threads on two cores (float32, µs):
     784-512-512-10, 256       514                     8647  5007
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from nnkit.backends.blas import blas_function
 from nnkit.model import Model
 from nnkit.optimizers import DescentState
 
 SMALL = 10_000_000  # multiplications of numbers in a step
+
+
+class _OneThread:
+    """The limit of one thread, which several trainings in threads of their own may share: the last one lifts it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: Any = None
+        self.several = False  # whether there were more before
+
+    def enter(self) -> None:
+        """Set the limit, if it is not there."""
+        from threadpoolctl import ThreadpoolController
+
+        with self._lock:
+            if self._users == 0:
+                blas = ThreadpoolController().select(user_api="blas")
+                self.several = any(pool["num_threads"] > 1 for pool in blas.info())
+                self._limit = blas.limit(limits=1)
+            self._users += 1
+
+    def leave(self) -> None:
+        """Lift the limit, if nobody else needs it."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+_one_thread = _OneThread()
 
 
 @contextmanager
@@ -28,15 +61,12 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return
-    from threadpoolctl import ThreadpoolController
-
     if isinstance(model.state, DescentState) and model.state.pure:
         blas_function("gemm", model.dtype)  # SciPy's BLAS, if it is to be used, must be there to be limited
-    blas = ThreadpoolController().select(user_api="blas")
-    several = any(pool["num_threads"] > 1 for pool in blas.info())
+    _one_thread.enter()
     try:
-        with blas.limit(limits=1):
-            yield
+        yield
     finally:
-        if several:
+        _one_thread.leave()
+        if _one_thread.several:
             model.recorded.clear()  # recorded for one thread; see nnkit.backends.blas

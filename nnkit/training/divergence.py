@@ -1,7 +1,7 @@
 """Training that diverges: the cost is no number any more, and the parameters are put back."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnkit.backends.base import Array
 from nnkit.model import Model
@@ -19,12 +19,16 @@ class DivergenceError(ArithmeticError):
     """
 
     def __init__(self, epoch: int, step: int, found: str, rate: float) -> None:
+        self._arguments = (epoch, step, found, rate)
         super().__init__(
             f"{found} in epoch {epoch}, step {step}; the network keeps the parameters from before that step. Lower the "
             f"learning rate ({rate:g} there), clip gradients (clip_norm=1.0), or normalize X"
         )
         self.epoch, self.step = epoch, step
         self.history: History | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:  # so that it passes from one process to another
+        return DivergenceError, self._arguments, {"history": self.history}
 
 
 class Snapshot:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnkit.history import higher_is_better
+from nnkit.ranges import in_range, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +13,12 @@ class EarlyStopping:
     """Stop when a number of the history has not improved for `patience` epochs (Prechelt, 1998).
 
     Args:
-        monitor: the number's name, such as "validation_cost" or "validation_accuracy". Of accuracies, "top_5" and the
-            like and "r2" the highest is the best, of all else the lowest.
+        monitor: the number's name, such as "validation_cost" or "validation_accuracy".
         patience: epochs without improvement, at least 1.
         min_delta: by how much an epoch must be better to count, at least 0.
         restore_best: whether the network gets the parameters of its best epoch when the training ends, early or not.
+        mode: whether the lowest ("min") or the highest ("max") is the best; "auto" takes the highest of accuracies,
+            "top_5" and the like and "r2", and the lowest of all else.
 
     Raises ValueError for numbers out of range; `fit` does for a name that its history will not have.
 
@@ -29,16 +31,20 @@ class EarlyStopping:
     patience: int = 10
     min_delta: float = 0.0
     restore_best: bool = True
+    mode: str = "auto"
 
     def __post_init__(self) -> None:
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"EarlyStopping: patience is {self.patience!r}; expected a whole number of at least 1")
-        if not 0 <= self.min_delta < math.inf:
-            raise ValueError(f"EarlyStopping: min_delta is {self.min_delta!r}; expected a finite number of at least 0")
+        whole("EarlyStopping", "patience", self.patience, 1)
+        if not isinstance(self.monitor, str):
+            raise TypeError(f"EarlyStopping: monitor is {self.monitor!r}; expected a name, such as 'validation_cost'")
+        in_range("EarlyStopping", "min_delta", self.min_delta)
+        if self.mode not in ("auto", "min", "max"):
+            raise ValueError(f"EarlyStopping: mode is {self.mode!r}; expected 'auto', 'min' or 'max'")
 
     def best(self, history: Mapping[str, Sequence[float]]) -> int | None:
         """The best epoch, counted from 0; None if none has a finite number."""
-        sign = -1 if higher_is_better(self.monitor) else 1
+        highest = self.mode == "max" or (self.mode == "auto" and higher_is_better(self.monitor))
+        sign = -1 if highest else 1
         best, lowest = None, math.inf
         for epoch, value in enumerate(history.get(self.monitor, ())):
             if sign * value < lowest - (self.min_delta if best is not None else 0):

@@ -59,7 +59,7 @@ class Epochs:
         careful: bool,
     ) -> dict[str, float]:
         self.meter.start(*self.source.start(self._order()))
-        factor = 1.0
+        factor, done = 1.0, 0
         for done, batch in enumerate(self.source.batches(self.plan.batch_size)):
             if self.schedule is not None:
                 position = number + (done / self.steps if self.steps else 0)
@@ -69,8 +69,12 @@ class Epochs:
             if progress is not None:
                 progress.step()
             interrupt.check()
+        if self.steps is None:
+            self.steps = done + 1  # an iterable has shown how many; schedules need it from now on
         if self._accumulation is not None and self._accumulation.samples:
             self._accumulation.update(factor)
+            if careful:
+                self._look((number + 1, done + 1), 0.0)
         return self.meter.read()
 
     def _order(self) -> np.ndarray | None:
@@ -95,11 +99,15 @@ class Epochs:
             if accumulation.count == self.plan.accumulate:
                 accumulation.update(factor)
         if where is not None:
-            found = what_is_not_finite(self.model, float(step.cost()))
-            if found is not None:
-                self._snapshot.restore()
-                raise DivergenceError(*where, found, self.rate)
+            self._look(where, float(step.cost()))
         self.meter.add(step.logits, batch.y, batch.weights)
+
+    def _look(self, where: tuple[int, int], cost: float) -> None:
+        """Put everything back and raise DivergenceError, if the cost or the parameters are not finite."""
+        found = what_is_not_finite(self.model, cost)
+        if found is not None:
+            self._snapshot.restore()
+            raise DivergenceError(*where, found, self.rate)
 
     def _share(self, batch: Minibatch) -> Array | None:
         """What a sample of weight 1 counts in the gradient: 1/n, or 1 where gradients are added up first."""

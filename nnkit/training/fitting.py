@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from nnkit.classes import names_in
 from nnkit.history import History
 from nnkit.metrics import Metric, MetricFunction, get_metrics
-from nnkit.model import Model
+from nnkit.model import Model, checked_optimizer
 from nnkit.optimizers import Optimizer
-from nnkit.schedules import ScheduleLike, as_schedule
+from nnkit.schedules import Schedule, ScheduleLike, as_schedule
 from nnkit.training.blas_threads import threads_for
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
@@ -64,19 +64,21 @@ def fit(
             its own samples. An iterable's minibatches are taken as they come.
         optimizer: None goes on with the network's own and its state; another one starts afresh and stays.
         schedule: of the learning rate, the optimizer's being the largest (`nnkit.schedules`): a schedule, its name, or
-            a function of the epoch, which counts from 0, that returns a factor.
+            a function of the epoch, which counts from 0, that returns a factor. It may change from step to step; of an
+            iterable only from the second epoch on, when the number of steps is known.
         validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
         metrics: beside cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w. class_weight: a dict from classes to weights that
-            multiply them, or "balanced", which makes all classes count alike.
+            multiply them, or "balanced", which makes all classes count alike. In an iterable weights count as they
+            are: let their mean be about 1.
         early_stopping: when to stop before `epochs`, as `nnkit.EarlyStopping(patience=5)`.
         gradient_accumulation_steps: minibatches whose gradients make one update together: the mean over all their
             samples, for batches larger than memory.
         shuffle: a new order each epoch, drawn on the host from the network's seed and its count of epochs, so that a
             seed gives the same batches on every backend and in a continued training.
-        checkpoint: a file that the training is written to every `checkpoint_every` epochs, and at its end. With
-            `resume` a training that was killed goes on from there, bit for bit as if it had not been; without such a
-            file it starts.
+        checkpoint: a file that the training is written to every `checkpoint_every` epochs, and at its end, unless
+            Ctrl-C ends it. With `resume` a training that was killed goes on from there, bit for bit as if it had not
+            been; without such a file it starts. The file has the parameters of the last epoch, not the best.
         progress: a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten lines
             instead.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops.
@@ -96,8 +98,12 @@ def fit(
     for name, count in (counts | {"gradient_accumulation_steps": gradient_accumulation_steps}).items():
         _check_count(name, count)
     check_progress(progress)
+    callbacks = _checked_callbacks(callbacks)
+    if optimizer is not None:
+        checked_optimizer(optimizer)
     rates = None if schedule is None else as_schedule(schedule)
     measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
+    stack = ExitStack()
     with _class_names(model, y):
         source = source_of(model, X, y, sample_weight, class_weight)
         validation = _validation(model, validation_data)
@@ -106,11 +112,13 @@ def fit(
         best = Best(model, _checked_rule(early_stopping, to_come))
         shuffle = shuffle and source.samples is not None
         size = batch_size if source.samples is None else min(batch_size, source.samples)
-        plan = Plan(source.samples, size, gradient_accumulation_steps, shuffle, repr(rates))
+        rule = repr(early_stopping)
+        plan = Plan(source.samples, int(size), int(gradient_accumulation_steps), shuffle, _in_words(rates), rule)
         keeper = Keeper(model, best, plan, checkpoint, checkpoint_every, resume)
         keeper.check(optimizer)
+        stack.enter_context(keeper)
         model.optimizer_state(optimizer)
-    with keeper, threads_for(model, size), interruptible() as interrupt:
+    with stack, threads_for(model, size), interruptible() as interrupt:
         history = keeper.resumed(optimizer)
         passes = Epochs(model, source, Meter(model, source.samples or size, size, measured), plan, rates, epochs)
         with Progress(progress, epochs, passes.steps, history.epochs) as bar:
@@ -125,8 +133,9 @@ def fit(
                     best.note(history)
                     bar.epoch(history.epochs, numbers)
                     answers = [callback(model, history) for callback in callbacks]
-                    keeper.stopped = any(answer is True for answer in answers)
-                    keeper.keep(history, last=history.epochs == epochs)
+                    keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+                    keeper.keep(history, last=history.epochs == epochs or best.stops(history))
+                    interrupt.check()
             except KeyboardInterrupt:
                 history.interrupted = True
             except DivergenceError as error:
@@ -181,6 +190,19 @@ def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> 
     if monitor is not None and monitor not in numbers:
         hint = "; give validation_data" if monitor.startswith("validation_") else ""
         raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
+
+
+def _checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
+    found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
+    return found
+
+
+def _in_words(schedule: Schedule | None) -> str:
+    """How a schedule is written, or its class where that does not say: a resumed training must have the same."""
+    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
 
 
 def _check_count(name: str, value: int) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from nnkit import checkpoint
 from nnkit.backends.base import Array
-from nnkit.checkpoint import Saved, Training
+from nnkit.checkpoint import Saved, Training, layer_description
 from nnkit.history import History
 from nnkit.model import Model
-from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.optimizers import Optimizer, OptimizerState, get_optimizer
 from nnkit.tensor_file import check_safetensors
 from nnkit.training.early_stopping import EarlyStopping
 
@@ -26,6 +28,7 @@ class Plan:
     accumulate: int
     shuffle: bool
     schedule: str
+    early_stopping: str
 
 
 class Best:
@@ -91,7 +94,7 @@ class Keeper:
         if training is None:
             raise ValueError(f"{self._path}: a network without the state of a training; it cannot be resumed")
         pairs: dict[str, tuple[Any, Any]] = {
-            "layers": (self._saved.layers, model.layers),
+            "layers": (list(map(layer_description, self._saved.layers)), list(map(layer_description, model.layers))),
             "cost": (self._saved.cost, model.cost),
             "dtype": (self._saved.dtype, model.dtype),
             "classes": (self._saved.classes, None if model.classes is None else model.classes.tolist()),
@@ -104,6 +107,9 @@ class Keeper:
                 raise ValueError(f"{self._path}: its {name} is {there}, but this training's is {here}")
         if self._saved.preprocessing != model.preprocessing:
             raise ValueError(f"{self._path}: its preprocessing is another one, or fitted to other samples")
+        with checkpoint.damage(str(self._path)):
+            History.of(training.about["history"])
+            _state_tensors(model, training, _optimizer_of(training, optimizer).start(model.parameters))
 
     def resumed(self, optimizer: Optimizer | None) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
@@ -137,16 +143,27 @@ class Keeper:
 
 def restore_state(model: Model, training: Training, optimizer: Optimizer | None = None) -> None:
     """Give a network the optimizer's and dropout's state of a training; ValueError for arrays that do not fit."""
-    state = model.optimizer_state(optimizer or get_optimizer(**training.about["optimizer"]))
+    state = model.optimizer_state(_optimizer_of(training, optimizer))
+    for found, array in _state_tensors(model, training, state):
+        model.backend.copy(model.backend.asarray(found, model.dtype), array)
+
+
+def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
+    return optimizer if optimizer is not None else get_optimizer(**training.about["optimizer"])
+
+
+def _state_tensors(model: Model, training: Training, state: OptimizerState) -> list[tuple[np.ndarray, Array]]:
+    """What a file holds for each array of a state, and that array; KeyError or ValueError for what is not there."""
     arrays = {f"optimizer.{name}": array for name, array in state.arrays.items()}
     if model.dropout is not None:
         arrays |= {f"dropout.{name}": array for name, array in model.dropout.arrays.items()}
-    found = {name: training.tensors[name] for name in arrays}
+    pairs = []
     for name, array in arrays.items():
-        if tuple(found[name].shape) != tuple(array.shape):
-            raise ValueError(f"{name} has shape {found[name].shape}; expected {tuple(array.shape)}")
-    for name, array in arrays.items():
-        model.backend.copy(model.backend.asarray(found[name], model.dtype), array)
+        found = training.tensors[name]
+        if tuple(found.shape) != tuple(array.shape):
+            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
+        pairs.append((found, array))
+    return pairs
 
 
 def _writable(path: str | PathLike[str]) -> Path:

@@ -49,8 +49,8 @@ class Meter:
                 self._logits = self._room(n)
         self.backend.copy(logits, self._logits[self._filled : self._filled + n, ...])
         self._filled += n
-        if self._y is None:
-            self._pending.append((y, weights))
+        if self._y is None:  # copies: an iterable may fill one array again and again
+            self._pending.append((self._kept(y), None if weights is None else self._kept(weights)))
 
     def read(self) -> dict[str, float]:
         """The mean cost, the accuracy if the network classifies, and the other metrics."""
@@ -62,6 +62,9 @@ class Meter:
             y, h = (np.concatenate(parts) for parts in zip(*self._outputs, strict=True))
             result |= {metric.name: float(metric.function(y, h)) for metric in self.metrics}
         return result
+
+    def _kept(self, array: Array) -> Array:
+        return self.backend.copy(array, self.backend.empty(array.shape, self.model.dtype))
 
     def _room(self, samples: int) -> Array:
         return self.backend.empty((samples, self._width), self.model.dtype)
@@ -78,7 +81,8 @@ class Meter:
             self._right.append(backend.xp.sum(backend.xp.astype(answers, backend.xp.int64)))
         if self.metrics:
             outputs = output.outputs(backend, logits)
-            self._outputs.append((np.array(backend.to_numpy(y)), np.array(backend.to_numpy(outputs))))
+            targets = self.model.cost.sharpened(np.array(backend.to_numpy(y)))
+            self._outputs.append((targets, np.array(backend.to_numpy(outputs))))
         self._samples += self._filled
         self._filled = 0
 

@@ -109,10 +109,12 @@ def source_of(
         raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) goes without")
     raw = checked_samples(model.width, X, f"{which}X")
     targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
-    weights = weights_of(model, targets, are_labels(y), sample_weight, class_weight, f"{which}sample_weight")
+    one_label = are_labels(y) or targets.shape[1] == 1
+    weights = weights_of(model, targets, one_label, sample_weight, class_weight, f"{which}sample_weight")
+    targets = model.cost.smoothed(model.backend, targets)
     if _stays_on_host(model, raw):
         if check:
-            _check_rows(raw, f"{which}X")
+            _check_rows(raw, model.dtype, f"{which}X")
         return HostSource(model, raw, targets, weights)
     if dtype_name(raw.dtype) in _BYTES:
         return BytesSource(model, model.backend.asarray(raw), targets, weights)
@@ -128,13 +130,15 @@ def _stays_on_host(model: Model, X: Any) -> bool:
     )
 
 
-def _check_rows(X: Any, name: str) -> None:
+def _check_rows(X: Any, dtype: str, name: str) -> None:
     """ValueError, naming the first one, for rows that hold NaN or infinities; some thousand rows at a time."""
     for start in range(0, X.shape[0], _CHUNK):
-        rows = np.asarray(X[start : start + _CHUNK])
+        with np.errstate(over="ignore"):  # a number too large for the network's type becomes infinite there
+            rows = np.asarray(X[start : start + _CHUNK], dtype)
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-            raise ValueError(f"{name} holds {rows[row, column]} at [{start + row}, {column}]; expected finite numbers")
+            at = f"[{start + row}, {column}]"
+            raise ValueError(f"{name} holds {rows[row, column]} at {at}; expected finite numbers in {dtype}")
 
 
 def _rows_at(X: Any, indices: np.ndarray) -> np.ndarray:

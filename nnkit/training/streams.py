@@ -27,9 +27,13 @@ class StreamSource(Source):
         return None, None
 
     def batches(self, size: int) -> Iterator[Minibatch]:
-        number = -1
+        number, columns = -1, 0
         for number, item in enumerate(self.stream() if callable(self.stream) else self.stream):
-            yield _Given(self, item, f"minibatch {number} of {self.name}")
+            given = _Given(self, item, f"minibatch {number} of {self.name}")
+            columns = given.weight_columns if number == 0 else columns
+            if given.weight_columns != columns:
+                raise ValueError(f"minibatch {number} of {self.name}: give all minibatches a sample_weight, or none")
+            yield given
         if number < 0:
             hint = "an iterator can be used once; for several epochs give a function that returns a new one"
             raise ValueError(f"{self.name} gave no minibatches; {hint}")
@@ -46,9 +50,10 @@ class _Given(Minibatch):
         check_finite(model.backend, self._x, f"X of {name}")
         self.samples = self._x.shape[0]
         self.y = model.targets(item[1], self.samples, f"y of {name}", check=True)
-        weight, one_label = item[2] if len(item) == 3 else None, are_labels(item[1])
-        label = f"sample_weight of {name}"
+        weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
+        one_label = are_labels(item[1]) or self.y.shape[1] == 1
         self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
+        self.y = model.cost.smoothed(model.backend, self.y)
 
     def inputs(self, out: Array = None) -> Array:
         return self._x if out is None else self._backend.copy(self._x, out)

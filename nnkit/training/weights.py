@@ -5,6 +5,7 @@ samples then gives each the share w/n, so that minibatches with little weight mo
 """
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def _class_weights(
     if not model.classifies and not (one_label and targets.shape[1] > 1):
         raise ValueError(f"class_weight needs classes: labels of several, or a cost other than {model.cost.name}")
     count = max(targets.shape[1], 2) if one_label else targets.shape[1]
-    names = list(range(count)) if model.classes is None or not one_label else model.classes.tolist()
+    names = list(range(count)) if model.classes is None else model.classes.tolist()
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise unknown_name("class_weight", class_weight, ["balanced"])
@@ -85,7 +86,7 @@ def _class_weights(
     for key, value in class_weight.items():
         if key not in names:
             raise ValueError(f"class_weight holds the class {key!r}; expected some of {names}")
-        if not 0 <= value < np.inf:
+        if not isinstance(value, Real) or not 0 <= value < np.inf:
             raise ValueError(f"class_weight of {key!r} is {value!r}; expected a finite number of at least 0")
         weights[names.index(key)] = value
     return weights

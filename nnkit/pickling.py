@@ -1,0 +1,50 @@
+"""Copies of networks, also from one process to another: what `copy` and `pickle` take; files hold no pickle."""
+
+from typing import TYPE_CHECKING, Any
+
+from nnkit.kernels.costs import get_cost
+from nnkit.layers import Dense, Layer
+
+if TYPE_CHECKING:
+    from nnkit.network import Network
+
+
+def reduced(network: "Network") -> dict[str, Any]:
+    """A network as plain values and NumPy arrays; its cost and activations go by name, which must be known there."""
+    to_numpy, p, state = network.backend.to_numpy, network.parameters, network.current_state
+    layers: list[Layer] = [
+        Dense(layer.inputs, layer.units, layer.activation) if isinstance(layer, Dense) else layer
+        for layer in network.layers
+    ]
+    return {
+        "arguments": {
+            "layers": layers,
+            "seed": network.seed,
+            "dtype": network.dtype,
+            "backend": network.backend.name,
+            "preprocessing": network.preprocessing,
+            "classes": network.classes,
+        },
+        "cost": network.cost.describe(),
+        "epochs_trained": network.epochs_trained,
+        "values": [(to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True)],
+        "optimizer": network.optimizer,
+        "state": None if state is None else {name: to_numpy(array) for name, array in state.arrays.items()},
+        "dropout": {name: to_numpy(a) for name, a in network.dropout.arrays.items()} if network.dropout else {},
+    }
+
+
+def rebuilt(parts: dict[str, Any]) -> "Network":
+    """The network of which these are the parts; raises what `Network` does."""
+    from nnkit.network import Network
+
+    network = Network(cost=get_cost(**parts["cost"]), **parts["arguments"])
+    network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
+    network.parameters.assign(parts["values"])
+    arrays = {} if parts["state"] is None else network.optimizer_state().arrays
+    pairs = [(parts["state"][name], array) for name, array in arrays.items()]
+    if network.dropout is not None:
+        pairs += [(parts["dropout"][name], array) for name, array in network.dropout.arrays.items()]
+    for values, array in pairs:
+        network.backend.copy(network.backend.asarray(values, network.dtype), array)
+    return network
