@@ -1,7 +1,7 @@
 """fit: epochs of minibatches, with all that goes with them, and a History."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any
@@ -10,11 +10,12 @@ import numpy as np
 
 from nnkit.classes import names_in
 from nnkit.history import History
-from nnkit.metrics import Metric, MetricFunction, get_metrics
+from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model, checked_optimizer
 from nnkit.optimizers import Optimizer
-from nnkit.schedules import Schedule, ScheduleLike, as_schedule
+from nnkit.schedules import ScheduleLike, as_schedule
 from nnkit.training.blas_threads import threads_for
+from nnkit.training.checks import check_count, check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epoch import Epochs
@@ -96,9 +97,9 @@ def fit(
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
     for name, count in (counts | {"gradient_accumulation_steps": gradient_accumulation_steps}).items():
-        _check_count(name, count)
+        check_count(name, count)
     check_progress(progress)
-    callbacks = _checked_callbacks(callbacks)
+    callbacks = checked_callbacks(callbacks)
     if optimizer is not None:
         checked_optimizer(optimizer)
     rates = None if schedule is None else as_schedule(schedule)
@@ -107,13 +108,13 @@ def fit(
     with _class_names(model, y):
         source = source_of(model, X, y, sample_weight, class_weight)
         validation = _validation(model, validation_data)
-        to_come = _numbers_to_come(model, measured, validation is not None)
-        _check_monitor("schedule", None if rates is None else rates.monitor, to_come)
-        best = Best(model, _checked_rule(early_stopping, to_come))
+        to_come = numbers_to_come(model, measured, validation is not None)
+        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+        best = Best(model, checked_rule(early_stopping, to_come))
         shuffle = shuffle and source.samples is not None
         size = batch_size if source.samples is None else min(batch_size, source.samples)
         rule = repr(early_stopping)
-        plan = Plan(source.samples, int(size), int(gradient_accumulation_steps), shuffle, _in_words(rates), rule)
+        plan = Plan(source.samples, int(size), int(gradient_accumulation_steps), shuffle, in_words(rates), rule)
         keeper = Keeper(model, best, plan, checkpoint, checkpoint_every, resume)
         keeper.check(optimizer)
         stack.enter_context(keeper)
@@ -129,12 +130,8 @@ def fit(
                     if validation is not None:
                         numbers |= {f"validation_{k}": v for k, v in evaluate(model, validation, measured).items()}
                     history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
-                    model.epochs_trained += 1
-                    best.note(history)
+                    _finish_epoch(model, history, best, keeper, callbacks, last=history.epochs == epochs)
                     bar.epoch(history.epochs, numbers)
-                    answers = [callback(model, history) for callback in callbacks]
-                    keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-                    keeper.keep(history, last=history.epochs == epochs or best.stops(history))
                     interrupt.check()
             except KeyboardInterrupt:
                 history.interrupted = True
@@ -143,6 +140,22 @@ def fit(
                 raise
     best.restore()
     return history
+
+
+def _finish_epoch(
+    model: Model,
+    history: History,
+    best: Best,
+    keeper: Keeper,
+    callbacks: Iterable[Callable[[Any, History], object]],
+    last: bool,
+) -> None:
+    """Count an epoch, hold its parameters if they are the best, ask the callbacks, write a checkpoint if it is time."""
+    model.epochs_trained += 1
+    best.note(history)
+    answers = [callback(model, history) for callback in callbacks]
+    keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+    keeper.keep(history, last or best.stops(history))
 
 
 @contextmanager
@@ -171,40 +184,3 @@ def _validation(model: Model, data: Any) -> Source | None:
     if not is_stream(data):
         raise TypeError("validation_data: expected (X, y), (X, y, sample_weight) or an iterable of minibatches")
     return source_of(model, data, None, which="validation ")
-
-
-def _numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
-    """The names of the numbers that the history will have of each epoch."""
-    names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
-    return names + ([f"validation_{name}" for name in names] if validated else [])
-
-
-def _checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
-    if not isinstance(rule, EarlyStopping | None):
-        raise TypeError(f"early_stopping is {rule!r}; expected nnkit.EarlyStopping(patience=5) or the like")
-    _check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
-    return rule
-
-
-def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
-    if monitor is not None and monitor not in numbers:
-        hint = "; give validation_data" if monitor.startswith("validation_") else ""
-        raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
-
-
-def _checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
-    found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
-    for callback in found:
-        if not callable(callback):
-            raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
-    return found
-
-
-def _in_words(schedule: Schedule | None) -> str:
-    """How a schedule is written, or its class where that does not say: a resumed training must have the same."""
-    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
-
-
-def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")

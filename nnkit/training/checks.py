@@ -1,0 +1,53 @@
+"""The arguments of `fit`, checked before anything changes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnkit.history import History
+from nnkit.metrics import Metric
+from nnkit.model import Model
+from nnkit.schedules import Schedule
+from nnkit.training.early_stopping import EarlyStopping
+
+
+def numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
+    """The names of the numbers that the history will have of each epoch."""
+    names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
+    return names + ([f"validation_{name}" for name in names] if validated else [])
+
+
+def checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
+    """A rule of early stopping whose number the history will have, as it is; TypeError or ValueError for others."""
+    if not isinstance(rule, EarlyStopping | None):
+        raise TypeError(f"early_stopping is {rule!r}; expected nnkit.EarlyStopping(patience=5) or the like")
+    check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
+    return rule
+
+
+def check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
+    """ValueError for a number that the history will not have."""
+    if monitor is not None and monitor not in numbers:
+        hint = "; give validation_data" if monitor.startswith("validation_") else ""
+        raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
+
+
+def checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
+    """The callbacks as a list; TypeError for what cannot be called."""
+    found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
+    return found
+
+
+def in_words(schedule: Schedule | None) -> str:
+    """How a schedule is written, or its class where that does not say: a resumed training must have the same."""
+    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
+
+
+def check_count(name: str, value: int) -> None:
+    """ValueError for what is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
