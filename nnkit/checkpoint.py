@@ -64,6 +64,7 @@ def _description(model: Model) -> dict[str, Any]:
         "seed": model.seed,
         "epochs_trained": model.epochs_trained,
         "classes": classes,
+        "features": model.features,
         "preprocessing": None if model.preprocessing is None else model.preprocessing.kind,
     }
 
@@ -88,6 +89,7 @@ class Saved(NamedTuple):
     values: list[tuple[np.ndarray, np.ndarray]]
     preprocessing: Preprocessing | None
     classes: list[Any] | None
+    features: list[str] | None
     training: Training | None
 
 
@@ -108,6 +110,7 @@ def read(path: str | PathLike[str]) -> Saved:
             values,
             _read_preprocessing(about.get("preprocessing"), tensors),
             about.get("classes"),
+            about.get("features"),
             _read_training(metadata, tensors),
         )
 

@@ -34,6 +34,7 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
             backend=target,
             preprocessing=saved.preprocessing,
             classes=saved.classes,
+            features=saved.features,
         )
         network.epochs_trained = saved.epochs_trained
         network.parameters.assign(saved.values)

@@ -45,6 +45,7 @@ class Model:
         backend: str | Backend | None = None,
         preprocessing: Preprocessing | None = None,
         classes: Sequence[Any] | np.ndarray | None = None,
+        features: Sequence[str] | None = None,
     ) -> None:
         self.cost = get_cost(cost)
         self.layers = build_layers(layers, activation, output_activation, self.cost)
@@ -55,6 +56,7 @@ class Model:
         self.classifies = self.cost.classifies
         self.preprocessing = checked_preprocessing(preprocessing, self.dense[0].inputs)
         self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
+        self.features = None if features is None else _checked_features(features, self.width)
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
@@ -181,6 +183,13 @@ def checked_optimizer(optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
     return optimizer
+
+
+def _checked_features(features: Sequence[str], width: int) -> list[str]:
+    names = [features] if isinstance(features, str) else list(features)
+    if len(names) != width or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"features is {features!r}; expected the names of {width} features")
+    return names
 
 
 def _checked_dtype(dtype: str) -> str:

@@ -37,9 +37,10 @@ class Network(Model):
             samples that the network gets and is saved with it.
         classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
             Where labels are text, `fit` finds them.
+        features: names of the features, in the order of the columns of samples; saved with the network.
 
     Attributes:
-        layers, cost, seed, dtype, backend, preprocessing, classes: as given, filled in.
+        layers, cost, seed, dtype, backend, preprocessing, classes, features: as given, filled in.
         parameters, gradient: flat vectors with views `W` and `b` for each layer. A step may leave `gradient` as it was,
             where its update is part of the gradient's product; `gradients` gives them.
         optimizer: what `train_step` and `fit` use where they are given none.

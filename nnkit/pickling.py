@@ -24,6 +24,7 @@ def reduced(network: "Network") -> dict[str, Any]:
             "backend": network.backend.name,
             "preprocessing": network.preprocessing,
             "classes": network.classes,
+            "features": network.features,
         },
         "cost": network.cost.describe(),
         "epochs_trained": network.epochs_trained,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,35 @@ def test_wrong_arguments(here: Path, arguments: list[str], message: str, capsys:
     assert captured.err.count("\n") == 1
     assert message in captured.err
     assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In another order they mean the same; one that is missing or that the network does not know is named."""
+    X, y = flowers(here / "flowers.csv")
+    options = ["--target", "species", "--epochs", "2", "--no-picture", "--quiet"]
+    assert main(["train", "--data", "flowers.csv", *options]) == 0
+    assert nnkit.load(here / "nnkit-model.safetensors").features == ["a", "b", "c", "d"]
+    table = {"d": X[:, 3], "b": X[:, 1], "c": X[:, 2], "a": X[:, 0], "species": y}
+
+    def write(name: str, columns: list[str]) -> None:
+        with open(here / name, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*(table[column] for column in columns), strict=True))
+
+    write("mixed.csv", ["d", "b", "species", "c", "a"])
+    write("short.csv", ["d", "b", "c"])
+    capsys.readouterr()
+    found = []
+    for file in ("flowers.csv", "mixed.csv"):
+        assert main(["predict", "nnkit-model.safetensors", file, "--target", "species"]) == 0
+        found.append(capsys.readouterr().out)
+        assert main(["evaluate", "nnkit-model.safetensors", file, "--target", "species", "--json"]) == 0
+        found.append(str(json.loads(capsys.readouterr().out)["results"]))
+    assert found[:2] == found[2:]
+    assert main(["predict", "nnkit-model.safetensors", "short.csv"]) == 2
+    assert "short.csv has no column 'a', which this network takes" in capsys.readouterr().err
+    table["species"] = table["a"]
+    write("more.csv", ["d", "b", "c", "a", "species"])
+    assert main(["predict", "nnkit-model.safetensors", "more.csv"]) == 2
+    assert "this network takes no column 'species'; if it is the answer" in capsys.readouterr().err

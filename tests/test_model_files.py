@@ -154,3 +154,13 @@ def _read_or_refuse(path: Path) -> None:
     else:
         assert np.array(net.forward(np.ones((1, net.width)))).shape == (1, net.dense[-1].units)
     assert all(str(path) in text for text in found)
+
+
+def test_names_of_features_come_back(tmp_path: Path) -> None:
+    names = ["length", "width", "ü", "x"]
+    net = nnkit.Network([4, 2], seed=0, features=names)
+    net.save(tmp_path / "net.safetensors")
+    assert nnkit.load(tmp_path / "net.safetensors").features == names
+    for wrong in (["a"], "abcd", [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match="expected the names of 4 features"):
+            nnkit.Network([4, 2], features=wrong)  # type: ignore[arg-type]

@@ -25,7 +25,13 @@ def build_optimizer(options: argparse.Namespace, classifies: bool) -> Optimizer:
 
 
 def build_network(
-    options: argparse.Namespace, targets: Targets, X: NDArray[Any], preprocessing: str, backend: Backend, seed: int
+    options: argparse.Namespace,
+    targets: Targets,
+    X: NDArray[Any],
+    features: list[str] | None,
+    preprocessing: str,
+    backend: Backend,
+    seed: int,
 ) -> Network:
     """A network for the training part X (n, width), to which its preprocessing, by name, is fitted."""
     fitted = _fitted(preprocessing, X)
@@ -39,6 +45,7 @@ def build_network(
         backend=backend,
         preprocessing=fitted,
         classes=targets.classes,
+        features=features,
     )
 
 

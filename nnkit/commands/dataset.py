@@ -13,7 +13,7 @@ class Dataset(NamedTuple):
     """Samples X (n, width) with what belongs to each.
 
     name: what messages call it. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: what messages
-    call y. preprocessing: what suits it, by name. test: a test part (X, y) of its own.
+    call y. preprocessing: what suits it, by name. test: a test part (X, y) of its own. features: names of the columns.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Dataset(NamedTuple):
     target: str = "y"
     preprocessing: str = "none"
     test: tuple[NDArray[Any], NDArray[Any]] | None = None
+    features: list[str] | None = None
 
 
 def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool) -> Dataset:
@@ -50,4 +51,4 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
     table = read(path, target)
     assert table.y is not None  # as there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
-    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization")
+    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from nnkit import data
 from nnkit.commands.arguments import Commands, add_backend, add_command, known
 from nnkit.commands.dataset import load_dataset
-from nnkit.commands.models import add_model, check_width
+from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import as_json, check_package, output_path
 from nnkit.commands.runs import in_digits
 from nnkit.commands.targets import whole_labels
@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
         check_package("--confusion", "matplotlib")
         picture_path(output_path(picture, "--confusion", [options.model, source]))
     network = load(options.model, options.backend)
-    name, X, y = _samples(source, options, network.seed)
-    check_width(network, X, name)
+    name, X, y, features = _samples(source, options, network.seed)
+    X = in_order(network, X, features, name)
     if network.classifies:
         y = whole_labels(y)
     if picture is not None and not (network.classifies and y.ndim == 1):
@@ -77,18 +77,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(source: str, options: argparse.Namespace, seed: int) -> tuple[str, NDArray[Any], NDArray[Any]]:
-    """What to call the samples, the samples and their answers."""
+def _samples(
+    source: str, options: argparse.Namespace, seed: int
+) -> tuple[str, NDArray[Any], NDArray[Any], list[str] | None]:
+    """What to call the samples, the samples, their answers, and the columns' names."""
     fraction = options.test_fraction
     if fraction is not None and source != "digits":
         raise ValueError(f"--test-fraction is for digits, not for {source}")
     dataset = load_dataset(source, options.target, options.data_dir, options.download)
     if source == "mnist" and dataset.test is not None:
-        return "test part of mnist", *dataset.test
+        return "test part of mnist", *dataset.test, None
     if source == "digits":
         _, _, X, y = data.split(dataset.X, dataset.y, 0.25 if fraction is None else fraction, seed)
-        return f"test part of digits by seed {seed}", X, y
-    return dataset.name, dataset.X, dataset.y
+        return f"test part of digits by seed {seed}", X, y, None
+    return dataset.name, dataset.X, dataset.y, dataset.features
 
 
 def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: Path) -> None:

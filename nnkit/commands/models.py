@@ -12,7 +12,25 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a network that nnkit train or Network.save wrote")
 
 
-def check_width(network: Network, X: Any, name: str | Path) -> None:
+def in_order(network: Network, X: Any, features: list[str] | None, name: str | Path) -> Any:
+    """Samples (n, d) with their columns as the network takes them: by name, where the file and the network have names.
+
+    Raises ValueError, naming the first, for a column that is missing or that the network does not take.
+    """
+    if network.features is None or features is None or len(set(features)) != len(features):
+        _check_width(network, X, name)
+        return X
+    for feature in network.features:
+        if feature not in features:
+            raise ValueError(f"{name} has no column {feature!r}, which this network takes")
+    for feature in features:
+        if feature not in network.features:
+            hint = "if it is the answer, leave it out with --target"
+            raise ValueError(f"{name}: this network takes no column {feature!r}; {hint}")
+    return X if features == network.features else X[:, [features.index(feature) for feature in network.features]]
+
+
+def _check_width(network: Network, X: Any, name: str | Path) -> None:
     """ValueError unless samples (n, d) are as wide as the network takes them."""
     width = X.shape[1]
     if width != network.width:

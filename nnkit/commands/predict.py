@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.commands.arguments import Commands, add_backend, add_command
-from nnkit.commands.models import add_model, check_width
+from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
     network = load(options.model, options.backend)
     if options.probabilities and not _has_probabilities(network):
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
-    X = _samples(options.file, options.target)
-    check_width(network, X, options.file)
+    X, features = _samples(options.file, options.target)
+    X = in_order(network, X, features, options.file)
     parts = _predictions(network, X, options.file, options.probabilities)
     header = _header(network, options.probabilities)
     if output is None:
@@ -72,14 +72,15 @@ def _has_probabilities(network: Network) -> bool:
     return network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
 
 
-def _samples(path: Path, target: str | None) -> Any:
-    """The samples (n, d) of a file; those of a .npy file are not read yet, if its order allows it."""
+def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
+    """The samples (n, d) of a file and its columns' names; .npy files are not read yet, if their order allows it."""
     if target is None and path.suffix.lower() == ".npy" and path.is_file():
         try:
-            return open_npy(path)
+            return open_npy(path), None
         except ValueError:  # in Fortran order, which can be read as a whole; for all else reading it says the same
             pass
-    return read(path, target).X
+    table = read(path, target)
+    return table.X, table.features
 
 
 def _predictions(network: Network, X: Any, path: Path, probabilities: bool) -> Iterator[NDArray[Any]]:

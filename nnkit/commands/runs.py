@@ -32,7 +32,8 @@ def prepare(
     chooses = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
     preprocessing = options.preprocessing or dataset.preprocessing
-    return build_network(options, targets, parts.training[0], preprocessing, backend, seed), parts
+    X = parts.training[0]
+    return build_network(options, targets, X, dataset.features, preprocessing, backend, seed), parts
 
 
 def train(options: argparse.Namespace, network: Network, parts: Parts, progress: bool | str) -> Run:
