@@ -1,0 +1,64 @@
+"""JAX: the whole step under jit, the old parameters donated; the gradient by automatic differentiation."""
+
+from typing import Any
+
+import numpy as np
+
+from bench.contenders.base import Contender, peer
+from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
+
+
+class Jax(Contender):
+    """One call of the compiled step for each batch, which lies on JAX's device."""
+
+    label = "JAX jit"
+    distributions = ("jax",)
+
+    def __init__(self, problem: Problem) -> None:
+        jax = peer("jax", "jax")
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_enable_x64", problem.dtype == "float64")
+        self.X, self.Y = (jax.device_put(a) for a in problem.batch())
+        weights = [(jax.device_put(W.T.copy()), jax.device_put(b)) for W, b in problem.parameters()]
+        zeros = [jax.tree.map(jax.numpy.zeros_like, weights) for _ in range(2 if problem.optimizer == "adam" else 0)]
+        # Adam's powers β₁ᵗ and β₂ᵗ are part of the state; so are its means, each of the parameters' shapes.
+        self.state = (weights, jax.numpy.zeros((), problem.dtype), *zeros)
+        self.jax, self._step = jax, jax.jit(_step(jax, problem), donate_argnums=0)
+
+    def step(self) -> None:
+        self.state = self._step(self.state, self.X, self.Y)
+
+    def wait(self) -> None:
+        self.jax.block_until_ready(self.state)
+
+    def parameters(self) -> Parameters:
+        return [(np.array(W).T.copy(), np.array(b)) for W, b in self.state[0]]
+
+
+def _step(jax: Any, problem: Problem) -> Any:
+    """The function (state, X, Y) → state that is compiled."""
+    jnp, rate = jax.numpy, problem.learning_rate
+    activation = jax.nn.relu if problem.activation == "relu" else jax.nn.sigmoid
+
+    def cost(weights: Any, X: Any, Y: Any) -> Any:
+        for W, b in weights[:-1]:
+            X = activation(X @ W + b)
+        z = X @ weights[-1][0] + weights[-1][1]
+        return jnp.sum(jax.nn.softplus(z) - Y * z) / X.shape[0]
+
+    def descent(state: Any, X: Any, Y: Any) -> Any:
+        weights, t = state
+        return jax.tree.map(lambda p, g: p - rate * g, weights, jax.grad(cost)(weights, X, Y)), t
+
+    def adam(state: Any, X: Any, Y: Any) -> Any:
+        weights, t, mean, square = state
+        gradient, t = jax.grad(cost)(weights, X, Y), t + 1
+        mean = jax.tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, mean, gradient)
+        square = jax.tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g**2, square, gradient)
+        first, second = (-jnp.expm1(t * np.log(beta).item()) for beta in (BETA1, BETA2))  # 1 − βᵗ, exact in float32
+        weights = jax.tree.map(
+            lambda p, m, v: p - rate * (m / first) / (jnp.sqrt(v / second) + EPSILON), weights, mean, square
+        )
+        return weights, t, mean, square
+
+    return descent if problem.optimizer == "sgd" else adam

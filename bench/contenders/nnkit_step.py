@@ -1,0 +1,66 @@
+"""nnkit: `train_step`, the recorded step as `fit` replays it, and the same without SciPy."""
+
+import sys
+from typing import ClassVar
+
+import numpy as np
+
+import nnkit
+from bench.contenders.base import Contender
+from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
+from nnkit.step import step_for
+from nnkit.training.blas_threads import threads_for
+
+
+class TrainStep(Contender):
+    """`train_step`, for a loop of one's own: it checks the batch and gives the cost."""
+
+    label = "nnkit train_step"
+    distributions: ClassVar[tuple[str, ...]] = ("nnkit", "scipy")
+
+    def __init__(self, problem: Problem) -> None:
+        self.x, self.y = problem.batch()
+        self.net = nnkit.Network(
+            list(problem.size.widths), activation=problem.activation, cost="cross_entropy", seed=0,
+            dtype=problem.dtype, backend="numpy",
+        )  # fmt: skip
+        self.net.parameters.assign(problem.parameters())
+        rate = problem.learning_rate
+        self.state = self.net.optimizer_state(
+            nnkit.SGD(rate) if problem.optimizer == "sgd" else nnkit.Adam(rate, BETA1, BETA2, EPSILON)
+        )
+
+    def step(self) -> None:
+        self.net.train_step(self.x, self.y)
+
+    def parameters(self) -> Parameters:
+        return [(W.copy(), b.copy()) for W, b in zip(self.net.parameters.W, self.net.parameters.b, strict=True)]
+
+
+class RecordedStep(TrainStep):
+    """What `fit` does for a minibatch: copy it to where the recorded step reads it, and replay the step."""
+
+    label = "nnkit"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.threads = threads_for(self.net, len(self.x))  # kept, as it ends with the contender
+        self.threads.__enter__()
+        self.recorded = step_for(self.net, len(self.x), self.state)
+
+    def step(self) -> None:
+        recorded = self.recorded
+        np.copyto(recorded.x, self.x)
+        np.copyto(recorded.y, self.y)
+        recorded.run()
+
+
+class WithoutSciPy(RecordedStep):
+    """The recorded step of the base install."""
+
+    label = "nnkit without SciPy"
+    distributions = ("nnkit",)
+
+    def __init__(self, problem: Problem) -> None:
+        sys.modules["scipy"] = None  # type: ignore[assignment]  # its import fails from now on in this process
+        super().__init__(problem)

@@ -1,0 +1,58 @@
+"""PyTorch compiled: the whole step, gradient and update, as one function under torch.compile."""
+
+from typing import Any
+
+import numpy as np
+
+from bench.contenders.base import Contender
+from bench.contenders.pytorch import torch_on_threads
+from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
+
+
+class Compiled(Contender):
+    """One compiled call: of what was tried (the cost, the cost and the optimizer, the step), the fastest by far."""
+
+    label = "PyTorch compiled"
+    distributions = ("torch",)
+
+    def __init__(self, problem: Problem) -> None:
+        self.torch = torch_on_threads()
+        self.X, self.Y = (self.torch.from_numpy(a) for a in problem.batch())
+        self.weights = [self.torch.from_numpy(a) for pair in problem.parameters() for a in pair]
+        self.t = self.torch.zeros((), dtype=self.X.dtype)
+        self.means = [[self.torch.zeros_like(p) for p in self.weights] for _ in range(2)]
+        self._step = self.torch.compile(_step(self.torch, problem), fullgraph=True)
+
+    def step(self) -> None:
+        with self.torch.no_grad():
+            self._step(self.weights, self.t, *self.means, self.X, self.Y)
+
+    def parameters(self) -> Parameters:
+        found = [np.array(p) for p in self.weights]
+        return list(zip(found[::2], found[1::2], strict=True))
+
+
+def _step(torch: Any, problem: Problem) -> Any:
+    """The function that is compiled; it writes over the parameters and the optimizer's state."""
+    functional, rate = torch.nn.functional, problem.learning_rate
+    activation = torch.relu if problem.activation == "relu" else torch.sigmoid
+
+    def cost(weights: Any, X: Any, Y: Any) -> Any:
+        h = X
+        for i in range(0, len(weights), 2):
+            h = functional.linear(activation(h) if i else h, weights[i], weights[i + 1])
+        return functional.binary_cross_entropy_with_logits(h, Y, reduction="sum") / len(X)
+
+    def step(weights: Any, t: Any, means: Any, squares: Any, X: Any, Y: Any) -> None:
+        gradient = torch.func.grad(cost)(weights, X, Y)
+        t += 1
+        for p, m, v, g in zip(weights, means, squares, gradient, strict=True):
+            if problem.optimizer == "sgd":
+                p.sub_(g, alpha=rate)
+                continue
+            m.mul_(BETA1).add_(g, alpha=1 - BETA1)
+            v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+            first, second = (-torch.expm1(t * float(np.log(beta))) for beta in (BETA1, BETA2))  # 1 − βᵗ
+            p.sub_(rate * (m / first) / ((v / second).sqrt() + EPSILON))
+
+    return step

@@ -1,0 +1,108 @@
+"""What a result needs beside it to be read later: the machine, the versions, and the sizes of what was installed."""
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nnkit
+
+ROOT = Path(__file__).parent.parent
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the base of the software, for JSON."""
+    from threadpoolctl import threadpool_info
+
+    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_bytes": memory(),
+        "os": " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": [f"{b['internal_api']} {b.get('version')} {b.get('architecture', '')}".strip() for b in blas],
+        "nnkit": nnkit.__version__,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, with its family and model where Linux knows them, as one name is many processors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = known.get("model name", platform.machine())
+    return f"{name}, family {known['cpu family']}, model {known['model']}" if "cpu family" in known else name
+
+
+def memory() -> int | None:
+    """The machine's memory in bytes, where the system says."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with + where files differ from it; None without git."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--exclude=*", "--dirty=+"], cwd=ROOT, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def installed(distributions: tuple[str, ...]) -> dict[str, Any] | None:
+    """The version of the first distribution, and the bytes of all with what they require; None if it is not installed.
+
+    Those that are missing of the others count nothing. Compiled bytecode does not count.
+    """
+    try:
+        version = distribution(distributions[0]).version
+    except PackageNotFoundError:
+        return None
+    found: dict[str, Distribution] = {}
+    for name in distributions:
+        _collect(name, found)
+    return {"version": version, "install_bytes": sum(map(_bytes, found.values())), "packages": sorted(found)}
+
+
+def _collect(name: str, found: dict[str, Distribution]) -> None:
+    """Add a distribution and all that it requires on this system, without extras."""
+    from packaging.requirements import Requirement
+
+    key = re.sub(r"[-_.]+", "-", name).lower()
+    if key in found:
+        return
+    try:
+        found[key] = distribution(name)
+    except PackageNotFoundError:
+        return
+    for text in found[key].requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            _collect(requirement.name, found)
+
+
+def _bytes(installed: Distribution) -> int:
+    """The bytes of a distribution's files; of an nnkit that is installed from a checkout, those of its packages."""
+    if installed.name == "nnkit":
+        folders = [Path(nnkit.__file__).parent, ROOT / "backends"]
+        files = [file for folder in folders for file in folder.rglob("*") if "__pycache__" not in file.parts]
+        return sum(file.stat().st_size for file in files if file.is_file())
+    paths = [Path(str(file.locate())) for file in installed.files or () if file.suffix != ".pyc"]
+    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -1,0 +1,55 @@
+"""The steps in float64 by the lecture's equations, and whether what a contender made of the parameters is the same."""
+
+import numpy as np
+
+from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
+
+STEPS = 5  # that each contender does before it is compared and timed
+# Of the change of an array in these steps: how far, in the Euclidean norm, a contender may be from the reference.
+TOLERANCES = {"float32": 1e-3, "float64": 1e-10}
+
+
+def reference(problem: Problem, steps: int = STEPS) -> Parameters:
+    """The parameters after some steps, in float64."""
+    X, Y = (a.astype(np.float64) for a in problem.batch())
+    parameters = [a.astype(np.float64) for pair in problem.parameters() for a in pair]
+    mean, square = [np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters]
+    for t in range(1, steps + 1):
+        gradient = _gradient(problem.activation, parameters, X, Y)
+        for p, g, m, v in zip(parameters, gradient, mean, square, strict=True):
+            if problem.optimizer == "sgd":
+                p -= problem.learning_rate * g  # eq. 17
+                continue
+            m += (1 - BETA1) * (g - m)
+            v += (1 - BETA2) * (g * g - v)
+            p -= problem.learning_rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPSILON)
+    return list(zip(parameters[::2], parameters[1::2], strict=True))
+
+
+def errors(problem: Problem, expected: Parameters, found: Parameters) -> list[float]:
+    """For each W and b, ‖found − expected‖/‖expected − first‖; inf for other shapes or dtypes, or NaN in it."""
+    result = []
+    for pairs in zip(problem.parameters(), expected, found, strict=True):
+        for first, wanted, got in zip(*pairs, strict=True):
+            if got.shape != wanted.shape or got.dtype != problem.dtype:
+                result.append(np.inf)
+                continue
+            error = float(np.linalg.norm(got - wanted) / np.linalg.norm(first - wanted))
+            result.append(np.inf if np.isnan(error) else error)
+    return result
+
+
+def _gradient(activation: str, parameters: list[np.ndarray], X: np.ndarray, Y: np.ndarray) -> list[np.ndarray]:
+    """[δW, δb, ...] of the mean cross-entropy."""
+    inputs, h, last = [], X, len(parameters) // 2 - 1
+    for i in range(last + 1):
+        inputs.append(h)
+        z = h @ parameters[2 * i].T + parameters[2 * i + 1]  # eq. 2
+        h = np.maximum(z, 0) if activation == "relu" and i < last else 0.5 * (1 + np.tanh(z / 2))
+    delta, gradient = (h - Y) / len(X), []  # eq. 19
+    for i in range(last, -1, -1):
+        gradient += [delta.sum(axis=0), delta.T @ inputs[i]]  # eq. 6, 12 and 10
+        slope = inputs[i] > 0 if activation == "relu" else inputs[i] * (1 - inputs[i])
+        if i:
+            delta = (delta @ parameters[2 * i]) * slope  # eq. 8
+    return gradient[::-1]

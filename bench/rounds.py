@@ -1,0 +1,162 @@
+"""The parent's side: contenders' processes that wait while one of them computes, compared first and timed in rounds."""
+
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.problem import Parameters, Problem
+from bench.reference import TOLERANCES, errors, reference
+
+CHUNK = 0.004  # seconds: long to the clock and short to what disturbs it
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure: threads of each contender on these cores, rounds, seconds for each contender in all of them."""
+
+    threads: int
+    cores: tuple[int, ...]
+    rounds: int
+    seconds: float
+
+
+class LeftOut(Exception):  # noqa: N818 - no error: a contender that is not there
+    """Why a contender takes no part."""
+
+
+class Failed(RuntimeError):  # noqa: N818
+    """A contender that ended with an error, or computes something else."""
+
+
+def choose_cores(threads: int) -> tuple[int, ...]:
+    """The last ones that this process may use, as the first serve interrupts; none where a system cannot say."""
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    usable = sorted(os.sched_getaffinity(0))
+    if threads > len(usable):
+        raise ValueError(f"threads is {threads}; this process may use {len(usable)} cores")
+    return tuple(usable[-threads:])
+
+
+class Worker:
+    """One contender in a process of its own; ends with `close`."""
+
+    def __init__(self, name: str, problem: Problem, plan: Plan) -> None:
+        command = [sys.executable, "-m", "bench.worker", name, ",".join(map(str, plan.cores))]
+        self.printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | _thread_variables(plan.threads), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self.printed,
+        )  # fmt: skip
+        try:
+            self.peak_bytes: int = self.ask(problem)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, request: Any) -> Any:
+        """Send a request and wait for its answer; LeftOut or Failed if there is none."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            pickle.dump(request, self.process.stdin)
+            self.process.stdin.flush()
+            kind, value = pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError) as error:
+            status = self.process.wait()
+            self.printed.seek(0)
+            raise Failed(f"ended with status {status}: {self.printed.read().decode(errors='replace')}") from error
+        if kind == "ok":
+            return value
+        raise LeftOut(value) if kind == "left_out" else Failed(value)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+        self.printed.close()
+
+
+def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """For each contender its times, the error of its parameters and its memory; or why it is left out, or failed.
+
+    `say` is told what is being done; there are `len(names) * (plan.rounds + 2)` such messages.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    workers: dict[str, Worker] = {}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    steps: dict[str, int] = {}
+    expected = reference(problem)
+
+    def start(name: str) -> None:
+        worker = workers[name] = Worker(name, problem, plan)
+        results[name] = {"peak_bytes": worker.peak_bytes, "error": _compared(problem, worker, expected)}
+        steps[name] = worker.ask(("chunk", CHUNK))
+
+    def go_on(name: str) -> None:
+        if name in workers:
+            times[name] += _round(workers[name], steps[name], plan, times[name])
+
+    def end(name: str) -> None:
+        if name in workers:
+            workers[name].ask(("parameters",))  # they are still finite
+            results[name] |= _summary(times[name], steps[name])
+
+    turns = [("start", start), *((f"round {i + 1}", go_on) for i in range(plan.rounds)), ("end", end)]
+    try:
+        for what, turn in turns:
+            for name in names:
+                say(f"{problem.size} {name}: {what}")
+                try:
+                    turn(name)
+                except (LeftOut, Failed) as error:  # this one is out; the others go on
+                    results[name] = {"left_out" if isinstance(error, LeftOut) else "failed": str(error)}
+                    if name in workers:
+                        workers.pop(name).close()
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
+
+
+def _compared(problem: Problem, worker: Worker, expected: Parameters) -> float | None:
+    """The largest error of the parameters; None for the floor, which has none. Failed if it is above the tolerance."""
+    found = worker.ask(("parameters",))
+    if found is None:
+        return None
+    error, tolerance = max(errors(problem, expected, found)), TOLERANCES[problem.dtype]
+    if not error <= tolerance:
+        raise Failed(f"computes something else: its parameters are {error:.1e} off, more than {tolerance:.0e}")
+    return error
+
+
+def _round(worker: Worker, steps: int, plan: Plan, before: list[float]) -> list[float]:
+    """The times of one round: as many chunks as its share of the seconds has room for, at least one."""
+    chunk = steps * min(before) if before else CHUNK
+    found: list[float] = worker.ask(("time", steps, max(1, round(plan.seconds / plan.rounds / chunk))))
+    return found
+
+
+def _summary(times: list[float], steps: int) -> dict[str, Any]:
+    low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
+    found = {"minimum": min(times), "lower_quartile": low, "median": median, "upper_quartile": high}
+    return found | {"chunks": len(times), "steps_in_a_chunk": steps}
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    """What tells BLAS, OpenMP and XLA how many threads to use; they read it when they are loaded."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    several = "true" if threads > 1 else "false"
+    return dict.fromkeys(names, str(threads)) | {
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={several} intra_op_parallelism_threads={threads}",
+        "JAX_PLATFORMS": "cpu",
+        "NNKIT_BACKEND": "numpy",
+    }

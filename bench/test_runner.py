@@ -1,0 +1,168 @@
+"""`python -m bench` in its short form, and that nothing is timed which computes something else."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import rounds
+from bench.contenders import NAMES, contender
+from bench.contenders.floor import Floor
+from bench.problem import ACTIVATIONS, LEARNING_RATES, Parameters, Problem, parse_sizes
+from bench.reference import STEPS, TOLERANCES, errors, reference
+
+ROOT = Path(__file__).parent.parent
+PLAN = rounds.Plan(threads=1, cores=(), rounds=2, seconds=0.01)
+INSIDE = ("nnkit", "nnkit-train-step", "numpy")
+
+
+def problem(activation: str = "sigmoid", optimizer: str = "sgd", dtype: str = "float64") -> Problem:
+    return Problem(parse_sizes("6-5-4-3x7")[0], activation, optimizer, dtype)
+
+
+def test_short_run(tmp_path: Path) -> None:
+    names = [name for name in NAMES if name != "torch-compiled"]  # which takes 10 s and a compiler
+    command = [sys.executable, "-m", "bench", "--short", "--contenders", *names]
+    command += ["--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert list(result["sizes"]) == ["20-10-5x4", "20-10-5x1"]
+    for size in result["sizes"].values():
+        assert list(size["contenders"]) == names
+        for name, row in size["contenders"].items():
+            about = result["contenders"][name]
+            if about["version"] is None:
+                assert f"python -m pip install {about['distributions'][0]}" in row["left_out"]
+                assert f"{about['label']} left out: not installed" in done.stdout
+                continue
+            assert 0 < row["minimum"] <= row["lower_quartile"] <= row["median"] <= row["upper_quartile"] < 1
+            assert row["peak_bytes"] > 1e7
+            assert about["install_bytes"] > 1e6
+            assert name == "floor" or row["error"] <= result["settings"]["tolerance"]
+    assert {"cpu", "cores", "os", "python", "numpy", "blas", "commit", "date"} <= result["machine"].keys()
+    for picture in ("a.png", "a-batches.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert "| floor |" in done.stdout
+
+
+@pytest.mark.parametrize("optimizer", LEARNING_RATES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", INSIDE)
+def test_same_arithmetic(name: str, dtype: str, activation: str, optimizer: str) -> None:
+    given = problem(activation, optimizer, dtype)
+    made = contender(name)(given)
+    for _ in range(STEPS):
+        made.step()
+    found = made.parameters()
+    assert found is not None
+    assert max(errors(given, reference(given), found)) <= TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_reference_is_descent_of_the_cost(activation: str) -> None:
+    given = problem(activation)
+    X, Y = given.batch()
+    flat = np.concatenate([a.ravel() for pair in given.parameters() for a in pair])
+
+    def cost(numbers: np.ndarray) -> float:
+        h, at, last = X, 0, given.size.widths[-1]
+        for d_in, d_out in zip(given.size.widths, given.size.widths[1:], strict=False):
+            W, b = numbers[at : at + d_in * d_out].reshape(d_out, d_in), numbers[at + d_in * d_out :][:d_out]
+            at += d_in * d_out + d_out
+            z = h @ W.T + b
+            h = z * (z > 0) if activation == "relu" and d_out != last else 1 / (1 + np.exp(-z))
+        return -math.fsum((Y * np.log(h) + (1 - Y) * np.log1p(-h)).ravel()) / len(X)
+
+    slopes = [(cost(flat + 1e-5 * e) - cost(flat - 1e-5 * e)) / 2e-5 for e in np.eye(flat.size)]
+    stepped = np.concatenate([a.ravel() for pair in reference(given, 1) for a in pair])
+    np.testing.assert_allclose((flat - stepped) / given.learning_rate, slopes, atol=1e-8)
+
+
+def _other_bias(found: Parameters) -> None:
+    found[0][1][...] *= 1 + 1e-6
+
+
+def _nan(found: Parameters) -> None:
+    found[1][0][2, 1] = np.nan
+
+
+def _rounded(found: Parameters) -> None:
+    found[2] = (found[2][0].astype(np.float32), found[2][1])
+
+
+def _transposed(found: Parameters) -> None:
+    found[0] = (found[0][0].T, found[0][1])
+
+
+@pytest.mark.parametrize("damage", [_other_bias, _nan, _rounded, _transposed])
+def test_errors_are_seen(damage: object) -> None:
+    given = problem()
+    found = reference(given)
+    assert max(errors(given, reference(given), found)) == 0
+    assert callable(damage)
+    damage(found)
+    assert max(errors(given, reference(given), found)) > TOLERANCES["float64"]
+
+
+@pytest.mark.parametrize("steps", [STEPS - 1, STEPS + 1])
+def test_another_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(rounds, "reference", lambda problem: reference(problem, steps))
+    found = rounds.measure(problem(dtype="float32"), ["floor", "nnkit"], PLAN, lambda what: None)
+    assert found["nnkit"].keys() == {"failed"}
+    assert found["nnkit"]["failed"].startswith("computes something else")
+    assert found["floor"]["minimum"] > 0
+
+
+def test_measure_says_what_it_does() -> None:
+    said: list[str] = []
+    found = rounds.measure(problem(), ["floor", "numpy"], PLAN, said.append)
+    assert len(said) == 2 * (PLAN.rounds + 2)
+    assert said[-2:] == ["6-5-4-3x7 floor: end", "6-5-4-3x7 numpy: end"]
+    assert found["numpy"]["chunks"] >= PLAN.rounds
+
+
+def test_a_crash_is_told() -> None:
+    with pytest.raises(rounds.Failed, match="AttributeError"):
+        rounds.Worker("nnkit", "no problem", PLAN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("torch", "torch"), ("jax", "jax"), ("thinc", "thinc.api"), ("scikit-learn", "sklearn.neural_network")],
+)
+def test_missing_peer(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"not installed; python -m pip install {name}$"):
+        contender(name)(problem())
+
+
+def test_products_of_the_floor() -> None:
+    shapes = [(a.shape, b.shape, out.shape) for a, b, out in Floor(problem()).products]
+    assert shapes == [
+        ((7, 6), (6, 5), (7, 5)), ((7, 5), (5, 4), (7, 4)), ((7, 4), (4, 3), (7, 3)),
+        ((3, 7), (7, 4), (3, 4)), ((7, 3), (3, 4), (7, 4)),
+        ((4, 7), (7, 5), (4, 5)), ((7, 4), (4, 5), (7, 5)),
+        ((5, 7), (7, 6), (5, 6)),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "784", "784-10", "784-10x", "784x5", "784-10x0", "-1-10x5", "784-1x5", "a-bx1", "3-2x1,"]
+)
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is no size|has one output"):
+        parse_sizes(text)
+
+
+def test_arguments_are_refused_at_once() -> None:
+    for wrong in (["--sizes", "784"], ["--threads", "4096"], ["--rounds", "0"], ["--picture", "a.txt"]):
+        done = subprocess.run([sys.executable, "-m", "bench", *wrong], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "error:" in done.stderr

@@ -1,0 +1,17 @@
+"""A contender's process: `python -m bench.worker NAME CORES`; it pins itself before anything can start threads."""
+
+import os
+import sys
+
+
+def pin(cores: list[int]) -> None:
+    """Stay on these cores, where the system lets a process choose."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+if __name__ == "__main__":
+    pin([int(core) for core in sys.argv[2].split(",") if core])
+    from bench.serving import serve
+
+    serve(sys.argv[1])
