@@ -119,3 +119,14 @@ def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch,
     with_scipy = trained()
     monkeypatch.setattr("nnkit.backends.numpy_backend.blas_function", lambda name, dtype: None)
     np.testing.assert_allclose(trained(), with_scipy, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [65, 1024])
+def test_many_small_terms_are_summed_before_they_are_added(n: int) -> None:
+    """One rounding beside the large entry, not one for each term."""
+    pytest.importorskip("scipy", reason="SciPy is not installed")
+    rng = np.random.default_rng(0)
+    a, out = (rng.normal(size=(n, 50)) * 1e-3).astype(np.float32), rng.uniform(1.1, 1.9, 50).astype(np.float32)
+    exact = out.astype(float) - 0.25 * a.astype(float).sum(axis=0)
+    AddColumnSums(a, out, np.array(-0.25, np.float32))()
+    assert np.abs(out - exact).max() <= 0.6 * np.spacing(np.float32(1))  # half a unit, and what the small sum lacks
