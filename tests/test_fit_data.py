@@ -233,3 +233,9 @@ def test_schedules_of_an_iterable_know_its_steps_from_the_second_epoch_on() -> N
 
     trained(minibatches, schedule=schedule)
     assert seen == pytest.approx([0.0] * 5 + [1 + step / 5 for step in range(5)] + [2 + step / 5 for step in range(5)])
+
+
+@pytest.mark.parametrize(("X", "y"), [(IMAGES * np.nan, LABELS), (IMAGES, np.full((37, 3), 7.0))])
+def test_evaluate_refuses_what_fit_refuses(X: Any, y: Any) -> None:
+    with pytest.raises(ValueError, match=r"X holds nan at \[0, 0\]|y holds 7.0 at \[0, 0\]"):
+        network().evaluate(X, y)
