@@ -139,18 +139,14 @@ class Network(Model):
         target = get_backend(backend)
         if target is self.backend:
             return self
-        old, drops, state = self.parameters, self.dropout, self.current_state
+        old, state = self.parameters, self.current_state
+        before = self.state_arrays(state)
         self.place(target)
         self.parameters.assign(
             (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
         )
-        pairs = []
-        if state is not None:
-            pairs += [(state.arrays[name], array) for name, array in self.optimizer_state().arrays.items()]
-        if drops is not None and self.dropout is not None:
-            pairs += [(drops.arrays[name], array) for name, array in self.dropout.arrays.items()]
-        for source, array in pairs:
-            target.copy(target.asarray(old.backend.to_numpy(source)), array)
+        for name, array in self.state_arrays(None if state is None else self.optimizer_state()).items():
+            target.copy(target.asarray(old.backend.to_numpy(before[name])), array)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own

@@ -30,8 +30,8 @@ def reduced(network: "Network") -> dict[str, Any]:
         "epochs_trained": network.epochs_trained,
         "values": [(to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True)],
         "optimizer": network.optimizer,
-        "state": None if state is None else {name: to_numpy(array) for name, array in state.arrays.items()},
-        "dropout": {name: to_numpy(a) for name, a in network.dropout.arrays.items()} if network.dropout else {},
+        "has_state": state is not None,
+        "state": {name: to_numpy(array) for name, array in network.state_arrays(state).items()},
     }
 
 
@@ -42,10 +42,7 @@ def rebuilt(parts: dict[str, Any]) -> "Network":
     network = Network(cost=get_cost(**parts["cost"]), **parts["arguments"])
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
     network.parameters.assign(parts["values"])
-    arrays = {} if parts["state"] is None else network.optimizer_state().arrays
-    pairs = [(parts["state"][name], array) for name, array in arrays.items()]
-    if network.dropout is not None:
-        pairs += [(parts["dropout"][name], array) for name, array in network.dropout.arrays.items()]
-    for values, array in pairs:
-        network.backend.copy(network.backend.asarray(values, network.dtype), array)
+    state = network.optimizer_state() if parts["has_state"] else None
+    for name, array in network.state_arrays(state).items():
+        network.backend.copy(network.backend.asarray(parts["state"][name], network.dtype), array)
     return network

@@ -36,9 +36,7 @@ class Snapshot:
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
         self._backend = model.backend
-        self._arrays: list[Array] = [model.parameters.flat, *state.arrays.values()]
-        if model.dropout is not None:
-            self._arrays += model.dropout.arrays.values()
+        self._arrays: list[Array] = [model.parameters.flat, *model.state_arrays(state).values()]
         self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
 
     def take(self) -> None:

@@ -132,9 +132,7 @@ class Keeper:
         if self._path is None or not (last or self.stopped or history.epochs % self.every == 0):
             return
         state, to_numpy = self.model.optimizer_state(), self.model.backend.to_numpy
-        tensors = {f"optimizer.{name}": to_numpy(array) for name, array in state.arrays.items()}
-        if self.model.dropout is not None:
-            tensors |= {f"dropout.{name}": to_numpy(array) for name, array in self.model.dropout.arrays.items()}
+        tensors = {name: to_numpy(array) for name, array in self.model.state_arrays(state).items()}
         if self.best.parameters is not None:
             tensors["best"] = to_numpy(self.best.parameters)
         about = {"optimizer": state.optimizer.describe(), "plan": asdict(self.plan), "history": dict(history)}
@@ -154,11 +152,8 @@ def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
 
 def _state_tensors(model: Model, training: Training, state: OptimizerState) -> list[tuple[np.ndarray, Array]]:
     """What a file holds for each array of a state, and that array; KeyError or ValueError for what is not there."""
-    arrays = {f"optimizer.{name}": array for name, array in state.arrays.items()}
-    if model.dropout is not None:
-        arrays |= {f"dropout.{name}": array for name, array in model.dropout.arrays.items()}
     pairs = []
-    for name, array in arrays.items():
+    for name, array in model.state_arrays(state).items():
         found = training.tensors[name]
         if tuple(found.shape) != tuple(array.shape):
             raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
