@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote
+from nnkit.backends.dtypes import FLOATS, dtype_name, promote
+from nnkit.backends.results import broadcast_shape, checked_outs
+from nnkit.backends.row_access import Array as Array
+from nnkit.backends.row_access import RowAccess
 from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
 
-Array = Any  # an array of whichever namespace
-
 # Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")
 
 
-class Backend(ABC):
+class Backend(RowAccess, ABC):
     """Arrays of one namespace on one device.
 
     Attributes:
@@ -66,8 +67,7 @@ class Backend(ABC):
 
     def copy(self, source: Array, out: Array) -> Array:
         """Write the values of `source` into `out`."""
-        with quiet():
-            perform([lambda: self._write(source, out)])
+        self._perform(lambda: self._write(source, out))
         return out
 
     # --- computing ----------------------------------------------------------------------------------------------
@@ -94,12 +94,6 @@ class Backend(ABC):
         """The largest value along one axis; NaN where there is one."""
         return self._into(lambda: self.xp.max(a, axis=axis, keepdims=keepdims), out)
 
-    def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
-        """The rows of a matrix (or the entries of a vector) at `indices`, which the caller has checked."""
-        if out is None and active_tape() is not None:  # no trial run: what `indices` holds by now may be anything
-            out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
-        return self._into(lambda: self.xp.take(rows, indices, axis=0), out)
-
     def adds_products(self, out: Array) -> bool:
         """Whether `add_product` and `add_column_sums` can write into arrays like this one."""
         return False
@@ -118,7 +112,7 @@ class Backend(ABC):
         """Write what this backend is asked to do in the `with` block on a tape that can be replayed."""
         return recording(Tape(quiet))
 
-    def synchronize(self) -> None:  # noqa: B027  most namespaces compute at once
+    def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""
 
     # --- description --------------------------------------------------------------------------------------------
@@ -164,6 +158,10 @@ class Backend(ABC):
 
         return self._into(compute, out)
 
+    def _perform(self, call: Callable[[], None]) -> None:
+        with quiet():
+            perform([call])
+
     def _into(self, compute: Callable[[], Any], out: Any) -> Any:
         """Compute into `out` if it is given, else into new arrays; on a tape, do so at each replay."""
         with quiet():
@@ -182,29 +180,6 @@ class Backend(ABC):
     def _write(self, value: Array, out: Array) -> None:
         # The standard leaves open whether an assignment casts.
         out[...] = value if value.dtype == out.dtype else self.xp.astype(value, out.dtype)
-
-
-def broadcast_shape(formula: "Formula", arrays: Sequence[Array]) -> tuple[int, ...]:
-    """The shape of a formula's results; ValueError with every operand's shape if they do not broadcast."""
-    try:
-        return np.broadcast_shapes(*(tuple(a.shape) for a in arrays))
-    except ValueError:
-        shapes = ", ".join(f"{n} {tuple(a.shape)}" for n, a in zip(formula.operands, arrays, strict=True))
-        raise ValueError(f"{formula.name}: operands do not broadcast: {shapes}") from None
-
-
-def checked_outs(formula: "Formula", out: Any, shape: tuple[int, ...], count: int) -> list[Array]:
-    """The arrays that were given for the results, if any; refuses those that cannot hold them."""
-    outs: list[Array] = [] if out is None else list(_tuple(out))
-    if outs and len(outs) != count:
-        raise ValueError(f"{formula.name}: out has {len(outs)} array(s); expected {count}")
-    for array in outs:
-        name = dtype_name(array.dtype)
-        if tuple(array.shape) != shape:
-            raise ValueError(f"{formula.name}: out has shape {tuple(array.shape)}; expected {shape}")
-        if name not in FLOATS + COMPLEX:
-            raise TypeError(f"{formula.name}: out has dtype {name}; expected one of {', '.join(FLOATS)}")
-    return outs
 
 
 def _is_number(value: Any) -> bool:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends.base import Backend, broadcast_shape
+from nnkit.backends.base import Backend
 from nnkit.backends.cuda_launch import THREADS, clobbers, grid, layout_of, signature_of
 from nnkit.backends.cuda_source import KernelSignature, kernel_name, kernel_source
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.program import Program
+from nnkit.backends.results import broadcast_shape
 from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:

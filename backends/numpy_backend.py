@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnkit.backends import registry
-from nnkit.backends.base import Backend, broadcast_shape, checked_outs, quiet
+from nnkit.backends.base import Backend, quiet
 from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.numpy_rows import NumpyRows
+from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.scratch import thread_scratch
 from nnkit.backends.tape import Tape, active_tape, perform, recording
 from nnkit.backends.ufuncs import ufunc_calls
@@ -38,7 +40,7 @@ def _is_half(dtype: np.dtype) -> bool:
     return compute_type(name) != name
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(NumpyRows, Backend):
     """NumPy arrays in the host's memory."""
 
     name = "numpy"
@@ -126,11 +128,6 @@ class NumpyBackend(Backend):
         out = np.empty(_reduced(a.shape, axis, keepdims), a.dtype) if out is None else out
         with quiet():
             perform([partial(np.maximum.reduce, a, axis, None, out, keepdims)])
-        return out
-
-    def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
-        perform([partial(rows.take, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
         return out
 
     def adds_products(self, out: np.ndarray) -> bool:

@@ -23,7 +23,10 @@ class Tape:
         self._around = around
 
     def replay(self) -> None:
-        """Make every call, in order."""
+        """Make every call, in order; while another tape records, leave them on that one."""
+        if active_tape() is not None:
+            perform(self.calls)
+            return
         with self._around():
             for call in self.calls:
                 call()

@@ -1,0 +1,51 @@
+"""Rows of NumPy arrays: each access is one call, bound to its arrays."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.row_access import RowAccess
+from nnkit.backends.tape import perform
+
+
+class NumpyRows(RowAccess):
+    """`RowAccess` without a copy that is not needed."""
+
+    def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
+        perform([partial(rows.take, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
+        return out
+
+    def take_at(
+        self, rows: np.ndarray, start: np.ndarray, out: np.ndarray, order: np.ndarray | None = None
+    ) -> np.ndarray:
+        if order is None:
+            perform([partial(_copy_from, rows, start, out, out.ndim < rows.ndim)])
+        elif out.ndim == rows.ndim and rows.dtype == out.dtype and out.flags.c_contiguous:
+            perform([partial(_gather, rows.take, order, start, out, len(out))])
+        else:
+            super().take_at(rows, start, out, order)
+        return out
+
+    def put_at(self, values: np.ndarray, start: np.ndarray, out: np.ndarray) -> np.ndarray:
+        perform([partial(_copy_into, values, start, out, len(values))])
+        return out
+
+    def advance(self, start: np.ndarray, count: int) -> None:
+        perform([partial(np.add, start, np.asarray(count, start.dtype), start)])
+
+
+def _copy_from(rows: np.ndarray, start: np.ndarray, out: np.ndarray, single: bool) -> None:
+    first = start.item()
+    np.copyto(out, rows[first] if single else rows[first : first + len(out)], casting="unsafe")
+
+
+def _gather(take: Any, order: np.ndarray, start: np.ndarray, out: np.ndarray, n: int) -> None:
+    first = start.item()
+    take(order[first : first + n], 0, out, "clip")
+
+
+def _copy_into(values: np.ndarray, start: np.ndarray, out: np.ndarray, n: int) -> None:
+    first = start.item()
+    np.copyto(out[first : first + n], values, casting="unsafe")
