@@ -22,10 +22,14 @@ class NumpyRows(RowAccess):
     ) -> np.ndarray:
         if order is None:
             perform([partial(_copy_from, rows, start, out, out.ndim < rows.ndim)])
-        elif out.ndim == rows.ndim and rows.dtype == out.dtype and out.flags.c_contiguous:
-            perform([partial(_gather, rows.take, order, start, out, len(out))])
-        else:
+        elif out.ndim < rows.ndim:
             super().take_at(rows, start, out, order)
+        else:
+            direct = rows.dtype == out.dtype and out.flags.c_contiguous
+            gathered = out if direct else np.empty(out.shape, rows.dtype)
+            perform([partial(_gather, rows.take, order, start, gathered, len(out))])
+            if not direct:
+                perform([partial(np.copyto, out, gathered, casting="unsafe")])
         return out
 
     def put_at(self, values: np.ndarray, start: np.ndarray, out: np.ndarray) -> np.ndarray:

@@ -22,14 +22,17 @@ class Tape:
         self.scratch = Scratch()
         self._around = around
 
-    def replay(self) -> None:
-        """Make every call, in order; while another tape records, leave them on that one."""
+    def replay(self, times: int = 1, after_each: Call | None = None) -> None:
+        """Make every call, in order, `times` in a row; while another tape records, leave them on that one."""
         if active_tape() is not None:
-            perform(self.calls)
+            perform(self.calls * times)
             return
         with self._around():
-            for call in self.calls:
-                call()
+            for _ in range(times):
+                for call in self.calls:
+                    call()
+                if after_each is not None:
+                    after_each()
 
 
 _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None)

@@ -12,6 +12,7 @@ from typing import Any
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.kernels import regularization, updates
+from nnkit.kernels.descent import negative
 from nnkit.parameters import Parameters
 from nnkit.ranges import in_range
 
@@ -124,6 +125,14 @@ class OptimizerState:
         """Write a new learning rate where recorded steps read it."""
         self.set(self.numbers["learning_rate"], rate)
 
+    def read_rate(self, rates: Array, number: Array) -> None:
+        """Take the learning rate from entry `number` of a vector of rates; recorded before a step."""
+        self.backend.take_at(rates, number, self.numbers["learning_rate"])
+
+    def rate_is_unknown(self) -> None:
+        """Forget which learning rate the device has, as recorded steps read another one."""
+        self._written = math.nan
+
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         """Write new parameters over the old ones; recorded as part of a step. The gradients stay as they are."""
         if "clip_norm" in self.options:
@@ -169,6 +178,10 @@ class DescentState(OptimizerState):
     def write_rate(self, rate: float) -> None:
         super().write_rate(rate)
         self.set(self.minus_rate, -rate)
+
+    def read_rate(self, rates: Array, number: Array) -> None:
+        super().read_rate(rates, number)
+        self.backend.elementwise(negative, (self.numbers["learning_rate"],), out=self.minus_rate)
 
 
 def _log(beta: float) -> float:

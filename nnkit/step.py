@@ -55,6 +55,10 @@ class Step:
             self.state.refresh(rate_factor)
         self._tape.replay()
 
+    def replay(self) -> None:
+        """Do the step with the learning rate that the optimizer's state has; may be recorded on another tape."""
+        self._tape.replay()
+
     def cost(self) -> Array:
         """The batch's mean cost before the update, a new 0-d array."""
         self._cost_tape.replay()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.training import meter
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -239,3 +240,20 @@ def test_schedules_of_an_iterable_know_its_steps_from_the_second_epoch_on() -> N
 def test_evaluate_refuses_what_fit_refuses(X: Any, y: Any) -> None:
     with pytest.raises(ValueError, match=r"X holds nan at \[0, 0\]|y holds 7.0 at \[0, 0\]"):
         network().evaluate(X, y)
+
+
+@pytest.mark.parametrize("kept", [1 << 20, 40])
+@pytest.mark.parametrize("schedule", [None, "cosine"])
+def test_rows_of_the_host_train_as_those_of_the_device(
+    schedule: str | None, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ones are written by the host into each step, the others are read by the recorded step itself."""
+    monkeypatch.setattr(meter, "_KEPT", kept)
+    np.save(tmp_path / "images.npy", IMAGES)
+    options: dict[str, Any] = {
+        "schedule": schedule,
+        "sample_weight": 1 + np.arange(37.0) % 3,
+        "optimizer": nnkit.Adam(),
+    }
+    device = trained(IMAGES, LABELS, **options)
+    assert_same(device, trained(nnkit.data.open_npy(tmp_path / "images.npy"), LABELS, **options))

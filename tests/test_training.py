@@ -7,6 +7,7 @@ import pytest
 
 import nnkit
 from nnkit.step import Step
+from tests.recorded_steps import before_each_step
 from tests.torch_twin import Twin
 
 if TYPE_CHECKING:
@@ -38,17 +39,15 @@ def assert_same(a: nnkit.Network, b: nnkit.Network) -> None:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Which samples each step saw, as their places in X (no two rows of X are alike)."""
     seen: list[list[int]] = []
-    run = Step.run
 
-    def watched(step: Step, rate_factor: float = 1.0) -> None:
+    def watch(step: Step) -> None:
         x, y = (np.array(step.backend.to_numpy(a)) for a in (step.x, step.y))
         places = [int(np.flatnonzero((X.astype(x.dtype) == row).all(axis=1))[0]) for row in x]
         if y.shape[1] == 4:
             assert np.argmax(y, axis=1).tolist() == LABELS[places].tolist()
         seen.append(places)
-        run(step, rate_factor)
 
-    monkeypatch.setattr(Step, "run", watched)
+    before_each_step(monkeypatch, watch)
     return seen
 
 

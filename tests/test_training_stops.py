@@ -9,6 +9,7 @@ import pytest
 import nnkit
 from nnkit.step import Step
 from nnkit.training.blas_threads import threads_for
+from tests.recorded_steps import before_each_step
 
 RNG = np.random.default_rng(1)
 X, LABELS = RNG.normal(size=(23, 3)), RNG.integers(0, 4, 23)
@@ -24,15 +25,14 @@ def state_of(net: nnkit.Network) -> list[Any]:
 
 def interrupt_at(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in step k, counted from 0, before it does anything."""
-    count, run = [0], Step.run
+    count = [0]
 
-    def watched(step: Step, rate_factor: float = 1.0) -> None:
+    def interrupt(step: Step) -> None:
         count[0] += 1
         if count[0] == k + 1:
             raise KeyboardInterrupt
-        run(step, rate_factor)
 
-    monkeypatch.setattr(Step, "run", watched)
+    before_each_step(monkeypatch, interrupt)
 
 
 @pytest.mark.parametrize("k", [0, 2, 5, 7])
@@ -73,10 +73,10 @@ def test_ctrl_c_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_other_exceptions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(step: Step, rate_factor: float = 1.0) -> None:
+    def broken(step: Step) -> None:
         raise MemoryError("full")
 
-    monkeypatch.setattr(Step, "run", broken)
+    before_each_step(monkeypatch, broken)
     with pytest.raises(MemoryError, match="full"):
         network().fit(X, LABELS, progress=False)
 

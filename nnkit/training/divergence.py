@@ -54,6 +54,10 @@ def what_is_not_finite(model: Model, cost: float) -> str | None:
     """What of the cost and the parameters is NaN or infinite, in words; None if nothing is. Waits for the device."""
     if not math.isfinite(cost):
         return f"the cost is {cost}"
-    if not bool(model.backend.xp.all(model.backend.xp.isfinite(model.parameters.flat))):
-        return "a parameter is not finite"
-    return None
+    return None if bool(parameters_are_finite(model)) else "a parameter is not finite"
+
+
+def parameters_are_finite(model: Model) -> Array:
+    """Whether none of the parameters is NaN or infinite, a 0-d array on the device."""
+    xp = model.backend.xp
+    return xp.all(xp.isfinite(model.parameters.flat))

@@ -1,5 +1,6 @@
 """One epoch: every sample once, in minibatches, each a step."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,12 +11,14 @@ from nnkit.optimizers import OptimizerState
 from nnkit.schedules import Schedule
 from nnkit.step import step_for
 from nnkit.training.accumulation import Accumulation
-from nnkit.training.divergence import DivergenceError, Snapshot, what_is_not_finite
+from nnkit.training.divergence import DivergenceError, Snapshot, parameters_are_finite, what_is_not_finite
 from nnkit.training.interrupt import Interrupt
 from nnkit.training.keeping import Plan
 from nnkit.training.meter import Meter
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.progress import Progress
+from nnkit.training.replays import Replays
+from nnkit.training.sources import ArraySource
 
 
 class Epochs:
@@ -32,6 +35,10 @@ class Epochs:
         self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
         self._snapshot = Snapshot(model, self.state)
         self._shares: dict[int, Array] = {}
+        self._replays = None
+        if self._accumulation is None and isinstance(source, ArraySource) and source.on_device:
+            steps = None if schedule is None else self.steps
+            self._replays = Replays(model, source, meter, self.state, plan.batch_size, steps)
 
     def run(
         self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, interrupt: Interrupt
@@ -45,20 +52,23 @@ class Epochs:
         careful = not self.source.repeatable
         self._snapshot.take()
         measured = self._pass(number, history, progress, interrupt, careful)
-        if not careful and what_is_not_finite(self.model, measured["cost"]):
+        if not careful and not (math.isfinite(measured["cost"]) and measured["finite"]):
             self._snapshot.restore()
-            measured = self._pass(number, history, None, interrupt, careful=True)
+            measured = self._pass(number, history, Progress.unseen(), interrupt, careful=True)
+        del measured["finite"]
         return measured
 
     def _pass(
         self,
         number: int,
         history: Mapping[str, Sequence[float]],
-        progress: Progress | None,
+        progress: Progress,
         interrupt: Interrupt,
         careful: bool,
     ) -> dict[str, float]:
         self.meter.start(*self.source.start(self._order()))
+        if self._replays is not None and not careful:
+            return self._replayed(self._replays, number, history, progress, interrupt)
         factor, done = 1.0, 0
         for done, batch in enumerate(self.source.batches(self.plan.batch_size)):
             if self.schedule is not None:
@@ -66,8 +76,7 @@ class Epochs:
                 factor = self.schedule.factor(position, self.epochs, history)
             self.rate = self.state.optimizer.learning_rate * factor
             self._step(batch, factor, (number + 1, done + 1) if careful else None)
-            if progress is not None:
-                progress.step()
+            progress.step()
             interrupt.check()
         if self.steps is None:
             self.steps = done + 1  # an iterable has shown how many; schedules need it from now on
@@ -75,7 +84,28 @@ class Epochs:
             self._accumulation.update(factor)
             if careful:
                 self._look((number + 1, done + 1), 0.0)
-        return self.meter.read()
+        return self.meter.read(finite=parameters_are_finite(self.model))
+
+    def _replayed(
+        self,
+        replays: Replays,
+        number: int,
+        history: Mapping[str, Sequence[float]],
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> dict[str, float]:
+        rates, learning_rate = None, self.state.optimizer.learning_rate
+        if self.schedule is not None and self.steps is not None:
+            positions = (number + done / self.steps for done in range(self.steps))
+            rates = [learning_rate * self.schedule.factor(p, self.epochs, history) for p in positions]
+        self.rate = learning_rate if rates is None else rates[-1]
+
+        def after_step() -> None:
+            progress.step()
+            interrupt.check()
+
+        replays.run(rates, after_step)
+        return self.meter.read(finite=parameters_are_finite(self.model))
 
     def _order(self) -> np.ndarray | None:
         """The order of an epoch, drawn on the host from the network's seed and its count of epochs."""

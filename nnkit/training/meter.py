@@ -29,6 +29,7 @@ class Meter:
         self._width = model.dense[-1].units
         self._logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
         self._one = self.backend.asarray(1.0, model.dtype)
+        self._zero, self._slot = (self.backend.asarray(np.array(0, np.int64)) for _ in range(2))
 
     def start(self, y: Array = None, weights: Array = None) -> None:
         """Forget what was measured; `y` and `weights` are those of all samples in the order of the logits, if known."""
@@ -39,6 +40,7 @@ class Meter:
         self._costs: list[Array] = []
         self._right: list[Array] = []
         self._outputs: list[tuple[Any, Any]] = []
+        self.backend.copy(self._zero, self._slot)
 
     def add(self, logits: Array, y: Array = None, weights: Array = None) -> None:
         """Take the logits (n, d_out) of the next samples; their targets and weights, if `start` was not given them."""
@@ -52,12 +54,42 @@ class Meter:
         if self._y is None:  # copies: an iterable may fill one array again and again
             self._pending.append((self._kept(y), None if weights is None else self._kept(weights)))
 
-    def read(self) -> dict[str, float]:
-        """The mean cost, the accuracy if the network classifies, and the other metrics."""
+    def store(self, logits: Array) -> None:
+        """Take logits as `add` does, of samples whose targets `start` was given; to be recorded.
+
+        Before replays ask `room_for` how many there may be, and say with `stored` how many samples there were.
+        """
+        self.backend.put_at(logits, self._slot, self._logits)
+        self.backend.advance(self._slot, logits.shape[0])
+
+    def room_for(self, n: int) -> int:
+        """How often logits of n samples, at most the largest batch, may be stored before the next question; at least 1.
+
+        What was stored is measured where there is no room.
+        """
+        capacity = self._logits.shape[0]
+        if self._filled + n > capacity:
+            self._measure()
+            self.backend.copy(self._zero, self._slot)
+        return int((capacity - self._filled) // n)
+
+    def stored(self, n: int) -> None:
+        """Logits of n samples have been stored."""
+        self._filled += n
+
+    def read(self, **others: Array) -> dict[str, float]:
+        """The mean cost, the accuracy if the network classifies, and the other metrics; waits for the device.
+
+        `others` are 0-d arrays that are read with them, in one transfer, by their names.
+        """
         self._measure()
-        result = {"cost": sum(map(float, self._costs)) / self._samples}
+        xp, count = self.backend.xp, len(self._costs)
+        waiting = [*self._costs, *self._right, *others.values()]
+        numbers = self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist()
+        result = {"cost": sum(numbers[:count]) / self._samples}
         if self.model.classifies:
-            result["accuracy"] = sum(map(int, self._right)) / self._samples
+            result["accuracy"] = sum(numbers[count : 2 * count]) / self._samples
+        result |= zip(others, numbers[len(waiting) - len(others) :], strict=True)
         if self.metrics:
             y, h = (np.concatenate(parts) for parts in zip(*self._outputs, strict=True))
             result |= {metric.name: float(metric.function(y, h)) for metric in self.metrics}

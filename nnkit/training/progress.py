@@ -47,6 +47,11 @@ class Progress:
             text = "   ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
             print(f"epoch {epoch:>{len(str(self.epochs))}} of {self.epochs}   {text}", flush=True)
 
+    @classmethod
+    def unseen(cls) -> "Progress":
+        """Of what was shown before."""
+        return cls(False, 0, None, 0)
+
     def _show(self) -> None:
         if self._bar is not None:
             self._bar.update(self._waiting)

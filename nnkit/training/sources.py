@@ -12,7 +12,9 @@ import numpy as np
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
 from nnkit.inputs import are_labels, check_finite, checked_samples, on_disk
+from nnkit.kernels.softmax import product
 from nnkit.model import Model
+from nnkit.step import Step
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.streams import StreamSource, is_stream
 from nnkit.training.weights import ClassWeight, weights_of
@@ -24,19 +26,49 @@ _CHUNK = 4096  # rows of the host looked at together
 class ArraySource(Source):
     """Numbers on the device, (n, d_in) as the first layer gets them, with targets (n, d_out) and weights."""
 
+    on_device = True
+
     def __init__(self, model: Model, X: Any, y: Array, weights: Array | None) -> None:
         self.model, self.backend = model, model.backend
         self.X, self.y, self.weights = X, y, weights
         self.samples: int = y.shape[0]
+        self.order: Any = None
+        self.y_in_order, self.weights_in_order = y, weights
+
+    @property
+    def weight_columns(self) -> int:
+        """How many weights a sample has."""
+        return 0 if self.weights is None else int(self.weights.shape[1])
 
     def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
-        self.order, self.y_in_order, self.weights_in_order = order, self.y, self.weights
-        if order is not None:
-            indices = self.backend.asarray(order)
-            self.order = indices
-            self.y_in_order = self.backend.take(self.y, indices)
-            self.weights_in_order = None if self.weights is None else self.backend.take(self.weights, indices)
+        if order is None:
+            self.order, self.y_in_order, self.weights_in_order = None, self.y, self.weights
+            return self.y, self.weights
+        backend, indices = self.backend, self.backend.asarray(order)
+        if self.order is None:  # these arrays stay: recorded minibatches read them
+            self.order = backend.empty(order.shape, indices.dtype)
+            self.y_in_order = backend.empty(self.y.shape, self.y.dtype)
+            if self.weights is not None:
+                self.weights_in_order = backend.empty(self.weights.shape, self.weights.dtype)
+        backend.copy(indices, self.order)
+        backend.take(self.y, self.order, out=self.y_in_order)
+        if self.weights is not None:
+            backend.take(self.weights, self.order, out=self.weights_in_order)
         return self.y_in_order, self.weights_in_order
+
+    def gather(self, start: Array, step: Step) -> None:
+        """Give a step the samples from place `start` of the order on, 0-d int64; to be recorded."""
+        self.gather_inputs(start, step)
+        self.backend.take_at(self.y_in_order, start, step.y)
+        if self.weights is not None:
+            weights = self.backend.empty(step.scale.shape, self.model.dtype)
+            share = self.backend.asarray(1 / step.x.shape[0], self.model.dtype)
+            self.backend.take_at(self.weights_in_order, start, weights)
+            self.backend.elementwise(product, (weights, share), out=step.scale)
+
+    def gather_inputs(self, start: Array, step: Step) -> None:
+        """The part of `gather` that brings the inputs."""
+        self.backend.take_at(self.X, start, step.x, self.order)
 
     def batches(self, size: int) -> Iterator[Minibatch]:
         for start in range(0, self.samples, size):
@@ -53,6 +85,15 @@ class ArraySource(Source):
 class BytesSource(ArraySource):
     """Samples (n, width) of single bytes on the device, made numbers and preprocessed for each minibatch."""
 
+    def gather_inputs(self, start: Array, step: Step) -> None:
+        numbers = step.x
+        if self.model.preprocessing is not None:
+            numbers = self.backend.empty((step.x.shape[0], self.model.width), self.model.dtype)
+        self.backend.take_at(self.X, start, numbers, self.order)
+        x = self.model.preprocessed(numbers)
+        if x is not step.x:
+            self.backend.copy(x, step.x)
+
     def inputs(self, start: int, stop: int, out: Array) -> Array:
         numbers = self.backend.asarray(super().inputs(start, stop, None), self.model.dtype)
         x = self.model.preprocessed(numbers)
@@ -62,13 +103,14 @@ class BytesSource(ArraySource):
 class HostSource(ArraySource):
     """Samples (n, width) that are read, by increasing row numbers, when a minibatch needs them."""
 
+    on_device = False
+
     def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
-        given = super().start(order)
-        self.order = order  # reading is the host's work
-        return given
+        self._rows = order  # reading is the host's work
+        return super().start(order)
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
-        rows = self.X[start:stop] if self.order is None else _rows_at(self.X, self.order[start:stop])
+        rows = self.X[start:stop] if self._rows is None else _rows_at(self.X, self._rows[start:stop])
         x = self.model.preprocessed(self.backend.asarray(np.asarray(rows), self.model.dtype))
         return x if out is None else self.backend.copy(x, out)
 
