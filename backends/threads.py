@@ -8,12 +8,12 @@ Formulas without a transcendental function are bound by memory and never gained:
 import os
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnkit.backends.base import quiet
+from nnkit.backends.blocks import Block, can_be_cut, cut
 from nnkit.backends.program import Program
 from nnkit.backends.tape import Call
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 ENTRIES = 1 << 18  # fewer are done sooner than another thread wakes up
 _COSTLY = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "pow"}
-
-Block = tuple[list[np.ndarray], list[np.ndarray]]
 
 
 def usable_cpus() -> int:
@@ -51,37 +49,17 @@ if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
-    """Blocks of rows to compute side by side, or none where one thread is as fast.
-
-    An operand that overlaps a result must be that result, entry by entry: else one block would overwrite what another
-    still reads.
-    """
+def thread_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
+    """Blocks of rows to compute side by side, or none where one thread is as fast."""
     out = outs[0]
     if out.size < ENTRIES:
         return []
     count = thread_count()
     if count < 2 or out.ndim == 0 or out.shape[0] < count:
         return []
-    if not any(value.op in _COSTLY for value in program.values):
+    if not any(value.op in _COSTLY for value in program.values) or not can_be_cut(operands, outs):
         return []
-    for operand in operands:
-        if any(np.may_share_memory(operand, o) and not _same_entries(operand, o) for o in outs):
-            return []
-    bounds = [len(out) * i // count for i in range(count + 1)]
-    return [
-        ([_rows(a, out, start, stop) for a in operands], [o[start:stop] for o in outs])
-        for start, stop in pairwise(bounds)
-    ]
-
-
-def _same_entries(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data
-
-
-def _rows(operand: np.ndarray, out: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """The rows of an operand that meet rows start to stop of the result; all of it where it is broadcast."""
-    return operand[start:stop] if operand.ndim == out.ndim and operand.shape[0] == out.shape[0] else operand
+    return cut(operands, outs, [len(out) * i // count for i in range(count + 1)])
 
 
 class SideBySide:

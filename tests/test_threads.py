@@ -2,6 +2,7 @@
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnkit
-from nnkit.backends import threads
+from nnkit.backends import threads, ufuncs
 from nnkit.backends.operations import OPERATIONS
+from nnkit.backends.scratch import Scratch
 from tests import test_ufuncs
 
 THREADS = 3
@@ -26,8 +28,7 @@ def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     threads._pool.cache_clear()
 
 
-@pytest.mark.usefixtures("everything_on_threads")
-@pytest.mark.parametrize(
+RANDOM_PROGRAMS = pytest.mark.parametrize(
     "test",
     [
         test_ufuncs.test_random_programs,
@@ -35,6 +36,38 @@ def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         test_ufuncs.test_operands_and_outs_anywhere_in_one_memory,
     ],
 )
+
+
+@pytest.fixture(params=[8, 40])
+def tiny_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute even the smallest arrays in blocks of rows."""
+    monkeypatch.setattr(ufuncs, "BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@RANDOM_PROGRAMS
+@given(seed=st.integers(0, 2**64 - 1))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_random_programs_in_blocks(test: Any, seed: int) -> None:
+    test.hypothesis.inner_test(seed)
+
+
+def test_large_work_with_intermediate_values_is_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ufuncs, "BLOCK", 80)
+    scratch = Scratch()
+    z = np.linspace(-3.0, 3.0, 101)
+    for formula, several in ((nnkit.gelu_tanh, True), (nnkit.relu, False)):
+        out = np.empty_like(z)
+        calls = ufuncs.ufunc_calls(formula.program(), [z], [out], scratch)
+        outs = [call.keywords.get("out", call.args[-1]) for call in calls if isinstance(call, partial)]
+        assert (max(o.size for o in outs) == 10) is several
+        for call in calls:
+            call()
+        np.testing.assert_array_equal(out, formula(z))
+
+
+@pytest.mark.usefixtures("everything_on_threads")
+@RANDOM_PROGRAMS
 @given(seed=st.integers(0, 2**64 - 1))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_programs_side_by_side(test: Any, seed: int) -> None:
@@ -63,10 +96,10 @@ def test_only_large_costly_work_is_divided(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
     large, small = np.zeros(threads.ENTRIES), np.zeros(threads.ENTRIES - 1)
     sigmoid, relu = nnkit.sigmoid.program(), nnkit.relu.program()
-    assert [len(o) for _, (o,) in threads.blocks(sigmoid, [large], [large])] == [len(large) // 3, 87381, 87382]
-    assert threads.blocks(sigmoid, [small], [small]) == []
-    assert threads.blocks(relu, [large], [large]) == []
-    assert threads.blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
+    assert [len(o) for _, (o,) in threads.thread_blocks(sigmoid, [large], [large])] == [len(large) // 3, 87381, 87382]
+    assert threads.thread_blocks(sigmoid, [small], [small]) == []
+    assert threads.thread_blocks(relu, [large], [large]) == []
+    assert threads.thread_blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
 
 
 def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
