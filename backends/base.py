@@ -94,8 +94,12 @@ class Backend(RowAccess, ABC):
         """The largest value along one axis; NaN where there is one."""
         return self._into(lambda: self.xp.max(a, axis=axis, keepdims=keepdims), out)
 
-    def adds_products(self, out: Array) -> bool:
-        """Whether `add_product` and `add_column_sums` can write into arrays like this one."""
+    def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
+        """Whether x Wᵀ is faster with a W (d_out, d_in) that lies column by column."""
+        return False
+
+    def adds_products(self, out: Array, terms: int) -> bool:
+        """Whether `add_product` and `add_column_sums` write into arrays like this one, and a sum of `terms` gains."""
         return False
 
     def add_product(self, a: Array, b: Array, out: Array, alpha: Array) -> None:

@@ -41,24 +41,26 @@ def _columns(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:
 
 
 class AddProduct:
-    """The call `out ← out + α ab` for a (m, k), b (k, n) and a C-contiguous out (m, n), all of one dtype.
+    """The call `out ← out + α ab` for a (m, k), b (k, n) and a contiguous out (m, n), all of one dtype.
 
-    `alpha` is a 0-d array that is read at each call. In BLAS's column order this is outᵀ ← outᵀ + α bᵀaᵀ.
+    `alpha` is a 0-d array that is read at each call. In BLAS's column order a C-contiguous out is outᵀ ← outᵀ + α bᵀaᵀ.
     """
 
     __slots__ = ("a", "alpha", "b", "gemm", "out", "transposed_a", "transposed_b")
 
     def __init__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
         self.gemm = blas_function("gemm", out.dtype.name)
-        self.alpha, self.out = alpha, out.T
-        first, second = _columns(b.T), _columns(a.T)
-        if first is None or second is None or not out.flags.c_contiguous or not a.dtype == b.dtype == out.dtype:
-            raise ValueError("a product can be added only to a C-contiguous matrix, from contiguous ones of its type")
-        (self.b, self.transposed_b), (self.a, self.transposed_a) = first, second
+        if not out.flags.f_contiguous:
+            a, b, out = b.T, a.T, out.T
+        self.alpha, self.out = alpha, out
+        first, second = _columns(a), _columns(b)
+        if first is None or second is None or not out.flags.f_contiguous or not a.dtype == b.dtype == out.dtype:
+            raise ValueError("a product can be added only to a contiguous matrix, from contiguous ones of its type")
+        (self.a, self.transposed_a), (self.b, self.transposed_b) = first, second
 
     def __call__(self) -> None:
         # After alpha, a, b: beta, c, whether to transpose a and b, write into c.
-        self.gemm(self.alpha.item(), self.b, self.a, 1.0, self.out, self.transposed_b, self.transposed_a, 1)
+        self.gemm(self.alpha.item(), self.a, self.b, 1.0, self.out, self.transposed_a, self.transposed_b, 1)
 
 
 FEW = 64  # terms that may be added to what is there one by one

@@ -35,6 +35,12 @@ def numpy_dtype(name: str) -> np.dtype:
     return bfloat16
 
 
+# OpenBLAS's products with the transpose of a matrix that lies row by row take up to four times as long as with one that
+# lies column by column, but not with few rows of long sums; see bench/NOTES.md.
+WIDE, NARROW = 40, 64
+MANY = 512  # rows, whose gradient NumPy's product and an update of its own are as fast for
+
+
 def _is_half(dtype: np.dtype) -> bool:
     name = dtype_name(dtype)
     return compute_type(name) != name
@@ -104,8 +110,11 @@ class NumpyBackend(NumpyRows, Backend):
             out = np.empty(shape, dtype)
         # np.dot has half of np.matmul's overhead on small matrices, but wants 2-D, one dtype and a C-ordered result.
         plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype and out.flags.c_contiguous
+        call = partial(np.dot if plain else np.matmul, a, b, out)
+        if not plain and a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype and out.flags.f_contiguous:
+            call = partial(np.dot, b.T, a.T, out.T)
         with quiet():
-            perform([partial(np.dot if plain else np.matmul, a, b, out)])
+            perform([call])
         return out
 
     def sum(
@@ -130,7 +139,12 @@ class NumpyBackend(NumpyRows, Backend):
             perform([partial(np.maximum.reduce, a, axis, None, out, keepdims)])
         return out
 
-    def adds_products(self, out: np.ndarray) -> bool:
+    def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
+        return dtype == "float32" and (d_out >= WIDE or d_in <= NARROW)
+
+    def adds_products(self, out: np.ndarray, terms: int) -> bool:
+        if out.dtype == np.float32 and terms > MANY:
+            return False
         # Asked before SciPy is imported, and again of SciPy's own threads.
         return one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
 

@@ -165,13 +165,6 @@ class Model:
         state: OptimizerState = self.state  # type: ignore[assignment]
         return state
 
-    def state_arrays(self, state: OptimizerState | None) -> dict[str, Array]:
-        """By name, what a training changes beside the parameters: that state of an optimizer, and dropout's counter."""
-        arrays = {} if state is None else {f"optimizer.{name}": array for name, array in state.arrays.items()}
-        if self.dropout is not None:
-            arrays |= {f"dropout.{name}": array for name, array in self.dropout.arrays.items()}
-        return arrays
-
     def place(self, backend: Backend) -> None:
         """Make room for parameters and gradients on a backend; recorded steps and the optimizer's state go."""
         shapes = [(d.units, d.inputs) for d in self.dense]

@@ -13,6 +13,7 @@ from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.pickling import rebuilt, reduced
+from nnkit.state_arrays import restore_arrays, saved_arrays
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
 from nnkit.training.fitting import fit
@@ -140,13 +141,12 @@ class Network(Model):
         if target is self.backend:
             return self
         old, state = self.parameters, self.current_state
-        before = self.state_arrays(state)
+        before = saved_arrays(self, state)
         self.place(target)
         self.parameters.assign(
             (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
         )
-        for name, array in self.state_arrays(None if state is None else self.optimizer_state()).items():
-            target.copy(target.asarray(old.backend.to_numpy(before[name])), array)
+        restore_arrays(self, None if state is None else self.optimizer_state(), before)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own

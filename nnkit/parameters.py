@@ -1,10 +1,13 @@
 """Parameters in one flat vector: all weights first, then all biases, with W and b of each layer as views.
 
 So one kernel updates everything, and weight decay, which spares the biases, is one slice. Each start is a multiple of
-64 bytes, for aligned loads and tensor cores; the padding stays zero.
+64 bytes, for aligned loads and tensor cores; the padding stays zero. The first layer's W, which no product needs as it
+is on the way back, lies column by column where the backend's products want it so.
 """
 
 from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import ITEMSIZE
@@ -34,6 +37,10 @@ class Parameters:
         count = len(shapes)
         self.W = [backend.xp.reshape(v, shape) for v, shape in zip(views[:count], shapes, strict=True)]
         self.b = views[count:]
+        d_out, d_in = shapes[0]
+        self._by_columns = backend.by_columns(d_out, d_in, dtype)
+        if self._by_columns:
+            self.W[0] = backend.xp.reshape(views[0], (d_in, d_out)).mT
 
     def assign(self, values: Iterable[tuple[Array, Array]]) -> None:
         """Write (W, b) of each layer, from NumPy or this backend's arrays; ValueError for other shapes."""
@@ -43,6 +50,26 @@ class Parameters:
                 if array.shape != view.shape:  # a smaller array would be repeated
                     raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}")
                 self.backend.copy(array, view)
+
+    def saved(self, flat: Array) -> np.ndarray:
+        """A vector of this arrangement as files have it: on the host, each W row by row."""
+        host = np.array(self.backend.to_numpy(flat))
+        if self._by_columns:
+            d_out, d_in = self.shapes[0]
+            first = host[: d_out * d_in]
+            first[...] = first.reshape(d_in, d_out).T.reshape(-1)
+        return host
+
+    def restored(self, saved: np.ndarray) -> Array:
+        """What `saved` gave as a vector of this arrangement, on the device; ValueError for another length."""
+        if saved.shape != self.flat.shape:
+            raise ValueError(f"shape {saved.shape}; expected {tuple(self.flat.shape)}")
+        host = np.array(saved)
+        if self._by_columns:
+            d_out, d_in = self.shapes[0]
+            first = host[: d_out * d_in]
+            first[...] = first.reshape(d_out, d_in).T.reshape(-1)
+        return self.backend.asarray(host, self.dtype)
 
     @property
     def count(self) -> int:

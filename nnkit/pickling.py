@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
+from nnkit.state_arrays import restore_arrays, saved_arrays
 
 if TYPE_CHECKING:
     from nnkit.network import Network
@@ -31,7 +32,7 @@ def reduced(network: "Network") -> dict[str, Any]:
         "values": [(to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True)],
         "optimizer": network.optimizer,
         "has_state": state is not None,
-        "state": {name: to_numpy(array) for name, array in network.state_arrays(state).items()},
+        "state": saved_arrays(network, state),
     }
 
 
@@ -43,6 +44,5 @@ def rebuilt(parts: dict[str, Any]) -> "Network":
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
     network.parameters.assign(parts["values"])
     state = network.optimizer_state() if parts["has_state"] else None
-    for name, array in network.state_arrays(state).items():
-        network.backend.copy(network.backend.asarray(parts["state"][name], network.dtype), array)
+    restore_arrays(network, state, parts["state"])
     return network

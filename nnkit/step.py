@@ -70,19 +70,27 @@ class Step:
         delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
         parameters, gradient = self.model.parameters, self.model.gradient
         descent = state if isinstance(state, DescentState) and state.pure else None
-        if not self.backend.adds_products(parameters.W[0]):
+        if not self.backend.adds_products(parameters.W[0], self.x.shape[0]):
             descent = None
         for i, layer in reversed(list(enumerate(self._passes))):
             W, b = parameters.W[i], parameters.b[i]
             if descent is not None:  # the update is inside the gradient's products
                 delta = dense_descent(
                     delta, layer.x, W, b, layer.h, layer.activation,
-                    z=layer.z, minus_rate=descent.minus_rate, need_dx=i > 0,
+                    z=layer.z, minus_rate=descent.minus_rate, need_dx=i > 0, overwrite_delta=True,
                 )  # fmt: skip
             else:
                 out = (None, gradient.W[i], gradient.b[i])
                 delta, _, _ = dense_backward(
-                    delta, layer.x, W, layer.h, layer.activation, z=layer.z, out=out, need_dx=i > 0
+                    delta,
+                    layer.x,
+                    W,
+                    layer.h,
+                    layer.activation,
+                    z=layer.z,
+                    out=out,
+                    need_dx=i > 0,
+                    overwrite_delta=True,
                 )
             for mask in layer.masks if i > 0 else ():
                 delta = self.backend.elementwise(dropout_grad, (delta, mask))

@@ -52,7 +52,8 @@ def test_descent_is_backward_and_then_the_update(arrays: Arrays, activation: str
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1)])
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[int, int]) -> None:
+@pytest.mark.parametrize("by_columns", [0, 1])
+def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[int, int], by_columns: int) -> None:
     pytest.importorskip("scipy", reason="SciPy is not installed")
     m, k, n = sizes
     rng = np.random.default_rng(0)
@@ -62,7 +63,7 @@ def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[
             rng.normal(size=(columns, rows)).astype(dtype).T if flip else rng.normal(size=(rows, columns)).astype(dtype)
         )
 
-    a, b, out = matrix(m, k, transposed[0]), matrix(k, n, transposed[1]), matrix(m, n, 0)
+    a, b, out = matrix(m, k, transposed[0]), matrix(k, n, transposed[1]), matrix(m, n, by_columns)
     expected = out.astype(float) - 2 * a.astype(float) @ b
     alpha = np.array(1, dtype)
     call = AddProduct(a, b, out, alpha)
@@ -84,7 +85,7 @@ def test_add_column_sums(shape: tuple[int, int]) -> None:
 def test_strided_matrices_are_refused_before_anything_is_written() -> None:
     pytest.importorskip("scipy", reason="SciPy is not installed")
     a, one = np.ones((4, 4)), np.array(1.0)
-    with pytest.raises(ValueError, match="C-contiguous"):
+    with pytest.raises(ValueError, match="only to a contiguous matrix"):
         AddProduct(a, a, np.ones((8, 4))[::2], one)
     with pytest.raises(ValueError, match="contiguous"):
         AddProduct(np.ones((4, 8))[:, ::2], a, np.ones((4, 4)), one)
@@ -98,10 +99,10 @@ def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest
     pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
     numpy = nnkit.get_backend("numpy")
     with threadpoolctl.threadpool_limits(1):
-        assert numpy.adds_products(np.ones((2, 2)))
+        assert numpy.adds_products(np.ones((2, 2)), 2)
     several = [{"user_api": "blas", "num_threads": 1}, {"user_api": "blas", "num_threads": 2}]
     monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: several)
-    assert not numpy.adds_products(np.ones((2, 2)))
+    assert not numpy.adds_products(np.ones((2, 2)), 2)
 
 
 @pytest.mark.usefixtures("one_blas_thread")

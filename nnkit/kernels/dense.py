@@ -61,13 +61,14 @@ def dense_backward(
     z: Array = None,
     out: tuple[Any, Any, Any] | None = None,
     need_dx: bool = True,
+    overwrite_delta: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Backpropagation through a dense layer: from Δ = ∂C/∂h to δx (eq. 6), δW (eq. 5, 10) and δb (eq. 5, 12).
 
     First δh̄ = f′(h̄) ⊙ Δ (eq. 8), one fused kernel; then δx = δh̄ W, δW = δh̄ᵀ x and δb = 1ᵀ δh̄.
 
     Args:
-        delta: Δ, (..., n, d_out); it stays as it is.
+        delta: Δ, (..., n, d_out); it stays as it is, unless `overwrite_delta` lets δh̄ take its place.
         x, W: as given to `dense_forward`.
         h: its result; not needed for the identity.
         activation: the name of f. z: the pre-activation h̄, for those whose gradient needs it (gelu, gelu_tanh, silu).
@@ -93,7 +94,8 @@ def dense_backward(
     _check_results(x.shape, dx=out_dx)
     _check_results(W.shape, dW=out_dW)
     _check_results(W.shape[:-1], db=out_db)
-    dz, rows = _rows(backend, preactivation_delta(backend, f, delta, h, z), W), _rows(backend, x, W)
+    dz = _rows(backend, preactivation_delta(backend, f, delta, h, z, overwrite_delta), W)
+    rows = _rows(backend, x, W)
     dW = backend.matmul(dz.mT, rows, out=out_dW)
     db = backend.sum(dz, axis=dz.ndim - 2, out=out_db)
     if not need_dx:
@@ -102,8 +104,13 @@ def dense_backward(
     return _deliver(backend, dx, out_dx, x.shape), dW, db
 
 
-def preactivation_delta(backend: Backend, f: Activation, delta: Array, h: Array, z: Array) -> Array:
-    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, whichever f's gradient kernel takes."""
+def preactivation_delta(
+    backend: Backend, f: Activation, delta: Array, h: Array, z: Array, overwrite: bool = False
+) -> Array:
+    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, whichever f's gradient kernel takes.
+
+    With `overwrite` it is written over Δ: an array less to go through memory.
+    """
     if f.name == "identity":
         return delta
     name, saved = ("h", h) if f.gradient_from == "output" else ("z", z)
@@ -111,7 +118,7 @@ def preactivation_delta(backend: Backend, f: Activation, delta: Array, h: Array,
         raise ValueError(f"dense_backward: the gradient of {f.name} needs {name}, the {f.gradient_from} of the layer")
     if saved.shape != delta.shape:
         raise ValueError(f"dense_backward: {name} has shape {saved.shape}; expected that of delta, {delta.shape}")
-    return backend.elementwise(f.gradient, (saved, delta))
+    return backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite else None)
 
 
 def _rows(backend: Backend, array: Any, W: Array) -> Any:

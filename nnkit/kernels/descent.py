@@ -36,14 +36,16 @@ def dense_descent(
     z: Array = None,
     minus_rate: Array,
     need_dx: bool = True,
+    overwrite_delta: bool = False,
 ) -> Array:
     """One gradient-descent step of a dense layer, in place, and δx for the layer before it (eq. 5 to 12 and 17).
 
     W ← W − ε δh̄ᵀx and b ← b − ε 1ᵀδh̄, with δh̄ = f′(h̄) ⊙ Δ; δx = δh̄ W with the W from before.
 
     Args:
-        delta: Δ, (n, d_out). x: (n, d_in). h: the layer's output, (n, d_out). z: its h̄, for gradients that need it.
-        W: (d_out, d_in), C-contiguous, and b: (d_out,); both are overwritten.
+        delta: Δ, (n, d_out); with `overwrite_delta` δh̄ is written over it. x: (n, d_in). h: the layer's output,
+            (n, d_out). z: its h̄, for gradients that need it.
+        W: (d_out, d_in), contiguous, and b: (d_out,); both are overwritten.
         activation: the name of f.
         minus_rate: −ε, a 0-d array that a replay reads anew.
         need_dx: False leaves δx out.
@@ -57,9 +59,9 @@ def dense_descent(
     (array([[1., 1.]]), array([[0.5, 0. ]]), array([-0.5]))
     """
     backend = backend_of(delta=delta, x=x, W=W, b=b, h=h, z=z)
-    dz = preactivation_delta(backend, get_activation(activation), delta, h, z)
+    dz = preactivation_delta(backend, get_activation(activation), delta, h, z, overwrite_delta)
     dx = backend.matmul(dz, W) if need_dx else None  # before W changes
-    if backend.adds_products(W):
+    if backend.adds_products(W, x.shape[0]):
         backend.add_product(dz.mT, x, W, minus_rate)
         backend.add_column_sums(dz, b, minus_rate)
     else:

@@ -7,14 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
 from nnkit import checkpoint
 from nnkit.backends.base import Array
 from nnkit.checkpoint import Saved, Training, layer_description
 from nnkit.history import History
 from nnkit.model import Model
-from nnkit.optimizers import Optimizer, OptimizerState, get_optimizer
+from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.state_arrays import restore_arrays, restored_arrays, saved_arrays
 from nnkit.tensor_file import check_safetensors
 from nnkit.training.early_stopping import EarlyStopping
 
@@ -109,7 +108,7 @@ class Keeper:
             raise ValueError(f"{self._path}: its preprocessing is another one, or fitted to other samples")
         with checkpoint.damage(str(self._path)):
             History.of(training.about["history"])
-            _state_tensors(model, training, _optimizer_of(training, optimizer).start(model.parameters))
+            restored_arrays(model, _optimizer_of(training, optimizer).start(model.parameters), training.tensors)
 
     def resumed(self, optimizer: Optimizer | None) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
@@ -124,41 +123,28 @@ class Keeper:
             model.parameters.assign(saved.values)
             restore_state(model, training, optimizer)
             if "best" in training.tensors:
-                self.best.hold(model.backend.asarray(training.tensors["best"], model.dtype))
+                self.best.hold(model.parameters.restored(training.tensors["best"]))
         return history
 
     def keep(self, history: History, last: bool) -> None:
         """Write a checkpoint, if it is time."""
         if self._path is None or not (last or self.stopped or history.epochs % self.every == 0):
             return
-        state, to_numpy = self.model.optimizer_state(), self.model.backend.to_numpy
-        tensors = {name: to_numpy(array) for name, array in self.model.state_arrays(state).items()}
+        state = self.model.optimizer_state()
+        tensors = saved_arrays(self.model, state)
         if self.best.parameters is not None:
-            tensors["best"] = to_numpy(self.best.parameters)
+            tensors["best"] = self.model.parameters.saved(self.best.parameters)
         about = {"optimizer": state.optimizer.describe(), "plan": asdict(self.plan), "history": dict(history)}
         checkpoint.save(self.model, self._path, Training(tensors, about | {"stopped": self.stopped}))
 
 
 def restore_state(model: Model, training: Training, optimizer: Optimizer | None = None) -> None:
     """Give a network the optimizer's and dropout's state of a training; ValueError for arrays that do not fit."""
-    state = model.optimizer_state(_optimizer_of(training, optimizer))
-    for found, array in _state_tensors(model, training, state):
-        model.backend.copy(model.backend.asarray(found, model.dtype), array)
+    restore_arrays(model, model.optimizer_state(_optimizer_of(training, optimizer)), training.tensors)
 
 
 def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
     return optimizer if optimizer is not None else get_optimizer(**training.about["optimizer"])
-
-
-def _state_tensors(model: Model, training: Training, state: OptimizerState) -> list[tuple[np.ndarray, Array]]:
-    """What a file holds for each array of a state, and that array; KeyError or ValueError for what is not there."""
-    pairs = []
-    for name, array in model.state_arrays(state).items():
-        found = training.tensors[name]
-        if tuple(found.shape) != tuple(array.shape):
-            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
-        pairs.append((found, array))
-    return pairs
 
 
 def _writable(path: str | PathLike[str]) -> Path:
