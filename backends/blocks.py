@@ -14,7 +14,7 @@ def can_be_cut(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> bo
     An operand that overlaps a result must be that result, entry by entry.
     """
     return all(
-        _same_entries(operand, out) or not np.may_share_memory(operand, out) for operand in operands for out in outs
+        same_entries(operand, out) or not np.may_share_memory(operand, out) for operand in operands for out in outs
     )
 
 
@@ -27,7 +27,8 @@ def cut(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], bounds: Sequ
     ]
 
 
-def _same_entries(a: np.ndarray, b: np.ndarray) -> bool:
+def same_entries(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same entries in the same order."""
     return a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data
 
 

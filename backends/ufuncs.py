@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from nnkit.backends.blocks import can_be_cut, cut
+from nnkit.backends.blas import add_row_call
+from nnkit.backends.blocks import can_be_cut, cut, same_entries
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
@@ -23,27 +24,38 @@ BLOCK = 1 << 18
 
 
 def ufunc_calls(
-    program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch
+    program: Program,
+    operands: Sequence[np.ndarray],
+    outs: Sequence[np.ndarray],
+    scratch: Scratch,
+    adds_rows: bool = False,
 ) -> list[Call]:
-    """Calls that compute a program on these arrays, side by side on threads where that is faster."""
+    """Calls that compute a program on these arrays, side by side on threads where that is faster.
+
+    With `adds_rows` SciPy's BLAS adds a row to all rows of a result.
+    """
     parts = thread_blocks(program, operands, outs)
     if not parts:
-        return _in_blocks(program, operands, outs, scratch)
+        return _in_blocks(program, operands, outs, scratch, adds_rows)
     return [SideBySide([_in_blocks(program, *part, scratch.part(i)) for i, part in enumerate(parts)])]
 
 
 def _in_blocks(
-    program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch
+    program: Program,
+    operands: Sequence[np.ndarray],
+    outs: Sequence[np.ndarray],
+    scratch: Scratch,
+    adds_rows: bool = False,
 ) -> list[Call]:
     """Calls for one block of rows after the other, where intermediate values of all would leave the cache."""
     out = outs[0]
     if out.nbytes < 8 * BLOCK or out.ndim == 0 or not can_be_cut(operands, outs):
-        return _bind(program, operands, outs, scratch)
+        return _bind(program, operands, outs, scratch, adds_rows)
     if not any(move.result.kind == "scratch" for move in schedule(program, _signature(operands, outs))):
-        return _bind(program, operands, outs, scratch)
+        return _bind(program, operands, outs, scratch, adds_rows)
     rows = max(1, BLOCK * len(out) // out.nbytes)
     blocks = cut(operands, outs, [*range(0, len(out), rows), len(out)])
-    return [call for block in blocks for call in _bind(program, *block, scratch)]
+    return [call for block in blocks for call in _bind(program, *block, scratch, adds_rows)]
 
 
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
@@ -56,7 +68,9 @@ def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Si
     )
 
 
-def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch) -> list[Call]:
+def _bind(
+    program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch, adds_rows: bool
+) -> list[Call]:
     """The schedule's moves as calls on these arrays; their intermediate values lie in `scratch`."""
     arrays: dict[Place, np.ndarray] = {}
 
@@ -76,7 +90,10 @@ def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
     for move in schedule(program, _signature(operands, outs)):
         arguments, result = [array(a) for a in move.arguments], array(move.result)
         ufunc = OPERATIONS[move.op].ufunc if move.op in OPERATIONS else None
-        if ufunc is not None:
+        added = add_row_call(arguments[1], result) if adds_rows and _adds_to(move.op, arguments, result) else None
+        if added is not None:
+            calls.append(added)
+        elif ufunc is not None:
             calls.append(_into(ufunc, arguments, result))
         elif move.op == "where":
             chosen, otherwise = (None if _is_zero(program, place) else array(place) for place in move.arguments[1:])
@@ -84,6 +101,11 @@ def _bind(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
         else:  # a copy, or astype
             calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
     return calls
+
+
+def _adds_to(op: str, arguments: Sequence[np.ndarray], result: np.ndarray) -> bool:
+    """Whether an operation adds to what its result holds."""
+    return op == "add" and same_entries(arguments[0], result)
 
 
 def _is_zero(program: Program, place: Place) -> bool:

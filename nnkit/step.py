@@ -66,12 +66,12 @@ class Step:
 
     def _record(self, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
-        logits = self._forward()
-        delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
         parameters, gradient = self.model.parameters, self.model.gradient
         descent = state if isinstance(state, DescentState) and state.pure else None
-        if not self.backend.adds_products(parameters.W[0], self.x.shape[0]):
+        if descent is not None and not self.backend.adds_products(parameters.W[0], self.x.shape[0]):
             descent = None
+        logits = self._forward()
+        delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
         for i, layer in reversed(list(enumerate(self._passes))):
             W, b = parameters.W[i], parameters.b[i]
             if descent is not None:  # the update is inside the gradient's products

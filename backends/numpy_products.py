@@ -1,0 +1,105 @@
+"""Products and sums of NumPy arrays by BLAS: NumPy's own, and SciPy's where it is installed and gains."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Backend, quiet
+from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function, one_thread
+from nnkit.backends.dtypes import compute_type, dtype_name
+from nnkit.backends.tape import Tape, active_tape, perform
+
+# OpenBLAS's products with the transpose of a matrix that lies row by row take up to four times as long as with one that
+# lies column by column, but not with few rows of long sums; see bench/NOTES.md.
+WIDE, NARROW = 40, 64
+MANY = 512  # rows, whose gradient NumPy's product and an update of its own are as fast for
+
+
+class NumpyTape(Tape):
+    """A tape that knows whether SciPy's BLAS may compute beside NumPy's: importing and asking it takes time."""
+
+    uses_scipy = False
+
+
+class NumpyProducts(Backend):
+    """The part of NumPy's backend that multiplies matrices and sums."""
+
+    def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        dtype = np.result_type(a, b) if a.dtype != b.dtype else a.dtype
+        if _is_half(dtype):
+            return self._half_matmul(a, b, out, dtype)
+        if out is None:
+            shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+            out = np.empty(shape, dtype)
+        # np.dot has half of np.matmul's overhead on small matrices, but wants 2-D, one dtype and a C-ordered result.
+        plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype
+        if plain and out.flags.f_contiguous and not out.flags.c_contiguous:
+            call = partial(np.dot, b.T, a.T, out.T)
+        else:
+            call = partial(np.dot if plain and out.flags.c_contiguous else np.matmul, a, b, out)
+        with quiet():
+            perform([call])
+        return out
+
+    def sum(
+        self, a: np.ndarray, axis: int | None = None, keepdims: bool = False, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if _is_half(a.dtype):
+            return self._half_sum(a, axis, keepdims, out)
+        if out is None:
+            out = np.empty(reduced_shape(a.shape, axis, keepdims), a.dtype)
+        columns = axis == 0 and a.ndim == 2 and not keepdims and a.dtype.kind == "f" and a.flags.c_contiguous
+        with quiet():
+            if columns and out.flags.c_contiguous and out.dtype == a.dtype:
+                # BLAS sums columns as a product with ones, in half the time of a reduction over the first axis.
+                perform([partial(np.dot, np.ones(a.shape[0], a.dtype), a, out)])
+            else:
+                perform([partial(np.add.reduce, a, axis, None, out, keepdims)])
+        return out
+
+    def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
+        return dtype == "float32" and (d_out >= WIDE or d_in <= NARROW)
+
+    def adds_products(self, out: np.ndarray, terms: int) -> bool:
+        if out.dtype == np.float32 and terms > MANY:
+            return False
+        # Asked before SciPy is imported, and again of SciPy's own threads.
+        found = one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
+        tape = active_tape()
+        if isinstance(tape, NumpyTape):
+            tape.uses_scipy = found
+        return found
+
+    def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
+        perform([AddProduct(a, b, out, alpha)])
+
+    def add_column_sums(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
+        perform([AddColumnSums(a, out, alpha)])
+
+    def _half_matmul(self, a: Any, b: Any, out: Any, dtype: Any) -> np.ndarray:
+        """Products of half-precision matrices, accumulated in float32 as on a GPU."""
+        product: np.ndarray = self._into(
+            lambda: np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype), out
+        )
+        return product
+
+    def _half_sum(self, a: Any, axis: int | None, keepdims: bool, out: Any) -> np.ndarray:
+        """Sums of half-precision entries, in float32 likewise: in float16, 2048 + 1 is 2048."""
+        total: np.ndarray = self._into(
+            lambda: np.asarray(np.sum(a, axis=axis, dtype=np.float32, keepdims=keepdims)).astype(a.dtype), out
+        )
+        return total
+
+
+def _is_half(dtype: np.dtype) -> bool:
+    name = dtype_name(dtype)
+    return compute_type(name) != name
+
+
+def reduced_shape(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[int, ...]:
+    """What is left of a shape when one axis, or all of them, are reduced."""
+    if axis is None:
+        return (1,) * len(shape) if keepdims else ()
+    axis %= len(shape)
+    return tuple(1 if i == axis else n for i, n in enumerate(shape) if keepdims or i != axis)
