@@ -55,9 +55,9 @@ class Step:
             self.state.refresh(rate_factor)
         self._tape.replay()
 
-    def replay(self) -> None:
-        """Do the step with the learning rate that the optimizer's state has; may be recorded on another tape."""
-        self._tape.replay()
+    def replay(self, times: int = 1) -> None:
+        """Do the step, `times` in a row, with the learning rate that the state has; may be recorded on another tape."""
+        self._tape.replay(times)
 
     def cost(self) -> Array:
         """The batch's mean cost before the update, a new 0-d array."""

@@ -24,6 +24,12 @@ class Contender(ABC):
     def step(self) -> None:
         """Do one step on the batch."""
 
+    def steps(self, count: int) -> None:
+        """Do that many steps, as a training does them."""
+        step = self.step
+        for _ in range(count):
+            step()
+
     def wait(self) -> None:
         """Return when the steps are done, where `step` only asks for them."""
         return
