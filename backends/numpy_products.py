@@ -13,7 +13,7 @@ from nnkit.backends.tape import Tape, active_tape, perform
 # OpenBLAS's products with the transpose of a matrix that lies row by row take up to four times as long as with one that
 # lies column by column, but not with few rows of long sums; see bench/NOTES.md.
 WIDE, NARROW = 40, 64
-MANY = 512  # rows, whose gradient NumPy's product and an update of its own are as fast for
+MANY = 256  # rows, whose gradient NumPy's product and an update of its own are as fast for
 
 
 class NumpyTape(Tape):

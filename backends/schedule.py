@@ -27,13 +27,17 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """All that a schedule depends on. `shared[j]` holds the operands whose memory result j overlaps."""
+    """All that a schedule depends on.
+
+    `shared[j]` holds the operands whose memory result j overlaps, `same[j]` those that are result j, entry by entry.
+    """
 
     shapes: tuple[Shape, ...]
     dtypes: tuple[str, ...]
     out_shape: Shape
     out_dtypes: tuple[str, ...]
     shared: tuple[frozenset[int], ...]
+    same: tuple[frozenset[int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,12 @@ class _Scheduler:
 
     def _unread(self, j: int, number: int) -> bool:
         """Whether no operand in the memory of result j is still read: a ufunc may read what it overwrites."""
-        slack = 1 if self.program.values[number].op == "where" else 0
-        return all(self.last_use.get(i, -1) + slack <= number for i in self.signature.shared[j])
+        same = self.signature.same[j] if self.signature.same else frozenset()
+        careful = self.program.values[number].op == "where"  # which overwrites some entries before it reads others
+        return all(
+            self.last_use.get(i, -1) + (1 if careful and i not in same else 0) <= number
+            for i in self.signature.shared[j]
+        )
 
     def _dtype(self, value: Value) -> str:
         return {"real": self.real, "bool": "bool", "bits": "uint32"}[value.kind]

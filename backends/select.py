@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.blocks import same_entries
 from nnkit.backends.scratch import Scratch
 from nnkit.backends.tape import Call
 
@@ -27,11 +28,11 @@ def selection_calls(
 ) -> list[Call]:
     """Calls that write `chosen` where the condition is true and `otherwise` elsewhere into `result`; None is 0.
 
-    All broadcast to the result's shape and have its dtype, of 4 or 8 bytes; the result lies in the memory of none.
+    All broadcast to the result's shape and have its dtype, of 4 or 8 bytes; the result may be one of them, entry by
+    entry, and else lies in the memory of none.
     """
     if result.size < FEW:
-        x, y = (0.0 if values is None else values for values in (chosen, otherwise))
-        return [partial(np.copyto, result, y), partial(np.copyto, result, x, where=condition)]
+        return _masked_copies(condition, chosen, otherwise, result, scratch)
     integer = _INTEGERS[result.itemsize]
     truth, bits = condition.view(np.int8), result.view(integer)
     signs, mask = scratch.array(_BYTES, condition.shape, truth.dtype), scratch.array(_MASK, result.shape, integer)
@@ -50,3 +51,17 @@ def selection_calls(
         partial(np.bitwise_and, both, mask, both),
         partial(np.bitwise_xor, y, both, bits),
     ]
+
+
+def _masked_copies(
+    condition: np.ndarray,
+    chosen: np.ndarray | None,
+    otherwise: np.ndarray | None,
+    result: np.ndarray,
+    scratch: Scratch,
+) -> list[Call]:
+    x, y = (0.0 if values is None else values for values in (chosen, otherwise))
+    if chosen is not None and same_entries(chosen, result):
+        false = scratch.array(_BYTES, condition.shape, condition.dtype)
+        return [partial(np.logical_not, condition, false), partial(np.copyto, result, y, where=false)]
+    return [partial(np.copyto, result, y), partial(np.copyto, result, x, where=condition)]

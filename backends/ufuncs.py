@@ -9,6 +9,7 @@ import numpy as np
 from nnkit.backends.blas import add_row_call
 from nnkit.backends.blocks import can_be_cut, cut, same_entries
 from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.limits import limit_calls
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.schedule import Place, Signature, schedule
@@ -65,6 +66,7 @@ def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Si
         outs[0].shape,
         tuple(dtype_name(o.dtype) for o in outs),
         tuple(frozenset(i for i, a in enumerate(operands) if np.may_share_memory(o, a)) for o in outs),
+        tuple(frozenset(i for i, a in enumerate(operands) if same_entries(o, a)) for o in outs),
     )
 
 
@@ -93,8 +95,10 @@ def _bind(
         added = add_row_call(arguments[1], result) if adds_rows and _adds_to(move.op, arguments, result) else None
         if added is not None:
             calls.append(added)
+        elif ufunc in (np.maximum, np.minimum):
+            calls += limit_calls(ufunc, arguments, [a.kind == "constant" for a in move.arguments], result)
         elif ufunc is not None:
-            calls.append(_into(ufunc, arguments, result))
+            calls.append(partial(ufunc, *arguments, result))  # a keyword would cost 0.1 µs in each call
         elif move.op == "where":
             chosen, otherwise = (None if _is_zero(program, place) else array(place) for place in move.arguments[1:])
             calls += selection_calls(arguments[0], chosen, otherwise, result, scratch)
@@ -114,9 +118,3 @@ def _is_zero(program: Program, place: Place) -> bool:
         return False
     constant = program.values[place.index].constant
     return constant == 0 and math.copysign(1.0, constant) > 0
-
-
-def _into(ufunc: np.ufunc, arguments: Sequence[np.ndarray], result: np.ndarray) -> Call:
-    if ufunc in (np.maximum, np.minimum):  # NumPy deprecates their third positional argument
-        return partial(ufunc, *arguments, out=result)
-    return partial(ufunc, *arguments, result)  # a keyword would cost 0.1 µs in each call

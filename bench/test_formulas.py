@@ -12,7 +12,12 @@ from nnkit.backends.formula import Formula
 from nnkit.kernels.activations import activation_names, get_activation
 
 SIZES = [1 << 10, 1 << 14, 1 << 18, 1 << 21, 1 << 24]
-DTYPES = ["float32", "float64"]
+UPDATES = [
+    name
+    for name, update in vars(nnkit.kernels.updates).items()
+    if isinstance(update, Formula) and update.operands[:2] == ("p", "g")
+]
+DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
 
 def _plain(formula: Formula, backend: Backend, *operands: Any) -> Any:
@@ -65,7 +70,7 @@ def test_gradient(
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["gradient_descent", "gradient_descent_l2", "momentum_descent", "adam"])
+@pytest.mark.parametrize("name", UPDATES)
 def test_update(
     measure: Callable[..., None], random: Callable[..., Any], backend: Backend, name: str, size: int
 ) -> None:

@@ -35,7 +35,7 @@ def test_dense_backward(measure: Measure, random: Random, activation: str, n: in
 
 
 @pytest.mark.parametrize("n", [10, 128, 4096])
-@pytest.mark.parametrize("cost", ["quadratic", "cross_entropy", "softmax_cross_entropy"])
+@pytest.mark.parametrize("cost", nnkit.cost_names())
 @pytest.mark.parametrize("what", ["terms", "delta"])
 def test_cost(measure: Measure, random: Random, backend: Backend, what: str, cost: str, n: int) -> None:
     pair, z, scale = output_pair(cost), random((n, 10)), backend.asarray(1 / n, "float32")

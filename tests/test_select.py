@@ -45,6 +45,26 @@ def test_where(dtype: str, name: str, data: st.DataObject) -> None:
     assert (np.isnan(found) == np.isnan(wanted)).all()
 
 
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("over", ["x", "y"])
+@pytest.mark.parametrize("name", ["x or y", "x or 0", "0 or y", "x or -0", "2 or y"])
+def test_a_choice_may_be_written_over_what_it_chooses_from(
+    name: str, over: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "FEW", few)
+    rng = np.random.default_rng(0)
+    operands = dict(zip("cxy", rng.normal(size=(3, 20, 7)), strict=True))
+    wanted = CHOICES[name](np, *operands.values())
+    formula = Formula(CHOICES[name], "choice", ["c", "x", "y"])
+    with numpy.recording() as tape:
+        numpy.elementwise(formula, tuple(operands.values()), out=operands[over])
+    tape.replay()
+    np.testing.assert_array_equal(operands[over], wanted)
+    calls: list[Any] = list(tape.calls)
+    if few == 0:  # no copy of the whole at the end
+        assert not [call for call in calls if call.func is np.copyto and call.args[0].dtype.kind == "f"]
+
+
 def test_a_recorded_choice_reads_its_operands_anew() -> None:
     """Also those of a single number, whose bits must not be combined while recording."""
     rng = np.random.default_rng(0)

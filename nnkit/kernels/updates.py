@@ -140,7 +140,8 @@ def adam(
     epsilon: float = 1e-8,
 ) -> Any:
     """Adam (Kingma and Ba, ICLR 2015, algorithm 1): m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², and
-    W ← W − ε m̂/(√v̂ + 10⁻⁸) with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ). Returns (W, m, v).
+    W ← W − ε m̂/(√v̂ + 10⁻⁸) with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ), whose numbers are brought together as at the
+    end of the paper's section 2. Returns (W, m, v).
 
     >>> one, zero = np.array([1.0]), np.array([0.0])
     >>> nnkit.kernels.updates.adam(one, one, zero, zero, 0.5, 0.1, 0.001)[0].round(6)
@@ -148,5 +149,6 @@ def adam(
     """  # noqa: D205
     mean = beta1 * mean + (1 - beta1) * g
     square = beta2 * square + (1 - beta2) * g**2
-    root = xp.sqrt(square / correction2) + epsilon
-    return p - learning_rate / correction1 * mean / root, mean, square
+    scale = xp.sqrt(correction2)
+    root = xp.sqrt(square) + epsilon * scale
+    return p - learning_rate * scale / correction1 * mean / root, mean, square

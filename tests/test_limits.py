@@ -1,0 +1,44 @@
+"""maximum and minimum with a constant: the bits of NumPy's own, for any values, lengths and strides."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nnkit.backends import get_backend, limits
+from nnkit.backends.formula import Formula
+
+numpy = get_backend("numpy")
+LIMITS: dict[str, Any] = {
+    "maximum(x, 0)": lambda xp, x: xp.maximum(x, 0.0),
+    "maximum(0, x)": lambda xp, x: xp.maximum(0.0, x),
+    "maximum(x, -0)": lambda xp, x: xp.maximum(x, -0.0),
+    "minimum(x, 6)": lambda xp, x: xp.minimum(x, 6.0),
+    "between": lambda xp, x: xp.minimum(xp.maximum(x, -1.5), 1.5),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_limits(dtype: str, name: str, data: st.DataObject) -> None:
+    floats = st.floats(width=32 if dtype == "float32" else 64)
+    x = data.draw(arrays(dtype, data.draw(st.sampled_from([(), (1,), (70,), (9, 8), (0, 3)])), elements=floats))
+    if data.draw(st.booleans()):
+        x = x[..., ::2] if x.ndim else x
+    out = x if data.draw(st.booleans()) and x.flags.writeable else None
+    with np.errstate(all="ignore"):
+        wanted = np.asarray(LIMITS[name](np, x.copy()), dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "FEW", 0)
+        patch.setattr(limits, "BYTES", 128)  # several pieces
+        limits._repeated.cache_clear()
+        found = numpy.elementwise(Formula(LIMITS[name], "limit", ["x"]), (x,), out=out)
+    limits._repeated.cache_clear()
+    np.testing.assert_array_equal(found, wanted)
+    zeros = np.asarray(wanted == 0)
+    np.testing.assert_array_equal(np.signbit(np.asarray(found)[zeros]), np.signbit(wanted[zeros]))
