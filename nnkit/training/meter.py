@@ -54,11 +54,14 @@ class Meter:
         if self._y is None:  # copies: an iterable may fill one array again and again
             self._pending.append((self._kept(y), None if weights is None else self._kept(weights)))
 
-    def store(self, logits: Array) -> None:
-        """Take logits as `add` does, of samples whose targets `start` was given; to be recorded.
+    def store(self, logits: Array, place: Array) -> None:
+        """Take logits as `add` does, of the samples from `place` on, 0-d int64, in the order of `start`; to be recorded.
 
         Before replays ask `room_for` how many there may be, and say with `stored` how many samples there were.
         """
+        if self._logits.shape[0] >= self._y.shape[0]:  # there is room for all: one counter does for both
+            self.backend.put_at(logits, place, self._logits)
+            return
         self.backend.put_at(logits, self._slot, self._logits)
         self.backend.advance(self._slot, logits.shape[0])
 

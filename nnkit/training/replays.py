@@ -67,6 +67,6 @@ class Replays:
                 backend.advance(self._number, 1)
             self.source.gather(self._start, step)
             step.replay()
-            self.meter.store(step.logits)
+            self.meter.store(step.logits, self._start)
             backend.advance(self._start, samples)
         return tape
