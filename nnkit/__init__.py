@@ -19,6 +19,7 @@ from nnkit.backends import (
     using_backend,
 )
 from nnkit.backends.formula import formula
+from nnkit.backends.precision import get_matmul_precision, set_matmul_precision
 from nnkit.history import History
 from nnkit.kernels.activations import activation_names, register_activation, unregister_activation
 from nnkit.kernels.cost_functions import (
@@ -127,6 +128,7 @@ __all__ = [
     "gelu_tanh_grad",
     "get_backend",
     "get_cost",
+    "get_matmul_precision",
     "get_optimizer",
     "hard_sigmoid",
     "hard_sigmoid_grad",
@@ -159,6 +161,7 @@ __all__ = [
     "schedules",
     "selu",
     "selu_grad",
+    "set_matmul_precision",
     "sigmoid",
     "sigmoid_grad",
     "silu",

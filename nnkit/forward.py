@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
+from nnkit.backends.precision import get_matmul_precision
 
 
 class ForwardPass:
@@ -14,12 +15,14 @@ class ForwardPass:
 
     Attributes:
         logits: h̄ of the last layer, (samples, d_out), of the latest run.
+        precision: of its products, from when it was recorded.
     """
 
     def __init__(
         self, backend: Backend, dtype: str, shape: tuple[int, int], propagate: Callable[[Array], Array]
     ) -> None:
         self.backend, self.lock = backend, threading.Lock()
+        self.precision = get_matmul_precision()
         self._x = backend.zeros(shape, dtype)
         with backend.recording() as self._tape:
             self.logits = propagate(self._x)

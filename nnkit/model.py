@@ -8,6 +8,7 @@ import numpy as np
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
+from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.tape import active_tape
 from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
@@ -140,7 +141,7 @@ class Model:
             self._asked = n
             return None
         found = self._forward
-        if found is None or found.logits.shape[0] != n:
+        if found is None or found.logits.shape[0] != n or found.precision != get_matmul_precision():
             shape = (n, self.dense[0].inputs)
             found = self._forward = ForwardPass(self.backend, self.dtype, shape, self.propagate)
         return found

@@ -7,6 +7,7 @@ optimizer's update (eq. 17). The cost comes from the same logits by calls of its
 from typing import NamedTuple
 
 from nnkit.backends.base import Array
+from nnkit.backends.precision import get_matmul_precision
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.descent import dense_descent
@@ -145,8 +146,9 @@ def step_for(
     sums: bool = False,
 ) -> Step:
     """The model's recorded step for a number of samples; recorded at the first call, replayed afterwards."""
-    key = (samples, state, weight_columns, drops, sums)
-    step: Step = model.recorded.pop(key, None) or Step(model, *key)
+    asked = (samples, state, weight_columns, drops, sums)
+    key = (*asked, get_matmul_precision())
+    step: Step = model.recorded.pop(key, None) or Step(model, *asked)
     model.recorded[key] = step  # the latest is last; the oldest goes
     while len(model.recorded) > _KEPT:
         del model.recorded[next(iter(model.recorded))]
