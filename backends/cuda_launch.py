@@ -42,11 +42,11 @@ def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str
     entry_by_entry = layout == "full" or out.size == 1
     if entry_by_entry and pointer == out_pointer and operand.dtype == out.dtype:
         return False
-    (start, end), (out_start, out_end) = _extent(operand, pointer), _extent(out, out_pointer)
+    (start, end), (out_start, out_end) = extent(operand, pointer), extent(out, out_pointer)
     return start < out_end and out_start < end
 
 
-def _extent(array: Any, pointer: int) -> tuple[int, int]:
+def extent(array: Any, pointer: int) -> tuple[int, int]:
     """The addresses of an array's first byte and of the one after its last.
 
     CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.

@@ -10,13 +10,14 @@ _NO_DEVICE = 100
 
 # With `ctk`, pip installs NVIDIA's libraries too, which CuPy's own wheel does not hold.
 _INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"   (for a CUDA 12 driver: "cupy-cuda12x[ctk]")'
+_EXTRA = 'python -m pip install "nnkit[cuda13]"   (for a CUDA 12 driver: "nnkit[cuda12]")'
 
 
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
     """CuPy and the number of the device that `detail` names, or BackendUnavailableError.
 
     The message tells apart: CuPy not installed, no driver, a driver that is too old, no device, a device number that
-    does not exist, and a CUDA library that is missing.
+    does not exist, nvmath-python not installed, and a CUDA library that is missing.
     """
     if detail and not detail.isdecimal():
         raise BackendUnavailableError(f"cupy:{detail}: expected a device number, as in cupy:0")
@@ -66,11 +67,27 @@ def _device_count(cupy: ModuleType) -> int:
 
 def check_libraries(cupy: ModuleType) -> None:
     """BackendUnavailableError unless NVRTC, which compiles the kernels, and cuBLAS, which multiplies, can be loaded."""
+    cublas = _import_cublas()
     try:
         cupy.cuda.nvrtc.getVersion()
-        _ = cupy.cuda.cublas  # CuPy loads it at the first use
+        cublas.get_property(0)  # nvmath-python loads the library at the first use
     except (ImportError, RuntimeError) as error:
         missing = str(error).strip().partition("\n")[0]
         raise BackendUnavailableError(
             f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; {_INSTALL}"
         ) from error
+
+
+def _import_cublas() -> ModuleType:
+    try:
+        from nvmath.bindings import cublas
+    except ModuleNotFoundError as error:
+        if error.name != "nvmath":
+            raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error
+        raise BackendUnavailableError(
+            f"CuPy is installed, but nvmath-python, which calls cuBLAS, is not: {_EXTRA}"
+        ) from error
+    except ImportError as error:
+        raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error
+    module: ModuleType = cublas
+    return module

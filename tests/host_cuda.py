@@ -1,4 +1,4 @@
-"""CUDA kernels compiled as C++ for the host, where one thread after the other runs them.
+"""CUDA kernels compiled as C++ for the host, where one thread after the other runs them, or threads that can wait.
 
 Everything but the hardware is CUDA's own text: loads, index arithmetic, packs, the formula, rounding and stores. Only
 the float16 conversions, which are PTX, are replaced by the compiler's.
@@ -6,6 +6,7 @@ the float16 conversions, which are PTX, are replaced by the compiler's.
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -26,8 +27,9 @@ _HOST = """\
 #include <string.h>
 #define __device__
 #define __global__
-struct Coordinate { unsigned int x; };
-static Coordinate blockIdx, threadIdx, gridDim, blockDim;
+struct Coordinate { unsigned int x, y; };
+static Coordinate blockIdx, gridDim, blockDim;
+static thread_local Coordinate threadIdx;
 static inline float __uint_as_float(unsigned int u) { float f; memcpy(&f, &u, 4); return f; }
 static inline unsigned int __float_as_uint(float f) { unsigned int u; memcpy(&u, &f, 4); return u; }
 """
@@ -42,6 +44,51 @@ _EACH_THREAD = """\
 """
 
 
+# A block's threads as threads of the host, for kernels in which they wait for each other; blocks come in turn.
+_WAITING = """\
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+#define __shared__ static
+static std::mutex gate;
+static std::condition_variable opened;
+static unsigned waiting = 0, turn = 0;
+static void __syncthreads() {
+    std::unique_lock<std::mutex> lock(gate);
+    const unsigned mine = turn;
+    if (++waiting == blockDim.x) { waiting = 0; ++turn; opened.notify_all(); return; }
+    opened.wait(lock, [&] { return turn != mine; });
+}
+"""
+_ALL_THREADS = """\
+    gridDim = {blocks, parts}; blockDim.x = threads;
+    std::vector<std::thread> all;
+    for (unsigned t = 0; t < threads; ++t) all.emplace_back([=] {
+        threadIdx.x = t;
+        for (unsigned y = 0; y < parts; ++y) for (unsigned x = 0; x < blocks; ++x) {
+            __syncthreads();
+            if (t == 0) blockIdx = {x, y};
+            __syncthreads();
+            CALL
+        }
+    });
+    for (auto &thread : all) thread.join();
+"""
+
+
+def kernel_with_driver(text: str, name: str) -> str:
+    """A kernel's text without PRELUDE, and a function `run_NAME(pointers to the arguments, blocks, parts, threads)`."""
+    parameters = re.search(rf"void {name}\(\s*([^)]*)\)", text)
+    assert parameters
+    types = [re.sub(r"\w+$", "", parameter.strip()) for parameter in parameters[1].split(",")]
+    call = f"{name}({', '.join(f'*({kind}*)p[{i}]' for i, kind in enumerate(types))});"
+    head = f'extern "C" void run_{name}(void **p, unsigned blocks, unsigned parts, unsigned threads)'
+    if "__syncthreads" in text:
+        return f"{_WAITING}{text}{head} {{\n{_ALL_THREADS.replace('CALL', call)}}}\n"
+    return f"{text}{head} {{\n{_EACH_THREAD}            {call}\n}}\n"
+
+
 def build(text: str, folder: Path) -> ctypes.CDLL:
     """A loaded library of C++ that may use PRELUDE; skips the test where there is no C++ compiler."""
     compiler = shutil.which(os.environ.get("CXX", "c++"))
@@ -54,7 +101,7 @@ def build(text: str, folder: Path) -> ctypes.CDLL:
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(_HOST + prelude + text)
     # No contraction of a * b + c: NumPy rounds both.
-    options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off"]
+    options = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-pthread"]
     done = subprocess.run(
         [compiler, *options, str(source), "-o", str(library), "-lm"], capture_output=True, text=True, check=False
     )

@@ -3,19 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from nnkit.backends import BackendUnavailableError, get_backend
-from nnkit.backends.cupy_backend import CupyBackend
+from nnkit.backends.cublas import Handles
 from nnkit.backends.cupy_check import check_libraries
+from nnkit.backends.cupy_device import CupyDevice
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad
 from nnkit.kernels.updates import momentum_descent
+from tests.host_device import HostDevice
 
 # What pip must be told, word for word.
 INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"'
@@ -94,33 +92,51 @@ def test_cupy_that_does_not_import(error: str, message: str) -> None:
 
 
 def test_missing_library_is_said(cupy: Any) -> None:
-    try:
-        _ = cupy.cuda.cublas
-    except ImportError:
-        with pytest.raises(BackendUnavailableError) as caught:
-            check_libraries(cupy)
-        assert "a library of the CUDA toolkit is missing: Failure finding " in str(caught.value)
-        assert INSTALL in str(caught.value)
-    else:
-        pytest.skip("cuBLAS is installed")
+    pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed")
+    with pytest.raises(BackendUnavailableError) as caught:  # the driver's library, at the latest
+        check_libraries(cupy)
+    assert "a library of the CUDA toolkit is missing: " in str(caught.value)
+    assert INSTALL in str(caught.value)
 
 
-class WithoutDevice(CupyBackend):
-    """The backend over CuPy's own arrays whose memory is the host's: everything works up to the first call of CUDA."""
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            "ModuleNotFoundError(name, name=name)",
+            'which calls cuBLAS, is not: python -m pip install "nnkit[cuda13]"   (for',
+        ),
+        ("ModuleNotFoundError('no cuda.core', name='cuda.core')", "is installed but does not import: no cuda.core"),
+        ("ImportError('wrong ELF class')", "is installed but does not import: wrong ELF class"),
+    ],
+)
+def test_nvmath_that_does_not_import(cupy: Any, error: str, message: str) -> None:
+    done = python(
+        "import sys, cupy",
+        "from nnkit.backends.cupy_check import check_libraries",
+        "class Blocked:",
+        "    def find_spec(self, name, path=None, target=None):",
+        "        if name == 'nvmath':",
+        f"            raise {error}",
+        "sys.meta_path.insert(0, Blocked())",
+        "check_libraries(cupy)",
+    )
+    assert "BackendUnavailableError: " in done.stderr
+    assert f"nvmath-python, {message}" in done.stderr or f"nvmath-python {message}" in done.stderr
+
+
+class WithoutDevice(HostDevice):
+    """The backend over CuPy's own arrays whose memory is the host's, with CuPy's own calls: up to CUDA, they work."""
 
     def __init__(self, cupy: Any) -> None:
-        self.name, self.xp, self._multiprocessors = "cupy", cupy, 100
+        super().__init__(cupy)
+        self.handles = Handles(cupy, 1 << 20)
 
-    def _here(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def copy(self, source: Any, out: Any) -> Any:
+        return CupyDevice.copy(self, source, out)
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
-        return self.on_host(np.zeros(shape, dtype))
-
-    def on_host(self, array: NDArray[Any]) -> Any:
-        memory = self.xp.cuda.UnownedMemory(array.ctypes.data, max(array.nbytes, 1), array, device_id=0)
-        pointer = self.xp.cuda.MemoryPointer(memory, 0)
-        return self.xp.ndarray(array.shape, array.dtype, pointer, strides=array.strides)
+    def _kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
+        return CupyDevice._kernel(self, text, name)
 
 
 def test_every_call_is_one_that_cupy_takes(cupy: Any) -> None:
@@ -133,13 +149,18 @@ def test_every_call_is_one_that_cupy_takes(cupy: Any) -> None:
         backend.sum(a, axis=0, out=row)
         backend.max(a, axis=-1, keepdims=True, out=backend.empty((6, 1), "f4"))
         backend.take(a, index)
+        backend.take_at(a, index[0], backend.empty((2, 4), "f8"))
+        backend.put_at(a[:2], index[0], backend.empty((6, 4), "f4"))
+        backend.advance(index[0], 2)
+        backend.add_product(a, b, backend.empty((6, 6), "f4"), row[0])
+        backend.add_column_sums(a, row, row[0])
         backend.copy(row, row)
         backend.elementwise(sigmoid_grad, (a, row), out=a)
         backend.elementwise(sigmoid_grad, (b.mT, row), out=b.mT)
-    assert len(tape.calls) == 11  # the last one copies its strided operand, and the result to where it belongs
+    assert len(tape.calls) == 16  # the last one copies its strided operand, and the result to where it belongs
     # Without a device or cuBLAS nothing more can be done; a wrong argument would be a TypeError or ValueError.
     for call in tape.calls:
-        with pytest.raises((cupy.cuda.runtime.CUDARuntimeError, ImportError)):
+        with pytest.raises((cupy.cuda.runtime.CUDARuntimeError, ImportError, RuntimeError)):
             call()
 
 

@@ -10,14 +10,14 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from nnkit.backends import Backend, BackendMismatchError
-from nnkit.backends.dtypes import FLOATS
+from nnkit.backends.dtypes import FLOATS, compute_type
 from nnkit.backends.formula import Formula
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.kernels.sigmoidal import sigmoid_grad
 from nnkit.kernels.updates import gradient_descent, momentum_descent
 from tests.conftest import gpu_backend
 from tests.kernels import FORMULAS, suited
-from tests.rounding import allowed_differences, assert_agree
+from tests.rounding import allowed_differences, assert_agree, spacing
 
 pytestmark = pytest.mark.gpu
 
@@ -87,6 +87,21 @@ def test_operands_of_any_strides(gpu: Backend, dtype: str, view: str) -> None:
     operands = [numbers((60, 64), dtype, str(j)) for j in range(2)]
     check(gpu, sigmoid_grad, operands, [VIEWS[view]] * 2)
     check(gpu, sigmoid_grad, operands, [VIEWS[view], lambda a: a[0, 0]])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("view", [view for view in VIEWS if view not in ("one row", "no axes", "misaligned")])
+def test_products_of_any_strides(gpu: Backend, dtype: str, view: str) -> None:
+    host = np.random.default_rng(0).normal(size=(60, 64)).astype(numpy_dtype(dtype))
+    x, seen = VIEWS[view](gpu.asarray(host)), VIEWS[view](host).astype(float)
+    for found, a, b in ((gpu.matmul(x, x.mT), seen, seen.mT), (gpu.matmul(x.mT, x), seen.mT, seen)):
+        expected, magnitude = a @ b, abs(a) @ abs(b)
+        bound = 2 * 64 * spacing(magnitude, compute_type(dtype)) + spacing(expected, dtype)
+        assert np.all(abs(gpu.to_numpy(found).astype(float) - expected) <= bound)
+    out = gpu.empty((x.shape[-1] + 1, 2 * x.shape[-1]), dtype)[1:, ::2]  # a result of strides, too
+    if x.ndim == 2:
+        gpu.matmul(x.mT, x, out=out)
+        assert np.all(abs(gpu.to_numpy(out).astype(float) - expected) <= bound)
 
 
 @pytest.mark.parametrize("second", [lambda a: a[5], lambda a: a[5, ::-1], lambda a: a[:, 3:4], lambda a: a[::-1, 3:4]])

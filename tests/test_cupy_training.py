@@ -189,6 +189,6 @@ def test_arrays_of_torch(gpu: Backend) -> None:
 
 
 def test_description(gpu: Backend) -> None:
-    assert {"cupy", "GPU", "memory", "CUDA"} <= set(gpu.describe())
+    assert {"cupy", "GPU", "memory", "CUDA", "cuBLAS"} <= set(gpu.describe())
     assert get_backend("cupy:0") is gpu
     gpu.synchronize()

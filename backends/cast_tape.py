@@ -1,0 +1,36 @@
+"""A tape that knows the casts it has made: two products of one recording that read a matrix share its copy."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from nnkit.backends.cuda_launch import extent
+from nnkit.backends.tape import Tape, active_tape
+
+
+class CastTape(Tape):
+    """A `Tape` of calls on arrays of a device; whoever leaves a call here says what it writes to."""
+
+    def __init__(self, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        super().__init__(around)
+        self._casts: dict[tuple[Any, ...], tuple[tuple[int, int], Any]] = {}
+
+    def replay(self) -> None:
+        tape = active_tape()
+        if isinstance(tape, CastTape):
+            tape._casts.clear()  # of whatever these calls write to
+        super().replay()
+
+    def cast(self, array: Any, dtype: str, make: Callable[[], Any]) -> Any:
+        """A copy of an array in another dtype: what the first `make` gave, as long as nothing was written there."""
+        key = (array.data.ptr, array.shape, array.strides, array.dtype, dtype)
+        if key not in self._casts:
+            self._casts[key] = extent(array, array.data.ptr), make()
+        return self._casts[key][1]
+
+    def written(self, array: Any) -> None:
+        """Forget the casts of what lies in this array's memory."""
+        start, end = extent(array, array.data.ptr)
+        overwritten = [key for key, ((first, last), _) in self._casts.items() if first < end and start < last]
+        for key in overwritten:
+            del self._casts[key]

@@ -1,0 +1,145 @@
+"""cuBLAS through handles of nnkit's own, so that products can be part of a CUDA graph: CuPy's refuse to be captured.
+
+The bindings are nvmath-python's. A handle serves one thread on one device. Each product has a workspace that was
+allocated before, which keeps cuBLAS from allocating, and makes its results repeatable: one for each stream, as products
+on one stream follow each other. α and β are on the device, where each replay of a graph reads them.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nnkit.backends.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
+
+_POINTERS_ON_DEVICE = 1
+_FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with the default math: no tf32 unasked
+_KEPT = 8  # workspaces of a handle
+
+
+def cublas_version() -> str:
+    """The version of the cuBLAS that is loaded, such as 12.9.1."""
+    from nvmath.bindings import cublas
+
+    return ".".join(str(cublas.get_property(part)) for part in range(3))
+
+
+class Handle:
+    """A cuBLAS handle of the device that is current when it is made."""
+
+    def __init__(self, cupy: Any, workspace_size: int) -> None:
+        from nvmath.bindings import cublas
+
+        self._cuda, self._cublas, self._size = cupy.cuda, cublas, workspace_size
+        self._handle = cublas.create()
+        cublas.set_pointer_mode(self._handle, _POINTERS_ON_DEVICE)
+        cublas.set_math_mode(self._handle, _FLOAT_PARTIAL_SUMS)
+        self._workspaces: dict[tuple[int, bool], Any] = {}
+        self._lent: Any = None
+
+    def workspace(self, stream: Any, captured: bool = False) -> Any:
+        """The memory for products on a stream, or for those in graphs that follow its work; call with it current."""
+        key = (stream.ptr, captured)
+        found = self._workspaces.pop(key) if key in self._workspaces else self._cuda.alloc(self._size)
+        self._workspaces[key] = found  # the latest is last; the oldest goes
+        while len(self._workspaces) > _KEPT:
+            del self._workspaces[next(iter(self._workspaces))]
+        return found
+
+    @contextmanager
+    def lent(self, workspace: Any) -> Iterator[None]:
+        """Use this workspace in the `with` block, whatever the stream."""
+        self._lent = workspace
+        try:
+            yield
+        finally:
+            self._lent = None
+
+    def gemm(self, arguments: tuple[Any, ...]) -> None:
+        """`cublasGemmEx` with these arguments after the handle, on the current stream."""
+        self._cublas.gemm_ex(self._ready(), *arguments)
+
+    def gemm_strided_batched(self, arguments: tuple[Any, ...]) -> None:
+        """`cublasGemmStridedBatchedEx` likewise."""
+        self._cublas.gemm_strided_batched_ex(self._ready(), *arguments)
+
+    def _ready(self) -> int:
+        stream = self._cuda.get_current_stream()
+        workspace = self.workspace(stream) if self._lent is None else self._lent
+        self._cublas.set_stream(self._handle, stream.ptr)  # which takes the workspace away
+        self._cublas.set_workspace(self._handle, workspace.ptr, self._size)
+        handle: int = self._handle
+        return handle
+
+
+class Handles:
+    """The handles of one device: one for each thread that computes, given to another when its thread has ended."""
+
+    def __init__(self, cupy: Any, workspace_size: int) -> None:
+        self._cupy, self._size = cupy, workspace_size
+        self._threads = threading.local()
+        self._idle: list[Handle] = []
+
+    def get(self) -> Handle:
+        """The calling thread's handle; the device must be the current one."""
+        lease: _Lease | None = getattr(self._threads, "lease", None)
+        if lease is None:
+            try:
+                handle = self._idle.pop()
+            except IndexError:
+                handle = Handle(self._cupy, self._size)
+            lease = self._threads.lease = _Lease(handle, self._idle)
+        return lease.handle
+
+
+class _Lease:
+    """Goes with its thread, and leaves the handle: destroying one would wait for the whole device."""
+
+    def __init__(self, handle: Handle, idle: list[Handle]) -> None:
+        self.handle, self._idle = handle, idle
+
+    def __del__(self) -> None:
+        self._idle.append(self.handle)
+
+
+class Product:
+    """The call `out ← α ab + β out` for matrices, or stacks of `count` of them.
+
+    `placed` are a, b and out, each with how it is stored;
+    `types` are the names of the dtypes of a and b, and of out; `alpha` and `beta` 0-d arrays of the type of the sums.
+    """
+
+    __slots__ = ("_arguments", "_handles", "_kept", "_stacked")
+
+    def __init__(
+        self,
+        handles: Handles,
+        placed: Sequence[tuple[Any, Stored]],
+        types: tuple[str, str],
+        count: int,
+        scales: tuple[Any, Any],
+        compute: int,
+    ) -> None:
+        (a, in_a), (b, in_b), (out, in_out) = placed
+        alpha, beta = scales
+        kind, result = (DATA_TYPES[name] for name in types)
+        stacked = count > 1
+
+        def place(array: Any, dtype: int, layout: Stored) -> tuple[int, ...]:
+            return (array.data.ptr, dtype, layout.ld, *((layout.batch,) if stacked else ()))
+
+        self._arguments = (
+            *gemm_arguments(out.shape[-2], out.shape[-1], a.shape[-1], in_a, in_b),
+            alpha.data.ptr, *place(b, kind, in_b), *place(a, kind, in_a),
+            beta.data.ptr, *place(out, result, in_out),
+            *((count,) if stacked else ()), compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+        self._handles, self._stacked = handles, stacked
+        self._kept = placed, scales
+
+    def __call__(self) -> None:
+        handle = self._handles.get()
+        if self._stacked:
+            handle.gemm_strided_batched(self._arguments)
+        else:
+            handle.gemm(self._arguments)

@@ -1,0 +1,119 @@
+"""A tape as a CUDA graph: the calls of a step are given to the GPU in one.
+
+The first replay makes the calls one by one, which compiles their kernels and lets cuBLAS load its own. The second
+captures them: nothing runs, CUDA writes down what it is asked to do. From then on a replay is one launch.
+"""
+
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+from nnkit.backends.cast_tape import CastTape
+from nnkit.backends.cublas import Handles
+from nnkit.backends.errors import BackendError
+from nnkit.backends.tape import active_tape
+
+_VARIABLE = "NNKIT_CUDA_GRAPHS"
+
+# Graphs of one stream may share a workspace: between its wait and its launch no other may come.
+_launching = threading.Lock()
+
+# While one thread captures, none may wait for the whole device: CUDA would refuse both.
+capturing = threading.RLock()
+
+
+def graphs_wanted() -> bool:
+    """Whether tapes are to become CUDA graphs: not with NNKIT_CUDA_GRAPHS=0.
+
+    >>> graphs_wanted()
+    True
+    """
+    value = os.environ.get(_VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"{_VARIABLE} is {value!r}; expected 0, which makes a step's calls one by one, or 1")
+    return value != "0"
+
+
+class GraphTape(CastTape):
+    """A tape of CuPy's calls; make it while the device is current, and its stream the one that allocates.
+
+    It may be replayed on any stream: another stream than the tape's own waits for that one's work and that one for it,
+    so that the buffers are never used twice at a time, nor given to others too early.
+    """
+
+    def __init__(self, around: Callable[[], AbstractContextManager[object]], cupy: Any, handles: Handles) -> None:
+        super().__init__(around)
+        self._cuda, self._handles = cupy.cuda, handles
+        self._home = cupy.cuda.get_current_stream()
+        self._captures = graphs_wanted()
+        self._replayed, self._graph, self._workspace = False, None, None
+
+    def replay(self) -> None:
+        if active_tape() is not None:
+            super().replay()
+            return
+        with self._around():
+            stream = self._cuda.get_current_stream()
+            if self._graph is None and self._captures and self._replayed and self.calls:
+                self._graph = self._capture()
+            if self._graph is None:
+                with self._in_order(stream):
+                    for call in self.calls:
+                        call()
+                self._replayed = True
+                return
+            with _launching:
+                if stream == self._home:
+                    self._graph.launch()
+                else:
+                    with self._in_order(stream):
+                        self._graph.launch()
+
+    @contextmanager
+    def _in_order(self, stream: Any) -> Iterator[None]:
+        """Work on this stream comes after what the tape's own was given before, and before what that gets later."""
+        home, event = self._home, self._cuda.Event
+        if stream == home:
+            yield
+            return
+        stream.wait_event(home.record(event(disable_timing=True)))
+        yield
+        home.wait_event(stream.record(event(disable_timing=True)))
+
+    def _capture(self) -> Any:
+        """The calls as a graph, captured on a stream that only this serves; BackendError if CUDA refuses one."""
+        try:
+            handle = self._handles.get()
+            with self._home:  # whose memory it is
+                self._workspace = handle.workspace(self._home, captured=True)
+            stream = self._cuda.Stream(non_blocking=True)
+            with capturing, handle.lent(self._workspace), _without_collection(), stream:
+                # Other threads may go on allocating meanwhile; this one may not.
+                stream.begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
+                try:
+                    for call in self.calls:
+                        call()
+                except BaseException:
+                    with suppress(Exception):
+                        stream.end_capture()
+                    raise
+                return stream.end_capture()
+        except Exception as error:
+            raise BackendError(
+                f"a recording did not become a CUDA graph: {error}; {_VARIABLE}=0 makes its calls one by one"
+            ) from error
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """No garbage collection in the `with` block: it might destroy what must not be destroyed during a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

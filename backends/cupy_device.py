@@ -1,0 +1,135 @@
+"""CuPy arrays on one CUDA device: made, moved and copied; and how calls are left on a tape or made."""
+
+import functools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Backend
+from nnkit.backends.cast_tape import CastTape
+from nnkit.backends.cublas import Handles, cublas_version
+from nnkit.backends.cuda_graph import GraphTape, capturing
+from nnkit.backends.cuda_launch import extent
+from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
+
+_ON_GPU = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+_HOPPER = 90
+_MIB = 1 << 20
+
+
+class CupyDevice(Backend):
+    """What the parts of the CuPy backend share: a device, its memory, its kernels and its tape."""
+
+    def __init__(self, cupy: Any, device: int) -> None:
+        self.name = "cupy" if device == 0 else f"cupy:{device}"
+        self.xp = cupy
+        self._number = device
+        self._device = cupy.cuda.Device(device)
+        self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        # What NVIDIA gives cuBLAS itself: 32 MiB from Hopper on, 4 MiB before.
+        self.handles = Handles(cupy, (32 if int(self._device.compute_capability) >= _HOPPER else 4) * _MIB)
+        # 0 and 1, which products read as they are made; any stream may.
+        self.units = {name: list(self.asarray(np.arange(2), name)) for name in ("float32", "float64")}
+        self.synchronize()
+
+    def asarray(self, values: Any, dtype: str | None = None) -> Any:
+        with self.here():
+            # NumPy's own arrays need no DLPack, which has no bfloat16 there.
+            if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
+                on_gpu = values.__dlpack_device__()[0] in _ON_GPU
+                values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
+            return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        on_host: np.ndarray = self.xp.asnumpy(array)
+        return on_host
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
+        with self.here():
+            return self.xp.empty(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
+        with self.here():  # the base writes its zeros from whichever device is current
+            return self.xp.zeros(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
+
+    def has_room(self, size: int) -> bool:
+        with self.here():
+            free, _ = self.xp.cuda.runtime.memGetInfo()
+            unused = self.xp.get_default_memory_pool().free_bytes()
+        return bool(size < 0.8 * (free + unused))
+
+    def dtype(self, name: str) -> Any:
+        return numpy_dtype(name)
+
+    def copy(self, source: Any, out: Any) -> Any:
+        with self.here():
+            self.leave(partial(self.xp.copyto, out, source), out)
+        return out
+
+    def recording(self) -> AbstractContextManager[Tape]:
+        with self.here():
+            return recording(GraphTape(self.here, self.xp, self.handles))
+
+    def synchronize(self) -> None:
+        with capturing:
+            self._device.synchronize()
+
+    def describe(self) -> dict[str, str]:
+        properties = self.xp.cuda.runtime.getDeviceProperties(self._number)
+        with self.here():
+            free, total = self.xp.cuda.runtime.memGetInfo()
+        return {
+            "cupy": self.xp.__version__,
+            "GPU": properties["name"].decode(),
+            "memory": f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free",
+            "CUDA": f"runtime {self.xp.cuda.runtime.runtimeGetVersion()}, "
+            f"driver {self.xp.cuda.runtime.driverGetVersion()}",
+            "cuBLAS": cublas_version(),
+        }
+
+    def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        # NumPy's scalars have a dtype, but no place on the device.
+        arrays = super().operands(names, values)
+        return [self.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
+
+    # --- for the parts of this backend --------------------------------------------------------------------------
+
+    def here(self) -> Any:
+        """The device as a context manager: CuPy keeps what it goes back to on a stack of each thread."""
+        return self._device
+
+    def leave(self, call: Call, *written: Any) -> None:
+        """Make a call that writes into these arrays; on a tape, leave it there."""
+        tape = active_tape()
+        if isinstance(tape, CastTape):
+            for array in written:
+                tape.written(array)
+        perform([call])
+
+    def launch(
+        self, text: str, name: str, blocks: tuple[int, ...], threads: int, arguments: tuple[Any, ...], *written: Any
+    ) -> None:
+        """Run the kernel of this name in a CUDA text, which writes into these arrays; on a tape, at each replay."""
+        self.leave(partial(self._kernel(text, name), blocks, (threads,), arguments), *written)
+
+    def contiguous(self, array: Any) -> Any:
+        """An array in C order: itself, or a copy that each replay makes."""
+        return array if array.flags.c_contiguous else self.copy(array, self.empty(array.shape, array.dtype))
+
+    @functools.lru_cache(maxsize=4096)  # noqa: B019  backends live as long as the process
+    def _kernel(self, text: str, name: str) -> Any:
+        # CuPy adds -ftz=true after these options: float32 numbers below 1.2e-38 count as 0.
+        return self.xp.RawKernel(text, name, ("--std=c++17",))
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether two arrays of a device may share memory.
+
+    CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.
+    """
+    (start, end), (first, last) = (extent(array, array.data.ptr) for array in (a, b))
+    return start < last and first < end

@@ -1,0 +1,100 @@
+"""Products of CuPy arrays: decided when they are asked for, one call of cuBLAS when they are made."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.cast_tape import CastTape
+from nnkit.backends.cublas import Product
+from nnkit.backends.cupy_device import CupyDevice, overlap
+from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
+from nnkit.backends.formula import Formula
+from nnkit.backends.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Stored, stored, strides_of
+from nnkit.backends.precision import get_matmul_precision
+from nnkit.backends.tape import active_tape
+
+_rounded = Formula(lambda xp, a: a, "rounded", ["a"])
+
+
+class CupyProducts(CupyDevice):
+    """`matmul` and `add_product`, in the precision that is chosen when they are asked for."""
+
+    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        dtype = promote({"a": a, "b": b})
+        if dtype not in FLOATS:
+            raise TypeError(f"matmul: the operands are {dtype}; expected one of {', '.join(FLOATS)}")
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        shape = (*lead, a.shape[-2], b.shape[-1])
+        if a.shape[-1] != b.shape[-2]:
+            raise ValueError(f"matmul: a has shape {a.shape} and b {b.shape}, which do not fit")
+        if out is not None and out.shape != shape:
+            raise ValueError(f"matmul: out has shape {out.shape}; expected {shape}")
+        with self.here():
+            result = self.empty(shape, dtype) if out is None else out
+            if a.shape[-1] == 0:
+                self.leave(partial(result.fill, 0), result)
+            elif result.size:
+                fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
+                direct = fits and not overlap(result, a) and not overlap(result, b)
+                target = result if direct else self.empty(shape, dtype)
+                zero, one = self.units[compute_type(dtype)]
+                self._multiply(a, b, target, dtype, one, zero)
+                if target is not result:
+                    self.copy(target, result)
+        return result
+
+    def adds_products(self, out: Any) -> bool:
+        return dtype_name(out.dtype) in ("float32", "float64")
+
+    def add_product(self, a: Any, b: Any, out: Any, alpha: Any) -> None:
+        dtype = dtype_name(out.dtype)
+        if not _in_row_order(out) or {dtype_name(array.dtype) for array in (a, b, alpha)} != {dtype}:
+            raise ValueError("a product can be added only to a C-contiguous matrix, from matrices and an α of its type")
+        if a.shape[-1] and out.size:
+            with self.here():
+                self._multiply(a, b, out, dtype, alpha, self.units[dtype][1])
+
+    def _multiply(self, a: Any, b: Any, out: Any, dtype: str, alpha: Any, beta: Any) -> None:
+        """Out ← α ab + β out, for matrices with entries and an `out` in row order."""
+        precision = get_matmul_precision() if dtype == "float32" else "highest"
+        kind = "bfloat16" if precision == "medium" else dtype
+        lead = out.shape[:-2]
+        first, second = (self._factor(array, kind, lead) for array in (a, b))
+        compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
+        types, count = (kind, dtype_name(out.dtype)), int(np.prod(lead, dtype=int))
+        placed = [(array, _layout(array, lead)) for array in (first, second, out)]
+        self.leave(Product(self.handles, placed, types, count, (alpha, beta), compute), out)
+
+    def _factor(self, array: Any, dtype: str, lead: tuple[int, ...]) -> Any:
+        """A factor as cuBLAS reads it: itself, or a copy that each replay makes."""
+        layout = _stored(array, lead)
+        if layout is None:
+            array = self.contiguous(self.xp.broadcast_to(array, (*lead, *array.shape[-2:])))
+        if dtype_name(array.dtype) == dtype:
+            return array
+        if layout is not None and layout.transposed:  # a cast of the memory serves the matrix and its transpose
+            return self._cast(array.mT, dtype).mT
+        return self._cast(array, dtype)
+
+    def _cast(self, array: Any, dtype: str) -> Any:
+        def make() -> Any:
+            return self.elementwise(_rounded, (array,), out=self.empty(array.shape, dtype))
+
+        tape = active_tape()
+        return tape.cast(array, dtype, make) if isinstance(tape, CastTape) else make()
+
+
+def _stored(array: Any, lead: tuple[int, ...]) -> Stored | None:
+    return stored(array.shape, strides_of(array), lead)
+
+
+def _layout(array: Any, lead: tuple[int, ...]) -> Stored:
+    layout = _stored(array, lead)
+    assert layout is not None
+    return layout
+
+
+def _in_row_order(out: Any) -> bool:
+    layout = _stored(out, out.shape[:-2])
+    return layout is not None and not layout.transposed

@@ -1,0 +1,71 @@
+"""Sums and maxima of CuPy arrays by nnkit's own kernel: CuPy's allocate as they run, which no CUDA graph may."""
+
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.cuda_reduction import (
+    THREADS,
+    Launch,
+    Shape,
+    launch_of,
+    reduced,
+    reduction_name,
+    reduction_source,
+)
+from nnkit.backends.cupy_device import CupyDevice, overlap
+from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
+
+
+class CupyReductions(CupyDevice):
+    """`sum`, `max` and `add_column_sums`, accumulated in float32 for the half types."""
+
+    def sum(self, a: Any, axis: int | None = None, keepdims: bool = False, out: Any = None) -> Any:
+        return self._reduce("sum", a, axis, keepdims, out)
+
+    def max(self, a: Any, axis: int, keepdims: bool = False, out: Any = None) -> Any:
+        return self._reduce("max", a, axis, keepdims, out)
+
+    def add_column_sums(self, a: Any, out: Any, alpha: Any) -> None:
+        if a.ndim != 2 or out.shape != a.shape[1:] or not out.flags.c_contiguous:
+            raise ValueError(f"sums of a {a.shape} do not go into {out.shape}; expected a C-contiguous {a.shape[1:]}")
+        if not dtype_name(a.dtype) == dtype_name(out.dtype) == dtype_name(alpha.dtype):
+            raise ValueError(f"a is {a.dtype}, out {out.dtype} and alpha {alpha.dtype}; expected one dtype")
+        if out.size:
+            with self.here():
+                self._passes("sum", self.contiguous(a), Shape(1, *a.shape), out, alpha)
+
+    def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
+        dtype = dtype_name(a.dtype)
+        if dtype not in FLOATS:
+            raise TypeError(f"{operation}: a has dtype {dtype}; expected one of {', '.join(FLOATS)}")
+        shape, results = reduced(a.shape, axis, keepdims)
+        if operation == "max" and shape.n == 0:
+            raise ValueError(f"max: a has shape {a.shape}; there is no largest of no entries")
+        if out is not None and out.shape != results:
+            raise ValueError(f"{operation}: out has shape {out.shape}; expected {results}")
+        with self.here():
+            result = self.empty(results, dtype) if out is None else out
+            if result.size:
+                kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
+                target = result if kept and not overlap(result, a) else self.empty(results, dtype)
+                self._passes(operation, self.contiguous(a), shape, target)
+                if target is not result:
+                    self.copy(target, result)
+        return result
+
+    def _passes(self, operation: str, x: Any, shape: Shape, out: Any, alpha: Any = None) -> None:
+        how = launch_of(shape, self.multiprocessors)
+        parts = how.blocks[1]
+        if parts > 1:
+            partial = self.empty((parts, shape.outputs), compute_type(dtype_name(x.dtype)))
+            self._pass(operation, x, shape, how, partial)
+            x, shape = partial, Shape(1, parts, shape.outputs)
+            how = launch_of(shape, self.multiprocessors, whole=True)
+        self._pass(operation, x, shape, how, out, alpha)
+
+    def _pass(self, operation: str, x: Any, shape: Shape, how: Launch, out: Any, alpha: Any = None) -> None:
+        text = reduction_source(operation, dtype_name(x.dtype), dtype_name(out.dtype), alpha is not None)
+        sizes = map(np.int64, (shape.outputs, shape.n, shape.inner, how.part))
+        arguments = (x, out, out if alpha is None else alpha, *sizes, np.int32(how.lanes))
+        self.launch(text, reduction_name(operation, alpha is not None), how.blocks, THREADS, arguments, out)

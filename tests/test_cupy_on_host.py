@@ -1,0 +1,89 @@
+"""Training by the CuPy backend without a GPU: its kernels compiled for the host give the steps that NumPy gives."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import nnkit
+from nnkit.backends import registry
+from nnkit.step import Step, step_for
+from tests.host_device import HostDevice
+
+Array = NDArray[Any]
+SAMPLES = np.random.default_rng(0).normal(size=(40, 12))
+TARGETS = np.eye(3)[np.arange(40) % 3]
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostDevice]:
+    """A CuPy backend over the host's memory, in the place of the real one."""
+    made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
+    monkeypatch.setitem(registry._made, "cupy", made)
+    yield made
+    nnkit.set_matmul_precision("highest")
+
+
+def train(backend: Any, optimizer: Any, dtype: str, precision: str = "highest", steps: int = 9) -> tuple[Array, Step]:
+    """The parameters after some steps on minibatches of 16 and a last one of 8, with another rate for each."""
+    nnkit.set_matmul_precision(precision)
+    layers = [nnkit.Dense(12, 20, "tanh"), nnkit.Dropout(0.3), nnkit.Dense(20, 3)]
+    net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=4, dtype=dtype, backend=backend)
+    state = net.optimizer_state(optimizer)
+    for i in range(steps):
+        rows = slice(16 * (i % 3), min(16 * (i % 3) + 16, 40))
+        step = step_for(net, rows.stop - rows.start, state, drops=True)
+        for values, array in ((SAMPLES, step.x), (TARGETS, step.y)):
+            net.backend.copy(net.backend.asarray(values[rows], dtype), array)
+        step.run(1 / (1 + i))
+        assert np.isfinite(net.backend.to_numpy(step.cost()))
+    parts = [net.backend.to_numpy(array).ravel() for array in (*net.parameters.W, *net.parameters.b)]
+    return np.concatenate(parts), step
+
+
+OPTIMIZERS = [nnkit.SGD(0.5), nnkit.SGD(0.1, momentum=0.9, l2=1e-3, clip_norm=1.0)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_are_those_of_numpy(host: HostDevice, optimizer: Any) -> None:
+    (found, _), (expected, _) = (train(backend, optimizer, "float64") for backend in (host, "numpy"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+
+
+def test_steps_in_each_precision(host: HostDevice) -> None:
+    exact, _ = train("numpy", OPTIMIZERS[0], "float64")
+    off = {}
+    for precision in ("highest", "medium"):
+        found, _ = train(host, OPTIMIZERS[0], "float32", precision)
+        off[precision] = abs(found - exact).max()
+        again, _ = train(host, OPTIMIZERS[0], "float32", precision)
+        assert again.tobytes() == found.tobytes()
+    assert off["highest"] < 2e-6
+    assert 1e-5 < off["medium"] < 1e-2
+
+
+def test_a_network_follows_a_change_of_precision(host: HostDevice) -> None:
+    _, exact = train(host, OPTIMIZERS[0], "float32", "highest")
+    net = exact.model
+    nnkit.set_matmul_precision("medium")
+    rounded = step_for(net, 8, net.state, drops=True)
+    assert rounded is not exact
+    nnkit.set_matmul_precision("highest")
+    assert step_for(net, 8, net.state, drops=True) is exact
+    for _ in range(2):
+        before = host.to_numpy(net.logits(host.asarray(SAMPLES, "float32")))
+    nnkit.set_matmul_precision("medium")
+    assert not np.array_equal(host.to_numpy(net.logits(host.asarray(SAMPLES, "float32"))), before)
+
+
+def test_how_many_launches_a_step_takes(host: HostDevice) -> None:
+    """Two layers with dropout, softmax and its cost, plain gradient descent: no weight's gradient is written."""
+    calls = {}
+    for precision in ("highest", "medium"):
+        _, step = train(host, OPTIMIZERS[0], "float32", precision, steps=1)
+        calls[precision] = len(step._tape.calls)
+    # Forward: 2 products, 2 activations, dropout; softmax 4; backward: 3 products, 2 sums, dropout, tanh; the clock.
+    assert calls["highest"] == 17
+    assert calls["medium"] == 17 + 6  # x, h, two weights and two deltas are each rounded once

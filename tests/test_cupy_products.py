@@ -1,0 +1,200 @@
+"""Products of CuPy arrays without a GPU: what cuBLAS is asked for is the product, wherever its operands lie."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import nnkit
+from nnkit.backends.dtypes import FLOATS, compute_type
+from nnkit.backends.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
+from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.kernels.updates import gradient_descent
+from tests.host_device import HostDevice, HostGemm, on_host, views
+from tests.rounding import spacing
+
+Array = NDArray[Any]
+SIZES = [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 4, 1), (1, 1, 1)]
+
+
+@pytest.fixture
+def host() -> HostDevice:
+    return HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
+
+
+@pytest.fixture(params=["highest", "high", "medium"])
+def precision(request: pytest.FixtureRequest) -> Iterator[str]:
+    nnkit.set_matmul_precision(request.param)
+    yield request.param
+    nnkit.set_matmul_precision("highest")
+
+
+def assert_products_agree(found: Array, a: Array, b: Array, dtype: str) -> None:
+    expected, magnitude = a.astype(float) @ b.astype(float), abs(a.astype(float)) @ abs(b.astype(float))
+    bound = 2 * a.shape[-1] * spacing(magnitude, compute_type(dtype)) + spacing(expected, dtype)
+    assert np.all(abs(found.astype(float) - expected) <= bound)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("lead_a", "lead_b"), [((), ()), ((3,), (3,)), ((3,), ()), ((2, 3), (2, 1))])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_matmul_of_all_views(
+    host: HostDevice, dtype: str, lead_a: tuple[int, ...], lead_b: tuple[int, ...], sizes: tuple[int, int, int]
+) -> None:
+    m, k, n = sizes
+    for (kind_a, a), (kind_b, b) in itertools.product(
+        views((*lead_a, m, k), dtype, 1), views((*lead_b, k, n), dtype, 2)
+    ):
+        found = host.matmul(host.place(a), host.place(b))
+        assert found.dtype == numpy_dtype(dtype), (kind_a, kind_b)
+        assert found.flags.c_contiguous
+        assert_products_agree(on_host(found), a, b, dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_matmul_into_all_views(host: HostDevice, dtype: str) -> None:
+    a, b = (next(views(shape, dtype))[1] for shape in ((2, 3, 4), (2, 4, 5)))
+    for kind, out in views((2, 3, 5), dtype):
+        if "again" in kind:  # several entries in one place
+            continue
+        target = host.place(out)
+        assert host.matmul(host.place(a), host.place(b), out=target) is target
+        assert_products_agree(out, a, b, dtype)
+
+
+def test_matmul_into_an_operand_and_into_another_type(host: HostDevice) -> None:
+    a, b = (next(views((4, 4), "float32", seed))[1] for seed in (1, 2))
+    for out in (0, 1):
+        operands = [host.asarray(a.copy()), host.asarray(b.copy())]
+        host.matmul(operands[0], operands[1], out=operands[out])
+        assert_products_agree(on_host(operands[out]), a, b, "float32")
+    wide, half = host.empty((4, 4), "float64"), host.empty((4, 4), "float16")
+    host.matmul(host.place(a), host.place(b), out=wide)
+    assert_products_agree(on_host(wide), a, b, "float32")
+    mixed = host.matmul(host.place(a), host.place(b.astype(np.float64)))
+    assert mixed.dtype == np.float64
+    assert_products_agree(on_host(mixed), a, b, "float64")
+    c = a.astype(np.float16)
+    host.matmul(host.place(c), host.place(c), out=half)
+    assert_products_agree(on_host(half), c, c, "float16")
+    single = host.matmul(host.place(c), host.place(c), out=host.empty((4, 4), "float32"))
+    assert_products_agree(on_host(single), c, c, "float32")  # the sums are not rounded to float16
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_are_added(host: HostDevice, dtype: str) -> None:
+    out = host.asarray(np.ones((3, 5)), dtype)
+    assert host.adds_products(out)
+    assert not host.adds_products(host.empty((3, 5), "float16"))
+    alpha, exact = host.asarray(-0.5, dtype), np.ones((3, 5))
+    for (_, a), (_, b) in itertools.product(views((3, 4), dtype, 1), views((4, 5), dtype, 2)):
+        with host.recording() as tape:
+            host.add_product(host.place(a), host.place(b), out, alpha)
+        for rate in (-0.5, 0.25):  # read at each replay
+            on_host(alpha)[...] = rate
+            tape.replay()
+            exact += rate * (a.astype(float) @ b.astype(float))
+    np.testing.assert_allclose(on_host(out), exact, rtol=0, atol=2000 * float(np.finfo(dtype).eps))
+    for wrong in (host.empty((5, 3), dtype).mT, host.empty((3, 10), dtype)[:, ::2]):
+        with pytest.raises(ValueError, match="a product can be added only to a C-contiguous matrix"):
+            host.add_product(host.empty((3, 4), dtype), host.empty((4, 5), dtype), wrong, alpha)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 7, 3000])
+def test_column_sums_are_added(host: HostDevice, dtype: str, rows: int) -> None:
+    a = np.random.default_rng(rows).normal(size=(rows, 5)).astype(dtype)
+    out, alpha = host.asarray(np.full(5, 3.0), dtype), host.asarray(-0.25, dtype)
+    host.add_column_sums(host.asarray(a), out, alpha)
+    exact = 3 - 0.25 * a.astype(np.longdouble).sum(0)
+    np.testing.assert_allclose(on_host(out), exact.astype(float), rtol=0, atol=rows * float(np.finfo(dtype).eps))
+    with pytest.raises(ValueError, match="sums of a"):
+        host.add_column_sums(host.asarray(a), host.empty((4,), dtype), alpha)
+
+
+class Asked(HostGemm):
+    """What was asked of cuBLAS: the types of A, B and C and the type of the arithmetic."""
+
+    def __init__(self) -> None:
+        self.types: list[tuple[int, ...]] = []
+
+    def gemm(self, arguments: tuple[Any, ...]) -> None:
+        self.types.append((arguments[7], arguments[10], arguments[14], arguments[16]))
+        super().gemm(arguments)
+
+
+def test_precision_of_what_is_asked_for(host: HostDevice, precision: str) -> None:
+    host.handles = asked = Asked()
+    for dtype in FLOATS:
+        a = host.asarray(np.ones((2, 2)), dtype)
+        host.matmul(a, a)
+    single = {
+        "highest": (0, 0, 0, COMPUTE_FLOAT),
+        "high": (0, 0, 0, COMPUTE_TF32),
+        "medium": (14, 14, 0, COMPUTE_FLOAT),
+    }
+    half, brain, double = (2, 2, 2, COMPUTE_FLOAT), (14, 14, 14, COMPUTE_FLOAT), (1, 1, 1, COMPUTE_DOUBLE)
+    assert asked.types == [half, brain, single[precision], double]
+
+
+def test_medium_rounds_the_factors_and_nothing_else(host: HostDevice) -> None:
+    a, b = (next(views(shape, "float32", 3))[1] for shape in ((30, 40), (40, 50)))
+    nnkit.set_matmul_precision("medium")
+    try:
+        with host.recording() as tape:
+            product = host.matmul(host.place(a), host.place(b))
+    finally:
+        nnkit.set_matmul_precision("highest")
+    tape.replay()  # as it was when recorded
+    left, right = (matrix.astype(numpy_dtype("bfloat16")).astype(np.float32) for matrix in (a, b))
+    assert_products_agree(on_host(product), left, right, "float32")
+    off = abs(on_host(product) - a @ b) / (abs(a) @ abs(b))
+    assert 1e-4 < off.max() < 2**-7
+
+
+def test_a_matrix_is_cast_once_until_it_changes(host: HostDevice) -> None:
+    a, b = host.asarray(np.ones((4, 4)), "float32"), host.asarray(np.ones((4, 4)), "float32")
+    small = host.asarray(np.ones((2, 2)), "float32")
+    nnkit.set_matmul_precision("medium")
+    try:
+        with host.recording() as inner:
+            host.copy(b, a)
+        with host.recording() as tape:
+            counts = []
+
+            def count() -> None:
+                counts.append(len(tape.calls))
+
+            products = [host.matmul(a, b)]
+            count()
+            products.append(host.matmul(a.mT, b))  # no cast
+            count()
+            host.elementwise(gradient_descent, (a[:2, :2], small, 0.5), out=a[:2, :2])
+            count()
+            products.append(host.matmul(a, b))  # of a again
+            count()
+            inner.replay()
+            products.append(host.matmul(b, a))  # of both: who knows what those calls wrote
+            count()
+    finally:
+        nnkit.set_matmul_precision("highest")
+    assert [counts[0], counts[1] - counts[0], counts[3] - counts[2], counts[4] - counts[3]] == [3, 1, 2, 4]
+    tape.replay()
+    halves = np.ones((4, 4))
+    halves[:2, :2] = 0.5
+    ones = np.ones((4, 4))
+    for found, expected in zip(products, (ones @ ones, ones @ ones, halves @ ones, ones @ ones), strict=True):
+        np.testing.assert_array_equal(on_host(found), expected)
+
+
+def test_errors_say_what_does_not_fit(host: HostDevice) -> None:
+    a = host.empty((2, 3), "float32")
+    with pytest.raises(ValueError, match=r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not fit"):
+        host.matmul(a, a)
+    with pytest.raises(ValueError, match=r"matmul: out has shape \(3, 3\); expected \(2, 2\)"):
+        host.matmul(a, a.mT, out=host.empty((3, 3), "float32"))
+    with pytest.raises(TypeError, match="matmul: the operands are complex64; expected one of float16,"):
+        host.matmul(host.empty((2, 3), "complex64"), host.empty((3, 2), "complex64"))
