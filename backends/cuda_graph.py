@@ -80,8 +80,10 @@ class GraphTape(CastTape):
             yield
             return
         stream.wait_event(home.record(event(disable_timing=True)))
-        yield
-        home.wait_event(stream.record(event(disable_timing=True)))
+        try:
+            yield
+        finally:
+            home.wait_event(stream.record(event(disable_timing=True)))
 
     def _capture(self) -> Any:
         """The calls as a graph, captured on a stream that only this serves; BackendError if CUDA refuses one."""

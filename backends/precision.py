@@ -11,6 +11,7 @@ def set_matmul_precision(precision: str) -> None:
         precision: `"highest"` (as it is at the start), float32; `"high"`, TensorFloat-32, whose factors have 10 bits
             after the point; `"medium"`, factors rounded to bfloat16, which have 7. All sums are of float32, and
             parameters, activations and updates stay in it. The same seed on the same GPU gives the same bits in each.
+            Tensor cores of both kinds are in GPUs from Ampere on (compute capability 8.0).
 
     Errors of a product are about 1e-7, 1e-3 and 1e-2 of its terms. Other dtypes, NumPy and other backends than CuPy are
     not touched: their products are as they were. A network takes a change at its next step. Raises ValueError for

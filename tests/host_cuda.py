@@ -46,34 +46,32 @@ _EACH_THREAD = """\
 
 # A block's threads as threads of the host, for kernels in which they wait for each other; blocks come in turn.
 _WAITING = """\
-#include <condition_variable>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <pthread.h>
 #define __shared__ static
-static std::mutex gate;
-static std::condition_variable opened;
-static unsigned waiting = 0, turn = 0;
-static void __syncthreads() {
-    std::unique_lock<std::mutex> lock(gate);
-    const unsigned mine = turn;
-    if (++waiting == blockDim.x) { waiting = 0; ++turn; opened.notify_all(); return; }
-    opened.wait(lock, [&] { return turn != mine; });
+static pthread_barrier_t barrier;
+static void __syncthreads() { pthread_barrier_wait(&barrier); }
+static void **p;
+static unsigned parts;
+"""
+_ONE_THREAD = """\
+static void *run_thread(void *number) {
+    threadIdx.x = (unsigned)(unsigned long long)number;
+    for (unsigned y = 0; y < parts; ++y) for (unsigned x = 0; x < gridDim.x; ++x) {
+        __syncthreads();
+        if (threadIdx.x == 0) { blockIdx.x = x; blockIdx.y = y; }
+        __syncthreads();
+        CALL
+    }
+    return 0;
 }
 """
 _ALL_THREADS = """\
-    gridDim = {blocks, parts}; blockDim.x = threads;
-    std::vector<std::thread> all;
-    for (unsigned t = 0; t < threads; ++t) all.emplace_back([=] {
-        threadIdx.x = t;
-        for (unsigned y = 0; y < parts; ++y) for (unsigned x = 0; x < blocks; ++x) {
-            __syncthreads();
-            if (t == 0) blockIdx = {x, y};
-            __syncthreads();
-            CALL
-        }
-    });
-    for (auto &thread : all) thread.join();
+    pthread_t all[1024];
+    p = given; parts = rows; gridDim.x = blocks; blockDim.x = threads;
+    pthread_barrier_init(&barrier, 0, threads);
+    for (unsigned long long t = 0; t < threads; ++t) pthread_create(&all[t], 0, run_thread, (void *)t);
+    for (unsigned t = 0; t < threads; ++t) pthread_join(all[t], 0);
+    pthread_barrier_destroy(&barrier);
 """
 
 
@@ -83,10 +81,10 @@ def kernel_with_driver(text: str, name: str) -> str:
     assert parameters
     types = [re.sub(r"\w+$", "", parameter.strip()) for parameter in parameters[1].split(",")]
     call = f"{name}({', '.join(f'*({kind}*)p[{i}]' for i, kind in enumerate(types))});"
-    head = f'extern "C" void run_{name}(void **p, unsigned blocks, unsigned parts, unsigned threads)'
+    head = f'extern "C" void run_{name}(void **given, unsigned blocks, unsigned rows, unsigned threads) {{\n'
     if "__syncthreads" in text:
-        return f"{_WAITING}{text}{head} {{\n{_ALL_THREADS.replace('CALL', call)}}}\n"
-    return f"{text}{head} {{\n{_EACH_THREAD}            {call}\n}}\n"
+        return f"{_WAITING}{text}{_ONE_THREAD.replace('CALL', call)}{head}{_ALL_THREADS}}}\n"
+    return f"{text}{head}    void **p = given;\n{_EACH_THREAD}            {call}\n}}\n"
 
 
 def build(text: str, folder: Path) -> ctypes.CDLL:
