@@ -26,11 +26,7 @@ capturing = threading.RLock()
 
 
 def graphs_wanted() -> bool:
-    """Whether tapes are to become CUDA graphs: not with NNKIT_CUDA_GRAPHS=0.
-
-    >>> graphs_wanted()
-    True
-    """
+    """Whether tapes are to become CUDA graphs: not with NNKIT_CUDA_GRAPHS=0. ValueError for what is neither 0 nor 1."""
     value = os.environ.get(_VARIABLE, "")
     if value not in ("", "0", "1"):
         raise ValueError(f"{_VARIABLE} is {value!r}; expected 0, which makes a step's calls one by one, or 1")
