@@ -21,8 +21,10 @@ _VARIABLE = "NNKIT_CUDA_GRAPHS"
 # Graphs of one stream may share a workspace: between its wait and its launch no other may come.
 _launching = threading.Lock()
 
-# While one thread captures, none may wait for the whole device: CUDA would refuse both.
+# While one thread captures, none may wait for the whole device: CUDA would refuse both. Other libraries' threads may do
+# so all the same; a capture is therefore tried again.
 capturing = threading.RLock()
+_ATTEMPTS = 3
 
 
 def graphs_wanted() -> bool:
@@ -82,27 +84,34 @@ class GraphTape(CastTape):
             home.wait_event(stream.record(event(disable_timing=True)))
 
     def _capture(self) -> Any:
-        """The calls as a graph, captured on a stream that only this serves; BackendError if CUDA refuses one."""
-        try:
-            handle = self._handles.get()
-            with self._home:  # whose memory it is
-                self._workspace = handle.workspace(self._home, captured=True)
-            stream = self._cuda.Stream(non_blocking=True)
-            with capturing, handle.lent(self._workspace), _without_collection(), stream:
-                # Other threads may go on allocating meanwhile; this one may not.
-                stream.begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
-                try:
-                    for call in self.calls:
-                        call()
-                except BaseException:
-                    with suppress(Exception):
-                        stream.end_capture()
-                    raise
-                return stream.end_capture()
-        except Exception as error:
-            raise BackendError(
-                f"a recording did not become a CUDA graph: {error}; {_VARIABLE}=0 makes its calls one by one"
-            ) from error
+        """The calls as a graph; BackendError if CUDA refuses one."""
+        attempt = 1
+        while True:
+            try:
+                return self._captured()
+            except Exception as error:
+                if attempt == _ATTEMPTS:
+                    raise BackendError(
+                        f"a recording did not become a CUDA graph: {error}; {_VARIABLE}=0 makes its calls one by one"
+                    ) from error
+            attempt += 1
+
+    def _captured(self) -> Any:
+        handle = self._handles.get()
+        with self._home:  # whose memory it is
+            self._workspace = handle.workspace(self._home, captured=True)
+        stream = self._cuda.Stream(non_blocking=True)
+        with capturing, handle.lent(self._workspace), _without_collection(), stream:
+            # Other threads may go on allocating meanwhile; this one may not.
+            stream.begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
+            try:
+                for call in self.calls:
+                    call()
+            except BaseException:
+                with suppress(Exception):
+                    stream.end_capture()
+                raise
+            return stream.end_capture()
 
 
 @contextmanager
