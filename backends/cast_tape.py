@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from nnkit.backends.cuda_launch import extent
-from nnkit.backends.tape import Tape, active_tape
+from nnkit.backends.tape import Call, Tape, active_tape
 
 
 class CastTape(Tape):
@@ -15,11 +15,11 @@ class CastTape(Tape):
         super().__init__(around)
         self._casts: dict[tuple[Any, ...], tuple[tuple[int, int], Any]] = {}
 
-    def replay(self) -> None:
+    def replay(self, times: int = 1, after_each: Call | None = None) -> None:
         tape = active_tape()
         if isinstance(tape, CastTape):
             tape._casts.clear()  # of whatever these calls write to
-        super().replay()
+        super().replay(times, after_each)
 
     def cast(self, array: Any, dtype: str, make: Callable[[], Any]) -> Any:
         """A copy of an array in another dtype: what the first `make` gave, as long as nothing was written there."""

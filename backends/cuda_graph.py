@@ -14,7 +14,7 @@ from typing import Any
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles
 from nnkit.backends.errors import BackendError
-from nnkit.backends.tape import active_tape
+from nnkit.backends.tape import Call, active_tape
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
 
@@ -49,26 +49,32 @@ class GraphTape(CastTape):
         self._captures = graphs_wanted()
         self._replayed, self._graph, self._workspace = False, None, None
 
-    def replay(self) -> None:
+    def replay(self, times: int = 1, after_each: Call | None = None) -> None:
         if active_tape() is not None:
-            super().replay()
+            super().replay(times, after_each)
             return
         with self._around():
-            stream = self._cuda.get_current_stream()
-            if self._graph is None and self._captures and self._replayed and self.calls:
-                self._graph = self._capture()
-            if self._graph is None:
+            for _ in range(times):
+                self._replay()
+                if after_each is not None:
+                    after_each()
+
+    def _replay(self) -> None:
+        stream = self._cuda.get_current_stream()
+        if self._graph is None and self._captures and self._replayed and self.calls:
+            self._graph = self._capture()
+        if self._graph is None:
+            with self._in_order(stream):
+                for call in self.calls:
+                    call()
+            self._replayed = True
+            return
+        with _launching:
+            if stream == self._home:
+                self._graph.launch()
+            else:
                 with self._in_order(stream):
-                    for call in self.calls:
-                        call()
-                self._replayed = True
-                return
-            with _launching:
-                if stream == self._home:
                     self._graph.launch()
-                else:
-                    with self._in_order(stream):
-                        self._graph.launch()
 
     @contextmanager
     def _in_order(self, stream: Any) -> Iterator[None]:

@@ -44,7 +44,7 @@ class CupyProducts(CupyDevice):
                     self.copy(target, result)
         return result
 
-    def adds_products(self, out: Any) -> bool:
+    def adds_products(self, out: Any, terms: int) -> bool:
         return dtype_name(out.dtype) in ("float32", "float64")
 
     def add_product(self, a: Any, b: Any, out: Any, alpha: Any) -> None:

@@ -87,8 +87,8 @@ def test_matmul_into_an_operand_and_into_another_type(host: HostDevice) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_are_added(host: HostDevice, dtype: str) -> None:
     out = host.asarray(np.ones((3, 5)), dtype)
-    assert host.adds_products(out)
-    assert not host.adds_products(host.empty((3, 5), "float16"))
+    assert host.adds_products(out, 3)
+    assert not host.adds_products(host.empty((3, 5), "float16"), 3)
     alpha, exact = host.asarray(-0.5, dtype), np.ones((3, 5))
     for (_, a), (_, b) in itertools.product(views((3, 4), dtype, 1), views((4, 5), dtype, 2)):
         with host.recording() as tape:

@@ -55,7 +55,7 @@ class Meter:
             self._pending.append((self._kept(y), None if weights is None else self._kept(weights)))
 
     def store(self, logits: Array, place: Array) -> None:
-        """Take logits as `add` does, of the samples from `place` on, 0-d int64, in the order of `start`; to be recorded.
+        """Take logits as `add` does, of the samples from `place` on, 0-d int64, in the order of `start`; recorded.
 
         Before replays ask `room_for` how many there may be, and say with `stored` how many samples there were.
         """
