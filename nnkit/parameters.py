@@ -20,6 +20,7 @@ class Parameters:
 
     Attributes:
         flat: the vector, (size,), with its padding.
+        starts: where each W and then each b starts in it.
         weights: the part of `flat` that holds weights; biases: the rest.
         W: per layer a view (d_out, d_in). b: per layer a view (d_out,).
     """
@@ -30,7 +31,7 @@ class Parameters:
         self.dtype = dtype
         lengths = [d_out * d_in for d_out, d_in in shapes] + [d_out for d_out, _ in shapes]
         starts = _starts(lengths, ALIGNMENT // ITEMSIZE[dtype])
-        split = starts[len(shapes)]
+        self.starts, split = starts[:-1], starts[len(shapes)]
         self.flat = backend.zeros((starts[-1],), dtype)
         self.weights, self.biases = self.flat[:split], self.flat[split:]
         views = [self.flat[start : start + length] for start, length in zip(starts, lengths, strict=False)]
