@@ -1,0 +1,92 @@
+"""An epoch as one launch: whether a training can be done so, and the launch."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.backends.cuda_cluster import launch, limits_of
+from nnkit.model import Model
+from nnkit.one_launch.layout import THREADS, Layout, layout_for
+from nnkit.one_launch.recipe import Recipe, recipe_of
+from nnkit.one_launch.text import NAME, kernel_text
+from nnkit.optimizers import OptimizerState
+
+_VARIABLE = "NNKIT_ONE_LAUNCH"
+
+
+class EpochKernel:
+    """A kernel that trains a network for an epoch; see `epoch_kernel_for`."""
+
+    def __init__(self, model: Model, state: OptimizerState, recipe: Recipe, layout: Layout) -> None:
+        self.layout = layout
+        self._model, self._recipe = model, recipe
+        vectors = [state.arrays[name] for name in recipe.vectors]
+        numbers = [state.numbers[name] for name in recipe.numbers]
+        clock = [state.arrays["t"]] if "clock" in recipe.programs else []
+        self._texts: dict[int, str] = {}  # by lanes
+        self._state = [model.parameters.flat, *vectors, *numbers, *clock]
+
+    def run(self, X: Array, y: Array, order: Array | None, rates: Array, logits: Array) -> None:
+        """Train for an epoch: the parameters and the optimizer's state are overwritten, on the current stream.
+
+        All are C-contiguous arrays on the device of the network, float32 but for the order. Nothing waits for the GPU.
+
+        Args:
+            X: samples as the first layer gets them, (samples, d_in).
+            y: targets in the order of the epoch, smoothed as the cost asks, (samples, d_out).
+            order: the row of X of each sample of the epoch, int64 (samples,), checked; None for the rows as they come.
+            rates: the learning rate of each step, (steps,), with steps = samples/batch size rounded up.
+            logits: for the result, (samples, d_out): each minibatch's h̄ of the last layer, from before its update, in
+                the order of the epoch.
+
+        Raises ValueError for an array of another shape, type or order of its entries.
+        """
+        samples, widths = y.shape[0], self._recipe.widths
+        steps = -(-samples // self.layout.batch_size)
+        _check("X", X, (X.shape[0] if order is not None else samples, widths[0]))
+        for name, array, shape in (("y", y, (samples, widths[-1])), ("rates", rates, (steps,))):
+            _check(name, array, shape)
+        _check("logits", logits, (samples, widths[-1]))
+        if order is not None:
+            _check("order", order, (samples,), "int64")
+        lanes = 4 if widths[0] % 4 == 0 and X.data.ptr % 16 == 0 else 1
+        if lanes not in self._texts:
+            self._texts[lanes] = kernel_text(self._recipe, self.layout, self._model.parameters.starts, lanes)
+        none = np.int64(0)  # a null pointer
+        given = [X, y, none if order is None else order, rates, *self._state, logits, np.int64(samples)]
+        flat = self._model.parameters.flat
+        launch(flat, self._texts[lanes], NAME, self.layout.blocks, THREADS, self.layout.bytes, given)
+
+
+def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> EpochKernel | None:
+    """The kernel that trains a network for an epoch in one launch, or None where steps are the way.
+
+    It is for small networks on CuPy: all parameters, the optimizer's vectors and a minibatch with its activations lie
+    in the shared memory of a block or of a cluster of blocks (`nnkit.one_launch.layout`). Another reason for None is
+    float64, dropout, clipping by norm, an optimizer's state that is not nnkit's own, or a step so long that it is not
+    expected to be faster. `NNKIT_ONE_LAUNCH=0` turns it off; ValueError for another value than 0 and 1.
+
+    >>> net = nnkit.Network([784, 30, 10], backend="numpy")
+    >>> epoch_kernel_for(net, net.optimizer_state(), 10) is None
+    True
+    """
+    wanted = os.environ.get(_VARIABLE, "1")
+    if wanted not in ("0", "1"):
+        raise ValueError(f"{_VARIABLE} is {wanted!r}; expected 0 or 1")
+    if wanted == "0" or not model.backend.name.startswith("cupy"):
+        return None
+    recipe = recipe_of(model, state)
+    layout = None if recipe is None else layout_for(recipe, batch_size, limits_of(model.parameters.flat))
+    if recipe is None or layout is None or not layout.pays:
+        return None
+    return EpochKernel(model, state, recipe, layout)
+
+
+def _check(name: str, array: Any, shape: tuple[int, ...], dtype: str = "float32") -> None:
+    """ValueError unless the kernel can walk this array."""
+    if tuple(array.shape) != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        kind = "C-contiguous" if array.flags.c_contiguous else "not C-contiguous"
+        found = f"{array.dtype} of shape {tuple(array.shape)}, {kind}"
+        raise ValueError(f"{name} is {found}; expected {dtype} of shape {shape}, C-contiguous")

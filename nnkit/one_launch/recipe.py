@@ -1,0 +1,106 @@
+"""What a training step of a network computes, as programs: each formula by the name that the kernel's text gives it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnkit.backends.formula import Formula
+from nnkit.backends.program import Program
+from nnkit.kernels.activations import get_activation
+from nnkit.kernels.output import OutputPair
+from nnkit.kernels.regularization import treated
+from nnkit.kernels.softmax import divided, shifted_exp, softmax_delta, softmax_pullback
+from nnkit.kernels.updates import adam_clock
+from nnkit.model import Model
+from nnkit.optimizers import DescentState, OptimizerState
+
+_CLOCK = ("t", "correction1", "correction2")  # what Adam's clock gives
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The formulas of a step.
+
+    Attributes:
+        widths: d_in of the first layer, and each layer's d_out.
+        programs: `forward0` and `gradient0` (f and f′ ⊙ Δ) of each hidden layer; the output error `delta` of z, y and
+            scale, or with softmax `shifted_exp` and what follows it; the updates of `weights` and `biases`; the
+            `clock` of a bias correction.
+        saves_z: for each hidden layer whether its gradient is computed from the pre-activation.
+        softmax: whether the output is one; pullback: whether its cost goes through the Jacobian.
+        vectors: the names of the optimizer's vectors. numbers: those of its numbers, beside the learning rate.
+    """
+
+    widths: tuple[int, ...]
+    programs: Mapping[str, Program]
+    saves_z: tuple[bool, ...]
+    softmax: bool
+    pullback: bool
+    vectors: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+
+def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
+    """The step of a network; None where a kernel cannot do it.
+
+    That is so for dropout, float64, clipping by the norm of all gradients, and for optimizers with an `update` of
+    their own.
+    """
+    plain = type(state) in (OptimizerState, DescentState)
+    if model.dtype != "float32" or model.dropout is not None or not plain or "clip_norm" in state.options:
+        return None
+    hidden = [get_activation(str(layer.activation)) for layer in model.dense[:-1]]
+    programs = {f"forward{i}": f.forward.program() for i, f in enumerate(hidden)}
+    programs |= {f"gradient{i}": f.gradient.program() for i, f in enumerate(hidden)}
+    programs |= _output(model.output) | _updates(state)
+    vectors = tuple(name for name in state.arrays if "clock" not in programs or name != "t")
+    known = ("p", "g", "learning_rate", *_CLOCK, *vectors)
+    updates = (programs[name] for name in ("weights", "biases", "clock") if name in programs)
+    numbers = dict.fromkeys(o for program in updates for o in program.operands if o not in known)
+    return Recipe(
+        widths=(model.dense[0].inputs, *(layer.units for layer in model.dense)),
+        programs=programs,
+        saves_z=tuple(f.gradient_from == "preactivation" for f in hidden),
+        softmax=model.output.activation is None,
+        pullback="softmax_pullback" in programs,
+        vectors=vectors,
+        numbers=tuple(numbers),
+    )
+
+
+def _output(output: OutputPair) -> dict[str, Program]:
+    """The formulas of the output error."""
+    if output.activation is not None:
+        made = Formula(lambda xp, *zys: output.delta(_Traced(xp), *zys), "delta", ["z", "y", "scale"])  # type: ignore[arg-type]
+        return {"delta": made.program()}
+    shifted = {"shifted_exp": shifted_exp.program()}
+    if output.cost.name == "softmax_cross_entropy":
+        return shifted | {"softmax_delta": softmax_delta.program()}
+    delta = output.cost.delta.program(output.constants)
+    return shifted | {"divided": divided.program(), "delta": delta, "softmax_pullback": softmax_pullback.program()}
+
+
+class _Traced:
+    """In the place of a backend: formulas are called with the stand-ins of a trace."""
+
+    def __init__(self, xp: Any) -> None:
+        self.xp = xp
+
+    def elementwise(
+        self,
+        formula: Formula,
+        operands: tuple[Any, ...],
+        out: None = None,
+        constants: Mapping[str, float] | None = None,
+    ) -> Any:
+        return formula.function(self.xp, *operands, **(constants or {}))
+
+
+def _updates(state: OptimizerState) -> dict[str, Program]:
+    """The optimizer's update of weights and of biases, which are not penalized, as `OptimizerState` does them."""
+    optimizer = state.optimizer
+    constants = {name: getattr(optimizer, name) for name in optimizer.formula.defaults}
+    options = {"weights": state.options, "biases": [name for name in state.options if name == "clip_value"]}
+    made = {name: treated(optimizer.formula, *chosen).program(constants) for name, chosen in options.items()}
+    corrects = "correction1" in optimizer.formula.operands
+    return made | ({"clock": adam_clock.program()} if corrects else {})

@@ -1,0 +1,131 @@
+"""One launch an epoch on a real GPU: it trains as NumPy's steps do, with the same bits each time."""
+
+import functools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.backends import Backend
+from nnkit.backends.cuda_cluster import limits_of
+from nnkit.one_launch import EpochKernel, epoch_kernel_for
+from nnkit.one_launch.layout import layout
+from nnkit.one_launch.recipe import recipe_of
+from tests.conftest import gpu_backend
+from tests.epoch_cases import CASES, Array, Case, Trained, assert_as_exact_as_numpy, bits, train_by_steps, trained
+
+pytestmark = pytest.mark.gpu
+
+LECTURE = CASES["the lecture's"]
+
+
+@pytest.fixture
+def gpu() -> Backend:
+    return gpu_backend()
+
+
+def train(case: Case, gpu: Backend, blocks: int, shift: int = 0, ordered: bool = True, nan: bool = False) -> Trained:
+    """The case trained on the GPU; X starts `shift` numbers after an aligned address."""
+    model = case.network(backend=gpu.name)
+    state = model.optimizer_state(case.optimizer())
+    recipe = recipe_of(model, state)
+    assert recipe is not None
+    made = layout(recipe, case.batch_size, blocks)
+    limits = limits_of(model.parameters.flat)
+    if blocks > limits.cluster or made.bytes > limits.shared_bytes:
+        pytest.skip(f"{blocks} blocks of {made.bytes} bytes: this GPU has {limits}")
+    kernel = EpochKernel(model, state, recipe, made)
+    X, y = case.data()
+    if nan:
+        X[17, 3] = np.nan
+    logits = gpu.asarray(np.full((case.samples, case.sizes[-1]), np.nan, np.float32))
+    for number in range(case.epochs):
+        order, rates = case.epoch(number)
+        rows = X if ordered else X[order]
+        place = gpu.empty((X.size + shift,), "float32")[shift:].reshape(X.shape)
+        gpu.copy(gpu.asarray(rows), place)
+        given = gpu.asarray(order) if ordered else None
+        kernel.run(place, gpu.asarray(y[order]), given, gpu.asarray(rates), logits)
+    return trained(model, state, gpu.to_numpy(logits))
+
+
+@functools.cache
+def by_steps(name: str, dtype: str) -> Trained:
+    return train_by_steps(CASES[name], dtype)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4, 8])
+@pytest.mark.parametrize("name", CASES)
+def test_it_trains_as_the_steps_do(gpu: Backend, name: str, blocks: int) -> None:
+    found = train(CASES[name], gpu, blocks)
+    assert_as_exact_as_numpy(found, by_steps(name, "float32"), by_steps(name, "float64"))
+
+
+@pytest.mark.parametrize("blocks", [1, 8])
+@pytest.mark.parametrize("name", ["the lecture's", "all options of SGD", "four layers, Adam"])
+def test_the_same_bits_each_time(gpu: Backend, name: str, blocks: int) -> None:
+    first = bits(train(CASES[name], gpu, blocks))
+    for _ in range(3):
+        assert bits(train(CASES[name], gpu, blocks)) == first
+    assert bits(train(CASES[name], gpu, blocks, shift=1)) == first  # by copies of 4 bytes
+    assert bits(train(CASES[name], gpu, blocks, ordered=False)) == first
+
+
+def test_on_the_callers_stream(gpu: Backend) -> None:
+    expected = bits(train(LECTURE, gpu, 8))
+    with gpu.xp.cuda.Stream(non_blocking=True):
+        assert bits(train(LECTURE, gpu, 8)) == expected
+
+
+def test_what_is_no_number_shows(gpu: Backend) -> None:
+    found = train(replace(LECTURE, epochs=1), gpu, 8, nan=True)
+    assert np.isnan(found.parameters).any()
+    assert np.isnan(found.logits).any()
+
+
+def test_all_shared_memory_of_a_block(gpu: Backend) -> None:
+    case = Case((1150, 40, 10), 4, 62, 1, lambda: nnkit.SGD(0.1), "tanh")
+    found = train(case, gpu, 1)
+    assert_as_exact_as_numpy(found, train_by_steps(case, "float32"), train_by_steps(case, "float64"))
+
+
+def test_when_there_is_a_kernel(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nnkit.Network([64, 30, 10], seed=0, backend=gpu.name)
+    kernel: Any = epoch_kernel_for(net, net.optimizer_state(nnkit.SGD(0.5, momentum=0.9)), 10)
+    assert kernel is not None
+    assert kernel.layout.bytes <= limits_of(net.parameters.flat).shared_bytes
+    wide = nnkit.Network([784, 512, 512, 10], seed=0, backend=gpu.name)
+    assert epoch_kernel_for(wide, wide.optimizer_state(), 1024) is None
+    monkeypatch.setenv("NNKIT_ONE_LAUNCH", "0")
+    assert epoch_kernel_for(net, net.optimizer_state(), 10) is None
+
+
+def test_steps_go_on_where_a_launch_ended(gpu: Backend) -> None:
+    """The clock and the vectors of an optimizer are those that recorded steps go on with."""
+    case = replace(CASES["four layers, Adam"], epochs=2)
+    results: list[Array] = []
+    for backend in ("cupy", "numpy"):
+        model = case.network(backend=gpu.name if backend == "cupy" else "numpy")
+        state = model.optimizer_state(case.optimizer())
+        X, y = case.data()
+        asarray = model.backend.asarray
+        if backend == "cupy":
+            recipe = recipe_of(model, state)
+            assert recipe is not None
+            order, rates = case.epoch(0)
+            logits = gpu.empty((case.samples, case.sizes[-1]), "float32")
+            kernel = EpochKernel(model, state, recipe, layout(recipe, case.batch_size, 1))
+            kernel.run(asarray(X), asarray(y[order]), asarray(order), asarray(rates), logits)
+        else:
+            order, rates = case.epoch(0)
+            for i, rate in enumerate(rates):
+                rows = order[i * case.batch_size : (i + 1) * case.batch_size]
+                state.optimizer.learning_rate = float(rate)
+                model.train_step(X[rows], y[rows])
+        state.optimizer.learning_rate = 1e-3
+        model.train_step(asarray(X[:8]), asarray(y[:8]))
+        results.append(trained(model, state, np.zeros(1)).parameters)
+    # Adam divides by |g|; its steps are of 1e-3 times 1, to some 1e-3 of that.
+    np.testing.assert_allclose(results[0], results[1], rtol=0, atol=64 * 1e-3 * 1e-3)
