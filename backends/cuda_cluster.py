@@ -23,7 +23,9 @@ class BlockLimits:
 
 def limits_of(array: Any) -> BlockLimits:
     """The limits of the GPU that a CuPy array lies on."""
-    return _limits(array.device)
+    device = array.device
+    shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
+    return BlockLimits(shared, PORTABLE_CLUSTER if int(device.compute_capability) >= _CLUSTERS_SINCE else 1)
 
 
 def launch(
@@ -38,15 +40,9 @@ def launch(
         kernel((blocks,), (threads,), tuple(arguments), shared_mem=shared_bytes)
 
 
-@functools.cache
-def _limits(device: Any) -> BlockLimits:
-    shared = int(device.attributes["MaxSharedMemoryPerBlockOptin"])
-    return BlockLimits(shared, PORTABLE_CLUSTER if int(device.compute_capability) >= _CLUSTERS_SINCE else 1)
-
-
 @functools.lru_cache(maxsize=64)
 def _kernel(device: int, text: str, name: str, shared_bytes: int) -> Any:
-    # The device is part of the key, and current: the attribute is that of the kernel on one device.
+    # The device is part of the key, and current: CuPy compiles for it, and the attribute is that of its kernel.
     import cupy
 
     kernel = cupy.RawKernel(text, name, ("--std=c++17",))

@@ -32,6 +32,7 @@ class EpochKernel:
         """Train for an epoch: the parameters and the optimizer's state are overwritten, on the current stream.
 
         All are C-contiguous arrays on the device of the network, float32 but for the order. Nothing waits for the GPU.
+        A part of an epoch is trained likewise, as long as only its last minibatch is smaller than the batch size.
 
         Args:
             X: samples as the first layer gets them, (samples, d_in).
@@ -66,7 +67,9 @@ def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> Ep
     It is for small networks on CuPy: all parameters, the optimizer's vectors and a minibatch with its activations lie
     in the shared memory of a block or of a cluster of blocks (`nnkit.one_launch.layout`). Another reason for None is
     float64, dropout, clipping by norm, an optimizer's state that is not nnkit's own, or a step so long that it is not
-    expected to be faster. `NNKIT_ONE_LAUNCH=0` turns it off; ValueError for another value than 0 and 1.
+    expected to be faster. What the network and the optimizer do not tell is the caller's to know: the kernel has no
+    weights of samples and no preprocessing, and each minibatch is a step. It holds the arrays that the model and the
+    state have now. `NNKIT_ONE_LAUNCH=0` turns it off; ValueError for another value than 0 and 1.
 
     >>> net = nnkit.Network([784, 30, 10], backend="numpy")
     >>> epoch_kernel_for(net, net.optimizer_state(), 10) is None

@@ -14,11 +14,12 @@ from nnkit.one_launch.recipe import Recipe
 THREADS = 256  # in a block
 _LARGEST_TILE = 8  # rows that a thread computes together: more would need more registers than are left
 
-# An estimate, not measured yet: what a block multiplies and adds in a clock cycle, what an exchange between blocks
-# costs, and the longest step, some 13 µs at 1.7 GHz, that is expected to take less time than a graph's dozen kernels.
-_PER_CYCLE = 50
-_EXCHANGE_CYCLES = 1500
-_LONGEST_STEP_CYCLES = 22_000
+# Estimates, in clock cycles (some 1.7 to 2 a nanosecond), counted from the text and not measured yet. For 784-30-10 and
+# batches of 10, eight blocks take 1400 for the products, 1250 for the barriers and 800 to exchange sums: about 2 µs.
+_PRODUCTS_PER_CYCLE = 50  # of a block: reading shared memory, 128 bytes a cycle, is what limits the loops
+_BARRIER = 250  # what each phase of a step takes beside its products: latencies, the barrier, idle threads
+_EXCHANGE = 800  # a barrier of the cluster, and reading from other blocks
+_GRAPH_NODE = 1700  # the least that a kernel in a captured graph takes, about 1 µs; a step is some 2 + 5 a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Layout:
 
     @property
     def pays(self) -> bool:
-        """Whether a step is expected to take less time than a captured graph: by an estimate, not measured yet."""
-        return self.cycles <= _LONGEST_STEP_CYCLES
+        """Whether a step is expected to take less time than a captured graph's: a rule by estimates, not measured."""
+        return self.cycles <= _GRAPH_NODE * (2 + 5 * len(self.tiles))
 
 
 def layout_for(recipe: Recipe, batch_size: int, limits: BlockLimits) -> Layout | None:
@@ -133,4 +134,5 @@ def _tile(width: int, batch_size: int) -> int:
 
 def _cycles(widths: Sequence[int], batch_size: int, columns: int, blocks: int) -> int:
     products = 2 * columns * widths[1] + sum(3 * inputs * units for inputs, units in _pairs(widths[1:]))
-    return batch_size * products // _PER_CYCLE + _EXCHANGE_CYCLES * (blocks > 1)
+    phases = 2 * len(widths) - 1
+    return batch_size * products // _PRODUCTS_PER_CYCLE + _BARRIER * phases + _EXCHANGE * (blocks > 1)
