@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnkit
+from nnkit.backends.numpy_backend import NumpyBackend
 from nnkit.kernels.costs import Cost
 from nnkit.one_launch.layout import Layout, layout
 from nnkit.one_launch.recipe import Recipe, recipe_of
@@ -16,6 +17,13 @@ from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.step import step_for
 
 Array = NDArray[Any]
+
+
+class _ByRows(NumpyBackend):
+    """NumPy with the weights where a GPU has them: row by row, also those of the first layer."""
+
+    def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Case:
         """The network at its start; that of float64 has the values of float32."""
         net = nnkit.Network(
             list(self.sizes), self.activation, self.cost,
-            output_activation=self.output, seed=1, dtype=dtype, backend=backend,
+            output_activation=self.output, seed=1, dtype=dtype, backend=_ByRows() if backend == "numpy" else backend,
         )  # fmt: skip
         if dtype == "float64":
             start = self.network().parameters

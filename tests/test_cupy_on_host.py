@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends import registry
 from nnkit.step import Step, step_for
+from nnkit.training.meter import Meter
+from nnkit.training.replays import Replays
+from nnkit.training.sources import ArraySource, BytesSource
 from tests.host_device import HostDevice
 
 Array = NDArray[Any]
@@ -87,3 +90,25 @@ def test_how_many_launches_a_step_takes(host: HostDevice) -> None:
     # Forward: 2 products, 2 activations, dropout; softmax 4; backward: 3 products, 2 sums, dropout, tanh; the clock.
     assert calls["highest"] == 17
     assert calls["medium"] == 17 + 6  # x, h, two weights and two deltas are each rounded once
+
+
+@pytest.mark.parametrize("rates", [None, [0.5, 0.25, 0.125]])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | None) -> None:
+    """Minibatches of 16, 16 and 8 by counters on the device; bytes become numbers as they are gathered."""
+    order, weights = np.random.default_rng(1).permutation(40), 1 + np.arange(40.0)[:, None] % 3
+    X = (10 * SAMPLES).astype(np.int8).astype(dtype) if dtype == "uint8" else SAMPLES
+    found = []
+    for backend in (host, "numpy"):
+        net = nnkit.Network([12, 20, 3], cost="softmax_cross_entropy", seed=4, dtype="float64", backend=backend)
+        state = net.optimizer_state(nnkit.SGD(0.1))
+        kind, numbers = (BytesSource, dtype) if dtype == "uint8" else (ArraySource, "float64")
+        parts = [net.backend.asarray(a, t) for a, t in ((X, numbers), (TARGETS, "float64"), (weights, "float64"))]
+        source, meter = kind(net, *parts), Meter(net, 40, 16)
+        meter.start(*source.start(order))
+        replays = Replays(net, source, meter, state, 16, None if rates is None else 3)
+        replays.run(rates or [0.1] * 3, lambda: None)
+        arrays = [*net.parameters.W, *net.parameters.b, meter._logits]
+        found.append([net.backend.to_numpy(array).ravel() for array in arrays])
+    for ours, numpys in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, numpys, rtol=0, atol=1e-12)

@@ -14,6 +14,7 @@ from nnkit.training.accumulation import Accumulation
 from nnkit.training.divergence import DivergenceError, Snapshot, parameters_are_finite, what_is_not_finite
 from nnkit.training.interrupt import Interrupt
 from nnkit.training.keeping import Plan
+from nnkit.training.launches import Launches, launches_for
 from nnkit.training.meter import Meter
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.progress import Progress
@@ -35,10 +36,12 @@ class Epochs:
         self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
         self._snapshot = Snapshot(model, self.state)
         self._shares: dict[int, Array] = {}
-        self._replays = None
+        self._on_device: Replays | Launches | None = None
         if self._accumulation is None and isinstance(source, ArraySource) and source.on_device:
             steps = None if schedule is None else self.steps
-            self._replays = Replays(model, source, meter, self.state, plan.batch_size, steps)
+            self._on_device = launches_for(model, source, meter, self.state, plan.batch_size) or Replays(
+                model, source, meter, self.state, plan.batch_size, steps
+            )
 
     def run(
         self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, interrupt: Interrupt
@@ -67,8 +70,10 @@ class Epochs:
         careful: bool,
     ) -> dict[str, float]:
         self.meter.start(*self.source.start(self._order()))
-        if self._replays is not None and not careful:
-            return self._replayed(self._replays, number, history, progress, interrupt)
+        if self._on_device is not None and self.steps is not None and not careful:
+            rates = self._rates(number, history, self.steps)
+            self._on_device.run(rates, after_step=lambda: _after_step(progress, interrupt))
+            return self.meter.read(finite=parameters_are_finite(self.model))
         factor, done = 1.0, 0
         for done, batch in enumerate(self.source.batches(self.plan.batch_size)):
             if self.schedule is not None:
@@ -76,8 +81,7 @@ class Epochs:
                 factor = self.schedule.factor(position, self.epochs, history)
             self.rate = self.state.optimizer.learning_rate * factor
             self._step(batch, factor, (number + 1, done + 1) if careful else None)
-            progress.step()
-            interrupt.check()
+            _after_step(progress, interrupt)
         if self.steps is None:
             self.steps = done + 1  # an iterable has shown how many; schedules need it from now on
         if self._accumulation is not None and self._accumulation.samples:
@@ -86,26 +90,14 @@ class Epochs:
                 self._look((number + 1, done + 1), 0.0)
         return self.meter.read(finite=parameters_are_finite(self.model))
 
-    def _replayed(
-        self,
-        replays: Replays,
-        number: int,
-        history: Mapping[str, Sequence[float]],
-        progress: Progress,
-        interrupt: Interrupt,
-    ) -> dict[str, float]:
-        rates, learning_rate = None, self.state.optimizer.learning_rate
-        if self.schedule is not None and self.steps is not None:
-            positions = (number + done / self.steps for done in range(self.steps))
-            rates = [learning_rate * self.schedule.factor(p, self.epochs, history) for p in positions]
-        self.rate = learning_rate if rates is None else rates[-1]
-
-        def after_step() -> None:
-            progress.step()
-            interrupt.check()
-
-        replays.run(rates, after_step)
-        return self.meter.read(finite=parameters_are_finite(self.model))
+    def _rates(self, number: int, history: Mapping[str, Sequence[float]], steps: int) -> list[float]:
+        """The learning rate of each step of epoch `number`."""
+        rate = self.rate = self.state.optimizer.learning_rate
+        if self.schedule is None:
+            return [rate] * steps
+        rates = [rate * self.schedule.factor(number + done / steps, self.epochs, history) for done in range(steps)]
+        self.rate = rates[-1]
+        return rates
 
     def _order(self) -> np.ndarray | None:
         """The order of an epoch, drawn on the host from the network's seed and its count of epochs."""
@@ -148,3 +140,8 @@ class Epochs:
         if batch.samples not in self._shares:
             self._shares[batch.samples] = self.model.backend.asarray(1 / batch.samples, self.model.dtype)
         return self._shares[batch.samples]
+
+
+def _after_step(progress: Progress, interrupt: Interrupt) -> None:
+    progress.step()
+    interrupt.check()

@@ -66,15 +66,19 @@ class Meter:
         self.backend.advance(self._slot, logits.shape[0])
 
     def room_for(self, n: int) -> int:
-        """How often logits of n samples, at most the largest batch, may be stored before the next question; at least 1.
+        """Logits of how many samples may be stored before the next question: n or more.
 
-        What was stored is measured where there is no room.
+        n is at most the largest batch. What was stored is measured where there is no room.
         """
         capacity = self._logits.shape[0]
         if self._filled + n > capacity:
             self._measure()
             self.backend.copy(self._zero, self._slot)
-        return int((capacity - self._filled) // n)
+        return int(capacity - self._filled)
+
+    def rows_for(self, n: int) -> Array:
+        """Where the logits of the next n samples go, (n, d_out), if there is room."""
+        return self._logits[self._filled : self._filled + n, ...]
 
     def stored(self, n: int) -> None:
         """Logits of n samples have been stored."""

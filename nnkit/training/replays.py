@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.tape import Tape
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
@@ -24,32 +25,33 @@ class Replays:
     ) -> None:
         self.model, self.source, self.meter, self.state = model, source, meter, state
         self.batch_size, backend = batch_size, model.backend
-        self._tapes: dict[int, Tape] = {}
+        self._tapes: dict[tuple[int, str], Tape] = {}
         self._zero, self._start = (backend.asarray(np.array(0, np.int64)) for _ in range(2))
         self._number = backend.asarray(np.array(0, np.int64))  # of the step
         self._rates = None if steps is None else backend.zeros((steps,), model.dtype)
 
-    def run(self, rates: Sequence[float] | None, after_step: Callable[[], None]) -> None:
+    def run(self, rates: Sequence[float], after_step: Callable[[], None]) -> None:
         """Do an epoch that the source and the meter have started; `rates` has the learning rate of each step."""
         backend = self.model.backend
         for counter in (self._start, self._number):
             backend.copy(self._zero, counter)
         if self._rates is None:
-            self.state.refresh()
+            self.state.refresh()  # all rates are the optimizer's
         else:
             backend.copy(backend.asarray(np.array(rates), self.model.dtype), self._rates)
             self.state.rate_is_unknown()
         for samples, times in self._runs():
-            tape = self._tapes.get(samples)
+            key = (samples, get_matmul_precision())
+            tape = self._tapes.get(key)
             if tape is None:
-                tape = self._tapes[samples] = self._record(samples)
+                tape = self._tapes[key] = self._record(samples)
             tape.replay(times, after_step)
 
     def _runs(self) -> Iterator[tuple[int, int]]:
         """How many samples, and how often in a row: as often as the meter has room for their logits."""
         for size, count in ((self.batch_size, self.source.samples // self.batch_size), (self._rest, 1)):
             while size and count:
-                times = min(count, self.meter.room_for(size))
+                times = min(count, self.meter.room_for(size) // size)
                 yield size, times
                 self.meter.stored(size * times)
                 count -= times

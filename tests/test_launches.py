@@ -1,0 +1,97 @@
+"""Epochs by launches: what a kernel is given, in how many parts, and when fit asks for one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.model import Model
+from nnkit.optimizers import OptimizerState
+from nnkit.step import step_for
+from nnkit.training import epoch, launches, meter
+
+RNG = np.random.default_rng(7)
+X, LABELS = RNG.normal(size=(53, 6)).astype(np.float32), RNG.integers(0, 4, 53)
+
+
+class StepByStep:
+    """In the place of a kernel: what `EpochKernel.run` promises, by the recorded steps of the network."""
+
+    def __init__(self, model: Model, state: OptimizerState, batch_size: int) -> None:
+        self.model, self.state, self.batch_size = model, state, batch_size
+        self.parts: list[int] = []
+
+    def run(self, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
+        assert len(rates) == -(-len(y) // self.batch_size)
+        assert logits.shape == y.shape
+        self.parts.append(len(y))
+        for i, rate in enumerate(rates):
+            place = slice(i * self.batch_size, min((i + 1) * self.batch_size, len(y)))
+            step = step_for(self.model, place.stop - place.start, self.state, 0, True)
+            step.x[...] = X[place] if order is None else X[order[place]]
+            step.y[...] = y[place]
+            step.run(float(rate) / self.state.optimizer.learning_rate)
+            logits[place] = step.logits
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[StepByStep]:
+    """The kernels that fit has asked for."""
+    made: list[StepByStep] = []
+
+    def kernel_for(*arguments: Any) -> StepByStep:
+        made.append(StepByStep(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(launches, "epoch_kernel_for", kernel_for)
+    return made
+
+
+def trained(**options: Any) -> tuple[bytes, nnkit.History]:
+    net = nnkit.Network([6, 9, 4], "tanh", "softmax_cross_entropy", seed=3)
+    history = net.fit(X, LABELS, **{"epochs": 3, "batch_size": 8, "progress": False} | options)
+    return np.array(net.parameters.flat).tobytes(), history
+
+
+@pytest.mark.parametrize("schedule", [None, "cosine"])
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(("kept", "parts"), [(1 << 20, [53]), (80, [16, 16, 16, 5]), (1, [8] * 6 + [5])])
+def test_launches_are_the_steps(
+    kept: int, parts: list[int], shuffle: bool, schedule: str | None, kernels: list[StepByStep],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(meter, "_KEPT", kept)
+    options: dict[str, Any] = {"shuffle": shuffle, "schedule": schedule, "optimizer": nnkit.SGD(0.25, momentum=0.5)}
+    found, history = trained(**options)
+    assert kernels.pop().parts == parts * 3
+    with monkeypatch.context() as patch:
+        patch.setattr(epoch, "launches_for", lambda *_: None)
+        wanted, steps = trained(**options)
+    assert not kernels
+    assert found == wanted
+    for name in history.keys() - {"seconds"}:
+        assert history[name] == steps[name]
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (X, {"sample_weight": np.ones(53)}),
+        ((X > 0).astype(np.uint8), {}),
+        (X, {"gradient_accumulation_steps": 2}),
+        (X, {"class_weight": "balanced"}),
+    ],
+)
+def test_no_kernel_is_asked_for_where_more_is_to_be_done(given: Any, options: Any, kernels: list[StepByStep]) -> None:
+    net = nnkit.Network([6, 9, 4], "tanh", "softmax_cross_entropy", seed=3)
+    net.fit(given, LABELS, epochs=1, progress=False, **options)
+    assert not kernels
+
+
+def test_divergence_is_found_after_the_launch(kernels: list[StepByStep]) -> None:
+    net = nnkit.Network([6, 9, 4], "relu", "quadratic", seed=3)
+    with pytest.raises(nnkit.DivergenceError):
+        net.fit(X, LABELS, epochs=3, batch_size=8, optimizer=nnkit.SGD(1e6), progress=False)
+    assert kernels[0].parts[0] == 53
+    assert np.isfinite(net.parameters.flat).all()
