@@ -8,6 +8,7 @@ import numpy as np
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+ON_GPU = (2, 13)  # DLPack's devices kDLCUDA and kDLCUDAManaged
 COMPLEX = ("complex64", "complex128")  # for the complex step
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import Backend
+from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.errors import BackendUnavailableError
 
 DEFAULT_NAMESPACE = "array_api_strict"
@@ -40,6 +41,8 @@ class StandardBackend(Backend):
         return here if wanted is None or here.dtype == wanted else self.xp.astype(here, wanted)
 
     def to_numpy(self, array: Any) -> np.ndarray:
+        if array.__dlpack_device__()[0] in ON_GPU:  # such as PyTorch's there; NumPy reads the host only
+            array = array_api_compat.to_device(array, "cpu")
         return np.from_dlpack(array)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends import Backend, backend_of
+from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.backends.registry import owner_of
@@ -12,6 +12,12 @@ from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def on_host(values: Any) -> Any:
+    """An array of any library as NumPy's; what is no array as it is."""
+    owner = owner_of(values)
+    return values if owner is None else owner.to_numpy(values)
 
 
 def samples(backend: Backend, dtype: str, width: int, x: Any, name: str) -> Array:
@@ -143,7 +149,7 @@ def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str)
     if kind not in _INTEGERS:
         hint = "" if kind in FLOATS else "; for names of classes, tell the network its classes"
         raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels{hint}")
-    host = labels if isinstance(labels, np.ndarray) else backend_of(y=labels).to_numpy(labels)
+    host = on_host(labels)
     wrong = np.flatnonzero((host < 0) | (host >= classes))
     if wrong.size:
         first = int(wrong[0])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.base import Array
+from nnkit.inputs import on_host
 from nnkit.kernels.names import unknown_name
 from nnkit.model import Model
 
@@ -56,7 +57,7 @@ def weights_of(
 
 
 def _checked(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
-    weights = np.asarray(sample_weight, np.float64)
+    weights = np.asarray(on_host(sample_weight), np.float64)
     if weights.shape != (n,):
         raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
