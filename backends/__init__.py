@@ -33,6 +33,7 @@ from nnkit.backends.errors import (
     BackendMismatchError,
     BackendUnavailableError,
     FormulaError,
+    OutOfMemoryError,
     UnknownBackendError,
 )
 from nnkit.backends.registry import backend_names, register_backend, unregister_backend
@@ -47,6 +48,7 @@ __all__ = [
     "BackendMismatchError",
     "BackendUnavailableError",
     "FormulaError",
+    "OutOfMemoryError",
     "UnknownBackendError",
     "backend_names",
     "backend_of",

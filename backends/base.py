@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
+from nnkit.backends.errors import OutOfMemoryError
 from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.row_access import Array as Array
 from nnkit.backends.row_access import RowAccess
@@ -60,6 +61,13 @@ class Backend(RowAccess, ABC):
     def has_room(self, size: int) -> bool:
         """Whether the device can hold that many bytes more and still work; the host's memory counts as endless."""
         return True
+
+    def out_of_memory(self, error: BaseException) -> OutOfMemoryError | None:
+        """What an error of this device's library says in nnkit's words, if it is that its memory is full; else None."""
+        return error if isinstance(error, OutOfMemoryError) else None
+
+    def release(self) -> None:
+        """Give memory that is held for later use, but not used, back to the device."""
 
     def dtype(self, name: str) -> Any:
         """This namespace's dtype of a name such as `"float32"`."""

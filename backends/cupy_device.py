@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.base import Backend
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles, cublas_version
 from nnkit.backends.cuda_graph import GraphTape, capturing
 from nnkit.backends.cuda_launch import extent
+from nnkit.backends.cupy_memory import CupyMemory
+from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
 
-_ON_GPU = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _HOPPER = 90
 _MIB = 1 << 20
 
 
-class CupyDevice(Backend):
+class CupyDevice(CupyMemory):
     """What the parts of the CuPy backend share: a device, its memory, its kernels and its tape."""
 
     def __init__(self, cupy: Any, device: int) -> None:
@@ -40,7 +40,7 @@ class CupyDevice(Backend):
         with self.here():
             # NumPy's own arrays need no DLPack, which has no bfloat16 there.
             if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
-                on_gpu = values.__dlpack_device__()[0] in _ON_GPU
+                on_gpu = values.__dlpack_device__()[0] in ON_GPU
                 values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
             return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 

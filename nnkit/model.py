@@ -19,6 +19,7 @@ from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
 from nnkit.layers import Dropout, Layer, build_layers, dense_layers
+from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, checked_preprocessing
@@ -61,10 +62,16 @@ class Model:
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
-        self.place(get_backend(backend))
         rng = np.random.default_rng([self.seed, 0])
         initializers = [get_initializer(d.init if d.init is not None else init, str(d.activation)) for d in self.dense]
-        self.parameters.assign(make(rng, d.units, d.inputs) for make, d in zip(initializers, self.dense, strict=True))
+        values = (make(rng, d.units, d.inputs) for make, d in zip(initializers, self.dense, strict=True))
+        target = get_backend(backend)
+        try:
+            self.place(target)
+            self.parameters.assign(values)
+        except Exception as error:
+            raise_if_full(target, error, LOWER_SIZES)
+            raise
 
     def __repr__(self) -> str:
         chain = " → ".join([str(self.dense[0].inputs), *(layer.label for layer in self.layers)])
@@ -109,6 +116,7 @@ class Model:
         """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on a disk in pieces."""
         return self.ask(x, lambda logits: logits)
 
+    @explains_memory(LOWER_SAMPLES)
     def ask(self, x: Any, question: Callable[[Array], Array]) -> Array:
         """What a question says of the logits of samples x (n, width), as a new array (n, ...).
 
@@ -159,21 +167,19 @@ class Model:
 
     def optimizer_state(self, optimizer: Optimizer | None = None) -> OptimizerState:
         """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
-        if optimizer is not None:
-            self.optimizer = checked_optimizer(optimizer)
-        if self.current_state is None:
-            self.state = checked_optimizer(self.optimizer).start(self.parameters)
-        state: OptimizerState = self.state  # type: ignore[assignment]
-        return state
+        wanted = checked_optimizer(self.optimizer if optimizer is None else optimizer)
+        if self.state is None or self.state.optimizer is not wanted:
+            self.state = wanted.start(self.parameters)  # if there is no memory for it, nothing has changed
+        self.optimizer = wanted
+        return self.state
 
     def place(self, backend: Backend) -> None:
         """Make room for parameters and gradients on a backend; recorded steps and the optimizer's state go."""
         shapes = [(d.units, d.inputs) for d in self.dense]
-        self.backend = backend
-        self.parameters = Parameters(backend, shapes, self.dtype)
-        self.gradient = Parameters(backend, shapes, self.dtype)
         drops = any(isinstance(layer, Dropout) for layer in self.layers)
-        self.dropout = DropoutState(backend, self.dtype, self.seed) if drops else None
+        parameters, gradient = (Parameters(backend, shapes, self.dtype) for _ in range(2))
+        dropout = DropoutState(backend, self.dtype, self.seed) if drops else None
+        self.backend, self.parameters, self.gradient, self.dropout = backend, parameters, gradient, dropout
         self.state = None
         self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
         self._asked, self._forward = 0, None

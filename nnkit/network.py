@@ -9,6 +9,7 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.history import History
 from nnkit.inputs import predicted_labels
+from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
@@ -47,7 +48,8 @@ class Network(Model):
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
 
-    Raises ValueError for wrong sizes, names and numbers, and BackendUnavailableError.
+    Raises ValueError for wrong sizes, names and numbers, BackendUnavailableError, and OutOfMemoryError where a device's
+    memory does not suffice; so do its methods, and the network is then as it was.
 
     >>> net = nnkit.Network([2, 3, 1], seed=0)
     >>> net
@@ -69,6 +71,7 @@ class Network(Model):
         numbers = self.ask(x, lambda logits: predicted_labels(self.backend, self.output, logits))
         return numbers if self.classes is None else self.classes[self.backend.to_numpy(numbers)]
 
+    @explains_memory(LOWER_SAMPLES)
     def evaluate(
         self,
         x: Any,
@@ -91,7 +94,7 @@ class Network(Model):
 
     # --- training it --------------------------------------------------------------------------------------------
 
-    fit = fit
+    fit = explains_memory(LOWER_BATCH, records=True)(fit)
 
     def partial_fit(self, X: Any, y: Any = None, *, batch_size: int = 32, **options: Any) -> History:
         """Go on training with new samples: one epoch over them, with the optimizer's state; options as for `fit`.
@@ -104,6 +107,7 @@ class Network(Model):
         """
         return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False} | options)
 
+    @explains_memory(LOWER_STEP, records=True)
     def train_step(self, x: Any, y: Any, optimizer: Optimizer | None = None, *, sample_weight: Any = None) -> Array:
         """One step on a minibatch: forward, backward, update. Returns the mean cost before it, a 0-d array.
 
@@ -117,8 +121,10 @@ class Network(Model):
         True
         """
         x, y, weights = self._checked(x, y, sample_weight)
-        return self._run(x, y, weights, self.optimizer_state(optimizer), drops=True).cost()
+        cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if there is no room for it
+        return self._run(x, y, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
 
+    @explains_memory(LOWER_STEP, records=True)
     def gradients(
         self, x: Any, y: Any, *, sample_weight: Any = None, training: bool = False
     ) -> tuple[Array, list[tuple[Array, Array]]]:
@@ -140,13 +146,13 @@ class Network(Model):
         target = get_backend(backend)
         if target is self.backend:
             return self
-        old, state = self.parameters, self.current_state
-        before = saved_arrays(self, state)
-        self.place(target)
-        self.parameters.assign(
-            (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
-        )
-        restore_arrays(self, None if state is None else self.optimizer_state(), before)
+        everything = vars(self).copy()
+        try:
+            self._move(target)
+        except BaseException as error:
+            vars(self).update(everything)
+            raise_if_full(target, error, LOWER_SIZES)
+            raise
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own
@@ -155,6 +161,15 @@ class Network(Model):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
         checkpoint.save(self, path)
+
+    def _move(self, target: Backend) -> None:
+        old, state = self.parameters, self.current_state
+        before = saved_arrays(self, state)
+        self.place(target)
+        self.parameters.assign(
+            (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
+        )
+        restore_arrays(self, None if state is None else self.optimizer_state(), before)
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""

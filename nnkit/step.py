@@ -60,10 +60,10 @@ class Step:
         """Do the step, `times` in a row, with the learning rate that the state has; may be recorded on another tape."""
         self._tape.replay(times)
 
-    def cost(self) -> Array:
-        """The batch's mean cost before the update, a new 0-d array."""
+    def cost(self, out: Array | None = None) -> Array:
+        """The batch's mean cost before the update, a 0-d array: `out`, or a new one."""
         self._cost_tape.replay()
-        return self.backend.copy(self._cost, self.backend.empty((), self.model.dtype))
+        return self.backend.copy(self._cost, self.backend.empty((), self.model.dtype) if out is None else out)
 
     def _record(self, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""

@@ -61,6 +61,10 @@ class Epochs:
         del measured["finite"]
         return measured
 
+    def undo(self) -> None:
+        """Put everything back as it was before the latest epoch; of what cannot be read twice, before the last step."""
+        self._snapshot.restore()
+
     def _pass(
         self,
         number: int,

@@ -86,8 +86,9 @@ def fit(
 
     Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
     `interrupted`. Raises ValueError and TypeError for arguments that do not fit, before anything changes;
-    DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; BlockingIOError
-    if another process writes the checkpoint.
+    DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; OutOfMemoryError
+    where a device's memory does not suffice, with the parameters from before that epoch; BlockingIOError if another
+    process writes the checkpoint.
 
     >>> X, y = nnkit.data.digits()
     >>> net = nnkit.Network([64, 30, 10], seed=1)
@@ -126,9 +127,13 @@ def fit(
             try:
                 while history.epochs < epochs and not keeper.stopped and not best.stops(history):
                     started = time.perf_counter()
-                    numbers = passes.run(history.epochs, history, bar, interrupt)
-                    if validation is not None:
-                        numbers |= {f"validation_{k}": v for k, v in evaluate(model, validation, measured).items()}
+                    try:
+                        numbers = passes.run(history.epochs, history, bar, interrupt)
+                        if validation is not None:
+                            numbers |= {f"validation_{k}": v for k, v in evaluate(model, validation, measured).items()}
+                    except MemoryError:  # such as for the smaller last minibatch, which comes when others are done
+                        passes.undo()
+                        raise
                     history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
                     _finish_epoch(model, history, best, keeper, callbacks, last=history.epochs == epochs)
                     bar.epoch(history.epochs, numbers)

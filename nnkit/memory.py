@@ -1,0 +1,61 @@
+"""A device whose memory is full: an error that says what to lower, the model as it was, and the memory given back."""
+
+import functools
+import gc
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from nnkit.backends import Backend, OutOfMemoryError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOWER_BATCH = (
+    "lower batch_size, or leave X on the host: numpy.memmap, nnkit.data.open_npy or an iterable of minibatches"
+)
+LOWER_SAMPLES = "give fewer samples at once, or leave them on the host: numpy.memmap or nnkit.data.open_npy"
+LOWER_STEP = "give fewer samples at once, and add up their gradients: fit has gradient_accumulation_steps"
+LOWER_SIZES = "make the layers smaller, or free arrays that are on the device"
+
+
+def raise_if_full(backend: Backend, error: BaseException, lower: str) -> None:
+    """Raise OutOfMemoryError in place of an error that says that the device's memory is full; of others do nothing.
+
+    What was made before the error is given back at once: its traceback goes, whose local variables would keep all that
+    for as long as the new error is handled. `lower` is what the user can do about it.
+    """
+    found = backend.out_of_memory(error)
+    if found is None or found.lower:
+        return
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__, link = None, link.__context__
+    gc.collect()
+    backend.release()
+    raise OutOfMemoryError(found.device, found.asked, found.free, found.total, lower) from error
+
+
+def explains_memory(lower: str, records: bool = False) -> Callable[[F], F]:
+    """Decorate a function of a model: where the memory is full it raises OutOfMemoryError, as `raise_if_full` does.
+
+    If it `records` steps, those that it recorded go, and the optimizer, its state and the class names are as they were
+    unless it has finished an epoch.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def explained(model: Any, *arguments: Any, **options: Any) -> Any:
+            before = (model.optimizer, model.state, model.classes, model.epochs_trained) if records else None
+            steps = tuple(model.recorded) if records else ()
+            try:
+                return function(model, *arguments, **options)
+            except Exception as error:
+                if before is not None and model.backend.out_of_memory(error) is not None:
+                    model.recorded = {key: step for key, step in model.recorded.items() if key in steps}
+                    if model.epochs_trained == before[-1]:
+                        model.optimizer, model.state, model.classes, _ = before
+                raise_if_full(model.backend, error, lower)
+                raise
+
+        return explained  # type: ignore[return-value]
+
+    return decorate
