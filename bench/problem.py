@@ -58,17 +58,24 @@ def parse_sizes(text: str) -> list[Size]:
 
 @dataclass(frozen=True)
 class Problem:
-    """One size with everything else that decides the arithmetic; the same in each process, as the seed is fixed."""
+    """One size with everything else that decides the arithmetic; the same in each process, as the seed is fixed.
+
+    `device` is "cpu" or "cuda"; `precision` is that of the products, where parameters are float32: "float32", "tf32"
+    or "bf16"; `rate` is the learning rate, if it is not the optimizer's usual one.
+    """
 
     size: Size
     activation: str = "sigmoid"
     optimizer: str = "sgd"
     dtype: str = "float32"
+    device: str = "cpu"
+    precision: str = "float32"
+    rate: float | None = None
 
     @property
     def learning_rate(self) -> float:
         """The step width of the optimizer: of an order that neither stands still nor diverges."""
-        return LEARNING_RATES[self.optimizer]
+        return LEARNING_RATES[self.optimizer] if self.rate is None else self.rate
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """X (n, d_in) in [0, 1), as images are, and Y (n, d_out), of which one number in each row is 1."""

@@ -1,5 +1,7 @@
 """The steps in float64 by the lecture's equations, and whether what a contender made of the parameters is the same."""
 
+from typing import Any
+
 import numpy as np
 
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
@@ -9,43 +11,46 @@ STEPS = 5  # that each contender does before it is compared and timed
 TOLERANCES = {"float32": 1e-3, "float64": 1e-10}
 
 
-def reference(problem: Problem, steps: int = STEPS) -> Parameters:
-    """The parameters after some steps, in float64."""
-    X, Y = (a.astype(np.float64) for a in problem.batch())
-    parameters = [a.astype(np.float64) for pair in problem.parameters() for a in pair]
-    mean, square = [np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters]
+def reference(problem: Problem, steps: int = STEPS, xp: Any = np) -> Parameters:
+    """The parameters after some steps, in float64; computed by NumPy, or by CuPy and still its arrays."""
+    X, Y = (xp.asarray(a, np.float64) for a in problem.batch())
+    parameters = [xp.array(a, np.float64) for pair in problem.parameters() for a in pair]
+    mean, square = [xp.zeros_like(p) for p in parameters], [xp.zeros_like(p) for p in parameters]
     for t in range(1, steps + 1):
-        gradient = _gradient(problem.activation, parameters, X, Y)
+        gradient = gradients(problem.activation, parameters, X, Y, xp)
         for p, g, m, v in zip(parameters, gradient, mean, square, strict=True):
             if problem.optimizer == "sgd":
                 p -= problem.learning_rate * g  # eq. 17
                 continue
             m += (1 - BETA1) * (g - m)
             v += (1 - BETA2) * (g * g - v)
-            p -= problem.learning_rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + EPSILON)
+            p -= problem.learning_rate * (m / (1 - BETA1**t)) / (xp.sqrt(v / (1 - BETA2**t)) + EPSILON)
     return list(zip(parameters[::2], parameters[1::2], strict=True))
 
 
-def errors(problem: Problem, expected: Parameters, found: Parameters) -> list[float]:
-    """For each W and b, ‖found − expected‖/‖expected − first‖; inf for other shapes or dtypes, or NaN in it."""
+def errors(problem: Problem, expected: Parameters, found: Parameters, first: Parameters | None = None) -> list[float]:
+    """For each W and b, ‖found − expected‖/‖expected − first‖; inf for other shapes or dtypes, or NaN in it.
+
+    `first` are the parameters from before the steps, the problem's, which take a while to be drawn.
+    """
     result = []
-    for pairs in zip(problem.parameters(), expected, found, strict=True):
-        for first, wanted, got in zip(*pairs, strict=True):
+    for pairs in zip(first or problem.parameters(), expected, found, strict=True):
+        for before, wanted, got in zip(*pairs, strict=True):
             if got.shape != wanted.shape or got.dtype != problem.dtype:
                 result.append(np.inf)
                 continue
-            error = float(np.linalg.norm(got - wanted) / np.linalg.norm(first - wanted))
+            error = float(np.linalg.norm(got - wanted) / np.linalg.norm(before - wanted))
             result.append(np.inf if np.isnan(error) else error)
     return result
 
 
-def _gradient(activation: str, parameters: list[np.ndarray], X: np.ndarray, Y: np.ndarray) -> list[np.ndarray]:
+def gradients(activation: str, parameters: list[Any], X: Any, Y: Any, xp: Any = np) -> list[Any]:
     """[δW, δb, ...] of the mean cross-entropy."""
     inputs, h, last = [], X, len(parameters) // 2 - 1
     for i in range(last + 1):
         inputs.append(h)
         z = h @ parameters[2 * i].T + parameters[2 * i + 1]  # eq. 2
-        h = np.maximum(z, 0) if activation == "relu" and i < last else 0.5 * (1 + np.tanh(z / 2))
+        h = xp.maximum(z, 0) if activation == "relu" and i < last else 0.5 * (1 + xp.tanh(z / 2))
     delta, gradient = (h - Y) / len(X), []  # eq. 19
     for i in range(last, -1, -1):
         gradient += [delta.sum(axis=0), delta.T @ inputs[i]]  # eq. 6, 12 and 10

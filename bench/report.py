@@ -65,7 +65,7 @@ def describe(result: dict[str, Any]) -> str:
 def _cell(name: str, row: dict[str, Any], measured: dict[str, Any]) -> str:
     floor = measured.get("floor", {})
     if name == "floor" and "minimum" in row:
-        return f"{_time(row['minimum'])} ({_time(row['median'])})"
+        return f"{of_time(row['minimum'])} ({of_time(row['median'])})"
     least, middle = ratio(row, floor, "minimum"), ratio(row, floor, "median")
     if least is None or middle is None:
         return "–"
@@ -76,7 +76,10 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _time(seconds: float) -> str:
+def of_time(seconds: float) -> str:
+    """Seconds as text, with three digits and the unit that suits them."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
     return f"{seconds * 1e6:.3g} µs" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"
 
 

@@ -1,21 +1,17 @@
 """The parent's side: contenders' processes that wait while one of them computes, compared first and timed in rounds."""
 
 import os
-import pickle
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench.problem import Parameters, Problem
+from bench.process import Failed, LeftOut, Process
 from bench.reference import TOLERANCES, errors, reference
 
 CHUNK = 0.004  # seconds: long to the clock and short to what disturbs it
-ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -28,14 +24,6 @@ class Plan:
     seconds: float
 
 
-class LeftOut(Exception):  # noqa: N818 - no error: a contender that is not there
-    """Why a contender takes no part."""
-
-
-class Failed(RuntimeError):  # noqa: N818
-    """A contender that ended with an error, or computes something else."""
-
-
 def choose_cores(threads: int) -> tuple[int, ...]:
     """The last ones that this process may use, as the first serve interrupts; none where a system cannot say."""
     if not hasattr(os, "sched_getaffinity"):
@@ -46,43 +34,17 @@ def choose_cores(threads: int) -> tuple[int, ...]:
     return tuple(usable[-threads:])
 
 
-class Worker:
-    """One contender in a process of its own; ends with `close`."""
+class Worker(Process):
+    """One contender, made for a problem, in a process of its own; ends with `close`."""
 
     def __init__(self, name: str, problem: Problem, plan: Plan) -> None:
         command = [sys.executable, "-m", "bench.worker", name, ",".join(map(str, plan.cores))]
-        self.printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | _thread_variables(plan.threads), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.printed,
-        )  # fmt: skip
+        super().__init__(command, os.environ | _thread_variables(plan.threads))
         try:
             self.peak_bytes: int = self.ask(problem)
         except BaseException:
             self.close()
             raise
-
-    def ask(self, request: Any) -> Any:
-        """Send a request and wait for its answer; LeftOut or Failed if there is none."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            pickle.dump(request, self.process.stdin)
-            self.process.stdin.flush()
-            kind, value = pickle.load(self.process.stdout)
-        except (EOFError, BrokenPipeError) as error:
-            status = self.process.wait()
-            self.printed.seek(0)
-            raise Failed(f"ended with status {status}: {self.printed.read().decode(errors='replace')}") from error
-        if kind == "ok":
-            return value
-        raise LeftOut(value) if kind == "left_out" else Failed(value)
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
-        self.printed.close()
 
 
 def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -108,7 +70,7 @@ def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str],
     def end(name: str) -> None:
         if name in workers:
             workers[name].ask(("parameters",))  # they are still finite
-            results[name] |= _summary(times[name], steps[name])
+            results[name] |= summary(times[name]) | {"steps_in_a_chunk": steps[name]}
 
     turns = [("start", start), *((f"round {i + 1}", go_on) for i in range(plan.rounds)), ("end", end)]
     try:
@@ -145,10 +107,11 @@ def _round(worker: Worker, steps: int, plan: Plan, before: list[float]) -> list[
     return found
 
 
-def _summary(times: list[float], steps: int) -> dict[str, Any]:
+def summary(times: list[float]) -> dict[str, Any]:
+    """The minimum, the quartiles and the number of some times."""
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     found = {"minimum": min(times), "lower_quartile": low, "median": median, "upper_quartile": high}
-    return found | {"chunks": len(times), "steps_in_a_chunk": steps}
+    return found | {"chunks": len(times)}
 
 
 def _thread_variables(threads: int) -> dict[str, str]:

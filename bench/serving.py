@@ -29,16 +29,16 @@ def serve(name: str) -> None:
         warnings.simplefilter("ignore")
         try:
             made, peak = _start(name, pickle.load(sys.stdin.buffer))
-            _send(answers, "ok", peak)
+            send(answers, "ok", peak)
             while True:
                 what, *arguments = pickle.load(sys.stdin.buffer)
-                _send(answers, "ok", _REQUESTS[what](made, *arguments))
+                send(answers, "ok", _REQUESTS[what](made, *arguments))
         except EOFError:
             return
         except (ImportError, ValueError) as error:
-            _send(answers, "left_out", str(error))
+            send(answers, "left_out", str(error))
         except Exception:  # of any package; the parent says which
-            _send(answers, "failed", traceback.format_exc())
+            send(answers, "failed", traceback.format_exc())
 
 
 def _start(name: str, problem: Problem) -> tuple[Contender, int]:
@@ -62,15 +62,15 @@ def peak_memory() -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _chunk(made: Contender, seconds: float) -> int:
+def steps_in(made: Contender, seconds: float) -> int:
     """How many steps take at least so long, found by doubling."""
     steps = 1
-    while (needed := _time(made, steps, 1)[0] * steps) < seconds:
+    while (needed := time_chunks(made, steps, 1)[0] * steps) < seconds:
         steps = max(2 * steps, min(int(steps * seconds / needed), 10 * steps))
     return steps
 
 
-def _time(made: Contender, steps: int, chunks: int) -> list[float]:
+def time_chunks(made: Contender, steps: int, chunks: int) -> list[float]:
     """The seconds of a step, in each of some chunks."""
     seconds = []
     for _ in range(chunks):
@@ -81,7 +81,7 @@ def _time(made: Contender, steps: int, chunks: int) -> list[float]:
     return seconds
 
 
-def _parameters(made: Contender) -> Any:
+def parameters(made: Contender) -> Any:
     """The parameters now; FloatingPointError if they are not finite, as NaN takes another time."""
     pairs = made.parameters()
     for pair in pairs or ():
@@ -90,9 +90,10 @@ def _parameters(made: Contender) -> Any:
     return pairs
 
 
-def _send(answers: Any, *answer: Any) -> None:
+def send(answers: Any, *answer: Any) -> None:
+    """Give an answer."""
     pickle.dump(answer, answers)
     answers.flush()
 
 
-_REQUESTS: dict[str, Callable[..., Any]] = {"parameters": _parameters, "chunk": _chunk, "time": _time}
+_REQUESTS: dict[str, Callable[..., Any]] = {"parameters": parameters, "chunk": steps_in, "time": time_chunks}

@@ -14,6 +14,7 @@ from bench import rounds
 from bench.contenders import NAMES, contender
 from bench.contenders.floor import Floor
 from bench.problem import ACTIVATIONS, LEARNING_RATES, Parameters, Problem, parse_sizes
+from bench.process import Failed
 from bench.reference import STEPS, TOLERANCES, errors, reference
 
 ROOT = Path(__file__).parent.parent
@@ -129,7 +130,7 @@ def test_measure_says_what_it_does() -> None:
 
 
 def test_a_crash_is_told() -> None:
-    with pytest.raises(rounds.Failed, match="AttributeError"):
+    with pytest.raises(Failed, match="AttributeError"):
         rounds.Worker("nnkit", "no problem", PLAN)  # type: ignore[arg-type]
 
 

@@ -7,24 +7,24 @@ from nnkit.kernels.names import unknown_name
 
 # The class of each contender, in the order of the tables.
 _CLASSES = {
-    "floor": "floor:Floor",
-    "nnkit": "nnkit_step:RecordedStep",
-    "nnkit-train-step": "nnkit_step:TrainStep",
-    "nnkit-without-scipy": "nnkit_step:WithoutSciPy",
-    "numpy": "plain_numpy:PlainNumPy",
-    "jax": "jax_jit:Jax",
-    "torch": "pytorch:Eager",
-    "torch-compiled": "pytorch_compiled:Compiled",
-    "thinc": "thinc_model:Thinc",
-    "scikit-learn": "scikit_learn:ScikitLearn",
+    "floor": "bench.contenders.floor:Floor",
+    "nnkit": "bench.contenders.nnkit_step:RecordedStep",
+    "nnkit-train-step": "bench.contenders.nnkit_step:TrainStep",
+    "nnkit-without-scipy": "bench.contenders.nnkit_step:WithoutSciPy",
+    "numpy": "bench.contenders.plain_numpy:PlainNumPy",
+    "jax": "bench.contenders.jax_jit:Jax",
+    "torch": "bench.contenders.pytorch:Eager",
+    "torch-compiled": "bench.contenders.pytorch_compiled:Compiled",
+    "thinc": "bench.contenders.thinc_model:Thinc",
+    "scikit-learn": "bench.contenders.scikit_learn:ScikitLearn",
 }
 NAMES = tuple(_CLASSES)
 
 
-def contender(name: str) -> type[Contender]:
+def contender(name: str, classes: dict[str, str] = _CLASSES) -> type[Contender]:
     """The class of a name; ValueError for an unknown one, with the nearest. Its peer is not imported yet."""
-    if name not in _CLASSES:
-        raise unknown_name("contender", name, _CLASSES)
-    module, kind = _CLASSES[name].split(":")
-    found: type[Contender] = getattr(import_module(f"bench.contenders.{module}"), kind)
+    if name not in classes:
+        raise unknown_name("contender", name, classes)
+    module, kind = classes[name].split(":")
+    found: type[Contender] = getattr(import_module(module), kind)
     return found

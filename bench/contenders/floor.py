@@ -1,9 +1,22 @@
 """The floor: the matrix products of a step alone, into arrays that are there."""
 
+from typing import Any
+
 import numpy as np
 
 from bench.contenders.base import Contender
 from bench.problem import Problem
+
+
+def products(X: Any, W: list[Any], outputs: list[Any], deltas: list[Any], gradients: list[Any]) -> list[Any]:
+    """The operands (a, b, out) of each product of a step, in the order of a step."""
+    inputs = [X, *outputs[:-1]]
+    found = [(x, w.T, h) for x, w, h in zip(inputs, W, outputs, strict=True)]
+    for i in reversed(range(len(W))):
+        found.append((deltas[i].T, inputs[i], gradients[i]))
+        if i:
+            found.append((deltas[i], W[i], deltas[i - 1]))
+    return found
 
 
 class Floor(Contender):
@@ -18,15 +31,12 @@ class Floor(Contender):
 
     def __init__(self, problem: Problem) -> None:
         X, Y = problem.batch()
-        outputs = [np.empty((len(X), width), X.dtype) for width in problem.size.widths[1:]]
-        inputs, deltas = [X, *outputs[:-1]], [np.full_like(h, 0.1) for h in outputs]
-        deltas[-1][...] = Y
+        shapes = [(len(X), width) for width in problem.size.widths[1:]]
+        deltas = [*(np.full(shape, 0.1, X.dtype) for shape in shapes[:-1]), Y]
         W = [pair[0] for pair in problem.parameters()]
-        self.products = [(x, w.T, h) for x, w, h in zip(inputs, W, outputs, strict=True)]
-        for i in reversed(range(len(W))):
-            self.products.append((deltas[i].T, inputs[i], np.empty_like(W[i])))
-            if i:
-                self.products.append((deltas[i], W[i], deltas[i - 1]))
+        self.products = products(
+            X, W, [np.empty(shape, X.dtype) for shape in shapes], deltas, list(map(np.empty_like, W))
+        )
 
     def step(self) -> None:
         dot = np.dot

@@ -7,6 +7,8 @@ import numpy as np
 from bench.contenders.base import Contender, peer
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
+_PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
+
 
 class Jax(Contender):
     """One call of the compiled step for each batch, which lies on JAX's device."""
@@ -16,8 +18,10 @@ class Jax(Contender):
 
     def __init__(self, problem: Problem) -> None:
         jax = peer("jax", "jax")
-        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_platforms", problem.device)
         jax.config.update("jax_enable_x64", problem.dtype == "float64")
+        # Left to itself, JAX uses tf32 for float32 where a GPU has it.
+        jax.config.update("jax_default_matmul_precision", _PRECISIONS[problem.precision])
         self.X, self.Y = (jax.device_put(a) for a in problem.batch())
         weights = [(jax.device_put(W.T.copy()), jax.device_put(b)) for W, b in problem.parameters()]
         zeros = [jax.tree.map(jax.numpy.zeros_like, weights) for _ in range(2 if problem.optimizer == "adam" else 0)]
@@ -40,10 +44,15 @@ def _step(jax: Any, problem: Problem) -> Any:
     jnp, rate = jax.numpy, problem.learning_rate
     activation = jax.nn.relu if problem.activation == "relu" else jax.nn.sigmoid
 
+    def product(X: Any, W: Any) -> Any:
+        if problem.precision != "bf16":
+            return X @ W
+        return (X.astype(jnp.bfloat16) @ W.astype(jnp.bfloat16)).astype(W.dtype)
+
     def cost(weights: Any, X: Any, Y: Any) -> Any:
         for W, b in weights[:-1]:
-            X = activation(X @ W + b)
-        z = X @ weights[-1][0] + weights[-1][1]
+            X = activation(product(X, W) + b)
+        z = product(X, weights[-1][0]) + weights[-1][1]
         return jnp.sum(jax.nn.softplus(z) - Y * z) / X.shape[0]
 
     def descent(state: Any, X: Any, Y: Any) -> Any:

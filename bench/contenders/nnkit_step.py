@@ -19,11 +19,11 @@ class TrainStep(Contender):
     distributions: ClassVar[tuple[str, ...]] = ("nnkit", "scipy")
 
     def __init__(self, problem: Problem) -> None:
-        self.x, self.y = problem.batch()
         self.net = nnkit.Network(
             list(problem.size.widths), activation=problem.activation, cost="cross_entropy", seed=0,
-            dtype=problem.dtype, backend="numpy",
+            dtype=problem.dtype, backend="cupy" if problem.device == "cuda" else "numpy",
         )  # fmt: skip
+        self.x, self.y = map(self.net.backend.asarray, problem.batch())
         self.net.parameters.assign(problem.parameters())
         rate = problem.learning_rate
         self.state = self.net.optimizer_state(
@@ -33,8 +33,12 @@ class TrainStep(Contender):
     def step(self) -> None:
         self.net.train_step(self.x, self.y)
 
+    def wait(self) -> None:
+        self.net.backend.synchronize()
+
     def parameters(self) -> Parameters:
-        return [(W.copy(), b.copy()) for W, b in zip(self.net.parameters.W, self.net.parameters.b, strict=True)]
+        to_numpy, found = self.net.backend.to_numpy, self.net.parameters
+        return [(to_numpy(W).copy(), to_numpy(b).copy()) for W, b in zip(found.W, found.b, strict=True)]
 
 
 class RecordedStep(TrainStep):

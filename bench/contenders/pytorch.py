@@ -1,6 +1,7 @@
 """PyTorch as one writes it: modules, autograd, an optimizer of torch.optim."""
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,27 +10,54 @@ from bench.contenders.base import Contender, peer
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
-def torch_on_threads() -> Any:
-    """The module torch, with as many threads as the other contenders have."""
+def torch_for(problem: Problem) -> Any:
+    """The module torch, with as many threads as the other contenders have, set to a problem's precision."""
     torch = peer("torch", "torch")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if problem.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"PyTorch {torch.__version__} sees no GPU")
+    # What is called "high" uses tf32 on a GPU; bfloat16 products are asked for by autocast.
+    torch.set_float32_matmul_precision("highest" if problem.precision == "float32" else "high")
     return torch
 
 
-class Eager(Contender):
-    """zero_grad, backward, step; the batch is tensors already."""
+class PyTorch(Contender):
+    """What all contenders of PyTorch have; `X` and `Y` are the batch's tensors."""
 
-    label = "PyTorch"
     distributions = ("torch",)
 
     def __init__(self, problem: Problem) -> None:
-        torch = torch_on_threads()
-        self.X, self.Y = (torch.from_numpy(a) for a in problem.batch())
+        self.problem, self.torch = problem, torch_for(problem)
+        self.X, self.Y = map(self.tensor, problem.batch())
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """An array as a tensor on the device."""
+        return self.torch.from_numpy(array).to(self.problem.device)
+
+    def autocast(self) -> Any:
+        """A context in which products are of the problem's precision; each weight is used once, so nothing is kept."""
+        if self.problem.precision != "bf16":
+            return nullcontext()
+        return self.torch.autocast(self.problem.device, dtype=self.torch.bfloat16, cache_enabled=False)
+
+    def wait(self) -> None:
+        if self.problem.device == "cuda":
+            self.torch.cuda.synchronize()
+
+
+class Eager(PyTorch):
+    """zero_grad, backward, step; the batch is tensors already."""
+
+    label = "PyTorch"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        torch = self.torch
         self.cost = torch.nn.functional.binary_cross_entropy_with_logits
         layers = []
         for W, b in problem.parameters():
-            linear = torch.nn.Linear(W.shape[1], W.shape[0], dtype=self.X.dtype)
-            linear.weight.data, linear.bias.data = torch.from_numpy(W), torch.from_numpy(b)
+            linear = torch.nn.Linear(W.shape[1], W.shape[0], device=problem.device, dtype=self.X.dtype)
+            linear.weight.data, linear.bias.data = self.tensor(W), self.tensor(b)
             layers += [linear, torch.nn.ReLU() if problem.activation == "relu" else torch.nn.Sigmoid()]
         self.net = torch.nn.Sequential(*layers[:-1])
         if problem.optimizer == "sgd":
@@ -39,10 +67,12 @@ class Eager(Contender):
 
     def step(self) -> None:
         self.optimizer.zero_grad()
-        cost = self.cost(self.net(self.X), self.Y, reduction="sum") / len(self.X)
+        with self.autocast():
+            z = self.net(self.X)
+        cost = self.cost(z.to(self.Y.dtype), self.Y, reduction="sum") / len(self.X)
         cost.backward()
         self.optimizer.step()
 
     def parameters(self) -> Parameters:
-        found = [np.array(p.detach()) for p in self.net.parameters()]
+        found = [p.detach().cpu().numpy().copy() for p in self.net.parameters()]
         return list(zip(found[::2], found[1::2], strict=True))

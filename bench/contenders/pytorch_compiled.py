@@ -4,44 +4,44 @@ from typing import Any
 
 import numpy as np
 
-from bench.contenders.base import Contender
-from bench.contenders.pytorch import torch_on_threads
+from bench.contenders.pytorch import PyTorch
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
-class Compiled(Contender):
+class Compiled(PyTorch):
     """One compiled call: of what was tried (the cost, the cost and the optimizer, the step), the fastest by far."""
 
     label = "PyTorch compiled"
-    distributions = ("torch",)
 
     def __init__(self, problem: Problem) -> None:
-        self.torch = torch_on_threads()
-        self.X, self.Y = (self.torch.from_numpy(a) for a in problem.batch())
-        self.weights = [self.torch.from_numpy(a) for pair in problem.parameters() for a in pair]
-        self.t = self.torch.zeros((), dtype=self.X.dtype)
+        super().__init__(problem)
+        self.torch.compiler.reset()  # it compiles a function a few times only
+        self.weights = [self.tensor(a) for pair in problem.parameters() for a in pair]
+        self.t = self.torch.zeros((), dtype=self.X.dtype, device=problem.device)
         self.means = [[self.torch.zeros_like(p) for p in self.weights] for _ in range(2)]
-        self._step = self.torch.compile(_step(self.torch, problem), fullgraph=True)
+        self._step = self.torch.compile(_step(self, problem), fullgraph=True, dynamic=False)
 
     def step(self) -> None:
         with self.torch.no_grad():
             self._step(self.weights, self.t, *self.means, self.X, self.Y)
 
     def parameters(self) -> Parameters:
-        found = [np.array(p) for p in self.weights]
+        found = [p.cpu().numpy().copy() for p in self.weights]
         return list(zip(found[::2], found[1::2], strict=True))
 
 
-def _step(torch: Any, problem: Problem) -> Any:
+def _step(made: Compiled, problem: Problem) -> Any:
     """The function that is compiled; it writes over the parameters and the optimizer's state."""
-    functional, rate = torch.nn.functional, problem.learning_rate
+    torch, rate = made.torch, problem.learning_rate
+    functional, device, bfloat16 = torch.nn.functional, problem.device, problem.precision == "bf16"
     activation = torch.relu if problem.activation == "relu" else torch.sigmoid
 
     def cost(weights: Any, X: Any, Y: Any) -> Any:
         h = X
-        for i in range(0, len(weights), 2):
-            h = functional.linear(activation(h) if i else h, weights[i], weights[i + 1])
-        return functional.binary_cross_entropy_with_logits(h, Y, reduction="sum") / len(X)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16, cache_enabled=False):
+            for i in range(0, len(weights), 2):
+                h = functional.linear(activation(h) if i else h, weights[i], weights[i + 1])
+        return functional.binary_cross_entropy_with_logits(h.to(Y.dtype), Y, reduction="sum") / len(X)
 
     def step(weights: Any, t: Any, means: Any, squares: Any, X: Any, Y: Any) -> None:
         gradient = torch.func.grad(cost)(weights, X, Y)

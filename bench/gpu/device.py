@@ -1,0 +1,114 @@
+"""The device that is measured, as the parent process sees it, and what a result must say of it."""
+
+import re
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bench import machine
+from nnkit.backends import Backend, get_backend
+
+
+class Device:
+    """A GPU by CuPy; or with "cpu" the processor by NumPy, to check that everything runs.
+
+    Raises BackendUnavailableError, which says what is missing.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.kind = device
+        self.backend: Backend = get_backend("cupy" if device == "cuda" else "numpy")
+        self.xp: Any = self.backend.xp if device == "cuda" else np
+
+    def free_bytes(self) -> int:
+        """Free memory of the device; 0 on the CPU, where nobody asks."""
+        if self.kind != "cuda":
+            return 0
+        self.backend.release()
+        free: int = self.xp.cuda.runtime.memGetInfo()[0]
+        return free
+
+    def times(self, work: Callable[[], object], calls: int, times: int) -> dict[str, float]:
+        """The seconds of a call, from `calls` in a row waited for together; minimum and median of some times."""
+        work()
+        found = []
+        for _ in range(times):
+            self.backend.synchronize()
+            start = perf_counter()
+            for _ in range(calls):
+                work()
+            self.backend.synchronize()
+            found.append((perf_counter() - start) / calls)
+        return {"minimum": min(found), "median": median(found)}
+
+    def describe(self) -> dict[str, Any]:
+        """The GPU, the versions of what computes on it, and the machine around it."""
+        found = {"gpu": machine.cpu_model(), "driver": None, "cuda_runtime": None, "memory_bytes": None}
+        if self.kind == "cuda":
+            runtime = self.xp.cuda.runtime
+            properties = runtime.getDeviceProperties(self.xp.cuda.Device().id)
+            found = {
+                "gpu": properties["name"].decode(),
+                "driver": _driver() or f"for CUDA {_dotted(runtime.driverGetVersion())}",
+                "cuda_runtime": _dotted(runtime.runtimeGetVersion()),
+                "memory_bytes": properties["totalGlobalMem"],
+                "multiprocessors": properties["multiProcessorCount"],
+                "compute_capability": f"{properties['major']}.{properties['minor']}",
+                "l2_bytes": properties.get("l2CacheSize"),
+            }
+        around = machine.describe()
+        kept = {key: around[key] for key in ("cpu", "cores", "os", "python", "numpy", "nnkit", "commit", "date")}
+        versions = {name: _version(*names) for name, names in _DISTRIBUTIONS.items()}
+        return found | versions | kept
+
+    def file_name(self) -> str:
+        """The GPU's name as part of a file's: such as nvidia-h100-80gb-hbm3."""
+        if self.kind == "cpu":
+            return "cpu"
+        return re.sub(r"[^a-z0-9]+", "-", str(self.describe()["gpu"]).lower()).strip("-")
+
+
+_DISTRIBUTIONS = {
+    "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+}
+
+
+def _version(*names: str) -> str | None:
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _dotted(number: int) -> str:
+    """CUDA's 12040 as 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _driver() -> str | None:
+    """The driver's version, by its own file or tool; None where neither is there."""
+    import subprocess
+    from pathlib import Path
+
+    try:
+        found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
+        if found is not None:
+            return found[1]
+    except OSError:
+        pass
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True,
+            check=True, timeout=20,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split()[0] if done.stdout.split() else None

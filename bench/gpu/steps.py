@@ -1,0 +1,178 @@
+"""The parent's side: contenders' processes, of which one computes at a time: compared with float64, timed in turn."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from bench.gpu.budget import Budget
+from bench.gpu.device import Device
+from bench.problem import Parameters, Problem, Size
+from bench.process import Failed, LeftOut, Process
+from bench.reference import STEPS, errors, reference
+from bench.rounds import summary
+
+PRECISIONS = ("float32", "tf32", "bf16")
+# Of the change of an array in these steps. The operands of a product are rounded to 24, 11 and 8 bits, and a
+# gradient comes from some ten products in a row.
+TOLERANCES = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
+QUEUE = 0.02  # seconds of work, or 20 steps, that are asked for at once to see how long that takes the host
+ANSWER = 120.0  # seconds for one request
+GIVEN_UP = 3  # failures after which a contender is not tried again
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time: so many rounds, and seconds for each contender, size and precision in all of them."""
+
+    rounds: int
+    seconds: float
+
+
+class Contestant:
+    """A contender's process, started when it is first needed and again after it failed, but not for ever."""
+
+    def __init__(self, name: str, device: Device, budget: Budget) -> None:
+        self.name, self.device, self.budget = name, device, budget
+        self.bytes = 0  # of the device that the process holds
+        self._process: Process | None = None
+        self._failures: list[str] = []  # one after the other
+
+    def ask(self, *request: Any) -> Any:
+        """The answer to a request; LeftOut, or Failed with the process ended."""
+        if len(self._failures) >= GIVEN_UP:
+            raise Failed(f"not tried again: {self._failures[-1]}")
+        before = self.device.free_bytes()
+        if self._process is None:
+            command = [sys.executable, "-m", "bench.gpu.worker", self.name]
+            self._process, self.bytes = Process(command, _environment(self.device.kind)), 0
+        try:
+            answer = self._process.ask(request, min(ANSWER, self.budget.end()))
+        except Failed as error:
+            self._failures.append((str(error).strip().splitlines() or [""])[-1])
+            self.close()
+            raise
+        finally:
+            self.bytes += before - self.device.free_bytes()
+        if request[0] == "memory":  # it has computed the right numbers
+            self._failures.clear()
+        return answer
+
+    def drop(self) -> None:
+        """Let the process, if there is one, give back what it holds for its problem."""
+        if self._process is not None:
+            try:
+                self.ask("drop")
+            except (LeftOut, Failed):
+                self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.close()
+        self._process = None
+
+
+def problem_of(size: Size, precision: str, device: str) -> Problem:
+    """The problem of a size; where thousands of outputs each push a hidden unit, with a smaller learning rate."""
+    rate = 1e-3 if max(size.widths[1:]) > 1024 else None
+    return Problem(size, device=device, precision=precision, rate=rate)
+
+
+def measure_steps(
+    sizes: list[Size], precisions: tuple[str, ...], contestants: list[Contestant], plan: Plan, budget: Budget
+) -> dict[str, Any]:
+    """{size: {precision: {contender: what was found}}}.
+
+    The first precision at all sizes, then the others from the widest network on: narrow ones gain the least by them.
+    """
+    found: dict[str, Any] = {str(size): {} for size in sizes}
+    order = [(size, precisions[0]) for size in sizes]
+    order += [(size, precision) for size in reversed(sizes) for precision in precisions[1:]]
+    for size, precision in order:
+        rows = _measure(size, precision, contestants, plan, budget)
+        if rows:
+            found[str(size)][precision] = rows
+    return {size: rows for size, rows in found.items() if rows}
+
+
+def _measure(
+    size: Size, precision: str, contestants: list[Contestant], plan: Plan, budget: Budget
+) -> dict[str, dict[str, Any]]:
+    problem = problem_of(size, precision, contestants[0].device.kind)
+    rows: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[float]] = {}
+    steps: dict[str, int] = {}
+    needed = 3 + 3 * plan.seconds
+    if not budget.allows(f"steps: {size} {precision}", needed):
+        return {}
+    first = expected = None
+    if any(contestant.name != "floor" for contestant in contestants):  # which has no parameters
+        expected, first = expected_parameters(problem, contestants[0].device), problem.parameters()
+
+    def start(contestant: Contestant) -> None:
+        name = contestant.name
+        if budget.allows(f"steps: {size} {precision} {name}", needed):
+            error = compare(problem, expected, contestant.ask("make", problem, STEPS), first)
+            rows[name] = {"error": error, "device_bytes": contestant.bytes}
+            rows[name]["peak_bytes"] = contestant.ask("memory")
+            steps[name] = contestant.ask("chunk", plan.seconds / plan.rounds / 2)
+            times[name] = []
+
+    def go_on(contestant: Contestant) -> None:
+        name = contestant.name
+        if name in times:
+            times[name] += contestant.ask("time", steps[name], 2)
+
+    def end(contestant: Contestant) -> None:
+        name = contestant.name
+        if name in times:
+            rows[name] |= summary(times[name]) | {"steps_in_a_chunk": steps[name]}
+            queued = int(min(20, max(1, QUEUE / rows[name]["minimum"])))
+            rows[name]["host"] = median(contestant.ask("host", queued, 5))
+            contestant.ask("finite")
+
+    for turn in (start, *[go_on] * plan.rounds, end):
+        for contestant in contestants:
+            try:
+                turn(contestant)
+            except (LeftOut, Failed) as error:  # this one is out; the others go on
+                rows[contestant.name] = {_kind(error): str(error)}
+                times.pop(contestant.name, None)
+    for contestant in contestants:
+        contestant.drop()
+    return rows
+
+
+def expected_parameters(problem: Problem, device: Device) -> Parameters:
+    """The parameters after the steps that are compared, in float64, computed on the device as it is the quickest."""
+    found = reference(problem, STEPS, device.xp)
+    return [(device.backend.to_numpy(W), device.backend.to_numpy(b)) for W, b in found]
+
+
+def compare(
+    problem: Problem, expected: Parameters | None, found: Parameters | None, first: Parameters | None = None
+) -> float | None:
+    """The largest error of the parameters; None for the floor, which has none. Failed if it is above the tolerance."""
+    if found is None:
+        return None
+    assert expected is not None
+    error, tolerance = max(errors(problem, expected, found, first)), TOLERANCES[problem.precision]
+    if not error <= tolerance:
+        raise Failed(f"computes something else: its parameters are {error:.1e} off, more than {tolerance:.0e}")
+    return float(error)
+
+
+def _kind(error: Exception) -> str:
+    return "left_out" if isinstance(error, LeftOut) else "failed"
+
+
+def _environment(device: str) -> Mapping[str, str]:
+    """One thread for what is left to the host, memory of the GPU as it is needed, the same GPU for all."""
+    given = {
+        "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PLATFORMS": device,
+        "NNKIT_BACKEND": "numpy",
+    }  # fmt: skip
+    return os.environ | given

@@ -1,0 +1,125 @@
+"""A contender's process: `python -m bench.gpu.worker NAME`; it answers requests about one problem after another.
+
+("make", problem, steps) makes the contender and does some steps; the answer is its parameters, or None for the floor.
+("chunk", seconds), ("time", steps, chunks) and ("parameters",) are those of `bench.serving`; ("host", steps, times)
+gives the seconds for which a call of `step` holds the host, the device's work not waited for; ("memory",) the most
+bytes of the device, and ("finite",) looks whether the parameters are numbers. ("keep", count, real) puts the samples of
+an epoch on the device; ("epoch",) trains it. ("drop",) gives everything back. Answers are those of `bench.serving`; one
+that is no "ok" ends only the problem.
+"""
+
+import os
+import pickle
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from bench.contenders import contender
+from bench.gpu.contenders import CLASSES
+from bench.gpu.contenders.base import GpuContender
+from bench.gpu.samples import samples
+from bench.problem import Problem
+from bench.serving import parameters, send, steps_in, time_chunks
+
+
+class Server:
+    """The contender of a name, made for the problem that is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.made: GpuContender | None = None
+
+    def answer(self, what: str, *arguments: Any) -> Any:
+        """Do what a request asks."""
+        if what == "make":
+            return self.make(*arguments)
+        if what == "drop":
+            return self.drop()
+        assert self.made is not None
+        return _REQUESTS[what](self.made, *arguments)
+
+    def make(self, problem: Problem, steps: int) -> Any:
+        """The parameters after some steps of a new contender."""
+        self.drop()
+        kind = contender(self.name, CLASSES)
+        assert issubclass(kind, GpuContender)
+        self.made = kind(problem)
+        for _ in range(steps):
+            self.made.step()
+        self.made.wait()
+        return parameters(self.made)
+
+    def drop(self) -> None:
+        """Give back what the last contender had."""
+        if self.made is not None:
+            self.made.close()
+        self.made = None
+
+
+def host(made: GpuContender, steps: int, times: int) -> list[float]:
+    """The seconds of the host in a step, some times: the mean of as many steps as the device's queue takes at once."""
+    found = []
+    for _ in range(times):
+        made.wait()
+        start = perf_counter()
+        for _ in range(steps):
+            made.step()
+        found.append((perf_counter() - start) / steps)
+    made.wait()
+    return found
+
+
+def keep(made: GpuContender, count: int, real: bool) -> None:
+    """Put the samples of an epoch on the device."""
+    made.keep(*samples(count, real))
+
+
+def epoch(made: GpuContender) -> tuple[float, float]:
+    """Train an epoch; its seconds, and those of the whole call."""
+    made.wait()
+    start = perf_counter()
+    own = made.epoch()
+    whole = perf_counter() - start
+    return whole if own is None else own, whole
+
+
+def finite(made: GpuContender) -> None:
+    """FloatingPointError if the parameters are not finite, as NaN takes another time."""
+    parameters(made)
+
+
+def memory(made: GpuContender) -> int | None:
+    """The most bytes of the device."""
+    return made.peak_bytes()
+
+
+_REQUESTS: dict[str, Callable[..., Any]] = {
+    "parameters": parameters, "chunk": steps_in, "time": time_chunks, "host": host, "keep": keep, "epoch": epoch,
+    "memory": memory, "finite": finite,
+}  # fmt: skip
+
+
+def serve(name: str) -> None:
+    """Answer requests until the input ends."""
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # what a package prints is no answer
+        warnings.simplefilter("ignore")
+        server = Server(name)
+        while True:
+            try:
+                request = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            try:
+                send(answers, "ok", server.answer(*request))
+            except (ImportError, ValueError) as error:
+                send(answers, "left_out", str(error))
+            except Exception:  # of any package; the parent says which
+                send(answers, "failed", traceback.format_exc())
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

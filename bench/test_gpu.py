@@ -1,0 +1,279 @@
+"""`python -m bench.gpu` without a GPU: its contenders' arithmetic on the CPU, its tables, and its whole course."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.contenders import contender
+from bench.gpu import epochs, steps
+from bench.gpu.budget import Budget
+from bench.gpu.contenders import CLASSES, EPOCHS, NAMES
+from bench.gpu.contenders.base import GpuContender
+from bench.gpu.device import Device
+from bench.gpu.samples import samples
+from bench.gpu.tables import failures, markdown
+from bench.problem import Problem, parse_sizes
+from bench.process import Failed, LeftOut
+from bench.reference import STEPS, errors, reference
+from nnkit.backends import BackendUnavailableError
+
+ROOT = Path(__file__).parent.parent
+QUICK = tuple(name for name in NAMES if "compiled" not in name)  # the others need a compiler, and 10 s
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def made(name: str, problem: Problem) -> GpuContender:
+    kind = contender(name, CLASSES)
+    assert issubclass(kind, GpuContender)
+    try:
+        return kind(problem)
+    except ImportError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("precision", steps.PRECISIONS)
+@pytest.mark.parametrize("name", QUICK)
+def test_same_arithmetic(name: str, precision: str) -> None:
+    problem = Problem(parse_sizes("30-20-10-5x40")[0], precision=precision)
+    if name.startswith("nnkit") and precision != "float32":
+        with pytest.raises(ValueError, match="computes in float32 on the CPU"):
+            made(name, problem)
+        return
+    found = made(name, problem)
+    for _ in range(STEPS):
+        found.step()
+    found.wait()
+    parameters = found.parameters()
+    assert (parameters is None) == (name == "floor")
+    if parameters is not None:
+        error = max(errors(problem, reference(problem), parameters))
+        assert error <= steps.TOLERANCES[precision]
+        if precision == "bf16":
+            assert error > 1e-4  # its products are not those of float32
+    found.close()
+
+
+@pytest.mark.parametrize("name", [name for name in EPOCHS if name in QUICK])
+def test_an_epoch_has_the_same_minibatches(name: str) -> None:
+    problem = Problem(parse_sizes("784-7-10x16")[0])
+    found = made(name, problem)
+    found.keep(*samples(50, real=False))  # the last minibatch has 2 samples
+    for _ in range(2):
+        found.epoch()
+    parameters = found.parameters()
+    assert parameters is not None
+    one, two = (epochs.after_epochs(problem, 50, False, number) for number in (1, 2))
+    assert max(errors(problem, two, parameters)) < 1e-4
+    assert max(errors(problem, one, parameters)) > 1e-2
+
+
+def test_what_computes_something_else_is_not_timed() -> None:
+    problem = Problem(parse_sizes("6-5-3x7")[0], precision="bf16")
+    expected = reference(problem)
+    rounded = [(W.astype(np.float32), b.astype(np.float32)) for W, b in expected]
+    assert steps.compare(problem, expected, None) is None
+    error = steps.compare(problem, expected, rounded)
+    assert error is not None
+    assert error < 1e-5
+    other = [(W.astype(np.float32), b.astype(np.float32)) for W, b in reference(problem, STEPS + 1)]
+    with pytest.raises(Failed, match=r"computes something else: its parameters are .* off, more than 5e-02"):
+        steps.compare(problem, expected, other)
+
+
+def test_the_floor_is_products_of_random_numbers() -> None:
+    floor: Any = made("floor", Problem(parse_sizes("6-5-4-3x7")[0], precision="bf16"))
+    shapes = [(tuple(a.shape), tuple(b.shape), tuple(out.shape)) for a, b, out in floor.products]
+    assert shapes == [
+        ((7, 6), (6, 5), (7, 5)), ((7, 5), (5, 4), (7, 4)), ((7, 4), (4, 3), (7, 3)),
+        ((3, 7), (7, 4), (3, 4)), ((7, 3), (3, 4), (7, 4)),
+        ((4, 7), (7, 5), (4, 5)), ((7, 4), (4, 5), (7, 5)),
+        ((5, 7), (7, 6), (5, 6)),
+    ]  # fmt: skip
+    assert all(a.dtype == floor.torch.bfloat16 and bool((a != 0).all()) for a, _, _ in floor.products)
+    a, b, out = floor.products[0]
+    floor.step()
+    np.testing.assert_allclose(out.float(), a.float() @ b.float(), rtol=1e-2, atol=1e-2)
+
+
+def test_a_process_answers_about_one_problem_after_another() -> None:
+    one = steps.Contestant("nnkit", Device("cpu"), Budget(60))
+    try:
+        for text in ("6-5-3x7", "4-3x2"):
+            problem = Problem(parse_sizes(text)[0])
+            steps.compare(problem, reference(problem), one.ask("make", problem, STEPS))
+            assert one.ask("memory") is None
+        with pytest.raises(LeftOut, match="computes in float32 on the CPU"):
+            one.ask("make", Problem(problem.size, precision="tf32"), 1)
+        assert one.ask("make", problem, 0) is not None
+        for _ in range(steps.GIVEN_UP):
+            with pytest.raises(Failed, match="AttributeError"):
+                one.ask("make", "no problem", 1)
+        with pytest.raises(Failed, match=r"not tried again: .*AttributeError"):
+            one.ask("make", problem, 1)
+    finally:
+        one.close()
+
+
+def test_an_answer_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "ANSWER", 2.0)
+    one = steps.Contestant("nnkit", Device("cpu"), Budget(60))
+    try:
+        problem = Problem(parse_sizes("784-512-10x512")[0])
+        one.ask("make", problem, 0)
+        with pytest.raises(Failed, match="was ended, as it gave no answer in 2 s"):
+            one.ask("time", 10**6, 1)
+    finally:
+        one.close()
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.gpu", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
+
+
+def test_short_run(tmp_path: Path) -> None:
+    names = [name for name in QUICK if name != "torch-graph"]  # which is PyTorch itself here
+    done = run("--short", "--device", "cpu", "--output", str(tmp_path), "--contenders", *names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "cpu.json").read_text())
+    assert list(result["steps"]) == ["20-10-5x4", "32-32-32-32x8"]
+    for by_precision in result["steps"].values():
+        assert list(by_precision) == list(steps.PRECISIONS)
+        for precision, rows in by_precision.items():
+            assert list(rows) == names
+            for name, row in rows.items():
+                if "left_out" in row:
+                    assert "python -m pip install" in row["left_out"] or precision != "float32"
+                    continue
+                assert 0 < row["minimum"] <= row["median"] < 1
+                assert 0 < row["host"] < 1
+                assert name == "floor" or row["error"] <= steps.TOLERANCES[precision]
+    (epoch,) = result["epochs"].values()
+    assert epoch["contenders"]["nnkit"]["error"] < 1e-4
+    kinds = [row["kind"] for row in result["kernels"]]
+    assert set(kinds) == {"activation", "gradient", "output delta", "update"}
+    assert all(row["minimum"] > 0 for row in result["kernels"])
+    text = (tmp_path / "cpu.md").read_text()
+    assert text == markdown(result)
+    assert text in done.stdout
+    assert "its numbers mean nothing" in text
+    assert {"gpu", "driver", "cuda_runtime", "cupy", "torch", "jax", "nnkit", "commit", "date"} <= result[
+        "machine"
+    ].keys()
+
+
+def test_it_keeps_to_its_budget(tmp_path: Path) -> None:
+    done = run("--device", "cpu", "--budget", "1", "--output", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "cpu.json").read_text())
+    assert result["seconds"] < 10
+    assert {"ceilings: copy", "kernels: activations", "steps: 784-30-10x10 float32"} <= set(result["skipped"])
+    assert "left out, as everything may take 1 s: ceilings: copy" in (tmp_path / "cpu.md").read_text()
+
+
+def test_without_a_gpu(tmp_path: Path) -> None:
+    try:
+        Device("cuda")
+    except BackendUnavailableError as error:
+        why = str(error)
+    else:
+        pytest.skip("there is a GPU")
+    done = run("--output", str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{why}\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_are_refused_at_once() -> None:
+    for wrong in (["--sizes", "784"], ["--precisions", "fp8"], ["--output", "no folder"], ["--epochs", "784-1x2"]):
+        done = run("--device", "cpu", *wrong)
+        assert done.returncode == 2
+        assert "error:" in done.stderr
+
+
+RESULT: dict[str, Any] = {
+    "machine": {
+        "gpu": "NVIDIA X", "driver": "580.1", "cuda_runtime": "13.0", "cupy": "14.2.0", "torch": "2.11.0", "jax": None,
+        "numpy": "2.5", "nnkit": "0.1.0", "commit": "abc", "python": "3.12", "os": "Linux", "cpu": "CPU",
+        "date": "2026-01-01 00:00 UTC",
+    },
+    "settings": {
+        "short": False, "budget": 450.0, "rounds": 3, "seconds": 0.3, "precisions": ["float32", "bf16"],
+        "compared_steps": 5, "tolerances": {"float32": 1e-3, "bf16": 5e-2},
+    },
+    "contenders": {"floor": "products alone", "nnkit": "nnkit", "torch": "PyTorch", "jax": "JAX jit"},
+    "ceilings": {
+        "copy": {"bytes": 4e9, "minimum": 1e-3, "median": 2e-3},
+        "products": {"float32": {"minimum": 0.04, "width": 8192, "flops": 2e12}, "bf16": {"left_out": "no PyTorch"}},
+    },
+    "kernels": [
+        {"kind": "update", "name": "adam", "bytes": 2e9, "minimum": 1e-3, "median": 1e-3},
+        {"kind": "gradient", "name": "gelu", "bytes": 2e9, "failed": "Error: x"},
+    ],
+    "steps": {
+        "784-30-10x10": {
+            "float32": {
+                "floor": {"minimum": 1e-5, "median": 1.1e-5, "host": 5e-6, "device_bytes": 5e8, "peak_bytes": 2e6},
+                "nnkit": {"minimum": 2e-5, "median": 2.2e-5, "host": 4e-6, "device_bytes": 4e8, "peak_bytes": None},
+                "torch": {"minimum": 3e-4, "median": 3.3e-4, "host": 2.5e-4, "device_bytes": 6e8},
+                "jax": {"left_out": "not installed; python -m pip install jax"},
+            }
+        },
+        "64-64x8": {"bf16": {"nnkit": {"minimum": 1e-3, "median": 1e-3}, "torch": {"failed": "a\nValueError: b\n"}}},
+    },
+    "epochs": {
+        "784-30-10x10": {
+            "samples": 60000, "data": "MNIST", "contenders": {
+                "nnkit": {"minimum": 0.05, "median": 0.06, "call": 0.07}, "torch": {"minimum": 2.0, "median": 2.1},
+            },
+        }
+    },
+    "skipped": ["steps: 64-64x8 tf32"],
+    "seconds": 449.6,
+}  # fmt: skip
+
+
+def test_tables_say_what_the_result_says() -> None:
+    text = markdown(json.loads(json.dumps(RESULT)))
+    lines = text.splitlines()
+    for line in (
+        "# NVIDIA X",
+        "| copy of 2 GB, read and written | 4000 GB/s |",
+        "| product of two 8192², float32 | 50 TFLOP/s |",
+        "| update | adam | 1 ms | 2000 GB/s | 50 % |",
+        "| products alone | 10 µs (11 µs) |",
+        "| nnkit | 20 µs (22 µs) = 2.00 |",
+        "| PyTorch | 300 µs (330 µs) = 30.0 |",
+        "| PyTorch | 15.0 (15.0) |",
+        "| nnkit | 1 ms (1 ms) |",
+        "| nnkit | 4 µs |",
+        "| nnkit | 400 |",
+        "| products alone | 500 (2) |",
+        "| nnkit | 50 ms (60 ms) = 1.00 |",
+        "| PyTorch | 2 s (2.1 s) = 40.0 |",
+        "- JAX jit left out: not installed; python -m pip install jax (784-30-10x10 in float32)",
+        "- products alone left out: no PyTorch (the product in bf16)",
+        "- PyTorch failed: ValueError: b (64-64x8 in bf16)",
+        "- gradient gelu failed: Error: x",
+        "- left out, as everything may take 450 s: steps: 64-64x8 tf32",
+    ):
+        assert line in lines, line
+    assert failures(RESULT) == ["PyTorch failed: ValueError: b (64-64x8 in bf16)", "gradient gelu failed: Error: x"]
+    assert "driver 580.1, CUDA runtime 13.0, CuPy 14.2.0, PyTorch 2.11.0, NumPy 2.5; nnkit 0.1.0 at abc" in text
+    assert "1e-03 in float32, 5e-02 in bf16" in text
+
+
+def test_tables_of_a_measurement_that_ended_early() -> None:
+    early = {k: v for k, v in RESULT.items() if k not in ("ceilings", "steps", "epochs")}
+    text = markdown(early | {"kernels": [], "stopped": "by Ctrl-C"})
+    assert "|" not in text.replace("Not in the tables", "")
+    assert "- the measurement was ended by Ctrl-C" in text
