@@ -1,5 +1,6 @@
 """One fixture runs a test on every backend; GPU tests are skipped, with the reason, where there is no GPU."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from nnkit.backends.dtypes import dtype_name
 
 # The strictest settings: nothing that some namespace of the standard might lack.
 array_api_strict.set_array_api_strict_flags(boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=())
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
