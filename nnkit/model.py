@@ -20,9 +20,11 @@ from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
 from nnkit.layers import Dropout, Layer, build_layers, dense_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
-from nnkit.optimizers import SGD, Optimizer, OptimizerState
+from nnkit.model_arguments import checked_dtype, checked_features
+from nnkit.optimizers import SGD, Optimizer, OptimizerState, checked_optimizer
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, checked_preprocessing
+from nnkit.ranges import whole
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
 ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
@@ -53,12 +55,12 @@ class Model:
         self.layers = build_layers(layers, activation, output_activation, self.cost)
         self.dense = dense_layers(self.layers)
         self.output = output_pair(self.cost, self.dense[-1].activation)
-        self.dtype = _checked_dtype(dtype)
-        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else _checked_seed(seed)
+        self.dtype = checked_dtype(dtype)
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else whole("", "seed", seed, 0)
         self.classifies = self.cost.classifies
         self.preprocessing = checked_preprocessing(preprocessing, self.dense[0].inputs)
         self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
-        self.features = None if features is None else _checked_features(features, self.width)
+        self.features = None if features is None else checked_features(features, self.width)
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
@@ -183,30 +185,3 @@ class Model:
         self.state = None
         self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
         self._asked, self._forward = 0, None
-
-
-def checked_optimizer(optimizer: Any) -> Optimizer:
-    """An optimizer as it is; TypeError for anything else."""
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
-    return optimizer
-
-
-def _checked_features(features: Sequence[str], width: int) -> list[str]:
-    names = [features] if isinstance(features, str) else list(features)
-    if len(names) != width or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"features is {features!r}; expected the names of {width} features")
-    return names
-
-
-def _checked_dtype(dtype: str) -> str:
-    for name in ("float32", "float64"):
-        if dtype in (name, np.dtype(name)):
-            return name
-    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
-
-
-def _checked_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; expected a whole number of at least 0")
-    return int(seed)

@@ -178,3 +178,10 @@ def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
         if number not in known:
             raise TypeError(f"{kind.__name__}: {unknown_name('number', number, known)}")
     return kind(**numbers)
+
+
+def checked_optimizer(optimizer: Any) -> Optimizer:
+    """An optimizer as it is; TypeError for anything else."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
+    return optimizer

@@ -26,11 +26,12 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
 
 
 def whole(owner: str, name: str, value: object, least: int) -> int:
-    """The number as an int, if it is whole and at least `least`; ValueError otherwise.
+    """The number as an int, if it is whole and at least `least`; ValueError otherwise. Without an owner "" is given.
 
     >>> whole("step", "every", 10, least=1)
     10
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{owner}: {name} is {value!r}; expected a whole number of at least {least}")
+        whose = f"{owner}: {name}" if owner else name
+        raise ValueError(f"{whose} is {value!r}; expected a whole number of at least {least}")
     return int(value)

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from nnkit.history import History
 from nnkit.metrics import Metric
 from nnkit.model import Model
@@ -45,9 +43,3 @@ def checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
 def in_words(schedule: Schedule | None) -> str:
     """How a schedule is written, or its class where that does not say: a resumed training must have the same."""
     return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
-
-
-def check_count(name: str, value: int) -> None:
-    """ValueError for what is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")

@@ -11,11 +11,12 @@ import numpy as np
 from nnkit.classes import names_in
 from nnkit.history import History
 from nnkit.metrics import MetricFunction, get_metrics
-from nnkit.model import Model, checked_optimizer
-from nnkit.optimizers import Optimizer
+from nnkit.model import Model
+from nnkit.optimizers import Optimizer, checked_optimizer
+from nnkit.ranges import whole
 from nnkit.schedules import ScheduleLike, as_schedule
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checks import check_count, check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come
+from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epoch import Epochs
@@ -98,7 +99,7 @@ def fit(
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
     for name, count in (counts | {"gradient_accumulation_steps": gradient_accumulation_steps}).items():
-        check_count(name, count)
+        whole("", name, count, 1)
     check_progress(progress)
     callbacks = checked_callbacks(callbacks)
     if optimizer is not None:
