@@ -22,7 +22,7 @@ THREADS = 3
 @pytest.fixture
 def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide even the smallest arrays, and formulas of any operations."""
-    monkeypatch.setattr(threads, "ENTRIES", 1)
+    monkeypatch.setattr(threads, "BYTES", 1)
     monkeypatch.setattr(threads, "_COSTLY", set(OPERATIONS))
     monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
     threads._pool.cache_clear()
@@ -94,9 +94,9 @@ def test_blocks_run_on_different_threads(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_only_large_costly_work_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
-    large, small = np.zeros(threads.ENTRIES), np.zeros(threads.ENTRIES - 1)
+    large, small = np.zeros(threads.BYTES // 8), np.zeros(threads.BYTES // 8 - 1)
     sigmoid, relu = nnkit.sigmoid.program(), nnkit.relu.program()
-    assert [len(o) for _, (o,) in threads.thread_blocks(sigmoid, [large], [large])] == [len(large) // 3, 87381, 87382]
+    assert [len(o) for _, (o,) in threads.thread_blocks(sigmoid, [large], [large])] == [43690, 43691, 43691]
     assert threads.thread_blocks(sigmoid, [small], [small]) == []
     assert threads.thread_blocks(relu, [large], [large]) == []
     assert threads.thread_blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
