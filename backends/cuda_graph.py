@@ -13,6 +13,7 @@ from typing import Any
 
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles
+from nnkit.backends.cupy_memory import memory_is_full
 from nnkit.backends.errors import BackendError
 from nnkit.backends.tape import Call, active_tape
 
@@ -90,12 +91,14 @@ class GraphTape(CastTape):
             home.wait_event(stream.record(event(disable_timing=True)))
 
     def _capture(self) -> Any:
-        """The calls as a graph; BackendError if CUDA refuses one."""
+        """The calls as a graph; BackendError if CUDA refuses one, CuPy's error if its memory is full."""
         attempt = 1
         while True:
             try:
                 return self._captured()
             except Exception as error:
+                if memory_is_full(self._cuda, error):
+                    raise
                 if attempt == _ATTEMPTS:
                     raise BackendError(
                         f"a recording did not become a CUDA graph: {error}; {_VARIABLE}=0 makes its calls one by one"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.base import quiet
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles, cublas_version
 from nnkit.backends.cuda_graph import GraphTape, capturing
@@ -42,7 +43,8 @@ class CupyDevice(CupyMemory):
             if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
                 on_gpu = values.__dlpack_device__()[0] in ON_GPU
                 values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
-            return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
+            with quiet():  # the host casts; a narrower type overflows to infinity
+                return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 
     def to_numpy(self, array: Any) -> np.ndarray:
         on_host: np.ndarray = self.xp.asnumpy(array)

@@ -13,9 +13,7 @@ class CupyMemory(Backend):
 
     def out_of_memory(self, error: BaseException) -> OutOfMemoryError | None:
         cuda = self.xp.cuda
-        full = isinstance(error, cuda.memory.OutOfMemoryError)
-        # What is not allocated through CuPy's pool, such as a kernel's code or a graph.
-        if not full and not (isinstance(error, cuda.runtime.CUDARuntimeError) and error.status == _MEMORY_ALLOCATION):
+        if not memory_is_full(cuda, error):
             return super().out_of_memory(error)
         with self._this_device():
             (free, total), pool = cuda.runtime.memGetInfo(), self.xp.get_default_memory_pool()
@@ -30,3 +28,11 @@ class CupyMemory(Backend):
 
     def _this_device(self) -> Any:
         return self.xp.cuda.Device(int(self.name.partition(":")[2] or 0))
+
+
+def memory_is_full(cuda: Any, error: BaseException) -> bool:
+    """Whether an error of CuPy's, whose module `cuda` is given, says that a device has no memory left."""
+    if isinstance(error, cuda.memory.OutOfMemoryError):
+        return True
+    # What is not allocated through CuPy's pool, such as a kernel's code or a graph.
+    return isinstance(error, cuda.runtime.CUDARuntimeError) and error.status == _MEMORY_ALLOCATION

@@ -89,6 +89,21 @@ def test_no_kernel_is_asked_for_where_more_is_to_be_done(given: Any, options: An
     assert not kernels
 
 
+@pytest.mark.parametrize("which", ["X", "y"])
+def test_arrays_of_other_strides_go_through_steps(which: str, kernels: list[StepByStep]) -> None:
+    targets = np.eye(4, dtype=np.float32)[LABELS]
+    given, wanted = (X, targets) if which == "X" else (X, np.asfortranarray(targets))
+    given = np.asfortranarray(given) if which == "X" else given
+    results = []
+    for x, y in ((given, wanted), (X, targets)):
+        net = nnkit.Network([6, 9, 4], "tanh", "softmax_cross_entropy", seed=3)
+        net.fit(x, y, epochs=1, batch_size=8, shuffle=False, progress=False)
+        results.append(np.array(net.parameters.flat).tobytes())
+        parts = kernels.pop().parts
+        assert bool(parts) is (y is targets and x is X)
+    assert results[0] == results[1]
+
+
 def test_divergence_is_found_after_the_launch(kernels: list[StepByStep]) -> None:
     net = nnkit.Network([6, 9, 4], "relu", "quadratic", seed=3)
     with pytest.raises(nnkit.DivergenceError):

@@ -31,7 +31,8 @@ def _head(result: dict[str, Any]) -> str:
         f"which one computes at a time, in {s['rounds']} rounds, {s['seconds']:g} s each in all; a host clock around "
         "many steps that are waited for together. Before it was timed, each contender's parameters after "
         f"{s['compared_steps']} steps were compared with float64: of the change of each array, within {tolerances}. "
-        f"bf16: products of bfloat16 operands, parameters in float32; PyTorch by autocast.{short}"
+        "bf16: products of bfloat16 operands, parameters in float32; PyTorch by autocast, where results are bfloat16 "
+        f"too and partial sums may be, JAX likewise, while nnkit's sums and results are float32.{short}"
     )
 
 

@@ -3,11 +3,12 @@
 By size and not by a stopwatch: the number of threads decides the last bits, which a seed must decide alone. A step of
 gradient descent with one and with two threads on two cores (float32, µs):
 
-    784-30-10, batch 10       0.7 million products      21    25
-    300-64-64-64-2, 48        4.0                      105   106
-    784-100-10, 32            7.6                      167   190
-    784-100-10, 64             15                      276   230
-    784-100-10, 128            31                      509   351
+    784-30-10, batch 10       0.7 million products      25    26
+    300-64-64-64-2, 48        4.0                       88    96
+    784-100-10, 32            7.6                      137   147
+    784-30-10, 128            9.1                      209   149
+    784-100-10, 64             15                      250   224
+    784-100-10, 128            31                      481   315
     784-512-512-10, 256       514                     8647  5007
 """
 
@@ -20,7 +21,7 @@ from nnkit.backends.blas import blas_function
 from nnkit.model import Model
 from nnkit.optimizers import DescentState
 
-SMALL = 10_000_000  # multiplications of numbers in a step
+SMALL = 8_000_000  # multiplications of numbers in a step
 
 
 class _OneThread:

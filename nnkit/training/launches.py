@@ -45,4 +45,6 @@ def launches_for(
     if type(source) is not ArraySource or source.weight_columns:
         return None
     kernel = epoch_kernel_for(model, state, batch_size)
-    return None if kernel is None else Launches(model, source, meter, kernel, batch_size)
+    if kernel is None or not (source.X.flags.c_contiguous and source.y.flags.c_contiguous):
+        return None  # a kernel walks rows; recorded steps take any strides
+    return Launches(model, source, meter, kernel, batch_size)
