@@ -8,9 +8,8 @@ from nnkit.backends.errors import BackendUnavailableError
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
-# With `ctk`, pip installs NVIDIA's libraries too, which CuPy's own wheel does not hold.
-_INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"   (for a CUDA 12 driver: "cupy-cuda12x[ctk]")'
-_EXTRA = 'python -m pip install "nnkit[cuda13]"   (for a CUDA 12 driver: "nnkit[cuda12]")'
+# The extras of nnkit that is installed: CuPy, NVIDIA's libraries, which its wheel does not hold, and nvmath-python.
+_INSTALL = 'python -m pip install "nnkit[cuda13]"   (for a CUDA 12 driver: "nnkit[cuda12]")'
 
 
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
@@ -85,7 +84,7 @@ def _import_cublas() -> ModuleType:
         if error.name != "nvmath":
             raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error
         raise BackendUnavailableError(
-            f"CuPy is installed, but nvmath-python, which calls cuBLAS, is not: {_EXTRA}"
+            f"CuPy is installed, but nvmath-python, which calls cuBLAS, is not: {_INSTALL}"
         ) from error
     except ImportError as error:
         raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error

@@ -16,7 +16,7 @@ from nnkit.kernels.updates import momentum_descent
 from tests.host_device import HostDevice
 
 # What pip must be told, word for word.
-INSTALL = 'python -m pip install "cupy-cuda13x[ctk]"'
+INSTALL = 'python -m pip install "nnkit[cuda13]"'
 
 
 def python(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
