@@ -53,10 +53,16 @@ class Replayed(TrainStepOnDevice):
         self.all = self.net.backend.asarray(X), self.net.backend.asarray(Y)
 
     def epoch(self) -> float | None:
-        """By `fit`, which shuffles, trains, and measures cost and accuracy; the seconds are those of its history."""
-        history = self.net.fit(*self.all, epochs=1, batch_size=self.problem.size.batch, progress=False)
+        """By `fit`, which shuffles, trains, and measures cost and accuracy; the seconds are those of its history.
+
+        After the first, which is compared and not timed, it is two: the first one of a `fit` records, and captures its
+        graphs, as a peer does when it is made.
+        """
+        count = 1 if self.epochs == 0 else 2
+        history = self.net.fit(*self.all, epochs=count, batch_size=self.problem.size.batch, progress=False)
+        self.epochs += count
         self.wait()
-        return float(history["seconds"][0])
+        return float(history["seconds"][-1])
 
 
 def set_precision(problem: Problem) -> None:
