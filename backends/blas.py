@@ -74,7 +74,7 @@ def add_row_call(row: np.ndarray, out: np.ndarray) -> Call | None:
     ger = blas_function("ger", out.dtype.name)
     if ger is None or out.ndim != 2 or row.shape != out.shape[1:] or row.dtype != out.dtype:
         return None
-    if not (out.flags.c_contiguous and row.flags.c_contiguous and out.size):
+    if not (out.flags.c_contiguous and row.flags.c_contiguous and out.size) or np.may_share_memory(row, out):
         return None
     # alpha, x, y, steps of x and y, a, and leave to write over each of the three.
     return partial(ger, 1.0, row, np.ones(len(out), out.dtype), 1, 1, out.T, 1, 1, 1)

@@ -97,6 +97,9 @@ def _bind(
             calls.append(added)
         elif ufunc in (np.maximum, np.minimum):
             calls += limit_calls(ufunc, arguments, [a.kind == "constant" for a in move.arguments], result)
+        elif ufunc is np.negative and not result.flags.c_contiguous:
+            # NumPy 2.4's own is wrong in place at some strides, of 4 entries of float32 for one.
+            calls.append(partial(np.multiply, arguments[0], np.asarray(-1, result.dtype), result))
         elif ufunc is not None:
             calls.append(partial(ufunc, *arguments, result))  # a keyword would cost 0.1 µs in each call
         elif move.op == "where":

@@ -8,7 +8,7 @@ import numpy as np
 def checked_dtype(dtype: str) -> str:
     """The name of a type that networks compute in; ValueError for another."""
     for name in ("float32", "float64"):
-        if dtype in (name, np.dtype(name)):
+        if dtype is not None and dtype in (name, np.dtype(name)):  # NumPy takes None for float64
             return name
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 

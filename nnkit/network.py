@@ -43,8 +43,8 @@ class Network(Model):
 
     Attributes:
         layers, cost, seed, dtype, backend, preprocessing, classes, features: as given, filled in.
-        parameters, gradient: flat vectors with views `W` and `b` for each layer. A step may leave `gradient` as it was,
-            where its update is part of the gradient's product; `gradients` gives them.
+        parameters, gradient: flat vectors with views `W` and `b` for each layer (`nnkit.parameters`). A step may leave
+            `gradient` as it was, where its update is part of the gradient's product; `gradients` gives them.
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
 

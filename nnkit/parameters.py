@@ -22,7 +22,8 @@ class Parameters:
         flat: the vector, (size,), with its padding.
         starts: where each W and then each b starts in it.
         weights: the part of `flat` that holds weights; biases: the rest.
-        W: per layer a view (d_out, d_in). b: per layer a view (d_out,).
+        W: per layer a view (d_out, d_in). b: per layer a view (d_out,). The first W may lie column by column: write
+            into it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
     """
 
     def __init__(self, backend: Backend, shapes: Sequence[tuple[int, int]], dtype: str) -> None:

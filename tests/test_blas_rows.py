@@ -32,7 +32,9 @@ def test_rows_added_by_scipy_are_those_of_numpy(shape: tuple[int, int], dtype: s
     np.testing.assert_array_equal(np.signbit(out[out == 0]), np.signbit(expected[expected == 0]))
 
 
-@pytest.mark.parametrize("case", ["another result", "a column", "another type", "every second column"])
+@pytest.mark.parametrize(
+    "case", ["another result", "a column", "another type", "every second column", "a row of its own"]
+)
 def test_other_sums_are_left_to_numpy(case: str) -> None:
     pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
     h: Any = np.ones((4, 4))
@@ -44,6 +46,9 @@ def test_other_sums_are_left_to_numpy(case: str) -> None:
         b = b.reshape(4, 1)
     elif case == "another type":
         b = b.astype(np.float32)
+    elif case == "a row of its own":
+        h = out = np.arange(16.0).reshape(4, 4)
+        b = out[1]
     else:
         h = out = np.ones((4, 8))[:, ::2]
     expected = h + b

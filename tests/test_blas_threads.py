@@ -1,5 +1,9 @@
 """BLAS threads while a network trains: one for small steps, and as many as before afterwards, whatever happens."""
 
+import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -79,3 +83,36 @@ def test_two_trainings_share_the_limit() -> None:
     assert counts() == {1}
     two.__exit__(None, None, None)
     assert counts() == {2}
+
+
+SCRIPT = """
+import numpy as np
+from threadpoolctl import threadpool_info
+from nnkit.training.blas_threads import _one_thread
+def threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+_one_thread.enter()
+import scipy.linalg.blas
+print(threads())
+_one_thread.enter()
+print(threads())
+_one_thread.leave()
+print(threads())
+_one_thread.leave()
+print(threads())
+"""
+
+
+def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
+    """Else the training that came second would not use it, and have other bits than alone."""
+    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment | {"OPENBLAS_NUM_THREADS": "2"}
+    )
+    loaded, second, one_left, after = map(ast.literal_eval, done.stdout.splitlines())
+    if len(loaded) < 2 or max(after) == 1:
+        pytest.skip("NumPy and SciPy have no BLAS of their own here, or one thread")
+    assert second == one_left == [1] * len(after)
+    assert min(after) > 1

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -324,3 +325,34 @@ def test_a_network_passes_from_one_process_to_another(optimizer: Any) -> None:
         each.fit(X, y, epochs=2, progress=False)
     assert flat(net).tobytes() == flat(again).tobytes()
     assert again.epochs_trained == 4
+
+
+@pytest.mark.parametrize("where", ["array", "file"])
+def test_a_callback_may_move_the_network_and_back(where: str, tmp_path: Path) -> None:
+    """Its arrays are others then, and they are what is trained."""
+    rng = np.random.default_rng(0)
+    data, labels = rng.normal(size=(60, 5)), rng.integers(0, 3, 60)
+    given: Any = data
+    if where == "file":
+        np.save(tmp_path / "data.npy", data)
+        given = nnkit.data.open_npy(tmp_path / "data.npy")
+
+    def there_and_back(net: nnkit.Network, history: nnkit.History) -> None:
+        net.to("standard:array_api_strict").to("numpy")
+
+    found = []
+    for callbacks in ([], [there_and_back]):
+        net = nnkit.Network([5, 7, 3], seed=0, dtype="float64")
+        optimizer = nnkit.SGD(0.5, momentum=0.9)
+        net.fit(given, labels, epochs=5, batch_size=8, optimizer=optimizer, callbacks=callbacks, progress=False)
+        found.append(np.array(net.parameters.flat).tobytes())
+    assert found[0] == found[1]
+
+
+def test_a_callback_that_leaves_the_network_elsewhere_is_told() -> None:
+    net = nnkit.Network([5, 3], seed=0)
+    with pytest.raises(RuntimeError, match="has moved the network to standard:array_api_strict; fit is on numpy"):
+        net.fit(
+            np.ones((4, 5)), [0, 1, 2, 0], epochs=2, progress=False,
+            callbacks=[lambda n, _: n.to("standard:array_api_strict") and None],
+        )  # fmt: skip

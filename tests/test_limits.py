@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import nnkit
 from nnkit.backends import get_backend, limits
 from nnkit.backends.formula import Formula
 
@@ -19,6 +20,21 @@ LIMITS: dict[str, Any] = {
     "minimum(x, 6)": lambda xp, x: xp.minimum(x, 6.0),
     "between": lambda xp, x: xp.minimum(xp.maximum(x, -1.5), 1.5),
 }
+
+
+def test_results_that_overlap_their_operand_otherwise() -> None:
+    """More entries than a piece of the constant holds: no piece may overwrite what another still reads."""
+    values = np.random.default_rng(0).normal(size=limits.BYTES // 8 * 2 + 5)
+    wanted = np.maximum(values[:-5], 0)
+    nnkit.relu(values[:-5], out=values[5:])
+    np.testing.assert_array_equal(values[5:], wanted)
+
+
+def test_zeros_of_both_signs_are_kept_apart() -> None:
+    x = np.full(100, -0.0)
+    for zero in (0.0, -0.0):
+        found = Formula(lambda xp, x, zero=zero: xp.maximum(x, zero), "limit", ["x"])(x)
+        assert np.signbit(found).all() == np.signbit(zero)
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -107,3 +107,12 @@ def test_each_thread_has_its_own_scratch() -> None:
     thread.join()
     assert found[0] is not thread_scratch()
     assert thread_scratch() is thread_scratch()
+
+
+@pytest.mark.parametrize(("dtype", "columns"), [("float32", 4), ("float64", 8), ("float64", 3)])
+def test_a_column_in_place(dtype: str, columns: int) -> None:
+    """NumPy 2.4's own np.negative(a, a) is wrong at some of these strides."""
+    values = np.random.default_rng(0).normal(size=(20, columns)).astype(dtype)
+    column, wanted = values[:, :1], 1 / (1 + np.exp(-values[:, :1].copy()))
+    nnkit.sigmoid(column, out=column)
+    np.testing.assert_array_equal(column, wanted)

@@ -30,26 +30,26 @@ class _OneThread:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
-        self._limit: Any = None
+        self._limits: list[Any] = []
         self.several = False  # whether there were more before
 
     def enter(self) -> None:
-        """Set the limit, if it is not there."""
+        """Set the limit, where it is not there: a BLAS that was loaded since the first one came has none."""
         from threadpoolctl import ThreadpoolController
 
         with self._lock:
-            if self._users == 0:
-                blas = ThreadpoolController().select(user_api="blas")
-                self.several = any(pool["num_threads"] > 1 for pool in blas.info())
-                self._limit = blas.limit(limits=1)
+            blas = ThreadpoolController().select(user_api="blas")
+            if any(pool["num_threads"] > 1 for pool in blas.info()):
+                self._limits.append(blas.limit(limits=1))
+            self.several = bool(self._limits)
             self._users += 1
 
     def leave(self) -> None:
         """Lift the limit, if nobody else needs it."""
         with self._lock:
             self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
+            while self._users == 0 and self._limits:
+                self._limits.pop().restore_original_limits()
 
 
 _one_thread = _OneThread()

@@ -30,18 +30,10 @@ class Epochs:
     ) -> None:
         self.model, self.source, self.meter = model, source, meter
         self.plan, self.schedule, self.epochs = plan, schedule, epochs
-        self.state: OptimizerState = model.optimizer_state()
         self.steps = None if source.samples is None else -(-source.samples // plan.batch_size)
-        self.rate = self.state.optimizer.learning_rate  # of the latest step
-        self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
-        self._snapshot = Snapshot(model, self.state)
         self._shares: dict[int, Array] = {}
-        self._on_device: Replays | Launches | None = None
-        if self._accumulation is None and isinstance(source, ArraySource) and source.on_device:
-            steps = None if schedule is None else self.steps
-            self._on_device = launches_for(model, source, meter, self.state, plan.batch_size) or Replays(
-                model, source, meter, self.state, plan.batch_size, steps
-            )
+        self._prepare()
+        self.rate = self.state.optimizer.learning_rate  # of the latest step
 
     def run(
         self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, interrupt: Interrupt
@@ -52,6 +44,8 @@ class Epochs:
         learns of that only when an epoch is read: it is then done again, step by step, up to the step that failed. What
         cannot be read twice is looked at after each step.
         """
+        if self.model.parameters is not self._prepared_for:
+            self._prepare()
         careful = not self.source.repeatable
         self._snapshot.take()
         measured = self._pass(number, history, progress, interrupt, careful)
@@ -60,6 +54,27 @@ class Epochs:
             measured = self._pass(number, history, Progress.unseen(), interrupt, careful=True)
         del measured["finite"]
         return measured
+
+    def _prepare(self) -> None:
+        """Make what works on the network's arrays; again where a callback has given it others.
+
+        Raises RuntimeError if they are on another backend, where the data are not.
+        """
+        model, plan, source, meter = self.model, self.plan, self.source, self.meter
+        if model.backend is not meter.backend:
+            raise RuntimeError(
+                f"a callback has moved the network to {model.backend.name}; fit is on {meter.backend.name}"
+            )
+        self._prepared_for = model.parameters
+        self.state: OptimizerState = model.optimizer_state()
+        self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
+        self._snapshot = Snapshot(model, self.state)
+        self._on_device: Replays | Launches | None = None
+        if self._accumulation is None and isinstance(source, ArraySource) and source.on_device:
+            steps = None if self.schedule is None else self.steps
+            self._on_device = launches_for(model, source, meter, self.state, plan.batch_size) or Replays(
+                model, source, meter, self.state, plan.batch_size, steps
+            )
 
     def undo(self) -> None:
         """Put everything back as it was before the latest epoch; of what cannot be read twice, before the last step."""

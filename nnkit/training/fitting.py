@@ -114,9 +114,9 @@ def fit(
         check_monitor("schedule", None if rates is None else rates.monitor, to_come)
         best = Best(model, checked_rule(early_stopping, to_come))
         shuffle = shuffle and source.samples is not None
-        size = batch_size if source.samples is None else min(batch_size, source.samples)
+        size = int(batch_size if source.samples is None else min(batch_size, source.samples))
         rule = repr(early_stopping)
-        plan = Plan(source.samples, int(size), int(gradient_accumulation_steps), shuffle, in_words(rates), rule)
+        plan = Plan(source.samples, size, int(gradient_accumulation_steps), shuffle, in_words(rates), rule)
         keeper = Keeper(model, best, plan, checkpoint, checkpoint_every, resume)
         keeper.check(optimizer)
         stack.enter_context(keeper)
