@@ -356,3 +356,9 @@ def test_a_callback_that_leaves_the_network_elsewhere_is_told() -> None:
             np.ones((4, 5)), [0, 1, 2, 0], epochs=2, progress=False,
             callbacks=[lambda n, _: n.to("standard:array_api_strict") and None],
         )  # fmt: skip
+
+
+def test_a_small_integer_type_of_the_batch_size_does_not_overflow() -> None:
+    net, size = nnkit.Network([4, 30, 3], seed=0), np.uint8(200)
+    history = net.fit(np.tile(X, (6, 1)), np.tile(LABELS, 6), epochs=1, batch_size=size, progress=False)  # type: ignore[arg-type]
+    assert history.epochs == 1

@@ -69,6 +69,7 @@ def test_layers_and_sizes_start_alike() -> None:
         ([4, 3], {"init": "glorot_norm"}, ValueError, "did you mean 'glorot_normal'"),
         ([4, 3], {"dtype": "float16"}, ValueError, "dtype is 'float16'; expected 'float32' or 'float64'"),
         ([4, 3], {"dtype": "nonsense"}, ValueError, "dtype is 'nonsense'; expected 'float32' or 'float64'"),
+        ([4, 3], {"dtype": None}, ValueError, "dtype is None; expected 'float32' or 'float64'"),
         ([4, 3], {"seed": -1}, ValueError, "seed is -1; expected a whole number of at least 0"),
         ([4, 3], {"seed": 1.5}, ValueError, "seed is 1.5"),
         ([4, 3], {"seed": True}, ValueError, "seed is True"),
