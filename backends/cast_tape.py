@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from nnkit.backends.cuda_launch import extent
+from nnkit.backends.cuda_launch import extent, meet
 from nnkit.backends.tape import Call, Tape, active_tape
 
 
@@ -30,7 +30,7 @@ class CastTape(Tape):
 
     def written(self, array: Any) -> None:
         """Forget the casts of what lies in this array's memory."""
-        start, end = extent(array, array.data.ptr)
-        overwritten = [key for key, ((first, last), _) in self._casts.items() if first < end and start < last]
+        place = extent(array, array.data.ptr)
+        overwritten = [key for key, (cast_from, _) in self._casts.items() if meet(cast_from, place)]
         for key in overwritten:
             del self._casts[key]

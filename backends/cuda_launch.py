@@ -42,8 +42,7 @@ def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str
     entry_by_entry = layout == "full" or out.size == 1
     if entry_by_entry and pointer == out_pointer and operand.dtype == out.dtype:
         return False
-    (start, end), (out_start, out_end) = extent(operand, pointer), extent(out, out_pointer)
-    return start < out_end and out_start < end
+    return meet(extent(operand, pointer), extent(out, out_pointer))
 
 
 def extent(array: Any, pointer: int) -> tuple[int, int]:
@@ -54,6 +53,15 @@ def extent(array: Any, pointer: int) -> tuple[int, int]:
     reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
     start = pointer + sum(reach for reach in reaches if reach < 0)
     return start, pointer + sum(reach for reach in reaches if reach > 0) + array.itemsize
+
+
+def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two ranges of addresses have one in common.
+
+    >>> meet((0, 4), (3, 9)), meet((0, 4), (4, 9))
+    (True, False)
+    """
+    return one[0] < other[1] and other[0] < one[1]
 
 
 def signature_of(

@@ -12,7 +12,7 @@ from nnkit.backends.base import quiet
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles, cublas_version
 from nnkit.backends.cuda_graph import GraphTape, capturing
-from nnkit.backends.cuda_launch import extent
+from nnkit.backends.cuda_launch import extent, meet
 from nnkit.backends.cupy_memory import CupyMemory
 from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.numpy_backend import numpy_dtype
@@ -58,12 +58,6 @@ class CupyDevice(CupyMemory):
         with self.here():  # the base writes its zeros from whichever device is current
             return self.xp.zeros(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
-    def has_room(self, size: int) -> bool:
-        with self.here():
-            free, _ = self.xp.cuda.runtime.memGetInfo()
-            unused = self.xp.get_default_memory_pool().free_bytes()
-        return bool(size < 0.8 * (free + unused))
-
     def dtype(self, name: str) -> Any:
         return numpy_dtype(name)
 
@@ -101,7 +95,6 @@ class CupyDevice(CupyMemory):
     # --- for the parts of this backend --------------------------------------------------------------------------
 
     def here(self) -> Any:
-        """The device as a context manager: CuPy keeps what it goes back to on a stack of each thread."""
         return self._device
 
     def leave(self, call: Call, *written: Any) -> None:
@@ -133,5 +126,4 @@ def overlap(a: Any, b: Any) -> bool:
 
     CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.
     """
-    (start, end), (first, last) = (extent(array, array.data.ptr) for array in (a, b))
-    return start < last and first < end
+    return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))

@@ -32,7 +32,11 @@ def selection_calls(
     entry, and else lies in the memory of none.
     """
     if result.size < FEW:
-        return _masked_copies(condition, chosen, otherwise, result, scratch)
+        x, y = (0.0 if values is None else values for values in (chosen, otherwise))
+        if chosen is not None and same_entries(chosen, result):
+            false = scratch.array(_BYTES, condition.shape, condition.dtype)
+            return [partial(np.logical_not, condition, false), partial(np.copyto, result, y, where=false)]
+        return [partial(np.copyto, result, y), partial(np.copyto, result, x, where=condition)]
     integer = _INTEGERS[result.itemsize]
     truth, bits = condition.view(np.int8), result.view(integer)
     signs, mask = scratch.array(_BYTES, condition.shape, truth.dtype), scratch.array(_MASK, result.shape, integer)
@@ -51,17 +55,3 @@ def selection_calls(
         partial(np.bitwise_and, both, mask, both),
         partial(np.bitwise_xor, y, both, bits),
     ]
-
-
-def _masked_copies(
-    condition: np.ndarray,
-    chosen: np.ndarray | None,
-    otherwise: np.ndarray | None,
-    result: np.ndarray,
-    scratch: Scratch,
-) -> list[Call]:
-    x, y = (0.0 if values is None else values for values in (chosen, otherwise))
-    if chosen is not None and same_entries(chosen, result):
-        false = scratch.array(_BYTES, condition.shape, condition.dtype)
-        return [partial(np.logical_not, condition, false), partial(np.copyto, result, y, where=false)]
-    return [partial(np.copyto, result, y), partial(np.copyto, result, x, where=condition)]

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from nnkit.backends.blas import add_row_call
-from nnkit.backends.blocks import can_be_cut, cut, same_entries
+from nnkit.backends.blocks import Block, can_be_cut, cut, same_entries
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.limits import limit_calls
 from nnkit.backends.operations import OPERATIONS
@@ -37,26 +37,24 @@ def ufunc_calls(
     """
     parts = thread_blocks(program, operands, outs)
     if not parts:
-        return _in_blocks(program, operands, outs, scratch, adds_rows)
-    return [SideBySide([_in_blocks(program, *part, scratch.part(i)) for i, part in enumerate(parts)])]
+        blocks = _cache_blocks(program, operands, outs)
+        return [call for block in blocks for call in _bind(program, *block, scratch, adds_rows)]
+    lists = []
+    for i, part in enumerate(parts):
+        blocks = _cache_blocks(program, *part)
+        lists.append([call for block in blocks for call in _bind(program, *block, scratch.part(i))])
+    return [SideBySide(lists)]
 
 
-def _in_blocks(
-    program: Program,
-    operands: Sequence[np.ndarray],
-    outs: Sequence[np.ndarray],
-    scratch: Scratch,
-    adds_rows: bool = False,
-) -> list[Call]:
-    """Calls for one block of rows after the other, where intermediate values of all would leave the cache."""
-    out = outs[0]
+def _cache_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
+    """Blocks of rows to compute one after the other, where intermediate values of all would leave the cache."""
+    out, whole = outs[0], [(list(operands), list(outs))]
     if out.nbytes < 8 * BLOCK or out.ndim == 0 or not can_be_cut(operands, outs):
-        return _bind(program, operands, outs, scratch, adds_rows)
+        return whole
     if not any(move.result.kind == "scratch" for move in schedule(program, _signature(operands, outs))):
-        return _bind(program, operands, outs, scratch, adds_rows)
+        return whole
     rows = max(1, BLOCK * len(out) // out.nbytes)
-    blocks = cut(operands, outs, [*range(0, len(out), rows), len(out)])
-    return [call for block in blocks for call in _bind(program, *block, scratch, adds_rows)]
+    return cut(operands, outs, [*range(0, len(out), rows), len(out)])
 
 
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
@@ -71,7 +69,11 @@ def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Si
 
 
 def _bind(
-    program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch, adds_rows: bool
+    program: Program,
+    operands: Sequence[np.ndarray],
+    outs: Sequence[np.ndarray],
+    scratch: Scratch,
+    adds_rows: bool = False,
 ) -> list[Call]:
     """The schedule's moves as calls on these arrays; their intermediate values lie in `scratch`."""
     arrays: dict[Place, np.ndarray] = {}

@@ -17,10 +17,11 @@ from bench.gpu.contenders import CLASSES, EPOCHS, NAMES
 from bench.gpu.contenders.base import GpuContender
 from bench.gpu.device import Device
 from bench.gpu.samples import samples
-from bench.gpu.tables import failures, markdown
+from bench.gpu.tables import markdown
 from bench.problem import Problem, parse_sizes
 from bench.process import Failed, LeftOut
 from bench.reference import STEPS, errors, reference
+from bench.test_runner import FLOOR_OF_6_5_4_3
 from nnkit.backends import BackendUnavailableError
 
 ROOT = Path(__file__).parent.parent
@@ -94,12 +95,7 @@ def test_what_computes_something_else_is_not_timed() -> None:
 def test_the_floor_is_products_of_random_numbers() -> None:
     floor: Any = made("floor", Problem(parse_sizes("6-5-4-3x7")[0], precision="bf16"))
     shapes = [(tuple(a.shape), tuple(b.shape), tuple(out.shape)) for a, b, out in floor.products]
-    assert shapes == [
-        ((7, 6), (6, 5), (7, 5)), ((7, 5), (5, 4), (7, 4)), ((7, 4), (4, 3), (7, 3)),
-        ((3, 7), (7, 4), (3, 4)), ((7, 3), (3, 4), (7, 4)),
-        ((4, 7), (7, 5), (4, 5)), ((7, 4), (4, 5), (7, 5)),
-        ((5, 7), (7, 6), (5, 6)),
-    ]  # fmt: skip
+    assert shapes == FLOOR_OF_6_5_4_3
     assert all(a.dtype == floor.torch.bfloat16 and bool((a != 0).all()) for a, _, _ in floor.products)
     a, b, out = floor.products[0]
     floor.step()
@@ -199,82 +195,3 @@ def test_arguments_are_refused_at_once() -> None:
         done = run("--device", "cpu", *wrong)
         assert done.returncode == 2
         assert "error:" in done.stderr
-
-
-RESULT: dict[str, Any] = {
-    "machine": {
-        "gpu": "NVIDIA X", "driver": "580.1", "cuda_runtime": "13.0", "cupy": "14.2.0", "torch": "2.11.0", "jax": None,
-        "numpy": "2.5", "nnkit": "0.1.0", "commit": "abc", "python": "3.12", "os": "Linux", "cpu": "CPU",
-        "date": "2026-01-01 00:00 UTC",
-    },
-    "settings": {
-        "short": False, "budget": 450.0, "rounds": 3, "seconds": 0.3, "precisions": ["float32", "bf16"],
-        "compared_steps": 5, "tolerances": {"float32": 1e-3, "bf16": 5e-2},
-    },
-    "contenders": {"floor": "products alone", "nnkit": "nnkit", "torch": "PyTorch", "jax": "JAX jit"},
-    "ceilings": {
-        "copy": {"bytes": 4e9, "minimum": 1e-3, "median": 2e-3},
-        "products": {"float32": {"minimum": 0.04, "width": 8192, "flops": 2e12}, "bf16": {"left_out": "no PyTorch"}},
-    },
-    "kernels": [
-        {"kind": "update", "name": "adam", "bytes": 2e9, "minimum": 1e-3, "median": 1e-3},
-        {"kind": "gradient", "name": "gelu", "bytes": 2e9, "failed": "Error: x"},
-    ],
-    "steps": {
-        "784-30-10x10": {
-            "float32": {
-                "floor": {"minimum": 1e-5, "median": 1.1e-5, "host": 5e-6, "device_bytes": 5e8, "peak_bytes": 2e6},
-                "nnkit": {"minimum": 2e-5, "median": 2.2e-5, "host": 4e-6, "device_bytes": 4e8, "peak_bytes": None},
-                "torch": {"minimum": 3e-4, "median": 3.3e-4, "host": 2.5e-4, "device_bytes": 6e8},
-                "jax": {"left_out": "not installed; python -m pip install jax"},
-            }
-        },
-        "64-64x8": {"bf16": {"nnkit": {"minimum": 1e-3, "median": 1e-3}, "torch": {"failed": "a\nValueError: b\n"}}},
-    },
-    "epochs": {
-        "784-30-10x10": {
-            "samples": 60000, "data": "MNIST", "contenders": {
-                "nnkit": {"minimum": 0.05, "median": 0.06, "call": 0.07}, "torch": {"minimum": 2.0, "median": 2.1},
-            },
-        }
-    },
-    "skipped": ["steps: 64-64x8 tf32"],
-    "seconds": 449.6,
-}  # fmt: skip
-
-
-def test_tables_say_what_the_result_says() -> None:
-    text = markdown(json.loads(json.dumps(RESULT)))
-    lines = text.splitlines()
-    for line in (
-        "# NVIDIA X",
-        "| copy of 2 GB, read and written | 4000 GB/s |",
-        "| product of two 8192², float32 | 50 TFLOP/s |",
-        "| update | adam | 1 ms | 2000 GB/s | 50 % |",
-        "| products alone | 10 µs (11 µs) |",
-        "| nnkit | 20 µs (22 µs) = 2.00 |",
-        "| PyTorch | 300 µs (330 µs) = 30.0 |",
-        "| PyTorch | 15.0 (15.0) |",
-        "| nnkit | 1 ms (1 ms) |",
-        "| nnkit | 4 µs |",
-        "| nnkit | 400 |",
-        "| products alone | 500 (2) |",
-        "| nnkit | 50 ms (60 ms) = 1.00 |",
-        "| PyTorch | 2 s (2.1 s) = 40.0 |",
-        "- JAX jit left out: not installed; python -m pip install jax (784-30-10x10 in float32)",
-        "- products alone left out: no PyTorch (the product in bf16)",
-        "- PyTorch failed: ValueError: b (64-64x8 in bf16)",
-        "- gradient gelu failed: Error: x",
-        "- left out, as everything may take 450 s: steps: 64-64x8 tf32",
-    ):
-        assert line in lines, line
-    assert failures(RESULT) == ["PyTorch failed: ValueError: b (64-64x8 in bf16)", "gradient gelu failed: Error: x"]
-    assert "driver 580.1, CUDA runtime 13.0, CuPy 14.2.0, PyTorch 2.11.0, NumPy 2.5; nnkit 0.1.0 at abc" in text
-    assert "1e-03 in float32, 5e-02 in bf16" in text
-
-
-def test_tables_of_a_measurement_that_ended_early() -> None:
-    early = {k: v for k, v in RESULT.items() if k not in ("ceilings", "steps", "epochs")}
-    text = markdown(early | {"kernels": [], "stopped": "by Ctrl-C"})
-    assert "|" not in text.replace("Not in the tables", "")
-    assert "- the measurement was ended by Ctrl-C" in text

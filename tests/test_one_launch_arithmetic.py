@@ -41,7 +41,7 @@ class Host:
         if change is not None:
             assert text.count(change[0]) == 1
             text = text.replace(*change)
-        self.library = ctypes.CDLL(str(compiled(text, folder)))
+        self.compiled = ctypes.CDLL(str(compiled(text, folder)))
         self.start = [array.copy() for array in self.changed()]
 
     def changed(self) -> list[Array]:
@@ -57,7 +57,7 @@ class Host:
             order, rates = self.case.epoch(number)
             samples = (X, y[order], order) if ordered else (X[order], y[order], None)
             given = [*samples, rates, *kept(self.model, self.state, self.recipe), logits]
-            run(self.library, self.layout, threads, self.case.samples, given)
+            run(self.compiled, self.layout, threads, self.case.samples, given)
         return trained(self.model, self.state, logits)
 
 
