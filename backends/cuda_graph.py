@@ -5,7 +5,6 @@ captures them: nothing runs, CUDA writes down what it is asked to do. From then 
 """
 
 import gc
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,6 +14,7 @@ from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles
 from nnkit.backends.cupy_memory import memory_is_full
 from nnkit.backends.errors import BackendError
+from nnkit.backends.switches import switch
 from nnkit.backends.tape import Call, active_tape
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
@@ -30,10 +30,7 @@ _ATTEMPTS = 3
 
 def graphs_wanted() -> bool:
     """Whether tapes are to become CUDA graphs: not with NNKIT_CUDA_GRAPHS=0. ValueError for what is neither 0 nor 1."""
-    value = os.environ.get(_VARIABLE, "")
-    if value not in ("", "0", "1"):
-        raise ValueError(f"{_VARIABLE} is {value!r}; expected 0, which makes a step's calls one by one, or 1")
-    return value != "0"
+    return switch(_VARIABLE, default=True)
 
 
 class GraphTape(CastTape):

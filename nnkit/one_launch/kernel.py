@@ -1,12 +1,12 @@
 """An epoch as one launch: whether a training can be done so, and the launch."""
 
-import os
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.cuda_cluster import launch, limits_of
+from nnkit.backends.switches import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, layout_for
 from nnkit.one_launch.recipe import Recipe, recipe_of
@@ -75,10 +75,7 @@ def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> Ep
     >>> epoch_kernel_for(net, net.optimizer_state(), 10) is None
     True
     """
-    wanted = os.environ.get(_VARIABLE, "1")
-    if wanted not in ("0", "1"):
-        raise ValueError(f"{_VARIABLE} is {wanted!r}; expected 0 or 1")
-    if wanted == "0" or not model.backend.name.startswith("cupy"):
+    if not switch(_VARIABLE, default=True) or not model.backend.name.startswith("cupy"):
         return None
     recipe = recipe_of(model, state)
     layout = None if recipe is None else layout_for(recipe, batch_size, limits_of(model.parameters.flat))
