@@ -1,6 +1,6 @@
 """A tape that knows the casts it has made: two products of one recording that read a matrix share its copy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,7 +9,7 @@ from nnkit.backends.tape import Call, Tape, active_tape
 
 
 class CastTape(Tape):
-    """A `Tape` of calls on arrays of a device; whoever leaves a call here says what it writes to."""
+    """A `Tape` of calls on arrays of a device; whoever leaves a call here says what it reads and writes."""
 
     def __init__(self, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         super().__init__(around)
@@ -27,6 +27,12 @@ class CastTape(Tape):
         if key not in self._casts:
             self._casts[key] = extent(array, array.data.ptr), make()
         return self._casts[key][1]
+
+    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any] = ()) -> None:
+        """Write down a call that reads and writes these arrays, and no other of those that calls here are about."""
+        for array in written:
+            self.written(array)
+        self.calls.append(call)
 
     def written(self, array: Any) -> None:
         """Forget the casts of what lies in this array's memory."""

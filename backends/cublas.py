@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from nnkit.backends.cublas_lt import Matmul, Plan
 from nnkit.backends.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
 
 _POINTERS_ON_DEVICE = 1
@@ -63,9 +64,23 @@ class Handle:
         """`cublasGemmStridedBatchedEx` likewise."""
         self._cublas.gemm_strided_batched_ex(self._ready(), *arguments)
 
-    def _ready(self) -> int:
+    def plan(self, matmul: Matmul) -> Plan | None:
+        """How cuBLASLt does a product, whose handle this is too; None if it cannot."""
+        plan = Plan(self._handle, matmul, self._size)
+        return None if plan.algorithm is None else plan
+
+    def run(self, plan: Plan) -> None:
+        """Do a product that was planned, on the current stream."""
+        stream, workspace = self._place()
+        plan.run(self._handle, workspace.ptr, self._size, stream.ptr)
+
+    def _place(self) -> tuple[Any, Any]:
+        """The current stream, and the workspace for it."""
         stream = self._cuda.get_current_stream()
-        workspace = self.workspace(stream) if self._lent is None else self._lent
+        return stream, self.workspace(stream) if self._lent is None else self._lent
+
+    def _ready(self) -> int:
+        stream, workspace = self._place()
         self._cublas.set_stream(self._handle, stream.ptr)  # which takes the workspace away
         self._cublas.set_workspace(self._handle, workspace.ptr, self._size)
         handle: int = self._handle
@@ -106,10 +121,11 @@ class Product:
     """The call `out ← α ab + β out` for matrices, or stacks of `count` of them.
 
     `placed` are a, b and out, each with how it is stored;
-    `types` are the names of the dtypes of a and b, and of out; `alpha` and `beta` 0-d arrays of the type of the sums.
+    `types` are the names of the dtypes of a and b, and of out; `scales` α and β, 0-d arrays of the type of the sums;
+    β is 1 if the product `accumulates`, else 0. `sources` are a and b from before they were cast.
     """
 
-    __slots__ = ("_arguments", "_handles", "_kept", "_stacked")
+    __slots__ = ("_arguments", "_stacked", "accumulates", "compute", "handles", "placed", "scales", "sources", "types")
 
     def __init__(
         self,
@@ -119,6 +135,8 @@ class Product:
         count: int,
         scales: tuple[Any, Any],
         compute: int,
+        sources: tuple[Any, Any],
+        accumulates: bool,
     ) -> None:
         (a, in_a), (b, in_b), (out, in_out) = placed
         alpha, beta = scales
@@ -134,11 +152,12 @@ class Product:
             beta.data.ptr, *place(out, result, in_out),
             *((count,) if stacked else ()), compute, DEFAULT_ALGORITHM,
         )  # fmt: skip
-        self._handles, self._stacked = handles, stacked
-        self._kept = placed, scales
+        self.handles, self._stacked = handles, stacked
+        self.placed, self.types, self.scales, self.compute = placed, types, scales, compute
+        self.sources, self.accumulates = sources, accumulates
 
     def __call__(self) -> None:
-        handle = self._handles.get()
+        handle = self.handles.get()
         if self._stacked:
             handle.gemm_strided_batched(self._arguments)
         else:

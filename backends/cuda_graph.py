@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles
 from nnkit.backends.cupy_memory import memory_is_full
+from nnkit.backends.epilogues import EpilogueTape
 from nnkit.backends.errors import BackendError
 from nnkit.backends.switches import switch
 from nnkit.backends.tape import Call, active_tape
@@ -33,7 +33,7 @@ def graphs_wanted() -> bool:
     return switch(_VARIABLE, default=True)
 
 
-class GraphTape(CastTape):
+class GraphTape(EpilogueTape):
     """A tape of CuPy's calls; make it while the device is current, and its stream the one that allocates.
 
     It may be replayed on any stream: another stream than the tape's own waits for that one's work and that one for it,

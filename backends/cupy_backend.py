@@ -11,6 +11,7 @@ from nnkit.backends.cupy_products import CupyProducts
 from nnkit.backends.cupy_reductions import CupyReductions
 from nnkit.backends.cupy_rows import CupyRows
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
+from nnkit.backends.epilogues import fusing_tape
 from nnkit.backends.program import Program
 from nnkit.backends.results import broadcast_shape
 
@@ -37,7 +38,8 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
         with self.here():
             # The kernel writes C order; a result of other strides gets a copy.
             outs = [r if r.flags.c_contiguous else self.empty(r.shape, r.dtype) for r in results]
-            if outs[0].size:
+            tape = fusing_tape() if formula.known_as else None
+            if outs[0].size and not (tape and tape.absorb(formula.known_as, arrays, outs, self.empty)):
                 self._launch(program, formula.name, arrays, outs)
             for made, result in zip(outs, results, strict=True):
                 if made is not result:

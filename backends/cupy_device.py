@@ -63,7 +63,7 @@ class CupyDevice(CupyMemory):
 
     def copy(self, source: Any, out: Any) -> Any:
         with self.here():
-            self.leave(partial(self.xp.copyto, out, source), out)
+            self.leave(partial(self.xp.copyto, out, source), [out], [source])
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
@@ -97,19 +97,20 @@ class CupyDevice(CupyMemory):
     def here(self) -> Any:
         return self._device
 
-    def leave(self, call: Call, *written: Any) -> None:
-        """Make a call that writes into these arrays; on a tape, leave it there."""
+    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any] = ()) -> None:
+        """Make a call that reads and writes these arrays; on a tape, leave it there."""
         tape = active_tape()
         if isinstance(tape, CastTape):
-            for array in written:
-                tape.written(array)
-        perform([call])
+            tape.leave(call, written, read)
+        else:
+            perform([call])
 
     def launch(
         self, text: str, name: str, blocks: tuple[int, ...], threads: int, arguments: tuple[Any, ...], *written: Any
     ) -> None:
         """Run the kernel of this name in a CUDA text, which writes into these arrays; on a tape, at each replay."""
-        self.leave(partial(self._kernel(text, name), blocks, (threads,), arguments), *written)
+        arrays = [argument for argument in arguments if not isinstance(argument, np.generic)]
+        self.leave(partial(self._kernel(text, name), blocks, (threads,), arguments), written, arrays)
 
     def contiguous(self, array: Any) -> Any:
         """An array in C order: itself, or a copy that each replay makes."""

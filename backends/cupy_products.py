@@ -33,13 +33,12 @@ class CupyProducts(CupyDevice):
         with self.here():
             result = self.empty(shape, dtype) if out is None else out
             if a.shape[-1] == 0:
-                self.leave(partial(result.fill, 0), result)
+                self.leave(partial(result.fill, 0), [result])
             elif result.size:
                 fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
                 direct = fits and not overlap(result, a) and not overlap(result, b)
                 target = result if direct else self.empty(shape, dtype)
-                zero, one = self.units[compute_type(dtype)]
-                self._multiply(a, b, target, dtype, one, zero)
+                self._multiply(a, b, target, dtype, self.units[compute_type(dtype)][1], accumulates=False)
                 if target is not result:
                     self.copy(target, result)
         return result
@@ -53,10 +52,10 @@ class CupyProducts(CupyDevice):
             raise ValueError("a product can be added only to a C-contiguous matrix, from matrices and an α of its type")
         if a.shape[-1] and out.size:
             with self.here():
-                self._multiply(a, b, out, dtype, alpha, self.units[dtype][1])
+                self._multiply(a, b, out, dtype, alpha, accumulates=True)
 
-    def _multiply(self, a: Any, b: Any, out: Any, dtype: str, alpha: Any, beta: Any) -> None:
-        """Out ← α ab + β out, for matrices with entries and an `out` in row order."""
+    def _multiply(self, a: Any, b: Any, out: Any, dtype: str, alpha: Any, accumulates: bool) -> None:
+        """Out ← α ab, and what is there if it `accumulates`, for matrices with entries and an `out` in row order."""
         precision = get_matmul_precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         lead = out.shape[:-2]
@@ -64,7 +63,9 @@ class CupyProducts(CupyDevice):
         compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
         types, count = (kind, dtype_name(out.dtype)), int(np.prod(lead, dtype=int))
         placed = [(array, _layout(array, lead)) for array in (first, second, out)]
-        self.leave(Product(self.handles, placed, types, count, (alpha, beta), compute), out)
+        scales = alpha, self.units[compute_type(dtype)][accumulates]
+        product = Product(self.handles, placed, types, count, scales, compute, (a, b), accumulates)
+        self.leave(product, [out], [first, second, *scales, *([out] if accumulates else [])])
 
     def _factor(self, array: Any, dtype: str, lead: tuple[int, ...]) -> Any:
         """A factor as cuBLAS reads it: itself, or a copy that each replay makes."""

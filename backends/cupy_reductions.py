@@ -15,6 +15,10 @@ from nnkit.backends.cuda_reduction import (
 )
 from nnkit.backends.cupy_device import CupyDevice, overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
+from nnkit.backends.epilogues import fusing_tape
+from nnkit.backends.formula import Formula
+
+_added = Formula(lambda xp, out, sums, alpha: out + alpha * sums, "added", ["out", "sums", "alpha"])
 
 
 class CupyReductions(CupyDevice):
@@ -31,8 +35,13 @@ class CupyReductions(CupyDevice):
             raise ValueError(f"sums of a {a.shape} do not go into {out.shape}; expected a C-contiguous {a.shape[1:]}")
         if not dtype_name(a.dtype) == dtype_name(out.dtype) == dtype_name(alpha.dtype):
             raise ValueError(f"a is {a.dtype}, out {out.dtype} and alpha {alpha.dtype}; expected one dtype")
-        if out.size:
-            with self.here():
+        if out.size == 0:
+            return
+        with self.here():
+            tape = fusing_tape()
+            if tape and tape.absorb_sums(a, sums := self.empty(out.shape, out.dtype)):
+                self.elementwise(_added, (out, sums, alpha), out=out)
+            else:
                 self._passes("sum", self.contiguous(a), Shape(1, *a.shape), out, alpha)
 
     def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
@@ -49,7 +58,9 @@ class CupyReductions(CupyDevice):
             if result.size:
                 kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
                 target = result if kept and not overlap(result, a) else self.empty(results, dtype)
-                self._passes(operation, self.contiguous(a), shape, target)
+                tape = fusing_tape() if operation == "sum" and a.ndim == 2 and axis in (0, -2) else None
+                if not (tape and tape.absorb_sums(a, target)):
+                    self._passes(operation, self.contiguous(a), shape, target)
                 if target is not result:
                     self.copy(target, result)
         return result

@@ -27,7 +27,8 @@ class Formula:
     """An elementwise function of arrays that every backend can compile.
 
     `operands` names the arrays (of shapes that broadcast) or numbers that `function` takes after the namespace;
-    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU.
+    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU. `known_as` is what
+    libraries of matrix products call a formula that they can compute themselves (`nnkit.backends.epilogues`).
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Formula:
         name: str,
         operands: Sequence[str],
         defaults: Mapping[str, float] | None = None,
+        known_as: str = "",
     ) -> None:
-        self.function = function
+        self.function, self.known_as = function, known_as
         self.name = self.__name__ = name
         self.operands = tuple(operands)
         if not self.operands:
@@ -142,4 +144,5 @@ def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula
         result = outer.function(xp, value)
         return (value, result) if keep_inner else result
 
-    return Formula(composed, f"{inner.name}_{outer.name}" + "_both" * keep_inner, inner.operands)
+    known_as = f"{inner.known_as}_{outer.known_as}" + "_aux" * keep_inner if inner.known_as and outer.known_as else ""
+    return Formula(composed, f"{inner.name}_{outer.name}" + "_both" * keep_inner, inner.operands, known_as=known_as)

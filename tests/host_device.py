@@ -14,32 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from nnkit.backends.cast_tape import CastTape
+from nnkit.backends.cublas_lt import Matmul
 from nnkit.backends.cuda_source import PRELUDE
 from nnkit.backends.cupy_backend import CupyBackend
-from nnkit.backends.gemm import COMPUTE_DOUBLE, DATA_TYPES
+from nnkit.backends.epilogues import EpilogueTape
+from nnkit.backends.gemm import COMPUTE_DOUBLE
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Tape, recording
 from tests.host_cuda import aligned, build, kernel_with_driver
+from tests.host_lt import TYPES, evaluate
+from tests.host_memory import memory, on_host
 
 Array = NDArray[Any]
-TYPES = {number: name for name, number in DATA_TYPES.items()}
-
-
-def on_host(array: Any) -> Array:
-    """NumPy's view of the memory of an array of CuPy's."""
-    return memory(array.data.ptr, array.shape, tuple(array.strides), array.dtype)
-
-
-def memory(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array of NumPy's at an address; strides are in bytes."""
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    first = np.ctypeslib.as_array((ctypes.c_uint8 * dtype.itemsize).from_address(pointer)).view(dtype)
-    return as_strided(first, shape, strides)
 
 
 class HostGemm:
@@ -47,6 +35,12 @@ class HostGemm:
 
     def get(self) -> "HostGemm":
         return self
+
+    def plan(self, matmul: Matmul) -> Matmul | None:
+        return matmul
+
+    def run(self, plan: Matmul) -> None:
+        evaluate(plan)
 
     def gemm(self, arguments: tuple[Any, ...]) -> None:
         head, (a, b, c), compute = arguments[:6], (arguments[6:9], arguments[9:12], arguments[13:16]), arguments[16]
@@ -112,11 +106,11 @@ class HostDevice(CupyBackend):
         return self.place(aligned(np.zeros(shape, dtype)))
 
     def copy(self, source: Any, out: Any) -> Any:
-        self.leave(partial(_copy, on_host(out), on_host(source), (source, out)), out)
+        self.leave(partial(_copy, on_host(out), on_host(source), (source, out)), [out], [source])
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
-        return recording(CastTape())
+        return recording(EpilogueTape())
 
     def synchronize(self) -> None:
         pass

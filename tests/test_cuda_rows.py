@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from nnkit.backends.cuda_rows import ADVANCE, RowSignature, conversion, lanes_of, rows_source
 from nnkit.backends.cuda_source import PRELUDE
 from nnkit.backends.numpy_backend import numpy_dtype
-from tests.host_device import HostDevice, on_host
+from tests.host_device import HostDevice
+from tests.host_memory import on_host
 from tests.nvrtc import compile_cuda
 
 Array = NDArray[Any]

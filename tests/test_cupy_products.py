@@ -13,7 +13,8 @@ from nnkit.backends.dtypes import FLOATS, compute_type
 from nnkit.backends.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.kernels.updates import gradient_descent
-from tests.host_device import HostDevice, HostGemm, on_host, views
+from tests.host_device import HostDevice, HostGemm, views
+from tests.host_memory import on_host
 from tests.rounding import spacing
 
 Array = NDArray[Any]

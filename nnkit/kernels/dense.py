@@ -12,7 +12,7 @@ from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.kernels.activations import Activation, get_activation
 
-_biased = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"])
+_biased = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"], known_as="bias")
 
 
 def dense_forward(
