@@ -11,7 +11,7 @@ from bench.gpu.samples import SEED
 from bench.problem import Problem
 from nnkit.step import step_for
 
-_PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "medium"}
+PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "medium"}
 
 
 class TrainStepOnDevice(TrainStep, GpuContender):
@@ -69,7 +69,7 @@ def set_precision(problem: Problem) -> None:
     """Let nnkit's products be of the problem's precision; ValueError where it cannot do that."""
     choose = getattr(nnkit, "set_matmul_precision", None)
     if choose is not None and problem.device == "cuda":
-        choose(_PRECISIONS[problem.precision])
+        choose(PRECISIONS[problem.precision])
     elif problem.precision != "float32":
         where = "has no set_matmul_precision" if problem.device == "cuda" else "computes in float32 on the CPU"
         raise ValueError(f"nnkit {nnkit.__version__} {where}")
