@@ -1,15 +1,20 @@
-"""A tape that knows the casts it has made: two products of one recording that read a matrix share its copy."""
+"""A tape that knows the casts it has made: two products of one recording that read a matrix share its copy.
+
+A matrix that a kernel of nnkit gives is written in both types by that kernel, instead of being read again for the copy.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from nnkit.backends.cuda_launch import extent, meet
-from nnkit.backends.tape import Call, Tape, active_tape
+from nnkit.backends.device_tape import DeviceTape, same
+from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.tape import Call, active_tape
 
 
-class CastTape(Tape):
-    """A `Tape` of calls on arrays of a device; whoever leaves a call here says what it reads and writes."""
+class CastTape(DeviceTape):
+    """A `DeviceTape` whose products of other types than their factors' share copies of these."""
 
     def __init__(self, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         super().__init__(around)
@@ -21,22 +26,43 @@ class CastTape(Tape):
             tape._casts.clear()  # of whatever these calls write to
         super().replay(times, after_each)
 
-    def cast(self, array: Any, dtype: str, make: Callable[[], Any]) -> Any:
-        """A copy of an array in another dtype: what the first `make` gave, as long as nothing was written there."""
+    def cast(self, array: Any, dtype: str, empty: Callable[[], Any], make: Callable[[Any], object]) -> Any:
+        """A copy of an array in another dtype: what was cast before, as long as nothing was written there.
+
+        Else it is in a new array, from `empty`, which the kernel that gives the array writes too, or `make`.
+        """
         key = (array.data.ptr, array.shape, array.strides, array.dtype, dtype)
         if key not in self._casts:
-            self._casts[key] = extent(array, array.data.ptr), make()
+            copy = empty()
+            if not self._written_beside(array, copy):
+                make(copy)
+            self._casts[key] = extent(array, array.data.ptr), copy
         return self._casts[key][1]
 
-    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any] = ()) -> None:
-        """Write down a call that reads and writes these arrays, and no other of those that calls here are about."""
-        for array in written:
-            self.written(array)
-        self.calls.append(call)
+    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any]) -> None:
+        self.forget(written)
+        super().leave(call, written, read)
 
-    def written(self, array: Any) -> None:
-        """Forget the casts of what lies in this array's memory."""
-        place = extent(array, array.data.ptr)
-        overwritten = [key for key, (cast_from, _) in self._casts.items() if meet(cast_from, place)]
-        for key in overwritten:
-            del self._casts[key]
+    def put(self, place: int, call: Call, written: Sequence[Any], read: Sequence[Any]) -> None:
+        self.forget(written)
+        super().put(place, call, written, read)
+
+    def forget(self, written: Sequence[Any]) -> None:
+        """Forget the casts of what lies in these arrays' memory."""
+        for array in written:
+            place = extent(array, array.data.ptr)
+            overwritten = [key for key, (cast_from, _) in self._casts.items() if meet(cast_from, place)]
+            for key in overwritten:
+                del self._casts[key]
+
+    def _written_beside(self, array: Any, copy: Any) -> bool:
+        """Let the kernel that gives an array write a copy too, if the array is still what that gave."""
+        for place, call in enumerate(self.calls):
+            if not isinstance(call, ElementwiseCall):
+                continue
+            for number, out in enumerate(call.outs):
+                if same(out, array) and self.unwritten(array, place + 1) and call.is_exact(number):
+                    made = call.with_copy(number, copy)
+                    super().put(place, made, made.outs, made.operands)
+                    return True
+        return False

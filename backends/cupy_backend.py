@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nnkit.backends.cuda_launch import THREADS, clobbers, grid, layout_of, signature_of
-from nnkit.backends.cuda_source import kernel_name, kernel_source
+from nnkit.backends.cuda_launch import clobbers, layout_of
 from nnkit.backends.cupy_products import CupyProducts
 from nnkit.backends.cupy_reductions import CupyReductions
 from nnkit.backends.cupy_rows import CupyRows
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
+from nnkit.backends.elementwise_call import ElementwiseCall
 from nnkit.backends.epilogues import fusing_tape
 from nnkit.backends.program import Program
 from nnkit.backends.results import broadcast_shape
@@ -61,13 +59,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
 
     def _launch(self, program: Program, name: str, arrays: Sequence[Any], outs: Sequence[Any]) -> None:
         ready, layouts = zip(*(self._ready(array, outs) for array in arrays), strict=True)
-        signature = signature_of(ready, layouts, outs, [a.data.ptr for a in (*ready, *outs)])
-        index = np.uint32 if signature.index == "unsigned int" else np.int64
-        n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
-        blocks = grid(n, signature.lanes, self.multiprocessors)
-        arguments = (*ready, *outs, index(n), index(columns))
-        text = kernel_source(program, name, signature)
-        self.launch(text, kernel_name(name), (blocks,), THREADS, arguments, *outs)
+        self.leave(ElementwiseCall(self, program, name, ready, layouts, outs), outs, ready)
 
     def _ready(self, array: Any, outs: Sequence[Any]) -> tuple[Any, str]:
         """An operand and its layout; a copy where the kernel could not read it as it is, or not in time."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import quiet
-from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Handles, cublas_version
 from nnkit.backends.cuda_graph import GraphTape, capturing
 from nnkit.backends.cuda_launch import extent, meet
 from nnkit.backends.cupy_memory import CupyMemory
+from nnkit.backends.device_tape import DeviceTape
 from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
@@ -97,10 +97,10 @@ class CupyDevice(CupyMemory):
     def here(self) -> Any:
         return self._device
 
-    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any] = ()) -> None:
+    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any]) -> None:
         """Make a call that reads and writes these arrays; on a tape, leave it there."""
         tape = active_tape()
-        if isinstance(tape, CastTape):
+        if isinstance(tape, DeviceTape):
             tape.leave(call, written, read)
         else:
             perform([call])
@@ -110,14 +110,15 @@ class CupyDevice(CupyMemory):
     ) -> None:
         """Run the kernel of this name in a CUDA text, which writes into these arrays; on a tape, at each replay."""
         arrays = [argument for argument in arguments if not isinstance(argument, np.generic)]
-        self.leave(partial(self._kernel(text, name), blocks, (threads,), arguments), written, arrays)
+        self.leave(partial(self.kernel(text, name), blocks, (threads,), arguments), written, arrays)
 
     def contiguous(self, array: Any) -> Any:
         """An array in C order: itself, or a copy that each replay makes."""
         return array if array.flags.c_contiguous else self.copy(array, self.empty(array.shape, array.dtype))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  backends live as long as the process
-    def _kernel(self, text: str, name: str) -> Any:
+    def kernel(self, text: str, name: str) -> Any:
+        """The kernel of this name in a CUDA text, compiled when it is first launched."""
         # CuPy adds -ftz=true after these options: float32 numbers below 1.2e-38 count as 0.
         return self.xp.RawKernel(text, name, ("--std=c++17",))
 

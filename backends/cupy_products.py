@@ -33,7 +33,7 @@ class CupyProducts(CupyDevice):
         with self.here():
             result = self.empty(shape, dtype) if out is None else out
             if a.shape[-1] == 0:
-                self.leave(partial(result.fill, 0), [result])
+                self.leave(partial(result.fill, 0), [result], [])
             elif result.size:
                 fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
                 direct = fits and not overlap(result, a) and not overlap(result, b)
@@ -79,11 +79,14 @@ class CupyProducts(CupyDevice):
         return self._cast(array, dtype)
 
     def _cast(self, array: Any, dtype: str) -> Any:
-        def make() -> Any:
-            return self.elementwise(_rounded, (array,), out=self.empty(array.shape, dtype))
+        def empty() -> Any:
+            return self.empty(array.shape, dtype)
+
+        def make(copy: Any) -> Any:
+            return self.elementwise(_rounded, (array,), out=copy)
 
         tape = active_tape()
-        return tape.cast(array, dtype, make) if isinstance(tape, CastTape) else make()
+        return tape.cast(array, dtype, empty, make) if isinstance(tape, CastTape) else make(empty())
 
 
 def _stored(array: Any, lead: tuple[int, ...]) -> Stored | None:

@@ -51,14 +51,6 @@ def mask_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], -(-shape[1] // 128) * 16
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two arrays are the same entries of memory."""
-    return bool(
-        one.data.ptr == other.data.ptr
-        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
-    )
-
-
 def _takes(product: Product, epilogue: Epilogue, bias: Any, auxiliary: Any) -> bool:
     """Whether this is one product of matrices into a float32 matrix, and the other arrays are as an epilogue has them.
 

@@ -9,15 +9,15 @@ for them; `python -m bench.gpu` measures each beside the kernels of nnkit.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 from nnkit.backends.cast_tape import CastTape
 from nnkit.backends.cublas import Product
 from nnkit.backends.cublas_lt import Epilogue
-from nnkit.backends.cuda_launch import extent, meet
-from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape, same
+from nnkit.backends.device_tape import same
+from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape
 from nnkit.backends.switches import switch
-from nnkit.backends.tape import Call, active_tape
+from nnkit.backends.tape import active_tape
 
 _VARIABLE = "NNKIT_EPILOGUES"
 _FORWARD = {
@@ -27,14 +27,6 @@ _FORWARD = {
 _RELU = (Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS)
 
 Empty = Callable[[Sequence[int], Any], Any]
-Range = tuple[int, int]
-
-
-class _Touched(NamedTuple):
-    """The ranges of memory that a call reads, and those that it writes."""
-
-    read: list[Range]
-    written: list[Range]
 
 
 class EpilogueTape(CastTape):
@@ -43,11 +35,6 @@ class EpilogueTape(CastTape):
     def __init__(self, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         super().__init__(around)
         self.fuses = switch(_VARIABLE, default=False)
-        self._touched: dict[int, _Touched] = {}  # by a call's place; of other calls nothing is known
-
-    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any] = ()) -> None:
-        super().leave(call, written, read)
-        self._touched[len(self.calls) - 1] = _Touched(_ranges(read), _ranges(written))
 
     def absorb(self, known_as: str, operands: Sequence[Any], outs: Sequence[Any], empty: Empty) -> bool:
         """Let a product do what a formula that libraries know would do to its result; False if none can."""
@@ -62,87 +49,65 @@ class EpilogueTape(CastTape):
 
     def absorb_sums(self, a: Any, out: Any) -> bool:
         """Let the product (…) = aᵀb write the sums of the columns of a to `out`; False if there is none that can."""
-        for index, call in enumerate(self.calls):
-            if isinstance(call, Product) and same(call.sources[0], a.mT) and self._unwritten(a, index):
-                return self._untouched(out, index) and self._put(index, self._with(index, Epilogue.BGRADB, out, None))
+        for place, call in enumerate(self.calls):
+            if isinstance(call, Product) and same(call.sources[0], a.mT) and self.unwritten(a, place):
+                return self.untouched(out, place) and self._put(place, self._with(place, Epilogue.BGRADB, out, None))
         return False
 
     def _absorb_relu_grad(self, h: Any, delta: Any, empty: Empty) -> bool:
         """ReLU's derivative from bits that the forward product leaves, which is asked for them now."""
-        index = self._product_of(delta)
+        place = self._product_of(delta)
         forward = self._relu_of(h)
-        if index is None or forward is None:
+        if place is None or forward is None:
             return False
         relu = self.calls[forward]
         assert isinstance(relu, EpilogueProduct)
         mask = empty(mask_shape(h.shape), "uint8") if relu.auxiliary is None else relu.auxiliary
-        gradient = self._with(index, Epilogue.DRELU, None, mask)
+        gradient = self._with(place, Epilogue.DRELU, None, mask)
         leaving = None if gradient is None else self._with(forward, Epilogue.RELU_AUX_BIAS, relu.bias, mask)
-        return self._put(forward, leaving) and self._put(index, gradient)
+        return self._put(forward, leaving) and self._put(place, gradient)
 
     def _give(self, result: Any, epilogue: Epilogue, bias: Any, auxiliary: Any) -> bool:
-        index = self._product_of(result)
-        if index is None or (bias is not None and not self._unwritten(bias, index)):
+        place = self._product_of(result)
+        if place is None or (bias is not None and not self.unwritten(bias, place)):
             return False
         if auxiliary is not None:
             written = epilogue == Epilogue.GELU_AUX_BIAS
-            if not (self._untouched if written else self._unwritten)(auxiliary, index):
+            if not (self.untouched if written else self.unwritten)(auxiliary, place):
                 return False
-        return self._put(index, self._with(index, epilogue, bias, auxiliary))
+        return self._put(place, self._with(place, epilogue, bias, auxiliary))
 
-    def _with(self, index: int, epilogue: Epilogue, bias: Any, auxiliary: Any) -> EpilogueProduct | None:
+    def _with(self, place: int, epilogue: Epilogue, bias: Any, auxiliary: Any) -> EpilogueProduct | None:
         """The product of a place with an epilogue; None if cuBLASLt has none such."""
-        call = self.calls[index]
+        call = self.calls[place]
         assert isinstance(call, Product | EpilogueProduct)
         return EpilogueProduct.of(call if isinstance(call, Product) else call.product, epilogue, bias, auxiliary)
 
-    def _put(self, index: int, made: EpilogueProduct | None) -> bool:
+    def _put(self, place: int, made: EpilogueProduct | None) -> bool:
         """Put a product with an epilogue, if there is one, in the place of a call."""
         if made is None:
             return False
-        for array in made.written:
-            self.written(array)
-        self.calls[index] = made
-        self._touched[index] = _Touched(_ranges(made.read), _ranges(made.written))
+        self.put(place, made, made.written, made.read)
         return True
 
     def _product_of(self, result: Any) -> int | None:
         """The place of the product that gives this array, if no call after it knows of that."""
-        for index in reversed(range(len(self.calls))):
-            call = self.calls[index]
+        for place in reversed(range(len(self.calls))):
+            call = self.calls[place]
             if isinstance(call, Product) and same(call.placed[2][0], result):
-                return index if self._untouched(result, index + 1) else None
+                return place if self.untouched(result, place + 1) else None
         return None
 
     def _relu_of(self, h: Any) -> int | None:
         """The place of the product that gives h by ReLU, if h is still what it gave."""
-        for index in reversed(range(len(self.calls))):
-            call = self.calls[index]
+        for place in reversed(range(len(self.calls))):
+            call = self.calls[place]
             if isinstance(call, EpilogueProduct) and call.epilogue in _RELU and same(call.out, h):
-                return index if self._unwritten(h, index + 1) else None
+                return place if self.unwritten(h, place + 1) else None
         return None
-
-    def _untouched(self, array: Any, index: int) -> bool:
-        return self._free(array, index, lambda touched: touched.read + touched.written)
-
-    def _unwritten(self, array: Any, index: int) -> bool:
-        return self._free(array, index, lambda touched: touched.written)
-
-    def _free(self, array: Any, index: int, ranges: Callable[[_Touched], list[Range]]) -> bool:
-        """Whether the calls from a place on are known to leave this array alone."""
-        place = extent(array, array.data.ptr)
-        for later in range(index, len(self.calls)):
-            touched = self._touched.get(later)
-            if touched is None or any(meet(place, used) for used in ranges(touched)):
-                return False
-        return True
 
 
 def fusing_tape() -> EpilogueTape | None:
     """The tape that records in this context, if it asks for epilogues."""
     tape = active_tape()
     return tape if isinstance(tape, EpilogueTape) and tape.fuses else None
-
-
-def _ranges(arrays: Sequence[Any]) -> list[Range]:
-    return [extent(array, array.data.ptr) for array in arrays if array.size]

@@ -115,7 +115,7 @@ class HostDevice(CupyBackend):
     def synchronize(self) -> None:
         pass
 
-    def _kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
+    def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
         return partial(self._run, text, name)
 
     def _run(

@@ -191,6 +191,47 @@ def test_a_matrix_is_cast_once_until_it_changes(host: HostDevice) -> None:
         np.testing.assert_array_equal(on_host(found), expected)
 
 
+@pytest.mark.parametrize("between", ["nothing", "a read", "a write"])
+def test_a_kernel_writes_its_result_in_both_types(host: HostDevice, between: str) -> None:
+    """A product's factor that a kernel gives is not read again to be rounded, but where it has changed since."""
+    a, b = (next(views((8, 8), "float32", seed))[1] for seed in (1, 2))
+    nnkit.set_matmul_precision("medium")
+    try:
+        x, out = host.asarray(a), host.asarray(b)
+        with host.recording() as tape:
+            h = host.elementwise(nnkit.tanh, (x,))
+            if between == "a read":
+                host.elementwise(nnkit.tanh, (h,), out=out)
+            if between == "a write":
+                host.elementwise(gradient_descent, (h, out, 0.5), out=h)
+            found = [host.matmul(h, out), host.matmul(h.mT, out)]
+    finally:
+        nnkit.set_matmul_precision("highest")
+    kernels = {"nothing": 2, "a read": 2, "a write": 3}[between]  # tanh, the rounding of `out`, and what is between
+    assert len(tape.calls) == kernels + 2
+    tape.replay()
+    tanh = np.tanh(a)
+    h, second = {
+        "nothing": (tanh, b), "a read": (tanh, np.tanh(tanh)), "a write": (tanh - np.float32(0.5) * b, b),
+    }[between]  # fmt: skip
+    left, right = (matrix.astype(numpy_dtype("bfloat16")).astype(np.float32) for matrix in (h, second))
+    assert_products_agree(on_host(found[0]), left, right, "float32")
+    assert_products_agree(on_host(found[1]), left.T, right, "float32")
+
+
+def test_what_a_kernel_rounds_is_rounded_again(host: HostDevice) -> None:
+    """A float16 result in a float32 product is the number that float16 holds, not what the kernel had before."""
+    a = np.random.default_rng(1).normal(size=(8, 8)).astype(np.float16)
+    b = np.eye(8, dtype=np.float32)
+    x, unit = host.asarray(a), host.asarray(b)
+    with host.recording() as tape:
+        found = host.matmul(host.elementwise(nnkit.tanh, (x,)), unit)
+    tape.replay()
+    once = host.matmul(host.elementwise(nnkit.tanh, (x,)), unit)
+    np.testing.assert_array_equal(on_host(found), on_host(once))
+    assert np.array_equal(on_host(found), on_host(found).astype(np.float16))
+
+
 def test_errors_say_what_does_not_fit(host: HostDevice) -> None:
     a = host.empty((2, 3), "float32")
     with pytest.raises(ValueError, match=r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not fit"):
