@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from nnkit.backends.cublas import Handles
+from nnkit.backends.cuda_streams import in_order
 from nnkit.backends.cupy_memory import memory_is_full
 from nnkit.backends.epilogues import EpilogueTape
 from nnkit.backends.errors import BackendError
@@ -62,7 +63,7 @@ class GraphTape(EpilogueTape):
         if self._graph is None and self._captures and self._replayed and self.calls:
             self._graph = self._capture()
         if self._graph is None:
-            with self._in_order(stream):
+            with in_order(self._home, stream):
                 for call in self.calls:
                     call()
             self._replayed = True
@@ -71,21 +72,8 @@ class GraphTape(EpilogueTape):
             if stream == self._home:
                 self._graph.launch()
             else:
-                with self._in_order(stream):
+                with in_order(self._home, stream):
                     self._graph.launch()
-
-    @contextmanager
-    def _in_order(self, stream: Any) -> Iterator[None]:
-        """Work on this stream comes after what the tape's own was given before, and before what that gets later."""
-        home, event = self._home, self._cuda.Event
-        if stream == home:
-            yield
-            return
-        stream.wait_event(home.record(event(disable_timing=True)))
-        try:
-            yield
-        finally:
-            home.wait_event(stream.record(event(disable_timing=True)))
 
     def _capture(self) -> Any:
         """The calls as a graph; BackendError if CUDA refuses one, CuPy's error if its memory is full."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import Backend, get_backend
+from nnkit.one_launch import epoch_kernel_for
 from nnkit.state_arrays import saved_arrays
 from tests.conftest import gpu_backend
 
@@ -36,6 +37,11 @@ def torch() -> Any:
 def network(backend: Any, **options: Any) -> nnkit.Network:
     layers = [nnkit.Dense(12, 30, "tanh"), nnkit.Dropout(0.25), nnkit.Dense(30, 5)]
     return nnkit.Network(layers, cost="softmax_cross_entropy", seed=1, backend=backend, **options)
+
+
+def small(backend: Any) -> nnkit.Network:
+    """A network that trains an epoch in one launch, as it has no dropout."""
+    return nnkit.Network([12, 30, 5], "tanh", "softmax_cross_entropy", seed=1, backend=backend)
 
 
 def numbers(net: nnkit.Network) -> Array:
@@ -121,13 +127,14 @@ def test_a_loader_of_tensors(gpu: Backend, torch: Any) -> None:
 # --- streams ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["fit", "train_step", "forward"])
+@pytest.mark.parametrize("what", ["fit", "fit by one launch", "train_step", "forward"])
 def test_a_stream_of_the_callers_own(gpu: Backend, what: str) -> None:
     cupy = gpu.xp
-    expected, given = network(gpu), network(gpu)
+    made = small if what == "fit by one launch" else network
+    expected, given = made(gpu), made(gpu)
 
     def work(net: nnkit.Network, x: Any) -> Array:
-        if what == "fit":
+        if what.startswith("fit"):
             fit(net, x, epochs=1)
         for _ in range(4 if what == "train_step" else 0):
             net.train_step(x, LABELS, net.optimizer)
@@ -138,7 +145,7 @@ def test_a_stream_of_the_callers_own(gpu: Backend, what: str) -> None:
     big, x, late = cupy.ones((4096, 4096), np.float32), gpu.zeros(X.shape, "float32"), gpu.asarray(X)
     gpu.synchronize()
     for stream in (cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream()):
-        given = network(gpu)
+        given = made(gpu)
         x[...] = 0
         gpu.synchronize()
         with stream:
@@ -150,6 +157,26 @@ def test_a_stream_of_the_callers_own(gpu: Backend, what: str) -> None:
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
     # A network that was recorded on one stream works on another.
     np.testing.assert_allclose(work(given, late), work(expected, late), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("one_launch", ["0", "1"])
+def test_streams_that_change_between_epochs(gpu: Backend, monkeypatch: pytest.MonkeyPatch, one_launch: str) -> None:
+    monkeypatch.setenv("NNKIT_ONE_LAUNCH", one_launch)
+    cuda = gpu.xp.cuda
+    expected, given = small(gpu), small(gpu)
+    assert (epoch_kernel_for(given, given.optimizer_state(), 16) is not None) == (one_launch == "1")
+    streams = [cuda.Stream(non_blocking=True) for _ in range(2)]
+    for optimizer in (nnkit.Adam(0.01), None, None):
+        fit(expected, optimizer=optimizer)
+    with streams[0]:
+        fit(given)
+    with streams[1]:
+        fit(given, optimizer=None)
+    try:
+        fit(given, optimizer=None, callbacks=[lambda net, history: streams[history.epochs % 2].use()])
+    finally:
+        cuda.Stream.null.use()
+    assert bits(given) == bits(expected)
 
 
 # --- two GPUs ---------------------------------------------------------------------------------------------------

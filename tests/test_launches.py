@@ -21,11 +21,13 @@ class StepByStep:
     def __init__(self, model: Model, state: OptimizerState, batch_size: int) -> None:
         self.model, self.state, self.batch_size = model, state, batch_size
         self.parts: list[int] = []
+        self.rates: list[Any] = []  # the arrays themselves
 
     def run(self, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
         assert len(rates) == -(-len(y) // self.batch_size)
         assert logits.shape == y.shape
         self.parts.append(len(y))
+        self.rates.append(rates)
         for i, rate in enumerate(rates):
             place = slice(i * self.batch_size, min((i + 1) * self.batch_size, len(y)))
             step = step_for(self.model, place.stop - place.start, self.state, 0, True)
@@ -72,6 +74,12 @@ def test_launches_are_the_steps(
     assert found == wanted
     for name in history.keys() - {"seconds"}:
         assert history[name] == steps[name]
+
+
+def test_rates_that_a_launch_may_still_read_stay_as_they_are(kernels: list[StepByStep]) -> None:
+    _, history = trained(schedule="cosine")
+    assert len(set(history["learning_rate"])) == 3
+    np.testing.assert_allclose([rates[-1] for rates in kernels[0].rates], history["learning_rate"], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

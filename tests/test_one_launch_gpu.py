@@ -13,6 +13,7 @@ from nnkit.backends.cuda_cluster import limits_of
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.one_launch.layout import layout
 from nnkit.one_launch.recipe import recipe_of
+from nnkit.optimizers import OptimizerState
 from tests.conftest import gpu_backend
 from tests.epoch_cases import CASES, Array, Case, Trained, assert_as_exact_as_numpy, bits, train_by_steps, trained
 
@@ -26,8 +27,8 @@ def gpu() -> Backend:
     return gpu_backend()
 
 
-def train(case: Case, gpu: Backend, blocks: int, shift: int = 0, ordered: bool = True, nan: bool = False) -> Trained:
-    """The case trained on the GPU; X starts `shift` numbers after an aligned address."""
+def prepared(case: Case, gpu: Backend, blocks: int) -> tuple[nnkit.Network, OptimizerState, EpochKernel]:
+    """The case's network on the GPU, its optimizer's state, and a kernel of so many blocks for it."""
     model = case.network(backend=gpu.name)
     state = model.optimizer_state(case.optimizer())
     recipe = recipe_of(model, state)
@@ -36,7 +37,12 @@ def train(case: Case, gpu: Backend, blocks: int, shift: int = 0, ordered: bool =
     limits = limits_of(model.parameters.flat)
     if blocks > limits.cluster or made.bytes > limits.shared_bytes:
         pytest.skip(f"{blocks} blocks of {made.bytes} bytes: this GPU has {limits}")
-    kernel = EpochKernel(model, state, recipe, made)
+    return model, state, EpochKernel(model, state, recipe, made)
+
+
+def train(case: Case, gpu: Backend, blocks: int, shift: int = 0, ordered: bool = True, nan: bool = False) -> Trained:
+    """The case trained on the GPU; X starts `shift` numbers after an aligned address."""
+    model, state, kernel = prepared(case, gpu, blocks)
     X, y = case.data()
     if nan:
         X[17, 3] = np.nan
@@ -77,6 +83,47 @@ def test_on_the_callers_stream(gpu: Backend) -> None:
     expected = bits(train(LECTURE, gpu, 8))
     with gpu.xp.cuda.Stream(non_blocking=True):
         assert bits(train(LECTURE, gpu, 8)) == expected
+
+
+def arguments(case: Case, gpu: Backend) -> list[Any]:
+    """What a kernel is given for the first epoch: X, y, the order, the rates and an array for the logits."""
+    X, y = case.data()
+    order, rates = case.epoch(0)
+    return [*map(gpu.asarray, (X, y[order], order, rates)), gpu.zeros(y.shape, "float32")]
+
+
+def test_on_another_stream_each_time(gpu: Backend) -> None:
+    """Each launch waits for the one before, on whichever stream that was, and the kernel's own stream for the last."""
+    cuda, found = gpu.xp.cuda, []
+    for streams in ([cuda.get_current_stream()], [cuda.Stream(non_blocking=True) for _ in range(3)]):
+        model, state, kernel = prepared(LECTURE, gpu, 8)  # the text is compiled in the first round
+        given = arguments(LECTURE, gpu)
+        gpu.synchronize()
+        for i in range(12):
+            with streams[i % len(streams)]:
+                kernel.run(*given)
+        found.append(trained(model, state, gpu.to_numpy(given[-1])))
+    assert np.isfinite(found[0].parameters).all()
+    assert bits(found[0]) == bits(found[1])
+
+
+def test_another_stream_waits_for_the_kernels_own(gpu: Backend) -> None:
+    """What the arrays get on the stream that the kernel was made on is what a launch on another stream reads."""
+    cupy, found = gpu.xp, []
+    big = cupy.ones((4096, 4096), np.float32)
+    for stream in (cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)):
+        model, state, kernel = prepared(LECTURE, gpu, 8)
+        given = arguments(LECTURE, gpu)
+        late = given[0].copy()
+        given[0][...] = 0
+        gpu.synchronize()
+        for _ in range(30):  # some hundred milliseconds, in which X is still zeros
+            big = cupy.matmul(big, big) / 4096
+        cupy.copyto(given[0], late)
+        with stream:
+            kernel.run(*given)
+        found.append(trained(model, state, gpu.to_numpy(given[-1])))
+    assert bits(found[0]) == bits(found[1])
 
 
 def test_what_is_no_number_shows(gpu: Backend) -> None:

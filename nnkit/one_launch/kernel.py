@@ -6,6 +6,7 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.cuda_cluster import launch, limits_of
+from nnkit.backends.cuda_streams import current_stream, in_order
 from nnkit.backends.switches import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, layout_for
@@ -17,7 +18,11 @@ _VARIABLE = "NNKIT_ONE_LAUNCH"
 
 
 class EpochKernel:
-    """A kernel that trains a network for an epoch; see `epoch_kernel_for`."""
+    """A kernel that trains a network for an epoch; see `epoch_kernel_for`.
+
+    Make it while the stream is current that the network's arrays were made on. It may run on any stream: another one
+    waits for that one's work and that one for it, so that the arrays are never used twice at a time.
+    """
 
     def __init__(self, model: Model, state: OptimizerState, recipe: Recipe, layout: Layout) -> None:
         self.layout = layout
@@ -27,6 +32,7 @@ class EpochKernel:
         clock = [state.arrays["t"]] if "clock" in recipe.programs else []
         self._texts: dict[int, str] = {}  # by lanes
         self._state = [model.parameters.flat, *vectors, *numbers, *clock]
+        self._home = current_stream(model.parameters.flat)
 
     def run(self, X: Array, y: Array, order: Array | None, rates: Array, logits: Array) -> None:
         """Train for an epoch: the parameters and the optimizer's state are overwritten, on the current stream.
@@ -58,7 +64,8 @@ class EpochKernel:
         none = np.int64(0)  # a null pointer
         given = [X, y, none if order is None else order, rates, *self._state, logits, np.int64(samples)]
         flat = self._model.parameters.flat
-        launch(flat, self._texts[lanes], NAME, self.layout.blocks, THREADS, self.layout.bytes, given)
+        with flat.device, in_order(self._home, current_stream(flat)):
+            launch(flat, self._texts[lanes], NAME, self.layout.blocks, THREADS, self.layout.bytes, given)
 
 
 def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> EpochKernel | None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnkit.backends.base import Array
 from nnkit.model import Model
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.optimizers import OptimizerState
@@ -18,20 +17,19 @@ class Launches:
     def __init__(self, model: Model, source: ArraySource, meter: Meter, kernel: EpochKernel, batch_size: int) -> None:
         self.model, self.source, self.meter = model, source, meter
         self.batch_size, self._kernel = batch_size, kernel
-        self._rates: Array = model.backend.zeros((-(-source.samples // batch_size),), model.dtype)
 
     def run(self, rates: Sequence[float], after_step: Callable[[], None]) -> None:
         """Do an epoch that the source and the meter have started; `rates` has the learning rate of each step."""
-        source, backend, batch = self.source, self.model.backend, self.batch_size
-        backend.copy(backend.asarray(np.array(rates), self.model.dtype), self._rates)
-        start = 0
+        source, batch, start = self.source, self.batch_size, 0
+        # A new array, of the stream that it is read on: an earlier launch may still be reading its own on another.
+        on_device = self.model.backend.asarray(np.array(rates), self.model.dtype)
         while start < source.samples:
             room, left = self.meter.room_for(batch), source.samples - start
             n = left if left <= room else room // batch * batch  # only the last minibatch is smaller
             part, steps = slice(start, start + n), slice(start // batch, -(-(start + n) // batch))
             X = source.X[part, ...] if source.order is None else source.X
             order = None if source.order is None else source.order[part]
-            self._kernel.run(X, source.y_in_order[part, ...], order, self._rates[steps], self.meter.rows_for(n))
+            self._kernel.run(X, source.y_in_order[part, ...], order, on_device[steps], self.meter.rows_for(n))
             self.meter.stored(n)
             start += n
             for _ in range(steps.stop - steps.start):
