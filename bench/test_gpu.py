@@ -13,7 +13,7 @@ import pytest
 from bench.contenders import contender
 from bench.gpu import epochs, steps
 from bench.gpu.budget import Budget
-from bench.gpu.contenders import CLASSES, EPOCHS, NAMES
+from bench.gpu.contenders import CLASSES, EPOCHS, NAMES, ONLY_EPOCHS
 from bench.gpu.contenders.base import GpuContender
 from bench.gpu.device import Device
 from bench.gpu.samples import samples
@@ -29,8 +29,9 @@ QUICK = tuple(name for name in NAMES if "compiled" not in name)  # the others ne
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("NNKIT_ONE_LAUNCH", "1")  # a contender may turn it off, for its process
 
 
 def made(name: str, problem: Problem) -> GpuContender:
@@ -75,8 +76,27 @@ def test_an_epoch_has_the_same_minibatches(name: str) -> None:
     assert parameters is not None
     one, all_of_them = (epochs.after_epochs(problem, 50, False, number) for number in (1, found.epochs))
     assert found.epochs >= 2
+    assert found.way() is None  # on the CPU
     assert max(errors(problem, all_of_them, parameters)) < 1e-4
     assert max(errors(problem, one, parameters)) > 1e-2
+
+
+@pytest.mark.gpu
+def test_the_ways_of_an_epoch() -> None:
+    try:
+        device = Device("cuda")
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    size, budget = parse_sizes("784-30-10x10")[0], Budget(120)
+    contestants = [steps.Contestant(name, device, budget) for name in ("nnkit", "nnkit-graph")]
+    try:
+        found = epochs.measure_epochs([size], 1005, False, contestants, budget)[str(size)]
+    finally:
+        for contestant in contestants:
+            contestant.close()
+    assert found["steps"] == 101
+    ways = {name: row.get("way", row) for name, row in found["contenders"].items()}
+    assert ways == {"nnkit": "one launch", "nnkit-graph": "graphs"}
 
 
 def test_what_computes_something_else_is_not_timed() -> None:
@@ -147,7 +167,7 @@ def test_short_run(tmp_path: Path) -> None:
     for by_precision in result["steps"].values():
         assert list(by_precision) == list(steps.PRECISIONS)
         for precision, rows in by_precision.items():
-            assert list(rows) == names
+            assert list(rows) == [name for name in names if name not in ONLY_EPOCHS]
             for name, row in rows.items():
                 if "left_out" in row:
                     assert "python -m pip install" in row["left_out"] or precision != "float32"
@@ -156,7 +176,10 @@ def test_short_run(tmp_path: Path) -> None:
                 assert 0 < row["host"] < 1
                 assert name == "floor" or row["error"] <= steps.TOLERANCES[precision]
     (epoch,) = result["epochs"].values()
-    assert epoch["contenders"]["nnkit"]["error"] < 1e-4
+    assert (epoch["samples"], epoch["steps"]) == (300, 5)
+    for name in ("nnkit", "nnkit-graph"):
+        assert epoch["contenders"][name]["error"] < 1e-4
+        assert "way" not in epoch["contenders"][name]  # on the CPU
     kinds = [row["kind"] for row in result["kernels"]]
     assert set(kinds) == {"activation", "gradient", "output delta", "update"}
     assert all(row["minimum"] > 0 for row in result["kernels"])
@@ -168,6 +191,14 @@ def test_short_run(tmp_path: Path) -> None:
     assert {"gpu", "driver", "cuda_runtime", "cupy", "torch", "jax", "nnkit", "commit", "date"} <= result[
         "machine"
     ].keys()
+
+
+def test_sections_without_a_contender_that_takes_part(tmp_path: Path) -> None:
+    options = ("--short", "--device", "cpu", "--output", str(tmp_path), "--sections", "steps", "epochs")
+    for name, empty in (("floor", "epochs"), ("nnkit-graph", "steps")):
+        done = run(*options, "--contenders", name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads((tmp_path / "cpu.json").read_text())[empty] == {}
 
 
 def test_it_keeps_to_its_budget(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ RESULT: dict[str, Any] = {
         "short": False, "budget": 450.0, "rounds": 3, "seconds": 0.3, "precisions": ["float32", "bf16"],
         "compared_steps": 5, "tolerances": {"float32": 1e-3, "bf16": 5e-2},
     },
-    "contenders": {"floor": "products alone", "nnkit": "nnkit", "torch": "PyTorch", "jax": "JAX jit"},
+    "contenders": {
+        "floor": "products alone", "nnkit": "nnkit", "nnkit-graph": "nnkit, graphs", "torch": "PyTorch",
+        "jax": "JAX jit",
+    },
     "ceilings": {
         "copy": {"bytes": 4e9, "minimum": 1e-3, "median": 2e-3},
         "products": {"float32": {"minimum": 0.04, "width": 8192, "flops": 2e12}, "bf16": {"left_out": "no PyTorch"}},
@@ -48,8 +51,10 @@ RESULT: dict[str, Any] = {
     },
     "epochs": {
         "784-30-10x10": {
-            "samples": 60000, "data": "MNIST", "contenders": {
-                "nnkit": {"minimum": 0.05, "median": 0.06, "call": 0.07}, "torch": {"minimum": 2.0, "median": 2.1},
+            "samples": 60000, "steps": 6000, "data": "MNIST", "contenders": {
+                "nnkit": {"minimum": 0.05, "median": 0.06, "call": 0.07, "way": "one launch"},
+                "nnkit-graph": {"minimum": 0.15, "median": 0.16, "call": 0.17, "way": "graphs"},
+                "torch": {"minimum": 2.0, "median": 2.1},
             },
         }
     },
@@ -76,7 +81,8 @@ def test_tables_say_what_the_result_says() -> None:
         "| nnkit | 4 µs |",
         "| nnkit | 400 |",
         "| products alone | 500 (2) |",
-        "| nnkit | 50 ms (60 ms) = 1.00 |",
+        "| nnkit | 50 ms (60 ms) = 1.00; one launch, 8.33 µs a step |",
+        "| nnkit, graphs | 150 ms (160 ms) = 3.00; graphs, 25.0 µs a step |",
         "| PyTorch | 2 s (2.1 s) = 40.0 |",
         "- JAX jit left out: not installed; python -m pip install jax (784-30-10x10 in float32)",
         "- products alone left out: no PyTorch (the product in bf16)",
@@ -86,6 +92,7 @@ def test_tables_say_what_the_result_says() -> None:
         "- left out, as everything may take 450 s: steps: 64-64x8 tf32",
     ):
         assert line in lines, line
+    assert sum(line.startswith("| nnkit, graphs |") for line in lines) == 1
     assert failures(RESULT) == [
         "PyTorch failed: ValueError: b (64-64x8 in bf16)",
         "gradient gelu failed: Error: x",

@@ -19,9 +19,9 @@ TIMED = 3  # epochs after the one that is compared
 def measure_epochs(
     sizes: list[Size], count: int, real: bool, contestants: list[Contestant], budget: Budget
 ) -> dict[str, Any]:
-    """{size: {"samples", "data", "contenders": {name: what was found}}}, in float32."""
+    """{size: {"samples", "steps", "data", "contenders": {name: what was found}}}, in float32."""
     found: dict[str, Any] = {}
-    for size in sizes:
+    for size in sizes if contestants else []:
         if not budget.allows(f"epoch: {size}", 8.0):
             continue
         problem = problem_of(size, "float32", contestants[0].device.kind)
@@ -36,7 +36,8 @@ def measure_epochs(
                     rows[contestant.name] = {kind: str(error)}
                 contestant.drop()
         data = "MNIST" if real else "random bytes in the place of MNIST"
-        found[str(size)] = {"samples": count, "data": data, "contenders": rows}
+        steps = -(-count // size.batch)
+        found[str(size)] = {"samples": count, "steps": steps, "data": data, "contenders": rows}
     return found
 
 
@@ -56,7 +57,8 @@ def _measure(
         seconds.append(own)
         whole.append(call)
     row = {"minimum": min(seconds), "median": median(seconds), "epochs": len(seconds), "error": float(error)}
-    return row | {"call": median(whole)}
+    way = contestant.ask("way")
+    return row | {"call": median(whole)} | ({} if way is None else {"way": way})
 
 
 def after_epochs(problem: Problem, count: int, real: bool, epochs: int = 1) -> Parameters:

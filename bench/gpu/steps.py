@@ -91,7 +91,7 @@ def measure_steps(
     found: dict[str, Any] = {str(size): {} for size in sizes}
     order = [(size, precisions[0]) for size in sizes]
     order += [(size, precision) for size in reversed(sizes) for precision in precisions[1:]]
-    for size, precision in order:
+    for size, precision in order if contestants else []:
         rows = _measure(size, precision, contestants, plan, budget)
         if rows:
             found[str(size)][precision] = rows

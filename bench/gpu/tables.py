@@ -131,12 +131,17 @@ def _epochs(result: dict[str, Any]) -> str:
         for measured in sizes.values():
             row, own = measured["contenders"].get(name, {}), measured["contenders"].get("nnkit", {})
             times = f" = {_number(row['minimum'] / own['minimum'])}" if {"minimum"} <= row.keys() & own.keys() else ""
-            cells.append(f"{of_time(row['minimum'])} ({of_time(row['median'])}){times}" if "minimum" in row else "–")
+            cell = f"{of_time(row['minimum'])} ({of_time(row['median'])}){times}" if "minimum" in row else "–"
+            if cell != "–" and name.startswith("nnkit"):
+                way = f"{row['way']}, " if "way" in row else ""
+                cell += f"; {way}{_number(1e6 * row['minimum'] / measured['steps'])} µs a step"
+            cells.append(cell)
         if any(cell != "–" for cell in cells):
             rows.append([result["contenders"][name], *cells])
     title = (
         f"An epoch ({data}): nnkit by `fit`, which measures cost and accuracy too; the others by a plain loop over the "
-        "same minibatches on the device; minimum (median) = multiple of nnkit's"
+        "same minibatches on the device; minimum (median) = multiple of nnkit's; for nnkit also the way it went, and "
+        "the minimum over the number of steps"
     )
     return _table(title, ["", *map(_title, sizes)], rows)
 

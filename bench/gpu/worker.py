@@ -4,8 +4,8 @@
 ("chunk", seconds), ("time", steps, chunks) and ("parameters",) are those of `bench.serving`; ("host", steps, times)
 gives the seconds for which a call of `step` holds the host, the device's work not waited for; ("memory",) the most
 bytes of the device, and ("finite",) looks whether the parameters are numbers. ("keep", count, real) puts the samples of
-an epoch on the device; ("epoch",) trains it. ("drop",) gives everything back. Answers are those of `bench.serving`; one
-that is no "ok" ends only the problem.
+an epoch on the device; ("epoch",) trains it, and ("way",) says how, or None. ("drop",) gives everything back. Answers
+are those of `bench.serving`; one that is no "ok" ends only the problem.
 """
 
 import os
@@ -86,6 +86,11 @@ def epoch(made: GpuContender) -> tuple[float, float]:
     return whole if own is None else own, whole
 
 
+def way(made: GpuContender) -> str | None:
+    """How an epoch is trained, where there are several ways."""
+    return made.way()
+
+
 def finite(made: GpuContender) -> None:
     """FloatingPointError if the parameters are not finite, as NaN takes another time."""
     parameters(made)
@@ -98,7 +103,7 @@ def memory(made: GpuContender) -> int | None:
 
 _REQUESTS: dict[str, Callable[..., Any]] = {
     "parameters": parameters, "chunk": steps_in, "time": time_chunks, "host": host, "keep": keep, "epoch": epoch,
-    "memory": memory, "finite": finite,
+    "way": way, "memory": memory, "finite": finite,
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 CLASSES = {
     "floor": "bench.gpu.contenders.floor:GraphedProducts",
     "nnkit": "bench.gpu.contenders.nnkit_gpu:Replayed",
+    "nnkit-graph": "bench.gpu.contenders.nnkit_gpu:WithoutOneLaunch",
     "nnkit-train-step": "bench.gpu.contenders.nnkit_gpu:TrainStepOnDevice",
     "torch": "bench.gpu.contenders.pytorch_gpu:EagerOnDevice",
     "torch-graph": "bench.gpu.contenders.pytorch_gpu:Graphed",
@@ -12,3 +13,4 @@ CLASSES = {
 }
 NAMES = tuple(CLASSES)
 EPOCHS = tuple(name for name in NAMES if name not in ("floor", "nnkit-train-step"))  # that train an epoch
+ONLY_EPOCHS = ("nnkit-graph",)  # whose step is another's

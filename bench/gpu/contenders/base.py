@@ -45,6 +45,10 @@ class GpuContender(Contender):
         self.wait()
         return None
 
+    def way(self) -> str | None:
+        """How it trains an epoch, where it has several ways to."""
+        return None
+
     def _pass(self, order: np.ndarray) -> None:
         raise NotImplementedError
 

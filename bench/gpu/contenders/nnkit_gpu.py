@@ -1,5 +1,6 @@
-"""nnkit on a GPU: the recorded step, `train_step`, and epochs by `fit`."""
+"""nnkit on a GPU: the recorded step, `train_step`, and epochs by `fit`, with and without one launch for each."""
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,8 @@ from bench.contenders.nnkit_step import TrainStep
 from bench.gpu.contenders.base import GpuContender
 from bench.gpu.samples import SEED
 from bench.problem import Problem
+from nnkit.backends.cuda_graph import graphs_wanted
+from nnkit.one_launch import epoch_kernel_for
 from nnkit.step import step_for
 
 PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "medium"}
@@ -63,6 +66,25 @@ class Replayed(TrainStepOnDevice):
         self.epochs += count
         self.wait()
         return float(history["seconds"][-1])
+
+    def way(self) -> str | None:
+        """How `fit` trains an epoch: "one launch" or "graphs"; None for neither, as on the CPU."""
+        if self.problem.device != "cuda":
+            return None
+        batch = min(self.problem.size.batch, len(self.all[0]))
+        if epoch_kernel_for(self.net, self.net.optimizer_state(), batch) is not None:
+            return "one launch"
+        return "graphs" if graphs_wanted() else None
+
+
+class WithoutOneLaunch(Replayed):
+    """The same, but that small networks too train an epoch by a graph a step."""
+
+    label = "nnkit, a graph a step"
+
+    def __init__(self, problem: Problem) -> None:
+        os.environ["NNKIT_ONE_LAUNCH"] = "0"  # from now on in this process
+        super().__init__(problem)
 
 
 def set_precision(problem: Problem) -> None:
