@@ -34,22 +34,34 @@ def measure_copy(device: Device, size: int, calls: int) -> dict[str, float]:
 
 def measure_kernels(device: Device, entries: int, calls: int, budget: Budget) -> list[dict[str, Any]]:
     """Each activation and gradient, output delta and update on so many float32 entries, which no cache holds."""
-    found = []
+    found: list[dict[str, Any]] = []
     for title, section in (("activations", _activations), ("output deltas", _deltas), ("updates", _updates)):
         if not budget.allows(f"kernels: {title}", 5.0):
             continue
-        for kind, name, size, work in section(device, entries):
-            if budget.left() < 1.0:
-                budget.skipped.append(f"kernels: {title} from {name} on")
-                break
-            row: dict[str, Any] = {"kind": kind, "name": name, "bytes": size}
-            try:
-                row |= device.times(work, calls, 5)
-            except Exception as error:  # one that fails is a line of the result
-                row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.append(row)
+        last = "the start"
+        try:
+            for kind, name, size, work in section(device, entries):
+                if budget.left() < 1.0:
+                    budget.skipped.append(f"kernels: {title} from {name} on")
+                    break
+                found.append({"kind": kind, "name": name, "bytes": size} | _measured(device, work, calls))
+                last = name
+        except Exception as error:  # a case that cannot be made ends its section, not the others
+            found.append({"kind": title, "name": f"after {last}", "failed": _line(error)})
         device.backend.release()
     return found
+
+
+def _measured(device: Device, work: Callable[[], object], calls: int) -> dict[str, Any]:
+    """The times of a kernel; one that fails is a line of the result."""
+    try:
+        return dict(device.times(work, calls, 5))
+    except Exception as error:
+        return {"failed": _line(error)}
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _random(device: Device, entries: int, shape: tuple[int, ...] = ()) -> Array:
