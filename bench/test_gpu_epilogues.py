@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 import nnkit
+from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.epilogues import CASES, measure_epilogues
-from bench.gpu.tables import failures
 from nnkit.backends import registry
 from nnkit.backends.cublas_lt import Epilogue, Matmul
 from tests.host_device import HostDevice, HostGemm

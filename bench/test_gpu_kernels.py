@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from bench.gpu import kernels
+from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.device import Device
-from bench.gpu.tables import failures
 from nnkit.kernels.output import output_pair
 from nnkit.optimizers import optimizer_names
 

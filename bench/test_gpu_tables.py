@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from bench.gpu.tables import failures, markdown
+from bench.gpu.absent import failures
+from bench.gpu.tables import markdown
 
 RESULT: dict[str, Any] = {
     "machine": {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders import contender
+from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.contenders import CLASSES, EPOCHS, NAMES, ONLY_EPOCHS
 from bench.gpu.device import Device
@@ -17,7 +18,7 @@ from bench.gpu.epochs import measure_epochs
 from bench.gpu.kernels import measure_copy, measure_kernels
 from bench.gpu.samples import has_mnist
 from bench.gpu.steps import PRECISIONS, TOLERANCES, Contestant, Plan, measure_steps
-from bench.gpu.tables import failures, markdown
+from bench.gpu.tables import markdown
 from bench.problem import Size, parse_sizes
 from bench.reference import STEPS
 from nnkit.backends import BackendUnavailableError

@@ -72,10 +72,10 @@ def measure_epilogues(
         for precision in precisions if device.kind == "cuda" else precisions[:1]:
             if not budget.allows(f"epilogues: {samples} × {width}, {precision}", 5.0):
                 continue
-            layer = layer or Layer(device, samples, width)
             for what in CASES:
                 row: dict[str, Any] = {"samples": samples, "width": width, "precision": precision, "what": what}
                 try:
+                    layer = layer or Layer(device, samples, width)
                     row |= _measure(device, layer, what, precision, calls)
                 except Exception as error:  # one that fails is a line of the result
                     row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0]
