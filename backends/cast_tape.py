@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from nnkit.backends.chain_tape import ChainTape
 from nnkit.backends.cuda_launch import extent, meet
-from nnkit.backends.device_tape import DeviceTape, same
+from nnkit.backends.device_tape import same
 from nnkit.backends.elementwise_call import ElementwiseCall
 from nnkit.backends.tape import Call, active_tape
 
 
-class CastTape(DeviceTape):
-    """A `DeviceTape` whose products of other types than their factors' share copies of these."""
+class CastTape(ChainTape):
+    """A `ChainTape` whose products of other types than their factors' share copies of these."""
 
     def __init__(self, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         super().__init__(around)

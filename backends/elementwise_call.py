@@ -1,14 +1,14 @@
 """The launch of a formula's kernel, which can be asked later to write a result in another type too."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda_launch import THREADS, grid, signature_of
+from nnkit.backends.chained import chained, repeated
+from nnkit.backends.cuda_launch import THREADS, clobbers, extent, grid, meet, signature_of
 from nnkit.backends.cuda_source import STORAGE, kernel_name, kernel_source
+from nnkit.backends.device_tape import same
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
 
@@ -60,11 +60,55 @@ class ElementwiseCall:
 
     def with_copy(self, number: int, copy: Any) -> "ElementwiseCall":
         """The call that writes one of its results to an array of another dtype too."""
-        program = _repeated(self._program, number)
+        program = repeated(self._program, number)
         return ElementwiseCall(self._device, program, self.name, self.operands, self._layouts, (*self.outs, copy))
 
+    def followed_by(self, other: "ElementwiseCall") -> "ElementwiseCall | None":
+        """The call that does both, if the other one takes results of this one; None where that is not so, or not safe.
 
-@lru_cache(maxsize=1024)
-def _repeated(program: Program, number: int) -> Program:
-    """A program that gives one of its results twice."""
-    return replace(program, outputs=(*program.outputs, program.outputs[number]))
+        A result that the other overwrites is not written any more. What is computed stays in the type of the kernel's
+        arithmetic, so that a result of a half type, which is rounded, is not handed on.
+        """
+        if self._real != other._real or self.outs[0].shape != other.outs[0].shape:
+            return None
+        links = tuple(self._gives(*operand) for operand in zip(other.operands, other._layouts, strict=True))
+        kept = tuple(
+            number for number, out in enumerate(self.outs) if not any(same(out, theirs) for theirs in other.outs)
+        )
+        own = [j for j, link in enumerate(links) if link is None]
+        operands = (*self.operands, *(other.operands[j] for j in own))
+        layouts = (*self._layouts, *(other._layouts[j] for j in own))
+        outs = (*(self.outs[number] for number in kept), *other.outs)
+        if len(own) == len(links) or self._disturbs(other, own) or _in_the_way(operands, layouts, outs):
+            return None
+        program = chained(self._program, other._program, links, kept)
+        return ElementwiseCall(self._device, program, f"{self.name}_{other.name}", operands, layouts, outs)
+
+    def _gives(self, operand: Any, layout: str) -> int | None:
+        """Which of the results another call takes as this operand, entry by entry."""
+        for number, out in enumerate(self.outs):
+            if same(out, operand) and layout == "full" and self.is_exact(number):
+                return number
+        return None
+
+    def _disturbs(self, other: "ElementwiseCall", own: Sequence[int]) -> bool:
+        """Whether the other call reads or overwrites results of this one in another way than entry by entry."""
+        apart = [out for out in other.outs if not any(same(out, ours) for ours in self.outs)]
+        return any(
+            meet(_place(array), _place(out))
+            for array in (*(other.operands[j] for j in own), *apart)
+            for out in self.outs
+        )
+
+
+def _place(array: Any) -> tuple[int, int]:
+    return extent(array, array.data.ptr)
+
+
+def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any]) -> bool:
+    """Whether a result would be written where another thread still has to read an operand."""
+    return any(
+        clobbers(out, out.data.ptr, operand, operand.data.ptr, layout)
+        for operand, layout in zip(operands, layouts, strict=True)
+        for out in outs
+    )

@@ -1,0 +1,26 @@
+"""A tape on which a kernel goes on with what the kernel before it computes: one launch, and an array less to read.
+
+A GPU's compiler may round a product and a sum that meet so once instead of twice: the bits are those of the tape, with
+a graph and without, and may be others than those of calls that no tape has seen.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nnkit.backends.device_tape import DeviceTape
+from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.tape import Call
+
+
+class ChainTape(DeviceTape):
+    """A `DeviceTape` that makes one kernel of two formulas where the second takes a result of the first."""
+
+    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any]) -> None:
+        last = self.calls[-1] if self.calls else None
+        both = None
+        if isinstance(last, ElementwiseCall) and isinstance(call, ElementwiseCall):
+            both = last.followed_by(call)
+        if both is None:
+            super().leave(call, written, read)
+        else:
+            super().put(len(self.calls) - 1, both, both.outs, both.operands)

@@ -1,0 +1,44 @@
+"""Every kernel of a recorded step, with what was merged into it, compiles for real GPUs by NVRTC alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.backends import registry
+from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.step import step_for
+from tests.host_device import HostDevice
+from tests.nvrtc import compile_cuda
+
+
+class Written(HostDevice):
+    """A device that keeps the text of every kernel by its name; none is run."""
+
+    def __init__(self, cupy: Any) -> None:
+        super().__init__(cupy)
+        self.texts: dict[str, str] = {}
+
+    def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
+        self.texts[text] = name
+        return super().kernel(text, name)
+
+
+@pytest.mark.parametrize("arch", [70, 80, 90])
+@pytest.mark.parametrize("cost", ["softmax_cross_entropy", "quadratic"])
+def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, arch: int) -> None:
+    device = Written(pytest.importorskip("cupy", reason="CuPy is not installed"))
+    monkeypatch.setitem(registry._made, "cupy", device)
+    layers = [nnkit.Dense(12, 20, "gelu"), nnkit.Dropout(0.3), nnkit.Dense(20, 16, "tanh"), nnkit.Dense(16, 3)]
+    net = nnkit.Network(layers, cost=cost, seed=4, backend=device)
+    nnkit.set_matmul_precision("medium")
+    try:
+        step = step_for(net, 8, net.optimizer_state(nnkit.SGD(0.1)), drops=True)
+    finally:
+        nnkit.set_matmul_precision("highest")
+    calls = [call for call in step._tape.calls if isinstance(call, ElementwiseCall)]
+    assert any(len({np.dtype(out.dtype) for out in call.outs}) == 2 for call in calls)  # in both types
+    assert any("dropout" in call.name and "gelu" in call.name for call in calls)
+    for text, name in device.texts.items():
+        assert name.encode() in compile_cuda(text, arch)
