@@ -4,10 +4,10 @@ A GPU's compiler may round a product and a sum that meet so once instead of twic
 a graph and without, and may be others than those of calls that no tape has seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nnkit.backends.device_tape import DeviceTape
+from nnkit.backends.device_tape import DeviceTape, same
 from nnkit.backends.elementwise_call import ElementwiseCall
 from nnkit.backends.tape import Call
 
@@ -23,4 +23,18 @@ class ChainTape(DeviceTape):
         if both is None:
             super().leave(call, written, read)
         else:
-            super().put(len(self.calls) - 1, both, both.outs, both.operands)
+            super().put(len(self.calls) - 1, both, both.written, both.operands)
+
+    def sums(self, array: Any, empty: Callable[[tuple[int, int]], Any]) -> Any:
+        """Sums of the columns of a matrix, each of some of its rows, by the kernel that gives it; None if none can."""
+        for place, call in enumerate(self.calls):
+            if not isinstance(call, ElementwiseCall):
+                continue
+            for number, out in enumerate(call.outs):
+                made = None
+                if same(out, array) and self.unwritten(array, place + 1):
+                    made = call.with_sums(number, empty)
+                if made is not None:
+                    super().put(place, made[0], made[0].written, made[0].operands)
+                    return made[1]
+        return None

@@ -89,6 +89,16 @@ def signature_of(
     return KernelSignature(dtypes, tuple(layouts), out_dtypes, lanes, index)
 
 
+def grid_of_rows(n: int, columns: int, lanes: int, multiprocessors: int) -> int:
+    """How many blocks to launch for `n` entries, if their threads together are to stand at whole rows of `columns`.
+
+    >>> grid_of_rows(8192 * 4096, 4096, 4, 132), grid_of_rows(8192 * 784, 784, 4, 132)
+    (2112, 2107)
+    """
+    unit = columns // math.gcd(columns, lanes * THREADS)
+    return max(1, grid(n, lanes, multiprocessors) // unit) * unit
+
+
 def grid(n: int, lanes: int, multiprocessors: int) -> int:
     """How many blocks to launch for `n` entries.
 

@@ -56,6 +56,7 @@ class KernelSignature:
     out_dtypes: tuple[str, ...]
     lanes: int = 1
     index: str = "long long"  # "unsigned int" where it suffices: dividing 64-bit integers is slow on a GPU
+    summed: int | None = None  # the number of the result whose columns are summed too
 
     @property
     def real(self) -> str:
@@ -121,6 +122,10 @@ def kernel_source(program: Program, name: str, signature: KernelSignature) -> st
     `n` is the number of entries of each result and `columns` the length of its last axis, both of the index type. With
     more than one lane, `n` (and `columns`, where an operand is a row or a column) must be a multiple of `lanes`, and
     the pointers of full operands, rows and results must be aligned to a pack.
+
+    With a result that is `summed`, an array of the type of the arithmetic comes after the results: each thread writes
+    the sums of what it has computed to as many entries of it as there are lanes. The grid must be such that a stride of
+    it is a number of whole rows, as many as that array has.
     """
     lanes, index = signature.lanes, signature.index
     names = _operand_names(program)
@@ -130,23 +135,41 @@ def kernel_source(program: Program, name: str, signature: KernelSignature) -> st
     inputs = [n if layout in ("column", "scalar") else f"widen({n}.lane[k])" for n, _, layout in operands]
     arguments = [f"const {STORAGE[dtype]} *{n}_p" for n, dtype, _ in operands]
     arguments += [f"{storage} *{out}_p" for out, storage in outs]
+    before, inside, after = _sums(signature)
+    arguments += ["R *sums_p"] if before else []
     lines = [
         f"typedef {index} I;",
         f'extern "C" __global__ void {kernel_name(name)}({", ".join(arguments)}, I n, I columns) {{',
         f"    const I stride = (I)gridDim.x * blockDim.x * {lanes};",
-        f"    for (I i = ((I)blockIdx.x * blockDim.x + threadIdx.x) * {lanes}; i < n; i += stride) {{",
+        f"    const I first = ((I)blockIdx.x * blockDim.x + threadIdx.x) * {lanes};",
+        *before,
+        "    for (I i = first; i < n; i += stride) {",
         *(_load(n, dtype, layout, lanes) for n, dtype, layout in operands),
         *(f"        Pack<{storage}, {lanes}> {out};" for out, storage in outs),
         f"        for (int k = 0; k < {lanes}; ++k) {{",
         f"            R {', '.join(results)};",
         f"            formula({', '.join(inputs + results)});",
         *(f"            narrow({r}, {out}.lane[k]);" for r, (out, _) in zip(results, outs, strict=True)),
+        *inside,
         "        }",
         *(f"        *reinterpret_cast<Pack<{storage}, {lanes}> *>({out}_p + i) = {out};" for out, storage in outs),
         "    }",
+        *after,
         "}",
     ]
     return PRELUDE + body(program, signature.real) + "\n".join(lines) + "\n"
+
+
+def _sums(signature: KernelSignature) -> tuple[list[str], list[str], list[str]]:
+    """What a kernel that sums columns does before its loop, for each entry, and after it."""
+    if signature.summed is None:
+        return [], [], []
+    lanes = signature.lanes
+    return (
+        [f"    R sums[{lanes}] = {{}};"],
+        [f"            sums[k] += r{signature.summed};"],
+        [f"    for (int k = 0; k < {lanes}; ++k) sums_p[first + k] = sums[k];"],
+    )
 
 
 def formula_source(formula: "Formula", dtype: str = "float32") -> str:

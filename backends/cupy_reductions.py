@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.chain_tape import ChainTape
 from nnkit.backends.cuda_reduction import (
     THREADS,
     Launch,
@@ -17,6 +18,7 @@ from nnkit.backends.cupy_device import CupyDevice, overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
 from nnkit.backends.epilogues import fusing_tape
 from nnkit.backends.formula import Formula
+from nnkit.backends.tape import active_tape
 
 _added = Formula(lambda xp, out, sums, alpha: out + alpha * sums, "added", ["out", "sums", "alpha"])
 
@@ -42,7 +44,7 @@ class CupyReductions(CupyDevice):
             if tape and tape.absorb_sums(a, sums := self.empty(out.shape, out.dtype)):
                 self.elementwise(_added, (out, sums, alpha), out=out)
             else:
-                self._passes("sum", self.contiguous(a), Shape(1, *a.shape), out, alpha)
+                self._column_sums(a, out, alpha)
 
     def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
         dtype = dtype_name(a.dtype)
@@ -58,12 +60,29 @@ class CupyReductions(CupyDevice):
             if result.size:
                 kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
                 target = result if kept and not overlap(result, a) else self.empty(results, dtype)
-                tape = fusing_tape() if operation == "sum" and a.ndim == 2 and axis in (0, -2) else None
-                if not (tape and tape.absorb_sums(a, target)):
+                tape = fusing_tape()
+                if operation == "sum" and a.ndim == 2 and axis in (0, -2):
+                    if not (tape and tape.absorb_sums(a, target)):
+                        self._column_sums(a, target)
+                else:
                     self._passes(operation, self.contiguous(a), shape, target)
                 if target is not result:
                     self.copy(target, result)
         return result
+
+    def _column_sums(self, a: Any, out: Any, alpha: Any = None) -> None:
+        """The sums of a matrix's columns, where it can be from what the kernel has summed that gives the matrix."""
+        tape, shape = active_tape(), Shape(1, *a.shape)
+
+        def empty(shape: tuple[int, int]) -> Any:
+            return self.empty(shape, a.dtype)
+
+        sums = tape.sums(a, empty) if isinstance(tape, ChainTape) else None
+        if sums is None:
+            self._passes("sum", self.contiguous(a), shape, out, alpha)
+        else:
+            shape = Shape(1, *sums.shape)
+            self._pass("sum", sums, shape, launch_of(shape, self.multiprocessors, whole=True), out, alpha)
 
     def _passes(self, operation: str, x: Any, shape: Shape, out: Any, alpha: Any = None) -> None:
         how = launch_of(shape, self.multiprocessors)

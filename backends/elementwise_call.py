@@ -1,37 +1,33 @@
-"""The launch of a formula's kernel, which can be asked later to write a result in another type too."""
+"""The launch of a formula's kernel, which can be asked later for more: another formula, copies, sums of columns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.chained import chained, repeated
-from nnkit.backends.cuda_launch import THREADS, clobbers, extent, grid, meet, signature_of
+from nnkit.backends.cuda_launch import THREADS, clobbers, extent, grid, grid_of_rows, meet, signature_of
 from nnkit.backends.cuda_source import STORAGE, kernel_name, kernel_source
 from nnkit.backends.device_tape import same
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
+
+_FEWER = 4  # times: how many fewer rows sums must have than what they are of
 
 
 class ElementwiseCall:
     """The call of a program's kernel on a device of CuPy's.
 
     The operands are those that the kernel can read as they are, each with its layout (`nnkit.backends.cuda_source`);
-    the results `outs` are in C order, and have entries.
+    the results `outs` are in C order, and have entries. `sums` are the number of a result and an array (rows, columns)
+    for sums of its columns, each of some of its rows.
     """
 
     __slots__ = (
-        "_arguments",
-        "_blocks",
-        "_device",
-        "_kernel",
-        "_layouts",
-        "_program",
-        "_real",
-        "name",
-        "operands",
-        "outs",
-    )
+        "_arguments", "_blocks", "_device", "_kernel", "_layouts", "_program", "_signature", "_sums", "name",
+        "operands", "outs",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -41,14 +37,20 @@ class ElementwiseCall:
         operands: Sequence[Any],
         layouts: Sequence[str],
         outs: Sequence[Any],
+        sums: tuple[int, Any] | None = None,
     ) -> None:
         self._device, self._program, self.name = device, program, name
-        self.operands, self._layouts, self.outs = operands, layouts, outs
+        self.operands, self._layouts, self.outs, self._sums = operands, layouts, outs, sums
         signature = signature_of(operands, layouts, outs, [a.data.ptr for a in (*operands, *outs)])
+        self._signature = signature
         index = np.uint32 if signature.index == "unsigned int" else np.int64
         n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
-        self._blocks, self._real = (grid(n, signature.lanes, device.multiprocessors),), signature.real
-        self._arguments = (*operands, *outs, index(n), index(columns))
+        self._blocks = (grid(n, signature.lanes, device.multiprocessors),)
+        written = outs
+        if sums is not None:
+            signature, written = replace(signature, summed=sums[0]), (*outs, sums[1])
+            self._blocks = (grid_of_rows(n, columns, signature.lanes, device.multiprocessors),)
+        self._arguments = (*operands, *written, index(n), index(columns))
         self._kernel = device.kernel(kernel_source(program, name, signature), kernel_name(name))
 
     def __call__(self) -> None:
@@ -56,12 +58,35 @@ class ElementwiseCall:
 
     def is_exact(self, number: int) -> bool:
         """Whether a result is what the kernel computed, without another rounding."""
-        return STORAGE[dtype_name(self.outs[number].dtype)] == self._real
+        return STORAGE[dtype_name(self.outs[number].dtype)] == self._signature.real
+
+    @property
+    def written(self) -> tuple[Any, ...]:
+        """All arrays that it writes."""
+        return (*self.outs, *(() if self._sums is None else self._sums[1:]))
 
     def with_copy(self, number: int, copy: Any) -> "ElementwiseCall":
         """The call that writes one of its results to an array of another dtype too."""
         program = repeated(self._program, number)
-        return ElementwiseCall(self._device, program, self.name, self.operands, self._layouts, (*self.outs, copy))
+        outs = (*self.outs, copy)
+        return ElementwiseCall(self._device, program, self.name, self.operands, self._layouts, outs, self._sums)
+
+    def with_sums(self, number: int, empty: Callable[[tuple[int, int]], Any]) -> "tuple[ElementwiseCall, Any] | None":
+        """The call that sums the columns of a matrix among its results too, and the array (rows, columns) of the sums.
+
+        Each is of every so many rows; None if they would not be much fewer than those of the result, so that reading
+        that again is as fast.
+        """
+        out, lanes = self.outs[number], self._signature.lanes
+        if out.ndim != 2 or self._sums is not None or not self.is_exact(number):
+            return None
+        rows, columns = out.shape
+        stride = grid_of_rows(out.size, columns, lanes, self._device.multiprocessors) * THREADS * lanes
+        if rows * columns < _FEWER * stride:
+            return None
+        sums = empty((stride // columns, columns))
+        made = (self._device, self._program, self.name, self.operands, self._layouts, self.outs, (number, sums))
+        return ElementwiseCall(*made), sums
 
     def followed_by(self, other: "ElementwiseCall") -> "ElementwiseCall | None":
         """The call that does both, if the other one takes results of this one; None where that is not so, or not safe.
@@ -69,7 +94,9 @@ class ElementwiseCall:
         A result that the other overwrites is not written any more. What is computed stays in the type of the kernel's
         arithmetic, so that a result of a half type, which is rounded, is not handed on.
         """
-        if self._real != other._real or self.outs[0].shape != other.outs[0].shape:
+        if self._signature.real != other._signature.real or self.outs[0].shape != other.outs[0].shape:
+            return None
+        if self._sums is not None or other._sums is not None:
             return None
         links = tuple(self._gives(*operand) for operand in zip(other.operands, other._layouts, strict=True))
         kept = tuple(

@@ -1,0 +1,151 @@
+"""Sums of columns that begin in the kernel that gives the matrix: a bias's gradient without reading δh̄ again."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import nnkit
+from nnkit.backends import registry
+from nnkit.backends.cuda_launch import THREADS, grid, grid_of_rows
+from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.step import step_for
+from tests.host_device import HostDevice
+from tests.host_memory import on_host
+from tests.nvrtc import compile_cuda
+from tests.rounding import spacing
+
+Array = NDArray[Any]
+
+
+@pytest.fixture
+def host() -> HostDevice:
+    return HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"), multiprocessors=1)
+
+
+def normal(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
+    values: Array = np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype)
+    return values
+
+
+@given(st.integers(1, 10**7), st.integers(1, 5000), st.sampled_from([1, 2, 4]), st.integers(1, 200))
+def test_a_stride_is_of_whole_rows(rows: int, columns: int, lanes: int, multiprocessors: int) -> None:
+    blocks = grid_of_rows(rows * columns, columns, lanes, multiprocessors)
+    assert blocks * THREADS * lanes % columns == 0
+    unit = columns // math.gcd(columns, THREADS * lanes)
+    assert blocks <= max(unit, grid(rows * columns, lanes, multiprocessors))
+
+
+# In the first ones a stride of the grid is of many rows; 5, 7 and 49 blocks together make whole ones of 40, 7 and 784.
+BEGUN = [(2000, 40), (10_000, 7), (1300, 64), (70_000, 1), (300, 784)]
+SHAPES = [*BEGUN, (1700, 49), (1, 9_000), (50, 30)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "adds"), [*((shape, False) for shape in SHAPES), (BEGUN[0], True), (SHAPES[-1], True)]
+)
+def test_sums(host: HostDevice, shape: tuple[int, int], dtype: str, adds: bool) -> None:
+    """By the kernel where it is worth it; of the numbers that it leaves, whichever way."""
+    s, delta = normal(shape, dtype, 1), normal(shape, dtype, 2)
+    alpha, out = host.asarray(-0.25, dtype), host.asarray(np.full(shape[1], 3.0), dtype)
+    on_device = [host.asarray(s), host.asarray(delta)]
+    with host.recording() as tape:
+        dz = host.elementwise(nnkit.sigmoid_grad, on_device)
+        if adds:
+            host.add_column_sums(dz, out, alpha)
+        else:
+            host.sum(dz, axis=0, out=out)
+    (kernel, *_) = tape.calls
+    assert isinstance(kernel, ElementwiseCall)
+    assert len(kernel.written) == 1 + (shape in BEGUN)
+    found = []
+    for _ in range(2):
+        on_host(out)[...] = 3
+        tape.replay()
+        found.append(on_host(out).tobytes())
+    assert found[0] == found[1]
+    at_once = host.elementwise(nnkit.sigmoid_grad, on_device)
+    np.testing.assert_array_equal(on_host(dz), on_host(at_once))
+    terms = on_host(dz).astype(np.longdouble)
+    exact, magnitude = terms.sum(axis=0).astype(float), abs(terms).sum(axis=0).astype(float)
+    expected = 3 - 0.25 * exact if adds else exact
+    assert np.all(abs(on_host(out) - expected) <= shape[0] * spacing(magnitude, dtype) + spacing(3 + magnitude, dtype))
+
+
+@pytest.mark.parametrize("between", ["nothing", "a copy", "a product", "a write", "another kernel"])
+def test_what_comes_between(host: HostDevice, between: str) -> None:
+    """The sums are of what the matrix holds when they are asked for."""
+    a = host.asarray(normal((2000, 40), "float32"))
+    nnkit.set_matmul_precision("medium")
+    try:
+        with host.recording() as tape:
+            h = host.elementwise(nnkit.tanh, (a,))
+            if between == "a product":
+                host.matmul(h.mT, h)
+            if between == "a copy":
+                host.copy(h, host.empty((2000, 40), "float32"))
+            if between == "a write":
+                host.copy(a, h)
+            if between == "another kernel":
+                host.elementwise(nnkit.relu, (h,), out=h)
+            sums = host.sum(h, axis=0)
+    finally:
+        nnkit.set_matmul_precision("highest")
+    tape.replay()
+    begun = [len(call.written) > len(call.outs) for call in tape.calls if isinstance(call, ElementwiseCall)]
+    assert begun == [between != "a write"]
+    expected = on_host(h).astype(float).sum(axis=0)
+    np.testing.assert_allclose(on_host(sums), expected, rtol=0, atol=2000 * 2.0**-24)
+
+
+def test_what_is_rounded_is_summed_as_it_is(host: HostDevice) -> None:
+    a = host.asarray(normal((4000, 40), "float16"))
+    with host.recording() as tape:
+        h = host.elementwise(nnkit.tanh, (a,))
+        host.sum(h, axis=0)
+    (kernel, *_) = tape.calls
+    assert isinstance(kernel, ElementwiseCall)
+    assert len(kernel.written) == 1
+
+
+@pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.Adam(1e-3)])
+def test_steps(monkeypatch: pytest.MonkeyPatch, host: HostDevice, optimizer: Any) -> None:
+    """A wide enough minibatch: every bias's gradient begins in the kernel of its δh̄; the parameters are NumPy's."""
+    monkeypatch.setitem(registry._made, "cupy", host)
+    X, Y = normal((2048, 6), "float64", 3), abs(normal((2048, 16), "float64", 4)) % 1
+    found = []
+    for backend in (host, "numpy"):
+        net = nnkit.Network([6, 32, 16], seed=4, dtype="float64", backend=backend)
+        step = step_for(net, 2048, net.optimizer_state(optimizer))
+        for values, array in ((X, step.x), (Y, step.y)):
+            net.backend.copy(net.backend.asarray(values, "float64"), array)
+        for _ in range(3):
+            step.run()
+        found.append(np.concatenate([net.backend.to_numpy(a).ravel() for a in (*net.parameters.W, *net.parameters.b)]))
+        if backend is host:
+            calls = [call for call in step._tape.calls if isinstance(call, ElementwiseCall)]
+            assert sum(len(call.written) > len(call.outs) for call in calls) == 2
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("arch", [70, 80, 90])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("columns", [40, 63])  # of the latter an odd number of entries, one at a time
+def test_the_kernel_compiles(arch: int, dtype: str, columns: int) -> None:
+    texts: dict[str, str] = {}
+
+    class Written(HostDevice):
+        def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
+            texts[text] = name
+            return super().kernel(text, name)
+
+    host = Written(pytest.importorskip("cupy", reason="CuPy is not installed"), multiprocessors=1)
+    with host.recording():
+        host.sum(host.elementwise(nnkit.tanh, (host.zeros((2001, columns), dtype),)), axis=0)
+    (text,) = (text for text in texts if "sums_p" in text)
+    assert texts[text].encode() in compile_cuda(text, arch)
