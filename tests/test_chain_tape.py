@@ -57,7 +57,7 @@ CALLS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(calls=CALLS, dtype=st.sampled_from(["float32", "float64", "float16"]))
 def test_the_bits_of_one_after_the_other(calls: Any, dtype: str) -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")

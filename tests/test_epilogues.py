@@ -205,7 +205,7 @@ def test_layers_of_any_size(host: HostDevice, activation: str, samples: int, uni
 OPERATIONS = ["product", "bias", "bias_relu", "bias_gelu", "relu_grad", "gelu_grad", "sums", "double", "inner"]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     program=st.lists(st.tuples(st.sampled_from(OPERATIONS), *[st.integers(0, 3)] * 3), min_size=2, max_size=12),
     precision=st.sampled_from(["highest", "medium"]),
