@@ -14,6 +14,10 @@ from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
 
 _FEWER = 4  # times: how many fewer rows sums must have than what they are of
+# What a kernel that does several things has at most: it may hold an entry or four of each array in registers, CUDA
+# takes 4096 bytes of arguments, and a text of any length takes its time to write and to compile.
+_ARRAYS = 24
+_VALUES = 256
 
 
 class ElementwiseCall:
@@ -106,7 +110,10 @@ class ElementwiseCall:
         operands = (*self.operands, *(other.operands[j] for j in own))
         layouts = (*self._layouts, *(other._layouts[j] for j in own))
         outs = (*(self.outs[number] for number in kept), *other.outs)
-        if len(own) == len(links) or self._disturbs(other, own) or _in_the_way(operands, layouts, outs):
+        values = len(self._program.values) + len(other._program.values)
+        if len(own) == len(links) or len(operands) + len(outs) > _ARRAYS or values > _VALUES:
+            return None
+        if self._disturbs(other, own) or _in_the_way(operands, layouts, outs):
             return None
         program = chained(self._program, other._program, links, kept)
         return ElementwiseCall(self._device, program, f"{self.name}_{other.name}", operands, layouts, outs)

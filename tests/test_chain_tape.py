@@ -24,6 +24,7 @@ ADD = Formula(lambda xp, a, b: a + b, "add", ["a", "b"])
 TANH = Formula(lambda xp, a: xp.tanh(a), "hyperbolic", ["a"])
 BOTH = Formula(lambda xp, a, b: (a - b, a * b), "both", ["a", "b"])
 FIRST = Formula(lambda xp, a, b: a, "first", ["a", "b"])
+LIFTED = Formula(lambda xp, a: a * 0.5 + 1, "lifted", ["a"])
 FORMULAS = [ADD, TANH, BOTH, FIRST]
 
 
@@ -104,6 +105,23 @@ def test_what_is_not_needed_any_more_is_not_written(host: HostDevice) -> None:
     tape.replay()
     np.testing.assert_allclose(on_host(out), np.tanh(0.75), rtol=2e-7)
     np.testing.assert_allclose(on_host(a), np.tanh(0.75) + 0.5, rtol=2e-7)
+
+
+@pytest.mark.parametrize("formula", [ADD, LIFTED])
+def test_a_kernel_grows_only_so_far(host: HostDevice, formula: Formula) -> None:
+    """CUDA takes 4096 bytes of arguments, and a thousand calls are recorded without texts of a thousand lines."""
+    n = 600
+    a = host.asarray(np.zeros((4, 8)), "float32")
+    addends = [host.asarray(np.full((4, 8), i % 7), "float32") for i in range(n)]
+    with host.recording() as tape:
+        for addend in addends:
+            host.elementwise(formula, (a, addend)[: len(formula.operands)], out=a)
+    kernels: list[Any] = tape.calls
+    assert n / 100 < len(kernels) < n / 10
+    assert max(len(call.operands) + len(call.outs) for call in kernels) <= 24
+    assert max(len(call.name) for call in kernels) < 2000
+    tape.replay()
+    np.testing.assert_array_equal(on_host(a), sum(i % 7 for i in range(n)) if formula is ADD else 2.0)
 
 
 @pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
