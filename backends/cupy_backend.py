@@ -36,7 +36,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
         with self.here():
             # The kernel writes C order; a result of other strides gets a copy.
             outs = [r if r.flags.c_contiguous else self.empty(r.shape, r.dtype) for r in results]
-            tape = fusing_tape() if formula.known_as else None
+            tape = fusing_tape() if formula.known_as and not constants else None
             if outs[0].size and not (tape and tape.absorb(formula.known_as, arrays, outs, self.empty)):
                 self._launch(program, formula.name, arrays, outs)
             for made, result in zip(outs, results, strict=True):

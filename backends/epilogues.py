@@ -58,7 +58,7 @@ class EpilogueTape(CastTape):
         """ReLU's derivative from bits that the forward product leaves, which is asked for them now."""
         place = self._product_of(delta)
         forward = self._relu_of(h)
-        if place is None or forward is None:
+        if place is None or forward is None or place < forward or h.shape != delta.shape:
             return False
         relu = self.calls[forward]
         assert isinstance(relu, EpilogueProduct)

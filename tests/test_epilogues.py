@@ -1,7 +1,9 @@
 """Epilogues without a GPU: what products take in, and that it is what the calls would have done."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -200,6 +202,74 @@ def test_layers_of_any_size(host: HostDevice, activation: str, samples: int, uni
     _, dWs, dbs = dense_backward(deltas @ Vs, xs, Ws, hidden, activation, z=zs)
     for found, expected in ((h, hidden), (dV, deltas.T @ hidden), (dW, dWs), (db, dbs)):
         np.testing.assert_allclose(on_host(found), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu_tanh"])
+def test_the_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) -> None:
+    """Most make no sense, and do what they say all the same. Of whole numbers ReLU's results are exact."""
+    rng = np.random.default_rng(5)
+    shapes = {"x": (4, 8), "W": (8, 8), "b": (8,), "Δ": (4, 3), "V": (3, 8), "h": (4, 8), "δ": (4, 8), "z": (4, 8)}
+    start = {name: rng.integers(-3, 4, shape) for name, shape in (shapes | {"δW": (8, 8), "δb": (8,)}).items()}
+    f = get_activation(activation)
+    saves = f.gradient_from == "preactivation"
+    seen: set[Epilogue] = set()
+    orders = [
+        order for p in itertools.permutations(range(4)) for order in ((*p, 4, 5), (*p, 5, 4), (*p[:3], 5, 4, p[3]))
+    ]
+    for order in orders:
+        found = []
+        for recorded in (False, True):
+            a = {name: host.asarray(values, "float32") for name, values in start.items()}
+            fused = compose(f.forward, BIASED, keep_inner=saves)
+            calls = [
+                partial(host.matmul, a["x"], a["W"].mT, out=a["h"]),
+                partial(host.elementwise, fused, (a["h"], a["b"]), out=(a["z"], a["h"]) if saves else a["h"]),
+                partial(host.matmul, a["Δ"], a["V"], out=a["δ"]),
+                partial(host.elementwise, f.gradient, (a["z" if saves else "h"], a["δ"]), out=a["δ"]),
+                partial(host.matmul, a["δ"].mT, a["x"], out=a["δW"]),
+                partial(host.sum, a["δ"], axis=0, out=a["δb"]),
+            ]
+            with host.recording() if recorded else nullcontext(Tape()) as tape:
+                for number in order:
+                    calls[number]()
+            tape.replay()
+            seen.update(taken(tape.calls))
+            found.append({name: on_host(array).copy() for name, array in a.items()})
+        for name, at_once in found[0].items():
+            off = 0 if activation == "relu" else 1e-5 * max(1, abs(at_once).max())
+            np.testing.assert_allclose(found[1][name], at_once, rtol=0, atol=off, err_msg=f"{name}, {order}")
+    expected = {"relu": {Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS, DRELU, BGRADB}}
+    assert seen == expected.get(activation, {Epilogue.GELU_AUX_BIAS, DGELU, BGRADB})
+
+
+def test_a_derivative_of_one_sample_for_many(host: HostDevice) -> None:
+    """A row h that all samples share has bits for one of them only."""
+    x, W, b, _, V = layer(host, samples=1)
+    delta = host.asarray(np.random.default_rng(2).normal(size=(4, 3)), "float32")
+    with host.recording() as tape:
+        h = dense_forward(x, W, b, "relu")
+        dx = host.matmul(delta, V)
+        host.elementwise(RELU.gradient, (h, dx), out=dx)
+    assert taken(tape.calls) == [Epilogue.RELU_BIAS]
+    tape.replay()
+    expected = np.where(on_host(h) > 0, on_host(delta).astype(float) @ on_host(V), 0)
+    np.testing.assert_allclose(on_host(dx), expected, rtol=0, atol=1e-6)
+
+
+def test_constants_make_another_formula(host: HostDevice) -> None:
+    """What libraries know is the formula as it is written, not with other numbers in it."""
+    shifted = Formula(
+        lambda xp, product, b, times=1.0: product + times * b, "shifted", ["product", "b"], {"times": 1.0}, "bias"
+    )
+    x, W, b, *_ = layer(host)
+    for times in (1.0, 3.0):
+        with host.recording() as tape:
+            h = host.matmul(x, W.mT)
+            host.elementwise(shifted, (h, b), out=h, constants={"times": times} if times != 1 else None)
+        assert taken(tape.calls) == ([BIAS] if times == 1 else [])
+        tape.replay()
+        expected = on_host(x).astype(float) @ on_host(W).T + times * on_host(b)
+        np.testing.assert_allclose(on_host(h), expected, rtol=0, atol=1e-5)
 
 
 OPERATIONS = ["product", "bias", "bias_relu", "bias_gelu", "relu_grad", "gelu_grad", "sums", "double", "inner"]
