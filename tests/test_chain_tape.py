@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import nnkit
 from nnkit.backends import registry
 from nnkit.backends.chained import chained
 from nnkit.backends.cuda_launch import extent, meet
 from nnkit.backends.formula import Formula
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Tape
+from nnkit.dropout import DropoutState
+from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
@@ -139,6 +142,30 @@ def test_an_output_layer_is_one_kernel(host: HostDevice, cost: str) -> None:
     np.testing.assert_allclose(on_host(z), logits, rtol=1e-6)
     expected = (h - y) / 2 * (h * (1 - h) if cost == "quadratic" else 1)
     np.testing.assert_allclose(on_host(delta), expected, rtol=0, atol=1e-6)
+
+
+def test_dropout_in_the_kernel_of_its_layer_drops_the_same(host: HostDevice) -> None:
+    """Bit by bit what NumPy drops, in each of three steps, and the numbers of two layers of dropout are apart."""
+    x, W, b = (np.random.default_rng(1).normal(size=shape).astype(np.float32) for shape in ((6, 12), (20, 12), (20,)))
+    found = []
+    for backend in (host, nnkit.get_backend("numpy")):
+        random = DropoutState(backend, "float32", seed=9)
+        on = [backend.asarray(array) for array in (x, W, b)]
+        with backend.recording() as tape:
+            h = dense_forward(*on, "relu")
+            dropped, first = random.apply(h, 0.3, 1)
+            _, second = random.apply(dropped, 0.6, 2)
+            random.advance()
+        if backend is host:
+            assert [call.name for call in tape.calls[1:]] == ["biased_relu_dropout_dropout", "dropout_clock"]
+        for _ in range(3):
+            tape.replay()
+            found.append([backend.to_numpy(array).copy() for array in (h, dropped, first, second)])
+    for (h, dropped, *masks), (_, _, *expected) in zip(found[:3], found[3:], strict=True):
+        for mask, other in zip(masks, expected, strict=True):
+            assert mask.tobytes() == other.tobytes()
+        np.testing.assert_array_equal(dropped, h * masks[0])
+    assert len({mask.tobytes() for step in found[:3] for mask in step[2:]}) == 6
 
 
 @pytest.mark.parametrize("between", ["another shape", "another type", "a half type", "a row", "a copy", "a replay"])
