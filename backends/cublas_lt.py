@@ -67,10 +67,11 @@ class Plan:
     """A `Matmul` as cuBLASLt takes it; `algorithm` is None if it has none for it."""
 
     def __init__(self, handle: int, matmul: Matmul, workspace_size: int) -> None:
+        self._layouts: list[int] = []
+        self._operation = 0
         from nvmath.bindings import cublasLt
 
         self._lt, self.matmul = cublasLt, matmul
-        self._layouts: list[int] = []
         self._operation = cublasLt.matmul_desc_create(matmul.compute, _FLOAT)
         self._describe(matmul)
         self._best = np.zeros(1, cublasLt.matmul_heuristic_result_dtype)
@@ -132,4 +133,5 @@ class Plan:
     def __del__(self) -> None:
         for layout in self._layouts:
             self._lt.matrix_layout_destroy(layout)
-        self._lt.matmul_desc_destroy(self._operation)
+        if self._operation:  # it may have failed to be made
+            self._lt.matmul_desc_destroy(self._operation)

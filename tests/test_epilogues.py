@@ -1,6 +1,8 @@
 """Epilogues without a GPU: what products take in, and that it is what the calls would have done."""
 
+import gc
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -14,9 +16,10 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import registry
-from nnkit.backends.cublas_lt import Epilogue, Matmul
+from nnkit.backends.cublas_lt import Epilogue, Matmul, Place, Plan
 from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape
 from nnkit.backends.formula import Formula, compose
+from nnkit.backends.gemm import COMPUTE_FLOAT, DATA_TYPES
 from nnkit.backends.tape import Tape
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
@@ -350,3 +353,16 @@ def test_numbers_are_those_of_cublaslt() -> None:
     for epilogue in Epilogue:
         assert epilogue == cublas_lt.Epilogue[epilogue.name]
     assert mask_shape((7, 128)) == (7, 16)
+
+
+def test_a_plan_that_cannot_be_made_says_why_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a driver there are no descriptors, and without a handle no algorithm: that is the only error."""
+    pytest.importorskip("nvmath.bindings.cublasLt", reason="nvmath-python is not installed")
+    more: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", more.append)
+    place = Place(4096, DATA_TYPES["float32"], 8)
+    matmul = Matmul((0, 0), (8, 8, 8), place, place, place, 256, 512, COMPUTE_FLOAT, BIAS, 1024, 0, 0)
+    with pytest.raises(Exception, match=r"driver|not initialized|invalid"):
+        Plan(0, matmul, 1 << 20)
+    gc.collect()
+    assert more == []
