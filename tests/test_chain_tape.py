@@ -152,12 +152,13 @@ def test_dropout_in_the_kernel_of_its_layer_drops_the_same(host: HostDevice) -> 
         random = DropoutState(backend, "float32", seed=9)
         on = [backend.asarray(array) for array in (x, W, b)]
         with backend.recording() as tape:
-            h = dense_forward(*on, "relu")
+            h = dense_forward(*on, activation="relu")
             dropped, first = random.apply(h, 0.3, 1)
             _, second = random.apply(dropped, 0.6, 2)
             random.advance()
         if backend is host:
-            assert [call.name for call in tape.calls[1:]] == ["biased_relu_dropout_dropout", "dropout_clock"]
+            kernels: list[Any] = tape.calls[1:]
+            assert [call.name for call in kernels] == ["biased_relu_dropout_dropout", "dropout_clock"]
         for _ in range(3):
             tape.replay()
             found.append([backend.to_numpy(array).copy() for array in (h, dropped, first, second)])

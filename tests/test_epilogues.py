@@ -208,42 +208,110 @@ def test_layers_of_any_size(host: HostDevice, activation: str, samples: int, uni
         np.testing.assert_allclose(on_host(found), expected, rtol=0, atol=2e-5)
 
 
+SHAPES = {"x": (4, 8), "W": (8, 8), "b": (8,), "Δ": (4, 3), "V": (3, 8), "h": (4, 8), "z": (4, 8), "δ": (4, 8)}
+SHAPES |= {"δW": (8, 8), "δb": (8,)}
+
+
+def gelu(x: Any) -> Any:
+    """Hendrycks and Gimpel, arXiv:1606.08415, eq. 2, of complex numbers too: a step of 1e-20 i gives the derivative."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * x * (1 + 0.044715 * x * x)))
+
+
+class Passes:
+    """The six calls of a layer's two passes, and the same by NumPy in float64; whole numbers, which ReLU leaves so."""
+
+    def __init__(self, host: HostDevice, activation: str = "relu") -> None:
+        rng = np.random.default_rng(5)
+        self.expected = {name: rng.integers(-3, 4, shape).astype(float) for name, shape in SHAPES.items()}
+        self.arrays = {name: host.asarray(values.copy(), "float32") for name, values in self.expected.items()}
+        a, f = self.arrays, get_activation(activation)
+        saves = f.gradient_from == "preactivation"
+        fused = compose(f.forward, BIASED, keep_inner=saves)
+        self.calls = [
+            partial(host.matmul, a["x"], a["W"].mT, out=a["h"]),
+            partial(host.elementwise, fused, (a["h"], a["b"]), out=(a["z"], a["h"]) if saves else a["h"]),
+            partial(host.matmul, a["Δ"], a["V"], out=a["δ"]),
+            partial(host.elementwise, f.gradient, (a["z" if saves else "h"], a["δ"]), out=a["δ"]),
+            partial(host.matmul, a["δ"].mT, a["x"], out=a["δW"]),
+            partial(host.sum, a["δ"], axis=0, out=a["δb"]),
+        ]
+        self.saves = saves
+
+    def by_numpy(self, number: int) -> None:
+        n = self.expected
+        if number == 1:
+            z = n["h"] + n["b"]
+            n["h"][...] = gelu(z) if self.saves else np.maximum(z, 0)
+            n["z"][...] = z if self.saves else n["z"]
+        elif number == 3:
+            n["δ"] *= gelu(n["z"] + 1e-20j).imag / 1e-20 if self.saves else n["h"] > 0
+        else:
+            name, value = {
+                0: ("h", n["x"] @ n["W"].T), 2: ("δ", n["Δ"] @ n["V"]),
+                4: ("δW", n["δ"].T @ n["x"]), 5: ("δb", n["δ"].sum(axis=0)),
+            }[number]  # fmt: skip
+            n[name][...] = value
+
+    def check(self, what: object) -> None:
+        for name, values in self.expected.items():
+            off = 1e-5 * max(1, abs(values).max()) if self.saves else 0
+            np.testing.assert_allclose(on_host(self.arrays[name]), values, rtol=0, atol=off, err_msg=f"{name}: {what}")
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu_tanh"])
 def test_the_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) -> None:
-    """Most make no sense, and do what they say all the same. Of whole numbers ReLU's results are exact."""
-    rng = np.random.default_rng(5)
-    shapes = {"x": (4, 8), "W": (8, 8), "b": (8,), "Δ": (4, 3), "V": (3, 8), "h": (4, 8), "δ": (4, 8), "z": (4, 8)}
-    start = {name: rng.integers(-3, 4, shape) for name, shape in (shapes | {"δW": (8, 8), "δb": (8,)}).items()}
-    f = get_activation(activation)
-    saves = f.gradient_from == "preactivation"
+    """Most make no sense, and do what they say all the same."""
     seen: set[Epilogue] = set()
-    orders = [
-        order for p in itertools.permutations(range(4)) for order in ((*p, 4, 5), (*p, 5, 4), (*p[:3], 5, 4, p[3]))
-    ]
-    for order in orders:
-        found = []
-        for recorded in (False, True):
-            a = {name: host.asarray(values, "float32") for name, values in start.items()}
-            fused = compose(f.forward, BIASED, keep_inner=saves)
-            calls = [
-                partial(host.matmul, a["x"], a["W"].mT, out=a["h"]),
-                partial(host.elementwise, fused, (a["h"], a["b"]), out=(a["z"], a["h"]) if saves else a["h"]),
-                partial(host.matmul, a["Δ"], a["V"], out=a["δ"]),
-                partial(host.elementwise, f.gradient, (a["z" if saves else "h"], a["δ"]), out=a["δ"]),
-                partial(host.matmul, a["δ"].mT, a["x"], out=a["δW"]),
-                partial(host.sum, a["δ"], axis=0, out=a["δb"]),
-            ]
-            with host.recording() if recorded else nullcontext(Tape()) as tape:
+    for p in itertools.permutations(range(4)):
+        for order in ((*p, 4, 5), (*p, 5, 4), (*p[:3], 5, 4, p[3])):
+            passes = Passes(host, activation)
+            with host.recording() as tape:
                 for number in order:
-                    calls[number]()
-            tape.replay()
+                    passes.calls[number]()
+                    passes.by_numpy(number)
             seen.update(taken(tape.calls))
-            found.append({name: on_host(array).copy() for name, array in a.items()})
-        for name, at_once in found[0].items():
-            off = 0 if activation == "relu" else 1e-5 * max(1, abs(at_once).max())
-            np.testing.assert_allclose(found[1][name], at_once, rtol=0, atol=off, err_msg=f"{name}, {order}")
+            tape.replay()
+            passes.check(order)
     expected = {"relu": {Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS, DRELU, BGRADB}}
     assert seen == expected.get(activation, {Epilogue.GELU_AUX_BIAS, DGELU, BGRADB})
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("asked", ["0", "1"])
+@pytest.mark.parametrize("disturbance", ["doubled", "read", "written", "doubled by a replay"])
+def test_a_layer_that_something_disturbs(
+    host: HostDevice, monkeypatch: pytest.MonkeyPatch, disturbance: str, asked: str, precision: str
+) -> None:
+    """Each array, before each call, is changed by a kernel or a copy or on another tape, or read as it is there."""
+    monkeypatch.setenv("NNKIT_EPILOGUES", asked)
+    nnkit.set_matmul_precision(precision)
+    kinds = set()
+    for name, place in itertools.product(SHAPES, range(7)):
+        passes = Passes(host)
+        array, values = passes.arrays[name], passes.expected[name]
+        other, kept = host.asarray(np.full(array.shape, 2), "float32"), np.full(values.shape, 2.0)
+        with host.recording() as tape:
+            for number in range(7):
+                if number == place:
+                    if disturbance == "read":
+                        host.copy(array, other)
+                        kept = values.copy()
+                    elif disturbance == "written":
+                        host.copy(other, array)
+                        values[...] = 2
+                    else:
+                        with host.recording() if "replay" in disturbance else nullcontext(Tape()) as inner:
+                            host.elementwise(TWICE, (array,), out=array)
+                        inner.replay()
+                        values *= 2
+                if number < 6:
+                    passes.calls[number]()
+                    passes.by_numpy(number)
+        kinds.update(taken(tape.calls))
+        tape.replay()
+        passes.check((name, place))
+        np.testing.assert_array_equal(on_host(other), kept, err_msg=f"{name}, {place}")
+    assert kinds == ({Epilogue.RELU_BIAS, Epilogue.RELU_AUX_BIAS, DRELU, BGRADB} if asked == "1" else set())
 
 
 def test_a_derivative_of_one_sample_for_many(host: HostDevice) -> None:
@@ -336,7 +404,7 @@ def disturbed_layer(
     def product() -> None:
         arrays[one] = host.elementwise(WRAPPED, (host.matmul(matrices[one], matrices[other].mT),))
 
-    calls = [
+    calls: list[Any] = [
         partial(host.matmul, x, V.mT, out=h),
         partial(host.elementwise, compose(RELU.forward, BIASED), (h, vectors[k]), out=h),
         partial(host.matmul, V, x, out=delta),
