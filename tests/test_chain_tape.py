@@ -1,5 +1,6 @@
 """Kernels that go on with what the kernel before them computes: the same bits as one after the other, in one launch."""
 
+import itertools
 from contextlib import nullcontext
 from typing import Any
 
@@ -88,6 +89,38 @@ def test_the_bits_of_one_after_the_other(calls: Any, dtype: str) -> None:
         assert one.tobytes() == other.tobytes()
 
 
+def test_two_calls_in_any_memory(host: HostDevice) -> None:
+    """The second takes one of two results, and an operand and a result that may lie across all that the first has."""
+    chained_calls = 0
+    results = [(0, 3), (3, 5), (5, 0)]
+    for addend, (out, beside), second, last in itertools.product((1, 4, 10), results, range(12), range(MATRICES)):
+        arrays, others = pool(host, "float32"), pool(host, "float32")
+        expected = [on_host(array) for array in others]
+        with host.recording() as tape:
+            host.elementwise(BOTH, (arrays[2], arrays[addend]), out=(arrays[out], arrays[beside]))
+            host.elementwise(ADD, (arrays[out], arrays[second]), out=arrays[last])
+        chained_calls += len(tape.calls) == 1
+        tape.replay()
+        difference, product = expected[2] - expected[addend], expected[2] * expected[addend]
+        expected[out][...], expected[beside][...] = difference, product
+        expected[last][...] = expected[out] + expected[second]
+        for array, values in zip(arrays, expected, strict=True):
+            np.testing.assert_array_equal(on_host(array), values, err_msg=f"{addend, out, beside, second, last}")
+    assert chained_calls > 100
+
+
+def test_a_rounded_result_is_read_as_it_is_rounded(host: HostDevice) -> None:
+    """Beside one that is handed on."""
+    a, b = (host.asarray(np.linspace(0.1, value, 32).reshape(4, 8), "float32") for value in (1.1, 2.2))
+    exact, rounded = host.empty((4, 8), "float32"), host.empty((4, 8), "float16")
+    with host.recording() as tape:
+        host.elementwise(BOTH, (a, b), out=(exact, rounded))
+        total = host.elementwise(ADD, (exact, rounded))
+    tape.replay()
+    values = (on_host(a) - on_host(b)) + (on_host(a) * on_host(b)).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(on_host(total), values)
+
+
 def meets(arrays: list[Any], one: int, other: int) -> bool:
     """Whether two results would lie in the same memory."""
     first, second = (extent(arrays[i], arrays[i].data.ptr) for i in (one, other))
@@ -152,7 +185,7 @@ def test_dropout_in_the_kernel_of_its_layer_drops_the_same(host: HostDevice) -> 
         random = DropoutState(backend, "float32", seed=9)
         on = [backend.asarray(array) for array in (x, W, b)]
         with backend.recording() as tape:
-            h = dense_forward(*on, activation="relu")
+            h = dense_forward(on[0], on[1], on[2], "relu")
             dropped, first = random.apply(h, 0.3, 1)
             _, second = random.apply(dropped, 0.6, 2)
             random.advance()
