@@ -64,6 +64,6 @@ class CastTape(ChainTape):
             for number, out in enumerate(call.outs):
                 if same(out, array) and self.unwritten(array, place + 1) and call.is_exact(number):
                     made = call.with_copy(number, copy)
-                    super().put(place, made, made.written, made.operands)
+                    super().put(place, made, made.written, made.operands)  # forgets nothing: the array is what it was
                     return True
         return False

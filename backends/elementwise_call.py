@@ -102,7 +102,7 @@ class ElementwiseCall:
             return None
         if self._sums is not None or other._sums is not None:
             return None
-        links = tuple(self._gives(*operand) for operand in zip(other.operands, other._layouts, strict=True))
+        links = tuple(self._gives(operand) for operand in other.operands)
         kept = tuple(
             number for number, out in enumerate(self.outs) if not any(same(out, theirs) for theirs in other.outs)
         )
@@ -118,10 +118,10 @@ class ElementwiseCall:
         program = chained(self._program, other._program, links, kept)
         return ElementwiseCall(self._device, program, f"{self.name}_{other.name}", operands, layouts, outs)
 
-    def _gives(self, operand: Any, layout: str) -> int | None:
-        """Which of the results another call takes as this operand, entry by entry."""
+    def _gives(self, operand: Any) -> int | None:
+        """Which of the results another call on arrays of this shape takes as this operand: so, entry by entry."""
         for number, out in enumerate(self.outs):
-            if same(out, operand) and layout == "full" and self.is_exact(number):
+            if same(out, operand) and self.is_exact(number):
                 return number
         return None
 
