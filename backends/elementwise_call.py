@@ -54,6 +54,7 @@ class ElementwiseCall:
         if sums is not None:
             signature, written = replace(signature, summed=sums[0]), (*outs, sums[1])
             self._blocks = (grid_of_rows(n, columns, signature.lanes, device.multiprocessors),)
+            assert sums[1].size == self._blocks[0] * THREADS * signature.lanes
         self._arguments = (*operands, *written, index(n), index(columns))
         self._kernel = device.kernel(kernel_source(program, name, signature), kernel_name(name))
 

@@ -10,7 +10,8 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from nnkit.backends import Backend, BackendUnavailableError, get_backend, using_backend
+import nnkit
+from nnkit.backends import Backend, BackendUnavailableError, get_backend, registry, using_backend
 from nnkit.backends.dtypes import dtype_name
 
 # The strictest settings: nothing that some namespace of the standard might lack.
@@ -69,3 +70,14 @@ def arrays(request: pytest.FixtureRequest) -> Iterator[Arrays]:
         made = Arrays(get_backend(name.removesuffix("-read-only")), name.endswith("-read-only"))
     with using_backend(made.backend):
         yield made
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A CuPy backend over the host's memory, in the place of the real one."""
+    from tests.host_device import HostDevice
+
+    made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
+    monkeypatch.setitem(registry._made, "cupy", made)
+    yield made
+    nnkit.set_matmul_precision("highest")

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends import registry
 from nnkit.backends.chained import chained
 from nnkit.backends.cuda_launch import extent, meet
 from nnkit.backends.formula import Formula
@@ -30,13 +29,6 @@ BOTH = Formula(lambda xp, a, b: (a - b, a * b), "both", ["a", "b"])
 FIRST = Formula(lambda xp, a, b: a, "first", ["a", "b"])
 LIFTED = Formula(lambda xp, a: a * 0.5 + 1, "lifted", ["a"])
 FORMULAS = [ADD, TANH, BOTH, FIRST]
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
-    made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
-    monkeypatch.setitem(registry._made, "cupy", made)
-    return made
 
 
 def pool(host: HostDevice, dtype: str) -> list[Any]:

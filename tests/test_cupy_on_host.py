@@ -1,6 +1,5 @@
 """Training by the CuPy backend without a GPU: its kernels compiled for the host give the steps that NumPy gives."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends import registry
 from nnkit.step import Step, step_for
 from nnkit.training.meter import Meter
 from nnkit.training.replays import Replays
@@ -18,15 +16,6 @@ from tests.host_device import HostDevice
 Array = NDArray[Any]
 SAMPLES = np.random.default_rng(0).normal(size=(40, 12))
 TARGETS = np.eye(3)[np.arange(40) % 3]
-
-
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostDevice]:
-    """A CuPy backend over the host's memory, in the place of the real one."""
-    made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
-    monkeypatch.setitem(registry._made, "cupy", made)
-    yield made
-    nnkit.set_matmul_precision("highest")
 
 
 def train(backend: Any, optimizer: Any, dtype: str, precision: str = "highest", steps: int = 9) -> tuple[Array, Step]:

@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends import registry
 from nnkit.backends.cublas_lt import Epilogue, Matmul, Place, Plan
 from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape
 from nnkit.backends.formula import Formula, compose
@@ -28,14 +27,9 @@ BIASED = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"],
 RELU = get_activation("relu")
 
 
-@pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostDevice]:
-    """A CuPy backend over the host's memory that asks for epilogues, in the place of the real one."""
+@pytest.fixture(autouse=True)
+def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNKIT_EPILOGUES", "1")
-    made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
-    monkeypatch.setitem(registry._made, "cupy", made)
-    yield made
-    nnkit.set_matmul_precision("highest")
 
 
 def taken(calls: Sequence[Any]) -> list[Epilogue]:
