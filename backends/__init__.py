@@ -21,7 +21,8 @@ namespace, and register it under a name; from then on it can be selected and its
 'mine'
 >>> unregister_backend("mine")
 
-This package knows nothing of networks. Formulas, which it compiles, are in `nnkit.backends.formula`.
+This package knows nothing of networks. Formulas, which it compiles, are in `nnkit.backends.formula`; what it compiles
+them to is in `cpu` and `cuda`, one for each of `numpy_backend` and `cupy_backend`.
 """
 
 from nnkit.backends.base import Backend

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnkit.backends.cuda_launch import clobbers, layout_of
-from nnkit.backends.cupy_products import CupyProducts
-from nnkit.backends.cupy_reductions import CupyReductions
-from nnkit.backends.cupy_rows import CupyRows
+from nnkit.backends.cuda.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.epilogues import fusing_tape
+from nnkit.backends.cuda.launch import clobbers, layout_of
+from nnkit.backends.cuda.products import CupyProducts
+from nnkit.backends.cuda.reductions import CupyReductions
+from nnkit.backends.cuda.rows import CupyRows
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
-from nnkit.backends.elementwise_call import ElementwiseCall
-from nnkit.backends.epilogues import fusing_tape
 from nnkit.backends.program import Program
 from nnkit.backends.results import broadcast_shape
 
@@ -74,7 +74,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
 
 def make_cupy_backend(detail: str) -> CupyBackend:
     """The CuPy backend on device `detail` ("" is 0), or BackendUnavailableError with what is missing."""
-    from nnkit.backends.cupy_check import checked_cupy
+    from nnkit.backends.cuda.check import checked_cupy
 
     cupy, device = checked_cupy(detail)
     return CupyBackend(cupy, device)

@@ -28,7 +28,7 @@ class Formula:
 
     `operands` names the arrays (of shapes that broadcast) or numbers that `function` takes after the namespace;
     `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU. `known_as` is what
-    libraries of matrix products call a formula that they can compute themselves (`nnkit.backends.epilogues`).
+    libraries of matrix products call a formula that they can compute themselves (`nnkit.backends.cuda.epilogues`).
     """
 
     def __init__(

@@ -10,14 +10,14 @@ import numpy as np
 from nnkit.backends import registry
 from nnkit.backends.base import quiet
 from nnkit.backends.complex_step import complex_step_namespace
+from nnkit.backends.cpu.products import NumpyProducts, NumpyTape, reduced_shape
+from nnkit.backends.cpu.rows import NumpyRows
+from nnkit.backends.cpu.ufuncs import ufunc_calls
 from nnkit.backends.dtypes import promote
 from nnkit.backends.errors import BackendUnavailableError
-from nnkit.backends.numpy_products import NumpyProducts, NumpyTape, reduced_shape
-from nnkit.backends.numpy_rows import NumpyRows
 from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.scratch import thread_scratch
 from nnkit.backends.tape import Tape, active_tape, perform, recording
-from nnkit.backends.ufuncs import ufunc_calls
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula

@@ -10,7 +10,7 @@ from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.epilogues import CASES, measure_epilogues
 from nnkit.backends import registry
-from nnkit.backends.cublas_lt import Epilogue, Matmul
+from nnkit.backends.cuda.cublas_lt import Epilogue, Matmul
 from tests.host_device import HostDevice, HostGemm
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda_source import PRELUDE
+from nnkit.backends.cuda.formula_text import PRELUDE
 from nnkit.one_launch.layout import Layout
 from nnkit.one_launch.recipe import Recipe
 from nnkit.one_launch.text import arguments, epoch_text

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda_source import PRELUDE, STORAGE
+from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from tests.kernels import Variant
 
 Array = NDArray[Any]

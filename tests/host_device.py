@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.cublas_lt import Matmul
-from nnkit.backends.cuda_source import PRELUDE
+from nnkit.backends.cuda.cublas_lt import Matmul
+from nnkit.backends.cuda.epilogues import EpilogueTape
+from nnkit.backends.cuda.formula_text import PRELUDE
+from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE
 from nnkit.backends.cupy_backend import CupyBackend
-from nnkit.backends.epilogues import EpilogueTape
-from nnkit.backends.gemm import COMPUTE_DOUBLE
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Tape, recording
 from tests.host_cuda import aligned, build, kernel_with_driver

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.cublas_lt import Epilogue, Matmul, Place
-from nnkit.backends.gemm import DATA_TYPES
+from nnkit.backends.cuda.cublas_lt import Epilogue, Matmul, Place
+from nnkit.backends.cuda.gemm import DATA_TYPES
 from nnkit.backends.numpy_backend import numpy_dtype
 from tests.host_memory import memory
 

@@ -11,7 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import nnkit
-from nnkit.backends.blas import blas_function
+from nnkit.backends.cpu.blas import blas_function
 from nnkit.training import blas_threads
 
 X, LABELS = np.random.default_rng(0).normal(size=(20, 30)), np.arange(20) % 3

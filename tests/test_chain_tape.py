@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends.chained import chained
-from nnkit.backends.cuda_launch import extent, meet
+from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.formula import Formula
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Tape

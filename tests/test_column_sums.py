@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import registry
-from nnkit.backends.cuda_launch import THREADS, grid, grid_of_rows
-from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.launch import THREADS, grid, grid_of_rows
 from nnkit.step import step_for
 from tests.host_device import HostDevice
 from tests.host_memory import on_host

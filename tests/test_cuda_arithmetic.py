@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from nnkit.backends.cuda_source import widest_lanes
+from nnkit.backends.cuda.formula_text import widest_lanes
 from nnkit.backends.dtypes import FLOATS
 from nnkit.backends.numpy_backend import numpy_dtype
 from tests.host_cuda import Array, aligned, build, launch, with_driver

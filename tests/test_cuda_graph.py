@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import Backend, BackendError
-from nnkit.backends.cuda_graph import GraphTape, graphs_wanted
+from nnkit.backends.cuda.graph import GraphTape, graphs_wanted
 from nnkit.backends.tape import perform
 from nnkit.step import Step
 from tests.conftest import gpu_backend

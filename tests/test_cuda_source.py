@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from nnkit.backends.cuda_source import PRELUDE, KernelSignature, formula_source, kernel_name, kernel_source
+from nnkit.backends.cuda.formula_text import PRELUDE, KernelSignature, formula_source, kernel_name, kernel_source
 from nnkit.backends.dtypes import FLOATS
 from nnkit.backends.formula import Formula
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad, tanh

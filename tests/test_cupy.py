@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from nnkit.backends import BackendUnavailableError, get_backend
-from nnkit.backends.cublas import Handles
-from nnkit.backends.cupy_check import check_libraries
-from nnkit.backends.cupy_device import CupyDevice
+from nnkit.backends.cuda.check import check_libraries
+from nnkit.backends.cuda.cublas import Handles
+from nnkit.backends.cuda.device import CupyDevice
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad
 from nnkit.kernels.updates import momentum_descent
 from tests.host_device import HostDevice
@@ -113,7 +113,7 @@ def test_missing_library_is_said(cupy: Any) -> None:
 def test_nvmath_that_does_not_import(cupy: Any, error: str, message: str) -> None:
     done = python(
         "import sys, cupy",
-        "from nnkit.backends.cupy_check import check_libraries",
+        "from nnkit.backends.cuda.check import check_libraries",
         "class Blocked:",
         "    def find_spec(self, name, path=None, target=None):",
         "        if name == 'nvmath':",

@@ -8,8 +8,8 @@ import pytest
 import threadpoolctl
 
 import nnkit
-from nnkit.backends import blas
-from nnkit.backends.blas import AddColumnSums, AddProduct
+from nnkit.backends.cpu import blas
+from nnkit.backends.cpu.blas import AddColumnSums, AddProduct
 from nnkit.kernels.descent import dense_descent
 from tests.conftest import Arrays
 
@@ -26,7 +26,7 @@ def one_blas_thread() -> Iterator[None]:
 def library(request: pytest.FixtureRequest, one_blas_thread: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with SciPy's BLAS and as if it were not installed."""
     if request.param == "no SciPy":
-        monkeypatch.setattr("nnkit.backends.numpy_products.blas_function", lambda name, dtype: None)
+        monkeypatch.setattr("nnkit.backends.cpu.products.blas_function", lambda name, dtype: None)
     return str(request.param)
 
 
@@ -118,7 +118,7 @@ def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch,
         return np.array(net.parameters.flat)
 
     with_scipy = trained()
-    monkeypatch.setattr("nnkit.backends.numpy_products.blas_function", lambda name, dtype: None)
+    monkeypatch.setattr("nnkit.backends.cpu.products.blas_function", lambda name, dtype: None)
     np.testing.assert_allclose(trained(), with_scipy, rtol=1e-11, atol=1e-13)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnkit
-from nnkit.backends.cublas_lt import Epilogue
+from nnkit.backends.cuda.cublas_lt import Epilogue
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.tape import Tape
 from nnkit.kernels.activations import get_activation

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends.cublas_lt import Epilogue, Matmul, Place, Plan
-from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape
+from nnkit.backends.cuda.cublas_lt import Epilogue, Matmul, Place, Plan
+from nnkit.backends.cuda.epilogue_product import EpilogueProduct, mask_shape
+from nnkit.backends.cuda.gemm import COMPUTE_FLOAT, DATA_TYPES
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.gemm import COMPUTE_FLOAT, DATA_TYPES
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.step import Step, step_for

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnkit.backends import gemm
-from nnkit.backends.gemm import Stored, row_step, stored, strides_of
+from nnkit.backends.cuda import gemm
+from nnkit.backends.cuda.gemm import Stored, row_step, stored, strides_of
 
 LEADS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((), ()), ((1,), (1,)), ((3,), (3,)), ((1,), (3,)), ((), (3,)), ((2, 3), (2, 3)), ((3,), (2, 3)),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import nnkit
-from nnkit.backends import get_backend, limits
+from nnkit.backends import get_backend
+from nnkit.backends.cpu import limits
 from nnkit.backends.formula import Formula
 
 numpy = get_backend("numpy")

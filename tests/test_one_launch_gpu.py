@@ -9,7 +9,7 @@ import pytest
 
 import nnkit
 from nnkit.backends import Backend
-from nnkit.backends.cuda_cluster import limits_of
+from nnkit.backends.cuda.cluster import limits_of
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.one_launch.layout import layout
 from nnkit.one_launch.recipe import recipe_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends.cuda_cluster import BlockLimits
+from nnkit.backends.cuda.cluster import BlockLimits
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.one_launch.layout import Layout, layout, layout_for, padded
 from nnkit.one_launch.recipe import recipe_of

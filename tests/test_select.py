@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnkit.backends import get_backend, select
+from nnkit.backends import get_backend
+from nnkit.backends.cpu import select
 from nnkit.backends.formula import Formula
 
 numpy = get_backend("numpy")

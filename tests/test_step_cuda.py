@@ -7,7 +7,7 @@ import pytest
 
 import nnkit
 from nnkit.backends import registry
-from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.step import step_for
 from tests.host_device import HostDevice
 from tests.nvrtc import compile_cuda

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnkit
-from nnkit.backends import threads, ufuncs
+from nnkit.backends.cpu import threads, ufuncs
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.scratch import Scratch
 from tests import test_ufuncs

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from nnkit.backends import get_backend, select
+from nnkit.backends import get_backend
+from nnkit.backends.cpu import select
 from nnkit.backends.formula import Formula
 from tests.random_programs import (
     DTYPES,

@@ -12,7 +12,7 @@ from bench.gpu.budget import Budget
 from bench.gpu.contenders.nnkit_gpu import PRECISIONS
 from bench.gpu.device import Device
 from nnkit.backends.base import Array
-from nnkit.backends.epilogue_product import EpilogueProduct
+from nnkit.backends.cuda.epilogue_product import EpilogueProduct
 from nnkit.backends.tape import Tape
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward

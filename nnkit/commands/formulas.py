@@ -2,7 +2,7 @@
 
 import argparse
 
-from nnkit.backends.cuda_source import formula_source
+from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import list_formulas
 from nnkit.commands.arguments import Commands, add_command, known
 from nnkit.kernels.names import unknown_name

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.cuda_cluster import launch, limits_of
-from nnkit.backends.cuda_streams import current_stream, in_order
+from nnkit.backends.cuda.cluster import launch, limits_of
+from nnkit.backends.cuda.streams import current_stream, in_order
 from nnkit.backends.switches import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, layout_for

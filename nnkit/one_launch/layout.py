@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nnkit.backends.cuda_cluster import BlockLimits
+from nnkit.backends.cuda.cluster import BlockLimits
 from nnkit.one_launch.recipe import Recipe
 
 THREADS = 256  # in a block

@@ -8,7 +8,7 @@ the one after that.
 from collections.abc import Sequence
 from itertools import pairwise
 
-from nnkit.backends.cuda_source import PRELUDE, body
+from nnkit.backends.cuda.formula_text import PRELUDE, body
 from nnkit.one_launch.layout import THREADS, Layout
 from nnkit.one_launch.machine import CLUSTER, GATHER, LOOPS, MACHINE
 from nnkit.one_launch.recipe import Recipe

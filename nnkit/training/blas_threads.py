@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.blas import blas_function
+from nnkit.backends.cpu.blas import blas_function
 from nnkit.model import Model
 from nnkit.optimizers import DescentState
 
@@ -70,4 +70,4 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     finally:
         _one_thread.leave()
         if _one_thread.several:
-            model.recorded.clear()  # recorded for one thread; see nnkit.backends.blas
+            model.recorded.clear()  # recorded for one thread; see nnkit.backends.cpu.blas

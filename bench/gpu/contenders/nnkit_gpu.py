@@ -10,7 +10,7 @@ from bench.contenders.nnkit_step import TrainStep
 from bench.gpu.contenders.base import GpuContender
 from bench.gpu.samples import SEED
 from bench.problem import Problem
-from nnkit.backends.cuda_graph import graphs_wanted
+from nnkit.backends.cuda.graph import graphs_wanted
 from nnkit.one_launch import epoch_kernel_for
 from nnkit.step import step_for
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-from nnkit.backends.cuda_launch import extent, meet
+from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.tape import Call, Tape
 
 Range = tuple[int, int]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from nnkit.backends.cast_tape import CastTape
-from nnkit.backends.cublas import Product
-from nnkit.backends.cublas_lt import Epilogue
-from nnkit.backends.device_tape import same
-from nnkit.backends.epilogue_product import EpilogueProduct, mask_shape
+from nnkit.backends.cuda.cast_tape import CastTape
+from nnkit.backends.cuda.cublas import Product
+from nnkit.backends.cuda.cublas_lt import Epilogue
+from nnkit.backends.cuda.device_tape import same
+from nnkit.backends.cuda.epilogue_product import EpilogueProduct, mask_shape
 from nnkit.backends.switches import switch
 from nnkit.backends.tape import active_tape
 

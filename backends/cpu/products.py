@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Backend, quiet
-from nnkit.backends.blas import AddColumnSums, AddProduct, blas_function, one_thread
+from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.tape import Tape, active_tape, perform
 

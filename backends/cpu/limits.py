@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from nnkit.backends.blocks import can_be_cut
+from nnkit.backends.cpu.blocks import can_be_cut
 from nnkit.backends.tape import Call
 
 FEW = 64  # entries that are as fast with a number

@@ -9,7 +9,7 @@ import functools
 import math
 from typing import NamedTuple
 
-from nnkit.backends.cuda_source import PRELUDE, STORAGE
+from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.dtypes import compute_type
 
 THREADS = 256  # in a block; the shared memory below is made for them

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.chain_tape import ChainTape
-from nnkit.backends.cuda_reduction import (
+from nnkit.backends.cuda.chain_tape import ChainTape
+from nnkit.backends.cuda.device import CupyDevice, overlap
+from nnkit.backends.cuda.epilogues import fusing_tape
+from nnkit.backends.cuda.reduction_text import (
     THREADS,
     Launch,
     Shape,
@@ -14,9 +16,7 @@ from nnkit.backends.cuda_reduction import (
     reduction_name,
     reduction_source,
 )
-from nnkit.backends.cupy_device import CupyDevice, overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
-from nnkit.backends.epilogues import fusing_tape
 from nnkit.backends.formula import Formula
 from nnkit.backends.tape import active_tape
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from nnkit.backends.cublas import Handles
-from nnkit.backends.cuda_streams import in_order
-from nnkit.backends.cupy_memory import memory_is_full
-from nnkit.backends.epilogues import EpilogueTape
+from nnkit.backends.cuda.cublas import Handles
+from nnkit.backends.cuda.epilogues import EpilogueTape
+from nnkit.backends.cuda.memory import memory_is_full
+from nnkit.backends.cuda.streams import in_order
 from nnkit.backends.errors import BackendError
 from nnkit.backends.switches import switch
 from nnkit.backends.tape import Call, active_tape

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnkit.backends.base import quiet
-from nnkit.backends.blocks import Block, can_be_cut, cut
+from nnkit.backends.cpu.blocks import Block, can_be_cut, cut
 from nnkit.backends.program import Program
 from nnkit.backends.tape import Call
 

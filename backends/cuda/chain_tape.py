@@ -7,8 +7,8 @@ a graph and without, and may be others than those of calls that no tape has seen
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nnkit.backends.device_tape import DeviceTape, same
-from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.device_tape import DeviceTape, same
+from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.tape import Call
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nnkit.backends.cuda_source import KernelSignature, widest_lanes
+from nnkit.backends.cuda.formula_text import KernelSignature, widest_lanes
 from nnkit.backends.dtypes import ITEMSIZE, dtype_name
 
 THREADS = 256  # in a block

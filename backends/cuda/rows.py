@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda_launch import grid
-from nnkit.backends.cuda_rows import ADVANCE, INTEGERS, THREADS, RowSignature, conversion, lanes_of, rows_source
-from nnkit.backends.cupy_device import CupyDevice, overlap
+from nnkit.backends.cuda.device import CupyDevice, overlap
+from nnkit.backends.cuda.gemm import row_step, strides_of
+from nnkit.backends.cuda.launch import grid
+from nnkit.backends.cuda.row_text import ADVANCE, INTEGERS, THREADS, RowSignature, conversion, lanes_of, rows_source
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.gemm import row_step, strides_of
 
 
 class CupyRows(CupyDevice):

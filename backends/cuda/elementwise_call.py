@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.chained import chained, repeated
-from nnkit.backends.cuda_launch import THREADS, clobbers, extent, grid, grid_of_rows, meet, signature_of
-from nnkit.backends.cuda_source import STORAGE, kernel_name, kernel_source
-from nnkit.backends.device_tape import same
+from nnkit.backends.cuda.device_tape import same
+from nnkit.backends.cuda.formula_text import STORAGE, kernel_name, kernel_source
+from nnkit.backends.cuda.launch import THREADS, clobbers, extent, grid, grid_of_rows, meet, signature_of
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
 
@@ -23,9 +23,9 @@ _VALUES = 256
 class ElementwiseCall:
     """The call of a program's kernel on a device of CuPy's.
 
-    The operands are those that the kernel can read as they are, each with its layout (`nnkit.backends.cuda_source`);
-    the results `outs` are in C order, and have entries. `sums` are the number of a result and an array (rows, columns)
-    for sums of its columns, each of some of its rows.
+    The operands are those that the kernel can read as they are, each with its layout (see `formula_text`); the results
+    `outs` are in C order, and have entries. `sums` are the number of a result and an array (rows, columns) for sums of
+    its columns, each of some of its rows.
     """
 
     __slots__ = (

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cublas_lt import Matmul, Plan
-from nnkit.backends.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
+from nnkit.backends.cuda.cublas_lt import Matmul, Plan
+from nnkit.backends.cuda.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
 
 _POINTERS_ON_DEVICE = 1
 _FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with the default math: no tf32 unasked

@@ -4,7 +4,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from nnkit.backends.cuda_source import PRELUDE, STORAGE
+from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.dtypes import dtype_name
 
 THREADS = 256  # in a block

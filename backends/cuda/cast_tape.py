@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from nnkit.backends.chain_tape import ChainTape
-from nnkit.backends.cuda_launch import extent, meet
-from nnkit.backends.device_tape import same
-from nnkit.backends.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.chain_tape import ChainTape
+from nnkit.backends.cuda.device_tape import same
+from nnkit.backends.cuda.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.tape import Call, active_tape
 
 

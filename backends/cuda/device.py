@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import quiet
-from nnkit.backends.cublas import Handles, cublas_version
-from nnkit.backends.cuda_graph import GraphTape, capturing
-from nnkit.backends.cuda_launch import extent, meet
-from nnkit.backends.cupy_memory import CupyMemory
-from nnkit.backends.device_tape import DeviceTape
+from nnkit.backends.cuda.cublas import Handles, cublas_version
+from nnkit.backends.cuda.device_tape import DeviceTape
+from nnkit.backends.cuda.graph import GraphTape, capturing
+from nnkit.backends.cuda.launch import extent, meet
+from nnkit.backends.cuda.memory import CupyMemory
 from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Call, Tape, active_tape, perform, recording

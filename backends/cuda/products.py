@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cast_tape import CastTape
-from nnkit.backends.cublas import Product
-from nnkit.backends.cupy_device import CupyDevice, overlap
+from nnkit.backends.cuda.cast_tape import CastTape
+from nnkit.backends.cuda.cublas import Product
+from nnkit.backends.cuda.device import CupyDevice, overlap
+from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Stored, stored, strides_of
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.formula import Formula
-from nnkit.backends.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Stored, stored, strides_of
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.tape import active_tape
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from nnkit.backends.cublas import Product
-from nnkit.backends.cublas_lt import Epilogue, Matmul, Place, Plan
+from nnkit.backends.cuda.cublas import Product
+from nnkit.backends.cuda.cublas_lt import Epilogue, Matmul, Place, Plan
+from nnkit.backends.cuda.gemm import DATA_TYPES, gemm_arguments
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.gemm import DATA_TYPES, gemm_arguments
 
 _ALIGNED = 16  # bytes, of a vector and of what RELU and GELU leave
 _WITH_AUXILIARY = (Epilogue.RELU_AUX_BIAS, Epilogue.DRELU, Epilogue.GELU_AUX_BIAS, Epilogue.DGELU)

@@ -6,17 +6,17 @@ from functools import partial
 
 import numpy as np
 
-from nnkit.backends.blas import add_row_call
-from nnkit.backends.blocks import Block, can_be_cut, cut, same_entries
+from nnkit.backends.cpu.blas import add_row_call
+from nnkit.backends.cpu.blocks import Block, can_be_cut, cut, same_entries
+from nnkit.backends.cpu.limits import limit_calls
+from nnkit.backends.cpu.schedule import Place, Signature, schedule
+from nnkit.backends.cpu.select import selection_calls
+from nnkit.backends.cpu.threads import SideBySide, thread_blocks
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.limits import limit_calls
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
-from nnkit.backends.schedule import Place, Signature, schedule
 from nnkit.backends.scratch import Scratch
-from nnkit.backends.select import selection_calls
 from nnkit.backends.tape import Call
-from nnkit.backends.threads import SideBySide, thread_blocks
 
 # Bytes of each array that are computed together: a few of them fit into the second cache. On one CPU thread gelu_tanh's
 # gradient took, at once and in blocks, 3.0 and 2.0 ns an entry with 2²¹ of them in float32, 4.0 and 2.1 with 2²³, and

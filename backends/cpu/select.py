@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.blocks import same_entries
+from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.scratch import Scratch
 from nnkit.backends.tape import Call
 
