@@ -156,7 +156,7 @@ class Network(Model):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own
-        return rebuilt, (reduced(self),)
+        return rebuilt, (Network, reduced(self))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""

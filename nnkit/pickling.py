@@ -1,16 +1,16 @@
 """Copies of networks, also from one process to another: what `copy` and `pickle` take; files hold no pickle."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
+from nnkit.model import Model
 from nnkit.state_arrays import restore_arrays, saved_arrays
 
-if TYPE_CHECKING:
-    from nnkit.network import Network
+M = TypeVar("M", bound=Model)
 
 
-def reduced(network: "Network") -> dict[str, Any]:
+def reduced(network: Model) -> dict[str, Any]:
     """A network as plain values and NumPy arrays; its cost and activations go by name, which must be known there."""
     to_numpy, p, state = network.backend.to_numpy, network.parameters, network.current_state
     layers: list[Layer] = [
@@ -36,11 +36,9 @@ def reduced(network: "Network") -> dict[str, Any]:
     }
 
 
-def rebuilt(parts: dict[str, Any]) -> "Network":
-    """The network of which these are the parts; raises what `Network` does."""
-    from nnkit.network import Network
-
-    network = Network(cost=get_cost(**parts["cost"]), **parts["arguments"])
+def rebuilt(kind: type[M], parts: dict[str, Any]) -> M:
+    """The network of a class of which these are the parts; raises what that does."""
+    network = kind(cost=get_cost(**parts["cost"]), **parts["arguments"])
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
     network.parameters.assign(parts["values"])
     state = network.optimizer_state() if parts["has_state"] else None
