@@ -49,3 +49,15 @@ def promote(operands: Mapping[str, Any]) -> str:
 def compute_type(name: str) -> str:
     """The type that arithmetic is done in: float32 for the half types, else the type itself."""
     return "float32" if name in ("float16", "bfloat16") else name
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """NumPy's dtype of a name; bfloat16 comes from ml_dtypes."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError("bfloat16 on NumPy needs ml_dtypes: python -m pip install ml_dtypes") from None
+    bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+    return bfloat16

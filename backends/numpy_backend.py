@@ -13,7 +13,7 @@ from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.cpu.products import NumpyProducts, NumpyTape, reduced_shape
 from nnkit.backends.cpu.rows import NumpyRows
 from nnkit.backends.cpu.ufuncs import ufunc_calls
-from nnkit.backends.dtypes import promote
+from nnkit.backends.dtypes import numpy_dtype, promote
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.scratch import thread_scratch
@@ -21,18 +21,6 @@ from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
-
-
-def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of a name; bfloat16 comes from ml_dtypes."""
-    if name != "bfloat16":
-        return np.dtype(name)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise ImportError("bfloat16 on NumPy needs ml_dtypes: python -m pip install ml_dtypes") from None
-    bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
 
 
 class NumpyBackend(NumpyRows, NumpyProducts):

@@ -21,7 +21,7 @@ from nnkit.backends.cuda.epilogues import EpilogueTape
 from nnkit.backends.cuda.formula_text import PRELUDE
 from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE
 from nnkit.backends.cupy_backend import CupyBackend
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.tape import Tape, recording
 from tests.host_cuda import aligned, build, kernel_with_driver
 from tests.host_lt import TYPES, evaluate

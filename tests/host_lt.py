@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends.cuda.cublas_lt import Epilogue, Matmul, Place
 from nnkit.backends.cuda.gemm import DATA_TYPES
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import numpy_dtype
 from tests.host_memory import memory
 
 Array = NDArray[Any]

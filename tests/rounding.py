@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.dtypes import compute_type
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import compute_type, numpy_dtype
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 

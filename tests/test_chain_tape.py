@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends.chained import chained
 from nnkit.backends.cuda.launch import extent, meet
+from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
-from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.backends.tape import Tape
 from nnkit.dropout import DropoutState
 from nnkit.kernels.dense import dense_forward

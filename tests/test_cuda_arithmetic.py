@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from nnkit.backends.cuda.formula_text import widest_lanes
-from nnkit.backends.dtypes import FLOATS
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import FLOATS, numpy_dtype
 from tests.host_cuda import Array, aligned, build, launch, with_driver
 from tests.kernels import FORMULAS, Variant, suited, variant, variants
 from tests.rounding import allowed_differences, assert_agree

@@ -10,9 +10,8 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from nnkit.backends import Backend, BackendMismatchError
-from nnkit.backends.dtypes import FLOATS, compute_type
+from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from nnkit.backends.formula import Formula
-from nnkit.backends.numpy_backend import numpy_dtype
 from nnkit.kernels.sigmoidal import sigmoid_grad
 from nnkit.kernels.updates import gradient_descent, momentum_descent
 from tests.conftest import gpu_backend

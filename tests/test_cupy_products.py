@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
-from nnkit.backends.dtypes import FLOATS, compute_type
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from nnkit.kernels.updates import gradient_descent
 from tests.host_device import HostDevice, HostGemm, views
 from tests.host_memory import on_host

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import Backend, get_backend
-from nnkit.backends.dtypes import FLOATS, compute_type
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from tests.conftest import gpu_backend
 from tests.rounding import spacing
 

@@ -14,8 +14,7 @@ from nnkit.backends.cuda.device_tape import DeviceTape
 from nnkit.backends.cuda.graph import GraphTape, capturing
 from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.cuda.memory import CupyMemory
-from nnkit.backends.dtypes import ON_GPU
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import ON_GPU, numpy_dtype
 from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
 
 _HOPPER = 90

@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
-from nnkit.backends.numpy_backend import numpy_dtype
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, numpy_dtype
 from nnkit.data.moments import Real, sample_matrix
 
 
