@@ -8,7 +8,6 @@ from nnkit.backends.cuda.gemm import DATA_TYPES, gemm_arguments
 from nnkit.backends.dtypes import dtype_name
 
 _ALIGNED = 16  # bytes, of a vector and of what RELU and GELU leave
-_WITH_AUXILIARY = (Epilogue.RELU_AUX_BIAS, Epilogue.DRELU, Epilogue.GELU_AUX_BIAS, Epilogue.DGELU)
 _NOT_OF_ONE_TERM = (Epilogue.DRELU, Epilogue.DGELU, Epilogue.BGRADB)  # as nvmath-python's documentation has it
 
 
@@ -28,6 +27,7 @@ class EpilogueProduct:
         sums, leaves = epilogue == Epilogue.BGRADB, epilogue in (Epilogue.RELU_AUX_BIAS, Epilogue.GELU_AUX_BIAS)
         extra = [(bias, sums), (auxiliary, leaves)]
         self.read = [a, b, *product.scales, *(array for array, writes in extra if array is not None and not writes)]
+        self.read += [self.out] if product.accumulates else []
         self.written = [self.out, *(array for array, writes in extra if array is not None and writes)]
 
     @classmethod
@@ -77,7 +77,7 @@ def _plain(array: Any) -> bool:
 
 
 def _matmul(product: Product, epilogue: Epilogue, bias: Any, auxiliary: Any) -> Matmul:
-    """The product in column order, where it is out᾿ = bᵀaᵀ: cuBLAS's A is b, and its rows are columns of `out`."""
+    """The product in column order, where it is outᵀ = bᵀaᵀ: cuBLAS's A is b, and its rows are columns of `out`."""
     (a, in_a), (b, in_b), (out, in_out) = product.placed
     kind, result = (DATA_TYPES[name] for name in product.types)
     flag_a, flag_b, *sizes = gemm_arguments(out.shape[0], out.shape[1], a.shape[1], in_a, in_b)
