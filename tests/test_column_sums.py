@@ -14,6 +14,7 @@ from nnkit.backends import registry
 from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.cuda.launch import THREADS, grid, grid_of_rows
 from nnkit.step import step_for
+from tests.conftest import gpu_backend
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
 from tests.nvrtc import compile_cuda
@@ -149,3 +150,29 @@ def test_the_kernel_compiles(arch: int, dtype: str, columns: int) -> None:
         host.sum(host.elementwise(nnkit.tanh, (host.zeros((2001, columns), dtype),)), axis=0)
     (text,) = (text for text in texts if "sums_p" in text)
     assert texts[text].encode() in compile_cuda(text, arch)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(8192, 4096), (20_000, 784), (200_000, 10), (60_000, 49), (3, 5)])
+@pytest.mark.parametrize("adds", [False, True])
+def test_on_a_gpu(shape: tuple[int, int], adds: bool) -> None:
+    """Call by call, as it is captured and from the graph: the same bits, and the sums of what is there."""
+    gpu = gpu_backend()
+    s, delta = (gpu.asarray(normal(shape, "float32", seed)) for seed in (1, 2))
+    alpha, out = gpu.asarray(-0.25, "float32"), gpu.zeros((shape[1],), "float32")
+    with gpu.recording() as tape:
+        dz = gpu.elementwise(nnkit.sigmoid_grad, (s, delta))
+        if adds:
+            gpu.add_column_sums(dz, out, alpha)
+        else:
+            gpu.sum(dz, axis=0, out=out)
+    found = []
+    for _ in range(3):
+        out[...] = 0
+        tape.replay()
+        found.append(gpu.to_numpy(out))
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    terms = gpu.to_numpy(dz).astype(np.float64)
+    expected, magnitude = terms.sum(axis=0), abs(terms).sum(axis=0)
+    off = abs(found[0] - (-0.25 * expected if adds else expected))
+    assert np.all(off <= shape[0] * spacing(magnitude, "float32"))
