@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import registry
+from nnkit.backends.cuda import elementwise_call
 from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.cuda.launch import THREADS, grid, grid_of_rows
+from nnkit.backends.formula import Formula
 from nnkit.step import step_for
 from tests.conftest import gpu_backend
 from tests.host_device import HostDevice
@@ -102,6 +104,27 @@ def test_what_comes_between(host: HostDevice, between: str) -> None:
     assert begun == [between != "a write"]
     expected = on_host(h).astype(float).sum(axis=0)
     np.testing.assert_allclose(on_host(sums), expected, rtol=0, atol=2000 * 2.0**-24)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (6, 7), (8, 4), (9, 12)])
+def test_small_ones(host: HostDevice, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dtype: str) -> None:
+    """Begun where it is not worth it: threads without an entry, and two results of which one is summed."""
+    monkeypatch.setattr(elementwise_call, "_FEWER", 0)
+    rng = np.random.default_rng(shape[0])
+    a, b = (rng.integers(-8, 9, shape).astype(dtype) for _ in range(2))
+    x, y = host.asarray(a), host.asarray(b)
+    both = Formula(lambda xp, a, b: (a - b, a + b), "both", ["a", "b"])
+    with host.recording() as tape:
+        _, plus = host.elementwise(both, (x, y), out=(x, y))
+        sums = host.sum(plus, axis=0)
+        host.copy(host.zeros(shape, dtype), y)
+    (kernel, *_) = tape.calls
+    assert isinstance(kernel, ElementwiseCall)
+    assert len(kernel.written) == 3
+    tape.replay()
+    np.testing.assert_array_equal(on_host(x), a - b)
+    np.testing.assert_array_equal(on_host(sums), (a + b).sum(axis=0))
 
 
 def test_what_is_rounded_is_summed_as_it_is(host: HostDevice) -> None:
