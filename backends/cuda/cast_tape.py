@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from nnkit.backends.cuda.chain_tape import ChainTape
-from nnkit.backends.cuda.device_tape import same
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.tape import Call, active_tape
 
@@ -58,12 +56,9 @@ class CastTape(ChainTape):
 
     def _written_beside(self, array: Any, copy: Any) -> bool:
         """Let the kernel that gives an array write a copy too, if the array is still what that gave."""
-        for place, call in enumerate(self.calls):
-            if not isinstance(call, ElementwiseCall):
-                continue
-            for number, out in enumerate(call.outs):
-                if same(out, array) and self.unwritten(array, place + 1) and call.is_exact(number):
-                    made = call.with_copy(number, copy)
-                    super().put(place, made, made.written, made.operands)  # forgets nothing: the array is what it was
-                    return True
-        return False
+        given = self.giver(array)
+        if given is None or not given[1].is_exact(given[2]):
+            return False
+        made = given[1].with_copy(given[2], copy)
+        super().put(given[0], made, made.written, made.operands)  # forgets nothing: the array is what it was
+        return True

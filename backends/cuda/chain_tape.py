@@ -27,14 +27,18 @@ class ChainTape(DeviceTape):
 
     def sums(self, array: Any, empty: Callable[[tuple[int, int]], Any]) -> Any:
         """Sums of the columns of a matrix, each of some of its rows, by the kernel that gives it; None if none can."""
+        given = self.giver(array)
+        made = None if given is None else given[1].with_sums(given[2], empty)
+        if given is None or made is None:
+            return None
+        super().put(given[0], made[0], made[0].written, made[0].operands)
+        return made[1]
+
+    def giver(self, array: Any) -> tuple[int, ElementwiseCall, int] | None:
+        """The place of the kernel that gives an array, the kernel, and as which of its results; None if none does."""
         for place, call in enumerate(self.calls):
-            if not isinstance(call, ElementwiseCall):
-                continue
-            for number, out in enumerate(call.outs):
-                made = None
-                if same(out, array) and self.unwritten(array, place + 1):
-                    made = call.with_sums(number, empty)
-                if made is not None:
-                    super().put(place, made[0], made[0].written, made[0].operands)
-                    return made[1]
+            if isinstance(call, ElementwiseCall):
+                for number, out in enumerate(call.outs):
+                    if same(out, array) and self.unwritten(array, place + 1):
+                        return place, call, number
         return None

@@ -12,7 +12,6 @@ from nnkit.backends.base import quiet
 from nnkit.backends.cuda.cublas import Handles, cublas_version
 from nnkit.backends.cuda.device_tape import DeviceTape
 from nnkit.backends.cuda.graph import GraphTape, capturing
-from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.cuda.memory import CupyMemory
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
 from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
@@ -120,11 +119,3 @@ class CupyDevice(CupyMemory):
         """The kernel of this name in a CUDA text, compiled when it is first launched."""
         # CuPy adds -ftz=true after these options: float32 numbers below 1.2e-38 count as 0.
         return self.xp.RawKernel(text, name, ("--std=c++17",))
-
-
-def overlap(a: Any, b: Any) -> bool:
-    """Whether two arrays of a device may share memory.
-
-    CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.
-    """
-    return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))

@@ -9,7 +9,7 @@ import numpy as np
 from nnkit.backends.chained import chained, repeated
 from nnkit.backends.cuda.device_tape import same
 from nnkit.backends.cuda.formula_text import STORAGE, kernel_name, kernel_source
-from nnkit.backends.cuda.launch import THREADS, clobbers, extent, grid, grid_of_rows, meet, signature_of
+from nnkit.backends.cuda.launch import THREADS, clobbers, grid, grid_of_rows, overlap, signature_of
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
 
@@ -129,15 +129,7 @@ class ElementwiseCall:
     def _disturbs(self, other: "ElementwiseCall", own: Sequence[int]) -> bool:
         """Whether the other call reads or overwrites results of this one in another way than entry by entry."""
         apart = [out for out in other.outs if not any(same(out, ours) for ours in self.outs)]
-        return any(
-            meet(_place(array), _place(out))
-            for array in (*(other.operands[j] for j in own), *apart)
-            for out in self.outs
-        )
-
-
-def _place(array: Any) -> tuple[int, int]:
-    return extent(array, array.data.ptr)
+        return any(overlap(array, out) for array in (*(other.operands[j] for j in own), *apart) for out in self.outs)
 
 
 def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any]) -> bool:

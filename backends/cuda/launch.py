@@ -64,6 +64,11 @@ def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
+def overlap(a: Any, b: Any) -> bool:
+    """Whether two arrays of a device may share memory."""
+    return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))
+
+
 def signature_of(
     arrays: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], pointers: Sequence[int]
 ) -> KernelSignature:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.cuda.chain_tape import ChainTape
-from nnkit.backends.cuda.device import CupyDevice, overlap
+from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.epilogues import fusing_tape
+from nnkit.backends.cuda.launch import overlap
 from nnkit.backends.cuda.reduction_text import (
     THREADS,
     Launch,

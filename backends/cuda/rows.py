@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda.device import CupyDevice, overlap
+from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.gemm import row_step, strides_of
-from nnkit.backends.cuda.launch import grid
+from nnkit.backends.cuda.launch import grid, overlap
 from nnkit.backends.cuda.row_text import ADVANCE, INTEGERS, THREADS, RowSignature, conversion, lanes_of, rows_source
 from nnkit.backends.dtypes import dtype_name
 
