@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import nnkit
 from nnkit.backends.numpy_backend import NumpyBackend
@@ -71,6 +72,13 @@ def _quick_collections() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _one_blas_thread() -> Iterator[None]:
+    """With more, a training forgets the steps that it recorded for one thread, memory or not."""
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        yield
 
 
 def network(backend: Limited) -> nnkit.Network:
