@@ -46,7 +46,7 @@ def test_cost(measure: Measure, random: Random, backend: Backend, what: str, cos
 @pytest.mark.parametrize(("sizes", "n"), STEPS, ids=[f"{'-'.join(map(str, s))}-batch-{n}" for s, n in STEPS])
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(1e-3), nnkit.Adam(1e-6)], ids=["SGD", "Adam"])
 def test_step(measure: Measure, random: Random, sizes: list[int], n: int, optimizer: nnkit.SGD | nnkit.Adam) -> None:
-    net = nnkit.Network(sizes, seed=0)
+    net = nnkit.Network(sizes, cost="cross_entropy", seed=0)
     x, y = abs(random((n, sizes[0]))), np.arange(n) % 10
     step = step_for(net, n, net.optimizer_state(optimizer))
     net.train_step(x, y)
@@ -56,7 +56,7 @@ def test_step(measure: Measure, random: Random, sizes: list[int], n: int, optimi
 @pytest.mark.parametrize("batch_size", [10, 32, 128])
 def test_epoch_of_digits(measure: Measure, batch_size: int) -> None:
     X, y = nnkit.data.digits()
-    net = nnkit.Network([64, 30, 10], seed=0)
+    net = nnkit.Network([64, 30, 10], cost="cross_entropy", seed=0)
     X, y = net.backend.asarray(X), y
     measure(
         f"epoch of digits, batch {batch_size}", lambda: net.fit(X, y, epochs=1, batch_size=batch_size, progress=False)
@@ -68,14 +68,14 @@ def test_epoch_of_mnist(measure: Measure) -> None:
         images = nnkit.data.mnist()
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    net = nnkit.Network([784, 30, 10], seed=0)
+    net = nnkit.Network([784, 30, 10], cost="cross_entropy", seed=0)
     X, y = net.backend.asarray(images.X_train / np.float32(255), "float32"), images.y_train
     measure("epoch of MNIST, batch 10", lambda: net.fit(X, y, epochs=1, batch_size=10, progress=False))
 
 
 @pytest.mark.parametrize("n", [1, 32, 4096])
 def test_predict(measure: Measure, random: Random, n: int) -> None:
-    net, x = nnkit.Network([784, 100, 10], seed=0), random((n, 784))
+    net, x = nnkit.Network([784, 100, 10], cost="cross_entropy", seed=0), random((n, 784))
     measure(f"predict {n}", net.predict, x)
 
 

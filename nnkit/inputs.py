@@ -11,6 +11,7 @@ from nnkit.backends.registry import owner_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 
+_FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 
@@ -101,14 +102,18 @@ def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
     if outside.size:
         at = tuple(int(i) for i in outside[0])
         expected = "of at least 0" if cost.domain == "nonnegative" else "in [0, 1]"
-        raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets {expected} for this cost")
+        hint = f"; {_FOR_NUMBERS}" if cost.classifies else ""
+        raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets {expected} for {cost.name}{hint}")
     if cost.domain != "distribution":
         return
     sums = host.sum(axis=1)
     wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)
     if wrong.size:
         first = int(wrong[0])
-        raise ValueError(f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for this cost")
+        raise ValueError(
+            f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for {cost.name}; "
+            f'for several classes in a sample give the network cost="cross_entropy"; {_FOR_NUMBERS}'
+        )
 
 
 def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
@@ -147,7 +152,7 @@ def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str)
     """Labels as rows with a single 1."""
     kind = dtype_name(labels.dtype)
     if kind not in _INTEGERS:
-        hint = "" if kind in FLOATS else "; for names of classes, tell the network its classes"
+        hint = f"; {_FOR_NUMBERS}" if kind in FLOATS else "; for names of classes, tell the network its classes"
         raise TypeError(f"{name} has dtype {kind} and shape {tuple(labels.shape)}; expected integer labels{hint}")
     host = on_host(labels)
     wrong = np.flatnonzero((host < 0) | (host >= classes))

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
 
-from nnkit.initializers import Initializer
+from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.costs import Cost
+from nnkit.kernels.costs import Cost, default_cost, get_cost
+
+_COUPLES = "layers: softmax couples the units of a layer and is for the output only"
 
 
 class Layer(ABC):
@@ -45,6 +47,7 @@ class Dense(Layer):
             object.__setattr__(self, name, int(size))  # a NumPy integer could not be written to a file's description
         if self.activation not in (None, "softmax"):
             get_activation(self.activation)
+        get_initializer(self.init)
 
     @property
     def label(self) -> str:
@@ -60,7 +63,7 @@ class Dropout(Layer):
     the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1).
 
     >>> nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)
-    Network(4 → 8 relu → dropout 0.2 → 3 sigmoid, cross_entropy, 67 parameters in float32 on numpy, seed 0)
+    Network(4 → 8 relu → dropout 0.2 → 3 softmax, softmax_cross_entropy, 67 parameters in float32 on numpy, seed 0)
     """
 
     rate: float = 0.5
@@ -76,35 +79,67 @@ class Dropout(Layer):
 
 
 def build_layers(
-    sizes: Sequence[int | Layer], activation: str, output_activation: str | None, cost: Cost
-) -> list[Layer]:
-    """Layers from a list of sizes or of layers, each dense one with its activation filled in.
+    sizes: Sequence[int | Layer], activation: str | None, output_activation: str | None, cost: str | Cost | None
+) -> tuple[list[Layer], Cost]:
+    """Layers from a list of sizes or of layers, each dense one with its activation filled in; and the cost.
 
-    Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it.
+    Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it,
+    and TypeError for an activation where the layers have their own.
     """
-    items = list(sizes)
-    if items and all(isinstance(item, Layer) for item in items):
-        layers = [item for item in items if isinstance(item, Layer)]
-    elif any(isinstance(item, Layer) for item in items):
-        raise TypeError("layers: sizes and layers do not mix; give all of one kind")
-    else:
-        if len(items) < 2:
-            raise ValueError(f"layers: {items!r}; expected at least two sizes, of the input and the output")
-        hidden = [Dense(a, b, activation) for a, b in pairwise(items[:-1])]  # type: ignore[arg-type]
-        layers = [*hidden, Dense(items[-2], items[-1])]  # type: ignore[arg-type]
+    layers = _layers_of(list(sizes), activation)
     dense = dense_layers(layers)
     if not dense or layers[-1] is not dense[-1]:
-        raise ValueError(f"layers: {layers[-1]} stands at the end; expected a Dense layer there")
+        raise ValueError(f"layers: the last layer is {layers[-1]}; expected a Dense layer")
     for before, after in pairwise(dense):
         if before.units != after.inputs:
             raise ValueError(f"layers: {before} gives {before.units} values, but {after} takes {after.inputs}")
         if before.activation == "softmax":
-            raise ValueError("layers: softmax couples the units of a layer and is for the output only")
-    last = dense[-1].activation or output_activation or cost.output
-    if last == "softmax" and dense[-1].units == 1:
+            raise ValueError(_COUPLES)
+    last = dense[-1]
+    if last.activation is not None and output_activation is not None:
+        raise TypeError(
+            f"output_activation is {output_activation!r}, which has no effect: the last layer has its own, "
+            f"{last.activation!r}; leave one of them out"
+        )
+    output = last.activation if output_activation is None else output_activation
+    chosen = default_cost(last.units, output) if cost is None else get_cost(cost)
+    output = chosen.output if output is None else output
+    if output == "softmax" and last.units == 1:
         raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
-    hidden_named = [_named(layer, "identity") for layer in layers[:-1]]
-    return [*hidden_named, Dense(dense[-1].inputs, dense[-1].units, last, dense[-1].init)]
+    hidden = [_named(layer, "identity") for layer in layers[:-1]]
+    return [*hidden, Dense(last.inputs, last.units, output, last.init)], chosen
+
+
+def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
+    """Layers as they are, or those of sizes, without an output activation."""
+    layers = [item for item in items if isinstance(item, Layer)]
+    if not layers:
+        if len(items) < 2:
+            raise ValueError(f"layers: {items!r}; expected at least two sizes, of the input and the output")
+        activation = "sigmoid" if activation is None else activation
+        if activation == "softmax":
+            raise ValueError(_COUPLES)
+        get_activation(activation)  # an unknown name is an error without a hidden layer, too
+        hidden = [Dense(a, b, activation) for a, b in pairwise(items[:-1])]  # type: ignore[arg-type]
+        return [*hidden, Dense(items[-2], items[-1])]  # type: ignore[arg-type]
+    if len(layers) < len(items):
+        raise TypeError("layers: sizes and layers do not mix; give all of one kind")
+    if activation is not None:
+        raise TypeError(
+            f"activation is {activation!r}, which has no effect beside layers; give each layer its own, "
+            f"such as Dense(4, 8, {activation!r})"
+        )
+    return layers
+
+
+def initializers_of(dense: Sequence[Dense], init: str | Initializer | None) -> list[Initializer]:
+    """What draws the parameters of each dense layer; `init` is the network's, for those that have none.
+
+    Raises ValueError for an unknown name, and TypeError where all layers have their own.
+    """
+    if init is not None and all(layer.init is not None for layer in dense):
+        raise TypeError(f"init is {init!r}, which has no effect: each layer has its own; leave it out")
+    return [get_initializer(init if layer.init is None else layer.init, str(layer.activation)) for layer in dense]
 
 
 def dense_layers(layers: Sequence[Layer]) -> list[Dense]:

@@ -13,12 +13,12 @@ from nnkit.backends.tape import active_tape
 from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
 from nnkit.forward import ForwardPass
-from nnkit.initializers import Initializer, get_initializer
+from nnkit.initializers import Initializer
 from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, samples, targets
-from nnkit.kernels.costs import Cost, get_cost
+from nnkit.kernels.costs import Cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
-from nnkit.layers import Dropout, Layer, build_layers, dense_layers
+from nnkit.layers import Dropout, Layer, build_layers, dense_layers, initializers_of
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, checked_optimizer
@@ -39,8 +39,8 @@ class Model:
     def __init__(
         self,
         layers: Sequence[int | Layer],
-        activation: str = "sigmoid",
-        cost: str | Cost = "cross_entropy",
+        activation: str | None = None,
+        cost: str | Cost | None = None,
         *,
         output_activation: str | None = None,
         init: str | Initializer | None = None,
@@ -51,8 +51,7 @@ class Model:
         classes: Sequence[Any] | np.ndarray | None = None,
         features: Sequence[str] | None = None,
     ) -> None:
-        self.cost = get_cost(cost)
-        self.layers = build_layers(layers, activation, output_activation, self.cost)
+        self.layers, self.cost = build_layers(layers, activation, output_activation, cost)
         self.dense = dense_layers(self.layers)
         self.output = output_pair(self.cost, self.dense[-1].activation)
         self.dtype = checked_dtype(dtype)
@@ -65,8 +64,8 @@ class Model:
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
         rng = np.random.default_rng([self.seed, 0])
-        initializers = [get_initializer(d.init if d.init is not None else init, str(d.activation)) for d in self.dense]
-        values = (make(rng, d.units, d.inputs) for make, d in zip(initializers, self.dense, strict=True))
+        makers = initializers_of(self.dense, init)
+        values = (make(rng, d.units, d.inputs) for make, d in zip(makers, self.dense, strict=True))
         target = get_backend(backend)
         try:
             self.place(target)

@@ -27,12 +27,17 @@ class Network(Model):
 
     Args:
         layers: sizes such as `[784, 100, 10]`, or `Dense` layers whose widths meet, with `Dropout` between them.
-        activation: of the hidden layers, where sizes are given.
+        activation: of the hidden layers, where sizes are given; None is "sigmoid". `Dense` layers have their own.
         cost: a name, such as "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic" (eq. 3), see
-            `nnkit.cost_names`; or what `nnkit.get_cost` gives, with its numbers.
-        output_activation: of the last layer; None is the one that the cost is paired with (eq. 19): sigmoid, softmax,
-            identity.
-        init: a name or function of `nnkit.initializers`; None takes what suits each activation.
+            `nnkit.cost_names`; or what `nnkit.get_cost` gives, with its numbers. None is for classes: cross_entropy for
+            a single output, softmax_cross_entropy for more; where the output activation is given, the one of the two
+            that is paired with it. Real numbers as targets need a cost of theirs, such as "quadratic"; the lecture's
+            ten sigmoids are cost="cross_entropy".
+        output_activation: of the last layer, unless that is a `Dense` with its own; None is the one that the cost is
+            paired with (eq. 19): sigmoid, softmax, identity. With "sigmoid" and no cost each output is a class of its
+            own, of which a sample may have several (cross_entropy).
+        init: a name or function of `nnkit.initializers`, for layers without their own; None takes what suits each
+            activation.
         seed: of the initial parameters and the batch orders; None draws one, kept in `seed`.
         dtype: "float32" or "float64". backend: a name; None is the selected one.
         preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), which is applied to all
@@ -48,14 +53,17 @@ class Network(Model):
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
 
-    Raises ValueError for wrong sizes, names and numbers, BackendUnavailableError, and OutOfMemoryError where a device's
-    memory does not suffice; so do its methods, and the network is then as it was.
+    Raises ValueError for wrong sizes, names and numbers, TypeError for an argument that would have no effect beside
+    another, BackendUnavailableError, and OutOfMemoryError where a device's memory does not suffice; so do its methods,
+    and the network is then as it was.
 
     >>> net = nnkit.Network([2, 3, 1], seed=0)
     >>> net
     Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)
     >>> net.forward([[0.0, 1.0]]).shape
     (1, 1)
+    >>> nnkit.Network([2, 3, 10], "relu", seed=0)
+    Network(2 → 3 relu → 10 softmax, softmax_cross_entropy, 49 parameters in float32 on numpy, seed 0)
     """
 
     predict_proba = Model.forward

@@ -24,7 +24,7 @@ X = np.random.default_rng(0).normal(size=(12, 4))
 
 
 def network(**options: Any) -> nnkit.Network:
-    return nnkit.Network([4, 6, 3], "gelu", seed=11, **options)
+    return nnkit.Network([4, 6, 3], "gelu", seed=11, **{"cost": "cross_entropy"} | options)
 
 
 def parameters(net: nnkit.Network) -> list[np.ndarray]:

@@ -144,7 +144,7 @@ def test_steps(monkeypatch: pytest.MonkeyPatch, host: HostDevice, optimizer: Any
     X, Y = normal((2048, 6), "float64", 3), abs(normal((2048, 16), "float64", 4)) % 1
     found = []
     for backend in (host, "numpy"):
-        net = nnkit.Network([6, 32, 16], seed=4, dtype="float64", backend=backend)
+        net = nnkit.Network([6, 32, 16], cost="cross_entropy", seed=4, dtype="float64", backend=backend)
         step = step_for(net, 2048, net.optimizer_state(optimizer))
         for values, array in ((X, step.x), (Y, step.y)):
             net.backend.copy(net.backend.asarray(values, "float64"), array)

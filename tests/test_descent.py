@@ -111,7 +111,7 @@ def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch,
     X, y = nnkit.data.digits()
 
     def trained() -> np.ndarray:
-        net = nnkit.Network([64, 12, 10], activation="silu", seed=1, dtype="float64")
+        net = nnkit.Network([64, 12, 10], "silu", "cross_entropy", seed=1, dtype="float64")
         net.fit(X[:100], y[:100], epochs=2, batch_size=7, optimizer=nnkit.SGD(0.2, **options), progress=False)
         net.optimizer.learning_rate = 0.05
         net.fit(X[:100], y[:100], epochs=1, batch_size=7, progress=False)

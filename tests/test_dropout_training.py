@@ -132,8 +132,8 @@ def test_rates_out_of_range(rate: Any) -> None:
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Dense(2, 3), Dropout(0.5)], r"layers: Dropout\(rate=0.5\) stands at the end; expected a Dense layer there"),
-        ([Dropout(0.5)], "stands at the end"),
+        ([Dense(2, 3), Dropout(0.5)], r"layers: the last layer is Dropout\(rate=0.5\); expected a Dense layer"),
+        ([Dropout(0.5)], "expected a Dense layer"),
     ],
 )
 def test_dropout_is_for_what_a_layer_gets(layers: Any, message: str) -> None:

@@ -29,7 +29,7 @@ def constant(*values: tuple[Any, Any]) -> Any:
 
 def test_sizes_become_layers() -> None:
     net = Network([4, 5, 6, 3], activation="tanh", seed=1)
-    assert net.layers == [Dense(4, 5, "tanh"), Dense(5, 6, "tanh"), Dense(6, 3, "sigmoid")]
+    assert net.layers == [Dense(4, 5, "tanh"), Dense(5, 6, "tanh"), Dense(6, 3, "softmax")]
     for cost, output in (("quadratic", "identity"), ("softmax_cross_entropy", "softmax"), ("cross_entropy", "sigmoid")):
         assert Network([4, 3], cost=cost, seed=0).dense[-1].activation == output
         assert Network([4, 3], cost=cost, output_activation="tanh", seed=0).dense[-1].activation == "tanh"
@@ -37,6 +37,80 @@ def test_sizes_become_layers() -> None:
     assert [b.shape for b in net.parameters.b] == [(5,), (6,), (3,)]
     assert net.parameters.count == 5 * 5 + 6 * 6 + 3 * 7
     assert Network([1, 1], seed=0).parameters.count == 2
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "output", "cost"),
+    [
+        ([4, 10], {}, "softmax", "softmax_cross_entropy"),
+        ([4, 2], {}, "softmax", "softmax_cross_entropy"),
+        ([4, 1], {}, "sigmoid", "cross_entropy"),
+        ([4, 10], {"output_activation": "sigmoid"}, "sigmoid", "cross_entropy"),
+        ([4, 10], {"output_activation": "softmax"}, "softmax", "softmax_cross_entropy"),
+        ([Dense(4, 10)], {}, "softmax", "softmax_cross_entropy"),
+        ([Dense(4, 10)], {"output_activation": "sigmoid"}, "sigmoid", "cross_entropy"),
+        ([Dense(4, 10, "sigmoid")], {}, "sigmoid", "cross_entropy"),
+        ([Dense(4, 1, "sigmoid")], {}, "sigmoid", "cross_entropy"),
+        ([4, 10], {"cost": "cross_entropy"}, "sigmoid", "cross_entropy"),
+        ([4, 1], {"cost": "quadratic"}, "identity", "quadratic"),
+        ([4, 1], {"cost": "quadratic", "output_activation": "tanh"}, "tanh", "quadratic"),
+    ],
+    ids=str,
+)
+def test_the_default_cost(layers: Any, options: Any, output: str, cost: str) -> None:
+    net = Network(layers, **options, seed=0)
+    assert (net.dense[-1].activation, net.cost.name) == (output, cost)
+
+
+def test_by_default_the_probabilities_of_a_sample_sum_to_1(arrays: "Arrays") -> None:
+    net = Network([5, 7, 10], seed=0, dtype="float64")
+    p = arrays.numpy(net.predict_proba(np.random.default_rng(0).normal(size=(20, 5))), "float64")
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
+    logits = arrays.numpy(net.logits([[1.0, -2.0, 0.0, 0.5, 3.0]]), "float64")[0].tolist()
+    wanted = [math.exp(z) / math.fsum(map(math.exp, logits)) for z in logits]
+    np.testing.assert_allclose(arrays.numpy(net.forward([[1.0, -2.0, 0.0, 0.5, 3.0]]))[0], wanted, rtol=1e-14)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_real_numbers_as_targets_name_the_cost_for_them(outputs: int) -> None:
+    net, y = Network([2, outputs], seed=0), np.full((3, outputs), 1 / outputs)
+    X = np.ones((3, 2))
+    for wrong in (2.5, -0.5):
+        y[1, 0] = wrong
+        for call in (net.fit, net.partial_fit, net.evaluate):
+            with pytest.raises(ValueError, match=r'y holds .* at \[1, 0\]; .* give the network cost="quadratic"$'):
+                call(X, y)
+    if outputs > 1:
+        y[1, 0] = 0.9  # in [0, 1], but no distribution
+        with pytest.raises(ValueError, match=r'targets of sample 1 sum to 1\.5.*; for real .* cost="quadratic"$'):
+            net.fit(X, y)
+        with pytest.raises(TypeError, match=r'y has dtype float64 .* give the network cost="quadratic"$'):
+            net.fit(X, [0.5, 1.7, 2.0])
+    assert net.epochs_trained == 0
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "message"),
+    [
+        ([Dense(3, 4), Dense(4, 2)], {"activation": "relu"}, "activation is 'relu', which has no effect beside layers"),
+        ([Dense(3, 4), Dense(4, 2)], {"activation": "nonsense"}, "activation is 'nonsense', which has no effect"),
+        ([Dense(3, 2, "tanh")], {"cost": "quadratic", "output_activation": "tanh"}, "output_activation is 'tanh', whi"),
+        ([Dense(3, 2, "tanh")], {"cost": "quadratic", "output_activation": "wrong"}, "output_activation is 'wrong'"),
+        ([Dense(3, 2, init="zeros")], {"init": "zeros"}, "init is 'zeros', which has no effect"),
+        ([Dense(3, 4, init="zeros"), Dense(4, 2, init="zeros")], {"init": "nonsense"}, "init is 'nonsense', which has"),
+    ],
+)
+def test_arguments_without_effect_are_refused(layers: Any, options: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Network(layers, **options)
+
+
+def test_arguments_beside_layers_that_have_an_effect() -> None:
+    net = Network([Dense(3, 4, init="nielsen_large"), Dense(4, 2)], output_activation="sigmoid", init="zeros", seed=0)
+    first, _, second, _ = parameters(net)
+    assert first.all()
+    assert not second.any()
+    assert net.dense[-1].activation == "sigmoid"
 
 
 def test_layers_and_sizes_start_alike() -> None:
@@ -62,7 +136,12 @@ def test_layers_and_sizes_start_alike() -> None:
         ([Dense(4, 5), Dense(6, 3)], {}, ValueError, r"Dense\(inputs=4, units=5.* gives 5 values, but .* takes 6"),
         ([Dense(4, 5, "softmax"), Dense(5, 3)], {}, ValueError, "softmax couples the units"),
         ([4, 5, 3], {"activation": "softmax"}, ValueError, "softmax couples the units"),
+        ([4, 3], {"activation": "softmax"}, ValueError, "softmax couples the units"),
         ([4, 5, 3], {"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
+        ([4, 3], {"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
+        ([4, 3], {"output_activation": "tanh"}, ValueError, "output activation is 'tanh'; expected a cost beside it"),
+        ([Dense(4, 3, "identity")], {}, ValueError, r"is 'identity'; expected a cost .* such as cost='quadratic'"),
+        ([4, 1], {"output_activation": "softmax"}, ValueError, "softmax of a single output is always 1"),
         ([4, 3], {"output_activation": "tanhh"}, ValueError, "unknown activation 'tanhh'; did you mean 'tanh'"),
         ([4, 3], {"cost": "crossentropy"}, ValueError, "unknown cost 'crossentropy'; did you mean 'cross_entropy'"),
         ([4, 3], {"init": "he"}, ValueError, "unknown initializer 'he'"),
@@ -126,7 +205,7 @@ def test_answers(arrays: "Arrays", dtype: str) -> None:
         [[1.0, 2.0, -1.0], [0.0, -1.0, 1.0]],
         [0.5, -0.5],
     )
-    net = Network([2, 3, 2], activation="tanh", init=constant((W, b), (V, c)), seed=0, dtype=dtype)
+    net = Network([2, 3, 2], "tanh", "cross_entropy", init=constant((W, b), (V, c)), seed=0, dtype=dtype)
     x = np.array([[0.5, -1.0], [2.0, 0.25], [-1.0, 0.0]])
     h = [
         [math.tanh(math.fsum([*(a * v for a, v in zip(w, s, strict=True)), k])) for w, k in zip(W, b, strict=True)]
@@ -157,17 +236,18 @@ def test_one_output_is_a_class_above_one_half(arrays: "Arrays") -> None:
     assert net.evaluate(x, [0, 1, 1, 0])["accuracy"] == 0.5
     assert net.evaluate(x, [[0.2], [0.4], [0.6], [0.3]])["accuracy"] == 0.75  # soft targets: above ½ or not
     # tanh z is above ½ from z = 0.549 on.
-    tanh = Network([1, 1], output_activation="tanh", init=constant(([[1.0]], [0.0])), seed=0)
+    init = constant(([[1.0]], [0.0]))
+    tanh = Network([1, 1], cost="cross_entropy", output_activation="tanh", init=init, seed=0)
     assert arrays.numpy(tanh.predict(arrays([[0.5], [0.6]]))).tolist() == [0, 1]
 
 
 def test_the_class_is_the_largest_output(arrays: "Arrays") -> None:
     """GELU falls before it rises: the largest logit need not be the largest output."""
     identity = constant((np.eye(2), [0.0, 0.0]))
-    net = Network([2, 2], output_activation="gelu", init=identity, seed=0)
+    net = Network([2, 2], cost="cross_entropy", output_activation="gelu", init=identity, seed=0)
     assert arrays.numpy(net.predict(arrays([[-0.7, -5.0], [-5.0, -4.0]]))).tolist() == [1, 1 - 1]
     # Saturated: both outputs are 1 in float32, the logits still tell.
-    net = Network([2, 2], init=constant((np.eye(2), [0.0, 0.0])), seed=0)
+    net = Network([2, 2], cost="cross_entropy", init=constant((np.eye(2), [0.0, 0.0])), seed=0)
     assert arrays.numpy(net.predict(arrays([[200.0, 300.0], [300.0, 200.0]]))).tolist() == [1, 0]
 
 

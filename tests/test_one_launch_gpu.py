@@ -139,11 +139,11 @@ def test_all_shared_memory_of_a_block(gpu: Backend) -> None:
 
 
 def test_when_there_is_a_kernel(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = nnkit.Network([64, 30, 10], seed=0, backend=gpu.name)
+    net = nnkit.Network([64, 30, 10], cost="cross_entropy", seed=0, backend=gpu.name)
     kernel: Any = epoch_kernel_for(net, net.optimizer_state(nnkit.SGD(0.5, momentum=0.9)), 10)
     assert kernel is not None
     assert kernel.layout.bytes <= limits_of(net.parameters.flat).shared_bytes
-    wide = nnkit.Network([784, 512, 512, 10], seed=0, backend=gpu.name)
+    wide = nnkit.Network([784, 512, 512, 10], cost="cross_entropy", seed=0, backend=gpu.name)
     assert epoch_kernel_for(wide, wide.optimizer_state(), 1024) is None
     monkeypatch.setenv("NNKIT_ONE_LAUNCH", "0")
     assert epoch_kernel_for(net, net.optimizer_state(), 10) is None

@@ -16,7 +16,7 @@ HOPPER, AMPERE, ADA, VOLTA = (BlockLimits(kib * 1024, c) for kib, c in ((227, 8)
 
 
 def planned(sizes: list[int], batch_size: int, limits: BlockLimits, optimizer: Any = None, **how: Any) -> Layout | None:
-    net = nnkit.Network(sizes, seed=0, **how)
+    net = nnkit.Network(sizes, seed=0, **{"cost": "cross_entropy"} | how)
     recipe = recipe_of(net, net.optimizer_state(optimizer or nnkit.SGD(0.5)))
     assert recipe is not None
     return layout_for(recipe, batch_size, limits)

@@ -117,7 +117,7 @@ def test_wrong_data_change_nothing(wrong: tuple[Any, Any]) -> None:
 
 
 def test_digits_are_learned() -> None:
-    """Sigmoid and cross-entropy, the default network: three seeds of it and of the split, in less than 3 s of CPU."""
+    """Softmax and its cross-entropy, the default: three seeds of it and of the split, in less than 3 s of CPU."""
     X, y = nnkit.data.digits()
     accuracies, started = [], time.process_time()
     for seed in range(3):

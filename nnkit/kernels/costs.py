@@ -119,6 +119,7 @@ _costs = _table(
     ),
     Cost("hinge", classification.hinge_terms, classification.hinge_delta_terms, "identity", True, "unit"),
 )  # fmt: skip
+_DEFAULTS = {"sigmoid": "cross_entropy", "softmax": "softmax_cross_entropy"}  # by output activation
 _SMOOTHED = ("cross_entropy", "softmax_cross_entropy")  # whose targets are probabilities
 
 
@@ -156,6 +157,26 @@ def get_cost(name: str | Cost, *, label_smoothing: float = 0.0, **constants: flo
     if smoothing and cost.name not in _SMOOTHED:
         raise ValueError(f"{cost.name} has no label smoothing; it is for {' and '.join(_SMOOTHED)}")
     return replace(cost, constants=own, label_smoothing=smoothing)
+
+
+def default_cost(outputs: int, activation: str | None = None) -> Cost:
+    """The cost of a network whose user names none: of classes, by its number of outputs or its output activation.
+
+    Sigmoid goes with cross_entropy, each output being a class of its own (eq. 18, 19), and softmax with
+    softmax_cross_entropy; without an activation two or more outputs are classes of which one is right, softmax, and a
+    single one is a sigmoid. Raises ValueError for any other activation, which says nothing of the targets.
+
+    >>> default_cost(10).name, default_cost(1).name, default_cost(10, "sigmoid").name
+    ('softmax_cross_entropy', 'cross_entropy', 'cross_entropy')
+    """
+    activation = activation or ("sigmoid" if outputs == 1 else "softmax")
+    if activation not in _DEFAULTS:
+        get_activation(activation)  # for an unknown name
+        raise ValueError(
+            f"cost is None, and the output activation is {activation!r}; expected a cost beside it, "
+            "such as cost='quadratic' for real numbers"
+        )
+    return _costs[_DEFAULTS[activation]]
 
 
 def _number(cost: Cost, option: str, value: object) -> float:

@@ -73,7 +73,7 @@ def layout(recipe: Recipe, batch_size: int, blocks: int) -> Layout:
     """The layout for a number of blocks, whether it fits or not.
 
     >>> from nnkit.one_launch.recipe import recipe_of
-    >>> net = nnkit.Network([784, 30, 10], seed=0)
+    >>> net = nnkit.Network([784, 30, 10], cost="cross_entropy", seed=0)
     >>> made = layout(recipe_of(net, net.optimizer_state()), 10, blocks=8)
     >>> made.columns, made.arrays["W0"].row, made.bytes
     (100, 100, 27376)
