@@ -10,6 +10,7 @@ from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.backends.registry import owner_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
+from nnkit.preprocessing import Preprocessing
 
 _FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -21,16 +22,11 @@ def on_host(values: Any) -> Any:
     return values if owner is None else owner.to_numpy(values)
 
 
-def samples(backend: Backend, dtype: str, width: int, x: Any, name: str) -> Array:
-    """Samples (n, width) from any array, list or DLPack object; numbers of any real type are converted.
+def checked_samples(width: int, x: Any, name: str) -> Any:
+    """Samples (n, width) from any array, list or DLPack object, not converted yet: an array of wherever it came from.
 
     Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
     """
-    return backend.asarray(checked_samples(width, x, name), dtype)
-
-
-def checked_samples(width: int, x: Any, name: str) -> Any:
-    """What `samples` takes, checked but not converted: an array (n, width) of wherever it came from."""
     array = _real(_array(x, name), name)
     if len(array.shape) != 2 or array.shape[1] != width:
         hint = f"; for one sample, reshape it to (1, {width})" if tuple(array.shape) == (width,) else ""
@@ -82,13 +78,38 @@ def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Arr
     return _largest(backend, output.outputs(backend, logits), output.cost.threshold)
 
 
-def check_finite(backend: Backend, array: Array, name: str) -> None:
-    """ValueError, naming the first one, if an array holds NaN or infinities; waits for the device."""
+def check_samples(
+    backend: Backend, raw: Any, samples: Array, preprocessing: Preprocessing | None, name: str, first: int = 0
+) -> None:
+    """ValueError for samples (n, d_in) that are not finite after a preprocessing, if any, of `raw`, (n, width).
+
+    It names the first of the given numbers that is not; `first` is what the first row counts as.
+    """
+    if preprocessing is None:
+        check_finite(backend, samples, name, first)
+        return
+    if bool(backend.xp.all(backend.xp.isfinite(samples))):
+        return
+    host = backend.to_numpy(samples)
+    row = int(np.argwhere(~np.isfinite(host))[0, 0])
+    given = np.asarray(on_host(raw))[row].astype(np.float64)
+    for column in np.flatnonzero(~np.isfinite(given)):
+        raise ValueError(f"{name} holds {given[column]} at [{first + row}, {column}]; expected finite numbers")
+    made = f"the {preprocessing.kind} of sample {first + row} holds {host[row][~np.isfinite(host[row])][0]}"
+    raise ValueError(f"{name}: {made}; expected finite numbers in {host.dtype.name}")
+
+
+def check_finite(backend: Backend, array: Array, name: str, first: int = 0) -> None:
+    """ValueError, naming the first one, if an array holds NaN or infinities; waits for the device.
+
+    `first` is what its first row counts as.
+    """
     if bool(backend.xp.all(backend.xp.isfinite(array))):
         return
     host = backend.to_numpy(array)
     at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-    raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected finite numbers in {host.dtype.name}")
+    place = [first + at[0], *at[1:]]
+    raise ValueError(f"{name} holds {host[at]} at {place}; expected finite numbers in {host.dtype.name}")
 
 
 def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:

@@ -14,7 +14,7 @@ from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
 from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
-from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, samples, targets
+from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, targets
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
@@ -23,7 +23,7 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, checked_optimizer
 from nnkit.parameters import Parameters
-from nnkit.preprocessing import Preprocessing, checked_preprocessing
+from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
@@ -88,11 +88,11 @@ class Model:
 
     def samples(self, x: Any, name: str = "X") -> Array:
         """Samples (n, width) of any kind as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
-        return self.preprocessed(samples(self.backend, self.dtype, self.width, x, name))
+        return self.preprocessed(checked_samples(self.width, x, name))
 
-    def preprocessed(self, x: Array) -> Array:
-        """Samples (n, width) as the first layer gets them, (n, d_in)."""
-        return x if self.preprocessing is None else self.preprocessing.apply(self.backend, x)
+    def preprocessed(self, x: Any, out: Array | None = None) -> Array:
+        """Checked samples (n, width) of any type as the first layer gets them, (n, d_in); in `out` if it is given."""
+        return preprocessed(self.backend, self.dtype, self.preprocessing, x, out)
 
     def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
         """Labels (n,), class names or targets (n, d_out) of any kind as targets (n, d_out), checked, not smoothed yet.

@@ -41,7 +41,7 @@ class Network(Model):
         seed: of the initial parameters and the batch orders; None draws one, kept in `seed`.
         dtype: "float32" or "float64". backend: a name; None is the selected one.
         preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), which is applied to all
-            samples that the network gets and is saved with it.
+            samples that the network gets, in the precision that they have, and is saved with it.
         classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
             Where labels are text, `fit` finds them.
         features: names of the features, in the order of the columns of samples; saved with the network.

@@ -186,3 +186,20 @@ def test_targets_that_are_perhaps_meant_otherwise_get_a_warning(
     command = ["train", "--data", "data.npz", "--target", "y", "--quiet", "--epochs", "1", "--no-picture"]
     assert main([*command, "--learning-rate", "1e-9"]) == 0
     assert re.fullmatch(f"nnkit: warning: target 'y' {message}.*\n", capsys.readouterr().err)
+
+
+def test_columns_of_time_stamps(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Seconds since 1970, within two minutes: float32 holds every 128th of them."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(400, 2))
+    X, y = 1.7e9 + 30 * z, np.where(z[:, 0] > 0, "late", "early")
+    lines = [f"{a:.6f},{b:.6f},{label}" for (a, b), label in zip(X, y, strict=True)]
+    (here / "times.csv").write_text("\n".join(["start,stop,kind", *lines]) + "\n")
+    command = ["train", "--data", "times.csv", "--target", "kind", "--hidden", "8", "--epochs", "30", "--no-picture"]
+    assert main([*command, "--optimizer", "adam", "--learning-rate", "0.02", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"][0]["results"]["accuracy"] > 0.95
+    assert main(["evaluate", "nnkit-model.safetensors", "times.csv", "--target", "kind", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"]["accuracy"] > 0.95
+    assert main(["predict", "nnkit-model.safetensors", "times.csv", "--target", "kind"]) == 0
+    predicted = capsys.readouterr().out.splitlines()[1:]
+    assert np.mean(np.array(predicted) == y) > 0.95

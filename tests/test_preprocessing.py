@@ -87,7 +87,7 @@ def whitened(made: Whitening, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_constants_go_to_a_device_once_for_each_dtype(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_go_to_a_device_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, backend = fitted(kind), get_backend("numpy")
     placed: list[Any] = []
     asarray = backend.asarray
@@ -99,7 +99,7 @@ def test_constants_go_to_a_device_once_for_each_dtype(kind: Any, monkeypatch: py
     monkeypatch.setattr(backend, "asarray", counted)
     for dtype in ("float32", "float64", "float32", "float16", "float64"):
         assert made.apply(backend, np.ones((2, 4), dtype)).dtype == dtype
-    assert placed == ["float32"] * 2 + ["float64"] * 2 + ["float16"] * 2
+    assert placed == ["float32", "float32", "float64", "float64"][2 * (kind is Whitening) :]
 
 
 def test_what_cannot_be_applied_is_refused() -> None:
@@ -109,14 +109,13 @@ def test_what_cannot_be_applied_is_refused() -> None:
     for shape in ((2,), (2, 3), (1, 2, 2)):
         with pytest.raises(ValueError, match=r"x has shape \(.*\); expected \(samples, 2\)"):
             made.apply(backend, np.ones(shape))
-    with pytest.raises(
-        ValueError, match=r"normalization: float32 cannot hold the constant 1e\+39 of feature 0; use float64"
-    ):
-        made.apply(backend, np.ones((2, 2), np.float32))
-    with pytest.raises(ValueError, match="float32 cannot hold the constant 1e-50 of feature 1"):
-        Normalization([0.0, 0.0], made.deviation).apply(backend, np.ones((2, 2), np.float32))
-    assert made.apply(backend, np.ones((2, 2)))[0].tolist() == [-1e39, 1e50]
-    # Whitening multiplies by what it has, so that nothing is lost with a 0.
+
+
+def test_constants_that_float32_cannot_hold() -> None:
+    backend, made = get_backend("numpy"), Normalization([1e39, 1e-50], [1e38, 1e-50])
+    x = np.array([[0.0, 3e-50]])
+    assert made.apply(backend, x).tolist() == [[-10.0, pytest.approx(2.0)]]
+    assert made.apply(backend, np.array([[0.0, 0.0]], np.float32)).tolist() == [[-10.0, -1.0]]
     tiny = Whitening([0.0, 0.0], [[1.0, 1e-50], [1e-50, 1.0]], [1.0, 1.0])
     assert tiny.apply(backend, np.ones((1, 2), np.float32)).tolist() == [[1.0, 1.0]]
 

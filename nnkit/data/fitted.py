@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, numpy_dtype
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 from nnkit.data.moments import Real, sample_matrix
 
 
@@ -21,6 +21,7 @@ class Fitted(ABC):
     """
 
     kind: str
+    _float32_suffices = False  # for samples that are float32
 
     def __init__(self, outputs: int, **arrays: Real) -> None:
         self.arrays = arrays
@@ -47,39 +48,38 @@ class Fitted(ABC):
         """
         return np.asarray(self.apply(get_backend("numpy"), np.asarray(sample_matrix(X, self.inputs), np.float64)))
 
-    def apply(self, backend: Backend, x: Array) -> Array:
-        """The same for samples x (n, inputs) that are an array of a backend, in their dtype: (n, outputs) there.
+    def apply(self, backend: Backend, x: Array, out: Array | None = None) -> Array:
+        """The same for samples x (n, inputs) that are an array of a backend: (n, outputs) there, in their dtype.
 
-        The constants stay on the device from the first call on. Raises TypeError for a dtype that is not floating,
-        ValueError for another shape, and for a dtype that cannot hold the constants.
+        It is computed in float64 and then rounded: where features are far from 0, x − μ in another dtype would be
+        rounding only. Where means are small, float32 samples are computed in float32 (`precision`). With `out` it is
+        written there, in the dtype of `out`. The constants stay on the device from the first call on. Raises TypeError
+        for a dtype that is not floating, ValueError for another shape.
         """
         dtype = dtype_name(x.dtype)
         if dtype not in FLOATS + COMPLEX:
             raise TypeError(f"x has dtype {dtype}; expected one of {', '.join(FLOATS)}")
         if len(x.shape) != 2 or x.shape[1] != self.inputs:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (samples, {self.inputs})")
-        if (backend, dtype) not in self._placed:
-            self._placed[backend, dtype] = [self._place(backend, dtype, array) for array in self._constants()]
-        return self._compute(backend, x, *self._placed[backend, dtype])
+        wide = self.precision(dtype)
+        if (backend, wide) not in self._placed:
+            self._placed[backend, wide] = [backend.asarray(array, wide) for array in self._constants()]
+        out = backend.empty((x.shape[0], self.outputs), x.dtype) if out is None else out
+        mean, scale = self._placed[backend, wide]
+        self._compute(backend, x, mean, scale, out)
+        return out
 
-    def _place(self, backend: Backend, dtype: str, array: Real) -> Array:
-        with np.errstate(over="ignore", under="ignore"):
-            # On the host: a device that records a graph cannot be asked.
-            rounded = array.astype(numpy_dtype(dtype)).real.astype(np.float64)
-        lost = np.argwhere(~np.isfinite(rounded) | (array is self.arrays.get("deviation")) & (rounded == 0))
-        if lost.size:
-            at = tuple(int(i) for i in lost[0])
-            constant = f"the constant {array[at]} of feature {at[0]}"
-            raise ValueError(f"{self.kind}: {dtype} cannot hold {constant}; use float64")
-        return backend.asarray(array, dtype)
+    def precision(self, dtype: str) -> str:
+        """The dtype that samples of this one are computed in: float32 where it suffices for them, else float64."""
+        return dtype if dtype == "float32" and self._float32_suffices else "float64"
 
     @abstractmethod
     def _constants(self) -> tuple[Real, Real]:
         """The two arrays that the transform computes with."""
 
     @abstractmethod
-    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array) -> Array:
-        """The transform, with these constants on the backend."""
+    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
+        """The transform into `out`, with these constants on the backend."""
 
 
 def checked_array(

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.inputs import are_labels, check_finite, checked_samples, on_disk
+from nnkit.inputs import are_labels, check_samples, checked_samples, on_disk
 from nnkit.kernels.softmax import product
 from nnkit.model import Model
+from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.streams import StreamSource, is_stream
@@ -86,18 +88,16 @@ class BytesSource(ArraySource):
     """Samples (n, width) of single bytes on the device, made numbers and preprocessed for each minibatch."""
 
     def gather_inputs(self, start: Array, step: Step) -> None:
-        numbers = step.x
-        if self.model.preprocessing is not None:
-            numbers = self.backend.empty((step.x.shape[0], self.model.width), self.model.dtype)
+        numbers, preprocessing = step.x, self.model.preprocessing
+        if preprocessing is not None:
+            wide = precision(preprocessing, "uint8", self.model.dtype)
+            numbers = self.backend.empty((step.x.shape[0], self.model.width), wide)
         self.backend.take_at(self.X, start, numbers, self.order)
-        x = self.model.preprocessed(numbers)
-        if x is not step.x:
-            self.backend.copy(x, step.x)
+        if preprocessing is not None:
+            preprocessing.apply(self.backend, numbers, step.x)
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
-        numbers = self.backend.asarray(super().inputs(start, stop, None), self.model.dtype)
-        x = self.model.preprocessed(numbers)
-        return x if out is None else self.backend.copy(x, out)
+        return self.model.preprocessed(super().inputs(start, stop, None), out)
 
 
 class HostSource(ArraySource):
@@ -111,8 +111,7 @@ class HostSource(ArraySource):
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
         rows = self.X[start:stop] if self._rows is None else _rows_at(self.X, self._rows[start:stop])
-        x = self.model.preprocessed(self.backend.asarray(np.asarray(rows), self.model.dtype))
-        return x if out is None else self.backend.copy(x, out)
+        return self.model.preprocessed(np.asarray(rows), out)
 
 
 class _Slice(Minibatch):
@@ -156,14 +155,14 @@ def source_of(
     targets = model.cost.smoothed(model.backend, targets)
     if _stays_on_host(model, raw):
         if check:
-            _check_rows(raw, model.dtype, f"{which}X")
+            _check_rows(model, raw, f"{which}X")
         return HostSource(model, raw, targets, weights)
     if dtype_name(raw.dtype) in _BYTES:
         return BytesSource(model, model.backend.asarray(raw), targets, weights)
-    array = model.backend.asarray(raw, model.dtype)
+    samples = model.preprocessed(raw)
     if check:
-        check_finite(model.backend, array, f"{which}X")
-    return ArraySource(model, model.preprocessed(array), targets, weights)
+        check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
+    return ArraySource(model, samples, targets, weights)
 
 
 def _stays_on_host(model: Model, X: Any) -> bool:
@@ -172,15 +171,13 @@ def _stays_on_host(model: Model, X: Any) -> bool:
     )
 
 
-def _check_rows(X: Any, dtype: str, name: str) -> None:
-    """ValueError, naming the first one, for rows that hold NaN or infinities; some thousand rows at a time."""
+def _check_rows(model: Model, X: Any, name: str) -> None:
+    """ValueError, naming the first one, for rows that are not finite; some thousand rows at a time."""
+    host = get_backend("numpy")
     for start in range(0, X.shape[0], _CHUNK):
-        with np.errstate(over="ignore"):  # a number too large for the network's type becomes infinite there
-            rows = np.asarray(X[start : start + _CHUNK], dtype)
-        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-            row, column = (int(i) for i in np.argwhere(~np.isfinite(rows))[0])
-            at = f"[{start + row}, {column}]"
-            raise ValueError(f"{name} holds {rows[row, column]} at {at}; expected finite numbers in {dtype}")
+        rows = np.asarray(X[start : start + _CHUNK])
+        on_host = preprocessed(host, model.dtype, model.preprocessing, rows)
+        check_samples(host, rows, on_host, model.preprocessing, name, start)
 
 
 def _rows_at(X: Any, indices: np.ndarray) -> np.ndarray:

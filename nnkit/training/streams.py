@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.inputs import are_labels, check_finite
+from nnkit.inputs import are_labels, check_samples, checked_samples
 from nnkit.model import Model
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.weights import ClassWeight, weights_of
@@ -46,8 +46,9 @@ class _Given(Minibatch):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             raise TypeError(f"{name} is a {type(item).__name__}; expected (X, y) or (X, y, sample_weight)")
         model = source.model
-        self._backend, self._x = model.backend, model.samples(item[0], f"X of {name}")
-        check_finite(model.backend, self._x, f"X of {name}")
+        raw = checked_samples(model.width, item[0], f"X of {name}")
+        self._backend, self._x = model.backend, model.preprocessed(raw)
+        check_samples(model.backend, raw, self._x, model.preprocessing, f"X of {name}")
         self.samples = self._x.shape[0]
         self.y = model.targets(item[1], self.samples, f"y of {name}", check=True)
         weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
