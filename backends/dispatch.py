@@ -1,5 +1,6 @@
 """Arrays decide for themselves: the backend of a call is the backend of its arrays."""
 
+import importlib.util
 from typing import Any
 
 from nnkit.backends import registry, selection
@@ -44,5 +45,8 @@ def _arrays(name: str, value: Any) -> tuple[Any, ...]:
 def _owner(name: str, value: Any) -> Backend:
     backend = registry.owner_of(value)
     if backend is None:
-        raise TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number")
+        # An array of another library, which only its backend would know; "standard" needs array-api-compat for that.
+        foreign = hasattr(value, "__dlpack__") and importlib.util.find_spec("array_api_compat") is None
+        hint = "; for arrays of other libraries: python -m pip install array-api-compat" if foreign else ""
+        raise TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number{hint}")
     return backend

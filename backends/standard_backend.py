@@ -1,13 +1,13 @@
 """Any other array-API namespace, as it is: array-api-strict in the tests, PyTorch or JAX for a look.
 
-Formulas are called as plain functions, so nothing is fused and nothing is preallocated.
+Formulas are called as plain functions, so nothing is fused and nothing is preallocated. It needs array-api-compat,
+which knows where such libraries differ from the standard; NumPy and CuPy do without it.
 """
 
 import importlib
 from collections.abc import Sequence
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from nnkit.backends import registry
@@ -15,7 +15,13 @@ from nnkit.backends.base import Backend
 from nnkit.backends.dtypes import ON_GPU
 from nnkit.backends.errors import BackendUnavailableError
 
+try:
+    import array_api_compat
+except ImportError:
+    array_api_compat = None
+
 DEFAULT_NAMESPACE = "array_api_strict"
+_INSTALL = "array-api-compat is not installed: python -m pip install array-api-compat"
 
 
 class StandardBackend(Backend):
@@ -56,6 +62,8 @@ class StandardBackend(Backend):
 
 def make_standard_backend(detail: str) -> StandardBackend:
     """The backend of `"NAMESPACE"` or `"NAMESPACE:DEVICE"`; "" is array-api-strict, the standard's reference."""
+    if array_api_compat is None:
+        raise BackendUnavailableError(f"standard: {_INSTALL}")
     module, _, device_name = (detail or DEFAULT_NAMESPACE).partition(":")
     try:
         xp = importlib.import_module(module)
@@ -76,7 +84,7 @@ def make_standard_backend(detail: str) -> StandardBackend:
 
 def standard_owner(array: Any) -> str | None:
     """The name of the standard backend that owns an array of any array-API namespace."""
-    if not array_api_compat.is_array_api_obj(array):
+    if array_api_compat is None or not array_api_compat.is_array_api_obj(array):
         return None
     xp = array_api_compat.array_namespace(array)
     device = array_api_compat.device(array)

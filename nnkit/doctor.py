@@ -44,31 +44,39 @@ def report() -> str:
 
 def _installed(name: str) -> str:
     try:
-        return version(name)
+        return version(name) or "damaged"  # None, where its metadata is
     except PackageNotFoundError:
         return "not installed"
+    except Exception as error:  # as above
+        return f"damaged ({_reason(error)})"
 
 
 def _blas() -> list[str]:
     """Each thread pool that computes products, its library and its threads."""
-    from threadpoolctl import threadpool_info
+    cpus = f"{usable_cpus()} CPUs usable by this process"
+    try:
+        from threadpoolctl import threadpool_info
 
-    found = [
-        f"{pool['internal_api']} {pool.get('version') or ''}, {pool['num_threads']} threads"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
-    return [*found, f"{usable_cpus()} CPUs usable by this process"]
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    except ImportError:
+        return ["unknown: threadpoolctl is not installed: python -m pip install threadpoolctl", cpus]
+    except Exception as error:  # whatever is broken is what a report is for
+        return [f"unknown: {_reason(error)}", cpus]
+    return [*(f"{p['internal_api']} {p.get('version') or ''}, {p['num_threads']} threads" for p in pools), cpus]
 
 
 def _backends() -> list[str]:
     lines = []
     for name in backend_names():
         try:
-            backend = get_backend(name)
-        except BackendUnavailableError as error:
-            lines.append(f"backend {name} does not work: {error}")
+            details = ", ".join(f"{key} {value}" for key, value in get_backend(name).describe().items())
+        except Exception as error:  # as above
+            lines.append(f"backend {name} does not work: {_reason(error)}")
             continue
-        details = ", ".join(f"{key} {value}" for key, value in backend.describe().items())
         lines.append(f"backend {name} works: {details}")
     return lines
+
+
+def _reason(error: Exception) -> str:
+    """What a backend says of itself, and of any other error its type too."""
+    return str(error) if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: {error}"

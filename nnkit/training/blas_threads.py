@@ -35,11 +35,14 @@ class _OneThread:
 
     def enter(self) -> None:
         """Set the limit, where it is not there: a BLAS that was loaded since the first one came has none."""
-        from threadpoolctl import ThreadpoolController
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:  # as in a bare checkout: the BLAS keeps its threads
+            ThreadpoolController = None
 
         with self._lock:
-            blas = ThreadpoolController().select(user_api="blas")
-            if any(pool["num_threads"] > 1 for pool in blas.info()):
+            blas = None if ThreadpoolController is None else ThreadpoolController().select(user_api="blas")
+            if blas is not None and any(pool["num_threads"] > 1 for pool in blas.info()):
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
             self._users += 1

@@ -12,7 +12,7 @@ _UPDATES = 50  # of a bar in an epoch
 class Progress:
     """A bar of steps on a terminal or in a notebook; with "lines" about ten lines of text; with False nothing.
 
-    A bar is drawn only where somebody watches: not in a file or a pipe.
+    A bar is drawn only where somebody watches: not in a file or a pipe; and only with tqdm, if it is installed.
     """
 
     def __init__(self, how: bool | str, epochs: int, steps: int | None, done: int) -> None:
@@ -65,11 +65,17 @@ def check_progress(how: bool | str) -> None:
 
 
 def _bar(total: int | None, initial: int) -> Any:
+    """A bar of tqdm's; None where it is not installed, or there is no standard error, as in a service."""
+    if sys.stderr is None or getattr(sys.stderr, "closed", False):
+        return None
     # In a notebook a bar of its own, if ipywidgets is there; this import costs time that only a notebook should pay.
-    if "IPython" in sys.modules:
-        from tqdm.auto import tqdm
-    else:
-        from tqdm import tqdm
+    try:
+        if "IPython" in sys.modules:
+            from tqdm.auto import tqdm
+        else:
+            from tqdm import tqdm
+    except ImportError:
+        return None
     notebook = tqdm.__module__.endswith("notebook")
     # disable=None leaves the bar out where standard error is no terminal.
     return tqdm(total=total, initial=initial, desc="training", unit="step", disable=False if notebook else None)
