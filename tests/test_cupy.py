@@ -16,7 +16,7 @@ from nnkit.kernels.updates import momentum_descent
 from tests.host_device import HostDevice
 
 # What pip must be told, word for word.
-INSTALL = 'python -m pip install "nnkit[cuda13]"'
+INSTALL = 'python -m pip install "cupy-cuda13x[ctk]" nvmath-python "cuda-bindings==13.*"'
 
 
 def python(*lines: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -104,7 +104,7 @@ def test_missing_library_is_said(cupy: Any) -> None:
     [
         (
             "ModuleNotFoundError(name, name=name)",
-            'which calls cuBLAS, is not: python -m pip install "nnkit[cuda13]"   (for',
+            f"which calls cuBLAS, is not: {INSTALL}   (for",
         ),
         ("ModuleNotFoundError('no cuda.core', name='cuda.core')", "is installed but does not import: no cuda.core"),
         ("ImportError('wrong ELF class')", "is installed but does not import: wrong ELF class"),

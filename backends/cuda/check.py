@@ -8,8 +8,14 @@ from nnkit.backends.errors import BackendUnavailableError
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
-# The extras of nnkit that is installed: CuPy, NVIDIA's libraries, which its wheel does not hold, and nvmath-python.
-_INSTALL = 'python -m pip install "nnkit[cuda13]"   (for a CUDA 12 driver: "nnkit[cuda12]")'
+
+def _packages(cuda: int) -> str:
+    """CuPy, NVIDIA's libraries, which its wheel does not hold, and nvmath-python with the bindings of this CUDA."""
+    return f'"cupy-cuda{cuda}x[ctk]" nvmath-python "cuda-bindings=={cuda}.*"'
+
+
+# Not the extras of nnkit: on the package index that is the name of another project.
+_INSTALL = f"python -m pip install {_packages(13)}   (for a CUDA 12 driver: {_packages(12)})"
 
 
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
