@@ -17,10 +17,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the base of the software, for JSON."""
-    from threadpoolctl import threadpool_info
+    """The machine and the base of the software, for JSON; without threadpoolctl no BLAS is known."""
+    try:
+        from threadpoolctl import threadpool_info
 
-    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    except ImportError:
+        blas = []
     return {
         "cpu": cpu_model(),
         "cores": os.cpu_count(),

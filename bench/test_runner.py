@@ -27,6 +27,8 @@ def problem(activation: str = "sigmoid", optimizer: str = "sgd", dtype: str = "f
 
 
 def test_short_run(tmp_path: Path) -> None:
+    for package in ("matplotlib", "packaging", "tqdm"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     names = [name for name in NAMES if name != "torch-compiled"]  # which takes 10 s and a compiler
     command = [sys.executable, "-m", "bench", "--short", "--contenders", *names]
     command += ["--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")]

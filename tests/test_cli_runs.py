@@ -14,6 +14,9 @@ import nnkit
 from nnkit.cli import main
 from tests.cli_files import SPECIES, flowers, houses
 
+for _package in ("safetensors", "matplotlib", "filelock"):
+    pytest.importorskip(_package, reason=f"{_package} is not installed")
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from tests.test_cli import nnkit_command
+from tests.test_cli import needs, nnkit_command
 
 
 def into(file: int, *arguments: str, unbuffered: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -45,6 +45,7 @@ def test_a_full_disk_is_one_line_and_code_2(tmp_path: Path, unbuffered: str) -> 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_every_encoding_will_do(tmp_path: Path, encoding: str) -> None:
+    needs("safetensors")
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))
     np.savez(tmp_path / "data.npz", X=X, y=np.where(X[:, 0] > 0, "φ", "é"))

@@ -13,6 +13,7 @@ import pytest
 
 import nnkit
 from nnkit.data import mnist
+from tests.test_cli import before
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -90,7 +91,7 @@ def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> Non
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     done = subprocess.run(
         [sys.executable, EXAMPLES / "with_pytorch.py"],
-        capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"PYTHONPATH": before(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "this example needs PyTorch: python -m pip install torch\n"

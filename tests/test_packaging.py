@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,71 @@ def test_required_packages_are_declared() -> None:
                 found = [a.name for a in node.names] if isinstance(node, ast.Import) else [str(node.module)]
                 for root in {f.partition(".")[0] for f in found}:
                     assert root in {"nnkit", *declared} or root in sys.stdlib_module_names, f"{name} imports {root}"
+
+
+def test_no_hint_installs_the_other_project_of_this_name() -> None:
+    """On the public package index `nnkit` is somebody else's: hints name what is missing, or a checkout's extras."""
+    files = [ROOT / "README.md", ROOT / "pyproject.toml", *ALL.values(), *(ROOT / "examples").iterdir()]
+    wrong = [
+        str(p) for p in files if p.is_file() and re.search(rb"nnkit\[|install ([^\n`&]* )?nnkit\b", p.read_bytes())
+    ]
+    assert len(files) > 150
+    assert wrong == []
+
+
+BARE = """
+import sys
+for name in {missing!r}:
+    sys.modules[name] = None  # as if it were not installed
+import numpy as np, nnkit
+X, y = nnkit.data.digits()
+net = nnkit.Network([64, 20, 10], seed=0)
+net.fit(X, y, epochs=5, optimizer=nnkit.SGD(0.5))
+print(net.evaluate(X, y)["accuracy"] == np.mean(net.predict(X) == y) > 0.9)
+print(nnkit.dense_forward([[1.0, 2.0]], [[3.0, 4.0]], [5.0]).tolist())
+print(nnkit.check_gradients(net, X[:5], y[:5]).max_error < 1e-12)
+try:
+    nnkit.get_backend("standard:array_api_strict")
+except nnkit.BackendUnavailableError as error:
+    print(error)
+print(nnkit.doctor.report())
+"""
+
+
+def test_numpy_alone_suffices(tmp_path: Path) -> None:
+    """In a checkout where nothing is installed but NumPy."""
+    names = {re.split(r"[<>=\[]", line)[0] for key in ("dependencies",) for line in PROJECT["project"][key]}
+    extras = {
+        re.split(r"[<>=\[]", line)[0]
+        for lines in PROJECT["project"]["optional-dependencies"].values()
+        for line in lines
+    }
+    missing = [name.replace("-", "_") for name in (names | extras) - {"numpy"}] + ["cupy", "sklearn", "pandas"]
+    assert {"threadpoolctl", "tqdm", "array_api_compat", "scipy"} <= set(missing)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BARE.format(missing=missing)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["True", "[[16.0]]", "True"]
+    assert lines[3] == "standard: array-api-compat is not installed: python -m pip install array-api-compat"
+    assert "  unknown: threadpoolctl is not installed: python -m pip install threadpoolctl" in lines
+    assert (
+        sum(line.startswith(("backend numpy works", "backend cupy does not work: CuPy is not")) for line in lines) == 2
+    )
+
+
+def test_the_doctor_survives_whatever_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that crashes as it is asked is what the report is read for."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError("wrong ELF class")
+
+    monkeypatch.setattr(nnkit.backends.numpy_backend.NumpyBackend, "describe", broken)
+    monkeypatch.setattr(nnkit.doctor, "version", broken)
+    monkeypatch.setitem(sys.modules, "threadpoolctl", types.SimpleNamespace(threadpool_info=broken))
+    report = nnkit.doctor.report()
+    assert "backend numpy does not work: OSError: wrong ELF class" in report
+    assert "  unknown: OSError: wrong ELF class" in report
+    assert "damaged (OSError: wrong ELF class)" in report

@@ -41,6 +41,7 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals are those of POSIX")
 def test_a_bar_on_a_terminal() -> None:
+    pytest.importorskip("tqdm", reason="draws the bar")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     done = subprocess.run([sys.executable, "-c", SCRIPT], stderr=theirs, capture_output=False, timeout=60, check=True)
