@@ -35,6 +35,19 @@ class Tape:
                     after_each()
 
 
+class HostCall:
+    """A call of Python code that has to run at every replay: what it computes is known to no backend.
+
+    A CUDA graph cannot hold one; a tape with such a call makes its calls one by one.
+    """
+
+    def __init__(self, function: Call) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        self._function()
+
+
 _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None)
 
 

@@ -1,7 +1,7 @@
 """Layers: what a network is made of, before it has parameters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
@@ -86,6 +86,8 @@ def build_layers(
     Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it,
     and TypeError for an activation where the layers have their own.
     """
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise TypeError(f"layers is {sizes!r}; expected a list of sizes or of layers, such as [4, 8, 3]")
     layers = _layers_of(list(sizes), activation)
     dense = dense_layers(layers)
     if not dense or layers[-1] is not dense[-1]:
@@ -112,6 +114,9 @@ def build_layers(
 
 def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
     """Layers as they are, or those of sizes, without an output activation."""
+    for item in items:
+        if not isinstance(item, Real) and type(item) not in (Dense, Dropout):
+            raise TypeError(_not_a_layer(item))
     layers = [item for item in items if isinstance(item, Layer)]
     if not layers:
         if len(items) < 2:
@@ -130,6 +135,19 @@ def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
             f"such as Dense(4, 8, {activation!r})"
         )
     return layers
+
+
+def _not_a_layer(item: object) -> str:
+    own = type(item)
+    if isinstance(item, type) and issubclass(item, Layer):
+        return f"layers hold the class {item.__name__}; expected a layer, such as Dense(4, 8, 'relu') or Dropout(0.2)"
+    if not isinstance(item, Layer):
+        return f"layers hold {item!r}; expected whole numbers, or Dense and Dropout layers"
+    return (
+        f"layers hold a {own.__name__}, whose own code would not run: a network computes Dense and Dropout only. For a "
+        "function of your own use nnkit.register_activation and Dense(..., activation); for another kind of layer "
+        "write the loop with nnkit.dense_forward and nnkit.dense_backward"
+    )
 
 
 def initializers_of(dense: Sequence[Dense], init: str | Initializer | None) -> list[Initializer]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
+from nnkit.backends.tape import HostCall, perform
 from nnkit.kernels import regularization, updates
 from nnkit.kernels.descent import negative
 from nnkit.parameters import Parameters
@@ -80,6 +81,21 @@ class OptimizerState:
 
     The operands of its formula say what these are: `learning_rate` and other numbers of the optimizer are 0-d arrays,
     `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start.
+
+    A subclass may have an `update` of its own, in the arrays' own library: it runs at every step, after the recorded
+    gradients, on a GPU without a CUDA graph. `numbers["learning_rate"]` is the rate with a schedule's factor;
+    what a continued training needs belongs in `arrays`. An optimizer's `start` returns the subclass.
+
+    >>> class Signs(nnkit.optimizers.OptimizerState):
+    ...     def update(self, parameters, gradients):
+    ...         parameters.flat -= self.numbers["learning_rate"] * np.sign(gradients.flat)
+    >>> class SignDescent(nnkit.SGD):
+    ...     def start(self, parameters):
+    ...         return Signs(self, parameters)
+    >>> net = nnkit.Network([2, 2], init="zeros", seed=0)
+    >>> costs = [float(net.train_step([[0.0, 1.0]], [0], SignDescent(0.25) if i == 0 else None)) for i in range(3)]
+    >>> net.parameters.W[0].tolist()
+    [[0.0, 0.75], [0.0, -0.75]]
     """
 
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
@@ -133,8 +149,20 @@ class OptimizerState:
         """Forget which learning rate the device has, as recorded steps read another one."""
         self._written = math.nan
 
+    def record(self, parameters: Parameters, gradients: Parameters) -> None:
+        """Leave the update on the tape that records: its calls, or one call of an `update` that is not nnkit's."""
+        if self.updates_by_formula:
+            self.update(parameters, gradients)
+        else:
+            perform([HostCall(lambda: self.update(parameters, gradients))])
+
+    @property
+    def updates_by_formula(self) -> bool:
+        """Whether `update` is the one here, which can be recorded; what another computes is not known."""
+        return getattr(self.update, "__func__", None) is OptimizerState.update
+
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Write new parameters over the old ones; recorded as part of a step. The gradients stay as they are."""
+        """Write new parameters over the old ones. The gradients stay as they are."""
         if "clip_norm" in self.options:
             self._measure(gradients.flat)
         if "t" in self.numbers:
@@ -172,7 +200,7 @@ class DescentState(OptimizerState):
 
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         super().__init__(optimizer, parameters)
-        self.pure = not self.options
+        self.pure = not self.options and self.updates_by_formula
         self.minus_rate = self.number(-optimizer.learning_rate)
 
     def write_rate(self, rate: float) -> None:

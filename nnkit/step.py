@@ -96,7 +96,7 @@ class Step:
             for mask in layer.masks if i > 0 else ():
                 delta = self.backend.elementwise(dropout_grad, (delta, mask))
         if state is not None and descent is None:
-            state.update(parameters, gradient)
+            state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()
         return logits

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.layers import Layer
 from nnkit.parameters import Parameters
 from tests.exact import exact
 
@@ -103,6 +104,42 @@ def test_real_numbers_as_targets_name_the_cost_for_them(outputs: int) -> None:
 def test_arguments_without_effect_are_refused(layers: Any, options: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Network(layers, **options)
+
+
+class OwnDense(nnkit.Dense):
+    """A layer that would be computed as a Dense."""
+
+
+class OwnDropout(nnkit.Dropout):
+    """A layer that would be computed as a Dropout."""
+
+
+class OwnLayer(Layer):
+    """A layer that no network can compute."""
+
+    @property
+    def label(self) -> str:
+        return "own"
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([OwnDense(3, 4), Dense(4, 2)], "layers hold a OwnDense, whose own code would not run: .*register_activation"),
+        ([Dense(3, 4), OwnDense(4, 2)], "layers hold a OwnDense, whose own code would not run"),
+        ([Dense(3, 4), OwnDropout(0.1), Dense(4, 2)], "layers hold a OwnDropout, .* nnkit.dense_forward"),
+        ([Dense(3, 4), OwnLayer(), Dense(4, 2)], "layers hold a OwnLayer, whose own code would not run"),
+        ([Dense(3, 4), Dense], r"layers hold the class Dense; expected a layer, such as Dense\(4, 8"),
+        ([Dense(3, 4), np.tanh, Dense(4, 2)], "layers hold <ufunc 'tanh'>; expected whole numbers, or Dense and"),
+        (["a", 3], "layers hold 'a'; expected whole numbers, or Dense and Dropout layers"),
+        ("ab", "layers is 'ab'; expected a list of sizes or of layers"),
+        (5, "layers is 5; expected a list of sizes or of layers"),
+        (None, "layers is None; expected a list of sizes or of layers"),
+    ],
+)
+def test_layers_that_cannot_be_computed_are_refused(layers: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Network(layers)
 
 
 def test_arguments_beside_layers_that_have_an_effect() -> None:

@@ -1,8 +1,11 @@
 """An optimizer's state: recorded steps, learning rates, gradients that are no numbers, and kernels of its own."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +13,11 @@ import pytest
 
 import nnkit
 from nnkit import step as step_module
+from nnkit.backends.cuda.graph import GraphTape
 from nnkit.backends.formula import Formula, formula
+from nnkit.backends.tape import HostCall
 from nnkit.kernels import regularization, updates
-from nnkit.optimizers import DescentState, Optimizer
+from nnkit.optimizers import DescentState, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 from tests.host_cuda import aligned, build, launch, with_driver
 from tests.kernels import variant
@@ -213,3 +218,109 @@ def test_an_optimizer_of_ones_own(arrays: "Arrays") -> None:
     for _ in range(3):
         twin.train_step(X, Y, nnkit.SGD(0.1, momentum=0.9, l2=0.1) if twin.state is None else None)
     np.testing.assert_allclose(flat(net), flat(twin), rtol=1e-12)
+
+
+class _Signs(OptimizerState):
+    """An update in NumPy, with a count in Python: nothing of it can be recorded."""
+
+    steps = 0
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.steps += 1
+        rate = self.numbers["learning_rate"]
+        parameters.flat[...] = np.clip(parameters.flat - rate * self.steps * np.sign(gradients.flat), -1, 1)
+
+
+class _SignsOfDescent(DescentState):
+    update = _Signs.update
+    steps = 0
+
+
+class _Sign(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return _Signs(self, parameters)
+
+
+class _SignOfDescent(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return _SignsOfDescent(self, parameters)
+
+
+def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int], float], accumulate: int = 1) -> Any:
+    net, steps = network(), 0
+    p, batches = flat(net), [slice(i, i + batch) for i in range(0, len(X), batch)]
+    for epoch in range(epochs):
+        for i in range(0, len(batches), accumulate):
+            part = slice(batches[i].start, batches[min(i + accumulate, len(batches)) - 1].stop)
+            net.parameters.flat[...] = p
+            net.gradients(X[part], Y[part])
+            steps += 1
+            p = np.clip(p - rate * factors(epoch) * steps * np.sign(net.gradient.flat), -1, 1)
+    return p
+
+
+@pytest.mark.parametrize("optimizer", [_Sign, _SignOfDescent])
+@pytest.mark.parametrize("data", ["arrays", "iterable"])
+@pytest.mark.parametrize(
+    ("options", "factors", "accumulate"),
+    [
+        ({}, lambda epoch: 1.0, 1),
+        ({"schedule": lambda epoch: 1 / (1 + int(epoch))}, lambda epoch: 1 / (1 + epoch), 1),
+        ({"gradient_accumulation_steps": 2}, lambda epoch: 1.0, 2),
+    ],
+    ids=["plain", "schedule", "accumulation"],
+)
+def test_an_update_of_ones_own_runs_at_every_step(
+    optimizer: Any, data: str, options: Any, factors: Any, accumulate: int
+) -> None:
+    net = network()
+    given: Any = (X, Y) if data == "arrays" else (lambda: ((X[i : i + 1], Y[i : i + 1]) for i in range(4)),)
+    if data == "arrays":
+        options = options | {"batch_size": 1, "shuffle": False}
+    net.fit(*given, epochs=5, optimizer=optimizer(0.01), progress=False, **options)
+    state: Any = net.current_state
+    assert state.steps == 20 // accumulate
+    np.testing.assert_allclose(flat(net), signs_by_hand(5, 1, 0.01, factors, accumulate), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("optimizer", [_Sign, _SignOfDescent])
+def test_an_update_of_ones_own_in_train_step(optimizer: Any) -> None:
+    net, before = network(), flat(network())
+    net.train_step(X, Y, optimizer(0.01))
+    assert (flat(net) != before).any()
+    for _ in range(4):
+        net.train_step(X, Y)
+    np.testing.assert_allclose(flat(net), signs_by_hand(5, 4, 0.01, lambda epoch: 1.0), rtol=1e-12, atol=1e-15)
+
+
+def test_an_update_of_ones_own_learns_digits() -> None:
+    """With an `update` that runs only when the step is recorded, accuracy stays at 0.2."""
+    images, labels = nnkit.data.digits()
+    net = nnkit.Network([64, 10], seed=0)
+    history = net.fit(images, labels, epochs=5, optimizer=_Slow(0.5), progress=False)
+    assert history["accuracy"][-1] > 0.95
+
+
+class _SlowState(OptimizerState):
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        for pairs in (zip(parameters.W, gradients.W, strict=True), zip(parameters.b, gradients.b, strict=True)):
+            for p, g in pairs:
+                p -= self.numbers["learning_rate"] * g
+
+
+class _Slow(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return _SlowState(self, parameters)
+
+
+def test_a_graph_does_not_hold_what_the_host_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tape with such a call stays a list of calls; one without becomes a graph at its second replay."""
+    stream = SimpleNamespace()
+    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
+    monkeypatch.setattr(GraphTape, "_capture", lambda self: SimpleNamespace(launch=lambda: done.append("graph")))
+    done: list[str] = []
+    for call in (HostCall(lambda: done.append("host")), lambda: done.append("device")):
+        tape = GraphTape(nullcontext, cupy, None)  # type: ignore[arg-type]
+        tape.calls.append(call)
+        tape.replay(3)
+    assert done == ["host"] * 3 + ["device", "graph", "graph"]

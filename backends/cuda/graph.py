@@ -16,7 +16,7 @@ from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.cuda.streams import in_order
 from nnkit.backends.errors import BackendError
 from nnkit.backends.switches import switch
-from nnkit.backends.tape import Call, active_tape
+from nnkit.backends.tape import Call, HostCall, active_tape
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
 
@@ -61,7 +61,10 @@ class GraphTape(EpilogueTape):
     def _replay(self) -> None:
         stream = self._cuda.get_current_stream()
         if self._graph is None and self._captures and self._replayed and self.calls:
-            self._graph = self._capture()
+            if any(isinstance(call, HostCall) for call in self.calls):
+                self._captures = False
+            else:
+                self._graph = self._capture()
         if self._graph is None:
             with in_order(self._home, stream):
                 for call in self.calls:

@@ -25,7 +25,7 @@ class Accumulation:
             backend.elementwise(scaled_sum, (self._sum, gradient, self.share), out=self._sum)
         with backend.recording() as self._updating:
             backend.elementwise(product, (self._sum, self._mean_share), out=gradient)
-            state.update(model.parameters, model.gradient)
+            state.record(model.parameters, model.gradient)
             backend.copy(self._zero, self._sum)
 
     def add(self, batch: Minibatch) -> None:
