@@ -13,7 +13,7 @@ from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, ex
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
-from nnkit.pickling import rebuilt, reduced
+from nnkit.pickling import set_state, state_of
 from nnkit.state_arrays import restore_arrays, saved_arrays
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
@@ -163,8 +163,13 @@ class Network(Model):
             raise
         return self
 
-    def __reduce__(self) -> tuple[Any, ...]:  # for pickle, copy and deepcopy: a copy has arrays of its own
-        return rebuilt, (Network, reduced(self))
+    # For pickle, copy and deepcopy: a copy has arrays of its own, and is of the same class.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_of(self)
+
+    def __setstate__(self, parts: dict[str, Any]) -> None:
+        set_state(self, parts)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""

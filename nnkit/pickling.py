@@ -1,17 +1,19 @@
 """Copies of networks, also from one process to another: what `copy` and `pickle` take; files hold no pickle."""
 
-from typing import Any, TypeVar
+import functools
+from typing import Any
 
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
 from nnkit.model import Model
 from nnkit.state_arrays import restore_arrays, saved_arrays
 
-M = TypeVar("M", bound=Model)
 
+def state_of(network: Model) -> dict[str, Any]:
+    """A network as plain values and NumPy arrays, and what a subclass has added as it is.
 
-def reduced(network: Model) -> dict[str, Any]:
-    """A network as plain values and NumPy arrays; its cost and activations go by name, which must be known there."""
+    Its cost and activations go by name, which must be known where it arrives.
+    """
     to_numpy, p, state = network.backend.to_numpy, network.parameters, network.current_state
     layers: list[Layer] = [
         Dense(layer.inputs, layer.units, layer.activation) if isinstance(layer, Dense) else layer
@@ -33,14 +35,30 @@ def reduced(network: Model) -> dict[str, Any]:
         "optimizer": network.optimizer,
         "has_state": state is not None,
         "state": saved_arrays(network, state),
+        "added": _added(network),
     }
 
 
-def rebuilt(kind: type[M], parts: dict[str, Any]) -> M:
-    """The network of a class of which these are the parts; raises what that does."""
-    network = kind(cost=get_cost(**parts["cost"]), **parts["arguments"])
+def set_state(network: Model, parts: dict[str, Any]) -> None:
+    """Make a bare network, of whichever class, the one of which these are the parts; raises what `Network` does."""
+    Model.__init__(network, cost=get_cost(**parts["cost"]), **parts["arguments"])
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
     network.parameters.assign(parts["values"])
     state = network.optimizer_state() if parts["has_state"] else None
     restore_arrays(network, state, parts["state"])
-    return network
+    for name, value in parts["added"].items():
+        object.__setattr__(network, name, value)
+
+
+def _added(network: Model) -> dict[str, Any]:
+    """The attributes, also in slots, that a subclass or a user has given to a network."""
+    found: Any = object.__getstate__(network)
+    attributes: dict[str, Any] = found[0] if isinstance(found, tuple) else found
+    slots: dict[str, Any] = found[1] if isinstance(found, tuple) else {}
+    return {name: value for name, value in attributes.items() if name not in _own_attributes()} | slots
+
+
+@functools.cache
+def _own_attributes() -> frozenset[str]:
+    """What every network has."""
+    return frozenset(vars(Model([1, 1], seed=0, backend="numpy")))
