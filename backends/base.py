@@ -178,10 +178,16 @@ class Backend(RowAccess, ABC):
         """Compute into `out` if it is given, else into new arrays; on a tape, do so at each replay."""
         with quiet():
             # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
-            result = compute() if out is None else out
+            result = self._arrays(compute()) if out is None else out
             if out is not None or active_tape() is not None:
                 perform([lambda: self._write_all(compute(), result)])
         return result
+
+    def _arrays(self, values: Any) -> Any:
+        """What a namespace has computed, with 0-d arrays in place of the scalars that NumPy's functions return."""
+        if isinstance(values, tuple):
+            return tuple(map(self._arrays, values))
+        return self.xp.asarray(values) if isinstance(values, np.generic) else values
 
     def _write_all(self, values: Any, outs: Any) -> None:
         for value, out in zip(_tuple(values), _tuple(outs), strict=True):

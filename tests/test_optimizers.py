@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nnkit
@@ -104,3 +105,23 @@ def test_only_the_learning_rate_changes() -> None:
     with pytest.raises(AttributeError, match=r"momentum=0.9\): only learning_rate may be changed"):
         optimizer.momentum = 0.5
     assert optimizer == nnkit.SGD(2.0, momentum=0.9)
+
+
+PAIRS = [*((name, "softmax_cross_entropy") for name in OPTIMIZERS), *(("adam", cost) for cost in nnkit.cost_names())]
+
+
+@pytest.mark.parametrize(("name", "cost"), PAIRS)
+def test_numpy_as_any_namespace_trains_alike(name: str, cost: str) -> None:
+    """Sums of NumPy's functions are scalars, which no recorded step can write to."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3]
+    found = []
+    for backend in ("numpy", "standard:numpy"):
+        layers = [nnkit.Dense(4, 5, "gelu"), nnkit.Dropout(0.2), nnkit.Dense(5, 3)]
+        net = nnkit.Network(layers, cost=cost, seed=0, dtype="float64", backend=backend)
+        costs = [float(net.train_step(x, y, OPTIMIZERS[name]() if i == 0 else None)) for i in range(3)]
+        costs += net.fit(x, y, epochs=2, batch_size=8, progress=False)["cost"]
+        costs += [net.evaluate(x, y)["cost"], float(net.gradients(x, y)[0])]
+        gradients = [np.asarray(a).ravel() for pair in net.gradients(x, y)[1] for a in pair]
+        found.append(np.concatenate([costs, net.forward(x).ravel(), *gradients]))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-12, atol=1e-14)
