@@ -22,6 +22,10 @@ from nnkit.backends.tracing import trace
 
 _listed: dict[str, "Formula"] = {}
 
+# What is remembered of formulas is limited, since a program may ask for ever new constants and make ever new formulas.
+_PROGRAMS = 64  # of a formula, by its constants
+_COMPOSED = 128
+
 
 class Formula:
     """An elementwise function of arrays that every backend can compile.
@@ -45,7 +49,13 @@ class Formula:
         if not self.operands:
             raise FormulaError(f"{name} has no operands; a formula takes the namespace and at least one array")
         self.defaults = dict(defaults or {})
-        self._programs: dict[tuple[tuple[str, float], ...], Program] = {}
+        names = self.operands
+
+        @functools.lru_cache(maxsize=_PROGRAMS)
+        def traced(constants: tuple[tuple[str, float], ...]) -> Program:
+            return trace(function, names, dict(constants))
+
+        self._traced = traced
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -69,12 +79,8 @@ class Formula:
         return backend.elementwise(self, operands, out, constants)
 
     def program(self, constants: Mapping[str, float] | None = None) -> Program:
-        """The traced program for these constants; traced at the first call, remembered afterwards."""
-        key = tuple(sorted((constants or {}).items()))
-        program = self._programs.get(key)
-        if program is None:
-            program = self._programs[key] = trace(self.function, self.operands, dict(key))
-        return program
+        """The traced program for these constants; traced at the first call, the latest ones are remembered."""
+        return self._traced(tuple(sorted(constants.items())) if constants else ())
 
     def _bind(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort the arguments of a call into operands and constants."""
@@ -125,7 +131,7 @@ def list_formulas() -> dict[str, Formula]:
     return dict(sorted(_listed.items()))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_COMPOSED)
 def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula:
     """The formula outer(inner(...)), one pass over memory; with `keep_inner`, inner's value is a first result.
 

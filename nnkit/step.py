@@ -37,7 +37,7 @@ class Step:
         sums: bool = False,
     ) -> None:
         backend, dtype = model.backend, model.dtype
-        self.backend, self.model, self.state = backend, model, state
+        self.backend, self.dtype, self.state = backend, dtype, state  # not the model: it holds its steps
         self.x = backend.zeros((samples, model.dense[0].inputs), dtype)
         self.y = backend.zeros((samples, model.dense[-1].units), dtype)
         self.scale = backend.asarray(1.0 if sums else 1 / samples, dtype)
@@ -45,7 +45,7 @@ class Step:
             self.scale = backend.zeros((samples, weight_columns), dtype)
         self._dropout = model.dropout if drops else None
         with backend.recording() as self._tape:
-            self.logits = self._record(state)
+            self.logits = self._record(model, state)
         with backend.recording() as self._cost_tape:
             terms = model.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)
@@ -63,17 +63,17 @@ class Step:
     def cost(self, out: Array | None = None) -> Array:
         """The batch's mean cost before the update, a 0-d array: `out`, or a new one."""
         self._cost_tape.replay()
-        return self.backend.copy(self._cost, self.backend.empty((), self.model.dtype) if out is None else out)
+        return self.backend.copy(self._cost, self.backend.empty((), self.dtype) if out is None else out)
 
-    def _record(self, state: OptimizerState | None) -> Array:
+    def _record(self, model: Model, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
-        parameters, gradient = self.model.parameters, self.model.gradient
+        parameters, gradient = model.parameters, model.gradient
         descent = state if isinstance(state, DescentState) and state.pure else None
         if descent is not None and not self.backend.adds_products(parameters.W[0], self.x.shape[0]):
             descent = None
-        logits = self._forward()
-        delta = self.model.output.delta(self.backend, logits, self.y, self.scale)
-        for i, layer in reversed(list(enumerate(self._passes))):
+        logits, passes = self._forward(model)
+        delta = model.output.delta(self.backend, logits, self.y, self.scale)
+        for i, layer in reversed(list(enumerate(passes))):
             W, b = parameters.W[i], parameters.b[i]
             if descent is not None:  # the update is inside the gradient's products
                 delta = dense_descent(
@@ -101,27 +101,27 @@ class Step:
             self._dropout.advance()
         return logits
 
-    def _forward(self) -> Array:
+    def _forward(self, model: Model) -> "tuple[Array, list[_Pass]]":
         """The forward pass (eq. 2); the last layer stops at its logits, as its activation belongs to the cost."""
-        parameters, h = self.model.parameters, self.x
-        self._passes: list[_Pass] = []
+        parameters, h = model.parameters, self.x
+        passes: list[_Pass] = []
         masks: list[Array] = []  # of the dropout that has come since the last dense layer
-        for number, layer in enumerate(self.model.layers):
+        for number, layer in enumerate(model.layers):
             if isinstance(layer, Dropout):
                 if self._dropout is not None:
                     h, mask = self._dropout.apply(h, layer.rate, number)
                     masks.append(mask)
                 continue
-            i = len(self._passes)
-            W, b, last = parameters.W[i], parameters.b[i], layer is self.model.layers[-1]
-            name = "identity" if last else str(self.model.dense[i].activation)
+            i = len(passes)
+            W, b, last = parameters.W[i], parameters.b[i], layer is model.layers[-1]
+            name = "identity" if last else str(model.dense[i].activation)
             z = None
             if get_activation(name).gradient_from == "preactivation":
-                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.model.dtype)
+                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.dtype)
             x, h = h, dense_forward(h, W, b, name, z=z)
-            self._passes.append(_Pass(x, z, h, name, masks))
+            passes.append(_Pass(x, z, h, name, masks))
             masks = []
-        return h
+        return h, passes
 
 
 class _Pass(NamedTuple):

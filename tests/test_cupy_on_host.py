@@ -18,7 +18,9 @@ SAMPLES = np.random.default_rng(0).normal(size=(40, 12))
 TARGETS = np.eye(3)[np.arange(40) % 3]
 
 
-def train(backend: Any, optimizer: Any, dtype: str, precision: str = "highest", steps: int = 9) -> tuple[Array, Step]:
+def train(
+    backend: Any, optimizer: Any, dtype: str, precision: str = "highest", steps: int = 9
+) -> tuple[Array, Step, nnkit.Network]:
     """The parameters after some steps on minibatches of 16 and a last one of 8, with another rate for each."""
     nnkit.set_matmul_precision(precision)
     layers = [nnkit.Dense(12, 20, "tanh"), nnkit.Dropout(0.3), nnkit.Dense(20, 3)]
@@ -32,7 +34,7 @@ def train(backend: Any, optimizer: Any, dtype: str, precision: str = "highest", 
         step.run(1 / (1 + i))
         assert np.isfinite(net.backend.to_numpy(step.cost()))
     parts = [net.backend.to_numpy(array).ravel() for array in (*net.parameters.W, *net.parameters.b)]
-    return np.concatenate(parts), step
+    return np.concatenate(parts), step, net
 
 
 OPTIMIZERS = [nnkit.SGD(0.5), nnkit.SGD(0.1, momentum=0.9, l2=1e-3, clip_norm=1.0)]
@@ -40,25 +42,24 @@ OPTIMIZERS = [nnkit.SGD(0.5), nnkit.SGD(0.1, momentum=0.9, l2=1e-3, clip_norm=1.
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_steps_are_those_of_numpy(host: HostDevice, optimizer: Any) -> None:
-    (found, _), (expected, _) = (train(backend, optimizer, "float64") for backend in (host, "numpy"))
+    (found, *_), (expected, *_) = (train(backend, optimizer, "float64") for backend in (host, "numpy"))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
 
 
 def test_steps_in_each_precision(host: HostDevice) -> None:
-    exact, _ = train("numpy", OPTIMIZERS[0], "float64")
+    exact, *_ = train("numpy", OPTIMIZERS[0], "float64")
     off = {}
     for precision in ("highest", "medium"):
-        found, _ = train(host, OPTIMIZERS[0], "float32", precision)
+        found, *_ = train(host, OPTIMIZERS[0], "float32", precision)
         off[precision] = abs(found - exact).max()
-        again, _ = train(host, OPTIMIZERS[0], "float32", precision)
+        again, *_ = train(host, OPTIMIZERS[0], "float32", precision)
         assert again.tobytes() == found.tobytes()
     assert off["highest"] < 2e-6
     assert 1e-5 < off["medium"] < 1e-2
 
 
 def test_a_network_follows_a_change_of_precision(host: HostDevice) -> None:
-    _, exact = train(host, OPTIMIZERS[0], "float32", "highest")
-    net = exact.model
+    _, exact, net = train(host, OPTIMIZERS[0], "float32", "highest")
     nnkit.set_matmul_precision("medium")
     rounded = step_for(net, 8, net.state, drops=True)
     assert rounded is not exact
@@ -74,7 +75,7 @@ def test_how_many_launches_a_step_takes(host: HostDevice) -> None:
     """Two layers with dropout, softmax and its cost, plain gradient descent: no weight's gradient is written."""
     calls = {}
     for precision in ("highest", "medium"):
-        _, step = train(host, OPTIMIZERS[0], "float32", precision, steps=1)
+        _, step, _ = train(host, OPTIMIZERS[0], "float32", precision, steps=1)
         calls[precision] = len(step._tape.calls)
     # Forward: 2 products, tanh with dropout, bias; softmax 4; backward: 3 products, 2 sums, dropout with tanh; clock.
     assert calls["highest"] == 15

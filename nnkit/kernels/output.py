@@ -158,7 +158,7 @@ _FROM_LOGITS = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # costs may have ever new constants
 def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
     if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)

@@ -85,7 +85,7 @@ TREATMENTS: dict[str, Formula] = {
 }
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)  # an optimizer of one's own may make ever new formulas
 def treated(update: Formula, *options: str) -> Formula:
     """An update's formula with these `TREATMENTS` before it; their operands follow its own.
 
