@@ -1,11 +1,13 @@
-"""What every suite shares: the backend that NNKIT_BACKEND names, timed to the end of its work, and a short mode.
+"""What every suite shares: the backend that NNKIT_BACKEND names, timed to the end of its work, and how much is run.
 
-pytest bench/                                  everything
-pytest bench/ --short                          each benchmark once, smallest size: that it runs
+pytest bench/                                  a selection with everything once: kernels, steps, epochs, predictions
+pytest bench/ --full                           every size, dtype and cost
+pytest bench/ --short                          each benchmark once, smallest size, not timed: that it runs
 pytest bench/ -k sigmoid --benchmark-histogram pictures, by pytest-benchmark
 """
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -13,25 +15,43 @@ import pytest
 
 from nnkit.backends import Backend, get_backend
 
+# What pytest-benchmark takes for one benchmark, unless its options say it: with its own second and 5 rounds for each of
+# 1 400 all of them take more than an hour.
+LIMITS = {"benchmark_max_time": Decimal("0.25"), "benchmark_min_rounds": 3}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--short", action="store_true", help="run each benchmark once, at its smallest size")
+    parser.addoption("--full", action="store_true", help="run every benchmark: all sizes, dtypes and costs")
+    parser.addoption("--short", action="store_true", help="run each benchmark once, at its smallest size, untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: left out unless --full or --short is given")
     if config.getoption("--short"):
         config.option.benchmark_disable = True
+    for name, limit in LIMITS.items():
+        if not any(argument.startswith("--" + name.replace("_", "-")) for argument in config.invocation_params.args):
+            setattr(config.option, name, limit)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.getoption("--short") or config.getoption("--full"):
+        return None
+    return "bench: a selection of the benchmarks; --full runs all of them"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In the short mode, leave out the larger sizes of each benchmark."""
-    if not config.getoption("--short"):
-        return
-    skip = pytest.mark.skip(reason="a larger size than the short mode needs")
-    for item in items:
-        size = getattr(item, "callspec", None) and item.callspec.params.get("size")  # type: ignore[attr-defined]
-        if isinstance(size, int) and size > 1024:
-            item.add_marker(skip)
+    """Leave out what is only in the full mode; in the short mode, the larger sizes of each benchmark."""
+    if config.getoption("--short"):
+        skip = pytest.mark.skip(reason="a larger size than the short mode needs")
+        for item in items:
+            size = getattr(item, "callspec", None) and item.callspec.params.get("size")  # type: ignore[attr-defined]
+            if isinstance(size, int) and size > 1024:
+                item.add_marker(skip)
+    elif not config.getoption("--full"):
+        left_out = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
 
 
 @pytest.fixture(scope="session")

@@ -158,6 +158,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
 
 
+@pytest.mark.full
 def test_short_run(tmp_path: Path) -> None:
     names = [name for name in QUICK if name != "torch-graph"]  # which is PyTorch itself here
     done = run("--short", "--device", "cpu", "--output", str(tmp_path), "--contenders", *names)
@@ -193,6 +194,7 @@ def test_short_run(tmp_path: Path) -> None:
     ].keys()
 
 
+@pytest.mark.full
 def test_sections_without_a_contender_that_takes_part(tmp_path: Path) -> None:
     options = ("--short", "--device", "cpu", "--output", str(tmp_path), "--sections", "steps", "epochs")
     for name, empty in (("floor", "epochs"), ("nnkit-graph", "steps")):

@@ -1,8 +1,9 @@
-"""Layers, costs, steps, epochs, predictions and files."""
+"""Layers, costs, steps, epochs, predictions, requests of a server's clients, and files."""
 
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,19 @@ def test_epoch_of_mnist(measure: Measure) -> None:
 def test_predict(measure: Measure, random: Random, n: int) -> None:
     net, x = nnkit.Network([784, 100, 10], cost="cross_entropy", seed=0), random((n, 784))
     measure(f"predict {n}", net.predict, x)
+
+
+@pytest.mark.parametrize("what", ["predict", "predict_proba"])
+def test_requests(measure: Measure, what: str) -> None:
+    net, x = nnkit.Network([784, 100, 10], seed=0), np.random.default_rng(0).random((1, 784), np.float32)
+    ask = getattr(net, what)
+    measure(f"400 requests to {what}", lambda: [ask(x) for _ in range(400)])
+
+
+def test_requests_of_8_threads(measure: Measure) -> None:
+    net, x = nnkit.Network([784, 100, 10], seed=0), np.random.default_rng(0).random((1, 784), np.float32)
+    with ThreadPoolExecutor(8) as clients:
+        measure("400 requests to predict", lambda: list(clients.map(lambda _: net.predict(x), range(400))))
 
 
 def test_save(measure: Measure, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def problem(activation: str = "sigmoid", optimizer: str = "sgd", dtype: str = "f
     return Problem(parse_sizes("6-5-4-3x7")[0], activation, optimizer, dtype)
 
 
+@pytest.mark.full
 def test_short_run(tmp_path: Path) -> None:
     for package in ("matplotlib", "packaging", "tqdm"):
         pytest.importorskip(package, reason=f"{package} is not installed")
