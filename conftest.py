@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 
 import nnkit
+
+# Before pytest imports a file of them, which would put the module `first_layer` in the place of its function.
+import nnkit.data
+import nnkit.plots
 from nnkit.backends import BackendUnavailableError
 
 # What tests and benchmarks may lack, as it is imported, and what pip calls it. nnkit itself needs NumPy only.

@@ -1,8 +1,12 @@
-"""One fixture runs a test on every backend; GPU tests are skipped, with the reason, where there is no GPU."""
+"""One fixture runs a test on every backend; GPU tests are skipped, with the reason, where there is no GPU.
+
+The whole suite runs on every core where pytest-xdist is installed; campaigns only where `-m campaign` asks for them.
+"""
 
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +28,44 @@ else:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+try:
+    from hypothesis import settings
+except ImportError:
+    pass
+else:
+    settings.register_profile("suite", deadline=None)  # how long an example takes depends on the machine's load
+    settings.load_profile("suite")
+
+SUITE = {Path(__file__).parent, Path(__file__).parents[1] / "nnkit"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Whole folders run on every core, unless -n, --pdb or -s is given; selected files in this process."""
+    option = config.option
+    if not hasattr(option, "numprocesses") or hasattr(config, "workerinput"):
+        return  # pytest-xdist is not there, or this is one of its processes
+    alone = option.usepdb or option.trace or option.capture == "no" or option.collectonly
+    whole = all(Path(argument).resolve() in SUITE for argument in config.args)
+    if option.numprocesses is None and option.tx == [] and whole and not alone:
+        cores = config.hook.pytest_xdist_auto_num_workers(config=config)
+        option.numprocesses = cores if cores > 1 else 0
+    if option.numprocesses and option.dist == "no":
+        option.dist = "loadgroup"  # what has the marker xdist_group stays together
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a GPU's tests in one process; leave campaigns out unless they are asked for."""
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.xdist_group("gpu"))
+    if "campaign" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("campaign")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker("campaign")]
 
 
 @dataclass(frozen=True)

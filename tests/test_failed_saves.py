@@ -46,15 +46,21 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Whom permissions bind; root may write everywhere."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(65534)
+def nobody(path: Path) -> Iterator[None]:
+    """Whom permissions bind, who comes as far as this path; root may write everywhere."""
+    if (before := os.geteuid()) != 0:
+        yield
+        return
+    closed = {folder: folder.stat().st_mode for folder in path.parents if not folder.stat().st_mode & 0o001}
+    for folder, mode in closed.items():
+        folder.chmod(mode | 0o011)
+    os.seteuid(65534)
     try:
         yield
     finally:
         os.seteuid(before)
+        for folder, mode in closed.items():
+            folder.chmod(mode)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -63,17 +69,15 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     content = path.read_bytes()
     net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "run.safetensors", progress=False)
     before = net.parameters.flat.copy()
-    for folder in (*tmp_path.parents[:2], tmp_path):
-        folder.chmod(0o555)
+    tmp_path.chmod(0o555)
     try:
-        with nobody():
+        with nobody(tmp_path):
             with pytest.raises(PermissionError):
                 net.save(path)
             with pytest.raises(PermissionError, match=r"checkpoint: the folder .* cannot be written to"):
                 net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "b", progress=False)
             assert nnkit.load(path).width == 5
     finally:
-        for folder in (*tmp_path.parents[:2], tmp_path):
-            folder.chmod(0o700)
+        tmp_path.chmod(0o700)
     assert path.read_bytes() == content
     assert np.array_equal(net.parameters.flat, before)

@@ -1,0 +1,38 @@
+"""The suite itself: its files in any order, its tests with the same names in each process."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> str:
+    """The output of another pytest over the suite, which must pass."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_file_of_a_module_may_come_first() -> None:
+    """pytest imports it by its path; the package's function of that name must stay."""
+    pytest.importorskip("matplotlib", reason="draws pictures")
+    run("nnkit/plots/first_layer.py", "nnkit/data/digits.py", "tests/test_plots_files.py", "tests/test_interrupt.py")
+
+
+def test_no_name_of_a_test_holds_an_address(request: pytest.FixtureRequest) -> None:
+    """It would be another one in each process of pytest-xdist, which then refuses to run."""
+    names = [item.nodeid for item in request.session.items]
+    assert [name for name in names if re.search(r" at 0x[0-9a-f]{6,}", name)] == []
+
+
+def test_campaigns_run_only_where_they_are_asked_for() -> None:
+    campaign = "tests/test_resume.py::test_killed_at_random_moments"
+    assert f"{campaign}[200]" not in run("--collect-only", "-q", campaign)
+    assert f"{campaign}[200]" in run("--collect-only", "-q", campaign, "-m", "campaign")
