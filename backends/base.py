@@ -145,7 +145,13 @@ class Backend(RowAccess, ABC):
         # Among themselves, NumPy's floating-point numbers keep their dtype.
         deciding = arrays or {n: v for n, v in named.items() if dtype_name(getattr(v, "dtype", "")) in FLOATS}
         number_type = promote(deciding) if deciding else "float64"
-        return [v if n in arrays else self.asarray(v, number_type) for n, v in named.items()]
+        return [v if n in arrays else self._numbers(n, v, number_type) for n, v in named.items()]
+
+    def _numbers(self, name: str, values: Any, dtype: str) -> Array:
+        try:
+            return self.asarray(values, dtype)
+        except OverflowError:
+            raise ValueError(f"{name} holds a whole number that is too large for {dtype}") from None
 
     def _call(
         self, formula: "Formula", xp: Any, arrays: Sequence[Array], out: Any, constants: Mapping[str, float] | None

@@ -25,6 +25,11 @@ def _numpy_name(dtype: np.dtype[Any]) -> str:
     return dtype.name  # which NumPy puts together anew each time, in 3 µs
 
 
+def native(array: np.ndarray) -> np.ndarray:
+    """An array with the bytes of its numbers in this machine's order: itself, or a copy."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def promote(operands: Mapping[str, Any]) -> str:
     """The name of the dtype that a formula over these arrays has, as the array-API standard promotes.
 

@@ -12,6 +12,7 @@ preallocated arrays, CuPy compiles it to one CUDA kernel, and any other namespac
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,8 @@ class Formula:
         for name, value in constants.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{self.name}(): {name} is a {type(value).__name__}; expected a Python number")
+            if abs(value) > sys.float_info.max and isinstance(value, int):
+                raise ValueError(f"{self.name}(): {name} is a whole number that is too large for float64")
         return tuple(bound[name] for name in self.operands), constants
 
 

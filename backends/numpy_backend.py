@@ -13,7 +13,7 @@ from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.cpu.products import NumpyProducts, NumpyTape, reduced_shape
 from nnkit.backends.cpu.rows import NumpyRows
 from nnkit.backends.cpu.ufuncs import ufunc_calls
-from nnkit.backends.dtypes import numpy_dtype, promote
+from nnkit.backends.dtypes import native, numpy_dtype, promote
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.scratch import thread_scratch
@@ -35,7 +35,9 @@ class NumpyBackend(NumpyRows, NumpyProducts):
             values = owner.to_numpy(values)  # from another device, which NumPy itself does not read
         elif owner is None and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
-        wanted = None if dtype is None else numpy_dtype(dtype)
+        if dtype is None:
+            return native(np.asarray(values))
+        wanted = numpy_dtype(dtype)
         if getattr(values, "dtype", wanted) == wanted:
             return np.asarray(values, wanted)
         with quiet():  # a narrower type overflows to infinity
@@ -59,6 +61,19 @@ class NumpyBackend(NumpyRows, NumpyProducts):
                 perform([call])
         return out
 
+    def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        # Calls look at memory as numbers of this machine, and subclasses such as np.matrix have other rules of shapes.
+        return [
+            a if type(a) is np.ndarray and a.dtype.isnative else self._plain(np.asarray(a))
+            for a in super().operands(names, values)
+        ]
+
+    def _plain(self, array: np.ndarray) -> np.ndarray:
+        """An array with its bytes in this machine's order; a copy is made anew by each replay."""
+        if array.dtype.isnative:
+            return array
+        return self.copy(array, np.empty(array.shape, array.dtype.newbyteorder("=")))
+
     def elementwise(
         self,
         formula: "Formula",
@@ -71,11 +86,15 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         if dtype.startswith("complex"):
             return self._call(formula, complex_step_namespace, arrays, out, constants)
         program = formula.program(constants)
-        outs = self._results(formula, arrays, dtype, len(program.outputs), out)
+        results = self._results(formula, arrays, dtype, len(program.outputs), out)
+        outs = [r if r.dtype.isnative else np.empty(r.shape, r.dtype.newbyteorder("=")) for r in results]
         tape = active_tape()
         scratch = thread_scratch() if tape is None else tape.scratch
         with quiet():
             perform(ufunc_calls(program, arrays, outs, scratch, isinstance(tape, NumpyTape) and tape.uses_scipy))
+        for made, result in zip(outs, results, strict=True):
+            if made is not result:
+                self.copy(made, result)
         return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
 
     def max(self, a: np.ndarray, axis: int, keepdims: bool = False, out: np.ndarray | None = None) -> np.ndarray:

@@ -10,14 +10,27 @@ from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
 
+_AXES = 32
+
 
 def broadcast_shape(formula: "Formula", arrays: Sequence[Any]) -> tuple[int, ...]:
-    """The shape of a formula's results; ValueError with every operand's shape if they do not broadcast."""
+    """The shape of a formula's results.
+
+    Raises ValueError with every operand's shape if they do not broadcast, and for one of more than 32 axes.
+    """
+    for name, array in zip(formula.operands, arrays, strict=True):
+        check_axes(name, array)
     try:
         return np.broadcast_shapes(*(tuple(a.shape) for a in arrays))
     except ValueError:
         shapes = ", ".join(f"{n} {tuple(a.shape)}" for n, a in zip(formula.operands, arrays, strict=True))
         raise ValueError(f"{formula.name}: operands do not broadcast: {shapes}") from None
+
+
+def check_axes(name: str, array: Any) -> None:
+    """ValueError for an array of more axes than NumPy's iterators know."""
+    if len(array.shape) > _AXES:
+        raise ValueError(f"{name} has {len(array.shape)} axes; expected at most {_AXES}")
 
 
 def checked_outs(formula: "Formula", out: Any, shape: tuple[int, ...], count: int) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import Backend
-from nnkit.backends.dtypes import ON_GPU
+from nnkit.backends.dtypes import ON_GPU, native
 from nnkit.backends.errors import BackendUnavailableError
 
 try:
@@ -41,7 +41,7 @@ class StandardBackend(Backend):
             elif hasattr(values, "__dlpack__"):
                 values = np.from_dlpack(values)
             # A copy: a NumPy array that is read-only or changes later must not shine through.
-            return self.xp.asarray(np.array(values), dtype=wanted, device=self.device)
+            return self.xp.asarray(native(np.array(values)), dtype=wanted, device=self.device)
         device = self.xp.__array_namespace_info__().default_device() if self.device is None else self.device
         here = values if device is None else array_api_compat.to_device(values, device)
         return here if wanted is None or here.dtype == wanted else self.xp.astype(here, wanted)

@@ -50,7 +50,8 @@ class Parameters:
             for name, view, values_of_layer in zip("Wb", (W, b), pair, strict=True):
                 array = self.backend.asarray(values_of_layer, self.dtype)
                 if array.shape != view.shape:  # a smaller array would be repeated
-                    raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}")
+                    hint = "; W is (d_out, d_in); is it transposed?" if array.shape == view.shape[::-1] else ""
+                    raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}{hint}")
                 self.backend.copy(array, view)
 
     def saved(self, flat: Array) -> np.ndarray:

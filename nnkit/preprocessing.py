@@ -40,9 +40,11 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
     """A preprocessing as it is, if a first layer with so many inputs takes what it gives; TypeError or ValueError."""
     if preprocessing is None:
         return None
-    if not hasattr(preprocessing, "apply"):
+    form = ("kind", "inputs", "outputs", "arrays", "apply", "precision")  # a DataFrame has an `apply` too
+    if isinstance(preprocessing, type) or not all(hasattr(preprocessing, name) for name in form):
         hint = "a fitted nnkit.data.Normalization or Whitening"
-        raise TypeError(f"preprocessing is {preprocessing!r}; expected {hint}")
+        given = preprocessing.__name__ if isinstance(preprocessing, type) else f"a {type(preprocessing).__name__}"
+        raise TypeError(f"preprocessing is {given}; expected {hint}")
     if preprocessing.outputs != inputs:
         raise ValueError(f"preprocessing gives {preprocessing.outputs} features, but the first layer takes {inputs}")
     return preprocessing

@@ -19,7 +19,10 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
     expected += f" and below {end:g}" if end < math.inf else ""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{owner}: {name} is {value!r}; {expected}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number above all floats
+        number = math.inf
     if not (0 < number < end if above else 0 <= number < end):
         raise ValueError(f"{owner}: {name} is {value!r}; {expected}")
     return number

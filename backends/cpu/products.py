@@ -62,7 +62,7 @@ class NumpyProducts(Backend):
         return dtype == "float32" and (d_out >= WIDE or d_in <= NARROW)
 
     def adds_products(self, out: np.ndarray, terms: int) -> bool:
-        if out.dtype == np.float32 and terms > MANY:
+        if not out.dtype.isnative or (out.dtype == np.float32 and terms > MANY):
             return False
         # Asked before SciPy is imported, and again of SciPy's own threads.
         found = one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()

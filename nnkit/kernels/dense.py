@@ -10,6 +10,8 @@ from typing import Any
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
+from nnkit.backends.registry import NEUTRAL
+from nnkit.backends.results import check_axes
 from nnkit.kernels.activations import Activation, get_activation
 
 _biased = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"], known_as="bias")
@@ -85,10 +87,10 @@ def dense_backward(
     (array([[1., 1.]]), array([[1., 2.], [0., 0.]]), array([1., 0.]))
     """
     f = get_activation(activation)
-    out_dx, out_dW, out_db = out or (None, None, None)
+    out_dx, out_dW, out_db = _three(out)
     backend = backend_of(delta=delta, x=x, W=W, h=h, z=z, dx=out_dx, dW=out_dW, db=out_db)
     delta, x, W = backend.operands(("delta", "x", "W"), (delta, x, W))
-    _check_shapes(x, W, None)
+    _check_shapes(x, W, None, delta)
     if delta.shape != (*x.shape[:-1], W.shape[-2]):
         raise ValueError(f"delta has shape {delta.shape}; expected {(*x.shape[:-1], W.shape[-2])} to fit x and W")
     _check_results(x.shape, dx=out_dx)
@@ -116,6 +118,7 @@ def preactivation_delta(
     name, saved = ("h", h) if f.gradient_from == "output" else ("z", z)
     if saved is None:
         raise ValueError(f"dense_backward: the gradient of {f.name} needs {name}, the {f.gradient_from} of the layer")
+    saved, _ = backend.operands((name, "delta"), (saved, delta))
     if saved.shape != delta.shape:
         raise ValueError(f"dense_backward: {name} has shape {saved.shape}; expected that of delta, {delta.shape}")
     return backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite else None)
@@ -139,15 +142,31 @@ def _deliver(backend: Backend, rows: Array, out: Any, shape: tuple[int, ...] | N
 
 def _check_results(shape: tuple[int, ...], **outs: Any) -> None:
     for name, out in outs.items():
+        if isinstance(out, NEUTRAL) and out is not None:
+            raise TypeError(f"{name} is a {type(out).__name__}; expected an array to write to")
         if out is not None and tuple(out.shape) != shape:
             raise ValueError(f"{name} has shape {out.shape}; expected {shape}")
 
 
-def _check_shapes(x: Array, W: Array, b: Array | None) -> None:
+def _three(out: Any) -> tuple[Any, Any, Any]:
+    """Where `dense_backward` writes: None or an array for each result."""
+    if out is None:
+        return None, None, None
+    if not isinstance(out, tuple | list) or len(out) != 3:
+        what = f"holds {len(out)}" if isinstance(out, tuple | list) else f"is a {type(out).__name__}"
+        raise TypeError(f"out {what}; expected a tuple of three, for δx, δW and δb, each an array or None")
+    return out[0], out[1], out[2]
+
+
+def _check_shapes(x: Array, W: Array, b: Array | None, delta: Array | None = None) -> None:
     if W.ndim < 2:
         raise ValueError(f"W has shape {W.shape}; expected (d_out, d_in)")
+    check_axes("W", W)
     if x.ndim < 1 or x.shape[-1] != W.shape[-1]:
-        raise ValueError(f"x has shape {x.shape}; expected (..., {W.shape[-1]}) to fit W of shape {W.shape}")
+        outputs = next((a.shape[-1] for a in (b, delta) if a is not None and a.ndim), W.shape[-1])
+        fits = x.ndim > 0 and W.shape[-2:] == (x.shape[-1], outputs)
+        hint = "; W is (d_out, d_in); is it transposed?" if fits else ""
+        raise ValueError(f"x has shape {x.shape}; expected (..., {W.shape[-1]}) to fit W of shape {W.shape}{hint}")
     if W.ndim > 2 and x.shape[:-2] != W.shape[:-2]:
         raise ValueError(f"x has shape {x.shape}; expected the leading axes of W, {W.shape[:-2]}")
     if b is not None and b.shape != W.shape[:-1]:

@@ -59,6 +59,7 @@ def dense_descent(
     (array([[1., 1.]]), array([[0.5, 0. ]]), array([-0.5]))
     """
     backend = backend_of(delta=delta, x=x, W=W, b=b, h=h, z=z)
+    delta, x = backend.operands(("delta", "x"), (delta, x))
     dz = preactivation_delta(backend, get_activation(activation), delta, h, z, overwrite_delta)
     dx = backend.matmul(dz, W) if need_dx else None  # before W changes
     if backend.adds_products(W, x.shape[0]):

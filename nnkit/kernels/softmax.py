@@ -5,6 +5,7 @@ from typing import Any
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import formula
+from nnkit.backends.results import check_axes
 
 
 @formula
@@ -66,8 +67,7 @@ def softmax(z: Array) -> Array:
     """
     backend = backend_of(z=z)
     (z,) = backend.operands(("z",), (z,))
-    if z.ndim == 0 or z.shape[-1] == 0:
-        raise ValueError(f"z has shape {z.shape}; expected (..., classes) with at least one class")
+    _check_classes("z", z)
     _, exponential, total = exponentials(backend, z)
     return backend.elementwise(divided, (exponential, total))
 
@@ -75,12 +75,22 @@ def softmax(z: Array) -> Array:
 def softmax_grad(p: Array, delta: Array) -> Array:
     """δh̄ = p ⊙ (Δ − Σₖ pₖ Δₖ), eq. 8 for softmax, whose Jacobian is diag(p) − p pᵀ (Bishop 2006, eq. 4.106).
 
-    p: the saved output, (..., classes); delta: Δ, of the same shape and dtype.
+    p: the saved output, (..., classes); delta: Δ, of the same shape and dtype. Raises TypeError for other dtypes and
+    ValueError for other shapes.
 
     >>> nnkit.softmax_grad(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
     array([[ 0.25, -0.25]])
     """
     backend = backend_of(p=p, delta=delta)
     p, delta = backend.operands(("p", "delta"), (p, delta))
+    _check_classes("p", p)
+    if delta.shape != p.shape:
+        raise ValueError(f"delta has shape {delta.shape}; expected that of p, {p.shape}")
     projection = backend.sum(backend.elementwise(product, (p, delta)), axis=-1, keepdims=True)
     return backend.elementwise(softmax_pullback, (p, delta, projection))
+
+
+def _check_classes(name: str, array: Array) -> None:
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {array.shape}; expected (..., classes) with at least one class")
+    check_axes(name, array)
