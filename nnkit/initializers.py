@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named
 
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 if TYPE_CHECKING:
@@ -143,6 +143,4 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
         return _for_activation.get(activation, glorot_uniform)
     if callable(init):
         return init
-    if init not in _named:
-        raise unknown_name("initializer", init, [*_named, "uniform(a)", "normal(s)", "orthogonal(gain)"])
-    return _named[init]
+    return named("initializer", init, _named, ["uniform(a)", "normal(s)", "orthogonal(gain)"])

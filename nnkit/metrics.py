@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named
 
 MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
@@ -96,9 +96,7 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
             found.append(Metric(metric, _checked_top(int(metric[4:]), outputs)))
         elif isinstance(metric, str):
-            if metric not in _named:
-                raise unknown_name("metric", metric, [*_named, "top_5"])
-            found.append(Metric(metric, _named[metric]))
+            found.append(Metric(metric, named("metric", metric, _named, ["top_5", "a function of (y, h)"])))
         elif callable(metric):
             found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))
         else:

@@ -21,7 +21,7 @@ from nnkit.kernels.output import output_pair
 from nnkit.layers import Dropout, Layer, build_layers, dense_layers, initializers_of
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.model_arguments import checked_dtype, checked_features
-from nnkit.optimizers import SGD, Optimizer, OptimizerState, checked_optimizer
+from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
@@ -166,9 +166,9 @@ class Model:
         """The state of the optimizer in use, if it has one."""
         return None if self.state is None or self.state.optimizer is not self.optimizer else self.state
 
-    def optimizer_state(self, optimizer: Optimizer | None = None) -> OptimizerState:
+    def optimizer_state(self, optimizer: Optimizer | str | None = None) -> OptimizerState:
         """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
-        wanted = checked_optimizer(self.optimizer if optimizer is None else optimizer)
+        wanted = chosen_optimizer(optimizer, self.optimizer)
         if self.state is None or self.state.optimizer is not wanted:
             self.state = wanted.start(self.parameters)  # if there is no memory for it, nothing has changed
         self.optimizer = wanted

@@ -104,7 +104,7 @@ class Network(Model):
 
     fit = explains_memory(LOWER_BATCH, records=True)(fit)
 
-    def partial_fit(self, X: Any, y: Any = None, *, batch_size: int = 32, **options: Any) -> History:
+    def partial_fit(self, X: Any, y: Any = None, *, batch_size: int | None = None, **options: Any) -> History:
         """Go on training with new samples: one epoch over them, with the optimizer's state; options as for `fit`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
@@ -116,11 +116,14 @@ class Network(Model):
         return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False} | options)
 
     @explains_memory(LOWER_STEP, records=True)
-    def train_step(self, x: Any, y: Any, optimizer: Optimizer | None = None, *, sample_weight: Any = None) -> Array:
+    def train_step(
+        self, x: Any, y: Any, optimizer: Optimizer | str | None = None, *, sample_weight: Any = None
+    ) -> Array:
         """One step on a minibatch: forward, backward, update. Returns the mean cost before it, a 0-d array.
 
-        For a loop of one's own. With `sample_weight` (n,) the cost is Σ w C/Σ w. The step is recorded for each new
-        number of samples and replayed afterwards; on a GPU nothing waits until the cost is read, with `float(cost)`.
+        For custom training loops. `optimizer` is as in `fit`; a name may be given in each step. With `sample_weight`
+        (n,) the cost is Σ w C/Σ w. The step is recorded for each new number of samples and replayed afterwards; on a
+        GPU nothing waits until the cost is read, with `float(cost)`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> before = net.train_step([[0.0, 1.0]], [0], optimizer=nnkit.SGD(1.0))

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnkit.backends.formula import Formula
 from nnkit.kernels import updates
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named, unknown_name
 from nnkit.optimizer_state import DescentState, Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 
@@ -170,9 +170,7 @@ def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
         if numbers:
             raise TypeError(f"{name!r} has its numbers; {', '.join(numbers)} can be given with a name only")
         return name
-    if name not in _named:
-        raise unknown_name("optimizer", name, _named)
-    kind = _named[name]
+    kind = named("optimizer", name, _named)
     known = [f.name for f in fields(kind)]
     for number in numbers:
         if number not in known:
@@ -180,8 +178,19 @@ def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
     return kind(**numbers)
 
 
-def checked_optimizer(optimizer: Any) -> Optimizer:
-    """An optimizer as it is; TypeError for anything else."""
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer is {optimizer!r}; expected one of nnkit's, such as nnkit.SGD(0.1)")
-    return optimizer
+def chosen_optimizer(wanted: Any, current: Optimizer) -> Optimizer:
+    """The optimizer to go on with: the current one for None and for its name, another as it is or by its name.
+
+    A name stands for an optimizer with its default numbers: the current one, with its state, if it is that. Raises
+    ValueError for an unknown name, and TypeError for anything else.
+    """
+    if wanted is None:
+        return current
+    if isinstance(wanted, str):
+        made = get_optimizer(wanted)
+        return current if current == made else made
+    if isinstance(wanted, type) and issubclass(wanted, Optimizer):
+        raise TypeError(f"optimizer is the class {wanted.__name__}; expected an optimizer: {wanted.__name__}()")
+    if not isinstance(wanted, Optimizer):
+        raise TypeError(f"optimizer is {wanted!r}; expected a name, or one of nnkit's, such as nnkit.SGD(0.1)")
+    return wanted

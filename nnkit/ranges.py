@@ -3,11 +3,13 @@
 import math
 from numbers import Integral, Real
 
+import numpy as np
+
 
 def in_range(owner: str, name: str, value: object, end: float = math.inf, *, above: bool = False) -> float:
     """The number as a float, if it is finite and in [0, end), or in (0, end) with `above`.
 
-    Raises TypeError for what is no number, and ValueError for other numbers.
+    Raises TypeError if it is not a number, and ValueError for other numbers.
 
     >>> in_range("SGD", "momentum", 0.5, 1.0)
     0.5
@@ -26,6 +28,18 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
     if not (0 < number < end if above else 0 <= number < end):
         raise ValueError(f"{owner}: {name} is {value!r}; {expected}")
     return number
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """True or False as it is; TypeError for anything else, as a text "False" would count as true.
+
+    >>> flag("", "shuffle", "no")
+    Traceback (most recent call last):
+    TypeError: shuffle is 'no'; expected True or False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner and owner + ': '}{name} is {value!r}; expected True or False")
+    return bool(value)
 
 
 def whole(owner: str, name: str, value: object, least: int) -> int:

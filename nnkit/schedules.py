@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from nnkit.history import higher_is_better
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named
 from nnkit.ranges import in_range, whole
 from nnkit.schedule import FunctionSchedule, Numbers, Schedule
 
@@ -191,9 +191,9 @@ def as_schedule(value: ScheduleLike) -> Schedule:
     if value is None:
         return constant()
     if isinstance(value, str):
-        if value not in _named:
-            raise unknown_name("schedule", value, [*_named, "step(every)", "exponential(factor)", "warmup(epochs)"])
-        return _named[value]()
+        return named("schedule", value, _named, ["step(every)", "exponential(factor)", "warmup(epochs)"])()
+    if value in (*_named.values(), step, exponential, warmup):
+        raise TypeError(f"schedule is the function {value.__name__}; call it, as nnkit.schedules.{value.__name__}(...)")
     if not callable(value):
         raise TypeError(f"schedule is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
     function = value

@@ -40,7 +40,8 @@ def minibatches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def test_the_parameters_are_those_from_before_the_step(arrays: "Arrays", name: str, streamed: bool) -> None:
     net = network()
     data = (minibatches, None) if streamed else (arrays(X), arrays(Y))
-    options: dict[str, Any] = {"epochs": 5, "batch_size": 5, "shuffle": False, "progress": False}
+    options: dict[str, Any] = {"epochs": 5, "progress": False}
+    options |= {} if streamed else {"batch_size": 5, "shuffle": False}
     with pytest.raises(nnkit.DivergenceError, match=r"epoch \d, step \d; .* Lower the learning rate \(20 ") as caught:
         net.fit(*data, optimizer=OPTIMIZERS[name](), **options)
     error = caught.value
@@ -100,7 +101,8 @@ def test_the_last_update_of_accumulated_gradients_is_looked_at(streamed: bool) -
             yield x[start : start + 8], np.zeros(8)
 
     data: Any = (stream, None) if streamed else (x, np.zeros(40))
-    options: dict[str, Any] = {"batch_size": 8, "gradient_accumulation_steps": 4, "shuffle": False, "progress": False}
+    options: dict[str, Any] = {"gradient_accumulation_steps": 4, "progress": False}
+    options |= {} if streamed else {"batch_size": 8, "shuffle": False}
     with pytest.raises(nnkit.DivergenceError, match="epoch 1, step 5"):
         net.fit(*data, epochs=1, optimizer=nnkit.SGD(1e18), **options)
     assert np.isfinite(net.parameters.flat).all()

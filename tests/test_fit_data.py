@@ -24,7 +24,7 @@ def network(**options: Any) -> nnkit.Network:
 
 def trained(X: Any, y: Any = None, preprocessing: Any = None, **options: Any) -> tuple[np.ndarray, nnkit.History]:
     net = network(preprocessing=preprocessing)
-    history = net.fit(X, y, **OPTIONS | options)
+    history = net.fit(X, y, **(OPTIONS if y is not None else {"epochs": 3, "progress": False}) | options)
     return np.array(net.backend.to_numpy(net.parameters.flat)), history
 
 
@@ -174,7 +174,7 @@ def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
 )
 def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        network().fit(X, y, **OPTIONS | options)
+        network().fit(X, y, progress=False, **options)
 
 
 def test_a_sparse_matrix_is_refused() -> None:

@@ -40,7 +40,8 @@ def network(backend: Any, **options: Any) -> nnkit.Network:
 
 def trained(net: nnkit.Network, x: Any = X, y: Any = LABELS, **options: Any) -> tuple[Array, dict[str, list[float]]]:
     """The parameters after a training, and its history without the times."""
-    defaults: Options = {"epochs": 2, "batch_size": 32, "optimizer": nnkit.SGD(0.5), "progress": False}
+    defaults: Options = {"epochs": 2, "optimizer": nnkit.SGD(0.5), "progress": False}
+    defaults |= {} if y is None else {"batch_size": 32}
     history = net.fit(x, y, **defaults | options)
     numbers = {name: values for name, values in history.items() if name != "seconds"}
     return net.parameters.saved(net.parameters.flat), numbers

@@ -2,12 +2,14 @@
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nnkit
+from nnkit.kernels import names
 from nnkit.optimizers import Adagrad, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
 from tests.recursions import OPTIMIZERS
 
@@ -125,3 +127,72 @@ def test_numpy_as_any_namespace_trains_alike(name: str, cost: str) -> None:
         gradients = [np.asarray(a).ravel() for pair in net.gradients(x, y)[1] for a in pair]
         found.append(np.concatenate([costs, net.forward(x).ravel(), *gradients]))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-12, atol=1e-14)
+
+
+def test_names_where_optimizers_are_taken() -> None:
+    X, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
+    nets = {how: nnkit.Network([4, 3], seed=0, dtype="float64") for how in ("name", "object", "partial", "steps")}
+    adam = nnkit.Adam()
+    for _ in range(3):
+        nets["name"].fit(X, y, epochs=1, batch_size=20, optimizer="adam", progress=False)
+        nets["object"].fit(X, y, epochs=1, batch_size=20, optimizer=adam, progress=False)
+        nets["partial"].partial_fit(X, y, batch_size=20, optimizer="adam")
+        nets["steps"].train_step(X[np.random.default_rng([0, 1, _]).permutation(20)], y, "adam")
+    wanted = np.array(nets["object"].parameters.flat)
+    for how in ("name", "partial"):
+        assert np.array_equal(nets[how].parameters.flat, wanted)  # the state went on: Adam's first steps are larger
+    state: Any = nets["steps"].current_state
+    assert float(state.numbers["t"]) == 3
+    assert len(nets["steps"].recorded) == 1
+    nets["name"].partial_fit(X, y, optimizer="sgd")
+    assert repr(nets["name"].optimizer) == "SGD(learning_rate=0.1)"
+    with pytest.raises(ValueError, match="unknown optimizer 'Adam'; did you mean 'adam'"):
+        nets["name"].train_step(X, y, "Adam")
+    with pytest.raises(TypeError, match=r"optimizer is the class Adam; expected an optimizer: Adam\(\)"):
+        nets["name"].train_step(X, y, nnkit.Adam)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: nnkit.get_cost("mse"), "unknown cost 'mse'; did you mean 'quadratic'"),
+        (lambda: nnkit.get_cost("MSELoss"), "did you mean 'quadratic'"),
+        (lambda: nnkit.get_cost("mae"), "did you mean 'mean_absolute'"),
+        (lambda: nnkit.get_cost("binary_crossentropy"), "did you mean 'cross_entropy'"),
+        (lambda: nnkit.get_cost("categorical_crossentropy"), "did you mean 'softmax_cross_entropy'"),
+        (lambda: nnkit.get_cost("crossentropy"), "did you mean 'cross_entropy'"),
+        (lambda: nnkit.get_cost("Huber"), "did you mean 'huber'"),
+        (lambda: nnkit.get_cost(["huber"]), r"unknown cost \['huber'\]"),  # type: ignore[arg-type]
+        (lambda: nnkit.Network([2, 3, 1], "ReLU"), "unknown activation 'ReLU'; did you mean 'relu'"),
+        (lambda: nnkit.Network([2, 3, 1], "LeakyReLU"), "did you mean 'leaky_relu'"),
+        (lambda: nnkit.Network([2, 3, 1], "swish"), "did you mean 'silu'"),
+        (lambda: nnkit.Network([2, 3, 1], np.tanh), "did you mean 'tanh'"),  # type: ignore[arg-type]
+        (lambda: nnkit.Network([2, 3, 1], init="xavier"), "did you mean 'glorot_uniform' or 'glorot_normal'"),
+        (lambda: nnkit.Network([2, 3, 1], init="he"), "did you mean 'he_normal' or 'he_uniform'"),
+        (lambda: nnkit.Network([2, 3, 1]).evaluate([[1, 2]], [0], metrics=["roc_auc"]), "unknown metric 'roc_auc'; "),
+        (lambda: nnkit.Network([2, 3, 1]).evaluate([[1, 2]], [0], metrics=["r2_score"]), "did you mean 'r2'"),
+        (lambda: nnkit.get_optimizer("AdamW"), "unknown optimizer 'AdamW'; did you mean 'adamw'"),
+        (lambda: nnkit.get_optimizer("momentum"), "did you mean 'sgd'"),
+        (lambda: nnkit.schedules.as_schedule("CosineAnnealingLR"), "did you mean 'cosine'"),
+        (lambda: nnkit.schedules.as_schedule("StepLR"), r"did you mean 'step\(every\)'"),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_nnkits(ask: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ask()
+
+
+def test_every_hint_is_a_name() -> None:
+    known = {
+        "activation": [*nnkit.activation_names(), "softmax"],
+        "cost": nnkit.cost_names(),
+        "initializer": nnkit.initializers.initializer_names(),
+        "metric": ["accuracy", "r2", "mae", "top_5"],
+        "optimizer": nnkit.optimizer_names(),
+        "schedule": [*nnkit.schedules.schedule_names(), "step(every)", "exponential(factor)", "warmup(epochs)"],
+    }
+    for kind, meant in names._ELSEWHERE.items():
+        for foreign, ours in meant.items():
+            assert foreign.isalnum()
+            assert foreign.islower()
+            assert set(ours) <= set(known[kind]), (kind, foreign)

@@ -23,7 +23,7 @@ import numpy as np
 
 from nnkit.backends.formula import Formula
 from nnkit.kernels import rectifiers, sigmoidal, smooth
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named
 from nnkit.kernels.registration import STEP, as_formula, check_agreement
 
 
@@ -74,9 +74,7 @@ def get_activation(name: str | Activation) -> Activation:
     """
     if isinstance(name, Activation):
         return name
-    if name not in _activations:
-        raise unknown_name("activation", name, _activations)
-    return _activations[name]
+    return named("activation", name, _activations)
 
 
 def register_activation(

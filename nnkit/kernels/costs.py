@@ -27,7 +27,7 @@ from nnkit.backends.formula import Formula
 from nnkit.kernels import classification_costs as classification
 from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels.names import named, unknown_name
 from nnkit.kernels.registration import as_formula, check_cost
 from nnkit.kernels.softmax import softmax
 
@@ -128,21 +128,19 @@ def cost_names() -> list[str]:
     return list(_costs)
 
 
-def get_cost(name: str | Cost, *, label_smoothing: float = 0.0, **constants: float) -> Cost:
+def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **constants: float) -> Cost:
     """The cost of a name, with these constants and label smoothing; a Cost keeps those of its own that are not given.
 
     Constants are positive: huber's `delta` (1.0), where its square turns into a line. Label smoothing is for
     cross_entropy and softmax_cross_entropy. Raises ValueError for an unknown name, with the nearest one, an unknown
-    constant, and numbers out of range; TypeError for what is no number.
+    constant, and numbers out of range; TypeError if a value is not a number.
 
     >>> nnkit.get_cost("cross_entropy").output
     'sigmoid'
     >>> net = nnkit.Network([4, 8, 1], cost=nnkit.get_cost("huber", delta=2.0))
     """
     if not isinstance(name, Cost):
-        if name not in _costs:
-            raise unknown_name("cost", name, _costs)
-        name = _costs[name]
+        name = named("cost", name, _costs)
     cost, defaults = name, name.terms.defaults
     given = dict(cost.constants) | constants
     for option, value in given.items():
@@ -151,7 +149,7 @@ def get_cost(name: str | Cost, *, label_smoothing: float = 0.0, **constants: flo
         if not 0 < _number(cost, option, value) < math.inf:
             raise ValueError(f"{cost.name}: {option} is {value!r}; expected a positive, finite number")
     own = tuple(sorted((option, float(value)) for option, value in given.items() if value != defaults[option]))
-    smoothing = _number(cost, "label_smoothing", label_smoothing) or cost.label_smoothing
+    smoothing = cost.label_smoothing if label_smoothing is None else _number(cost, "label_smoothing", label_smoothing)
     if not 0 <= smoothing < 1:
         raise ValueError(f"{cost.name}: label_smoothing is {smoothing!r}; expected at least 0 and below 1")
     if smoothing and cost.name not in _SMOOTHED:

@@ -10,6 +10,19 @@ from nnkit.schedules import Schedule
 from nnkit.training.early_stopping import EarlyStopping
 
 
+def refuse(reason: str, **arguments: object) -> None:
+    """TypeError for the first of these arguments that was given: it would have no effect.
+
+    >>> refuse("without a checkpoint", checkpoint_every=None)
+    >>> refuse("without a checkpoint", checkpoint_every=2)
+    Traceback (most recent call last):
+    TypeError: checkpoint_every is 2, which has no effect without a checkpoint; leave it out
+    """
+    for name, value in arguments.items():
+        if value is not None:
+            raise TypeError(f"{name} is {value!r}, which has no effect {reason}; leave it out")
+
+
 def numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
     """The names of the numbers that the history will have of each epoch."""
     names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]

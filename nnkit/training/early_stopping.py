@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nnkit.history import higher_is_better
-from nnkit.ranges import in_range, whole
+from nnkit.ranges import flag, in_range, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class EarlyStopping:
         if not isinstance(self.monitor, str):
             raise TypeError(f"EarlyStopping: monitor is {self.monitor!r}; expected a name, such as 'validation_cost'")
         in_range("EarlyStopping", "min_delta", self.min_delta)
+        flag("EarlyStopping", "restore_best", self.restore_best)
         if self.mode not in ("auto", "min", "max"):
             raise ValueError(f"EarlyStopping: mode is {self.mode!r}; expected 'auto', 'min' or 'max'")
 

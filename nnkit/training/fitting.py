@@ -12,11 +12,11 @@ from nnkit.classes import names_in
 from nnkit.history import History
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
-from nnkit.optimizers import Optimizer, checked_optimizer
-from nnkit.ranges import whole
+from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.ranges import flag, whole
 from nnkit.schedules import ScheduleLike, as_schedule
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come
+from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come, refuse
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epoch import Epochs
@@ -37,8 +37,8 @@ def fit(
     y: Any = None,
     *,
     epochs: int = 10,
-    batch_size: int = 32,
-    optimizer: Optimizer | None = None,
+    batch_size: int | None = None,
+    optimizer: Optimizer | str | None = None,
     schedule: ScheduleLike = None,
     validation_data: Any = None,
     metrics: Iterable[str | MetricFunction] = (),
@@ -46,9 +46,9 @@ def fit(
     class_weight: ClassWeight = None,
     early_stopping: EarlyStopping | None = None,
     gradient_accumulation_steps: int = 1,
-    shuffle: bool = True,
+    shuffle: bool | None = None,
     checkpoint: str | PathLike[str] | None = None,
-    checkpoint_every: int = 1,
+    checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool | str = True,
     callbacks: Iterable[Callable[[Any, History], object]] = (),
@@ -62,9 +62,11 @@ def fit(
             minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch.
         y: labels (n,), 0 to k − 1 or class names, or targets (n, d_out); nothing for an iterable.
         epochs: how often all samples are seen, in all, with those of a resumed training.
-        batch_size: samples a step; the last minibatch of an epoch is what is left, and its gradient is the mean over
-            its own samples. An iterable's minibatches are taken as they come.
-        optimizer: None goes on with the network's own and its state; another one starts afresh and stays.
+        batch_size: samples a step, 32 if it is None; the last minibatch of an epoch is what is left, and its gradient
+            is the mean over its own samples. An iterable's minibatches are taken as they come.
+        optimizer: None goes on with the network's own and its state; another one starts from zero and stays. A name,
+            such as "adam", is that optimizer with its default numbers (`nnkit.optimizer_names`); if the network has it
+            already, its state goes on.
         schedule: of the learning rate, the optimizer's being the largest (`nnkit.schedules`): a schedule, its name, or
             a function of the epoch, which counts from 0, that returns a factor. It may change from step to step; of an
             iterable only from the second epoch on, when the number of steps is known.
@@ -76,17 +78,18 @@ def fit(
         early_stopping: when to stop before `epochs`, as `nnkit.EarlyStopping(patience=5)`.
         gradient_accumulation_steps: minibatches whose gradients make one update together: the mean over all their
             samples, for batches larger than memory.
-        shuffle: a new order each epoch, drawn on the host from the network's seed and its count of epochs, so that a
-            seed gives the same batches on every backend and in a continued training.
-        checkpoint: a file that the training is written to every `checkpoint_every` epochs, and at its end, unless
-            Ctrl-C ends it. With `resume` a training that was killed goes on from there, bit for bit as if it had not
-            been; without such a file it starts. The file has the parameters of the last epoch, not the best.
+        shuffle: None or True is a new order each epoch, drawn on the host from the network's seed and its count of
+            epochs, so that a seed gives the same batches on every backend and in a continued training.
+        checkpoint: a file that the training is written to every `checkpoint_every` epochs (None is 1), and at its end,
+            unless Ctrl-C ends it. With `resume` a training that was killed goes on from there, bit for bit as if it had
+            not been; without such a file it starts. The file has the parameters of the last epoch, not the best.
         progress: a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten lines
             instead.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops.
 
     Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
-    `interrupted`. Raises ValueError and TypeError for arguments that do not fit, before anything changes;
+    `interrupted`. Raises ValueError and TypeError for arguments that do not fit, and TypeError for such as would have
+    no effect, before anything changes;
     DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; OutOfMemoryError
     where a device's memory does not suffice, with the parameters from before that epoch; BlockingIOError if another
     process writes the checkpoint.
@@ -97,13 +100,19 @@ def fit(
     >>> history["cost"][-1] < history["cost"][0], history.epochs
     (True, 3)
     """
-    counts = {"epochs": epochs, "batch_size": batch_size, "checkpoint_every": checkpoint_every}
-    for name, count in (counts | {"gradient_accumulation_steps": gradient_accumulation_steps}).items():
+    if is_stream(X):
+        refuse("beside an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
+    if checkpoint is None:
+        refuse("without a checkpoint", checkpoint_every=checkpoint_every)
+    batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
+    every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
+    shuffle = shuffle is None or flag("", "shuffle", shuffle)
+    resume = flag("", "resume", resume)
+    for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
         whole("", name, count, 1)
     check_progress(progress)
     callbacks = checked_callbacks(callbacks)
-    if optimizer is not None:
-        checked_optimizer(optimizer)
+    optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)
     measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
     stack = ExitStack()
@@ -114,10 +123,10 @@ def fit(
         check_monitor("schedule", None if rates is None else rates.monitor, to_come)
         best = Best(model, checked_rule(early_stopping, to_come))
         shuffle = shuffle and source.samples is not None
-        size = int(batch_size if source.samples is None else min(batch_size, source.samples))
+        size = batch_size if source.samples is None else min(batch_size, source.samples)
         rule = repr(early_stopping)
         plan = Plan(source.samples, size, int(gradient_accumulation_steps), shuffle, in_words(rates), rule)
-        keeper = Keeper(model, best, plan, checkpoint, checkpoint_every, resume)
+        keeper = Keeper(model, best, plan, checkpoint, every, resume)
         keeper.check(optimizer)
         stack.enter_context(keeper)
         model.optimizer_state(optimizer)
