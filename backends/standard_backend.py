@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import registry
-from nnkit.backends.base import Backend
+from nnkit.backends.base import Backend, quiet
 from nnkit.backends.dtypes import ON_GPU, native
 from nnkit.backends.errors import BackendUnavailableError
 
@@ -41,10 +41,14 @@ class StandardBackend(Backend):
             elif hasattr(values, "__dlpack__"):
                 values = np.from_dlpack(values)
             # A copy: a NumPy array that is read-only or changes later must not shine through.
-            return self.xp.asarray(native(np.array(values)), dtype=wanted, device=self.device)
+            with quiet():  # a narrower type overflows to infinity
+                return self.xp.asarray(native(np.array(values)), dtype=wanted, device=self.device)
         device = self.xp.__array_namespace_info__().default_device() if self.device is None else self.device
         here = values if device is None else array_api_compat.to_device(values, device)
-        return here if wanted is None or here.dtype == wanted else self.xp.astype(here, wanted)
+        if wanted is None or here.dtype == wanted:
+            return here
+        with quiet():
+            return self.xp.astype(here, wanted)
 
     def to_numpy(self, array: Any) -> np.ndarray:
         if array.__dlpack_device__()[0] in ON_GPU:  # such as PyTorch's there; NumPy reads the host only

@@ -65,6 +65,7 @@ def _description(model: Model) -> dict[str, Any]:
         "epochs_trained": model.epochs_trained,
         "classes": classes,
         "features": model.features,
+        "vector_targets": model.vector_targets,
         "preprocessing": None if model.preprocessing is None else model.preprocessing.kind,
     }
 
@@ -90,6 +91,7 @@ class Saved(NamedTuple):
     preprocessing: Preprocessing | None
     classes: list[Any] | None
     features: list[str] | None
+    vector_targets: bool
     training: Training | None
 
 
@@ -111,6 +113,7 @@ def read(path: str | PathLike[str]) -> Saved:
             _read_preprocessing(about.get("preprocessing"), tensors),
             about.get("classes"),
             about.get("features"),
+            _checked_flag("vector_targets", about.get("vector_targets", False)),
             _read_training(metadata, tensors),
         )
 
@@ -161,6 +164,12 @@ def _read_training(metadata: Mapping[str, str], tensors: Tensors) -> Training | 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _checked_flag(name: str, flag: object) -> bool:
+    if not isinstance(flag, bool):
+        raise ValueError(f"{name} is {flag!r}; expected true or false")
+    return flag
 
 
 def _checked_epochs(epochs: object) -> int:

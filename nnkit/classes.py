@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends import get_backend
+from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.tables import as_array
+
 
 def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDArray[Any]:
     """Class names as an array (k,), k the number of outputs or 2 for a single one; the first is class 0.
@@ -23,39 +27,71 @@ def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDAr
     return names
 
 
-def names_in(labels: Any) -> NDArray[Any] | None:
-    """The sorted class names in labels (n,) that are text or other objects; None for numbers, which need no names."""
-    if not is_named(labels):
+def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
+    """The sorted class names in an array of labels, for a network of so many outputs; None where it needs none.
+
+    Text and other objects (n,) are names, of as many classes as the network has. So are truth values where it has two,
+    and whole numbers that are not the numbers of its classes, if as many differ: −1 and 1, or 1 to k. Raises ValueError
+    for another number of names and for missing ones, TypeError for names that have no order.
+    """
+    if len(labels.shape) != 1 or 0 in labels.shape or dtype_name(labels.dtype) in FLOATS:
         return None
+    labels = _on_host(labels)
+    wanted = max(outputs, 2)
+    if labels.dtype.kind == "b":
+        return np.array([False, True]) if wanted == 2 else None
+    if labels.dtype.kind in "iu":
+        if labels.min() >= 0 and labels.max() < wanted:
+            return None  # some of the classes may be absent
+        found = np.unique(labels)
+        return found if len(found) == wanted else None
+    values = _values(labels)
+    for at, value in enumerate(values):
+        if value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):
+            raise ValueError(f"y holds {value!r} at [{at}]; expected the name of a class")
     try:
-        return _as_array(sorted(set(_values(labels))))
+        names = _as_array(sorted(set(values)))
     except TypeError as error:  # names of several types, or such as cannot be told apart
         raise TypeError(f"y holds labels that have no order ({error}); give the network its classes") from None
-
-
-def is_named(labels: Any) -> bool:
-    """Whether these are labels (n,) that are no numbers."""
-    if hasattr(labels, "__dlpack__") and not isinstance(labels, np.ndarray):
-        return False  # text lives on the host only
-    if isinstance(labels, np.ma.MaskedArray):
-        return False
-    try:
-        array = np.asarray(labels)
-    except ValueError:  # rows of different lengths
-        return False
-    return array.ndim == 1 and array.dtype.kind not in "biufc"
+    if len(names) != wanted:
+        raise ValueError(f"y holds {len(names)} classes, {names.tolist()}; this network has {wanted}")
+    return names
 
 
 def class_indices(classes: NDArray[Any], labels: Any, name: str) -> NDArray[np.int64]:
-    """The numbers (n,) of labels (n,) that are class names; ValueError for one that is none of them."""
+    """The numbers (n,) of labels (n,) that are class names; ValueError for one that is none of them.
+
+    Where all names are text, whole numbers and truth values are compared by their text: the labels of a file in which
+    only the classes 1 and 2 of 1, 2 and 3a occur are read as numbers.
+    """
+    host = _on_host(labels)
+    if host.dtype.kind in "biu" and all(isinstance(name, str) for name in classes.tolist()):
+        host = host.astype(str)
+    if host.dtype.kind in "biuf" and classes.dtype.kind in "biuf":
+        order = np.argsort(classes, kind="stable")
+        found: NDArray[np.int64] = order[np.searchsorted(classes[order], host).clip(max=len(order) - 1)]
+        wrong = np.flatnonzero(classes[found] != host)
+        if wrong.size:
+            raise _unknown_label(classes, host[wrong[0]].item(), int(wrong[0]), name)
+        return found
     numbers = {value: number for number, value in enumerate(classes.tolist())}
-    values = _values(labels)
+    values = _values(host)
     try:
         return np.array([numbers[value] for value in values], np.int64)
     except (KeyError, TypeError):
         at = next(i for i, v in enumerate(values) if not _hashable(v) or v not in numbers)
-        known = ", ".join(map(repr, numbers)) if len(numbers) <= 20 else f"one of {len(numbers)} classes"
-        raise ValueError(f"{name} holds {values[at]!r} at [{at}]; expected {known}") from None
+        raise _unknown_label(classes, values[at], at, name) from None
+
+
+def _unknown_label(classes: NDArray[Any], label: Any, at: int, name: str) -> ValueError:
+    known = ", ".join(map(repr, classes.tolist())) if len(classes) <= 20 else f"one of {len(classes)} classes"
+    return ValueError(f"{name} holds {label!r} at [{at}]; expected {known}")
+
+
+def _on_host(labels: Any) -> NDArray[Any]:
+    """Labels of any kind as NumPy's array, text in lists as objects."""
+    host: NDArray[Any] = get_backend("numpy").asarray(as_array(labels, "y"))
+    return host
 
 
 def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
@@ -70,10 +106,8 @@ def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 def _values(labels: Any) -> list[Any]:
     """Labels as Python has them: an array of [1, 'a'] would hold text only."""
-    if not isinstance(labels, list | tuple):
-        found: list[Any] = np.asarray(labels).tolist()
-        return found
-    return [label.item() if isinstance(label, np.generic) else label for label in labels]
+    values = labels if isinstance(labels, list | tuple) else np.asarray(labels).tolist()
+    return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
 def _hashable(value: object) -> bool:

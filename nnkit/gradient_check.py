@@ -90,6 +90,7 @@ def _float64_twin(network: "Network") -> "Network":
         backend=network.backend,
         preprocessing=network.preprocessing,
         classes=network.classes,
+        features=network.features,
     )
     to_numpy = network.backend.to_numpy
     twin.parameters.assign(

@@ -36,7 +36,7 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
             classes=saved.classes,
             features=saved.features,
         )
-        network.epochs_trained = saved.epochs_trained
+        network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
         network.parameters.assign(saved.values)
         if saved.training is not None:
             restore_state(network, saved.training)

@@ -14,7 +14,16 @@ from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
 from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
-from nnkit.inputs import are_labels, check_targets, checked_samples, on_disk, targets
+from nnkit.inputs import (
+    are_labels,
+    check_samples,
+    check_targets,
+    checked_samples,
+    is_label_column,
+    on_disk,
+    surely_finite,
+    targets,
+)  # fmt: skip
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
@@ -25,6 +34,7 @@ from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
+from nnkit.tables import as_array, is_table, table_numbers, text_names, unmasked
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
 ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
@@ -60,6 +70,7 @@ class Model:
         self.preprocessing = checked_preprocessing(preprocessing, self.dense[0].inputs)
         self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
         self.features = None if features is None else checked_features(features, self.width)
+        self.vector_targets = False
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
         self.state: OptimizerState | None = None
@@ -88,20 +99,45 @@ class Model:
 
     def samples(self, x: Any, name: str = "X") -> Array:
         """Samples (n, width) of any kind as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
-        return self.preprocessed(checked_samples(self.width, x, name))
+        return self.preprocessed(self.checked(x, name))
+
+    def checked(self, x: Any, name: str = "X") -> Any:
+        """Samples of any kind as an array (n, width), checked; columns of a table in the order of `features`."""
+        return checked_samples(self.width, table_numbers(x, name, self.features) if is_table(x) else x, name)
+
+    def learn_features(self, x: Any) -> None:
+        """Take the names of a table's columns as `features`, if there are none yet and they are text."""
+        if self.features is None and is_table(x):
+            names = text_names(x)
+            self.features = names if names is not None and len(names) == self.width else None
+
+    def learn_shape(self, y: Any) -> None:
+        """Note whether the targets of a single output that does not classify are (n,): predictions are then, too."""
+        if not self.classifies and self.dense[-1].units == 1:
+            self.vector_targets = len(y.shape) == 1
 
     def preprocessed(self, x: Any, out: Array | None = None) -> Array:
         """Checked samples (n, width) of any type as the first layer gets them, (n, d_in); in `out` if it is given."""
         return preprocessed(self.backend, self.dtype, self.preprocessing, x, out)
+
+    def answers(self, y: Any, name: str = "y") -> Any:
+        """Labels (n,) or targets (n, d_out) of any kind as an array.
+
+        Where this network classifies, a column (n, 1) of integers, text or other objects is one of labels.
+        """
+        y = unmasked(as_array(y, name), name)
+        return y[:, 0] if self.classifies and is_label_column(y) else y
 
     def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
         """Labels (n,), class names or targets (n, d_out) of any kind as targets (n, d_out), checked, not smoothed yet.
 
         `check` also looks at each number, which waits for the device (`nnkit.inputs`).
         """
+        y = self.answers(y, name)
         if self.classes is not None and are_labels(y, name):
             y = class_indices(self.classes, y, name)
-        array = targets(self.backend, self.dtype, self.dense[-1].units, y, n, name)
+        units, labels = self.dense[-1].units, self.cost.domain == "unit"
+        array = targets(self.backend, self.dtype, units, y, n, name, labels)
         if check:
             check_targets(self.backend, array, self.cost, name)
         return array
@@ -109,7 +145,8 @@ class Model:
     def forward(self, x: Any) -> Array:
         """The outputs h of the last layer for samples x (n, width): (n, d_out) on this network's backend (eq. 2, 7, 9).
 
-        Probabilities for sigmoid and softmax. Raises ValueError for another width, TypeError for another dtype.
+        Probabilities for sigmoid and softmax. A sample with NaN gives NaN. Raises ValueError for another width, for
+        columns of a table that this network does not know and for missing values there, TypeError for another dtype.
         """
         return self.ask(x, lambda logits: self.output.outputs(self.backend, logits))
 
@@ -118,18 +155,21 @@ class Model:
         return self.ask(x, lambda logits: logits)
 
     @explains_memory(LOWER_SAMPLES)
-    def ask(self, x: Any, question: Callable[[Array], Array]) -> Array:
+    def ask(self, x: Any, question: Callable[[Array], Array], finite: bool = False) -> Array:
         """What a question says of the logits of samples x (n, width), as a new array (n, ...).
 
+        With `finite` samples that hold NaN or infinities are refused, which may wait for the device.
         Rows on a disk are read in pieces. The second time that a few samples come in the same number, their forward
         pass is recorded, and replayed from then on, unless another thread is just using it.
         """
-        if on_disk(x):
-            rows = checked_samples(self.width, x, "X")
+        rows = self.checked(x)
+        if on_disk(rows):
             pieces = range(0, rows.shape[0], ROWS)
-            parts = [self.ask(np.asarray(rows[start : start + ROWS]), question) for start in pieces]
+            parts = [self.ask(np.asarray(rows[start : start + ROWS]), question, finite) for start in pieces]
             return self.backend.xp.concat(parts, axis=0)
-        h = self.samples(x)
+        h = self.preprocessed(rows)
+        if finite and not surely_finite(h if isinstance(h, np.ndarray) else rows):
+            check_samples(self.backend, rows, h, self.preprocessing, "X")
         forward = self._forward_pass(h.shape[0])
         if forward is None or not forward.lock.acquire(blocking=False):
             return question(self.propagate(h))

@@ -43,8 +43,9 @@ class Network(Model):
         preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), which is applied to all
             samples that the network gets, in the precision that they have, and is saved with it.
         classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
-            Where labels are text, `fit` finds them.
-        features: names of the features, in the order of the columns of samples; saved with the network.
+            Where labels are text, or whole numbers other than 0 to k − 1, `fit` finds them.
+        features: names of the features, in the order of the columns of samples; saved with the network. The columns of
+            a table (pandas, polars, pyarrow) are put in this order by their names. `fit` learns them from a table.
 
     Attributes:
         layers, cost, seed, dtype, backend, preprocessing, classes, features: as given, filled in.
@@ -52,6 +53,8 @@ class Network(Model):
             `gradient` as it was, where its update is part of the gradient's product; `gradients` gives them.
         optimizer: what `train_step` and `fit` use where they are given none.
         epochs_trained: how many epochs `fit` has finished.
+        vector_targets: whether a single output that does not classify was trained on targets (n,): `predict` gives (n,)
+            then, and (n, 1) otherwise.
 
     Raises ValueError for wrong sizes, names and numbers, TypeError for an argument that would have no effect beside
     another, BackendUnavailableError, and OutOfMemoryError where a device's memory does not suffice; so do its methods,
@@ -72,11 +75,13 @@ class Network(Model):
         """The class (n,) of each sample, the largest output; for a network that does not classify, h.
 
         Integers of this network's backend, or where `classes` are known their names, a NumPy array. A single output
-        that classifies gives class 1 above ½ and 0 below.
+        that classifies gives class 1 above ½ and 0 below. h is (n, d_out), or (n,) where the network was trained on
+        targets (n,). Raises ValueError, as `evaluate` does, for samples that hold NaN or infinities.
         """
         if not self.classifies:
-            return self.forward(x)
-        numbers = self.ask(x, lambda logits: predicted_labels(self.backend, self.output, logits))
+            h = self.ask(x, lambda logits: self.output.outputs(self.backend, logits), finite=True)
+            return h[:, 0] if self.vector_targets else h
+        numbers = self.ask(x, lambda logits: predicted_labels(self.backend, self.output, logits), finite=True)
         return numbers if self.classes is None else self.classes[self.backend.to_numpy(numbers)]
 
     @explains_memory(LOWER_SAMPLES)
@@ -131,9 +136,12 @@ class Network(Model):
         >>> bool(after < before)
         True
         """
-        x, y, weights = self._checked(x, y, sample_weight)
+        given, y = x, self.answers(y)
+        x, targets, weights = self._checked(x, y, sample_weight)
+        self.learn_features(given)
+        self.learn_shape(y)
         cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if there is no room for it
-        return self._run(x, y, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
+        return self._run(x, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
 
     @explains_memory(LOWER_STEP, records=True)
     def gradients(

@@ -31,6 +31,7 @@ def state_of(network: Model) -> dict[str, Any]:
         },
         "cost": network.cost.describe(),
         "epochs_trained": network.epochs_trained,
+        "vector_targets": network.vector_targets,
         "values": [(to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True)],
         "optimizer": network.optimizer,
         "has_state": state is not None,
@@ -43,6 +44,7 @@ def set_state(network: Model, parts: dict[str, Any]) -> None:
     """Make a bare network, of whichever class, the one of which these are the parts; raises what `Network` does."""
     Model.__init__(network, cost=get_cost(**parts["cost"]), **parts["arguments"])
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
+    network.vector_targets = parts.get("vector_targets", False)  # pickles of earlier versions lack it
     network.parameters.assign(parts["values"])
     state = network.optimizer_state() if parts["has_state"] else None
     restore_arrays(network, state, parts["state"])

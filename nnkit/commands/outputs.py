@@ -3,11 +3,12 @@
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nnkit.files import replacing, writable
+from nnkit.files import replacing
 
 
 def check_package(option: str, package: str) -> None:
@@ -22,9 +23,12 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
 
     Raises OSError or ValueError that names the option.
     """
-    writable(path, option)
-    if path.exists() and not path.is_file():  # /dev/null takes any number of files
-        return path
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}: {path} is a folder; expected a file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{option}: the folder {path.parent} cannot be written to")
     if any(path.resolve() == Path(other).resolve() for other in others):
         raise ValueError(f"{option}: {path} is already another of this command's files")
     return path

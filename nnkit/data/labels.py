@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from nnkit.tables import as_array, unmasked
+
 
 def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "float32") -> NDArray[Any]:
     """Return one row per label, 1 at the label's column and 0 elsewhere.
@@ -53,7 +55,7 @@ def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def _label_array(labels: ArrayLike) -> NDArray[Any]:
     try:
-        array = np.asarray(labels)
+        array = np.asarray(unmasked(as_array(labels, "labels"), "labels"))
     except (TypeError, ValueError) as error:
         raise TypeError(f"labels must be a one-dimensional array of integers: {error}") from error
     if array.ndim != 1:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.tables import is_table, table_numbers, unmasked
 
 _NUMBERS = 1 << 18  # looked at together: 2 MB in float64
 
@@ -18,6 +19,9 @@ def sample_matrix(X: Any, width: int | None = None) -> Any:
 
     Raises TypeError unless they are real numbers, ValueError for another shape or no samples.
     """
+    X = table_numbers(X, "X") if is_table(X) else unmasked(X, "X")
+    if hasattr(X, "toarray"):
+        raise TypeError("X is a sparse matrix; make it dense, with X.toarray()")
     samples = X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
     shape = tuple(samples.shape)
     if len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):

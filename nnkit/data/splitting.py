@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnkit.tables import as_array, is_table, table_numbers, unmasked
+
 
 def split(
     X: ArrayLike, y: ArrayLike, test_fraction: float = 0.25, seed: int = 0
@@ -18,7 +20,7 @@ def split(
     exact. Otherwise the samples are only shuffled. Equal arguments give equal results on every machine.
 
     Args:
-        X: (n, ...) numbers, two or more axes; sample i is X[i].
+        X: (n, ...) numbers, two or more axes; sample i is X[i]. Or a table of numbers, of pandas for example.
         y: (n,) or (n, ...) numbers or text, the label or the target of each sample.
         test_fraction: the part of the samples that goes to the test part, between 0 and 1.
         seed: the seed of `numpy.random.default_rng`, 0 or more.
@@ -56,7 +58,11 @@ def split(
     return samples[train], targets[train], samples[test], targets[test]
 
 
-def _array(name: str, value: ArrayLike, kinds: str, what: str) -> NDArray[Any]:
+def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
+    if name == "X" and is_table(value):
+        return table_numbers(value, name)
+    if not isinstance(value, list | tuple):
+        value = unmasked(as_array(value, name), name)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:

@@ -177,12 +177,22 @@ def _delta(pair: OutputPair, z: Array, y: Array, scale: Any) -> Array:
 def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend, Array, Array, Array]:
     name = pair.cost.name
     backend = backend_of(logits=z, y=y, scale=scale)
-    z, y = backend.operands(("logits", "y"), (z, y))
+    try:
+        z, y = backend.operands(("logits", "y"), (z, y))
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}{_hint(z, y)}") from None
     if z.shape != y.shape or z.ndim == 0 or math.prod(z.shape) == 0:
-        raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; expected one shape (..., n, d_out)")
+        expected = f"expected one shape (..., n, d_out){_hint(z, y)}"
+        raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; {expected}")
     (share,) = backend.operands(("logits", "scale"), (z, 1 / math.prod(z.shape[:-1]) if scale is None else scale))[1:]
     # A vector (d_out,) would be taken for shares of the outputs.
     if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
         expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"
         raise ValueError(f"{name}: scale has shape {tuple(share.shape)}; expected {expected}")
     return backend, z, y, share
+
+
+def _hint(z: Any, y: Any) -> str:
+    """What to do with labels (..., n) where targets (..., n, d_out) belong."""
+    outputs, given = (tuple(getattr(array, "shape", ())) for array in (z, y))
+    return f"; for labels use nnkit.data.one_hot(y, {outputs[-1]})" if outputs and given == outputs[:-1] else ""

@@ -59,8 +59,13 @@ def fit(
         model: the network, changed in place.
         X: samples (n, width), anything that `asarray` or DLPack takes. Images of bytes (uint8) stay bytes until they
             are gathered. Arrays on a disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. Or an iterable of
-            minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch.
-        y: labels (n,), 0 to k − 1 or class names, or targets (n, d_out); nothing for an iterable.
+            minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch. Of a table
+            with named columns (pandas, polars, pyarrow) the network learns its `features`, if it has none, and takes
+            all others by these names.
+        y: labels (n,) or, for a network that classifies, a column (n, 1) of them; or targets (n, d_out), also (n,) for
+            one output; nothing for an iterable. Labels are 0 to k − 1 or class names: text, truth values of two
+            classes, and other whole numbers if k differ, such as −1 and 1. The network learns their `classes`, in
+            sorted order, if it has none.
         epochs: how often all samples are seen, in all, with those of a resumed training.
         batch_size: samples a step, 32 if it is None; the last minibatch of an epoch is what is left, and its gradient
             is the mean over its own samples. An iterable's minibatches are taken as they come.
@@ -116,8 +121,8 @@ def fit(
     rates = None if schedule is None else as_schedule(schedule)
     measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
     stack = ExitStack()
-    with _class_names(model, y):
-        source = source_of(model, X, y, sample_weight, class_weight)
+    with _names(model, X, y):
+        source = source_of(model, X, y, sample_weight, class_weight, learns=True)
         validation = _validation(model, validation_data)
         to_come = numbers_to_come(model, measured, validation is not None)
         check_monitor("schedule", None if rates is None else rates.monitor, to_come)
@@ -174,19 +179,22 @@ def _finish_epoch(
 
 
 @contextmanager
-def _class_names(model: Model, y: Any) -> Iterator[None]:
-    """Give a network the class names in its labels, if it has none; unless an argument turns out to be wrong."""
-    before = model.classes
-    names = names_in(y) if model.classifies and before is None and y is not None else None
-    if names is not None:
-        outputs = model.dense[-1].units
-        if len(names) != max(outputs, 2):
-            raise ValueError(f"y holds {len(names)} classes, {names.tolist()}; this network has {max(outputs, 2)}")
-        model.classes = names
+def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
+    """Let a network learn the names of features and classes, if it has none, and the shape of targets.
+
+    All is put back if an argument turns out to be wrong.
+    """
+    before = model.features, model.classes, model.vector_targets
     try:
+        model.learn_features(X)
+        if y is not None:
+            labels = model.answers(y)
+            model.learn_shape(labels)
+            if model.classifies and model.classes is None:
+                model.classes = names_in(labels, model.dense[-1].units)
         yield
     except BaseException:
-        model.classes = before
+        model.features, model.classes, model.vector_targets = before
         raise
 
 

@@ -1,6 +1,6 @@
 """Keeping a training: its best parameters, and checkpoints that it can go on from after it was killed."""
 
-from contextlib import ExitStack
+import os
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 from nnkit import checkpoint
 from nnkit.backends.base import Array
 from nnkit.checkpoint import Saved, Training, layer_description
-from nnkit.files import locked, writable
 from nnkit.history import History
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
@@ -72,7 +71,6 @@ class Keeper:
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self.stopped = False
         self._path = None if path is None else _writable(path)
-        self._lock = ExitStack()
         self._saved: Saved | None = None
         if resume and self._path is None:
             raise ValueError("resume needs the path of a checkpoint, as checkpoint='run.safetensors'")
@@ -80,17 +78,12 @@ class Keeper:
             self._saved = checkpoint.read(self._path)
 
     def __enter__(self) -> "Keeper":
-        if self._path is not None:
-            try:
-                self._lock.enter_context(locked(self._path))
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"checkpoint: another process is training to {self._path}; give another path"
-                ) from None
+        self._lock = None if self._path is None else _locked(self._path)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def check(self, optimizer: Optimizer | None) -> None:
         """ValueError unless the checkpoint, if there is one, is of a training like this."""
@@ -159,4 +152,25 @@ def _writable(path: str | PathLike[str]) -> Path:
     if not isinstance(path, str | PathLike):
         raise TypeError(f"checkpoint is {path!r}; expected a path")
     check_safetensors()
-    return writable(path, "checkpoint")
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"checkpoint: {target} is a folder; expected a file, such as run.safetensors")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"checkpoint: the folder {target.parent} does not exist")
+    if not os.access(target.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(f"checkpoint: the folder {target.parent} cannot be written to")
+    return target
+
+
+def _locked(path: Path) -> Any:
+    """A lock on a checkpoint that ends with this process; BlockingIOError if another one has it."""
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:
+        raise ImportError("checkpoints are locked by filelock: python -m pip install filelock") from None
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"checkpoint: another process is training to {path}; give another path") from None
+    return lock

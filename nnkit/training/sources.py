@@ -12,7 +12,7 @@ import numpy as np
 from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.inputs import are_labels, check_samples, checked_samples, on_disk
+from nnkit.inputs import are_labels, check_samples, on_disk
 from nnkit.kernels.softmax import product
 from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
@@ -137,18 +137,21 @@ def source_of(
     class_weight: ClassWeight = None,
     which: str = "",
     check: bool = True,
+    learns: bool = False,
 ) -> Source:
     """The source for data as users have them, called `which` in errors; with `check` every number is looked at.
 
+    With `learns` the network learns the names of features and the shape of targets from an iterable's minibatches.
     Raises ValueError and TypeError for data that do not fit the network.
     """
     if is_stream(X):
         if y is not None or sample_weight is not None:
             raise TypeError(f"{which}X gives minibatches; their y and sample_weight come with them, as (X, y, weight)")
-        return StreamSource(model, X, class_weight, f"{which}X")
+        return StreamSource(model, X, class_weight, f"{which}X", learns)
     if y is None:
         raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) goes without")
-    raw = checked_samples(model.width, X, f"{which}X")
+    raw = model.checked(X, f"{which}X")
+    y = model.answers(y, f"{which}y")
     targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
     one_label = are_labels(y) or targets.shape[1] == 1
     weights = weights_of(model, targets, one_label, sample_weight, class_weight, f"{which}sample_weight")

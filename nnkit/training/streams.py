@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.inputs import are_labels, check_samples, checked_samples
+from nnkit.inputs import are_labels, check_samples
 from nnkit.model import Model
 from nnkit.training.minibatches import Minibatch, Source
 from nnkit.training.weights import ClassWeight, weights_of
@@ -20,8 +20,11 @@ class StreamSource(Source):
 
     repeatable = False
 
-    def __init__(self, model: Model, stream: Any, class_weight: ClassWeight, name: str) -> None:
-        self.model, self.stream, self.class_weight, self.name = model, stream, class_weight, name
+    def __init__(self, model: Model, stream: Any, class_weight: ClassWeight, name: str, learns: bool = False) -> None:
+        if isinstance(class_weight, str):
+            hint = "for minibatches give a dict from classes to weights"
+            raise ValueError(f"class_weight={class_weight!r} needs all labels at once; {hint}")
+        self.model, self.stream, self.class_weight, self.name, self.learns = model, stream, class_weight, name, learns
 
     def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
         return None, None
@@ -46,15 +49,19 @@ class _Given(Minibatch):
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             raise TypeError(f"{name} is a {type(item).__name__}; expected (X, y) or (X, y, sample_weight)")
         model = source.model
-        raw = checked_samples(model.width, item[0], f"X of {name}")
+        raw = model.checked(item[0], f"X of {name}")
         self._backend, self._x = model.backend, model.preprocessed(raw)
         check_samples(model.backend, raw, self._x, model.preprocessing, f"X of {name}")
         self.samples = self._x.shape[0]
-        self.y = model.targets(item[1], self.samples, f"y of {name}", check=True)
+        y = model.answers(item[1], f"y of {name}")
+        self.y = model.targets(y, self.samples, f"y of {name}", check=True)
         weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
-        one_label = are_labels(item[1]) or self.y.shape[1] == 1
+        one_label = are_labels(y) or self.y.shape[1] == 1
         self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
         self.y = model.cost.smoothed(model.backend, self.y)
+        if source.learns:
+            model.learn_features(item[0])
+            model.learn_shape(y)
 
     def inputs(self, out: Array = None) -> Array:
         return self._x if out is None else self._backend.copy(self._x, out)

@@ -15,6 +15,7 @@ from nnkit.backends.base import Array
 from nnkit.inputs import on_host
 from nnkit.kernels.names import unknown_name
 from nnkit.model import Model
+from nnkit.tables import as_array, unmasked
 
 ClassWeight = Mapping[Any, float] | str | None
 
@@ -57,7 +58,10 @@ def weights_of(
 
 
 def _checked(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
-    weights = np.asarray(on_host(sample_weight), np.float64)
+    given = on_host(unmasked(as_array(sample_weight, name), name))
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {given.dtype}; expected real numbers")
+    weights = np.asarray(given, np.float64)
     if weights.shape != (n,):
         raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))

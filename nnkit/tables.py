@@ -1,0 +1,171 @@
+"""Tables with named columns, and single columns, as arrays: pandas, polars, pyarrow and what has their form.
+
+None of these libraries is imported: what they share is asked for by name.
+"""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.backends.registry import owner_of
+
+_NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, Decimal)
+_SHOWN = 10  # names of columns in an error
+
+
+def is_table(values: Any) -> bool:
+    """Whether this is a table with named columns.
+
+    The type is asked, as a column of a DataFrame may be called `columns` or `dtype`.
+    """
+    kind = type(values)
+    if isinstance(values, np.ndarray) or not hasattr(kind, "shape"):
+        return False
+    return hasattr(kind, "columns") or hasattr(kind, "column_names")
+
+
+def column_names(table: Any) -> list[Any]:
+    """What the columns of a table are called; in pandas these may be anything."""
+    return list(table.column_names if hasattr(type(table), "column_names") else table.columns)
+
+
+def text_names(table: Any) -> list[str] | None:
+    """The names of a table's columns, if they are text and differ; else None."""
+    names = column_names(table)
+    return names if len(set(names)) == len(names) and all(isinstance(name, str) for name in names) else None
+
+
+def table_numbers(table: Any, name: str, features: Sequence[str] | None = None) -> NDArray[Any]:
+    """The numbers (n, d) of a table called `name` in errors, with its columns as in `features`, if these are known.
+
+    A table whose columns have no text for names (0, 1, 2, ... in pandas) is taken as it is. Raises ValueError for
+    columns that are missing or unknown and for missing values, TypeError for a column that does not hold real numbers.
+    """
+    names = column_names(table)
+    order = None if features is None else _order(names, list(features), name)
+    if _is_uniform(table):
+        array = np.asarray(table)
+        array = np.ascontiguousarray(array if order is None else array[:, order])
+    else:
+        columns = [
+            _numbers(_column(table, at), f"{name} has", f"in column {names[at]!r}")
+            for at in (range(len(names)) if order is None else order)
+        ]
+        array = np.empty((table.shape[0], len(columns)), np.result_type(*columns) if columns else np.float64)
+        for at, column in enumerate(columns):
+            array[:, at] = column
+    _check_missing(array, names if order is None else [names[at] for at in order], name)
+    return array
+
+
+def as_array(values: Any, name: str) -> Any:
+    """Labels, targets or weights as an array: a column of a library, a table or a list become NumPy's.
+
+    Missing numbers become NaN; text and other objects stay what they are. Arrays are returned unchanged.
+    """
+    if isinstance(values, np.ndarray):
+        return values
+    if is_table(values):
+        if values.shape[1] == 1:
+            return _column_values(_column(values, 0))[:, None]
+        return table_numbers(values, name)
+    if isinstance(values, list | tuple):
+        try:
+            array = np.asarray(values)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"{name}: {error}") from None
+        return np.array(values, object) if array.dtype.kind in "US" else array  # [1, "a"] would become text
+    if (hasattr(values, "dtype") and hasattr(values, "__dlpack__")) or not hasattr(type(values), "__array__"):
+        return values
+    return values if owner_of(values) is not None else _column_values(values)
+
+
+def unmasked(values: Any, name: str) -> Any:
+    """The data of a masked array in which nothing is masked, and anything else unchanged.
+
+    Raises TypeError, naming it, if the mask would be lost.
+    """
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if np.ma.getmaskarray(values).any():
+        hint = f"fill it first, with {name.split()[-1]}.filled(value)"
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; {hint}")
+    return values.data
+
+
+def _order(names: list[Any], features: list[str], name: str) -> list[int] | None:
+    """Where the features are among the columns; None if they are in this order, or if the columns have no names."""
+    if names == features or not any(isinstance(column, str) for column in names):
+        return None
+    missing = [feature for feature in features if feature not in names]
+    unknown = [column for column in names if column not in features]
+    if missing or unknown:
+        parts = [f"missing: {_listed(missing)}"] if missing else []
+        parts += [f"unknown: {_listed(unknown)}"] if unknown else []
+        hint = "" if missing else f"; select the others, with {name.split()[-1]}[network.features]"
+        raise ValueError(f"{name} has other columns than the features of this network: {'; '.join(parts)}{hint}")
+    for columns in (names, features):
+        if len(set(columns)) < len(columns):
+            twice = next(column for at, column in enumerate(columns) if column in columns[:at])
+            raise ValueError(f"{name}: two columns are called {twice!r}")
+    return [names.index(feature) for feature in features]
+
+
+def _listed(names: Iterable[Any]) -> str:
+    texts = [repr(name) for name in names]
+    return ", ".join(texts[:_SHOWN]) + (f", ... ({len(texts)} in all)" if len(texts) > _SHOWN else "")
+
+
+def _is_uniform(table: Any) -> bool:
+    """Whether all columns are NumPy's numbers, as pandas keeps them, that NumPy makes a matrix of without loss."""
+    if not hasattr(type(table), "dtypes"):
+        return False
+    kinds = {dtype.kind if isinstance(dtype, np.dtype) else "O" for dtype in table.dtypes}
+    return bool(kinds) and (kinds <= set("iuf") or kinds == {"b"})
+
+
+def _column(table: Any, at: int) -> Any:
+    if hasattr(type(table), "iloc"):
+        return table.iloc[:, at]
+    return table.column(at) if hasattr(type(table), "column_names") else table[:, at]
+
+
+def _numbers(column: Any, owner: str, where: str) -> NDArray[Any]:
+    """The numbers (n,) of a column, NaN where one is missing; TypeError for anything else."""
+    values = _column_values(column)
+    if values.dtype.kind in "OUT":
+        text = next((value for value in values.tolist() if isinstance(value, str)), None)
+        if text is not None:
+            hint = "expected real numbers; pandas.get_dummies makes such columns of text"
+            raise TypeError(f"{owner} text {where}, such as {text!r}; {hint}")
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{owner} dtype {values.dtype} {where}; expected real numbers")
+    return values
+
+
+def _column_values(column: Any) -> NDArray[Any]:
+    """A column as NumPy has it, (n, ...); numbers beside missing ones, which come as objects, as numbers."""
+    values = np.asarray(column)
+    if values.dtype.kind != "O" or values.ndim != 1:
+        return values
+    found: list[Any] = []
+    for value in values.tolist():
+        if value is None or type(value).__name__ == "NAType":
+            found.append(np.nan)
+        elif isinstance(value, _NUMBERS):
+            found.append(float(value) if isinstance(value, Decimal) else value)
+        else:
+            return values
+    numbers = np.array(found)
+    return numbers if numbers.dtype.kind in "biuf" else values
+
+
+def _check_missing(array: NDArray[Any], names: Sequence[Any], name: str) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{name} holds {array[row, column]} at [{row}, {names[column]!r}]; expected finite numbers, none missing"
+        )

@@ -1,0 +1,296 @@
+"""Labels as users have them: −1 and 1, 1 to k, truth values, columns; the network learns its classes' names.
+
+Predictions are given back in the same form: by these names, in the shape of the targets; never for NaN.
+"""
+
+import copy
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+RNG = np.random.default_rng(12)
+X = RNG.normal(size=(30, 3))
+NUMBERS = RNG.integers(0, 3, 30)
+TWO = RNG.integers(0, 2, 30)
+OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False}
+
+
+def network(outputs: int = 3, cost: str | None = None, **options: Any) -> nnkit.Network:
+    cost = cost or ("cross_entropy" if outputs == 1 else "softmax_cross_entropy")
+    return nnkit.Network([3, 5, outputs], "tanh", cost, seed=2, dtype="float64", **options)
+
+
+def trained(y: Any, outputs: int = 3, **options: Any) -> nnkit.Network:
+    net = network(outputs)
+    net.fit(X, y, **OPTIONS | options)
+    return net
+
+
+CASES: dict[str, tuple[int, np.ndarray, np.ndarray, list[Any]]] = {
+    "1 to k": (3, np.array([1, 2, 3])[NUMBERS], NUMBERS, [1, 2, 3]),
+    "others": (3, np.array([-5, 0, 70000])[NUMBERS].astype(np.int32), NUMBERS, [-5, 0, 70000]),
+    "-1 and 1": (1, 2 * TWO - 1, TWO, [-1, 1]),
+    "1 and 2": (1, (TWO + 1).astype(np.uint8), TWO, [1, 2]),
+    "-1 and 1 of two outputs": (2, 2 * TWO - 1, TWO, [-1, 1]),
+    "truth values": (1, TWO.astype(bool), TWO, [False, True]),
+    "truth values of two outputs": (2, TWO.astype(bool), TWO, [False, True]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_labels_that_are_not_0_to_k_are_classes(arrays: "Arrays", case: str, tmp_path: Path) -> None:
+    outputs, y, numbers, classes = CASES[case]
+    wanted = trained(numbers, outputs)
+    predicted = arrays.numpy(wanted.predict(X))
+    for given in (y, y.tolist(), y[:, None], y[:, None].tolist(), arrays.backend.asarray(y)):
+        net = trained(given, outputs, validation_data=(X, given))
+        assert net.classes is not None
+        assert net.classes.tolist() == classes
+        assert np.array_equal(arrays.numpy(net.parameters.flat), arrays.numpy(wanted.parameters.flat))
+    assert net.predict(X).tolist() == [classes[number] for number in predicted.tolist()]
+    measured = wanted.evaluate(X, numbers)
+    assert net.evaluate(X, y) == measured
+    again = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    pytest.importorskip("safetensors", reason="writes the file")
+    net.save(tmp_path / "net.safetensors")
+    for other in (*again, nnkit.load(tmp_path / "net.safetensors")):
+        assert other.predict(X).tolist() == net.predict(X).tolist()
+        assert other.evaluate(X, y[:, None]) == measured
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weights_of_such_classes(case: str) -> None:
+    outputs, y, numbers, classes = CASES[case]
+    weighted = trained(y, outputs, class_weight={classes[1]: 3.0})
+    wanted = trained(numbers, outputs, class_weight={1: 3.0})
+    assert np.array_equal(weighted.parameters.flat, wanted.parameters.flat)
+    balanced, expected = (trained(labels, outputs, class_weight="balanced") for labels in (y, numbers))
+    assert np.array_equal(balanced.parameters.flat, expected.parameters.flat)
+
+
+@pytest.mark.parametrize("y", [np.array([0, 2] * 15), np.array([1, 2] * 15), np.zeros(30, int), np.ones(30, bool)])
+def test_numbers_of_classes_stay_numbers(arrays: "Arrays", y: np.ndarray) -> None:
+    net = trained(arrays.backend.asarray(y))
+    assert net.classes is None
+    found = net.predict(arrays(X))
+    arrays.numpy(found, "int64")  # of this backend
+    assert trained(np.array([0] * 30), 1).classes is None
+
+
+def test_an_other_number_of_classes_is_refused() -> None:
+    for y in ([1, 3] * 15, [0, 1, 2, 3, 4] * 6, [-1, 0] * 15):
+        net = network()
+        with pytest.raises(ValueError, match=r"y holds label .* at .*; expected 0 to 2; if classes have other names"):
+            net.fit(X, y, **OPTIONS)
+        assert net.classes is None
+    for call in (network(1).evaluate, network(1).train_step, network(1).gradients):
+        with pytest.raises(
+            ValueError, match=r"y holds label -1 at \[0\]; expected 0 to 1; if classes have other names"
+        ):
+            call(X, np.array([-1, 1] * 15))
+
+
+def test_a_failing_fit_forgets_the_classes() -> None:
+    net = network()
+    with pytest.raises(ValueError, match="unknown metric"):
+        net.fit(X, NUMBERS + 1, metrics=["r3"], **OPTIONS)
+    assert net.classes is None
+    with pytest.raises(ValueError, match=r"validation y holds 0 at \[\d+\]; expected 1, 2, 3"):
+        net.fit(X, NUMBERS + 1, validation_data=(X, NUMBERS), **OPTIONS)
+    assert net.classes is None
+
+
+def test_streams_of_such_labels() -> None:
+    def stream() -> Any:
+        return ((X[i : i + 8], NUMBERS[i : i + 8, None] + 1) for i in range(0, 30, 8))
+
+    with pytest.raises(ValueError, match=r"y of minibatch \d of X holds label 3 at .*; if classes have other names"):
+        network().fit(stream, **OPTIONS)
+    net, wanted = network(classes=[1, 2, 3]), network()
+    history = net.fit(stream, validation_data=stream, class_weight={3: 2.0}, **OPTIONS)
+    expected = wanted.fit(
+        (lambda: ((X[i : i + 8], NUMBERS[i : i + 8]) for i in range(0, 30, 8))),
+        validation_data=(X, NUMBERS), class_weight={2: 2.0}, **OPTIONS,
+    )  # fmt: skip
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+    assert history["validation_accuracy"] == expected["validation_accuracy"]
+
+
+def test_balanced_weights_of_a_stream_are_refused() -> None:
+    net = network()
+    for data in (iter([(X, NUMBERS)]), lambda: [(X, NUMBERS)]):
+        with pytest.raises(
+            ValueError, match="class_weight='balanced' needs all labels at once; for minibatches give a"
+        ):
+            net.fit(data, class_weight="balanced", **OPTIONS)
+        with pytest.raises(ValueError, match="class_weight='balanced' needs all labels at once"):
+            net.evaluate(data, class_weight="balanced")
+    assert net.epochs_trained == 0
+
+
+def test_a_checkpoint_knows_the_classes(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="writes the checkpoint")
+    pytest.importorskip("filelock", reason="locks the checkpoint")
+    path = tmp_path / "run.safetensors"
+    trained(NUMBERS + 1, checkpoint=path, epochs=2)
+    net, wanted = network(), trained(NUMBERS, epochs=4)
+    net.fit(X, NUMBERS + 1, checkpoint=path, resume=True, **OPTIONS | {"epochs": 4})
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+    assert nnkit.load(path).predict(X).tolist() == (np.asarray(wanted.predict(X)) + 1).tolist()
+
+
+def test_whole_numbers_are_text_where_classes_are() -> None:
+    names = np.array(["1", "2", "3a"])
+    net = trained(names[NUMBERS])
+    few = NUMBERS < 2
+    assert net.evaluate(X[few], NUMBERS[few] + 1) == net.evaluate(X[few], names[NUMBERS[few]])
+    with pytest.raises(ValueError, match=r"y holds '3' at \[\d+\]; expected '1', '2', '3a'"):
+        net.evaluate(X, NUMBERS + 1)
+    truth = trained(np.array(["False", "True"])[TWO], 2)
+    assert truth.evaluate(X, TWO.astype(bool)) == truth.evaluate(X, np.array(["False", "True"])[TWO])
+
+
+def test_real_numbers_are_no_labels() -> None:
+    with pytest.raises(TypeError, match=r"y has dtype float64 and shape \(30,\); expected integer labels"):
+        network().fit(X, NUMBERS + 1.0, **OPTIONS)
+    with pytest.raises(ValueError, match=r"y has shape \(30, 1\); expected labels \(30,\) or targets \(30, 3\)"):
+        network().fit(X, (NUMBERS + 1.0)[:, None], **OPTIONS)
+    assert network(1).fit(X, TWO.astype(float)[:, None], **OPTIONS).epochs == 3  # targets
+
+
+def test_regression_takes_no_column_of_labels() -> None:
+    with pytest.raises(
+        ValueError, match=r"y has shape \(30, 1\); expected .* for labels use nnkit.data.one_hot\(y, 3\)"
+    ):
+        network(cost="quadratic").fit(X, NUMBERS[:, None], **OPTIONS)
+    with pytest.raises(ValueError, match=r"y holds label 3 at \[\d+\]; expected 0 to 2"):
+        network(cost="quadratic").fit(X, NUMBERS + 1, **OPTIONS)
+
+
+@pytest.mark.parametrize("cost", [nnkit.quadratic, nnkit.cross_entropy, nnkit.softmax_cross_entropy_delta])
+def test_costs_say_how_labels_become_targets(cost: Any) -> None:
+    for y in (NUMBERS, NUMBERS.astype(float), NUMBERS.tolist()):
+        with pytest.raises((TypeError, ValueError), match=r"; for labels use nnkit.data.one_hot\(y, 3\)$"):
+            cost(X, y)
+    with pytest.raises(ValueError, match=r"expected one shape \(..., n, d_out\)$"):
+        cost(X, X[:, :2])
+
+
+# --- predictions have the shape of the targets ------------------------------------------------------------------
+
+TARGETS = RNG.normal(size=30)
+SHAPES = {"vector": TARGETS, "column": TARGETS[:, None]}
+
+
+def shapes(net: nnkit.Network) -> list[tuple[int, ...]]:
+    return [tuple(found.shape) for found in (net.predict(X), net.forward(X), net.predict_proba(X), net.logits(X))]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("way", ["fit", "partial_fit", "train_step", "stream"])
+def test_predictions_have_the_shape_of_the_targets(arrays: "Arrays", way: str, kind: str, tmp_path: Path) -> None:
+    y = SHAPES[kind]
+    net = network(1, "quadratic")
+    assert shapes(net) == [(30, 1)] * 4
+    for given in (y, y.tolist(), arrays(y)):
+        if way == "train_step":
+            net.train_step(X, given)
+        elif way == "stream":
+            net.fit(iter([(X, given)]), epochs=1, progress=False)
+            net.evaluate(iter([(X, SHAPES["column"])]))  # which trains nothing
+        else:
+            getattr(net, way)(
+                X, given, validation_data=(X, TARGETS), progress=False, **{"epochs": 1} if way == "fit" else {}
+            )
+        expected = [y.shape, (30, 1), (30, 1), (30, 1)]
+        assert shapes(net) == expected
+    assert (y - arrays.numpy(net.predict(X))).shape == y.shape
+    np.testing.assert_array_equal(arrays.numpy(net.predict(X)).ravel(), arrays.numpy(net.forward(X)).ravel())
+    pytest.importorskip("safetensors", reason="writes the file")
+    net.save(tmp_path / "net.safetensors")
+    others = (
+        copy.copy(net),
+        copy.deepcopy(net),
+        pickle.loads(pickle.dumps(net)),
+        nnkit.load(tmp_path / "net.safetensors"),
+    )
+    for other in others:
+        assert shapes(other) == expected
+    assert shapes(nnkit.load(Path(__file__).parent / "files" / "network-1.safetensors"))[0] == (30,)
+
+
+def test_gradients_and_a_failing_fit_leave_the_shape_as_it_is() -> None:
+    net = network(1, "quadratic")
+    net.gradients(X, TARGETS)
+    with pytest.raises(ValueError, match="y holds nan"):
+        net.fit(X, np.full(30, np.nan), **OPTIONS)
+    assert shapes(net)[0] == (30, 1)
+
+
+def test_a_checkpoint_keeps_the_shape(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="writes the checkpoint")
+    pytest.importorskip("filelock", reason="locks the checkpoint")
+    network(1, "quadratic").fit(X, TARGETS, checkpoint=tmp_path / "run.safetensors", **OPTIONS)
+    assert shapes(nnkit.load(tmp_path / "run.safetensors"))[0] == (30,)
+
+
+def test_several_outputs_and_classes_are_as_they_were() -> None:
+    several = network(3, "quadratic")
+    several.fit(X, NUMBERS, **OPTIONS)
+    assert shapes(several) == [(30, 3)] * 4
+    one = network(1)
+    one.fit(X, TWO[:, None], **OPTIONS)
+    assert shapes(one) == [(30,), (30, 1), (30, 1), (30, 1)]
+
+
+# --- NaN into predictions ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 3, 1000])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("preprocessed", [False, True])
+def test_predict_refuses_what_is_not_finite(arrays: "Arrays", preprocessed: bool, bad: float, n: int) -> None:
+    preprocessing = nnkit.data.Whitening.fit(X) if preprocessed else None
+    samples = RNG.normal(size=(n, 3))
+    for cost, outputs in (("quadratic", 1), ("cross_entropy", 1), ("softmax_cross_entropy", 3)):
+        for dtype in ("float32", "float64"):
+            net = nnkit.Network([3, outputs], cost=cost, seed=0, dtype=dtype, preprocessing=preprocessing)
+            for _ in range(3):  # the last ones are replayed
+                net.predict(samples)
+            wrong = samples.copy()
+            wrong[n // 2, 1] = bad
+            for given in (wrong, wrong.tolist(), arrays(wrong), wrong.astype(np.float32), wrong[::-1][::-1]):
+                with pytest.raises(ValueError, match=rf"X holds {bad} at \[{n // 2}, 1\]; expected finite numbers"):
+                    net.predict(given)
+            assert net.predict(samples).shape[0] == n
+
+
+def test_large_numbers_and_numbers_of_every_type_are_predicted(arrays: "Arrays") -> None:
+    net = nnkit.Network([3, 2], seed=0)
+    for value in (1e30, -3e38, 1e-45):
+        assert net.predict(np.full((2, 3), value)).shape == (2,)
+    for dtype in ("bool", "uint8", "int64", "float16"):
+        assert net.predict(np.ones((2, 3), dtype)).shape == (2,)
+    with pytest.raises(ValueError, match=r"X holds inf at \[0, 0\]; expected finite numbers in float32"):
+        net.predict(np.full((2, 3), 1e39))
+
+
+@pytest.mark.parametrize("activation", nnkit.activation_names())
+def test_a_sample_with_nan_gives_nan(arrays: "Arrays", activation: str) -> None:
+    if activation == "softmax":
+        pytest.skip("couples the units, and is for the output layer")
+    samples = X.copy()
+    samples[4, 2] = np.nan
+    net = nnkit.Network([3, 5, 2], activation, seed=0)
+    for answer in (net.forward, net.logits, net.predict_proba):
+        found = arrays.numpy(answer(arrays(samples)))
+        assert np.isnan(found[4]).all()
+        assert np.isfinite(np.delete(found, 4, axis=0)).all()

@@ -1,0 +1,294 @@
+"""Tables with named columns: taken by name, whatever library they are of; what cannot be taken is named."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.tables import is_table, table_numbers
+
+RNG = np.random.default_rng(11)
+X = RNG.normal(size=(12, 3))
+LABELS = RNG.integers(0, 2, 12)
+COLUMNS = {"a": X[:, 0], "b": X[:, 1], "c": X[:, 2]}
+LIBRARIES = ["pandas", "polars", "pyarrow", "narwhals"]
+OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 5, "progress": False}
+
+
+def table(library: str, columns: dict[str, Any] = COLUMNS) -> Any:
+    """A table of a library with these columns."""
+    if library == "pyarrow":
+        return pytest.importorskip("pyarrow", reason="its tables have names").table(columns)
+    if library == "narwhals":
+        narwhals = pytest.importorskip("narwhals", reason="its tables have names")
+        return narwhals.from_native(table("polars", columns))
+    return pytest.importorskip(library, reason="its tables have names").DataFrame(columns)
+
+
+def column(library: str, values: Any) -> Any:
+    """A single column of a library."""
+    if library == "pyarrow":
+        return table(library, {"y": values}).column("y")
+    return table(library, {"y": values})["y"]
+
+
+def reordered(columns: dict[str, Any] = COLUMNS) -> dict[str, Any]:
+    return {name: columns[name] for name in ("c", "a", "b")}
+
+
+def network(features: Any = ("a", "b", "c"), **options: Any) -> nnkit.Network:
+    defaults: dict[str, Any] = {"cost": "softmax_cross_entropy", "seed": 1, "dtype": "float64"}
+    return nnkit.Network([3, 4, 2], "tanh", features=features, **defaults | options)
+
+
+def minibatches(made: Callable[[dict[str, Any]], Any]) -> Callable[[], Iterator[Any]]:
+    def stream() -> Iterator[Any]:
+        for start in range(0, 12, 5):
+            part = {name: values[start : start + 5] for name, values in COLUMNS.items()}
+            yield made(part if start == 0 else reordered(part)), LABELS[start : start + 5]
+
+    return stream
+
+
+ASKED: dict[str, Callable[[nnkit.Network, Any], Any]] = {
+    "predict": lambda net, x: net.predict(x),
+    "forward": lambda net, x: net.forward(x),
+    "predict_proba": lambda net, x: net.predict_proba(x),
+    "logits": lambda net, x: net.logits(x),
+    "evaluate": lambda net, x: net.evaluate(x, LABELS),
+    "gradients": lambda net, x: net.gradients(x, LABELS)[1][0],
+    "train_step": lambda net, x: [net.train_step(x, LABELS), net.parameters.flat][1],
+    "check_gradients": lambda net, x: nnkit.check_gradients(net, x, LABELS).errors,
+    "fit": lambda net, x: [net.fit(x, LABELS, **OPTIONS), net.parameters.flat][1],
+    "partial_fit": lambda net, x: [net.partial_fit(x, LABELS), net.parameters.flat][1],
+    "evaluate of a stream": lambda net, x: net.evaluate(iter([(x, LABELS)])),
+    "validation": lambda net, x: net.fit(X, LABELS, validation_data=(x, LABELS), **OPTIONS)["validation_cost"],
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("asked", ASKED)
+def test_columns_are_taken_by_name(asked: str, library: str) -> None:
+    wanted, found = (ASKED[asked](network(), x) for x in (X, table(library, reordered())))
+    np.testing.assert_equal(found, wanted)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("asked", ASKED)
+def test_other_columns_are_named(asked: str, library: str) -> None:
+    other = {"a": X[:, 0], "B": X[:, 1], "c": X[:, 2], "d": X[:, 2]}
+    with pytest.raises(
+        ValueError, match="has other columns than the features of this network: missing: 'b'; unknown: 'B', 'd'"
+    ):
+        ASKED[asked](network(), table(library, other))
+    with pytest.raises(ValueError, match=r"unknown: 'd'; select the others, with X\[network.features\]"):
+        ASKED[asked](network(), table(library, COLUMNS | {"d": X[:, 0]}))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_fit_learns_the_features(library: str, tmp_path: Path) -> None:
+    net, wanted = network(None), network(None)
+    wanted.fit(X, LABELS, **OPTIONS)
+    net.fit(table(library), LABELS, **OPTIONS)
+    assert net.features == ["a", "b", "c"]
+    assert wanted.features is None
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+    pytest.importorskip("safetensors", reason="writes the file")
+    net.save(tmp_path / "net.safetensors")
+    again = nnkit.load(tmp_path / "net.safetensors")
+    assert np.array_equal(again.forward(table(library, reordered())), wanted.forward(X))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_stream_of_tables_is_put_in_the_order_of_the_first(library: str) -> None:
+    net, wanted = network(None), network(None)
+    net.fit(minibatches(lambda part: table(library, part)), epochs=2, progress=False)
+    wanted.fit(X, LABELS, epochs=2, batch_size=5, shuffle=False, progress=False)
+    assert net.features == ["a", "b", "c"]
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+    step = network(None)
+    step.train_step(table(library), LABELS)
+    assert step.features == ["a", "b", "c"]
+    validated = network(None)
+    validated.fit(X, LABELS, validation_data=minibatches(lambda part: table(library, part)), **OPTIONS)
+    assert validated.features is None  # only what it is trained on
+
+
+def test_features_are_put_back_if_fit_does_not_start() -> None:
+    net = network(None)
+    with pytest.raises(ValueError, match="y holds label 7"):
+        net.fit(table("pandas"), np.full(12, 7), **OPTIONS)
+    assert net.features is None
+    with pytest.raises(ValueError, match="unknown metric"):
+        net.fit(table("pandas"), LABELS, metrics=["r3"], **OPTIONS)
+    assert net.features is None
+
+
+def test_names_that_are_no_text_are_not_learned() -> None:
+    pandas = pytest.importorskip("pandas", reason="its columns may have any names")
+    net, plain = network(None), pandas.DataFrame(X)
+    net.fit(plain, LABELS, **OPTIONS)
+    assert net.features is None
+    assert np.array_equal(network().forward(plain), network().forward(X))  # as an array has no names either
+    twice = pandas.DataFrame(X, columns=["a", "b", "a"])
+    net.fit(twice, LABELS, **OPTIONS)
+    assert net.features is None
+    with pytest.raises(ValueError, match="missing: 'c'"):
+        network().forward(twice)
+    with pytest.raises(ValueError, match="X: two columns are called 'a'"):
+        network().forward(pandas.DataFrame(np.hstack([X, X[:, :1]]), columns=["a", "b", "c", "a"]))
+
+
+def test_names_that_a_library_has_for_itself() -> None:
+    pandas = pytest.importorskip("pandas", reason="its columns are attributes")
+    names = ["dtype", "shape", "columns"]
+    odd = pandas.DataFrame(X, columns=names)
+    net = network(names)
+    assert np.array_equal(net.forward(odd[["columns", "dtype", "shape"]]), net.forward(X))
+    assert not is_table(pandas.Series([1.0], index=["columns"]))
+
+
+MIXED = {
+    "number": [1.5, 2.0, 3.0],
+    "whole": np.array([1, 2, 3], np.int32),
+    "truth": [True, False, True],
+    "small": np.array([1, 2, 3], np.uint8),
+}
+AS_NUMBERS = np.array([[1.5, 1, 1, 1], [2, 2, 0, 2], [3, 3, 1, 3]])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_numbers_and_truth_values_together(library: str) -> None:
+    mixed = table(library, MIXED)
+    np.testing.assert_array_equal(table_numbers(mixed, "X"), AS_NUMBERS)
+    np.testing.assert_allclose(nnkit.data.Normalization.fit(mixed).mean, np.mean(AS_NUMBERS, axis=0))
+    np.testing.assert_array_equal(
+        nnkit.data.Normalization.fit(mixed).transform(mixed),
+        nnkit.data.Normalization.fit(AS_NUMBERS).transform(AS_NUMBERS),
+    )
+    assert nnkit.data.Whitening.fit(mixed) == nnkit.data.Whitening.fit(AS_NUMBERS)
+    for found, wanted in zip(nnkit.data.split(mixed, [0, 1, 1]), nnkit.data.split(AS_NUMBERS, [0, 1, 1]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    whole = table_numbers(table(library, {"a": MIXED["whole"], "b": MIXED["truth"]}), "X")
+    assert whole.dtype == np.int32
+    assert whole.tolist() == [[1, 1], [2, 0], [3, 1]]
+    small = table(library, {"a": MIXED["small"], "b": MIXED["small"]})
+    assert table_numbers(small, "X").dtype == np.uint8  # bytes stay bytes
+
+
+def test_get_dummies() -> None:
+    pandas = pytest.importorskip("pandas", reason="has get_dummies")
+    made = pandas.get_dummies(pandas.DataFrame({"age": [1.5, 2, 3], "city": list("abc")}))
+    np.testing.assert_allclose(nnkit.data.Normalization.fit(made).mean, [6.5 / 3, 1 / 3, 1 / 3, 1 / 3])
+
+
+PANDAS_TYPES = ["Int64", "int64[pyarrow]", "Float64", "double[pyarrow]", "boolean", "bool[pyarrow]", "object"]
+
+
+@pytest.mark.parametrize("dtype", PANDAS_TYPES)
+def test_nullable_columns_of_pandas(dtype: str) -> None:
+    pandas = pytest.importorskip("pandas", reason="has nullable columns")
+    pytest.importorskip("pyarrow", reason="pandas keeps columns in its arrays")
+    frame = pandas.DataFrame({"a": pandas.Series([1, 0, 1], dtype=dtype), "b": [0.5, 1.5, 2.5]})
+    assert table_numbers(frame, "X").tolist() == [[1, 0.5], [0, 1.5], [1, 2.5]]
+    frame.loc[1, "a"] = None
+    net = nnkit.Network([2, 2], seed=0)
+    for call in (
+        net.forward,
+        net.predict,
+        nnkit.data.Normalization.fit,
+        lambda x: net.fit(x, [0, 1, 0], progress=False),
+    ):
+        with pytest.raises(ValueError, match=r"X holds nan at \[1, 'a'\]; expected finite numbers, none missing"):
+            call(frame)
+    labels = pandas.Series([1, 0, 1], dtype=dtype)
+    if "loat" not in dtype and "double" not in dtype:
+        net.fit(frame[["b"]].assign(c=1.0), labels, progress=False)
+        labels[2] = None
+        with pytest.raises(ValueError, match=r"y holds nan at \[2\]; expected"):
+            net.fit(frame[["b"]].assign(c=1.0), labels, progress=False)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_missing_values_are_named(library: str) -> None:
+    for missing in ([1, None, 2], [True, None, False], [1.5, None, 2.5]):
+        with pytest.raises(ValueError, match=r"X holds nan at \[1, 'm'\]; expected finite numbers, none missing"):
+            table_numbers(table(library, {"a": [1, 2, 3], "m": missing}), "X")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_columns_of_something_else_are_named(library: str) -> None:
+    text = table(library, {"a": [1.0, 2.0], "city": ["x", "y"]})
+    net = nnkit.Network([2, 2], seed=0)
+    for call in (net.forward, nnkit.data.Whitening.fit, lambda x: nnkit.data.split(x, [0, 1])):
+        with pytest.raises(TypeError, match="X has text in column 'city', such as 'x'; expected real numbers"):
+            call(text)
+    with pytest.raises(TypeError, match="validation X has text in column 'city'"):
+        net.fit(np.ones((2, 2)), [0, 1], validation_data=(text, [0, 1]), progress=False)
+    when = table(library, {"a": [1.0, 2.0], "when": [datetime(2020, 1, 1), datetime(2020, 1, 2)]})
+    with pytest.raises(TypeError, match=r"X has dtype datetime64\[.*\] in column 'when'; expected real numbers"):
+        net.forward(when)
+
+
+def test_decimals_are_numbers() -> None:
+    decimals = table("pyarrow", {"a": [Decimal("1.25"), Decimal("2.50")]})
+    assert table_numbers(decimals, "X").tolist() == [[1.25], [2.5]]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_labels_targets_and_weights_of_tables(library: str) -> None:
+    names = np.array(["no", "yes"])[LABELS]
+    by_array = network()
+    by_array.fit(X, names, sample_weight=np.arange(1.0, 13), **OPTIONS)
+    for y in (column(library, names.tolist()), table(library, {"y": names.tolist()})):
+        net = network()
+        net.fit(X, y, sample_weight=column(library, np.arange(1.0, 13)), **OPTIONS)
+        assert net.classes is not None
+        assert net.classes.tolist() == ["no", "yes"]
+        assert np.array_equal(net.parameters.flat, by_array.parameters.flat)
+    nets = [network(cost="quadratic") for _ in range(2)]
+    targets = RNG.normal(size=(12, 2))
+    nets[0].fit(X, table(library, {"u": targets[:, 0], "v": targets[:, 1]}), **OPTIONS)
+    nets[1].fit(X, targets, **OPTIONS)
+    assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
+    missing = ["no", None, *names[2:].tolist()]
+    with pytest.raises(ValueError, match=r"y holds (None|nan|<NA>) at \[1\]; expected the name of a class"):
+        network().fit(X, column(library, missing), **OPTIONS)
+
+
+MASKED = np.ma.masked_array(X, X > 1)
+MASK_LOST: dict[str, Callable[[], Any]] = {
+    "Normalization.fit": lambda: nnkit.data.Normalization.fit(MASKED),
+    "Whitening.fit": lambda: nnkit.data.Whitening.fit(MASKED),
+    "transform": lambda: nnkit.data.Normalization.fit(X).transform(MASKED),
+    "mean": lambda: nnkit.data.Normalization(MASKED[0], X[0] ** 2),
+    "split X": lambda: nnkit.data.split(MASKED, LABELS),
+    "split y": lambda: nnkit.data.split(X, np.ma.masked_array(LABELS, LABELS == 1)),
+    "one_hot": lambda: nnkit.data.one_hot(np.ma.masked_array(LABELS, LABELS == 1)),
+    "weights": lambda: network().evaluate(X, LABELS, sample_weight=np.ma.masked_array(X[:, 0] ** 2, X[:, 0] > 0)),
+    "labels": lambda: network().fit(X, np.ma.masked_array(LABELS, LABELS == 1), **OPTIONS),
+    "a kernel": lambda: nnkit.sigmoid(MASKED),
+    "a cost": lambda: nnkit.quadratic(X, MASKED),
+    "validation": lambda: network().fit(X, LABELS, validation_data=(MASKED, LABELS), **OPTIONS),
+}
+
+
+@pytest.mark.parametrize("call", MASK_LOST)
+def test_a_mask_is_not_lost(call: str) -> None:
+    with pytest.raises(TypeError, match=r"fill .*, with \w+\.filled\(value\)"):
+        MASK_LOST[call]()
+
+
+def test_a_masked_array_without_a_mask_is_its_data() -> None:
+    unmasked = np.ma.masked_array(X)
+    assert nnkit.data.Normalization.fit(unmasked) == nnkit.data.Normalization.fit(X)
+    nets = [network() for _ in range(2)]
+    nets[0].fit(unmasked, np.ma.masked_array(LABELS), **OPTIONS)
+    nets[1].fit(X, LABELS, **OPTIONS)
+    assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
+    assert np.array_equal(nets[0].predict(unmasked), nets[1].predict(X))
