@@ -111,11 +111,11 @@ class Backend(RowAccess, ABC):
         return False
 
     def add_product(self, a: Array, b: Array, out: Array, alpha: Array) -> None:
-        """Out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
+        """out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
         raise NotImplementedError
 
     def add_column_sums(self, a: Array, out: Array, alpha: Array) -> None:
-        """Out ← out + α 1ᵀa in one pass, for a matrix a; α is a 0-d array that each replay reads."""
+        """out ← out + α 1ᵀa in one pass, for a matrix a; α is a 0-d array that each replay reads."""
         raise NotImplementedError
 
     # --- recording ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ class ComplexStepNamespace:
 
     @staticmethod
     def abs(z: Any) -> Any:
-        """Z or −z, whichever has the larger real part."""
+        """z or −z, whichever has the larger real part."""
         return np.where(np.asarray(z) < 0, -z, z)
 
     @staticmethod

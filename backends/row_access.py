@@ -58,5 +58,5 @@ class RowAccess:
         return out
 
     def advance(self, start: Array, count: int) -> None:
-        """Start ← start + count, for a 0-d array of int64."""
+        """start ← start + count, for a 0-d array of int64."""
         self._perform(lambda: self._write(start + count, start))

@@ -40,7 +40,7 @@ def layer(samples: int, inputs: int, units: int) -> list[Array]:
 
 
 def passes(backend: Backend, arrays: list[Any], activation: str) -> list[Any]:
-    """H, then δV and δc of the layer behind, then δW and δb, as calls of the kernels."""
+    """h, then δV and δc of the layer behind, then δW and δb, as calls of the kernels."""
     x, W, b, delta, V = arrays
     saves = get_activation(activation).gradient_from == "preactivation"
     z = backend.empty((x.shape[0], W.shape[0]), x.dtype) if saves else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @formula
 def weighted(xp: Any, a: Any, b: Any, weight: float = 0.5, shift: float = 0.0) -> Any:
-    """A + weight b + shift."""
+    """a + weight b + shift."""
     return a + weight * b + shift
 
 

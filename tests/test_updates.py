@@ -101,7 +101,7 @@ def test_padding_stays_zero(arrays: "Arrays", name: str, dtype: str) -> None:
 
 
 def test_nielsens_decay() -> None:
-    """W ← (1 − ηλ/n) w − η g, and the biases only − η g: the numbers of one step by hand."""
+    """w ← (1 − ηλ/n) w − η g, and the biases only − η g: the numbers of one step by hand."""
     net = nnkit.Network([1, 1], cost="quadratic", dtype="float64", init=lambda *_: (np.array([[2.0]]), np.array([3.0])))
     # The output is 2·1 + 3 = 5, its Δ is 5 − 4 = 1.
     eta, lam, n = 0.5, 0.1, 10

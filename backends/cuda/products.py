@@ -56,7 +56,7 @@ class CupyProducts(CupyDevice):
                 self._multiply(a, b, out, dtype, alpha, accumulates=True)
 
     def _multiply(self, a: Any, b: Any, out: Any, dtype: str, alpha: Any, accumulates: bool) -> None:
-        """Out ← α ab, and what is there if it `accumulates`, for matrices with entries and an `out` in row order."""
+        """out ← α ab, and what is there if it `accumulates`, for matrices with entries and an `out` in row order."""
         precision = get_matmul_precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         lead = out.shape[:-2]

@@ -52,5 +52,5 @@ def hinge_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 
 @formula
 def smoothed_targets(xp: Any, y: Any, kept: float = 1.0, added: float = 0.0) -> Any:
-    """Y · kept + added (label smoothing; Szegedy et al., CVPR 2016, section 7)."""
+    """y · kept + added (label smoothing; Szegedy et al., CVPR 2016, section 7)."""
     return y * kept + added

@@ -15,7 +15,7 @@ from nnkit.kernels.dense import preactivation_delta
 
 @formula
 def scaled_sum(xp: Any, a: Any, b: Any, alpha: Any) -> Any:
-    """A + α b."""
+    """a + α b."""
     return a + alpha * b
 
 

@@ -86,7 +86,7 @@ def dropout_grad(xp: Any, delta: Any, scale: Any) -> Any:
 
 @formula
 def dropout_clock(xp: Any, step_high: Any, step_low: Any) -> Any:
-    """Step ← step + 1 modulo 2³², as two halves; meant to be written over the old in a recorded step.
+    """step ← step + 1 modulo 2³², as two halves; meant to be written over the old in a recorded step.
 
     Returns (high, low), 0-d and of the dtype of step_high and step_low, which hold whole numbers from 0 to 65535.
 

@@ -64,7 +64,7 @@ class OutputPair(ABC):
 
     @abstractmethod
     def outputs(self, backend: Backend, z: Array) -> Array:
-        """H = f(z)."""
+        """h = f(z)."""
 
     @abstractmethod
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:

@@ -63,7 +63,7 @@ relu_grad.known_as = "relu_grad"
 
 @formula
 def leaky_relu(xp: Any, z: Any, negative_slope: float = 0.01) -> Any:
-    """Z for z > 0, else negative_slope · z (Maas et al., 2013); z: logits of any shape, negative_slope: positive.
+    """z for z > 0, else negative_slope · z (Maas et al., 2013); z: logits of any shape, negative_slope: positive.
 
     >>> nnkit.leaky_relu(np.array([-1.0, 2.0]), negative_slope=0.1)
     array([-0.1,  2. ])
@@ -83,7 +83,7 @@ def leaky_relu_grad(xp: Any, h: Any, delta: Any, negative_slope: float = 0.01) -
 
 @formula
 def elu(xp: Any, z: Any, alpha: float = 1.0) -> Any:
-    """Z for z > 0, else α(eᶻ − 1) (Clevert et al., ICLR 2016); z: logits of any shape, alpha: positive.
+    """z for z > 0, else α(eᶻ − 1) (Clevert et al., ICLR 2016); z: logits of any shape, alpha: positive.
 
     >>> nnkit.elu(np.array([-1000.0, 2.0]))
     array([-1.,  2.])

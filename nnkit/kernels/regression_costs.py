@@ -52,7 +52,7 @@ def huber_delta_terms(xp: Any, h: Any, y: Any, scale: Any, delta: float = 1.0) -
 
 @formula
 def log_cosh_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Ln cosh(h − y) · scale, finite for any argument and right to rounding near 0.
+    """ln cosh(h − y) · scale, finite for any argument and right to rounding near 0.
 
     With r = |h − y| and e = e⁻ʳ − 1, cosh r is 1 + ½e²/(1 + e), of which nothing cancels, and eʳ (1 + (1 + e)²)/2, of
     which nothing overflows.

@@ -18,7 +18,7 @@ _GELU_CUBIC = 0.044715
 
 @formula
 def gelu(xp: Any, z: Any) -> Any:
-    """Z Φ(z) with the normal distribution function Φ (Hendrycks and Gimpel, 2016); z: logits of any shape.
+    """z Φ(z) with the normal distribution function Φ (Hendrycks and Gimpel, 2016); z: logits of any shape.
 
     >>> nnkit.gelu(np.array([-100.0, 0.0, 1.0])).round(6)
     array([-0.      ,  0.      ,  0.841345])
@@ -66,7 +66,7 @@ gelu_tanh_grad.known_as = "gelu_grad"
 
 @formula
 def silu(xp: Any, z: Any) -> Any:
-    """Z σ(z), also called swish (Hendrycks and Gimpel, 2016); z: logits of any shape.
+    """z σ(z), also called swish (Hendrycks and Gimpel, 2016); z: logits of any shape.
 
     >>> nnkit.silu(np.array([0.0, 1.0])).round(6)
     array([0.      , 0.731059])

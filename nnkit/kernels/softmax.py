@@ -22,7 +22,7 @@ def divided(xp: Any, a: Any, b: Any) -> Any:
 
 @formula
 def softmax_terms(xp: Any, z: Any, largest: Any, total: Any, y: Any, scale: Any) -> Any:
-    """Y (ln Σ e^(z − m) − (z − m)) · scale = −y ln p · scale."""
+    """y (ln Σ e^(z − m) − (z − m)) · scale = −y ln p · scale."""
     return y * (xp.log(total) - (z - largest)) * scale
 
 
@@ -46,7 +46,7 @@ def product(xp: Any, a: Any, b: Any) -> Any:
 
 @formula
 def softmax_pullback(xp: Any, p: Any, delta: Any, projection: Any) -> Any:
-    """P ⊙ (Δ − Σ p Δ)."""
+    """p ⊙ (Δ − Σ p Δ)."""
     return p * (delta - projection)
 
 
@@ -58,7 +58,7 @@ def exponentials(backend: Backend, z: Array) -> tuple[Array, Array, Array]:
 
 
 def softmax(z: Array) -> Array:
-    """P = e^z/Σ e^z over the last axis; z: logits (..., classes) of a floating dtype, as is p.
+    """p = e^z/Σ e^z over the last axis; z: logits (..., classes) of a floating dtype, as is p.
 
     Raises TypeError for another dtype and ValueError for a number or no classes.
 

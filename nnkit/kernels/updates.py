@@ -33,7 +33,7 @@ def gradient_descent_l2(xp: Any, p: Any, g: Any, learning_rate: Any, l2: Any) ->
 
 @formula
 def momentum_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any, momentum: Any) -> Any:
-    """V ← μ v + g and W ← W − ε v (Polyak 1964, in PyTorch's scaling); momentum is μ. Returns (W, v).
+    """v ← μ v + g and W ← W − ε v (Polyak 1964, in PyTorch's scaling); momentum is μ. Returns (W, v).
 
     >>> nnkit.kernels.updates.momentum_descent(np.array([1.0]), np.array([2.0]), np.array([4.0]), 0.25, 0.5)
     (array([0.]), array([4.]))
@@ -44,7 +44,7 @@ def momentum_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any,
 
 @formula
 def nesterov_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any, momentum: Any) -> Any:
-    """V ← μ v + g and W ← W − ε (g + μ v) (Nesterov 1983, as in Sutskever et al., ICML 2013). Returns (W, v).
+    """v ← μ v + g and W ← W − ε (g + μ v) (Nesterov 1983, as in Sutskever et al., ICML 2013). Returns (W, v).
 
     >>> nnkit.kernels.updates.nesterov_descent(np.array([1.0]), np.array([2.0]), np.array([4.0]), 0.25, 0.5)
     (array([0.]), array([4.]))
@@ -57,7 +57,7 @@ def nesterov_descent(xp: Any, p: Any, g: Any, velocity: Any, learning_rate: Any,
 def rmsprop(
     xp: Any, p: Any, g: Any, square: Any, learning_rate: Any, alpha: float = 0.99, epsilon: float = 1e-8
 ) -> Any:
-    """V ← αv + (1 − α)g² and W ← W − ε g/(√v + 10⁻⁸) (Tieleman and Hinton 2012). Returns (W, v).
+    """v ← αv + (1 − α)g² and W ← W − ε g/(√v + 10⁻⁸) (Tieleman and Hinton 2012). Returns (W, v).
 
     >>> nnkit.kernels.updates.rmsprop(np.array([1.0]), np.array([2.0]), np.array([0.0]), 0.05)[0].round(6)
     array([0.5])
@@ -91,7 +91,7 @@ def rmsprop_momentum(
 
 @formula
 def adagrad(xp: Any, p: Any, g: Any, total: Any, learning_rate: Any, epsilon: float = 1e-10) -> Any:
-    """S ← s + g² and W ← W − ε g/(√s + 10⁻¹⁰) (Duchi, Hazan and Singer, JMLR 2011); total: s. Returns (W, s).
+    """s ← s + g² and W ← W − ε g/(√s + 10⁻¹⁰) (Duchi, Hazan and Singer, JMLR 2011); total: s. Returns (W, s).
 
     >>> nnkit.kernels.updates.adagrad(np.array([1.0]), np.array([3.0]), np.array([16.0]), 0.5)
     (array([0.7]), array([25.]))
@@ -113,7 +113,7 @@ def lion(xp: Any, p: Any, g: Any, mean: Any, learning_rate: Any, beta1: float = 
 
 @formula
 def adam_clock(xp: Any, t: Any, log_beta1: Any, log_beta2: Any) -> Any:
-    """T ← t + 1 and the bias corrections 1 − β₁ᵗ and 1 − β₂ᵗ, by expm1 so that they are exact in float32.
+    """t ← t + 1 and the bias corrections 1 − β₁ᵗ and 1 − β₂ᵗ, by expm1 so that they are exact in float32.
 
     Returns (t, 1 − β₁ᵗ, 1 − β₂ᵗ), all 0-d.
 

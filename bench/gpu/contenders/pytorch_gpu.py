@@ -103,7 +103,7 @@ class _Graph(_Loop):
 
 
 class Graphed(_Graph, Eager):
-    """Zero_grad, backward and the optimizer's step in one graph."""
+    """zero_grad, backward and the optimizer's step in one graph."""
 
     label = "PyTorch in a CUDA graph"
 
