@@ -6,7 +6,9 @@ the array namespace. What was written down is a `Program`, with common subexpres
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from nnkit.backends.errors import FormulaError
 from nnkit.backends.operations import ARITY, OPERATIONS, Kind
@@ -110,6 +112,22 @@ class Symbol:
     def __bool__(self) -> bool:
         raise FormulaError("a formula branches on a value; write xp.where(condition, a, b) instead")
 
+    def __float__(self) -> float:
+        raise FormulaError("a formula makes a Python number of a value, as math.sin does; write xp.sin and the like")
+
+    def __array__(self, *_: object, **__: object) -> NoReturn:
+        raise FormulaError("a formula makes a NumPy array of a value; write it with the functions of xp")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: object, **__: object) -> "Symbol":
+        own = _own_name(ufunc, ufunc.__name__)
+        first = inputs[0]
+        if len(inputs) == 2 and isinstance(first, np.generic | np.ndarray) and first.ndim == 0 and own in OPERATIONS:
+            return self.tracer.apply(own, first.item(), inputs[1])  # as in np.float64(2) * z
+        raise _foreign(ufunc, ufunc.__name__)
+
+    def __array_function__(self, function: Any, *_: object) -> NoReturn:
+        raise _foreign(function, function.__name__)
+
     def __pow__(self, exponent: object) -> "Symbol":
         number = None if isinstance(exponent, Symbol) else exponent
         if number == 2:
@@ -134,6 +152,25 @@ class Symbol:
     __neg__, __abs__ = _unary("negative"), _unary("abs")
 
 
+_ALIASES = {"absolute": "abs", "power": "pow", "right_shift": "bitwise_right_shift", "true_divide": "divide"}
+
+
+def _own_name(function: object, name: str) -> str:
+    """What a function of NumPy's is called in formulas."""
+    return next((op for op, known in OPERATIONS.items() if known.ufunc is function), _ALIASES.get(name, name))
+
+
+def _foreign(function: object, name: str) -> FormulaError:
+    """The error for a function of NumPy's in a formula, which would run on NumPy only."""
+    own = _own_name(function, name)
+    hint = f"write xp.{own}" if own in OPERATIONS else f"formulas may use {_vocabulary()}"
+    return FormulaError(f"a formula calls np.{name}, which other backends do not have; {hint}")
+
+
+def _vocabulary() -> str:
+    return "xp." + ", xp.".join(sorted(name for name in OPERATIONS if name.isidentifier()))
+
+
 class TraceNamespace:
     """The array namespace that a formula sees while it is traced."""
 
@@ -150,7 +187,7 @@ class TraceNamespace:
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
         if name not in OPERATIONS:
-            raise FormulaError(f"a formula uses xp.{name}; formulas may use {', '.join(sorted(OPERATIONS))}")
+            raise FormulaError(f"a formula uses xp.{name}; formulas may use {_vocabulary()}")
 
         def operation(*arguments: object) -> Symbol:
             if len(arguments) != ARITY[name]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnkit.kernels.costs import Cost, get_cost
+from nnkit.kernels.names import UnknownNameError
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.model import Model
 from nnkit.preprocessing import Preprocessing
@@ -118,11 +119,23 @@ def read(path: str | PathLike[str]) -> Saved:
         )
 
 
+_TO_KNOW = {
+    "activation": "if it is your own, register it before loading, with nnkit.register_activation",
+    "cost": "if it is your own, register it before loading, with nnkit.register_cost",
+    "optimizer": "if it is your own, go on with fit(..., optimizer=..., checkpoint=..., resume=True)",
+}
+
+
 @contextmanager
 def damage(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn what a damaged description leads to into a ValueError that names the file."""
+    """Turn what a damaged description leads to into a ValueError that names the file; so for names not known here."""
     try:
         yield
+    except UnknownNameError as error:
+        todo = _TO_KNOW.get(error.kind)
+        if todo is None or not isinstance(error.name, str):
+            raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
+        raise ValueError(f"{path} holds the {error.kind} {error.name!r}, which is not known here; {todo}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
 

@@ -13,8 +13,9 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
 
     With a checkpoint comes the optimizer, with its state, as of the last epoch that was written.
 
-    Raises FileNotFoundError, ValueError for a file that is no such network (truncated, foreign, or of a later format),
-    and ImportError if safetensors is not installed.
+    Activations and costs of your own are registered before loading (`nnkit.register_activation`, `register_cost`).
+    Raises FileNotFoundError, ValueError for a file that is not such a network (truncated, foreign, or of a later
+    format) or names what is not known here, and ImportError if safetensors is not installed.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)

@@ -69,7 +69,13 @@ INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
         ({}, {"network": None}, "damaged"),
         ({}, {"network": "{"}, "damaged"),
         ({}, {"network": "[1, 2]"}, "damaged"),
-        ({}, {"network": json.dumps(ABOUT | {"cost": "none"})}, "damaged.*unknown cost 'none'"),
+        (
+            {},
+            {"network": json.dumps(ABOUT | {"cost": "none"})},
+            "holds the cost 'none', which is not known here; if it",
+        ),
+        ({}, {"network": json.dumps(ABOUT | {"cost": ["huber"]})}, "damaged"),
+        ({}, {"network": json.dumps(ABOUT | {"cost": {"name": 5}})}, "damaged.*unknown cost 5"),
         ({}, {"network": json.dumps(ABOUT | {"layers": []})}, "0 layers are described, but there are 4 tensors"),
         (
             {},
@@ -91,3 +97,35 @@ def test_damaged_networks_are_refused(tensors: Any, changes: Any, message: str, 
     path = saved(tmp_path / "net.safetensors", tensors, **changes)
     with pytest.raises(ValueError, match=message):
         nnkit.load(path)
+
+
+def test_a_file_of_a_registered_function_says_what_to_register(tmp_path: Path) -> None:
+    nnkit.register_activation("cubed", lambda xp, z: z**3, lambda xp, z, d: 3 * z**2 * d, "preactivation")
+    nnkit.register_cost(
+        "fourth", lambda xp, h, y, scale: (h - y) ** 4 * scale, lambda xp, h, y, s: 4 * (h - y) ** 3 * s
+    )
+    nnkit.Network([2, 3, 1], "cubed", "quadratic", seed=0).save(tmp_path / "activation.safetensors")
+    nnkit.Network([2, 3, 1], "tanh", "fourth", seed=0).save(tmp_path / "cost.safetensors")
+    for kind, forget in (("activation", nnkit.unregister_activation), ("cost", nnkit.unregister_cost)):
+        name = {"activation": "cubed", "cost": "fourth"}[kind]
+        path = tmp_path / f"{kind}.safetensors"
+        assert repr(nnkit.load(path)).count(name) == 1
+        forget(name)
+        with pytest.raises(ValueError, match=f"{kind}.safetensors holds the {kind} '{name}', .* not known") as caught:
+            nnkit.load(path)
+        assert str(caught.value).endswith(f"register it before loading, with nnkit.register_{kind}")
+        assert "damaged" not in str(caught.value)
+
+
+def test_a_checkpoint_of_ones_own_optimizer_says_how_to_go_on(tmp_path: Path) -> None:
+    class Half(nnkit.SGD):
+        pass
+
+    path, X, y = tmp_path / "run.safetensors", np.eye(4), [0, 1, 2, 0]
+    nnkit.Network([4, 3], seed=0).fit(X, y, epochs=1, optimizer=Half(0.5), checkpoint=path, progress=False)
+    with pytest.raises(
+        ValueError, match=r"holds the optimizer 'half', .*; if it is your own, go on with fit\(\.\.\., "
+    ):
+        nnkit.load(path)
+    net = nnkit.Network([4, 3], seed=0)
+    assert net.fit(X, y, epochs=2, optimizer=Half(0.5), checkpoint=path, resume=True, progress=False).epochs == 2

@@ -129,7 +129,7 @@ def test_shapes_that_do_not_broadcast_are_all_named() -> None:
 
 def test_a_formula_looks_like_its_function() -> None:
     assert weighted.__name__ == "weighted"
-    assert weighted.__doc__ == "A + weight b + shift."
+    assert weighted.__doc__ == "a + weight b + shift."
     assert str(inspect.signature(weighted)) == "(a, b, weight=0.5, shift=0.0, *, out=None)"
     assert repr(weighted) == "<formula weighted(a, b, weight=0.5, shift=0.0, *, out=None)>"
     assert list_formulas()[f"{__name__}.weighted"] is weighted

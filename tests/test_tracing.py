@@ -165,7 +165,7 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (lambda xp, a, b: a if a > 0 else b, r"branches on a value.*xp\.where"),
     (lambda xp, a, b: 0 < a < 1, "branches on a value"),
     (lambda xp, a, b: max(a, b), "branches on a value"),
-    (lambda xp, a, b: xp.erf(a), r"xp\.erf; formulas may use abs, add, .*where"),
+    (lambda xp, a, b: xp.erf(a), r"xp\.erf; formulas may use xp\.abs, xp\.add, .*where"),
     (lambda xp, a, b: xp.exp(a, b), r"xp\.exp takes 1 argument\(s\), got 2"),
     (lambda xp, a, b: xp.where(a > 0, a), r"xp\.where takes 3 argument\(s\), got 2"),
     (lambda xp, a, b: a * math.inf, "constant inf"),
@@ -184,6 +184,16 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (lambda xp, a, b: ~a, "logical_not got a real value"),
     (lambda xp, a, b: xp.where((a > 0) & b, a, b), "logical_and got a real value"),
     (lambda xp, a, b: xp.where((a > 0) == b, a, b), "equal got a condition"),
+    (lambda xp, a, b: np.sin(a), r"calls np\.sin, which other backends do not have; write xp\.sin$"),
+    (lambda xp, a, b: np.absolute(a), r"calls np\.absolute, .*; write xp\.abs$"),
+    (lambda xp, a, b: np.power(a, 2.0), r"calls np\.power, .*; write xp\.pow$"),
+    (lambda xp, a, b: np.maximum(0.0, a), r"calls np\.maximum, .*; write xp\.maximum$"),
+    (lambda xp, a, b: np.where(a > 0, a, b), r"calls np\.where, .*; write xp\.where$"),
+    (lambda xp, a, b: np.clip(a, 0, 1), r"calls np\.clip, .*; formulas may use xp\.abs, .*xp\.where"),
+    (lambda xp, a, b: np.arange(3.0) * a, r"calls np\.multiply"),
+    (lambda xp, a, b: np.asarray(a), "makes a NumPy array of a value; write it with the functions of xp"),
+    (lambda xp, a, b: math.sin(a), r"makes a Python number of a value, as math\.sin does; write xp\.sin"),
+    (lambda xp, a, b: a * float(b), "makes a Python number of a value"),
 ]
 
 
@@ -194,6 +204,15 @@ def test_what_cannot_be_compiled_is_refused(function: Callable[..., Any], messag
         made(1.0, 2.0)
     assert isinstance(caught.value, BackendError)
     assert isinstance(caught.value, TypeError)
+
+
+def test_numbers_of_numpy_are_constants() -> None:
+    two: Any = np.float64(2)
+    for function in (lambda xp, a, b: two * a, lambda xp, a, b: a * two, lambda xp, a, b: np.array(2.0) * a):
+        assert operations(function) == ["multiply"]
+        assert run(traced(function), 3.0, 0.0) == [6.0]
+    assert run(traced(lambda xp, a, b: xp.where(two < a, np.pi, np.sqrt(two) - b)), 3.0, 0.0) == [math.pi]
+    assert run(traced(lambda xp, a, b: xp.where(two < a, np.pi, np.sqrt(two) - b)), 1.0, 1.0) == [math.sqrt(2) - 1]
 
 
 def test_a_formula_needs_an_operand() -> None:

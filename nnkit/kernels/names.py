@@ -56,21 +56,30 @@ def named(kind: str, name: object, known: Mapping[str, Value], more: Iterable[st
     return known[name]
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
+class UnknownNameError(ValueError):
+    """A name of a `kind` that there is nothing for."""
+
+    kind: str
+    name: object
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """The error for an unknown name of some kind: with the nearest names, or all if none is near.
 
     Near is also what differs by capitals, _ and - only, and what another library's name means.
 
     >>> unknown_name("cost", "cross_entropi", ["quadratic", "cross_entropy"])
-    ValueError("unknown cost 'cross_entropi'; did you mean 'cross_entropy'?")
+    UnknownNameError("unknown cost 'cross_entropi'; did you mean 'cross_entropy'?")
     >>> unknown_name("cost", "MSE", ["quadratic", "cross_entropy"])
-    ValueError("unknown cost 'MSE'; did you mean 'quadratic'?")
+    UnknownNameError("unknown cost 'MSE'; did you mean 'quadratic'?")
     """
     names = list(known)
     near = _near(kind, str(getattr(name, "__name__", name)), names)
     listed = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {listed}"
-    return ValueError(f"unknown {kind} {name!r}; {hint}")
+    error = UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+    error.kind, error.name = kind, name
+    return error
 
 
 def _near(kind: str, name: str, names: list[str]) -> list[str]:
