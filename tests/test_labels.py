@@ -20,7 +20,8 @@ RNG = np.random.default_rng(12)
 X = RNG.normal(size=(30, 3))
 NUMBERS = RNG.integers(0, 3, 30)
 TWO = RNG.integers(0, 2, 30)
-OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "progress": False}
+STREAMED: dict[str, Any] = {"epochs": 3, "progress": False}
+OPTIONS: dict[str, Any] = STREAMED | {"batch_size": 8}
 
 
 def network(outputs: int = 3, cost: str | None = None, **options: Any) -> nnkit.Network:
@@ -113,12 +114,12 @@ def test_streams_of_such_labels() -> None:
         return ((X[i : i + 8], NUMBERS[i : i + 8, None] + 1) for i in range(0, 30, 8))
 
     with pytest.raises(ValueError, match=r"y of minibatch \d of X holds label 3 at .*; if classes have other names"):
-        network().fit(stream, **OPTIONS)
+        network().fit(stream, **STREAMED)
     net, wanted = network(classes=[1, 2, 3]), network()
-    history = net.fit(stream, validation_data=stream, class_weight={3: 2.0}, **OPTIONS)
+    history = net.fit(stream, validation_data=stream, class_weight={3: 2.0}, **STREAMED)
     expected = wanted.fit(
         (lambda: ((X[i : i + 8], NUMBERS[i : i + 8]) for i in range(0, 30, 8))),
-        validation_data=(X, NUMBERS), class_weight={2: 2.0}, **OPTIONS,
+        validation_data=(X, NUMBERS), class_weight={2: 2.0}, **STREAMED,
     )  # fmt: skip
     assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
     assert history["validation_accuracy"] == expected["validation_accuracy"]
@@ -130,7 +131,7 @@ def test_balanced_weights_of_a_stream_are_refused() -> None:
         with pytest.raises(
             ValueError, match="class_weight='balanced' needs all labels at once; for minibatches give a"
         ):
-            net.fit(data, class_weight="balanced", **OPTIONS)
+            net.fit(data, class_weight="balanced", **STREAMED)
         with pytest.raises(ValueError, match="class_weight='balanced' needs all labels at once"):
             net.evaluate(data, class_weight="balanced")
     assert net.epochs_trained == 0
