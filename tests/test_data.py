@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nnkit.data import MNIST, digits, mnist, one_hot, split
+from tests.test_hostile_data import peak
 
 # The package's attribute of this name is the function.
 mnist_module = importlib.import_module("nnkit.data.mnist")
@@ -345,6 +346,17 @@ def test_idx_never_fails_but_with_the_name_of_its_source(content: bytes) -> None
         assert str(error).startswith("a source: ")  # noqa: PT017
     else:
         assert idx(array) == content
+
+
+def test_a_gzip_of_very_much_is_not_unpacked(tmp_path: Path, small: dict[str, NDArray[np.uint8]]) -> None:
+    content = idx(small[NAMES[0]])
+    for start in (content, b""):  # all zeros are no IDX file either
+        (tmp_path / NAMES[0]).write_bytes(gzip.compress(start + bytes(200_000_000), 1))
+        assert peak(lambda: mnist(tmp_path), "holds more than|bytes; train") < 8_000_000
+    (tmp_path / NAMES[0]).write_bytes(content + bytes(20_000_000))  # not gzipped
+    assert peak(lambda: mnist(tmp_path), "holds more than|bytes; train") < 1_000_000
+    (tmp_path / NAMES[0]).write_bytes(gzip.compress(content))
+    assert_is(mnist(tmp_path), small)
 
 
 # ---------------------------------------------------------------- MNIST itself

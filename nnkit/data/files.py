@@ -1,10 +1,13 @@
 """Samples and targets from the user's own files: .csv, .npz and .npy. No pickle is ever read."""
 
+import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nnkit.data.csv_file import read_csv
@@ -99,7 +102,9 @@ def _load(path: Path) -> Any:
     """The array in a .npy file; ValueError if it is none, damaged or made of Python objects."""
     with open(path, "rb") as file:
         try:
-            return np.lib.format.read_array(file, allow_pickle=False)
+            _check_size(file, os.path.getsize(path))
+            file.seek(0)
+            return npy.read_array(file, allow_pickle=False)
         except MemoryError:
             raise
         except Exception as error:  # headers are parsed as Python, and what damaged ones lead to has no one type
@@ -117,11 +122,34 @@ def _archive(path: Path) -> Any:
 
 def _member(archive: Any, name: str, path: Path) -> Any:
     try:
+        _check_member(archive.zip, name, path)
         return archive[name]
     except MemoryError:
         raise
     except Exception as error:  # of the archive, the compression or the array: no one type either
         raise ValueError(f"{path}, array {name!r}: damaged, or no numbers: {error}") from error
+
+
+def _check_member(archive: zipfile.ZipFile, name: str, path: Path) -> None:
+    """ValueError for a member of an archive whose array is larger than what is in the file can be."""
+    info = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
+    size = info.file_size
+    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # deflate makes at most 1032 bytes of one
+        size = min(size, 1032 * (min(info.compress_size, os.path.getsize(path)) + 64))
+    with archive.open(info) as file:
+        if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+            return  # no array, which is said later
+    with archive.open(info) as file:
+        _check_size(file, size)
+
+
+def _check_size(file: Any, size: int) -> None:
+    """ValueError if a .npy file of that many bytes is too short for its array: room is made for that before."""
+    version = npy.read_magic(file)
+    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+    needed = file.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=1) < 0 or (size < needed and not dtype.hasobject):  # objects are refused anyway
+        raise ValueError(f"cut short: {size} bytes, too few for an array of shape {shape} of {dtype}")
 
 
 def _samples(X: Any, where: str) -> NDArray[Any]:

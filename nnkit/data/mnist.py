@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import zlib
@@ -36,6 +37,11 @@ class _Original(NamedTuple):
     name: str
     shape: tuple[int, ...]
     sha256: str
+
+    @property
+    def size(self) -> int:
+        """How many bytes the decompressed file has."""
+        return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
 _ORIGINALS = (
@@ -106,7 +112,7 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
                 download_file(f"{original.name}.gz", folders[0], partial(_array, original=original))
     # All four before any is read: a missing file shows at once, not after seconds.
     paths = [_found(original.name, folders) for original in _ORIGINALS]
-    arrays = [_array(path.read_bytes(), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
+    arrays = [_array(_content(path, o), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
     X_train, y_train, X_test, y_test = arrays
     return MNIST(
         X_train.reshape(len(X_train), -1),
@@ -138,12 +144,18 @@ def _found(name: str, folders: list[Path]) -> Path:
     return path
 
 
+def _content(path: Path, original: _Original) -> bytes:
+    size, most = path.stat().st_size, 2 * original.size + 4096  # a gzip file of what is at random is a bit larger
+    if size > most:
+        raise ValueError(f"{path}: {size} bytes; {original.name} has {original.size}")
+    return path.read_bytes()
+
+
 def _array(content: bytes, source: str, original: _Original) -> NDArray[np.uint8]:
     """Return the array (original.shape) in a file's content, or raise ValueError if it is not the original's."""
-    content = _decompressed(content, source)
+    content = _decompressed(content, source, original)
     array = _parse_idx(content, source)
-    if array.shape != original.shape:
-        raise ValueError(f"{source}: holds an array of shape {array.shape}, expected {original.shape}")
+    _check_shape(array.shape, source, original)
     found = hashlib.sha256(content).hexdigest()
     if found != original.sha256:
         raise ValueError(
@@ -153,14 +165,25 @@ def _array(content: bytes, source: str, original: _Original) -> NDArray[np.uint8
     return array
 
 
-def _decompressed(content: bytes, source: str) -> bytes:
+def _decompressed(content: bytes, source: str, original: _Original) -> bytes:
     # By content, not by suffix: some downloaders unpack a file and keep its .gz.
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
-        return gzip.decompress(content)
+        # Little more than the original has, and any header whole: 3 MB of gzip can hold 3 GB.
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(original.size + 16)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{source}: damaged gzip file: {error}") from error
+    if len(found) > original.size:
+        _check_shape(_idx_shape(found, source), source, original)
+        raise ValueError(f"{source}: holds more than the {original.size} bytes of {original.name}")
+    return found
+
+
+def _check_shape(shape: tuple[int, ...], source: str, original: _Original) -> None:
+    if shape != original.shape:
+        raise ValueError(f"{source}: holds an array of shape {shape}, expected {original.shape}")
 
 
 def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
@@ -172,6 +195,16 @@ def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
     >>> _parse_idx(b"\0\0\x08\x02" + b"\0\0\0\x01" + b"\0\0\0\x03" + b"\x05\x06\x07", "example")
     array([[5, 6, 7]], dtype=uint8)
     """
+    shape = _idx_shape(content, source)
+    start = 4 + 4 * len(shape)
+    expected = start + math.prod(shape)
+    if len(content) != expected:
+        raise ValueError(f"{source}: {len(content)} bytes, but shape {shape} in its header asks for {expected}")
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
+
+
+def _idx_shape(content: bytes, source: str) -> tuple[int, ...]:
+    """The shape that the header of an IDX file of bytes says."""
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 2, 3):
         raise ValueError(
             f"{source}: not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}, "
@@ -183,7 +216,4 @@ def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
     if 0 in shape:
         raise ValueError(f"{source}: no elements: shape {shape} in its header")
-    expected = start + math.prod(shape)
-    if len(content) != expected:
-        raise ValueError(f"{source}: {len(content)} bytes, but shape {shape} in its header asks for {expected}")
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
+    return shape
