@@ -110,3 +110,16 @@ def test_what_is_no_real_number_is_refused(kind: Any, X: Any) -> None:
 def test_what_is_too_large_is_refused(kind: Any, X: Any) -> None:
     with pytest.raises(ValueError, match="X holds numbers whose sums or squares are too large for float64"):
         kind.fit(X)
+
+
+def test_features_whose_squares_are_0() -> None:
+    """Outputs of a softmax are so small: they vary, and count as the others."""
+    z = np.random.default_rng(0).normal(size=(500, 4))
+    X = z * [1e-170, 1.0, 1e-300, 0.0]
+    found = Normalization.fit(X)
+    exact = [float(statistics.pstdev(map(Fraction, column))) for column in (X[:, :3] * [2.0**560, 1.0, 2.0**990]).T]
+    np.testing.assert_allclose(found.deviation[:3] * [2.0**560, 1.0, 2.0**990], exact, rtol=1e-12)
+    assert found.deviation[3] == 1
+    np.testing.assert_allclose(found.transform(X).std(axis=0), [1, 1, 1, 0], rtol=1e-12)
+    with pytest.raises(ValueError, match="X holds numbers whose squares are too small for float64; multiply them"):
+        Whitening.fit(X[:, :1])

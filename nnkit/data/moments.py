@@ -32,35 +32,40 @@ def sample_matrix(X: Any, width: int | None = None) -> Any:
     return samples
 
 
-# Sums of what is too large are looked at when they are there.
-_quiet = np.errstate(over="ignore", invalid="ignore")
+# Sums of what is too large are looked at when they are there, and what is too small is 0, whatever a program that uses
+# this has told NumPy to do then.
+quiet = np.errstate(all="ignore")
 
 
-@_quiet
-def means(samples: Any) -> Real:
-    """The mean of each feature of samples (n, d), (d,); exact where a feature is constant.
+@quiet
+def means(samples: Any) -> tuple[Real, NDArray[np.bool_]]:
+    """The mean of each feature of samples (n, d), (d,), exact where a feature is constant; and whether it is.
 
     Raises ValueError for NaN and infinities, naming the first.
     """
-    total, lowest, highest = np.zeros(samples.shape[1]), np.inf, -np.inf
+    total = np.zeros(samples.shape[1])
+    lowest, highest = np.full_like(total, np.inf), np.full_like(total, -np.inf)
     for part in _parts(samples):
         total += part.sum(axis=0)
         lowest, highest = np.minimum(lowest, part.min(axis=0)), np.maximum(highest, part.max(axis=0))
     # A rounded mean would give a constant feature a deviation, tiny and not 0.
-    return _checked(np.where(lowest == highest, lowest, total / samples.shape[0]))
+    constant = lowest == highest
+    return _checked(np.where(constant, lowest, total / samples.shape[0])), constant
 
 
-@_quiet
-def variances(samples: Any, mean: Real) -> Real:
-    """The mean of (X − μ)² for each feature of samples (n, d), (d,)."""
+@quiet
+def variances(samples: Any, mean: Real, scale: Real | None = None) -> Real:
+    """The mean of (X − μ)² for each feature of samples (n, d), (d,); with a scale s (d,) that of s²(X − μ)²."""
     total = np.zeros(len(mean))
     for part in _parts(samples):
         part = part - mean
+        if scale is not None:
+            part *= scale
         total += np.einsum("ij,ij->j", part, part)
     return _checked(total / samples.shape[0])
 
 
-@_quiet
+@quiet
 def covariance(samples: Any, mean: Real) -> Real:
     """C = (1/n)(X − μ)ᵀ(X − μ) of samples (n, d), (d, d) (eq. 21)."""
     total = np.zeros((len(mean), len(mean)))

@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.data.fitted import Fitted, checked_array
-from nnkit.data.moments import Real, covariance, means, sample_matrix, variances
+from nnkit.data.moments import Real, covariance, means, quiet, sample_matrix, variances
 from nnkit.kernels.names import unknown_name
 from nnkit.kernels.preprocessing import centered, normalized
+
+_SMALL, _SCALE = 1e-290, 2.0**600  # variances that have lost digits, and what makes them others
 
 
 class Normalization(Fitted):
@@ -40,9 +42,10 @@ class Normalization(Fitted):
         # Rounding μ moves (x − μ)/σ by up to 2⁻²⁴ |μ|/σ: with 4, by a few units in the last place of 1. Bytes of
         # 784-100-10 are gathered so in minibatches of 32 in 153 µs a step, and in float64 in 195.
         usual = (self.deviation > 1e-30) & (self.deviation < 1e30)  # nothing over- or underflows
-        self._float32_suffices = bool((usual & (np.abs(self.mean) / 4 <= self.deviation)).all())
+        self._float32_suffices = bool((usual & (np.abs(self.mean) <= 4 * np.minimum(self.deviation, 1e30))).all())
 
     @classmethod
+    @quiet
     def fit(cls, X: Any, per_feature: bool = True) -> Self:
         """The mean and the deviation of samples X (n, d); constant features get σ = 1.
 
@@ -55,13 +58,18 @@ class Normalization(Fitted):
         array([2., 2.])
         """
         samples = sample_matrix(X)
-        mean = means(samples)
+        mean, constant = means(samples)
         if not per_feature and (mean != mean[0]).any():  # the mean of equal numbers might be rounded
             mean = np.full_like(mean, mean.mean())
         variance = variances(samples, mean)
         if not per_feature:
             variance = np.full_like(variance, variance.mean())
-        return cls(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
+        deviation = np.sqrt(variance)
+        small = (variance < _SMALL) & ~constant
+        if per_feature and small.any():
+            scale = np.where(small, _SCALE, 1.0)
+            deviation = np.sqrt(variances(samples, mean, scale)) / scale
+        return cls(mean, np.where(deviation > 0, deviation, 1.0))
 
     @classmethod
     def pixels(cls, width: int, largest: float = 255.0) -> Self:
@@ -110,6 +118,7 @@ class Whitening(Fitted):
         super().__init__(self.rotation.shape[1], **arrays)
 
     @classmethod
+    @quiet
     def fit(cls, X: Any) -> Self:
         """The mean and the singular vectors of the covariance of samples X (n, d), as in `Normalization.fit`.
 
@@ -117,13 +126,16 @@ class Whitening(Fitted):
         real numbers.
         """
         samples = sample_matrix(X)
-        mean = means(samples)
+        mean, constant = means(samples)
         rotation, values, _ = np.linalg.svd(covariance(samples, mean), hermitian=True)
+        if not values[0] > 0 and not constant.all():
+            raise ValueError("X holds numbers whose squares are too small for float64; multiply them first")
         if not values[0] > 0:
             raise ValueError("X has samples that are all alike; there is no direction to whiten")
         kept = values > 1e-10 * values[0]
         return cls(mean, rotation[:, kept], values[kept])
 
+    @quiet
     def _constants(self) -> tuple[Real, Real]:
         return self.mean, self.rotation / np.sqrt(self.singular_values)
 
