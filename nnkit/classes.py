@@ -1,6 +1,6 @@
 """Class names: what users call their classes, and the numbers 0 to k − 1 that a network knows them by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.tables import as_array
+from nnkit.tables import as_array, is_table
 
 
 def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDArray[Any]:
@@ -18,8 +18,15 @@ def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDAr
     """
     if isinstance(classes, str | bytes) or not hasattr(classes, "__len__"):
         raise TypeError(f"classes is {classes!r}; expected a list of names")
+    if is_table(classes) or isinstance(classes, Mapping | Set):
+        raise TypeError(f"classes is a {type(classes).__name__}; expected a list of names")
+    wanted, shape = max(outputs, 2), tuple(getattr(classes, "shape", (0,)))
+    if len(shape) != 1:
+        raise ValueError(f"classes has shape {shape}; expected ({wanted},)")
     names = _as_array(classes)
-    wanted = max(outputs, 2)
+    unnamed = next((name for name in names.tolist() if not _hashable(name)), None)
+    if unnamed is not None:
+        raise TypeError(f"classes holds {unnamed!r}; expected names, such as text and whole numbers")
     if names.shape != (wanted,):
         raise ValueError(f"classes has {len(names)} names; expected {wanted} for a network of {outputs} outputs")
     if len(set(names.tolist())) != wanted:

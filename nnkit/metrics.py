@@ -5,13 +5,19 @@ with a single 1 there; outputs are probabilities for sigmoid and softmax.
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.inputs import on_host
 from nnkit.kernels.names import named
+from nnkit.tables import as_array
+
+# What is too large or too small for a square is seen in the result, whatever the caller has told NumPy to do then.
+_quiet = np.errstate(all="ignore")
 
 MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
@@ -36,6 +42,7 @@ def top_k(k: int) -> MetricFunction:
         raise ValueError(f"top_k: k is {k!r}; expected a whole number of at least 1")
 
     def metric(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+        y, h = _arrays(y, h, (2,))
         label = np.argmax(y, axis=1)
         order = np.argsort(-h, axis=1, kind="stable")[:, :k]  # NaN comes last
         return float(np.mean((order == label[:, None]).any(axis=1) & ~np.isnan(h).any(axis=1)))
@@ -52,30 +59,50 @@ def accuracy(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
     >>> nnkit.metrics.accuracy(np.eye(2)[[0, 1]], np.array([[0.9, 0.2], [0.6, 0.5]]))
     0.5
     """
+    y, h = _arrays(y, h, (2,))
     if y.shape[1] == 1:
         return float(np.mean((y > 0.5) == (h > 0.5)))
     return float(np.mean(np.argmax(y, axis=1) == np.argmax(h, axis=1)))
 
 
+@_quiet
 def r2(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
     """R² = 1 − Σ (y − h)²/Σ (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
 
     >>> nnkit.metrics.r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]]))
     0.5
     """
-    y, h = np.asarray(y, np.float64), np.asarray(h, np.float64)
+    y, h = (array.astype(np.float64) for array in _arrays(y, h, (1, 2)))
     left, total = ((y - h) ** 2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     explained = 1 - left / np.where(total > 0, total, 1)
     return float(np.mean(np.where(total > 0, explained, left == 0)))
 
 
+@_quiet
 def mean_absolute_error(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
     """The mean of |y − h| over all samples and outputs.
 
     >>> nnkit.metrics.mean_absolute_error(np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))
     1.5
     """
-    return float(np.mean(np.abs(np.asarray(y, np.float64) - np.asarray(h, np.float64))))
+    y, h = (array.astype(np.float64) for array in _arrays(y, h, (1, 2)))
+    return float(np.mean(np.abs(y - h)))
+
+
+def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Targets and outputs as arrays of one shape, with so many axes; TypeError and ValueError name what is not."""
+    arrays = []
+    for name, values in (("y", y), ("h", h)):
+        array = np.asarray(on_host(as_array(values, name)))
+        if array.dtype.kind not in "biuf" and dtype_name(array.dtype) not in FLOATS:
+            raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+        if array.ndim not in axes or array.size == 0:
+            expected = "(n, d_out)" if 1 not in axes else "(n, d_out) or (n,)"
+            raise ValueError(f"{name} has shape {array.shape}; expected {expected} with at least one sample")
+        arrays.append(array)
+    if arrays[0].shape != arrays[1].shape:
+        raise ValueError(f"h has shape {arrays[1].shape}; expected that of y, {arrays[0].shape}")
+    return arrays[0], arrays[1]
 
 
 _named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean_absolute_error}

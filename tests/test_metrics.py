@@ -1,6 +1,7 @@
 """Metrics against sums in plain Python, with ties and numbers that are not finite."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +55,28 @@ def test_r2_and_mean_absolute_error() -> None:
     assert r2(np.ones((3, 1)), np.ones((3, 1))) == 1
     assert r2(np.ones((3, 1)), np.zeros((3, 1))) == 0
     assert mean_absolute_error(y, h) == pytest.approx(math.fsum(np.abs(y - h).ravel().tolist()) / 80, rel=1e-12)
+
+
+def test_lists_columns_and_other_types() -> None:
+    y, h = [[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.2]]
+    assert accuracy(y, h) == top_k(1)(y, h) == 0.5  # type: ignore[arg-type]
+    assert r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == 0.5  # type: ignore[arg-type]
+    assert mean_absolute_error([1, 2], [2, 4]) == 1.5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", [accuracy, top_k(2), r2, mean_absolute_error])
+@pytest.mark.parametrize(
+    ("y", "h", "error", "message"),
+    [
+        (np.ones((3, 2)), np.ones((3, 1)), ValueError, r"h has shape \(3, 1\); expected that of y, \(3, 2\)"),
+        (np.ones((3, 2)), np.ones(3), ValueError, r"h has shape \(3,\); expected"),
+        (np.ones(()), np.ones(()), ValueError, r"y has shape \(\); expected \(n, d_out\)"),
+        (np.ones((0, 2)), np.ones((0, 2)), ValueError, r"y has shape \(0, 2\); expected .* at least one sample"),
+        ([[10**400, 1]], [[1.0, 2.0]], TypeError, "y has dtype object; expected real numbers"),
+        ([[1.0, 2.0]], [[1j, 2.0]], TypeError, "h has dtype complex128; expected real numbers"),
+        ([["a", "b"]], [[1.0, 2.0]], TypeError, "y has dtype .*; expected real numbers"),
+    ],
+)
+def test_what_is_no_pair_of_targets_and_outputs(metric: Any, y: Any, h: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        metric(y, h)

@@ -257,3 +257,21 @@ def test_preprocessing_that_is_none(wrong: str) -> None:
     message = "preprocessing is .*; expected a fitted nnkit.data.Normalization or Whitening"
     with pytest.raises(TypeError, match=message):
         nnkit.Network([2, 2], preprocessing=given.get(wrong, "normalization"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "error", "message"),
+    [
+        ("DataFrame", TypeError, "classes is a DataFrame; expected a list of names"),
+        ({"x": 0, "y": 1}, TypeError, "classes is a dict; expected a list of names"),
+        ({"x", "y"}, TypeError, "classes is a set; expected a list of names"),
+        (np.array([["x"], ["y"]]), ValueError, r"classes has shape \(2, 1\); expected \(2,\)"),
+        (np.array("x"), ValueError, r"classes has shape \(\); expected \(2,\)"),
+        ([["x"], ["y"]], TypeError, r"classes holds \['x'\]; expected names"),
+    ],
+)
+def test_classes_that_are_none(classes: Any, error: Any, message: str) -> None:
+    if isinstance(classes, str):
+        classes = pytest.importorskip("pandas", reason="pandas is not installed").DataFrame({"a": ["x", "y"]})
+    with pytest.raises(error, match=message):
+        nnkit.Network([2, 2], classes=classes)

@@ -141,6 +141,10 @@ def test_classes_have_weights_in_every_cost() -> None:
         ),
         ("softmax_cross_entropy", {"class_weight": [1, 2, 3]}, TypeError, "expected a dict"),
         ("cross_entropy", {"class_weight": "balanced"}, ValueError, r"needs labels \(n,\)"),
+        ("quadratic", {"sample_weight": [1 + 1j] * 24}, TypeError, "sample_weight has dtype complex128; expected real"),
+        ("quadratic", {"sample_weight": [10**400] * 24}, TypeError, "sample_weight has dtype object; expected real"),
+        ("softmax_cross_entropy", {"class_weight": {0: 10**400}}, ValueError, "class_weight of 0 is 1000"),
+        ("softmax_cross_entropy", {"class_weight": {0: 1j}}, ValueError, "class_weight of 0 is 1j"),
     ],
 )
 def test_wrong_weights_change_nothing(cost: str, options: Any, error: type[Exception], message: str) -> None:
@@ -168,3 +172,11 @@ def test_names_of_classes_with_a_matrix_of_targets() -> None:
     assert np.array_equal(named.parameters.flat, numbered.parameters.flat)
     with pytest.raises(ValueError, match="class_weight of 'b' is 'x'"):
         named.fit(X, named.classes[LABELS], **options | {"class_weight": {"b": "x"}})
+
+
+def test_weights_whose_sum_is_too_large() -> None:
+    """Their mean would be infinite, and each weight 0."""
+    nets = [network("quadratic") for _ in range(2)]
+    for net, weight in zip(nets, (1.5e308 * np.linspace(0.25, 1, 24), np.linspace(0.25, 1, 24)), strict=True):
+        net.fit(X, COSTS["quadratic"], sample_weight=weight, epochs=1, progress=False)
+    np.testing.assert_allclose(nets[0].parameters.flat, nets[1].parameters.flat, rtol=1e-6)

@@ -76,7 +76,7 @@ def _numbers(y: NDArray[Any], cost: str) -> Targets:
 
 
 def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         mean, deviation = float(np.mean(y)), float(np.std(y))
     if abs(mean) > _FAR or deviation > _FAR:
         warnings.warn(

@@ -30,7 +30,7 @@ def check_agreement(owner: str, what: str, found: NDArray[Any], exact: NDArray[A
     Traceback (most recent call last):
     ValueError: square: at z = 1 the gradient differs from f′ = 2 by 1
     """
-    with np.errstate(invalid="ignore"):  # inf − inf
+    with np.errstate(all="ignore"):  # such as inf − inf
         error = np.abs(found - exact)
     worst = np.unravel_index(int(np.argmax(error)), error.shape)  # a NaN is taken for the largest
     if not error[worst] <= _BOUND * max(1.0, float(np.max(np.abs(exact)))):

@@ -4,6 +4,7 @@ With weights w the cost is Σ w C/Σ w over the samples. They are scaled once so
 samples then gives each the share w/n, so that minibatches with little weight move the parameters little.
 """
 
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -20,6 +21,7 @@ from nnkit.tables import as_array, unmasked
 ClassWeight = Mapping[Any, float] | str | None
 
 
+@np.errstate(all="ignore")
 def weights_of(
     model: Model,
     y: Array,
@@ -51,6 +53,9 @@ def weights_of(
             columns = of_class
     if scaled:
         mean = weights.mean()
+        if not np.isfinite(mean):  # their sum is too large for float64
+            weights = weights / weights.max()
+            mean = weights.mean()
         if mean == 0:
             raise ValueError(f"{name}: all weights are 0; expected one above 0")
         weights = weights / mean
@@ -91,7 +96,7 @@ def _class_weights(
     for key, value in class_weight.items():
         if key not in names:
             raise ValueError(f"class_weight holds the class {key!r}; expected some of {names}")
-        if not isinstance(value, Real) or not 0 <= value < np.inf:
+        if not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
             raise ValueError(f"class_weight of {key!r} is {value!r}; expected a finite number of at least 0")
         weights[names.index(key)] = value
     return weights
