@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
-from nnkit.files import replacing
+from nnkit.files import replacing, writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ def picture_path(path: str | os.PathLike[str]) -> Path: ...
 def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
     """The path of a picture to be, checked; None, for no file, stays None.
 
-    TypeError if it is no path, ValueError for another suffix, FileNotFoundError if its folder does not exist.
+    TypeError if it is no path, ValueError for another suffix, OSError if no file can be written there.
     """
     if path is None:
         return None
@@ -28,9 +28,7 @@ def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
     target = Path(path)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"path must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: the folder {str(target.parent)!r} does not exist")
-    return target
+    return writable(target, "path")
 
 
 def write_picture(figure: "Figure", target: Path | None) -> "Figure":

@@ -88,7 +88,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
 def test_an_error_is_one_line_and_code_2(
     here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needs("safetensors", "matplotlib", "filelock")
+    needs("safetensors", "matplotlib")
     flowers(here / "flowers.csv")
     houses(here / "houses.csv")
     Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
@@ -162,15 +162,13 @@ def test_debug_shows_the_traceback(here: Path) -> None:
         main(["train", "--backend", "nonsense", "--debug"])
 
 
-@pytest.mark.parametrize(
-    ("package", "option"), [("matplotlib", "--picture"), ("safetensors", "--model"), ("filelock", "--checkpoint")]
-)
+@pytest.mark.parametrize(("package", "option"), [("matplotlib", "--picture"), ("safetensors", "--model")])
 def test_a_missing_package_is_told_before_the_training(here: Path, package: str, option: str) -> None:
-    needs("safetensors", "matplotlib", "filelock")
+    needs("safetensors", "matplotlib")
     path = _without(package, here / "path")
     done = nnkit_command("train", "--checkpoint", "run.safetensors", cwd=here, PYTHONPATH=before(path))
     assert done.returncode == 2
-    hint = "" if option == "--checkpoint" else f"   (or give --no-{option[2:]})"
+    hint = f"   (or give --no-{option[2:]})"
     expected = f"nnkit: error: {option} needs {package}: python -m pip install {package}{hint}\n"
     assert done.stderr == " ".join(expected.split()) + "\n"
     assert list(here.iterdir()) == [path]

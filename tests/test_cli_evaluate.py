@@ -10,7 +10,7 @@ import nnkit
 from nnkit.cli import main
 from tests.cli_files import SPECIES, flowers, houses
 
-for _package in ("safetensors", "matplotlib", "filelock"):
+for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
 
 

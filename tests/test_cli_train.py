@@ -13,7 +13,7 @@ from nnkit.cli import main
 from tests.cli_files import SPECIES, flowers, houses
 from tests.test_cli import nnkit_command
 
-for _package in ("safetensors", "matplotlib", "filelock"):
+for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
 
 

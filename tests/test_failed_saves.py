@@ -13,7 +13,6 @@ import pytest
 import nnkit
 
 pytest.importorskip("safetensors", reason="models are kept in safetensors files")
-pytest.importorskip("filelock", reason="checkpoints are locked")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and permissions are those of POSIX")
 
 FULL = """
@@ -42,7 +41,7 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines() == [f"OSError {errno.EFBIG} 0", f"OSError {errno.EFBIG} 1"]
     assert path.read_bytes() == content
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.safetensors", "net.safetensors.lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.safetensors"]
 
 
 @contextmanager

@@ -227,7 +227,6 @@ def test_files_go_from_one_to_the_other(gpu: Backend, tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.3), nnkit.AdamW(0.01, clip_norm=1.0)])
 def test_a_training_that_goes_on_is_the_one_that_never_ended(gpu: Backend, tmp_path: Path, optimizer: Any) -> None:
     pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-    pytest.importorskip("filelock", reason="checkpoints are locked")
     path = tmp_path / "run.safetensors"
     options: dict[str, Any] = {"optimizer": optimizer, "validation_data": (X[:30], LABELS[:30]), "schedule": "cosine"}
 

@@ -93,7 +93,6 @@ def test_raw_samples_are_what_every_method_takes() -> None:
 
 def a_file(path: Path) -> bytes:
     """A checkpoint with everything that a file may hold."""
-    pytest.importorskip("filelock", reason="checkpoints are locked")
     layers = [nnkit.Dense(4, 5, "relu"), nnkit.Dropout(0.5), nnkit.Dense(5, 3)]
     net = nnkit.Network(layers, seed=1, preprocessing=nnkit.data.Normalization.fit(X), classes=["a", "b", "c"])
     y = np.array(["a", "b", "c"])[LABELS]

@@ -80,7 +80,6 @@ def test_a_state_survives_moves_and_copies(widths: list[int]) -> None:
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
 def test_a_checkpoint_is_resumed_on_any_backend(widths: list[int], backend: str, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
-    pytest.importorskip("filelock", reason="filelock is not installed")
     options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "optimizer": nnkit.SGD(0.1, momentum=0.9)}
     options |= {"early_stopping": nnkit.EarlyStopping("cost", patience=3)}
     net = network(widths)

@@ -31,7 +31,6 @@ def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
 def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
     if "checkpoint=" in code:
         pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-        pytest.importorskip("filelock", reason="checkpoints are locked")
     assert _run(code, tmp_path)
 
 

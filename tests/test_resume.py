@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.files import locked
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-pytest.importorskip("filelock", reason="checkpoints are locked")
 
 ROOT = Path(__file__).parents[1]
 X, LABELS = nnkit.data.digits()
@@ -237,7 +237,7 @@ def test_a_full_disk_stops_the_training_but_loses_nothing(tmp_path: Path, monkey
         train(net, path, callbacks=[lambda net, history: nnkit_epochs.__setitem__(0, history.epochs)])
     assert nnkit.load(path).epochs_trained == 2
     assert net.epochs_trained == 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.safetensors", "run.safetensors.lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -303,11 +303,9 @@ def test_a_checkpoint_without_some_array_changes_nothing(tmp_path: Path) -> None
 
 
 def test_a_locked_checkpoint_changes_nothing(tmp_path: Path) -> None:
-    from filelock import FileLock
-
     path, net = tmp_path / "run.safetensors", network()
     net.train_step(X[:5], LABELS[:5], nnkit.Adam())
     before = [net.parameters.flat.tobytes(), net.optimizer, net.state]
-    with FileLock(f"{path}.lock"), pytest.raises(BlockingIOError, match="another process is training"):
+    with locked(path), pytest.raises(BlockingIOError, match="another process is training"):
         train(net, path)
     assert [net.parameters.flat.tobytes(), net.optimizer, net.state] == before

@@ -3,12 +3,11 @@
 import importlib.util
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nnkit.files import replacing
+from nnkit.files import replacing, writable
 
 
 def check_package(option: str, package: str) -> None:
@@ -23,12 +22,9 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
 
     Raises OSError or ValueError that names the option.
     """
-    if path.is_dir():
-        raise IsADirectoryError(f"{option}: {path} is a folder; expected a file")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{option}: the folder {path.parent} does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"{option}: the folder {path.parent} cannot be written to")
+    writable(path, option)
+    if path.exists() and not path.is_file():  # /dev/null takes any number of files
+        return path
     if any(path.resolve() == Path(other).resolve() for other in others):
         raise ValueError(f"{option}: {path} is already another of this command's files")
     return path

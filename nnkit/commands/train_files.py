@@ -13,7 +13,7 @@ from nnkit.commands.runs import Run
 from nnkit.network import Network
 from nnkit.pictures import picture_path
 
-_PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": ["safetensors", "filelock"]}
+_PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": ["safetensors"]}
 
 
 class Files(NamedTuple):

@@ -1,6 +1,6 @@
 """Keeping a training: its best parameters, and checkpoints that it can go on from after it was killed."""
 
-import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 from nnkit import checkpoint
 from nnkit.backends.base import Array
 from nnkit.checkpoint import Saved, Training, layer_description
+from nnkit.files import locked, writable
 from nnkit.history import History
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
@@ -71,6 +72,7 @@ class Keeper:
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self.stopped = False
         self._path = None if path is None else _writable(path)
+        self._lock = ExitStack()
         self._saved: Saved | None = None
         if resume and self._path is None:
             raise ValueError("resume needs the path of a checkpoint, as checkpoint='run.safetensors'")
@@ -78,12 +80,17 @@ class Keeper:
             self._saved = checkpoint.read(self._path)
 
     def __enter__(self) -> "Keeper":
-        self._lock = None if self._path is None else _locked(self._path)
+        if self._path is not None:
+            try:
+                self._lock.enter_context(locked(self._path))
+            except BlockingIOError:
+                raise BlockingIOError(
+                    f"checkpoint: another process is training to {self._path}; give another path"
+                ) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.close()
 
     def check(self, optimizer: Optimizer | None) -> None:
         """ValueError unless the checkpoint, if there is one, is of a training like this."""
@@ -152,25 +159,4 @@ def _writable(path: str | PathLike[str]) -> Path:
     if not isinstance(path, str | PathLike):
         raise TypeError(f"checkpoint is {path!r}; expected a path")
     check_safetensors()
-    target = Path(path)
-    if target.is_dir():
-        raise IsADirectoryError(f"checkpoint: {target} is a folder; expected a file, such as run.safetensors")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"checkpoint: the folder {target.parent} does not exist")
-    if not os.access(target.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(f"checkpoint: the folder {target.parent} cannot be written to")
-    return target
-
-
-def _locked(path: Path) -> Any:
-    """A lock on a checkpoint that ends with this process; BlockingIOError if another one has it."""
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError:
-        raise ImportError("checkpoints are locked by filelock: python -m pip install filelock") from None
-    lock = FileLock(f"{path}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BlockingIOError(f"checkpoint: another process is training to {path}; give another path") from None
-    return lock
+    return writable(path, "checkpoint")
