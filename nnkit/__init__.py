@@ -5,7 +5,16 @@ names are here. Start with `Network`, or with `dense_forward` and `dense_backwar
 """
 
 import importlib
+import os
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
+
+if (
+    (sys.orig_argv[1:3] == ["-m", "nnkit"] or os.path.basename("".join(sys.argv[:1])) in ("nnkit", "nnkit.exe"))
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):  # the command line, which Ctrl-C ends without a traceback while all this is imported; see nnkit.cli
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from nnkit import initializers, kernels
 from nnkit.backends import (

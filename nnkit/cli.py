@@ -6,40 +6,59 @@ error is one line; `--debug` shows where.
 
 import io
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
-
-from nnkit.commands import doctor, evaluate, formulas, predict, train, verify
-from nnkit.commands.arguments import Parser, one_line
-from nnkit.training.divergence import DivergenceError
-from nnkit.version import __version__
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 _ERRORS = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError, OverflowError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code comes back. Wrong usage and --help raise SystemExit, as argparse has it."""
-    try:
-        return _run(arguments)
-    finally:
-        _release_output()
+    with _standard_files():
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt:
+            print("nnkit: interrupted", file=sys.stderr)
+            return 130  # what shells report for Ctrl-C
+        finally:
+            _release_output()
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options, unknown = _parser().parse_known_args(arguments)
+    # Here, where a Ctrl-C is no traceback: until they are imported the signal itself ends the process (nnkit/__init__).
+    from nnkit.commands import doctor, evaluate, formulas, predict, train, verify
+    from nnkit.commands.arguments import Parser, one_line
+    from nnkit.training.divergence import DivergenceError
+    from nnkit.version import __version__
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    parser = Parser(
+        prog="nnkit",
+        description="Dense neural networks with gradients written by hand, on NumPy or CuPy.",
+        epilog="NNKIT_BACKEND=cupy runs any of them on the GPU.",
+    )
+    parser.add_argument("--version", action="version", version=f"nnkit {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (train, predict, evaluate, verify, doctor, formulas):
+        command.add(commands)
+    options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
     if options.run is not predict.run and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # the → of a network is not in every encoding; predictions are data
+
+    def show_warning(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"nnkit: warning: {one_line(str(message))}", file=sys.stderr)
+
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = show_warning
             code: int = options.run(options)
             print(end="", flush=True)  # what cannot be written is an error now, not when Python ends
-    except KeyboardInterrupt:
-        print("nnkit: interrupted", file=sys.stderr)
-        return 130  # what shells report for Ctrl-C
     except BrokenPipeError:  # the reader of our output has gone, as in `nnkit formulas | head`
         return 141  # what shells report for it
     except (DivergenceError, *_ERRORS) as error:
@@ -51,26 +70,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     return code
 
 
+@contextmanager
+def _standard_files() -> Iterator[None]:
+    """Put the null device in the place of standard input, output and error where there is none, as in a service.
+
+    Without it, the next file that is opened would have standard error's number, and get what libraries write there.
+    """
+    with ExitStack() as stack:
+        for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, stack.enter_context(open(os.devnull, mode, encoding="utf-8")))
+                stack.callback(setattr, sys, name, None)
+        yield
+
+
 def _release_output() -> None:
     """Drop output that nobody can get any more, or Python would complain of it when it ends."""
     try:
         print(end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"nnkit: warning: {one_line(str(message))}", file=sys.stderr)
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="nnkit",
-        description="Dense neural networks with gradients written by hand, on NumPy or CuPy.",
-        epilog="NNKIT_BACKEND=cupy runs any of them on the GPU.",
-    )
-    parser.add_argument("--version", action="version", version=f"nnkit {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, predict, evaluate, verify, doctor, formulas):
-        command.add(commands)
-    return parser

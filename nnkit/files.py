@@ -36,7 +36,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     /dev/stdout, cannot be replaced: all is written into it when the block ends well. Raises OSError if it cannot be
     written.
     """
-    if _is_special(path):
+    if is_special(path):
         content = io.BytesIO()
         yield content
         with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as special:
@@ -70,7 +70,7 @@ def writable(path: str | PathLike[str], name: str) -> Path:
         raise IsADirectoryError(f"{name}: {path} is a folder; expected a file")
     if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
         raise OSError(f"{name}: {path} is a {'disk' if stat.S_ISBLK(kind) else 'socket'}; expected a file")
-    if _is_special(path):
+    if is_special(path):
         if not _may_write(path):
             raise PermissionError(f"{name}: {path} cannot be written to")
         return path
@@ -82,6 +82,20 @@ def writable(path: str | PathLike[str], name: str) -> Path:
     return path
 
 
+def existing_file(path: str | PathLike[str]) -> Path:
+    """The path of a file that can be read; OSError says what it is instead."""
+    kind = _kind(path)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(f"{path}: a folder; expected a file")
+    if not kind:
+        raise FileNotFoundError(f"{path}: no such file")
+    if not stat.S_ISREG(kind):
+        raise OSError(f"{path}: a device or a pipe; expected a file")
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(f"{path}: may not be read")
+    return Path(path)
+
+
 @contextmanager
 def locked(path: str | PathLike[str]) -> Iterator[None]:
     """Be the only one that has this file's lock, until the block or this process ends; BlockingIOError if another is.
@@ -89,7 +103,7 @@ def locked(path: str | PathLike[str]) -> Iterator[None]:
     The lock is on a file beside `path`, called so with .lock, which is removed in the end. A file has one lock whatever
     name it is given by; what is not a regular file has none.
     """
-    if _is_special(path):
+    if is_special(path):
         yield
         return
     target = os.path.realpath(path)
@@ -210,7 +224,7 @@ def _kind(path: str | PathLike[str]) -> int:
         return 0
 
 
-def _is_special(path: str | PathLike[str]) -> bool:
+def is_special(path: str | PathLike[str]) -> bool:
     """Whether a path leads to what cannot be replaced: a device, a pipe, or a file that a process has opened."""
     kind = _kind(path)
     if kind and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):

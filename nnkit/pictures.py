@@ -19,7 +19,8 @@ def picture_path(path: str | os.PathLike[str]) -> Path: ...
 def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
     """The path of a picture to be, checked; None, for no file, stays None.
 
-    TypeError if it is no path, ValueError for another suffix, OSError if no file can be written there.
+    TypeError if it is no path, ValueError for another suffix, OSError if no file can be written there; what
+    `check_matplotlib` says, before anything is computed.
     """
     if path is None:
         return None
@@ -28,7 +29,21 @@ def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
     target = Path(path)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"path must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
-    return writable(target, "path")
+    writable(target, "path")
+    check_matplotlib()
+    return target
+
+
+def check_matplotlib() -> None:
+    """ImportError, with how to install it, without Matplotlib; ValueError where MPLBACKEND keeps it from starting."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise ImportError("pictures need Matplotlib; install it with: python -m pip install matplotlib") from error
+    except ValueError as error:  # it looks at the variable when it is imported, whether it shows anything or not
+        raise ValueError(
+            f"Matplotlib does not start with MPLBACKEND={os.environ.get('MPLBACKEND')!r}: {error}"
+        ) from error
 
 
 def write_picture(figure: "Figure", target: Path | None) -> "Figure":

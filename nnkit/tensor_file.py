@@ -1,13 +1,12 @@
 """safetensors files: named arrays and text, without pickle, whole or not at all."""
 
-import os
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
-from nnkit.files import replacing
+from nnkit.files import existing_file, replacing
 
 _MISSING = "models are kept in safetensors files: python -m pip install safetensors"
 
@@ -42,8 +41,7 @@ def read_tensors(path: str | PathLike[str], formats: tuple[str, ...]) -> tuple[d
     check_safetensors()
     from safetensors import SafetensorError, safe_open
 
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file")
+    existing_file(path)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

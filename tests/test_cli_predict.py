@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import nnkit
 from nnkit.cli import main
 from tests.cli_files import SPECIES, flowers, houses
+from tests.test_failed_saves import nobody
 
 for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
@@ -190,3 +192,120 @@ def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixt
     write("more.csv", ["d", "b", "c", "a", "species"])
     assert main(["predict", "nnkit-model.safetensors", "more.csv"]) == 2
     assert "this network takes no column 'species'; if it is the answer" in capsys.readouterr().err
+
+
+HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\x07", "-1", "a\nb", "\u202egnp.exe"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_names_stay_what_they_are_in_files_and_are_escaped_on_terminals(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed name would be another class; a spreadsheet's formula gets a warning instead."""
+    X = np.eye(5)
+    net = nnkit.Network([nnkit.Dense(5, 5)], cost="softmax_cross_entropy", seed=0, classes=HOSTILE)
+    net.parameters.W[0][...], net.parameters.b[0][...] = 9 * np.eye(5), 0
+    net.save("net.safetensors")
+    np.save("x.npy", X)
+    assert main(["predict", "net.safetensors", "x.npy", "--output", "out.csv"]) == 0
+    assert list(csv.reader(io.StringIO((here / "out.csv").read_text("utf-8")))) == [
+        ["prediction"],
+        *([n] for n in HOSTILE),
+    ]
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "nnkit: warning: classes holds \"=cmd|' /C calc'!A0\", which a spreadsheet takes for a formula"
+    )
+    assert error.count("\n") == 1
+    assert main(["predict", "net.safetensors", "x.npy", "--output", "-"]) == 0
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:] == [[n] for n in HOSTILE]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["predict", "net.safetensors", "x.npy"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["\\x1b[31mred\\x07", "-1", "a\\nb", "\\u202egnp.exe"]
+    # Predictions are labels again: all of them right.
+    with open("back.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*"abcde", "species"])
+        writer.writerows([*row, name] for row, name in zip(X.tolist(), HOSTILE, strict=True))
+    assert main(["evaluate", "net.safetensors", "back.csv", "--target", "species", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"]["accuracy"] == 1
+
+
+def test_numbers_that_are_names_are_no_formulas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nnkit.Network([2, 2], seed=0, classes=["-1", "+1"]).save("net.safetensors")
+    np.save("x.npy", np.ones((1, 2)))
+    assert main(["predict", "net.safetensors", "x.npy"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("net.safetensors nope.csv", "nope.csv: no such file"),
+        ("net.safetensors .", ".: a folder; expected a file"),
+        ("nope x.npy", "nope: no such file"),
+        (". x.npy", ".: a folder; expected a file"),
+        ("x.npy x.npy", "x.npy: not a whole safetensors file"),
+        ("net.safetensors net.safetensors", "the suffix is '.safetensors'; expected .csv, .npz or .npy"),
+        ("net.safetensors broken.npy", "broken.npy: not a whole .npy file"),
+        ("net.safetensors pipe.npy", "pipe.npy: a device or a pipe; expected a file"),
+        ("pipe.npy x.npy", "pipe.npy: a device or a pipe; expected a file"),
+        ("net.safetensors x.npy/x.npy", "x.npy/x.npy: no such file"),
+        ("net.safetensors x.npy --output out.txt", "out.txt ends in '.txt'; expected .csv or .npy"),
+        ("net.safetensors x.npy --output .", "--output: . is a folder; expected a file"),
+        ("net.safetensors x.npy --output nowhere/out.csv", "--output: the folder nowhere does not exist"),
+        ("net.safetensors x.npy --output x.npy", "x.npy is already another of this command's files"),
+        (f"net.safetensors x.npy --output {'n' * 256}.csv", "File name too long"),
+        ("net.safetensors \x1b[2J.csv", "\\x1b[2J.csv: no such file"),
+    ],
+)
+def test_what_cannot_be_predicted(here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    nnkit.Network([2, 2], seed=0).save("net.safetensors")
+    np.save("x.npy", np.ones((3, 2)))
+    (here / "broken.npy").write_bytes(b"\x93NUMPY\x01")
+    os.mkfifo(here / "pipe.npy")
+    assert main(["predict", *arguments.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("nnkit: error: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_into_what_is_no_file(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    nnkit.Network([2, 2], seed=0).save("net.safetensors")
+    np.save("x.npy", np.ones((3, 2)))
+    assert main(["predict", "net.safetensors", "x.npy"]) == 0
+    printed = capfd.readouterr().out
+    (here / "link.npy").symlink_to("target.npy")
+    for output in ("-", "/dev/stdout"):
+        assert main(["predict", "net.safetensors", "x.npy", "--output", output]) == 0
+        assert capfd.readouterr().out == printed
+    assert main(["predict", "net.safetensors", "x.npy", "--output", "link.npy"]) == 0
+    assert np.load("target.npy").tolist() == [int(line) for line in printed.splitlines()[1:]]
+    assert (here / "link.npy").is_symlink()
+
+
+def test_names_that_are_not_utf8(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = os.fsdecode(b"folder-\xff")
+    os.mkdir(folder)
+    nnkit.Network([2, 2], seed=0).save(f"{folder}/net.safetensors")
+    np.save(f"{folder}/x.npy", np.ones((3, 2)))
+    files = [f"{folder}/net.safetensors", f"{folder}/x.npy"]
+    assert main(["predict", *files, "--output", f"{folder}/out.csv"]) == 0
+    assert os.path.exists(f"{folder}/out.csv")
+    assert main(["predict", f"{folder}/nope", files[1]]) == 2
+    assert capsys.readouterr().err == "nnkit: error: folder-\\udcff/nope: no such file\n"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_may_not_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nnkit.Network([2, 2], seed=0).save("net.safetensors")
+    np.save("x.npy", np.ones((3, 2)))
+    with nobody(here / "x.npy"):
+        for file in ("x.npy", "net.safetensors"):
+            os.seteuid(0)
+            os.chmod(file, 0)
+            os.seteuid(65534)
+            assert main(["predict", "net.safetensors", "x.npy"]) == 2
+            assert capsys.readouterr().err == f"nnkit: error: {file}: may not be read\n"

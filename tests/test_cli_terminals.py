@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from tests.test_cli import needs, nnkit_command
+from tests.test_cli import before, needs, nnkit_command
 
 
 def into(file: int, *arguments: str, unbuffered: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -78,3 +79,87 @@ def test_predictions_are_never_written_otherwise_than_they_are(tmp_path: Path) -
     done = nnkit_command("predict", "net.safetensors", "x.npy", "--output", "out.csv", cwd=tmp_path)
     assert done.returncode == 0
     assert set((tmp_path / "out.csv").read_text("utf-8").split()[1:]) <= {"φ", "ψ"}
+
+
+WITHOUT = {"error": "2>&-", "output": ">&-", "any": "<&- >&- 2>&-"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are closed as in POSIX's shell")
+@pytest.mark.parametrize("closed", WITHOUT)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("train --epochs 1 --model new.safetensors --history new.json --picture new.png", 0),
+        ("predict net.safetensors x.npy --output new.csv", 0),
+        ("evaluate net.safetensors xy.npz --target y", 0),
+        ("verify", 0),
+        ("doctor", 0),
+        ("formulas all", 0),
+        ("evaluate nothing.safetensors xy.npz", 2),
+        ("train --epochs many", 2),
+        ("--help", 0),
+    ],
+)
+def test_standard_files_may_be_missing(tmp_path: Path, arguments: str, code: int, closed: str) -> None:
+    """As in a service. What is written has none of what was to be seen."""
+    needs("safetensors", "matplotlib")
+    nnkit.Network([2, 2], seed=0).save(tmp_path / "net.safetensors")
+    np.save(tmp_path / "x.npy", np.ones((3, 2)))
+    np.savez(tmp_path / "xy.npz", X=np.ones((3, 2)), y=[0, 1, 0])
+    command = f'"{sys.executable}" -m nnkit {arguments} {WITHOUT[closed]}'
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code
+    if closed == "error":
+        assert (done.stdout == "") == (code == 2 or "--output" in arguments)
+    assert "Traceback" not in done.stderr
+    if arguments.startswith("train --epochs 1"):
+        assert nnkit.load(tmp_path / "new.safetensors").epochs_trained == 1
+        assert json.loads((tmp_path / "new.json").read_text())["accuracy"]
+        assert (tmp_path / "new.png").read_bytes().startswith(b"\x89PNG")
+    if arguments.startswith("predict"):
+        assert (tmp_path / "new.csv").read_text().startswith("prediction\n")
+
+
+@pytest.mark.parametrize("where", ["a reader that has gone", "a full disk"])
+def test_a_training_is_kept_though_nobody_reads_of_it(tmp_path: Path, where: str) -> None:
+    needs("safetensors")
+    reader, writer = os.pipe()
+    os.close(reader)
+    if where == "a full disk":
+        if not Path("/dev/full").exists():
+            pytest.skip("there is no /dev/full here")
+        os.close(writer)
+        writer = os.open("/dev/full", os.O_WRONLY)
+    try:
+        done = into(writer, "train", "--epochs", "3", "--no-picture", unbuffered="", cwd=tmp_path)
+    finally:
+        os.close(writer)
+    expected = (2, "nnkit: error: [Errno 28] No space left on device\n") if where == "a full disk" else (141, "")
+    assert (done.returncode, done.stderr) == expected
+    assert nnkit.load(tmp_path / "nnkit-model.safetensors").epochs_trained == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
+    """At each import that there is: the module that is imported then sends the signal."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == os.environ['PRESSED']: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+    )
+    for name in ("numpy", "nnkit.backends", "nnkit.loading", "nnkit.cli", "nnkit.commands", "nnkit.commands.verify"):
+        done = nnkit_command("--version", cwd=tmp_path, PYTHONPATH=before(tmp_path), PRESSED=name)
+        assert done.returncode in (130, -signal.SIGINT), name
+        assert done.stderr in ("", "nnkit: interrupted\n"), name
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", ["train --epochs 1", "evaluate net.safetensors --data digits --confusion a.png"])
+def test_a_wrong_mplbackend_is_told_before_the_work(tmp_path: Path, arguments: str) -> None:
+    needs("safetensors", "matplotlib")
+    done = nnkit_command(*arguments.split(), cwd=tmp_path, MPLBACKEND="nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nnkit: error: Matplotlib does not start with MPLBACKEND='nonsense': ")
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,12 @@
 """What is shown of a training: a bar where somebody watches, lines where asked, and else nothing."""
 
+import io
 import os
 import pty
 import subprocess
 import sys
 import termios
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,56 @@ def test_a_bar_on_a_terminal() -> None:
     assert "12/12" in shown
     assert "epoch=3/3" in shown
     assert "cost=" in shown
+
+
+def test_no_standard_error_is_no_bar(tmp_path: Path) -> None:
+    """As in a service, and under pythonw."""
+    script = f"import sys\nassert (sys.stdout, sys.stderr) == (None, None)\n{SCRIPT}net.save('net.safetensors')"
+    pytest.importorskip("safetensors", reason="the network is the proof")
+    command = f'"{sys.executable}" -c "$SCRIPT" <&- >&- 2>&-'
+    done = subprocess.run(command, shell=True, env=os.environ | {"SCRIPT": script}, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert nnkit.load(tmp_path / "net.safetensors").epochs_trained == 3
+
+
+@pytest.mark.parametrize("how", [True, "lines"])
+def test_a_training_outlives_its_spectator(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that was closed, or a disk that the log has filled."""
+
+    class Gone(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    net = nnkit.Network([3, 2], seed=0)
+    seen = Gone()
+    if how is True:
+        tqdm = pytest.importorskip("tqdm", reason="draws the bar")
+        monkeypatch.setattr(tqdm, "tqdm", lambda **options: LateBar(seen, options))
+    else:
+        monkeypatch.setattr(sys, "stdout", seen)
+    history = net.fit(X, LABELS, epochs=20, batch_size=5, progress=how)
+    assert history.epochs == net.epochs_trained == 20
+
+
+class LateBar:
+    """A bar that begins where somebody sees it, and goes on where nobody does."""
+
+    disable = False
+
+    def __init__(self, file: Any, options: Any) -> None:
+        self.file = file
+
+    def set_postfix(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def update(self, _: int) -> None:
+        self.file.write("on")
+
+    def close(self) -> None:
+        raise AssertionError("it was given up before")
 
 
 def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

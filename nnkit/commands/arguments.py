@@ -16,7 +16,16 @@ else:
 
 def one_line(text: str) -> str:
     """Text without line breaks, whatever the names in it are."""
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    r"""Text with what a terminal would obey, or not show, as Python writes it: names come from files.
+
+    >>> printable("naïve \x1b[31mred\u202e")
+    'naïve \\x1b[31mred\\u202e'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown[0], re.findall(r"--[a-z0-9-]+", self.format_help()), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def show(text: str) -> None:
+    """Print lines at once, whatever the names in them are."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def add_command(

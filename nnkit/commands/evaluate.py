@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit import data
-from nnkit.commands.arguments import Commands, add_backend, add_command, known
+from nnkit.commands.arguments import Commands, add_backend, add_command, known, show
 from nnkit.commands.dataset import load_dataset
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import as_json, check_package, output_path
@@ -69,11 +69,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(_report(options.model, name, network, len(X), results, picture)))
         return 0
-    print(f"{name}: {len(X)} samples\n{network}")
+    show(f"{name}: {len(X)} samples\n{network}")
     for metric, value in results.items():
         print(f"{metric.replace('_', ' '):<9} {in_digits(value)}")
     if picture is not None:
-        print(f"confusion matrix written to {picture}")
+        show(f"confusion matrix written to {picture}")
     return 0
 
 
@@ -98,7 +98,7 @@ def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: 
 
     found = network.predict(X)
     predicted = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
-    confusion_matrix(y, predicted, network.classes, path, title)
+    confusion_matrix(y, predicted, network.classes, path, title.replace("$", r"\$"))  # not Matplotlib's mathematics
 
 
 def _report(

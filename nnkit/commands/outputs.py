@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nnkit.files import replacing, writable
+from nnkit.files import is_special, replacing, writable
 
 
 def check_package(option: str, package: str) -> None:
@@ -23,7 +23,7 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
     Raises OSError or ValueError that names the option.
     """
     writable(path, option)
-    if path.exists() and not path.is_file():  # /dev/null takes any number of files
+    if is_special(path):  # /dev/null takes any number of files
         return path
     if any(path.resolve() == Path(other).resolve() for other in others):
         raise ValueError(f"{option}: {path} is already another of this command's files")

@@ -4,19 +4,21 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.commands.arguments import Commands, add_backend, add_command
+from nnkit.commands.arguments import Commands, add_backend, add_command, printable
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
+from nnkit.data.csv_labels import is_number
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
-from nnkit.files import replacing
+from nnkit.files import is_special, replacing
 from nnkit.loading import load
 from nnkit.model import ROWS
 from nnkit.network import Network
@@ -36,16 +38,21 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the samples: .csv, .npz or .npy")
     parser.add_argument("--target", metavar="NAME", help="what to leave out of FILE: the column of the answers")
     parser.add_argument("--probabilities", action="store_true", help="give the probability of each class")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write to a .csv or .npy file and print nothing")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write to a .csv or .npy file and print nothing; - prints"
+    )
     add_backend(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict some thousand rows at a time, and write them as they come."""
-    output: Path | None = options.output
+    output: Path | None = None if options.output == Path("-") else options.output
     if output is not None:
         output_path(output, "--output", [options.model, options.file])
-        if output.suffix.lower() not in (".csv", ".npy"):
+        if not is_special(output) and output.suffix.lower() not in (
+            ".csv",
+            ".npy",
+        ):  # into others, such as /dev/stdout, goes CSV
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
     network = load(options.model, options.backend)
     if options.probabilities and not _has_probabilities(network):
@@ -54,9 +61,12 @@ def run(options: argparse.Namespace) -> int:
     X = in_order(network, X, features, options.file)
     parts = _predictions(network, X, options.file, options.probabilities)
     header = _header(network, options.probabilities)
+    binary = output is not None and output.suffix.lower() == ".npy"
+    if not binary:
+        _warn_of_formulas(network)
     if output is None:
         _write_csv(sys.stdout, header, parts)
-    elif output.suffix.lower() == ".csv":
+    elif not binary:
         with replacing(output) as file:
             text = io.TextIOWrapper(file, "utf-8", newline="")
             _write_csv(text, header, parts)
@@ -106,11 +116,26 @@ def _header(network: Network, probabilities: bool) -> list[str]:
     return [f"prediction_{column}" for column in range(outputs)]
 
 
+def _warn_of_formulas(network: Network) -> None:
+    """Warn of class names that a spreadsheet would compute. They stay as they are: a changed name is another class."""
+    names = [] if network.classes is None else network.classes.tolist()
+    found = [name for name in names if str(name)[:1] in ("=", "+", "-", "@", "\t", "\r") and not is_number(str(name))]
+    if found:
+        warnings.warn(
+            f"classes holds {found[0]!r}, which a spreadsheet takes for a formula: import the predictions as text",
+            stacklevel=2,
+        )
+
+
 def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]]) -> None:
-    """A header and a line for each sample, floats with as many digits as tell them from all others of their type."""
+    """A header and a line for each sample, floats with as many digits as tell them from all others of their type.
+
+    What a terminal would obey is shown as Python writes it there; in files and pipes names are what they are.
+    """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
+    text: Callable[[Any], str] = (lambda value: printable(str(value))) if file.isatty() else str
+    writer.writerow(map(text, header))
     for part in parts:
         rows = part if part.ndim == 2 else part[:, None]
-        writer.writerows([str(value) for value in row] for row in rows)
+        writer.writerows([text(value) for value in row] for row in rows)
     file.flush()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnkit.backends import Backend, get_backend
-from nnkit.commands.arguments import Commands, add_command
+from nnkit.commands.arguments import Commands, add_command, show
 from nnkit.commands.building import NUMBERS, build_optimizer, widths
 from nnkit.commands.dataset import Dataset, load_dataset
 from nnkit.commands.outputs import as_json
@@ -47,7 +47,15 @@ def run(options: argparse.Namespace) -> int:
     build_optimizer(options, classifies=True)  # for its errors, which should not wait for the data
     backend = get_backend(options.backend)
     dataset = load_dataset(options.data, options.target, options.data_dir, options.download)
-    say: Say = (lambda text: None) if options.quiet or options.json else print
+    unseen: list[OSError] = []
+
+    def say(text: str) -> None:
+        try:
+            if not (options.quiet or options.json):
+                show(text)
+        except OSError as error:  # such as a reader that has gone: no reason to lose a training
+            unseen.append(error)
+
     runs, interrupted = _train_all(options, dataset, backend, say)
     if len(runs) > 1:
         summary = summarize(runs)
@@ -55,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     write_files(files, runs, f"{_heading(dataset)}, {widths(runs[0].network)}", options.metrics, say)
     if options.json:
         print(as_json(_report(options, dataset, runs, files)))
+    if unseen:
+        raise unseen[0]
     return 130 if interrupted else 0
 
 

@@ -74,6 +74,7 @@ def write_files(
     if files.picture is not None and histories[0].epochs:
         from nnkit import plots
 
+        title = title.replace("$", r"\$")  # Matplotlib's mathematics, in the name of a file
         if several:
             plots.seed_spread(histories, files.picture, title=f"{title}, {len(runs)} seeds")
         else:

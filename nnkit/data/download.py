@@ -46,7 +46,7 @@ def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]
     except ImportError:
         raise ImportError(f"downloading {name} needs pooch: python -m pip install pooch") from None
     folder.mkdir(parents=True, exist_ok=True)
-    fetch = HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=_CHUNK, timeout=30)
+    fetch = HTTPDownloader(progressbar=sys.stderr is not None and sys.stderr.isatty(), chunk_size=_CHUNK, timeout=30)
     problems = []
     for mirror in MIRRORS:
         url, content = mirror + name, io.BytesIO()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit import files
 from nnkit.kernels.names import unknown_name
 
 
@@ -30,12 +31,7 @@ def existing_file(path: str | os.PathLike[str], name: str = "path") -> Path:
     """The path of a file that is there; TypeError, FileNotFoundError and IsADirectoryError say what it is instead."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} must be the path of a file, got {path!r}")
-    found = Path(path)
-    if found.is_dir():
-        raise IsADirectoryError(f"{found}: a folder; expected a file")
-    if not found.is_file():
-        raise FileNotFoundError(f"{found}: no such file")
-    return found
+    return files.existing_file(path)
 
 
 def column_number(path: Path, target: int | str, width: int, names: tuple[str, ...] = ()) -> int:

@@ -3,6 +3,8 @@
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from nnkit.pictures import check_matplotlib
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
@@ -21,11 +23,10 @@ def new_figure(width: float, height: float, title: str | None) -> "Figure":
 
     It needs neither a display nor pyplot. ImportError, with the command that helps, if Matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ImportError("pictures need Matplotlib; install it with: python -m pip install matplotlib") from error
+    check_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.06, hspace=0.06)
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white", layout=layout)
     if title is not None:

@@ -1,7 +1,8 @@
 """What a person sees of a training while it runs."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +30,7 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.close()
+            self._shown(self._bar.close)
 
     def step(self) -> None:
         """A step is done."""
@@ -45,7 +46,8 @@ class Progress:
         self._show()
         if self.how == "lines" and (epoch % max(1, self.epochs // _LINES) == 0 or epoch == self.epochs):
             text = "   ".join(f"{name.replace('_', ' ')} {value}" for name, value in numbers.items())
-            print(f"epoch {epoch:>{len(str(self.epochs))}} of {self.epochs}   {text}", flush=True)
+            line = f"epoch {epoch:>{len(str(self.epochs))}} of {self.epochs}   {text}"
+            self._shown(partial(print, line, flush=True))
 
     @classmethod
     def unseen(cls) -> "Progress":
@@ -54,8 +56,17 @@ class Progress:
 
     def _show(self) -> None:
         if self._bar is not None:
-            self._bar.update(self._waiting)
+            self._shown(partial(self._bar.update, self._waiting))
         self._waiting = 0
+
+    def _shown(self, show: Callable[[], object]) -> None:
+        """Show something; where nobody can see it any more, as a terminal was closed or a disk is full, never again."""
+        try:
+            show()
+        except OSError:
+            if self._bar is not None:
+                self._bar.disable = True
+            self.how, self._bar = False, None
 
 
 def check_progress(how: bool | str) -> None:
