@@ -1,5 +1,6 @@
 """The known backends by name, each made when it is first asked for."""
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,16 @@ NEUTRAL = (float, int, bool, list, tuple, type(None), np.generic)
 _entries: dict[str, _Entry] = {}
 _made: dict[str, Backend] = {}
 _lock = threading.RLock()
+
+
+def _forked() -> None:
+    """In a child process, which has no thread that could give the lock back."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def register_backend(name: str, make: Factory, owner: Owner) -> None:

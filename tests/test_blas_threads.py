@@ -1,9 +1,12 @@
 """BLAS threads while a network trains: one for small steps, and as many as before afterwards, whatever happens."""
 
 import ast
+import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import nnkit
-from nnkit.backends.cpu.blas import blas_function
+from nnkit.backends.cpu.blas import blas_function, loaded_blas
 from nnkit.training import blas_threads
 
 X, LABELS = np.random.default_rng(0).normal(size=(20, 30)), np.arange(20) % 3
@@ -116,3 +119,39 @@ def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
         pytest.skip("NumPy and SciPy have no BLAS of their own here, or one thread")
     assert second == one_left == [1] * len(after)
     assert min(after) > 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_has_all_threads_unless_its_own_thread_trains() -> None:
+    def counts_in_child() -> set[int]:
+        child = os.fork()
+        if child == 0:
+            found = counts()
+            os._exit(found.pop() if len(found) == 1 else 99)
+        return {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}
+
+    inside: list[set[int]] = []
+
+    def look(*_: object) -> None:
+        inside.append(counts_in_child())
+        other = threading.Thread(target=lambda: inside.append(counts_in_child()))
+        other.start()
+        other.join()
+
+    net = nnkit.Network([30, 8, 3], cost="softmax_cross_entropy", seed=0)
+    net.fit(X, LABELS, epochs=1, callbacks=[look], progress=False)
+    assert inside == [{1}, {2}]  # the child of the thread that trains goes on with its training
+    assert counts() == {2}
+
+
+def test_the_libraries_are_looked_for_when_one_was_loaded() -> None:
+    found = loaded_blas()
+    assert loaded_blas() is found
+    name = "_ctypes_test" if "_ctypes_test" not in sys.modules else "xxlimited"
+    module = importlib.util.find_spec(name)
+    if module is None or module.origin is None:
+        pytest.skip("this Python has no library that nobody needs")
+    ctypes.CDLL(module.origin)  # without a module
+    assert loaded_blas() is not found
+    assert loaded_blas() is loaded_blas()

@@ -4,12 +4,22 @@ NumPy's own products only overwrite. So the gradient of gradient descent goes st
 written nor read again, which for a small network is most of an update's time.
 """
 
+import ctypes
+import os
+import sys
 from functools import cache, partial
+from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.tape import Call
+
+# Held while libraries are loaded or looked for, and by whoever forks: a child would wait for ever for the locks of
+# Python's imports and of the loader that a thread had which it does not have.
+_loading = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 @cache
@@ -17,10 +27,11 @@ def blas_function(name: str, dtype: str) -> Any:
     """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another type."""
     if dtype not in ("float32", "float64"):
         return None
-    try:
-        from scipy.linalg import blas
-    except ImportError:
-        return None
+    with _loading:
+        try:
+            from scipy.linalg import blas
+        except ImportError:
+            return None
     return getattr(blas, ("s" if dtype == "float32" else "d") + name)
 
 
@@ -30,11 +41,73 @@ def one_thread() -> bool:
     NumPy and SciPy each bring an OpenBLAS of their own, whose idle threads spin. With two threads each on two cores, a
     step of 784-100-10 that used both took 12.6 ms instead of 0.13 (measured).
     """
+    found = loaded_blas()
+    return found is not None and thread_counts(found) <= {1}
+
+
+def thread_counts(found: Any) -> set[int]:
+    """How many threads each of the libraries that `loaded_blas` has found computes with."""
+    return {library.num_threads for library in found.lib_controllers}
+
+
+_found: tuple[object, Any] = (None, None)  # which libraries were loaded, and the BLAS among them
+
+
+def loaded_blas() -> Any:
+    """The BLAS of this process, as threadpoolctl's controller of them; None where that is not installed.
+
+    Looking for them takes 1 to 4 ms, reading every library's name: they are kept until another library is loaded.
+    """
+    global _found
+    with _loading:
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ImportError:
+            return None
+        loaded = _libraries_loaded()
+        if loaded != _found[0]:
+            _found = loaded, ThreadpoolController().select(user_api="blas")
+        return _found[1]
+
+
+class _Library(ctypes.Structure):
+    """The start of glibc's dl_phdr_info."""
+
+    _fields_ = (
+        ("address", ctypes.c_void_p),
+        ("name", ctypes.c_char_p),
+        ("headers", ctypes.c_void_p),
+        ("count", ctypes.c_uint16),
+        ("loads", ctypes.c_ulonglong),
+        ("unloads", ctypes.c_ulonglong),
+    )
+
+
+_NOTE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t, ctypes.c_void_p)
+
+
+def _libraries_loaded() -> object:
+    """What changes when this process loads a library: the loader's own count, or else how many modules there are."""
+    seen: list[object] = [len(sys.modules)]
+
+    def note(library: Any, size: int, data: Any) -> int:
+        if size >= ctypes.sizeof(_Library):
+            seen[0] = (library.contents.loads, library.contents.unloads)
+        return 1  # every library tells the same
+
+    iterate = _dl_iterate_phdr()
+    if iterate is not None:
+        iterate(_NOTE(note), None)
+    return seen[0]
+
+
+@cache
+def _dl_iterate_phdr() -> Any:
+    """The function of the C library that goes through the libraries of a process; None where there is none."""
     try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return False
-    return all(pool["num_threads"] == 1 for pool in threadpool_info() if pool["user_api"] == "blas")
+        return getattr(ctypes.CDLL(None), "dl_iterate_phdr", None)
+    except (OSError, TypeError):  # as on Windows
+        return None
 
 
 def _columns(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:

@@ -12,12 +12,13 @@ gradient descent with one and with two threads on two cores (float32, µs):
     784-512-512-10, 256       514                     8647  5007
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cpu.blas import blas_function
+from nnkit.backends.cpu.blas import blas_function, loaded_blas, thread_counts
 from nnkit.model import Model
 from nnkit.optimizers import DescentState
 
@@ -28,34 +29,50 @@ class _OneThread:
     """The limit of one thread, which several trainings in threads of their own may share: the last one lifts it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
+        self._lock = threading.RLock()  # also held by whoever forks
+        self._users: list[int] = []  # threads
         self._limits: list[Any] = []
         self.several = False  # whether there were more before
 
     def enter(self) -> None:
         """Set the limit, where it is not there: a BLAS that was loaded since the first one came has none."""
-        try:
-            from threadpoolctl import ThreadpoolController
-        except ImportError:  # as in a bare checkout: the BLAS keeps its threads
-            ThreadpoolController = None
-
         with self._lock:
-            blas = None if ThreadpoolController is None else ThreadpoolController().select(user_api="blas")
-            if blas is not None and any(pool["num_threads"] > 1 for pool in blas.info()):
+            blas = loaded_blas()  # None as in a bare checkout: the BLAS keeps its threads
+            if blas is not None and any(count > 1 for count in thread_counts(blas)):
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
-            self._users += 1
+            self._users.append(threading.get_ident())
 
     def leave(self) -> None:
         """Lift the limit, if nobody else needs it."""
         with self._lock:
-            self._users -= 1
-            while self._users == 0 and self._limits:
-                self._limits.pop().restore_original_limits()
+            self._users.remove(threading.get_ident())
+            self._lift()
+
+    def before_fork(self) -> None:
+        """Let no thread be in the middle of this when a process is forked."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on, in the process that forked."""
+        self._lock.release()
+
+    def forked(self) -> None:
+        """In the child process, which has only the thread that forked, lift the limit that others needed."""
+        self._users = [user for user in self._users if user == threading.get_ident()]
+        self._lift()
+        self._lock.release()
+
+    def _lift(self) -> None:
+        while not self._users and self._limits:
+            self._limits.pop().restore_original_limits()
 
 
 _one_thread = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_one_thread.before_fork, after_in_parent=_one_thread.after_fork, after_in_child=_one_thread.forked
+    )
 
 
 @contextmanager
