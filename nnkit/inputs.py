@@ -88,9 +88,13 @@ def as_labels(backend: Backend, outputs: Array) -> Array:
 
 def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Array:
     """The class (n,) that logits (n, d_out) stand for."""
-    if output.paired:  # from the logits: outputs near 1 may be rounded to one number
-        return _largest(backend, logits, 0.0)
-    return _largest(backend, output.outputs(backend, logits), output.cost.threshold)
+    return labels_of(backend, logits if output.paired else output.outputs(backend, logits), output)
+
+
+def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
+    """The class (n,) that values (n, d_out) stand for: logits where cost and activation are paired, else outputs."""
+    # Logits where that goes: outputs near 1 may be rounded to one number.
+    return _largest(backend, values, 0.0 if output.paired else output.cost.threshold)
 
 
 def check_samples(

@@ -40,5 +40,5 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
         network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
         network.parameters.assign(saved.values)
         if saved.training is not None:
-            restore_state(network, saved.training)
+            network.optimizer = restore_state(network.placement, saved.training)
     return network

@@ -34,28 +34,38 @@ def raise_if_full(backend: Backend, error: BaseException, lower: str) -> None:
     raise OutOfMemoryError(found.device, found.asked, found.free, found.total, lower) from error
 
 
-def explains_memory(lower: str, records: bool = False) -> Callable[[F], F]:
+def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
     """Decorate a function of a model: where the memory is full it raises OutOfMemoryError, as `raise_if_full` does.
 
-    If it `records` steps, those that it recorded go, and the optimizer, its state and the class names are as they were
-    unless it has finished an epoch.
+    If it `changes` the model, it takes the model's turn. Steps that it recorded go where the memory is full, and the
+    optimizer, its state and the class names are as they were unless it has finished an epoch.
     """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def explained(model: Any, *arguments: Any, **options: Any) -> Any:
-            before = (model.optimizer, model.state, model.classes, model.epochs_trained) if records else None
-            steps = tuple(model.recorded) if records else ()
             try:
                 return function(model, *arguments, **options)
             except Exception as error:
-                if before is not None and model.backend.out_of_memory(error) is not None:
-                    model.recorded = {key: step for key, step in model.recorded.items() if key in steps}
-                    if model.epochs_trained == before[-1]:
-                        model.optimizer, model.state, model.classes, _ = before
                 raise_if_full(model.backend, error, lower)
                 raise
 
-        return explained  # type: ignore[return-value]
+        @functools.wraps(function)
+        def changing(model: Any, *arguments: Any, **options: Any) -> Any:
+            with model.turn:
+                before = (model.optimizer, model.state, model.classes, model.epochs_trained)
+                steps = tuple(model.recorded)
+                try:
+                    return function(model, *arguments, **options)
+                except Exception as error:
+                    if model.backend.out_of_memory(error) is not None:
+                        for key in [key for key in model.recorded if key not in steps]:
+                            del model.recorded[key]
+                        if model.epochs_trained == before[-1]:
+                            model.optimizer, model.state, model.classes, _ = before
+                    raise_if_full(model.backend, error, lower)
+                    raise
+
+        return changing if changes else explained  # type: ignore[return-value]
 
     return decorate

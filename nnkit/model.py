@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.tape import active_tape
 from nnkit.classes import checked_classes, class_indices
 from nnkit.dropout import DropoutState
@@ -27,14 +27,16 @@ from nnkit.inputs import (
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
-from nnkit.layers import Dropout, Layer, build_layers, dense_layers, initializers_of
+from nnkit.layers import Layer, build_layers, dense_layers, initializers_of
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
+from nnkit.placement import Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
 from nnkit.tables import as_array, is_table, table_numbers, text_names, unmasked
+from nnkit.turns import Turn
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
 ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
@@ -42,9 +44,6 @@ ROWS = 4096  # samples that pass through a network together, where not all are t
 
 class Model:
     """What a `Network` is, without what one does with it; see there for the arguments and attributes."""
-
-    _asked: int  # how many samples a question was last about
-    _forward: ForwardPass | None
 
     def __init__(
         self,
@@ -73,13 +72,13 @@ class Model:
         self.vector_targets = False
         self.epochs_trained = 0
         self.optimizer: Optimizer = SGD()
-        self.state: OptimizerState | None = None
+        self.turn = Turn()
         rng = np.random.default_rng([self.seed, 0])
         makers = initializers_of(self.dense, init)
         values = (make(rng, d.units, d.inputs) for make, d in zip(makers, self.dense, strict=True))
         target = get_backend(backend)
         try:
-            self.place(target)
+            self.placement = Placement(target, self.layers, self.dtype, self.seed)
             self.parameters.assign(values)
         except Exception as error:
             raise_if_full(target, error, LOWER_SIZES)
@@ -148,58 +147,61 @@ class Model:
         Probabilities for sigmoid and softmax. A sample with NaN gives NaN. Raises ValueError for another width, for
         columns of a table that this network does not know and for missing values there, TypeError for another dtype.
         """
-        return self.ask(x, lambda logits: self.output.outputs(self.backend, logits))
+        return self.ask(x, activated=True)
 
     def logits(self, x: Any) -> Array:
         """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on a disk in pieces."""
-        return self.ask(x, lambda logits: logits)
+        return self.ask(x, activated=False)
 
     @explains_memory(LOWER_SAMPLES)
-    def ask(self, x: Any, question: Callable[[Array], Array], finite: bool = False) -> Array:
-        """What a question says of the logits of samples x (n, width), as a new array (n, ...).
+    def ask(
+        self,
+        x: Any,
+        activated: bool,
+        question: Callable[[Backend, Array], Array] | None = None,
+        finite: bool = False,
+        placement: Placement | None = None,
+    ) -> Array:
+        """What a question says of the logits, or of the outputs, of samples x (n, width), as a new array (n, ...).
 
-        With `finite` samples that hold NaN or infinities are refused, which may wait for the device.
-        Rows on a disk are read in pieces. The second time that a few samples come in the same number, their forward
-        pass is recorded, and replayed from then on, unless another thread is just using it.
+        Without a question these themselves. With `finite` samples that hold NaN or infinities are refused, which may
+        wait for the device. Rows on a disk are read in pieces. The second time that a few samples come in the same
+        number, their forward pass is recorded, and replayed from then on; of threads that ask at the same time each
+        has a recorded pass of its own.
         """
-        rows = self.checked(x)
+        place = self.placement if placement is None else placement
+        backend, rows = place.backend, self.checked(x)
         if on_disk(rows):
-            pieces = range(0, rows.shape[0], ROWS)
-            parts = [self.ask(np.asarray(rows[start : start + ROWS]), question, finite) for start in pieces]
-            return self.backend.xp.concat(parts, axis=0)
-        h = self.preprocessed(rows)
+            pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
+            return backend.xp.concat([self.ask(p, activated, question, finite, place) for p in pieces], axis=0)
+        h = preprocessed(backend, self.dtype, self.preprocessing, rows)
         if finite and not surely_finite(h if isinstance(h, np.ndarray) else rows):
-            check_samples(self.backend, rows, h, self.preprocessing, "X")
-        forward = self._forward_pass(h.shape[0])
-        if forward is None or not forward.lock.acquire(blocking=False):
-            return question(self.propagate(h))
-        try:
-            logits = forward.run(h)
-            answer = question(logits)
-            return (
-                self.backend.copy(answer, self.backend.empty(answer.shape, self.dtype)) if answer is logits else answer
-            )
-        finally:
-            forward.lock.release()
+            check_samples(backend, rows, h, self.preprocessing, "X")
+        n = h.shape[0]
+        recorded = None if n > FEW or active_tape() is not None else place.take_pass(n, self._record_pass)
+        if recorded is None:
+            values = self.propagate(h, place.parameters)
+            values = self.output.outputs(backend, values) if activated else values
+            return values if question is None else question(backend, values)
+        values = recorded.outputs(h) if activated else recorded.logits(h)
+        if question is None:
+            answer = backend.copy(values, backend.empty(values.shape, self.dtype))
+        else:
+            answer = question(backend, values)
+        place.leave_pass(recorded)
+        return answer
 
-    def _forward_pass(self, n: int) -> ForwardPass | None:
-        """The recorded pass for n samples, if they are few and came in this number before."""
-        if n > FEW or active_tape() is not None:
-            return None
-        if n != self._asked:
-            self._asked = n
-            return None
-        found = self._forward
-        if found is None or found.logits.shape[0] != n or found.precision != get_matmul_precision():
-            shape = (n, self.dense[0].inputs)
-            found = self._forward = ForwardPass(self.backend, self.dtype, shape, self.propagate)
-        return found
+    def _record_pass(self, place: Placement, n: int) -> ForwardPass:
+        shape = (n, self.dense[0].inputs)
+        activate = partial(self.output.outputs, place.backend)
+        return ForwardPass(place.backend, self.dtype, shape, lambda h: self.propagate(h, place.parameters), activate)
 
-    def propagate(self, h: Array) -> Array:
+    def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
         """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
-        for layer, W, b in zip(self.dense[:-1], self.parameters.W, self.parameters.b, strict=False):
+        p = self.parameters if parameters is None else parameters
+        for layer, W, b in zip(self.dense[:-1], p.W, p.b, strict=False):
             h = dense_forward(h, W, b, str(layer.activation))
-        return dense_forward(h, self.parameters.W[-1], self.parameters.b[-1])
+        return dense_forward(h, p.W[-1], p.b[-1])
 
     @property
     def current_state(self) -> OptimizerState | None:
@@ -214,13 +216,55 @@ class Model:
         self.optimizer = wanted
         return self.state
 
-    def place(self, backend: Backend) -> None:
-        """Make room for parameters and gradients on a backend; recorded steps and the optimizer's state go."""
-        shapes = [(d.units, d.inputs) for d in self.dense]
-        drops = any(isinstance(layer, Dropout) for layer in self.layers)
-        parameters, gradient = (Parameters(backend, shapes, self.dtype) for _ in range(2))
-        dropout = DropoutState(backend, self.dtype, self.seed) if drops else None
-        self.backend, self.parameters, self.gradient, self.dropout = backend, parameters, gradient, dropout
-        self.state = None
-        self.recorded: dict[Any, Any] = {}  # steps, by what they are recorded for; see nnkit.step
-        self._asked, self._forward = 0, None
+    def snapshot(self, placement: Placement | None = None) -> Self:
+        """This network as it is now, with the same arrays: what moves or replaces it meanwhile does not show there.
+
+        With a `placement` those of that one.
+        """
+        made = object.__new__(type(self))
+        for name, value in attributes_of(self).items():
+            object.__setattr__(made, name, value)
+        if placement is not None:
+            made.placement = placement
+        return made
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters are."""
+        return self.placement.backend
+
+    @property
+    def parameters(self) -> Parameters:
+        """The weights and biases of the dense layers."""
+        return self.placement.parameters
+
+    @property
+    def gradient(self) -> Parameters:
+        """The gradients by them, where a step leaves them."""
+        return self.placement.gradient
+
+    @property
+    def dropout(self) -> DropoutState | None:
+        """The state of dropout's random numbers, if there is dropout."""
+        return self.placement.dropout
+
+    @property
+    def recorded(self) -> dict[Any, Any]:
+        """Steps, by what they are recorded for (`nnkit.step`)."""
+        return self.placement.recorded
+
+    @property
+    def state(self) -> OptimizerState | None:
+        """The latest optimizer's state."""
+        return self.placement.state
+
+    @state.setter
+    def state(self, state: OptimizerState | None) -> None:
+        self.placement.state = state
+
+
+def attributes_of(network: Any) -> dict[str, Any]:
+    """The attributes of a network of any class, also those in slots."""
+    found: Any = object.__getstate__(network)
+    attributes: dict[str, Any] = found[0] | found[1] if isinstance(found, tuple) else found
+    return attributes

@@ -1,6 +1,7 @@
 """Network: what one does with a model: predict, train, check, move and keep it."""
 
 from collections.abc import Iterable
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -8,12 +9,13 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.history import History
-from nnkit.inputs import predicted_labels
+from nnkit.inputs import labels_of
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.pickling import set_state, state_of
+from nnkit.placement import Placement
 from nnkit.state_arrays import restore_arrays, saved_arrays
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
@@ -79,10 +81,11 @@ class Network(Model):
         targets (n,). Raises ValueError, as `evaluate` does, for samples that hold NaN or infinities.
         """
         if not self.classifies:
-            h = self.ask(x, lambda logits: self.output.outputs(self.backend, logits), finite=True)
+            h = self.ask(x, activated=True, finite=True)
             return h[:, 0] if self.vector_targets else h
-        numbers = self.ask(x, lambda logits: predicted_labels(self.backend, self.output, logits), finite=True)
-        return numbers if self.classes is None else self.classes[self.backend.to_numpy(numbers)]
+        place, output = self.placement, self.output
+        numbers = self.ask(x, not output.paired, partial(labels_of, output=output), finite=True, placement=place)
+        return numbers if self.classes is None else self.classes[place.backend.to_numpy(numbers)]
 
     @explains_memory(LOWER_SAMPLES)
     def evaluate(
@@ -103,11 +106,12 @@ class Network(Model):
         ['accuracy', 'cost', 'mae']
         """
         measured = get_metrics(metrics, self.dense[-1].units, self.classifies)
-        return evaluate(self, source_of(self, x, y, sample_weight, class_weight), measured)
+        this = self.snapshot()
+        return evaluate(this, source_of(this, x, y, sample_weight, class_weight), measured)
 
     # --- training it --------------------------------------------------------------------------------------------
 
-    fit = explains_memory(LOWER_BATCH, records=True)(fit)
+    fit = explains_memory(LOWER_BATCH, changes=True)(fit)
 
     def partial_fit(self, X: Any, y: Any = None, *, batch_size: int | None = None, **options: Any) -> History:
         """Go on training with new samples: one epoch over them, with the optimizer's state; options as for `fit`.
@@ -120,7 +124,7 @@ class Network(Model):
         """
         return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False} | options)
 
-    @explains_memory(LOWER_STEP, records=True)
+    @explains_memory(LOWER_STEP, changes=True)
     def train_step(
         self, x: Any, y: Any, optimizer: Optimizer | str | None = None, *, sample_weight: Any = None
     ) -> Array:
@@ -143,57 +147,73 @@ class Network(Model):
         cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if there is no room for it
         return self._run(x, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
 
-    @explains_memory(LOWER_STEP, records=True)
+    @explains_memory(LOWER_STEP)
     def gradients(
         self, x: Any, y: Any, *, sample_weight: Any = None, training: bool = False
     ) -> tuple[Array, list[tuple[Array, Array]]]:
         """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays.
 
-        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`.
+        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: its
+        random numbers are those of the next step, so that RuntimeError is raised where another thread trains.
         """
-        step = self._run(*self._checked(x, y, sample_weight), None, drops=training)
+        place = self.placement
+        beside = place.take_beside()
+        mine = self.snapshot(beside)
+        x, y, weights = mine._checked(x, y, sample_weight)
+        if training and place.dropout is not None:
+            with self.turn.queue, self.turn:
+                step = mine._run(x, y, weights, None, drops=True)
+        else:
+            step = mine._run(x, y, weights, None, drops=False)
+        backend = place.backend
         found = [
-            tuple(self.backend.copy(a, self.backend.empty(a.shape, self.dtype)) for a in pair)
-            for pair in zip(self.gradient.W, self.gradient.b, strict=True)
+            tuple(backend.copy(a, backend.empty(a.shape, self.dtype)) for a in pair)
+            for pair in zip(beside.gradient.W, beside.gradient.b, strict=True)
         ]
-        return step.cost(), found
+        cost = step.cost()
+        place.leave_beside(beside)
+        return cost, found
 
     # --- keeping it ---------------------------------------------------------------------------------------------
 
     def to(self, backend: str | Backend) -> "Network":
-        """Move parameters and the optimizer's state to a backend; returns this network."""
+        """Move parameters and the optimizer's state to a backend; returns this network.
+
+        Other threads that ask meanwhile get answers of the parameters where they were. Raises RuntimeError where
+        another thread trains.
+        """
         target = get_backend(backend)
-        if target is self.backend:
-            return self
-        everything = vars(self).copy()
-        try:
-            self._move(target)
-        except BaseException as error:
-            vars(self).update(everything)
-            raise_if_full(target, error, LOWER_SIZES)
-            raise
+        with self.turn:
+            if target is not self.backend:
+                try:
+                    self.placement = self._moved(target)
+                except Exception as error:
+                    raise_if_full(target, error, LOWER_SIZES)
+                    raise
         return self
 
     # For pickle, copy and deepcopy: a copy has arrays of its own, and is of the same class.
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_of(self)
+        return state_of(self.snapshot())
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
         set_state(self, parts)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
-        checkpoint.save(self, path)
+        checkpoint.save(self.snapshot(), path)
 
-    def _move(self, target: Backend) -> None:
-        old, state = self.parameters, self.current_state
-        before = saved_arrays(self, state)
-        self.place(target)
-        self.parameters.assign(
-            (old.backend.to_numpy(W), old.backend.to_numpy(b)) for W, b in zip(old.W, old.b, strict=True)
-        )
-        restore_arrays(self, None if state is None else self.optimizer_state(), before)
+    def _moved(self, target: Backend) -> Placement:
+        """The arrays of this network on another backend."""
+        old, state = self.placement, self.current_state
+        new = Placement(target, self.layers, self.dtype, self.seed)
+        to_numpy, p = old.backend.to_numpy, old.parameters
+        new.parameters.assign((to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True))
+        if state is not None:
+            new.state = state.optimizer.start(new.parameters)
+        restore_arrays(new, new.state, saved_arrays(old, state))
+        return new
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""

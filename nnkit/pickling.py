@@ -5,7 +5,7 @@ from typing import Any
 
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
-from nnkit.model import Model
+from nnkit.model import Model, attributes_of
 from nnkit.state_arrays import restore_arrays, saved_arrays
 
 
@@ -35,7 +35,7 @@ def state_of(network: Model) -> dict[str, Any]:
         "values": [(to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True)],
         "optimizer": network.optimizer,
         "has_state": state is not None,
-        "state": saved_arrays(network, state),
+        "state": saved_arrays(network.placement, state),
         "added": _added(network),
     }
 
@@ -47,17 +47,14 @@ def set_state(network: Model, parts: dict[str, Any]) -> None:
     network.vector_targets = parts.get("vector_targets", False)  # pickles of earlier versions lack it
     network.parameters.assign(parts["values"])
     state = network.optimizer_state() if parts["has_state"] else None
-    restore_arrays(network, state, parts["state"])
+    restore_arrays(network.placement, state, parts["state"])
     for name, value in parts["added"].items():
         object.__setattr__(network, name, value)
 
 
 def _added(network: Model) -> dict[str, Any]:
-    """The attributes, also in slots, that a subclass or a user has given to a network."""
-    found: Any = object.__getstate__(network)
-    attributes: dict[str, Any] = found[0] if isinstance(found, tuple) else found
-    slots: dict[str, Any] = found[1] if isinstance(found, tuple) else {}
-    return {name: value for name, value in attributes.items() if name not in _own_attributes()} | slots
+    """The attributes that a subclass or a user has given to a network."""
+    return {name: value for name, value in attributes_of(network).items() if name not in _own_attributes()}
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def test_answers_are_those_of_an_eager_pass(arrays: "Arrays", n: int, cost: str)
         )
         if cost != "quadratic":
             assert arrays.numpy(net.predict(x)).tolist() == np.argmax(wanted, axis=1).tolist()
-    assert net._forward is not None
+    assert net.placement._passes
 
 
 def test_answers_stay_as_they_are(arrays: "Arrays") -> None:
@@ -62,12 +62,12 @@ def test_changing_numbers_of_samples_are_not_recorded() -> None:
     net = network()
     for n in (1, 2, 1, 2, FEW + 1, FEW + 1):
         net.predict(RNG.normal(size=(n, 5)))
-        assert net._forward is None
+        assert not net.placement._passes
     net.predict(X[:3])
     net.predict(X[:3])
-    assert net._forward is not None
+    assert net.placement._passes
     net.to("standard:array_api_strict")
-    assert net._forward is None
+    assert not net.placement._passes
 
 
 def test_threads_ask_one_network() -> None:

@@ -51,7 +51,7 @@ def numbers(net: nnkit.Network) -> Array:
 
 def bits(net: nnkit.Network) -> list[bytes]:
     """All that a training changes."""
-    arrays = [numbers(net), *saved_arrays(net, net.current_state).values()]
+    arrays = [numbers(net), *saved_arrays(net.placement, net.current_state).values()]
     return [a.tobytes() for a in arrays]
 
 

@@ -87,7 +87,8 @@ def network(backend: Limited) -> nnkit.Network:
 
 def contents(net: nnkit.Network) -> dict[str, Any]:
     """All that a training changes, and what belongs to it."""
-    arrays = {name: a.copy() for name, a in state_arrays(net, net.state).items()} | {"flat": net.parameters.flat.copy()}
+    arrays = {name: a.copy() for name, a in state_arrays(net.placement, net.state).items()}
+    arrays["flat"] = net.parameters.flat.copy()
     kept = {"backend": net.backend, "optimizer": net.optimizer, "state": net.state, "epochs": net.epochs_trained}
     return arrays | kept | {"steps": list(net.recorded.values()), "classes": net.classes}
 
@@ -244,7 +245,7 @@ def test_other_errors_stay_as_they_are() -> None:
             raise MemoryError("of the host")
 
     net = nnkit.Network([6, 3], seed=0, backend="numpy")
-    net.backend = Broken()
+    net.placement.backend = Broken()
     with pytest.raises(MemoryError, match=r"^of the host$") as caught:
         net.train_step(X, Y)
     assert type(caught.value) is MemoryError

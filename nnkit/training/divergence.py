@@ -37,7 +37,7 @@ class Snapshot:
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
         self._backend = model.backend
-        self._arrays: list[Array] = [model.parameters.flat, *state_arrays(model, state).values()]
+        self._arrays: list[Array] = [model.parameters.flat, *state_arrays(model.placement, state).values()]
         self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
 
     def take(self) -> None:

@@ -14,6 +14,7 @@ from nnkit.files import locked, writable
 from nnkit.history import History
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.placement import Placement
 from nnkit.state_arrays import restore_arrays, restored_arrays, saved_arrays
 from nnkit.tensor_file import check_safetensors
 from nnkit.training.early_stopping import EarlyStopping
@@ -115,7 +116,8 @@ class Keeper:
             raise ValueError(f"{self._path}: its preprocessing is another one, or fitted to other samples")
         with checkpoint.damage(str(self._path)):
             History.of(training.about["history"])
-            restored_arrays(model, _optimizer_of(training, optimizer).start(model.parameters), training.tensors)
+            place = model.placement
+            restored_arrays(place, _optimizer_of(training, optimizer).start(place.parameters), training.tensors)
 
     def resumed(self, optimizer: Optimizer | None) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
@@ -125,12 +127,13 @@ class Keeper:
         with checkpoint.damage(str(self._path)):
             history = History.of(training.about["history"])
             self.stopped = bool(training.about["stopped"])
-            model.seed, model.epochs_trained = saved.seed, saved.epochs_trained
-            model.place(model.backend)  # the random numbers of dropout are the seed's
-            model.parameters.assign(saved.values)
-            restore_state(model, training, optimizer)
+            place = Placement(model.backend, model.layers, model.dtype, saved.seed)  # whose dropout is the seed's
+            place.parameters.assign(saved.values)
+            used = restore_state(place, training, optimizer)
             if "best" in training.tensors:
-                self.best.hold(model.parameters.restored(training.tensors["best"]))
+                self.best.hold(place.parameters.restored(training.tensors["best"]))
+            model.seed, model.epochs_trained = saved.seed, saved.epochs_trained
+            model.optimizer, model.placement = used, place  # now that it is complete: other threads may ask meanwhile
         return history
 
     def keep(self, history: History, last: bool) -> None:
@@ -138,16 +141,22 @@ class Keeper:
         if self._path is None or not (last or self.stopped or history.epochs % self.every == 0):
             return
         state = self.model.optimizer_state()
-        tensors = saved_arrays(self.model, state)
+        tensors = saved_arrays(self.model.placement, state)
         if self.best.parameters is not None:
             tensors["best"] = self.model.parameters.saved(self.best.parameters)
         about = {"optimizer": state.optimizer.describe(), "plan": asdict(self.plan), "history": dict(history)}
         checkpoint.save(self.model, self._path, Training(tensors, about | {"stopped": self.stopped}))
 
 
-def restore_state(model: Model, training: Training, optimizer: Optimizer | None = None) -> None:
-    """Give a network the optimizer's and dropout's state of a training; ValueError for arrays that do not fit."""
-    restore_arrays(model, model.optimizer_state(_optimizer_of(training, optimizer)), training.tensors)
+def restore_state(place: Placement, training: Training, optimizer: Optimizer | None = None) -> Optimizer:
+    """Make the optimizer's and dropout's state that of a training, whose optimizer comes back.
+
+    ValueError for arrays that do not fit.
+    """
+    used = _optimizer_of(training, optimizer)
+    place.state = used.start(place.parameters)
+    restore_arrays(place, place.state, training.tensors)
+    return used
 
 
 def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
