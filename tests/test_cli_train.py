@@ -95,7 +95,7 @@ def test_real_numbers_make_a_regression(here: Path, capsys: pytest.CaptureFixtur
     assert main([*command, "--no-picture"]) == 0
     results = json.loads(capsys.readouterr().out)["runs"][0]["results"]
     loaded = nnkit.load("nnkit-model.safetensors")
-    assert (loaded.cost.name, loaded.predict(X).shape) == ("quadratic", (200, 1))
+    assert (loaded.cost.name, loaded.predict(X).shape) == ("quadratic", (200,))
     _, _, X_test, y_test = nnkit.data.split(X, y, seed=2)
     error = np.asarray(loaded.forward(X_test), np.float64)[:, 0] - y_test
     assert results["cost"] == pytest.approx(np.mean(error**2) / 2, rel=1e-5)

@@ -213,3 +213,19 @@ def test_the_doctor_survives_whatever_is_broken(monkeypatch: pytest.MonkeyPatch)
     assert "backend numpy does not work: OSError: wrong ELF class" in report
     assert "  unknown: OSError: wrong ELF class" in report
     assert "damaged (OSError: wrong ELF class)" in report
+
+
+PUBLIC = (
+    nnkit, nnkit.backends, nnkit.data, nnkit.plots, nnkit.schedules, nnkit.optimizers, nnkit.metrics,
+    nnkit.initializers, nnkit.verify, nnkit.doctor,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_dir_shows_the_public_names(module: Any) -> None:
+    """In a new process, where nothing that is imported when used was used."""
+    code = f"import {module.__name__} as m; print(*dir(m)); [getattr(m, name) for name in dir(m)]; print(*dir(m))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = (line.split() for line in done.stdout.splitlines())
+    assert first == second == sorted(module.__all__)
+    assert not {"Any", "np", "annotations", "importlib"} & set(first)

@@ -13,7 +13,7 @@ from nnkit.commands.outputs import as_json
 from nnkit.commands.parts import Parts
 from nnkit.commands.runs import Run, in_words, prepare, summarize, train
 from nnkit.commands.targets import targets_of
-from nnkit.commands.train_arguments import add_train_arguments
+from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
 from nnkit.network import Network
 from nnkit.version import __version__
@@ -43,6 +43,7 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train once for each seed, write and print what was asked for."""
+    settle(options)
     files = files_of(options)
     build_optimizer(options, classifies=True)  # for its errors, which should not wait for the data
     backend = get_backend(options.backend)

@@ -18,6 +18,32 @@ TARGET = (
 PREPROCESSING = ("none", "normalization", "whitening", "pixels")
 
 
+# Of options that another one may leave without effect: they are filled in once it is known which were given.
+_DEFAULTS: dict[str, object] = {
+    "test_fraction": 0.25,
+    "activation": ["relu"],
+    "dropout": 0.0,
+    "model": Path("nnkit-model.safetensors"),
+    "picture": Path("nnkit-curve.png"),
+}
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Fill in the defaults. Raises ValueError for an option that another one leaves without effect."""
+    validated = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
+    for name, useless, reason in (
+        ("activation", not options.hidden, "--hidden without a size: there is no hidden layer"),
+        ("dropout", not options.hidden, "--hidden without a size: there is no hidden layer"),
+        ("model", options.no_model, "--no-model"),
+        ("picture", options.no_picture, "--no-picture"),
+        ("test_fraction", options.data == "mnist" and not validated, "--data mnist, which has its own test part"),
+    ):
+        if useless and getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} has no effect beside {reason}")
+        if getattr(options, name) is None:
+            setattr(options, name, _DEFAULTS[name])
+
+
 def add_train_arguments(parser: Parser) -> None:
     """All options of nnkit train."""
     _add_data(parser.add_argument_group("data"))
@@ -41,7 +67,7 @@ def _add_data(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
     group.add_argument("--target", metavar="NAME", help=TARGET)
     group.add_argument(
-        "--test-fraction", type=float, default=0.25, metavar="SHARE",
+        "--test-fraction", type=float, metavar="SHARE",
         help="share of the samples that the network is tested with (default: 0.25; MNIST has its own test part)",
     )  # fmt: skip
     _add_named(
@@ -59,11 +85,9 @@ def _add_network(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
     _add_named(
         group, "--activation", "activation", activation_names(),
-        f"{_listed(activation_names())}; one, or one a hidden layer (default: relu)", nargs="+", default=["relu"],
+        f"{_listed(activation_names())}; one, or one a hidden layer (default: relu)", nargs="+",
     )  # fmt: skip
-    group.add_argument(
-        "--dropout", type=float, default=0.0, metavar="RATE", help="share of the hidden values dropped (default: 0)"
-    )
+    group.add_argument("--dropout", type=float, metavar="RATE", help="share of the hidden values dropped (default: 0)")
     names = initializer_names()
     _add_named(group, "--init", "initializer", names, f"{_listed(names)} (default: what suits the activation)")
     group.add_argument(
@@ -116,14 +140,14 @@ def _add_training(group: argparse._ActionsContainer) -> None:
 
 
 def _add_output(group: argparse._ActionsContainer) -> None:
-    model, picture = Path("nnkit-model.safetensors"), Path("nnkit-curve.png")
     group.add_argument(
-        "--model", type=Path, default=model, metavar="FILE",
-        help="where to write the network, with --seeds that of the first seed (default: %(default)s)",
+        "--model", type=Path, metavar="FILE",
+        help=f"where to write the network, with --seeds that of the first seed (default: {_DEFAULTS['model']})",
     )  # fmt: skip
     group.add_argument(
-        "--picture", type=Path, default=picture, metavar="FILE",
-        help="the learning curve, with --seeds the spread of the runs: .png, .svg or .pdf (default: %(default)s)",
+        "--picture", type=Path, metavar="FILE",
+        help="the learning curve, with --seeds the spread of the runs: .png, .svg or .pdf "
+        f"(default: {_DEFAULTS['picture']})",
     )  # fmt: skip
     group.add_argument("--no-model", action="store_true", help="write no network")
     group.add_argument("--no-picture", action="store_true", help="draw no picture")
