@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 import nnkit
+from nnkit.pictures import picture_path
 
 LENGTH, HIDDEN, STEP_SIZE = 200, 10, 0.01
 T = np.linspace(-3 * np.pi, 3 * np.pi, LENGTH)
@@ -38,8 +39,12 @@ def train(steps: int = 500, seed: int = 0) -> tuple[list[float], np.ndarray, np.
 
 
 if __name__ == "__main__":
+    try:
+        path = picture_path(sys.argv[1] if len(sys.argv) > 1 else "denoised-cosine.png")
+    except (ImportError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     costs, noisy, restored = train()
     print(f"cost {costs[0]:.2f} -> {costs[-1]:.4f} in {len(costs)} steps on {nnkit.get_backend().name}, seed 0")
-    path = sys.argv[1] if len(sys.argv) > 1 else "denoised-cosine.png"
     nnkit.plots.denoised(CLEAN, noisy, restored, T, path, title="A network learns to denoise a cosine")
     print(f"picture written to {path}")

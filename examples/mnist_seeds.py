@@ -2,7 +2,7 @@
 
 python examples/mnist_seeds.py                               writes mnist-seeds.png
 python examples/mnist_seeds.py --seeds 7 8 --epochs 3 --picture two.svg
-NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
+NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
 
 As in the lecture: 59 000 images to train on, 1 000 to validate with and 10 000 to test on, normalized inputs (eq. 20),
 one-hot labels, three dense layers, minibatches of 200, step size 0.01, 10 epochs; about 93.6 % of the test images.
@@ -19,6 +19,11 @@ import sys
 
 import nnkit
 from nnkit.pictures import picture_path
+
+NEEDS_MNIST = (
+    "this example needs MNIST, which this fetches: "
+    'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
+)
 
 
 def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History, float]:
@@ -50,8 +55,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (default: 0 1 2 3 4)")
     parser.add_argument("--picture", default="mnist-seeds.png", help="where to draw the runs (default: %(default)s)")
     options = parser.parse_args()
-    picture = picture_path(options.picture)  # refused before the training, not after it
-    data = nnkit.data.mnist()
+    try:
+        picture = picture_path(options.picture)  # refused before the training, not after it
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    try:
+        data = nnkit.data.mnist()
+    except FileNotFoundError:
+        print(NEEDS_MNIST, file=sys.stderr)
+        sys.exit(2)
     histories, accuracies = [], []
     for seed in options.seeds:
         history, accuracy = train(data, seed, options.epochs)

@@ -2,7 +2,7 @@
 
 python examples/nielsen.py                          every row with three seeds: a quarter of an hour
 python examples/nielsen.py --rows 1 5 --seeds 7     some of them
-NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
+NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
 
 Sigmoid everywhere, minibatches of 10, pixels/255, the first 50 000 training images to train on and the other 10 000 to
 validate. λ is L2 as (1 − ηλ/n) w, so that l2 is λ/n here. "large" weights are N(0, 1), "new" ones N(0, 1/n_in). A row
@@ -16,6 +16,11 @@ import time
 from typing import NamedTuple
 
 import nnkit
+
+NEEDS_MNIST = (
+    "this example needs MNIST, which this fetches: "
+    'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
+)
 
 
 class Row(NamedTuple):
@@ -82,7 +87,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
     parser.add_argument("--epochs", type=int, help="fewer, to try it")
     options = parser.parse_args()
-    data = nnkit.data.mnist()
+    try:
+        data = nnkit.data.mnist()
+    except FileNotFoundError:
+        print(NEEDS_MNIST, file=sys.stderr)
+        sys.exit(2)
     seeds = ", ".join(map(str, options.seeds))
     print(f"| net | cost, weights | η, λ, epochs | accuracy in % | published | obtained, seeds {seeds} | a run takes |")
     print("|---|---|---|---|---|---|---|")

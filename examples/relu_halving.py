@@ -1,17 +1,21 @@
 """784-256-128-10 with ReLU on MNIST, step size 0.1 halved each epoch, minibatches of 100: 97 % in 5 epochs.
 
 python examples/relu_halving.py
-NNKIT_DATA=folder names the folder of MNIST's files; `nnkit.data.mnist(download=True)` fetches them.
+NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
 """
 
 import sys
 
 import nnkit
 
+NEEDS_MNIST = (
+    "this example needs MNIST, which this fetches: "
+    'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
+)
 
-def train(seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
+
+def train(data: nnkit.data.MNIST, seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
     """Train one network; its accuracy on the test images."""
-    data = nnkit.data.mnist()
     net = nnkit.Network(
         [784, 256, 128, 10], "relu", "softmax_cross_entropy", seed=seed,
         preprocessing=nnkit.data.Normalization.fit(data.X_train[:images], per_feature=False),
@@ -30,5 +34,10 @@ def train(seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
 
 
 if __name__ == "__main__":
+    try:
+        data = nnkit.data.mnist()
+    except FileNotFoundError:
+        print(NEEDS_MNIST, file=sys.stderr)
+        sys.exit(2)
     for seed in range(3):
-        print(f"seed {seed}: test accuracy {train(seed):.4f} after 5 epochs")
+        print(f"seed {seed}: test accuracy {train(data, seed):.4f} after 5 epochs")

@@ -6,6 +6,7 @@ NNKIT_BACKEND=cupy python examples/with_pytorch.py    on the GPU, with a PyTorch
 A PyTorch model's hidden layer is continued by nnkit's kernels, whose gradient flows back into PyTorch's autograd.
 """
 
+import sys
 from typing import Any
 
 import nnkit
@@ -13,7 +14,8 @@ import nnkit
 try:
     import torch
 except ImportError:
-    raise SystemExit("this example needs PyTorch: python -m pip install torch") from None
+    print("this example needs PyTorch: python -m pip install torch", file=sys.stderr)
+    sys.exit(2)
 
 
 def to_nnkit(tensor: Any) -> Any:

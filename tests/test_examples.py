@@ -93,7 +93,7 @@ def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> Non
         [sys.executable, EXAMPLES / "with_pytorch.py"],
         capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"PYTHONPATH": before(tmp_path)},
     )  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == "this example needs PyTorch: python -m pip install torch\n"
 
 
@@ -103,12 +103,12 @@ def test_an_interrupted_training_ends_the_script(monkeypatch: pytest.MonkeyPatch
     stopped.interrupted = True
     images, labels = np.arange(784 * 2, dtype=np.uint8).reshape(2, 784), np.zeros(2, np.int64)
     data = nnkit.data.MNIST(images, labels, images, labels)
-    monkeypatch.setattr(nnkit.data, "mnist", lambda: data)
     monkeypatch.setattr(nnkit.Network, "fit", lambda *_, **__: stopped)
     nielsen = _load("nielsen")
-    for run in (lambda: nielsen.run(nielsen.ROWS[0], data, 0, 30), _load("relu_halving").train):
+    runs = [(nielsen.run, (nielsen.ROWS[0], data, 0, 30)), (_load("relu_halving").train, (data,))]
+    for run, arguments in runs:
         with pytest.raises(SystemExit) as ended:
-            run()
+            run(*arguments)
         assert ended.value.code == 130
 
 
@@ -143,4 +143,33 @@ def test_nielsens_rows_are_trained(capsys: pytest.CaptureFixture[str], monkeypat
 def test_halved_steps_learn_mnist() -> None:
     """96 % in two of the five epochs; all five reach 97 %."""
     _needs_mnist()
-    assert _load("relu_halving").train(seed=0, epochs=2) > 0.96
+    assert _load("relu_halving").train(mnist(), seed=0, epochs=2) > 0.96
+
+
+@pytest.mark.parametrize("name", ["mnist_seeds", "nielsen", "relu_halving"])
+def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws the picture")
+    environment = {k: v for k, v in os.environ.items() if k != "NNKIT_DATA"} | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"],
+        capture_output=True, text=True, timeout=120, check=False, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "this example needs MNIST, which this fetches: "
+        'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"\n'
+    )
+
+
+@pytest.mark.parametrize("name", ["denoise_cosine", "mnist_seeds"])
+@pytest.mark.parametrize("wrong", ["nowhere/picture.png", "picture.jpg"])
+def test_a_picture_that_cannot_be_is_told_before_the_training(name: str, wrong: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws the picture")
+    option = ["--picture"] if name == "mnist_seeds" else []
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *option, wrong],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert "path" in done.stderr

@@ -52,7 +52,10 @@ def test_two_seeds_of_a_tenth_of_mnist(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_that_cannot_be_written_is_refused_before_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_cannot_be_written_is_refused_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(nnkit.data, "mnist", lambda: pytest.fail("MNIST was read"))
-    with pytest.raises(ValueError, match=r"\.png"):
+    with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "--picture", "spread.gif")
+    assert capsys.readouterr().err.endswith("error: path must end in .png, .svg, .pdf, got 'spread.gif'\n")

@@ -68,8 +68,9 @@ _ORIGINALS = (
 )
 
 _HELP = (
-    "mnist(download=True) fetches it; or give mnist(directory), or set the environment variable NNKIT_DATA to the "
-    "folder that holds the four IDX files (or to the parent of a folder mnist that does)"
+    "mnist(download=True) fetches it with pooch (python -m pip install pooch); or give mnist(directory), or set the "
+    "environment variable NNKIT_DATA to the folder that holds the four IDX files (or to the parent of a folder mnist "
+    "that does)"
 )
 
 
