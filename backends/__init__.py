@@ -59,3 +59,7 @@ __all__ = [
     "use_backend",
     "using_backend",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -16,7 +16,7 @@ if (
 ):  # the command line, which Ctrl-C ends without a traceback while all this is imported; see nnkit.cli
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from nnkit import initializers, kernels
+from nnkit import backends, initializers, kernels, optimizers
 from nnkit.backends import (
     BackendError,
     BackendFallbackWarning,
@@ -97,6 +97,7 @@ from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, metrics, plots, schedules, verify
+    from nnkit.derivatives import derivative
     from nnkit.gradient_check import check_gradients
 
 __all__ = [
@@ -120,6 +121,7 @@ __all__ = [
     "RMSprop",
     "__version__",
     "activation_names",
+    "backends",
     "check_gradients",
     "cost_names",
     "cross_entropy",
@@ -127,6 +129,7 @@ __all__ = [
     "data",
     "dense_backward",
     "dense_forward",
+    "derivative",
     "doctor",
     "elu",
     "elu_grad",
@@ -160,6 +163,7 @@ __all__ = [
     "mean_absolute_delta",
     "metrics",
     "optimizer_names",
+    "optimizers",
     "plots",
     "poisson",
     "poisson_delta",
@@ -196,7 +200,7 @@ __all__ = [
 
 # Imported when first used: not every program reads files or draws.
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
-_FUNCTIONS = {"check_gradients": "nnkit.gradient_check"}
+_FUNCTIONS = {"check_gradients": "nnkit.gradient_check", "derivative": "nnkit.derivatives"}
 
 
 def __getattr__(name: str) -> Any:
@@ -205,3 +209,7 @@ def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'nnkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

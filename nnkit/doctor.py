@@ -8,6 +8,8 @@ from nnkit.backends import BackendUnavailableError, backend_names, get_backend
 from nnkit.backends.cpu.threads import usable_cpus
 from nnkit.version import __version__
 
+__all__ = ["report"]
+
 # The distributions that nnkit can use, and what for.
 _PACKAGES = {
     "numpy": "arrays on the CPU",
@@ -79,3 +81,7 @@ def _backends() -> list[str]:
 def _reason(error: Exception) -> str:
     """What a backend says of itself, and of any other error its type too."""
     return str(error) if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: {error}"
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

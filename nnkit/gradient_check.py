@@ -5,17 +5,18 @@ complex parameters, on NumPy: it shares no line with backpropagation.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.derivatives import complex_steps
 from nnkit.kernels.dense import dense_forward
+from nnkit.ranges import whole
 
 if TYPE_CHECKING:
     from nnkit.network import Network
-
-STEP = 1e-30  # any h far below the square root of the smallest number of interest; there is no cancellation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     Args:
         network: stays as it is; its parameters are copied to float64.
         x: samples (n, d_in). y: labels (n,) or targets (n, d_out).
-        entries: how many entries of each W and b are compared, drawn by `seed`; all, if there are fewer.
+        entries: how many entries of each W and b are compared, at least 1, drawn by `seed`; all, if there are fewer.
 
     Dropout is not at work here. A correct gradient is within about 1e-13. Where a logit lies exactly on a kink (0 for
     ReLU) there is no derivative, and the two may differ.
@@ -58,6 +59,8 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     >>> nnkit.check_gradients(net, rng.normal(size=(6, 4)), [0, 1, 2, 0, 1, 2]).max_error < 1e-13
     True
     """
+    whole("check_gradients", "entries", entries, 1)
+    whole("check_gradients", "seed", seed, 0)
     twin = _float64_twin(network)
     _, gradients = twin.gradients(x, y)
     to_numpy = twin.backend.to_numpy
@@ -65,15 +68,17 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     targets = twin.cost.smoothed(twin.backend, twin.targets(y, inputs.shape[0]))
     host_x, host_y = to_numpy(inputs), to_numpy(targets)
     parameters = [
-        (to_numpy(W).astype(complex), to_numpy(b).astype(complex))
+        [to_numpy(W).astype(complex), to_numpy(b).astype(complex)]
         for W, b in zip(twin.parameters.W, twin.parameters.b, strict=True)
     ]
     rng = np.random.default_rng(seed)
     errors, compared = {}, 0
     for i, pair in enumerate(gradients):
-        for name, gradient, parameter in zip(("W", "b"), pair, parameters[i], strict=True):
+        for place, gradient in enumerate(pair):
+            name, parameter = "Wb"[place], parameters[i][place]
             chosen = rng.permutation(parameter.size)[:entries]
-            exact = [_complex_step(twin, parameters, parameter, int(k), host_x, host_y) for k in chosen]
+            cost = partial(_cost_with, twin, parameters, (i, place), host_x, host_y)
+            exact = list(complex_steps(cost, parameter, chosen.tolist()))
             errors[f"layers.{i}.{name}"] = relative_error(to_numpy(gradient).ravel()[chosen], exact)
             compared += len(chosen)
     return GradientCheck(errors, compared)
@@ -100,25 +105,23 @@ def _float64_twin(network: "Network") -> "Network":
     return twin
 
 
-def _complex_step(
+def _cost_with(
     network: "Network",
-    parameters: list[tuple[NDArray[Any], NDArray[Any]]],
-    parameter: NDArray[Any],
-    entry: int,
+    parameters: list[list[NDArray[Any]]],
+    which: tuple[int, int],
     x: NDArray[Any],
     y: NDArray[Any],
-) -> float:
-    """The derivative of the mean cost by one entry of one parameter."""
-    flat = parameter.reshape(-1)
-    kept = flat[entry]
-    flat[entry] -= 1j * STEP  # downwards: at a kink, f′ is the left derivative, as in the kernels
+    point: NDArray[Any],
+) -> Any:
+    """The mean cost with another array in the place of one parameter: (layer, 0 for W and 1 for b)."""
+    layer, place = which
+    replaced = [*parameters]
+    replaced[layer] = [point if i == place else kept for i, kept in enumerate(parameters[layer])]
     h = x
-    for layer, (W, b) in zip(network.dense[:-1], parameters, strict=False):
-        h = dense_forward(h, W, b, str(layer.activation))
-    z = dense_forward(h, *parameters[-1])
-    cost = complex_cost(network, z, y)
-    flat[entry] = kept
-    return float(-cost.imag / STEP)
+    for dense, (W, b) in zip(network.dense[:-1], replaced, strict=False):
+        h = dense_forward(h, W, b, str(dense.activation))
+    W, b = replaced[-1]
+    return complex_cost(network, dense_forward(h, W, b), y)
 
 
 def complex_cost(network: "Network", z: NDArray[Any], y: NDArray[Any]) -> Any:

@@ -14,6 +14,24 @@ from numpy.typing import NDArray
 
 from nnkit.kernels.names import named
 
+__all__ = [
+    "Initializer",
+    "get_initializer",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "initializer_names",
+    "lecun_normal",
+    "lecun_uniform",
+    "nielsen_large",
+    "nielsen_new",
+    "normal",
+    "orthogonal",
+    "uniform",
+    "zeros",
+]
+
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 if TYPE_CHECKING:
     Initializer = Callable[[np.random.Generator, int, int], Weights]
@@ -144,3 +162,7 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
     if callable(init):
         return init
     return named("initializer", init, _named, ["uniform(a)", "normal(s)", "orthogonal(gain)"])
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nnkit.backends import Backend
 from nnkit.data.preprocessing import Normalization, Whitening
-from nnkit.gradient_check import STEP, relative_error
+from nnkit.derivatives import STEP, complex_steps
+from nnkit.gradient_check import relative_error
 from nnkit.kernels import cost_functions as costs
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
@@ -58,13 +59,7 @@ class Problem:
 
 def complex_step(function: Callable[[NDArray[Any]], Any], at: Real) -> Real:
     """The derivatives of a real-valued function by each entry of an array."""
-    point = at.astype(complex)
-    gradient = np.empty(at.shape)
-    for index in np.ndindex(at.shape):
-        point[index] += 1j * STEP
-        gradient[index] = function(point).imag / STEP
-        point[index] = at[index]
-    return gradient
+    return np.array(list(complex_steps(function, at, range(at.size)))).reshape(at.shape)
 
 
 def _layer_by_hand(x: Real, W: Real, b: Real, f: Callable[[float], float]) -> Real:

@@ -19,6 +19,8 @@ from nnkit.tables import as_array
 # What is too large or too small for a square is seen in the result, whatever the caller has told NumPy to do then.
 _quiet = np.errstate(all="ignore")
 
+__all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
+
 MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
 
 
@@ -146,3 +148,7 @@ def _checked_top(k: int, outputs: int) -> MetricFunction:
     if k >= outputs:
         raise ValueError(f"metrics: 'top_{k}' of {outputs} outputs is always 1")
     return top_k(k)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

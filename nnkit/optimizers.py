@@ -194,3 +194,7 @@ def chosen_optimizer(wanted: Any, current: Optimizer) -> Optimizer:
     if not isinstance(wanted, Optimizer):
         raise TypeError(f"optimizer is {wanted!r}; expected a name, or one of nnkit's, such as nnkit.SGD(0.1)")
     return wanted
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

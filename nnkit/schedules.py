@@ -210,3 +210,7 @@ def _share(epoch: float, epochs: float) -> float:
 def _bend(a: float, b: float, t: float) -> float:
     """Half a cosine from a at t = 0 to b at t = 1."""
     return b + (a - b) * (1 + math.cos(math.pi * t)) / 2
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

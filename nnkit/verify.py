@@ -10,6 +10,8 @@ from nnkit.backends import Backend, get_backend
 from nnkit.equations import equations
 from nnkit.measurements import Problem
 
+__all__ = ["BOUND", "Row", "as_json", "as_markdown", "as_text", "verify"]
+
 BOUND = 1e-13
 
 
@@ -80,3 +82,7 @@ def as_json(rows: Sequence[Row], backend: str) -> str:
     passed = all(r.passed for r in rows)
     content = {"backend": backend, "bound": BOUND, "passed": passed, "equations": found}
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ from nnkit.backends.cuda.formula_text import PRELUDE, KernelSignature, kernel_na
 from nnkit.backends.formula import Formula, compose, list_formulas
 from nnkit.backends.program import Program
 from nnkit.kernels.activations import activation_names, get_activation
-from nnkit.kernels.dense import _biased
+from nnkit.kernels.dense import biased
 
 Array = NDArray[Any]
 
@@ -22,11 +22,11 @@ _INDEX_TYPES = ("unsigned int", "long long")
 
 def _every_formula() -> dict[str, Formula]:
     found = {name: f for name, f in list_formulas().items() if name.startswith(f"{nnkit.__name__}.")}
-    found["biased"] = _biased
+    found["biased"] = biased
     for name in activation_names():
         forward = get_activation(name).forward
         for keep_inner in (False, True):  # as dense_forward composes them
-            made = compose(forward, _biased, keep_inner)
+            made = compose(forward, biased, keep_inner)
             found[made.name] = made
     return found
 

@@ -1,5 +1,6 @@
 """The command line as its user meets it: help, errors, and the commands without data."""
 
+import functools
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from nnkit.equations import equations
+from nnkit.kernels import updates
 from tests.cli_files import flowers, houses
 
 COMMANDS = ["train", "predict", "evaluate", "verify", "doctor", "formulas"]
@@ -215,3 +218,31 @@ def test_formulas_prints_cuda_without_a_gpu(capsys: pytest.CaptureFixture[str]) 
     assert "__global__ void nnkit_sigmoid_grad(const double *" in capsys.readouterr().out
     assert main(["formulas", "all"]) == 0
     assert capsys.readouterr().out.count("__global__") > 30
+
+
+@pytest.mark.parametrize("name", sorted({equation.function for equation in equations()}))
+def test_formulas_knows_the_functions_of_verify(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The equation comes first, as comments; the CUDA text follows, and the whole is CUDA text."""
+    assert main(["formulas", name]) == 0
+    text, _ = capsys.readouterr()
+    function = functools.reduce(getattr, name.split("."), nnkit if hasattr(nnkit, name.split(".")[0]) else updates)
+    first, second = text.splitlines()[:2]
+    assert re.match(rf"// {name.rpartition('.')[2]}\(\w+(, \w+)*\)$", first)
+    assert second == f"// {(function.__doc__ or '').splitlines()[0]}"
+    assert (name == "dense_backward") == ("__global__" not in text)
+    assert main(["formulas"]) == 0
+    assert f"\n{name}(" in capsys.readouterr().out
+
+
+def test_formulas_shows_the_python_of_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formulas", "sigmoid_grad"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "//     return delta * s * (1 - s)"
+    assert lines[3].startswith("struct")
+    assert main(["formulas", "huber_delta"]) == 0
+    assert "//     return xp.minimum(xp.maximum(h - y, -delta), delta) * scale" in capsys.readouterr().out
+
+
+def test_the_dtype_of_no_formula_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formulas", "--dtype", "float64"]) == 2
+    assert capsys.readouterr().err == "nnkit: error: --dtype float64 has no effect without the name of a formula\n"

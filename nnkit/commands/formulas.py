@@ -1,35 +1,122 @@
-"""nnkit formulas: the elementwise kernels, and the CUDA text that is made of them."""
+"""nnkit formulas: what nnkit computes with, as mathematics and Python, and the CUDA text that is made of it."""
 
 import argparse
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from nnkit import data
 from nnkit.backends.cuda.formula_text import formula_source
-from nnkit.backends.formula import list_formulas
+from nnkit.backends.formula import Formula, list_formulas
 from nnkit.commands.arguments import Commands, add_command, known
-from nnkit.kernels.names import unknown_name
+from nnkit.kernels import cost_functions, dense, preprocessing, softmax
+from nnkit.kernels.costs import cost_names, get_cost
+from nnkit.kernels.names import named
+from nnkit.kernels.output import FROM_LOGITS
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
+_DESCRIPTION = """
+Without a name, the names of all formulas and of the functions that are made of them. With one, what it computes, as
+comments, and the CUDA text of its formulas; matrix products and sums are those of CUDA's libraries and of nnkit."""
+
+
+class Entry(NamedTuple):
+    """A function, and the formulas that it consists of; a formula is its own."""
+
+    function: Callable[..., Any]
+    formulas: list[Formula]
 
 
 def add(commands: Commands) -> None:
     """The command and its arguments."""
-    parser = add_command(commands, "formulas", "list the formulas, or the CUDA kernel made of one; needs no GPU", run)
-    parser.add_argument("name", nargs="?", help="print the CUDA text of this formula; 'all' prints every one")
+    purpose = "list the formulas, or show one and the CUDA kernel made of it; needs no GPU"
+    parser = add_command(commands, "formulas", purpose, run, _DESCRIPTION)
+    parser.add_argument("name", nargs="?", help="show this formula and its CUDA text; 'all' shows every one")
     parser.add_argument(
-        "--dtype", type=known("dtype", _TYPES), default="float32", metavar="NAME",
-        help=f"its type: {', '.join(_TYPES)} (default: float32)",
-    )  # fmt: skip
+        "--dtype", type=known("dtype", _TYPES), metavar="NAME", help=f"its type: {', '.join(_TYPES)} (default: float32)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the names of nnkit's formulas, or the CUDA text of one or of all."""
-    formulas = {name.rpartition(".")[2]: formula for name, formula in list_formulas().items()}
+    """Print the names of all formulas and functions, or what one or all of them compute."""
+    entries = {name.rpartition(".")[2]: Entry(made, [made]) for name, made in list_formulas().items()} | functions()
     if options.name is None:
-        for name, formula in formulas.items():
-            print(f"{name}({', '.join(formula.operands)})")
+        if options.dtype is not None:
+            raise ValueError(f"--dtype {options.dtype} has no effect without the name of a formula")
+        for name, entry in entries.items():
+            print(f"{name}({', '.join(_operands(entry.function))})")
         return 0
-    if options.name != "all" and options.name not in formulas:
-        raise unknown_name("formula", options.name, formulas)
-    chosen = formulas if options.name == "all" else {options.name: formulas[options.name]}
-    for formula in chosen.values():
-        print(formula_source(formula, options.dtype))
+    chosen = list(entries.values()) if options.name == "all" else [named("formula", options.name, entries, ["all"])]
+    dtype = options.dtype or "float32"
+    for entry in chosen:
+        if isinstance(entry.function, Formula) or options.name != "all":
+            print(_comment(entry.function))
+            for made in entry.formulas:
+                if made is not entry.function:
+                    print(_comment(made))
+                print(formula_source(made, dtype))
     return 0
+
+
+def functions() -> dict[str, Entry]:
+    """The functions of the equations that are more than one formula, by the names that `nnkit verify` has for them."""
+    found = {
+        "dense_forward": Entry(dense.dense_forward, [dense.biased]),
+        "dense_backward": Entry(dense.dense_backward, []),
+        "softmax": Entry(softmax.softmax, [softmax.shifted_exp, softmax.divided]),
+        "softmax_grad": Entry(softmax.softmax_grad, [softmax.product, softmax.softmax_pullback]),
+        "data.Normalization": Entry(data.Normalization, [preprocessing.normalized]),
+        "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
+    }
+    for name in cost_names():
+        if not hasattr(cost_functions, name):  # a cost of the user's own
+            continue
+        cost = get_cost(name)
+        terms, delta = FROM_LOGITS.get((name, cost.output), (cost.terms, cost.delta))
+        pieces = {name: [terms], f"{name}_delta": [delta]}
+        if cost.output == "softmax":
+            pieces = {
+                name: [softmax.shifted_exp, softmax.softmax_terms],
+                f"{name}_delta": [softmax.shifted_exp, softmax.softmax_delta],
+            }
+        found |= {called: Entry(getattr(cost_functions, called), made) for called, made in pieces.items()}
+    return found
+
+
+def _operands(function: Callable[..., Any]) -> list[str]:
+    if isinstance(function, Formula):
+        return list(function.operands)
+    return list(inspect.signature(function).parameters)
+
+
+def _comment(function: Callable[..., Any]) -> str:
+    """What a function computes, as comments of C++: its equation and, of a formula, its Python.
+
+    >>> from nnkit.kernels.softmax import divided
+    >>> print(_comment(divided))
+    // divided(a, b)
+    // a/b.
+    //     return a / b
+    """
+    plain = function.function if isinstance(function, Formula) else function
+    lines = [f"{function.__name__}({', '.join(_operands(function))})"]
+    lines += re.split(r"\n\n(?:Args:|>>>)", inspect.getdoc(plain) or "")[0].splitlines()
+    if isinstance(function, Formula):
+        lines += textwrap.indent(_python(plain), "    ").splitlines()
+    return "\n".join(f"// {line}".rstrip() for line in lines)
+
+
+def _python(function: Callable[..., Any]) -> str:
+    """The statements of a function, without its docstring; nothing where there is no source text."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, SyntaxError):  # made at a prompt, or in the middle of an expression
+        return ""
+    made = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
+    if made is None:
+        return ""
+    statements = made.body[1:] if ast.get_docstring(made) is not None else made.body
+    return "\n".join(ast.unparse(statement) for statement in statements)

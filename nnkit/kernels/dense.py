@@ -14,7 +14,13 @@ from nnkit.backends.registry import NEUTRAL
 from nnkit.backends.results import check_axes
 from nnkit.kernels.activations import Activation, get_activation
 
-_biased = Formula(lambda xp, product, b: product + b, "biased", ["product", "b"], known_as="bias")
+
+def _biased(xp: Any, product: Any, b: Any) -> Any:
+    """h̄ = product + b, product being Wx (eq. 2)."""
+    return product + b
+
+
+biased = Formula(_biased, "biased", ["product", "b"], known_as="bias")
 
 
 def dense_forward(
@@ -45,10 +51,10 @@ def dense_forward(
     bias = b if b.ndim == 1 else b[..., None, :]
     h = backend.matmul(rows, W.mT, out=row_out)
     if z is None:
-        fused = _biased if f.name == "identity" else compose(f.forward, _biased)
+        fused = biased if f.name == "identity" else compose(f.forward, biased)
         backend.elementwise(fused, (h, bias), out=h)
     else:
-        backend.elementwise(compose(f.forward, _biased, keep_inner=True), (h, bias), out=(row_z, h))
+        backend.elementwise(compose(f.forward, biased, keep_inner=True), (h, bias), out=(row_z, h))
         _deliver(backend, row_z, z)
     return _deliver(backend, h, out, (*x.shape[:-1], W.shape[-2]))
 

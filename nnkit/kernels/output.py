@@ -152,7 +152,7 @@ def output_pair(cost: str | Cost, activation: str | Activation | None = None) ->
     return _pair(cost, None if name == "softmax" else get_activation(name))
 
 
-_FROM_LOGITS = {
+FROM_LOGITS = {
     ("cross_entropy", "sigmoid"): (cross_entropy_terms, cross_entropy_delta_terms),
     ("poisson", "exponential"): (poisson_terms, poisson_delta_terms),
 }
@@ -162,5 +162,5 @@ _FROM_LOGITS = {
 def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
     if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)
-    formulas = _FROM_LOGITS.get((cost.name, activation.name))
+    formulas = FROM_LOGITS.get((cost.name, activation.name))
     return _Elementwise(cost, activation) if formulas is None else _FromLogits(cost, activation, *formulas)

@@ -40,7 +40,7 @@ def softmax_weighted_delta(xp: Any, exponential: Any, total: Any, shares: Any, s
 
 @formula
 def product(xp: Any, a: Any, b: Any) -> Any:
-    """A b."""
+    """a b."""
     return a * b
 
 

@@ -11,3 +11,7 @@ from nnkit.plots.misclassified import misclassified
 from nnkit.plots.seed_spread import seed_spread
 
 __all__ = ["confusion_matrix", "denoised", "first_layer", "learning_curve", "misclassified", "seed_spread"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
