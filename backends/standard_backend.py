@@ -12,7 +12,7 @@ import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import Backend, quiet
-from nnkit.backends.dtypes import ON_GPU, native
+from nnkit.backends.dtypes import ON_GPU, dtype_name, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
 
 try:
@@ -41,8 +41,11 @@ class StandardBackend(Backend):
             elif hasattr(values, "__dlpack__"):
                 values = np.from_dlpack(values)
             # A copy: a NumPy array that is read-only or changes later must not shine through.
+            array = native(np.array(values))
+            if wanted is not None and dtype_name(array.dtype) == "bfloat16":  # of ml_dtypes, which few namespaces know
+                array = array.astype(np.float32)
             with quiet():  # a narrower type overflows to infinity
-                return self.xp.asarray(native(np.array(values)), dtype=wanted, device=self.device)
+                return self.xp.asarray(array, dtype=wanted, device=self.device)
         device = self.xp.__array_namespace_info__().default_device() if self.device is None else self.device
         here = values if device is None else array_api_compat.to_device(values, device)
         if wanted is None or here.dtype == wanted:
@@ -53,6 +56,8 @@ class StandardBackend(Backend):
     def to_numpy(self, array: Any) -> np.ndarray:
         if array.__dlpack_device__()[0] in ON_GPU:  # such as PyTorch's there; NumPy reads the host only
             array = array_api_compat.to_device(array, "cpu")
+        if dtype_name(array.dtype) == "bfloat16":  # which NumPy does not read
+            return np.from_dlpack(self.xp.astype(array, self.xp.float32)).astype(numpy_dtype("bfloat16"))
         return np.from_dlpack(array)
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:

@@ -164,11 +164,15 @@ def test_where_float32_is_not_enough() -> None:
     assert Whitening([0.0], [[1.0]], [1.0]).precision("float32") == "float64"
 
 
-def test_halves_of_other_libraries() -> None:
+def test_halves_of_other_libraries(arrays: "Arrays") -> None:
     bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
     X = (300 + 20 * Z).astype(bfloat16)
-    net = nnkit.Network([D, 8, 3], seed=3, preprocessing=Normalization.fit(X))
-    assert np.array_equal(net.samples(X), by_hand(net.preprocessing, X.astype(np.float64)))
+    exact = by_hand(fitted := Normalization.fit(X), X.astype(np.float64))
+    net = network(arrays, fitted)
+    np.testing.assert_allclose(arrays.backend.to_numpy(net.samples(X)), exact, rtol=1e-6, atol=1e-7)
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    tensor = torch.tensor(X.astype(np.float32)).to(torch.bfloat16)
+    np.testing.assert_allclose(arrays.backend.to_numpy(net.samples(tensor)), exact, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", KINDS)
