@@ -87,13 +87,13 @@ class NumpyBackend(NumpyRows, NumpyProducts):
             return self._call(formula, complex_step_namespace, arrays, out, constants)
         program = formula.program(constants)
         results = self._results(formula, arrays, dtype, len(program.outputs), out)
-        outs = [r if r.dtype.isnative else np.empty(r.shape, r.dtype.newbyteorder("=")) for r in results]
+        outs = [np.asarray(r) if r.dtype.isnative else np.empty(r.shape, r.dtype.newbyteorder("=")) for r in results]
         tape = active_tape()
         scratch = thread_scratch() if tape is None else tape.scratch
         with quiet():
             perform(ufunc_calls(program, arrays, outs, scratch, isinstance(tape, NumpyTape) and tape.uses_scipy))
         for made, result in zip(outs, results, strict=True):
-            if made is not result:
+            if not result.dtype.isnative:
                 self.copy(made, result)
         return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
 

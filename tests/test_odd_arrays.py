@@ -164,6 +164,9 @@ def test_matrices_are_arrays(activation: str) -> None:
     for kernel in (nnkit.softmax, nnkit.relu):
         assert type(kernel(m[1])) is np.ndarray
     assert type(nnkit.softmax_grad(m[1], m[1])) is np.ndarray
+    out = np.zeros((1, 680)).view(np.matrix)
+    assert nnkit.relu(np.ones((1, 680)), out=out) is out
+    assert out.tolist() == [[1.0] * 680]
 
 
 def test_lists_are_arrays_in_every_place(arrays: "Arrays") -> None:
