@@ -53,16 +53,17 @@ def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
         @functools.wraps(function)
         def changing(model: Any, *arguments: Any, **options: Any) -> Any:
             with model.turn:
-                before = (model.optimizer, model.state, model.classes, model.epochs_trained)
-                steps = tuple(model.recorded)
+                place = model.placement
+                before = (model.optimizer, place.state, model.classes, model.epochs_trained)
+                steps = tuple(place.recorded)
                 try:
                     return function(model, *arguments, **options)
                 except Exception as error:
                     if model.backend.out_of_memory(error) is not None:
-                        for key in [key for key in model.recorded if key not in steps]:
-                            del model.recorded[key]
+                        for key in [key for key in place.recorded if key not in steps]:
+                            del place.recorded[key]
                         if model.epochs_trained == before[-1]:
-                            model.optimizer, model.state, model.classes, _ = before
+                            model.optimizer, place.state, model.classes, _ = before
                     raise_if_full(model.backend, error, lower)
                     raise
 

@@ -177,8 +177,7 @@ class Model:
         h = preprocessed(backend, self.dtype, self.preprocessing, rows)
         if finite and not surely_finite(h if isinstance(h, np.ndarray) else rows):
             check_samples(backend, rows, h, self.preprocessing, "X")
-        n = h.shape[0]
-        recorded = None if n > FEW or active_tape() is not None else place.take_pass(n, self._record_pass)
+        recorded = self.recorded_pass(place, h.shape[0])
         if recorded is None:
             values = self.propagate(h, place.parameters)
             values = self.output.outputs(backend, values) if activated else values
@@ -188,13 +187,20 @@ class Model:
             answer = backend.copy(values, backend.empty(values.shape, self.dtype))
         else:
             answer = question(backend, values)
-        place.leave_pass(recorded)
+        place.leave("pass", recorded.samples, recorded)
         return answer
 
+    def recorded_pass(self, place: Placement, n: int) -> ForwardPass | None:
+        """The recorded pass for n samples, if they are few and came in this number before; to be left there again."""
+        if n > FEW or active_tape() is not None:
+            return None
+        return place.take("pass", n, partial(self._record_pass, place, n))
+
     def _record_pass(self, place: Placement, n: int) -> ForwardPass:
-        shape = (n, self.dense[0].inputs)
-        activate = partial(self.output.outputs, place.backend)
-        return ForwardPass(place.backend, self.dtype, shape, lambda h: self.propagate(h, place.parameters), activate)
+        shape, activate = (n, self.dense[0].inputs), partial(self.output.outputs, place.backend)
+        return ForwardPass(
+            place.backend, self.dtype, shape, partial(self.propagate, parameters=place.parameters), activate
+        )
 
     def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
         """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
@@ -210,11 +216,12 @@ class Model:
 
     def optimizer_state(self, optimizer: Optimizer | str | None = None) -> OptimizerState:
         """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
-        wanted = chosen_optimizer(optimizer, self.optimizer)
-        if self.state is None or self.state.optimizer is not wanted:
-            self.state = wanted.start(self.parameters)  # if there is no memory for it, nothing has changed
+        wanted, place = chosen_optimizer(optimizer, self.optimizer), self.placement
+        state = place.state
+        if state is None or state.optimizer is not wanted:
+            state = place.state = wanted.start(place.parameters)  # if there is no memory for it, nothing has changed
         self.optimizer = wanted
-        return self.state
+        return state
 
     def snapshot(self, placement: Placement | None = None) -> Self:
         """This network as it is now, with the same arrays: what moves or replaces it meanwhile does not show there.
@@ -222,7 +229,10 @@ class Model:
         With a `placement` those of that one.
         """
         made = object.__new__(type(self))
-        for name, value in attributes_of(self).items():
+        state: Any = object.__getstate__(self)
+        attributes, slots = state if isinstance(state, tuple) else (state, {})
+        vars(made).update(attributes)
+        for name, value in slots.items():
             object.__setattr__(made, name, value)
         if placement is not None:
             made.placement = placement
@@ -261,10 +271,3 @@ class Model:
     @state.setter
     def state(self, state: OptimizerState | None) -> None:
         self.placement.state = state
-
-
-def attributes_of(network: Any) -> dict[str, Any]:
-    """The attributes of a network of any class, also those in slots."""
-    found: Any = object.__getstate__(network)
-    attributes: dict[str, Any] = found[0] | found[1] if isinstance(found, tuple) else found
-    return attributes

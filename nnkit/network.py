@@ -218,10 +218,11 @@ class Network(Model):
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
         step = step_for(self, x.shape[0], state, 0 if weights is None else 1, drops)
-        self.backend.copy(x, step.x)
-        self.backend.copy(y, step.y)
+        copy = step.backend.copy
+        copy(x, step.x)
+        copy(y, step.y)
         if weights is not None:
-            self.backend.copy(weights, step.scale)
+            copy(weights, step.scale)
         step.run()
         return step
 

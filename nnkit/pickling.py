@@ -5,7 +5,7 @@ from typing import Any
 
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
-from nnkit.model import Model, attributes_of
+from nnkit.model import Model
 from nnkit.state_arrays import restore_arrays, saved_arrays
 
 
@@ -53,8 +53,10 @@ def set_state(network: Model, parts: dict[str, Any]) -> None:
 
 
 def _added(network: Model) -> dict[str, Any]:
-    """The attributes that a subclass or a user has given to a network."""
-    return {name: value for name, value in attributes_of(network).items() if name not in _own_attributes()}
+    """The attributes, also in slots, that a subclass or a user has given to a network."""
+    state: Any = object.__getstate__(network)
+    attributes: dict[str, Any] = state[0] | state[1] if isinstance(state, tuple) else state
+    return {name: value for name, value in attributes.items() if name not in _own_attributes()}
 
 
 @functools.cache

@@ -1,15 +1,16 @@
 """Where a network is: all arrays that it computes with on one backend, which change hands together."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 from nnkit.backends import Backend
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.dropout import DropoutState
-from nnkit.forward import ForwardPass
 from nnkit.layers import Dropout, Layer, dense_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
+
+T = TypeVar("T")
 
 _IDLE = 8  # what is kept of each kind for threads that ask at the same time
 
@@ -35,28 +36,33 @@ class Placement:
         self.dropout = DropoutState(backend, dtype, seed) if drops else None
         self.state: OptimizerState | None = None
         self.recorded: dict[Any, Any] = {}
-        self._asked = 0  # how many samples a question was last about
-        self._passes: list[ForwardPass] = []
+        self._latest: dict[str, Hashable] = {}
+        self._idle: dict[str, list[tuple[Hashable, Any]]] = {}
         self._beside: list[Placement] = []
 
     # A list's pop and append are atomic: threads take what nobody is using, and leave it again when they are done,
     # without a lock. What a thread holds when it is interrupted is made anew.
 
-    def take_pass(self, n: int, record: Callable[["Placement", int], ForwardPass]) -> ForwardPass | None:
-        """A recorded pass for n samples, if the last question was about as many; `leave_pass` when it is done."""
-        if n != self._asked:
-            self._asked = n
+    def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> T | None:
+        """What is recorded under a key, if the last request of this kind was for the same; `leave` it when it is done.
+
+        The first request gets None: recording pays from the second use on.
+        """
+        key = (key, get_matmul_precision())
+        if self._latest.get(kind) != key:
+            self._latest[kind] = key
             return None
         try:
-            found = self._passes.pop()
-        except IndexError:
-            return record(self, n)
-        return found if found.samples == n and found.precision == get_matmul_precision() else record(self, n)
+            found_key, found = self._idle[kind].pop()
+        except (IndexError, KeyError):
+            return record()
+        return found if found_key == key else record()
 
-    def leave_pass(self, done: ForwardPass) -> None:
-        """Leave a recorded pass to whoever asks next."""
-        if len(self._passes) < _IDLE:
-            self._passes.append(done)
+    def leave(self, kind: str, key: Hashable, done: object) -> None:
+        """Leave what is recorded under a key to whoever asks next."""
+        idle = self._idle.setdefault(kind, [])
+        if len(idle) < _IDLE:
+            idle.append(((key, get_matmul_precision()), done))
 
     def take_beside(self) -> "Placement":
         """The same parameters with a gradient and recorded steps of its own; `leave_beside` when it is done."""
@@ -67,7 +73,7 @@ class Placement:
             vars(made).update(vars(self))
             made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype)
             made.state, made.recorded = None, {}
-            made._passes, made._beside = [], []  # not this one's: it would hold itself
+            made._latest, made._idle, made._beside = {}, {}, []  # not this one's: it would hold itself
             return made
 
     def leave_beside(self, done: "Placement") -> None:

@@ -148,8 +148,9 @@ def step_for(
     """The model's recorded step for a number of samples; recorded at the first call, replayed afterwards."""
     asked = (samples, state, weight_columns, drops, sums)
     key = (*asked, get_matmul_precision())
-    step: Step = model.recorded.pop(key, None) or Step(model, *asked)
-    model.recorded[key] = step  # the latest is last; the oldest goes
-    while len(model.recorded) > _KEPT:
-        del model.recorded[next(iter(model.recorded))]
+    recorded = model.recorded
+    step: Step = recorded.pop(key, None) or Step(model, *asked)
+    recorded[key] = step  # the latest is last; the oldest goes
+    while len(recorded) > _KEPT:
+        del recorded[next(iter(recorded))]
     return step

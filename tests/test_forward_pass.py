@@ -39,7 +39,7 @@ def test_answers_are_those_of_an_eager_pass(arrays: "Arrays", n: int, cost: str)
         )
         if cost != "quadratic":
             assert arrays.numpy(net.predict(x)).tolist() == np.argmax(wanted, axis=1).tolist()
-    assert net.placement._passes
+    assert net.placement._idle["pass"]
 
 
 def test_answers_stay_as_they_are(arrays: "Arrays") -> None:
@@ -62,12 +62,12 @@ def test_changing_numbers_of_samples_are_not_recorded() -> None:
     net = network()
     for n in (1, 2, 1, 2, FEW + 1, FEW + 1):
         net.predict(RNG.normal(size=(n, 5)))
-        assert not net.placement._passes
+        assert not net.placement._idle
     net.predict(X[:3])
     net.predict(X[:3])
-    assert net.placement._passes
+    assert net.placement._idle["pass"]
     net.to("standard:array_api_strict")
-    assert not net.placement._passes
+    assert not net.placement._idle
 
 
 def test_threads_ask_one_network() -> None:
@@ -117,3 +117,29 @@ def test_a_deep_copy_goes_its_own_way(arrays: "Arrays", optimizer: Any) -> None:
     assert arrays.numpy(twin.parameters.flat).tobytes() != before.tobytes()
     twin.optimizer.learning_rate = 5.0
     assert net.optimizer.learning_rate != 5.0
+
+
+@pytest.mark.parametrize("cost", nnkit.cost_names())
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "identity", "exponential"])
+def test_evaluations_are_recorded_and_stay_right(cost: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second on neither the pass nor the cost is decided anew; the numbers are those of the first."""
+    net = nnkit.Network([5, 7, 3], "gelu", cost, output_activation=activation, seed=1, dtype="float64")
+    data = [(X[i : i + 10], np.eye(3)[LABELS[i : i + 10]], 1.0 + RNG.random(10)) for i in range(0, 40, 10)]
+    plain = [copy.deepcopy(net).evaluate(x, y) for x, y, _ in data]
+    weighted = [copy.deepcopy(net).evaluate(x, y, sample_weight=w) for x, y, w in data]
+    outputs = [np.array(net.output.outputs(net.backend, eager(net, x))) for x, _, _ in data]
+    for weights, expected in ((False, plain), (True, weighted)):
+        for _ in range(2):
+            net.evaluate(*data[0][:2], sample_weight=data[0][2] if weights else None)
+        net.forward(data[0][0])
+        with monkeypatch.context() as patched:
+            patched.setattr("nnkit.model.dense_forward", None)
+            patched.setattr(type(net.output), "terms", None)
+            for (x, y, w), right in zip(data, expected, strict=True):
+                found = net.evaluate(x, y, sample_weight=w if weights else None)
+                assert found.keys() == right.keys()
+                np.testing.assert_array_equal([*found.values()], [*right.values()])  # NaN of logarithms, too
+            if activation != "identity":
+                patched.setattr(type(net.output), "outputs", None)
+            for (x, _, _), h in zip(data, outputs, strict=True):
+                assert net.forward(x).tobytes() == h.tobytes()

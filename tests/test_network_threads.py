@@ -294,13 +294,12 @@ def test_threads_that_ask_at_the_same_time_each_have_a_recorded_pass() -> None:
     for _ in range(2):
         net.predict(X[:1])
     place = net.placement
-    held = [place.take_pass(1, net._record_pass) for _ in range(3)]
+    held = [net.recorded_pass(place, 1) for _ in range(3)]
     assert len({id(each) for each in held}) == 3
-    assert place._passes == []
+    assert place._idle["pass"] == []
     for each in held:
-        assert each is not None
-        place.leave_pass(each)
-    assert place.take_pass(1, net._record_pass) in held
+        place.leave("pass", 1, each)
+    assert net.recorded_pass(place, 1) in held
 
 
 EVENTS = ("call", "c_return")  # where Ctrl-C can come: at the start of a function, and after a call of a compiled one

@@ -14,5 +14,9 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
     meter = Meter(model, known, min(known, ROWS), metrics)
     meter.start(*source.start(None))
     for batch in source.batches(ROWS):
-        meter.add(model.propagate(batch.inputs()), batch.y, batch.weights)
+        recorded = model.recorded_pass(model.placement, batch.samples)
+        x = batch.inputs()
+        meter.add(model.propagate(x) if recorded is None else recorded.logits(x), batch.y, batch.weights)
+        if recorded is not None:
+            model.placement.leave("pass", batch.samples, recorded)
     return meter.read()

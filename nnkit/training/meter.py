@@ -5,16 +5,19 @@ one pass over a small array instead of a dozen calls in every step.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.base import Array
+from nnkit.backends.tape import active_tape
 from nnkit.inputs import as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import Model
 
 _KEPT = 1 << 20  # numbers kept before they are measured
+_FEW = 1 << 15  # numbers that are measured in less time than the decisions about it take
 
 
 class Meter:
@@ -114,7 +117,7 @@ class Meter:
         backend, output = self.backend, self.model.output
         logits = self._logits[: self._filled, ...]
         y, weights = self._taken()
-        self._costs.append(backend.sum(output.terms(backend, logits, y, self._one if weights is None else weights)))
+        self._costs.append(self._cost(logits, y, weights))
         if self.model.classifies:
             answers = predicted_labels(backend, output, logits) == as_labels(backend, y)
             self._right.append(backend.xp.sum(backend.xp.astype(answers, backend.xp.int64)))
@@ -124,6 +127,18 @@ class Meter:
             self._outputs.append((targets, np.array(backend.to_numpy(outputs))))
         self._samples += self._filled
         self._filled = 0
+
+    def _cost(self, logits: Array, y: Array, weights: Array | None) -> Array:
+        """The sum of the costs of some samples, 0-d; for few of them by recorded calls from the second time on."""
+        model, place, key = self.model, self.model.placement, (logits.shape[0], weights is not None)
+        few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
+        recorded = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
+        if recorded is None:
+            terms = model.output.terms(self.backend, logits, y, self._one if weights is None else weights)
+            return self.backend.sum(terms)
+        cost = recorded.of(logits, y, weights)
+        place.leave("cost", key, recorded)
+        return cost
 
     def _taken(self) -> tuple[Array, Array]:
         """The targets and weights of the kept logits."""
@@ -135,3 +150,25 @@ class Meter:
         self._pending = []
         concat = self.backend.xp.concat
         return concat(targets, axis=0), None if weights[0] is None else concat(weights, axis=0)
+
+
+class _RecordedCost:
+    """The sum of the costs of so many samples as logits are, recorded; it serves one thread at a time."""
+
+    def __init__(self, model: Model, logits: Array, weights: Array | None) -> None:
+        self._backend, self._dtype = model.backend, model.dtype
+        zeros, one = partial(self._backend.zeros, dtype=model.dtype), self._backend.asarray(1.0, model.dtype)
+        self._logits, self._y = zeros(logits.shape), zeros(logits.shape)
+        self._weights = one if weights is None else zeros(weights.shape)
+        with self._backend.recording() as self._tape:
+            self._sum = self._backend.sum(model.output.terms(self._backend, self._logits, self._y, self._weights))
+
+    def of(self, logits: Array, y: Array, weights: Array | None) -> Array:
+        """The sum for these arrays, a new 0-d one."""
+        copy = self._backend.copy
+        copy(logits, self._logits)
+        copy(y, self._y)
+        if weights is not None:
+            copy(weights, self._weights)
+        self._tape.replay()
+        return copy(self._sum, self._backend.empty((), self._dtype))
