@@ -7,7 +7,7 @@ While a tape records (`nnkit.backends.tape`), each method leaves calls on it ins
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,10 @@ class Backend(RowAccess, ABC):
     def recording(self) -> AbstractContextManager[Tape]:
         """Write what this backend is asked to do in the `with` block on a tape that can be replayed."""
         return recording(Tape(quiet))
+
+    def stream(self) -> Hashable:
+        """Which stream the device gets its work on now: what is on one comes in order; None where there is but one."""
+        return None
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was given."""

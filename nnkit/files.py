@@ -109,16 +109,31 @@ def locked(path: str | PathLike[str]) -> Iterator[None]:
     target = os.path.realpath(path)
     beside = _beside(target, "", ".lock")
     file = _locked_file(beside)
+    _held.add(file)
     try:
         yield
     finally:
-        if fcntl is not None:  # before it is let go: see _locked_file
+        _held.discard(file)
+        if fcntl is not None and not file.closed:  # before it is let go: see _locked_file
             with suppress(FileNotFoundError):
                 os.unlink(beside)
         file.close()
         if fcntl is None:
             with suppress(OSError):  # Windows removes no file that another process has opened
                 os.unlink(beside)
+
+
+_held: set[IO[bytes]] = set()  # files that this process has locked
+
+
+def _forked() -> None:
+    """In a child process, close what it has inherited: a lock ends with the process that took it."""
+    while _held:
+        _held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _remove_leftovers(target: str) -> None:

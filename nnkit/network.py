@@ -62,6 +62,12 @@ class Network(Model):
     another, BackendUnavailableError, and OutOfMemoryError where a device's memory does not suffice; so do its methods,
     and the network is then as it was.
 
+    Any number of threads may ask one network at the same time (`predict`, `forward`, `evaluate`, `gradients`, `save`),
+    also while another one changes it (`fit`, `partial_fit`, `train_step`, `to`); that is for one thread at a time, and
+    a second one gets RuntimeError at once. What is asked while a step runs sees the parameters as that step writes
+    them: those of one layer may be newer than those of the next. A network that moves, or resumes a training, is seen
+    as it was before or afterwards. Networks may share an optimizer, a schedule and a rule of early stopping.
+
     >>> net = nnkit.Network([2, 3, 1], seed=0)
     >>> net
     Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)

@@ -38,45 +38,50 @@ class Placement:
         self.recorded: dict[Any, Any] = {}
         self._latest: dict[str, Hashable] = {}
         self._idle: dict[str, list[tuple[Hashable, Any]]] = {}
-        self._beside: list[Placement] = []
 
     # A list's pop and append are atomic: threads take what nobody is using, and leave it again when they are done,
-    # without a lock. What a thread holds when it is interrupted is made anew.
+    # without a lock. What a thread holds when it is interrupted is made anew. Buffers stay on the stream that they were
+    # first used on: there what one thread has asked for is done before what the next one asks for.
 
     def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> T | None:
         """What is recorded under a key, if the last request of this kind was for the same; `leave` it when it is done.
 
         The first request gets None: recording pays from the second use on.
         """
-        key = (key, get_matmul_precision())
+        key = (key, get_matmul_precision(), self.backend.stream())
         if self._latest.get(kind) != key:
             self._latest[kind] = key
             return None
-        try:
-            found_key, found = self._idle[kind].pop()
-        except (IndexError, KeyError):
-            return record()
-        return found if found_key == key else record()
+        return self._taken(kind, key, record)
 
     def leave(self, kind: str, key: Hashable, done: object) -> None:
         """Leave what is recorded under a key to whoever asks next."""
-        idle = self._idle.setdefault(kind, [])
-        if len(idle) < _IDLE:
-            idle.append(((key, get_matmul_precision()), done))
+        self._left(kind, (key, get_matmul_precision(), self.backend.stream()), done)
 
     def take_beside(self) -> "Placement":
         """The same parameters with a gradient and recorded steps of its own; `leave_beside` when it is done."""
-        try:
-            return self._beside.pop()
-        except IndexError:
-            made = object.__new__(Placement)
-            vars(made).update(vars(self))
-            made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype)
-            made.state, made.recorded = None, {}
-            made._latest, made._idle, made._beside = {}, {}, []  # not this one's: it would hold itself
-            return made
+        return self._taken("beside", self.backend.stream(), self._beside)
 
     def leave_beside(self, done: "Placement") -> None:
         """Leave it to whoever asks next."""
-        if len(self._beside) < _IDLE:
-            self._beside.append(done)
+        self._left("beside", self.backend.stream(), done)
+
+    def _taken(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
+        try:
+            found_key, found = self._idle[kind].pop()
+        except (IndexError, KeyError):
+            return make()
+        return found if found_key == key else make()
+
+    def _left(self, kind: str, key: Hashable, done: object) -> None:
+        idle = self._idle.setdefault(kind, [])
+        if len(idle) < _IDLE:
+            idle.append((key, done))
+
+    def _beside(self) -> "Placement":
+        made = object.__new__(Placement)
+        vars(made).update(vars(self))
+        made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype)
+        made.state, made.recorded = None, {}
+        made._latest, made._idle = {}, {}  # not this one's: it would hold itself
+        return made

@@ -81,6 +81,9 @@ class HostDevice(CupyBackend):
     def here(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def stream(self) -> int:
+        return 0
+
     def asarray(self, values: Any, dtype: str | None = None) -> Any:
         if isinstance(values, self.xp.ndarray):
             assert dtype is None or values.dtype == numpy_dtype(dtype)

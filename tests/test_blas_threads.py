@@ -91,17 +91,18 @@ def test_two_trainings_share_the_limit() -> None:
 SCRIPT = """
 import numpy as np
 from threadpoolctl import threadpool_info
-from nnkit.training.blas_threads import _one_thread
+from nnkit.training.blas_threads import _Use, _one_thread
+first, second = _Use(), _Use()
 def threads():
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-_one_thread.enter()
+_one_thread.enter(first)
 import scipy.linalg.blas
 print(threads())
-_one_thread.enter()
+_one_thread.enter(second)
 print(threads())
-_one_thread.leave()
+_one_thread.leave(first)
 print(threads())
-_one_thread.leave()
+_one_thread.leave(second)
 print(threads())
 """
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.backends import registry
 from nnkit.turns import Turn
 
 RNG = np.random.default_rng(0)
@@ -69,6 +71,27 @@ class Meanwhile:
     def wait(self, *_: object) -> None:
         self.inside.set()
         assert self.leave.wait(30)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        assert self.inside.wait(30)
+
+    def __exit__(self, *_: object) -> None:
+        self.leave.set()
+        self.thread.join(30)
+
+
+class Held:
+    """In the `with` block another thread holds a lock."""
+
+    def __init__(self, lock: Any) -> None:
+        self.inside, self.leave = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.hold, args=(lock,), daemon=True)
+
+    def hold(self, lock: Any) -> None:
+        with lock:
+            self.inside.set()
+            assert self.leave.wait(30)
 
     def __enter__(self) -> None:
         self.thread.start()
@@ -197,6 +220,23 @@ def test_a_callback_may_do_to_its_network_what_it_likes(tmp_path: Path) -> None:
 
     assert net.fit(X, LABELS, epochs=2, progress=False, callbacks=[callback]).epochs == len(seen) == 2
     together(lambda: net.train_step(X, LABELS))
+
+
+def test_networks_in_threads_share_optimizers_schedules_and_rules() -> None:
+    """Each has its own state of them: all are as they are alone."""
+    optimizer = nnkit.Adam(0.01, clip_norm=1.0)
+    schedule = nnkit.schedules.reduce_on_plateau("cost", patience=1, min_delta=0.1)
+    rule = nnkit.EarlyStopping("cost", patience=15)
+    options: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "early_stopping": rule, "batch_size": 8}
+    options |= {"epochs": 20, "metrics": ["mae"], "progress": False}
+    alone, beside = ([nnkit.Network([6, 5, 3], "tanh", seed=seed) for seed in range(4)] for _ in range(2))
+    expected = [net.fit(X, LABELS, **options) for net in alone]
+    found: dict[int, nnkit.History] = {}
+    together(*(partial(lambda i: found.update({i: beside[i].fit(X, LABELS, **options)}), i) for i in range(4)))
+    for i, net in enumerate(beside):
+        assert net.parameters.flat.tobytes() == alone[i].parameters.flat.tobytes()
+        assert found[i]["cost"] == expected[i]["cost"]
+        assert found[i]["learning_rate"] == expected[i]["learning_rate"]
 
 
 def test_an_error_ends_the_turn() -> None:
@@ -387,8 +427,8 @@ def test_a_child_has_a_turn_of_its_own() -> None:
         in_child(lambda: net.gradients(X, LABELS, training=True))
         with pytest.raises(RuntimeError, match=BUSY):
             net.train_step(X, LABELS)
-    with net.turn.queue:
-        in_child(lambda: together(lambda: net.gradients(X, LABELS, training=True)))
+    with Held(net.turn.queue):
+        in_child(lambda: net.gradients(X, LABELS, training=True))
     assert net.train_step(X, LABELS) is not None
 
 
@@ -401,6 +441,62 @@ def test_a_callback_forks() -> None:
         in_child(lambda: (net.train_step(X, LABELS), net.fit(X, LABELS, epochs=1, progress=False)))
 
     assert net.fit(X, LABELS, epochs=2, callbacks=[fork], progress=False).epochs == 2
+
+
+@forks
+@several
+def test_a_lock_on_a_checkpoint_is_not_that_of_a_child(tmp_path: Path) -> None:
+    """It ends with the process that took it, whoever was forked meanwhile; a child that leaves fit does not free it."""
+    path = tmp_path / "run.safetensors"
+    script = f"""
+import os, signal, sys, time
+import numpy as np, nnkit
+def fork(net, history):
+    if os.fork() == 0:
+        os.close(1)
+        time.sleep(30)
+        os._exit(0)
+    print("forked", flush=True)
+    time.sleep(30)
+options = dict(checkpoint={str(path)!r}, callbacks=[fork], progress=False)
+nnkit.Network([6, 3], seed=0).fit(np.ones((4, 6)), [0, 1, 2, 0], **options)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"forked\n"
+            with pytest.raises(BlockingIOError, match="another process is training"):
+                network().fit(X, LABELS, epochs=1, checkpoint=path, progress=False)
+            process.kill()
+            process.wait(10)
+            assert network().fit(X, LABELS, epochs=1, checkpoint=path, progress=False).epochs == 1
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def refused() -> None:
+        with pytest.raises(BlockingIOError):
+            network().fit(X, LABELS, checkpoint=path, progress=False)
+
+    def leave(*_: object) -> None:
+        child = os.fork()
+        if child == 0:
+            raise SystemExit
+        os.waitpid(child, 0)
+        in_child(refused)
+
+    parent = os.getpid()
+    try:
+        network().fit(X, LABELS, epochs=1, checkpoint=path, callbacks=[leave], progress=False)
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+
+
+@forks
+@several
+def test_backends_are_made_in_a_child_while_a_thread_of_the_parent_makes_one() -> None:
+    with Held(registry._lock):
+        in_child(lambda: registry.make_backend("standard:array_api_strict:device1"))
 
 
 def check_forks_while_training(seconds: float) -> None:

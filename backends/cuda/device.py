@@ -68,6 +68,10 @@ class CupyDevice(CupyMemory):
         with self.here():
             return recording(GraphTape(self.here, self.xp, self.handles))
 
+    def stream(self) -> int:
+        pointer: int = self.xp.cuda.get_current_stream(self._number).ptr
+        return pointer
+
     def synchronize(self) -> None:
         with capturing:
             self._device.synchronize()

@@ -14,6 +14,7 @@ gradient descent with one and with two threads on two cores (float32, µs):
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,28 +26,35 @@ from nnkit.optimizers import DescentState
 SMALL = 8_000_000  # multiplications of numbers in a step
 
 
+class _Use:
+    """A training in a thread that needs the limit; forgotten also if Ctrl-C keeps it from saying that it has ended."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 class _OneThread:
     """The limit of one thread, which several trainings in threads of their own may share: the last one lifts it."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # also held by whoever forks
-        self._users: list[int] = []  # threads
+        self._uses: weakref.WeakSet[_Use] = weakref.WeakSet()
         self._limits: list[Any] = []
         self.several = False  # whether there were more before
 
-    def enter(self) -> None:
+    def enter(self, use: _Use) -> None:
         """Set the limit, where it is not there: a BLAS that was loaded since the first one came has none."""
         with self._lock:
             blas = loaded_blas()  # None as in a bare checkout: the BLAS keeps its threads
+            self._uses.add(use)
             if blas is not None and any(count > 1 for count in thread_counts(blas)):
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
-            self._users.append(threading.get_ident())
 
-    def leave(self) -> None:
+    def leave(self, use: _Use) -> None:
         """Lift the limit, if nobody else needs it."""
         with self._lock:
-            self._users.remove(threading.get_ident())
+            self._uses.discard(use)
             self._lift()
 
     def before_fork(self) -> None:
@@ -59,12 +67,14 @@ class _OneThread:
 
     def forked(self) -> None:
         """In the child process, which has only the thread that forked, lift the limit that others needed."""
-        self._users = [user for user in self._users if user == threading.get_ident()]
+        for use in list(self._uses):
+            if use.thread != threading.get_ident():
+                self._uses.discard(use)
         self._lift()
         self._lock.release()
 
     def _lift(self) -> None:
-        while not self._users and self._limits:
+        while not self._uses and self._limits:
             self._limits.pop().restore_original_limits()
 
 
@@ -84,10 +94,11 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
         return
     if isinstance(model.state, DescentState) and model.state.pure:
         blas_function("gemm", model.dtype)  # SciPy's BLAS, if it is to be used, must be there to be limited
-    _one_thread.enter()
+    use = _Use()
     try:
+        _one_thread.enter(use)
         yield
     finally:
-        _one_thread.leave()
+        _one_thread.leave(use)
         if _one_thread.several:
             model.recorded.clear()  # recorded for one thread; see nnkit.backends.cpu.blas

@@ -90,14 +90,15 @@ def fit(
             not been; without such a file it starts. The file has the parameters of the last epoch, not the best.
         progress: a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten lines
             instead.
-        callbacks: functions called with the network and the history after each epoch; one that returns True stops.
+        callbacks: functions called with the network and the history after each epoch; one that returns True stops. They
+            run in the thread of `fit`, and may ask and change the network: `train_step` there is one more step.
 
     Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
     `interrupted`. Raises ValueError and TypeError for arguments that do not fit, and TypeError for such as would have
     no effect, before anything changes;
     DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; OutOfMemoryError
     where a device's memory does not suffice, with the parameters from before that epoch; BlockingIOError if another
-    process writes the checkpoint.
+    process writes the checkpoint; RuntimeError, before anything changes, if another thread trains or moves the network.
 
     >>> X, y = nnkit.data.digits()
     >>> net = nnkit.Network([64, 30, 10], seed=1)
