@@ -120,6 +120,8 @@ def formula(function: Callable[..., Any]) -> Formula:
     array([0., 1.])
     """
     # From the code object: inspect.signature for all of nnkit's formulas would take milliseconds at import.
+    if not hasattr(function, "__code__"):
+        raise TypeError(f"function is {function!r}; expected a function of xp and its operands, written in Python")
     names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
     count = len(names) - len(defaults)

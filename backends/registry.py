@@ -49,8 +49,13 @@ def register_backend(name: str, make: Factory, owner: Owner) -> None:
         owner: given any array, the full name (`"name"` or `"name:detail"`) of the backend that owns it, or None. It
             must be quick and must not import a library that the array did not already need.
 
-    Raises ValueError if the name is taken or malformed.
+    Raises ValueError if the name is taken or malformed, TypeError if `make` or `owner` is not a function.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}; expected text")
+    for argument, function in (("make", make), ("owner", owner)):
+        if not callable(function):
+            raise TypeError(f"{argument} is {function!r}; expected a function")
     if not name.replace("-", "").replace("_", "").isalnum() or name == "auto":
         raise ValueError(f"backend name {name!r}: expected letters, digits, - or _, and not 'auto'")
     with _lock:

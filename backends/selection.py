@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 from nnkit.backends.base import Backend
@@ -28,7 +28,7 @@ def get_backend(name: str | Backend | None = None) -> Backend:
         return name
     if name is not None:
         if not isinstance(name, str):
-            raise TypeError(f"name is a {type(name).__name__}; expected a backend's name or a Backend")
+            raise TypeError(f"name is {name!r}; expected the name of a backend, such as 'numpy', or a Backend")
         return _resolve(name, "")
     selected = _context.get() or _process
     if selected is not None:
@@ -47,15 +47,22 @@ def use_backend(name: str | Backend | None) -> None:
     _process = None if name is None else get_backend(name)
 
 
-@contextmanager
-def using_backend(name: str | Backend) -> Iterator[Backend]:
+def using_backend(name: str | Backend) -> AbstractContextManager[Backend]:
     """Select a backend inside a `with` block, for this thread or asyncio task only.
+
+    Raises TypeError if `name` is neither a name nor a Backend, and BackendUnavailableError if it cannot work.
 
     >>> with using_backend("numpy") as backend:
     ...     backend is get_backend()
     True
     """
-    backend = get_backend(name)
+    if name is None:
+        raise TypeError("name is None; expected the name of a backend, such as 'numpy', or a Backend")
+    return _using(get_backend(name))
+
+
+@contextmanager
+def _using(backend: Backend) -> Iterator[Backend]:
     token = _context.set(backend)
     try:
         yield backend

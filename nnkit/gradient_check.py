@@ -59,6 +59,8 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     >>> nnkit.check_gradients(net, rng.normal(size=(6, 4)), [0, 1, 2, 0, 1, 2]).max_error < 1e-13
     True
     """
+    if not hasattr(network, "parameters"):
+        raise TypeError(f"network is {network!r}; expected an nnkit.Network")
     whole("check_gradients", "entries", entries, 1)
     whole("check_gradients", "seed", seed, 0)
     twin = _float64_twin(network)

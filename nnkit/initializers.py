@@ -7,6 +7,7 @@ from __future__ import annotations  # numpy.random is imported when numbers are 
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,13 +95,13 @@ def zeros(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
 
 def uniform(a: float) -> Initializer:
     """W and b from U[−a, a]; the lecture's start is `uniform(0.1)`. ValueError unless a is positive and finite."""
-    _check_scale("uniform", a)
+    _check_scale("uniform", "a", a)
     return lambda rng, d_out, d_in: (rng.uniform(-a, a, (d_out, d_in)), rng.uniform(-a, a, d_out))
 
 
 def normal(s: float) -> Initializer:
     """W and b from N(0, s²). ValueError unless s is positive and finite."""
-    _check_scale("normal", s)
+    _check_scale("normal", "s", s)
     return lambda rng, d_out, d_in: (rng.normal(0, s, (d_out, d_in)), rng.normal(0, s, d_out))
 
 
@@ -115,7 +116,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     array([[4., 0.],
            [0., 4.]])
     """
-    _check_scale("orthogonal", gain)
+    _check_scale("orthogonal", "gain", gain)
 
     def draw(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
         q, r = np.linalg.qr(rng.normal(size=(max(d_out, d_in), min(d_out, d_in))))
@@ -125,9 +126,11 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     return draw
 
 
-def _check_scale(name: str, value: float) -> None:
-    if not (0 < value < math.inf):
-        raise ValueError(f"{name}({value}): expected a positive, finite number")
+def _check_scale(owner: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {name} is {value!r}; expected a positive, finite number")
+    if not 0 < float(value) < math.inf:
+        raise ValueError(f"{owner}({value}): expected a positive, finite number")
 
 
 _named: dict[str, Initializer] = {

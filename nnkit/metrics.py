@@ -118,6 +118,8 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
     """
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
+    if not isinstance(metrics, Iterable):
+        raise TypeError(f"metrics is {metrics!r}; expected names or functions of (y, h)")
     found = []
     for metric in metrics:
         if classifies and metric in ("accuracy", accuracy):

@@ -1,6 +1,6 @@
 """Arguments of a network, checked: an error names the argument, what came and what was expected."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,7 +14,9 @@ def checked_dtype(dtype: str) -> str:
 
 
 def checked_features(features: Sequence[str], width: int) -> list[str]:
-    """The names of `width` features as a list; ValueError for another number of them, and for what is no text."""
+    """The names of `width` features as a list; ValueError for another number of them, and if one is not text."""
+    if not isinstance(features, Iterable):
+        raise TypeError(f"features is {features!r}; expected the names of {width} features")
     names = [features] if isinstance(features, str) else list(features)
     if len(names) != width or not all(isinstance(name, str) for name in names):
         raise ValueError(f"features is {features!r}; expected the names of {width} features")

@@ -16,6 +16,7 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.pickling import set_state, state_of
 from nnkit.placement import Placement
+from nnkit.ranges import flag
 from nnkit.state_arrays import restore_arrays, saved_arrays
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
@@ -162,6 +163,7 @@ class Network(Model):
         With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: its
         random numbers are those of the next step, so that RuntimeError is raised where another thread trains.
         """
+        training = flag("gradients", "training", training)
         place = self.placement
         beside = place.take_beside()
         mine = self.snapshot(beside)

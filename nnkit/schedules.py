@@ -85,7 +85,7 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
     length, start = in_range("warmup", "epochs", epochs, above=True), in_range("warmup", "start", start)
-    rest = as_schedule(then)
+    rest = as_schedule(then, "warmup: then")
 
     def compute(epoch: float, epochs: float, history: Numbers) -> float:
         if epoch < length:
@@ -141,6 +141,8 @@ def reduce_on_plateau(
     >>> schedule.factor(4, 10, {"cost": [0.9, 0.5, 0.5, 0.6]})
     0.5
     """
+    if not isinstance(monitor, str):
+        raise TypeError(f"reduce_on_plateau: monitor is {monitor!r}; expected a name, such as 'validation_cost'")
     owner, sign = "reduce_on_plateau", -1 if higher_is_better(monitor) else 1
     factor, min_factor = in_range(owner, "factor", factor, 1.0), in_range(owner, "min_factor", min_factor, 1.0)
     patience, min_delta = whole(owner, "patience", patience, 0), in_range(owner, "min_delta", min_delta)
@@ -178,7 +180,7 @@ def schedule_names() -> list[str]:
     return list(_named)
 
 
-def as_schedule(value: ScheduleLike) -> Schedule:
+def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     """A schedule as it is; of a function, which gets the epoch, from 0 and fractional; of a name; for None a constant.
 
     Raises ValueError for an unknown name, with the nearest one, and TypeError for anything else.
@@ -193,9 +195,9 @@ def as_schedule(value: ScheduleLike) -> Schedule:
     if isinstance(value, str):
         return named("schedule", value, _named, ["step(every)", "exponential(factor)", "warmup(epochs)"])()
     if value in (*_named.values(), step, exponential, warmup):
-        raise TypeError(f"schedule is the function {value.__name__}; call it, as nnkit.schedules.{value.__name__}(...)")
+        raise TypeError(f"{name} is the function {value.__name__}; call it, as nnkit.schedules.{value.__name__}(...)")
     if not callable(value):
-        raise TypeError(f"schedule is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
+        raise TypeError(f"{name} is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
     function = value
     return FunctionSchedule(
         lambda epoch, epochs, history: function(epoch), getattr(function, "__name__", type(function).__name__)

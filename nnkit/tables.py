@@ -78,8 +78,13 @@ def as_array(values: Any, name: str) -> Any:
         except ValueError as error:  # rows of different lengths
             raise ValueError(f"{name}: {error}") from None
         return np.array(values, object) if array.dtype.kind in "US" else array  # [1, "a"] would become text
-    if (hasattr(values, "dtype") and hasattr(values, "__dlpack__")) or not hasattr(type(values), "__array__"):
+    if hasattr(values, "__dlpack__") or (hasattr(values, "dtype") and not hasattr(type(values), "__array__")):
         return values
+    if not hasattr(type(values), "__array__"):  # a range or a buffer, or nothing of the kind
+        array = np.asarray(values)
+        if array.dtype == object or array.ndim == 0:
+            raise TypeError(f"{name} is {values!r}; expected an array or a list")
+        return array
     return values if owner_of(values) is not None else _column_values(values)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nnkit.backends import Backend, get_backend
 from nnkit.equations import equations
 from nnkit.measurements import Problem
+from nnkit.ranges import whole
 
 __all__ = ["BOUND", "Row", "as_json", "as_markdown", "as_text", "verify"]
 
@@ -38,7 +39,7 @@ def verify(backend: str | Backend | None = None, seed: int = 0) -> list[Row]:
     >>> all(row.passed for row in nnkit.verify.verify("numpy"))
     True
     """
-    problem = Problem(get_backend(backend), seed)
+    problem = Problem(get_backend(backend), whole("verify", "seed", seed, 0))
     return [Row(e.number, e.statement, e.function, e.error(problem)) for e in equations()]
 
 

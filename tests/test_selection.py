@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -95,8 +96,13 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
 
 @pytest.mark.parametrize("name", [3, b"numpy", ["numpy"]])
 def test_a_name_is_a_string(name: object) -> None:
-    with pytest.raises(TypeError, match=f"name is a {type(name).__name__}; expected a backend's name"):
+    with pytest.raises(TypeError, match=f"name is {re.escape(repr(name))}; expected the name of a backend"):
         get_backend(name)  # type: ignore[arg-type]
+    for select in (use_backend, using_backend):  # at once, and not only in the `with` statement
+        with pytest.raises(TypeError, match="; expected the name of a backend"):
+            select(name)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name is None; expected the name of a backend"):
+        using_backend(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from nnkit.data.fitted import Fitted, checked_array
 from nnkit.data.moments import Real, covariance, means, quiet, sample_matrix, variances
 from nnkit.kernels.names import unknown_name
 from nnkit.kernels.preprocessing import centered, normalized
+from nnkit.ranges import flag, in_range, whole
 
 _SMALL, _SCALE = 1e-290, 2.0**600  # variances that have lost digits, and what makes them others
 
@@ -57,6 +58,7 @@ class Normalization(Fitted):
         >>> nnkit.data.Normalization.fit([[0.0, 2.0], [2.0, 4.0]], per_feature=False).mean
         array([2., 2.])
         """
+        per_feature = flag("Normalization.fit", "per_feature", per_feature)
         samples = sample_matrix(X)
         mean, constant = means(samples)
         if not per_feature and (mean != mean[0]).any():  # the mean of equal numbers might be rounded
@@ -78,6 +80,8 @@ class Normalization(Fitted):
         >>> nnkit.data.Normalization.pixels(2).transform(np.array([[0, 255]], np.uint8))
         array([[0., 1.]])
         """
+        width = whole("Normalization.pixels", "width", width, 1)
+        largest = in_range("Normalization.pixels", "largest", largest, above=True)
         return cls(np.zeros(width), np.full(width, largest))
 
     def _constants(self) -> tuple[Real, Real]:

@@ -24,7 +24,7 @@ import numpy as np
 from nnkit.backends.formula import Formula
 from nnkit.kernels import rectifiers, sigmoidal, smooth
 from nnkit.kernels.names import named
-from nnkit.kernels.registration import STEP, as_formula, check_agreement
+from nnkit.kernels.registration import STEP, as_formula, check_agreement, check_new_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,7 @@ def register_activation(
     >>> net = nnkit.Network([2, 3, 1], activation="cube", cost="quadratic", seed=0)
     >>> nnkit.unregister_activation("cube")
     """
-    if name in _activations or name == "softmax":  # softmax is no elementwise function, but a name of an output
-        raise ValueError(f"activation name {name!r} is taken")
+    check_new_name("activation", name, [*_activations, "softmax"])  # not elementwise, but a name of an output
     if gradient_from not in ("output", "preactivation"):
         raise ValueError(f"gradient_from is {gradient_from!r}; expected 'output' or 'preactivation'")
     made = Activation(name, as_formula(forward, name), as_formula(gradient, f"{name}_grad"), gradient_from)

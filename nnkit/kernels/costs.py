@@ -28,7 +28,7 @@ from nnkit.kernels import classification_costs as classification
 from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.names import named, unknown_name
-from nnkit.kernels.registration import as_formula, check_cost
+from nnkit.kernels.registration import as_formula, check_cost, check_new_name
 from nnkit.kernels.softmax import softmax
 
 
@@ -205,8 +205,11 @@ def register_cost(
     >>> net = nnkit.Network([2, 3, 1], cost=nnkit.get_cost("pinball", quantile=0.9), seed=0)
     >>> nnkit.unregister_cost("pinball")
     """
-    if name in _costs:
-        raise ValueError(f"cost name {name!r} is taken")
+    check_new_name("cost", name, _costs)
+    if not isinstance(classifies, bool):
+        raise TypeError(f"classifies is {classifies!r}; expected True or False")
+    if output != "softmax":
+        get_activation(output)
     made = Cost(name, as_formula(terms, name), as_formula(delta, f"{name}_delta"), output, classifies)
     if made.terms.defaults != made.delta.defaults:
         both = f"{made.terms.defaults} and {made.delta.defaults}"

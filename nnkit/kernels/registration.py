@@ -1,5 +1,6 @@
 """What users register: their functions as formulas, refused unless the derivative is that of the complex step."""
 
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,14 @@ from nnkit.backends.formula import Formula, formula
 
 STEP = 1e-30
 _BOUND = 1e-10
+
+
+def check_new_name(kind: str, name: object, taken: Container[str]) -> None:
+    """TypeError for a name that is not text, ValueError for one that is taken."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name is {name!r}; expected text, the name of the {kind}")
+    if name in taken:
+        raise ValueError(f"{kind} name {name!r} is taken")
 
 
 def as_formula(function: object, name: str) -> Formula:

@@ -23,6 +23,8 @@ def new_figure(width: float, height: float, title: str | None) -> "Figure":
 
     It needs neither a display nor pyplot. ImportError, with the command that helps, if Matplotlib is not installed.
     """
+    if not isinstance(title, str | None):
+        raise TypeError(f"title is {title!r}; expected text")
     check_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
