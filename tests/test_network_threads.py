@@ -505,14 +505,14 @@ def check_forks_while_training(seconds: float) -> None:
 
     def train() -> None:
         while running:
-            network().fit(X, LABELS, epochs=2, progress=False)
+            network().fit(X, LABELS, epochs=2)
 
     def fork() -> None:
         nonlocal running
         end = time.monotonic() + seconds
         try:
             while time.monotonic() < end:
-                in_child(lambda: network().fit(X, LABELS, epochs=1, progress=False))
+                in_child(lambda: network().fit(X, LABELS, epochs=1))  # with the default bar, whose lock is tqdm's
         finally:
             running = False
 

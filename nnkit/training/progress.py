@@ -1,13 +1,21 @@
 """What a person sees of a training while it runs."""
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import RLock
 from types import TracebackType
 from typing import Any
 
 _LINES = 10  # of progress in a log file
 _UPDATES = 50  # of a bar in an epoch
+
+# Held while a bar is drawn, and by whoever forks: a child would wait for ever for a lock of tqdm's if a thread had it
+# that the child does not have.
+_showing = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_showing.acquire, after_in_parent=_showing.release, after_in_child=_showing.release)
 
 
 class Progress:
@@ -62,7 +70,8 @@ class Progress:
     def _shown(self, show: Callable[[], object]) -> None:
         """Show something; where nobody can see it any more, as a terminal was closed or a disk is full, never again."""
         try:
-            show()
+            with _showing:
+                show()
         except OSError:
             if self._bar is not None:
                 self._bar.disable = True
@@ -89,4 +98,6 @@ def _bar(total: int | None, initial: int) -> Any:
         return None
     notebook = tqdm.__module__.endswith("notebook")
     # disable=None leaves the bar out where standard error is no terminal.
-    return tqdm(total=total, initial=initial, desc="training", unit="step", disable=False if notebook else None)
+    options = {"total": total, "initial": initial, "desc": "training", "unit": "step"}
+    with _showing:
+        return tqdm(**options, disable=False if notebook else None)
