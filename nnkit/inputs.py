@@ -14,6 +14,7 @@ from nnkit.preprocessing import Preprocessing
 from nnkit.tables import unmasked
 
 _FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
+SHARES = 1e-3  # how far from 1 the sum of shares in classes may be
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _NAMES = "; if classes have other names, give them to the network as classes"
 
@@ -97,6 +98,20 @@ def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
     return _largest(backend, values, 0.0 if output.paired else output.cost.threshold)
 
 
+def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:
+    """Whether each output (n, d_out) is on the side of its target, for all outputs of a sample: booleans (n,)."""
+    values, threshold = (logits, 0.0) if output.paired else (output.outputs(backend, logits), output.cost.threshold)
+    return backend.xp.all((values > threshold) == (y > 0.5), axis=1)
+
+
+def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:
+    """Whether each row of targets (n, d_out) is one class or shares of them, of sum 1; waits for the device."""
+    if cost.domain == "distribution" or y.shape[1] == 1:
+        return True
+    xp = backend.xp
+    return bool(xp.all(xp.abs(xp.sum(y, axis=1) - 1) <= SHARES))
+
+
 def check_samples(
     backend: Backend, raw: Any, samples: Array, preprocessing: Preprocessing | None, name: str, first: int = 0
 ) -> None:
@@ -161,7 +176,7 @@ def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
     if cost.domain != "distribution":
         return
     sums = host.sum(axis=1)
-    wrong = np.flatnonzero(np.abs(sums - 1) > 1e-3)
+    wrong = np.flatnonzero(np.abs(sums - 1) > SHARES)
     if wrong.size:
         first = int(wrong[0])
         raise ValueError(

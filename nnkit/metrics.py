@@ -1,9 +1,12 @@
 """Metrics: what a person wants to know of outputs beside the cost, computed on the host in float64.
 
 A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are rows
-with a single 1 there; outputs are probabilities for sigmoid and softmax.
+with a single 1 there; outputs are probabilities for sigmoid and softmax. A function that takes `sample_weight`, (n,),
+gets the weights of the samples, where there are any; another one does not know of them. Weights of classes count in
+the cost alone.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,29 +15,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.inputs import on_host
+from nnkit.inputs import SHARES, on_host
 from nnkit.kernels.names import named
-from nnkit.tables import as_array
-
-# What is too large or too small for a square is seen in the result, whatever the caller has told NumPy to do then.
-_quiet = np.errstate(all="ignore")
+from nnkit.tables import as_array, unmasked
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
 
-MetricFunction = Callable[[NDArray[np.floating], NDArray[np.floating]], float]
+MetricFunction = Callable[..., float]
+Real = NDArray[np.floating]
+
+_ROUNDINGS = 2  # how many roundings of the largest number a constant may differ by
 
 
 class Metric(NamedTuple):
-    """A metric and the name that histories have it under."""
+    """A metric, the name that histories have it under, and whether it takes the weights of samples."""
 
     name: str
     function: MetricFunction
+    weighted: bool = False
+
+    def measure(self, y: Real, h: Real, weights: Real | None = None) -> float:
+        """The metric of targets and outputs (n, d_out), with weights (n, 1) if there are any and it takes them."""
+        if weights is None or not self.weighted:
+            return float(self.function(y, h))
+        return float(self.function(y, h, sample_weight=weights[:, 0].astype(np.float64)))
 
 
 def top_k(k: int) -> MetricFunction:
     """The share of samples whose class is among the k largest outputs; of equal outputs the first counts as larger.
 
-    Raises ValueError unless k is a whole number of at least 1.
+    Where samples may be of several classes (`accuracy` says when), one of these has to be among them. Raises ValueError
+    unless k is a whole number of at least 1.
 
     >>> y, h = np.eye(3)[[0, 1]], np.array([[0.2, 0.5, 0.3], [0.5, 0.4, 0.1]])
     >>> [nnkit.metrics.top_k(k)(y, h) for k in (1, 2, 3)]
@@ -43,68 +54,137 @@ def top_k(k: int) -> MetricFunction:
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"top_k: k is {k!r}; expected a whole number of at least 1")
 
-    def metric(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
+    def metric(y: Any, h: Any, sample_weight: Any = None) -> float:
         y, h = _arrays(y, h, (2,))
-        label = np.argmax(y, axis=1)
-        order = np.argsort(-h, axis=1, kind="stable")[:, :k]  # NaN comes last
-        return float(np.mean((order == label[:, None]).any(axis=1) & ~np.isnan(h).any(axis=1)))
+        single = y.shape[1] == 1 or _one_class_each(y)
+        own = np.arange(y.shape[1]) == np.argmax(y, axis=1)[:, None] if single else y > 0.5
+        order = np.argsort(-h.astype(np.float64), axis=1, kind="stable")[:, :k]  # NaN comes last
+        hits = np.take_along_axis(own, order, axis=1).any(axis=1) & ~np.isnan(h).any(axis=1)
+        return float(_mean(hits, sample_weight))
 
     metric.__name__ = f"top_{k}"
     return metric
 
 
-def accuracy(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
-    """The share of samples whose largest output is that of their class; of a single output, on which side of ½ it is.
+def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
+    """The share of samples that are right; with weights w it is Σ w [right]/Σ w.
+
+    Where the targets of each sample sum to 1, as labels and shares in classes do, its largest output has to be that of
+    its class. Otherwise, as where samples may be of several classes or of none, all of its outputs have to be on the
+    same side of ½ as their targets: the accuracy of scikit-learn's `accuracy_score`. So has a single output.
 
     For costs that do not classify, such as the quadratic one, with labels; those that do measure it by themselves.
 
     >>> nnkit.metrics.accuracy(np.eye(2)[[0, 1]], np.array([[0.9, 0.2], [0.6, 0.5]]))
     0.5
+    >>> nnkit.metrics.accuracy(np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([[0.9, 0.8], [0.1, 0.6]]))
+    0.5
     """
     y, h = _arrays(y, h, (2,))
-    if y.shape[1] == 1:
-        return float(np.mean((y > 0.5) == (h > 0.5)))
-    return float(np.mean(np.argmax(y, axis=1) == np.argmax(h, axis=1)))
+    if y.shape[1] > 1 and _one_class_each(y):
+        return float(_mean(np.argmax(y, axis=1) == np.argmax(h, axis=1), sample_weight))
+    return float(_mean(((y > 0.5) == (h > 0.5)).all(axis=1), sample_weight))
 
 
-@_quiet
-def r2(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
-    """R² = 1 − Σ (y − h)²/Σ (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
+def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
+    """R² = 1 − Σ w (y − h)²/Σ w (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
+
+    A constant is one but for rounding in the dtype of y. Without weights w is 1.
 
     >>> nnkit.metrics.r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]]))
     0.5
+    >>> nnkit.metrics.r2(np.full((3, 1), 0.3), np.full((3, 1), 0.4))
+    0.0
     """
-    y, h = (array.astype(np.float64) for array in _arrays(y, h, (1, 2)))
-    left, total = ((y - h) ** 2).sum(axis=0), ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-    explained = 1 - left / np.where(total > 0, total, 1)
-    return float(np.mean(np.where(total > 0, explained, left == 0)))
+    y, h = _columns(y, h)
+    weights = _weights(sample_weight, len(y))
+    rounding = _ROUNDINGS * float(np.finfo(y.dtype).eps if y.dtype.kind == "f" else 0.0)
+    y, h, weights = (array[weights[:, 0] > 0].astype(np.float64) for array in (y, h, weights))
+    if not len(y):
+        return float("nan")
+    with np.errstate(all="ignore"):
+        scale = np.abs(y).max(axis=0) * rounding
+        constant = np.ptp(y, axis=0) <= scale
+        met = (np.abs(y - h) <= scale).all(axis=0)
+        mean = (weights * y).sum(axis=0) / weights.sum()
+        exponent = np.frexp(np.abs(y - mean).max(axis=0))[1]  # squares of small or large numbers leave float64
+        left, total = ((weights * np.ldexp(y - other, -exponent) ** 2).sum(axis=0) for other in (h, mean))
+        return float(np.mean(np.where(constant, met, 1 - left / np.where(constant, 1, total))))
 
 
-@_quiet
-def mean_absolute_error(y: NDArray[np.floating], h: NDArray[np.floating]) -> float:
-    """The mean of |y − h| over all samples and outputs.
+def mean_absolute_error(y: Any, h: Any, sample_weight: Any = None) -> float:
+    """The mean of |y − h| over all samples, by their weights if there are any, and outputs.
 
     >>> nnkit.metrics.mean_absolute_error(np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))
     1.5
     """
-    y, h = (array.astype(np.float64) for array in _arrays(y, h, (1, 2)))
-    return float(np.mean(np.abs(y - h)))
+    y, h = _columns(y, h)
+    return float(np.mean(_mean(np.abs(y.astype(np.float64) - h.astype(np.float64)), sample_weight)))
 
 
 def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Targets and outputs as arrays of one shape, with so many axes; TypeError and ValueError name what is not."""
     arrays = []
     for name, values in (("y", y), ("h", h)):
-        array = np.asarray(on_host(as_array(values, name)))
+        array = np.asarray(on_host(unmasked(as_array(values, name), name)))
         if array.dtype.kind not in "biuf" and dtype_name(array.dtype) not in FLOATS:
             raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
         if array.ndim not in axes or array.size == 0:
             expected = "(n, d_out)" if 1 not in axes else "(n, d_out) or (n,)"
-            raise ValueError(f"{name} has shape {array.shape}; expected {expected} with at least one sample")
+            raise ValueError(
+                f"{name} has shape {array.shape}; expected {expected} with at least one sample{_hint(y, h)}"
+            )
         arrays.append(array)
     if arrays[0].shape != arrays[1].shape:
-        raise ValueError(f"h has shape {arrays[1].shape}; expected that of y, {arrays[0].shape}")
+        raise ValueError(f"h has shape {arrays[1].shape}; expected that of y, {arrays[0].shape}{_hint(y, h)}")
     return arrays[0], arrays[1]
+
+
+def _hint(y: Any, h: Any) -> str:
+    """What to do with labels (n,) where targets (n, d_out) belong."""
+    labels, outputs = np.shape(on_host(y)), np.shape(on_host(h))
+    if len(outputs) != 2 or labels != outputs[:1]:
+        return ""
+    return f"; for labels use nnkit.data.one_hot(y, {outputs[1]})"
+
+
+def _columns(y: Any, h: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Targets and outputs (n, d_out), or of a single output (n,), as matrices."""
+    y, h = _arrays(y, h, (1, 2))
+    return (y[:, None], h[:, None]) if y.ndim == 1 else (y, h)
+
+
+def _weights(sample_weight: Any, n: int) -> Real:
+    """Weights (n,) as a column (n, 1), 1 without any."""
+    if sample_weight is None:
+        return np.ones((n, 1))
+    weights = np.asarray(on_host(unmasked(as_array(sample_weight, "sample_weight"), "sample_weight")), np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight has shape {weights.shape}; expected ({n},), one weight a sample")
+    return weights[:, None]
+
+
+def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
+    """The mean over the samples, by their weights if there are any."""
+    if sample_weight is None:
+        return np.mean(values, axis=0)
+    weights = _weights(sample_weight, len(values)).reshape(-1, *[1] * (values.ndim - 1))
+    with np.errstate(all="ignore"):
+        return np.where(weights > 0, weights * values, 0).sum(axis=0) / weights.sum()
+
+
+def _one_class_each(y: Real) -> bool:
+    """Whether each row of targets is one class or shares of them, of sum 1."""
+    return bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
+
+
+def _takes_weights(function: MetricFunction) -> bool:
+    """Whether a function has a parameter `sample_weight`."""
+    try:
+        parameter = inspect.signature(function).parameters.get("sample_weight")
+    except (TypeError, ValueError):  # made by C, without a signature
+        return False
+    return parameter is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
 
 
 _named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean_absolute_error}
@@ -125,11 +205,12 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
         if classifies and metric in ("accuracy", accuracy):
             continue
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
-            found.append(Metric(metric, _checked_top(int(metric[4:]), outputs)))
+            found.append(Metric(metric, _checked_top(int(metric[4:]), outputs), weighted=True))
         elif isinstance(metric, str):
-            found.append(Metric(metric, named("metric", metric, _named, ["top_5", "a function of (y, h)"])))
+            found.append(Metric(metric, named("metric", metric, _named, ["top_5", "a function of (y, h)"]), True))
         elif callable(metric):
-            found.append(Metric(getattr(metric, "__name__", type(metric).__name__), metric))
+            name = getattr(metric, "__name__", type(metric).__name__)
+            found.append(Metric(name, metric, _takes_weights(metric)))
         else:
             raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
     _check_names([metric.name for metric in found], classifies)

@@ -106,6 +106,9 @@ class Network(Model):
     ) -> dict[str, float]:
         """The mean cost over samples x (n, width) with labels or targets y, the accuracy if it classifies, and metrics.
 
+        The accuracy is the share of samples whose largest output is that of their class; of targets whose rows do not
+        sum to 1, with several classes in a sample, the share for which all outputs are on the right side of ½
+        (`nnkit.metrics.accuracy`). `sample_weight` counts in it and in the metrics, too, `class_weight` does not.
         Data, metrics and weights are as `fit` takes them.
 
         >>> net = nnkit.Network([2, 2], seed=0)

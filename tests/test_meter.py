@@ -1,6 +1,6 @@
 """The meter: costs and accuracies of many samples are measured in pieces, and add up to those of all."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -47,3 +47,128 @@ def test_training_is_measured_alike(arrays: "Arrays", kept: int, monkeypatch: py
     history = net.fit(arrays(X), LABELS, epochs=2, batch_size=7, optimizer=nnkit.SGD(1e-300), progress=False)
     assert history["cost"] == pytest.approx([wanted["cost"]] * 2, rel=1e-13)
     assert history["accuracy"] == [wanted["accuracy"]] * 2
+
+
+# --- several classes in a sample, and weights -------------------------------------------------------------------
+
+BITS = RNG.integers(0, 2, (53, 4)).astype(float)
+WEIGHTS = RNG.integers(0, 3, 53).astype(float)
+
+
+def bits_network(cost: str = "cross_entropy") -> nnkit.Network:
+    return nnkit.Network([3, 8, 4], "tanh", cost, seed=1, dtype="float64")
+
+
+def rows_right(net: nnkit.Network, threshold: float = 0.5) -> np.ndarray:
+    """Whether all outputs of a sample are on the side of their targets: what scikit-learn's accuracy_score counts."""
+    right: np.ndarray = ((np.array(net.backend.to_numpy(net.forward(X))) > threshold) == (BITS > 0.5)).all(axis=1)
+    return right
+
+
+def stream(y: np.ndarray, *weights: np.ndarray) -> Any:
+    return lambda: (tuple(a[i : i + 10] for a in (X, y, *weights)) for i in range(0, 53, 10))
+
+
+@pytest.mark.parametrize("cost", ["cross_entropy", "hinge"])
+@pytest.mark.parametrize("kept", [1 << 20, 60, 1])
+def test_all_outputs_of_several_classes_have_to_be_right(
+    arrays: "Arrays", kept: int, cost: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "_KEPT", kept)
+    net = bits_network(cost)
+    net.fit(arrays(X), BITS, epochs=60, optimizer=nnkit.Adam(0.05), progress=False)
+    right = rows_right(net, net.cost.threshold)
+    assert 0.1 < right.mean() < 1
+    still: dict[str, Any] = {"optimizer": nnkit.SGD(1e-300), "epochs": 1, "progress": False}
+    for data in ((arrays(X), BITS), (stream(BITS),)):
+        assert net.evaluate(*data)["accuracy"] == pytest.approx(right.mean(), rel=1e-15)
+        history = net.fit(*data, validation_data=(X, BITS), **still)
+        assert history["accuracy"] == history["validation_accuracy"] == pytest.approx([right.mean()], rel=1e-15)
+    wanted = float(WEIGHTS @ right) / WEIGHTS.sum()
+    for evaluated in (net.evaluate(X, BITS, sample_weight=WEIGHTS), net.evaluate(stream(BITS, WEIGHTS))):
+        assert evaluated["accuracy"] == pytest.approx(wanted, rel=1e-15)
+
+
+def test_all_bits_right_is_1() -> None:
+    X, Y = np.eye(4), np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1.0]])
+    net = nnkit.Network([4, 16, 3], cost="cross_entropy", seed=0)
+    net.fit(X, Y, epochs=2000, optimizer=nnkit.Adam(0.01), progress=False)
+    assert ((net.forward(X) > 0.5) == Y).all()
+    assert net.evaluate(X, Y, metrics=["top_1"]) | {"cost": 0} == {"cost": 0, "accuracy": 1, "top_1": 1}
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+def test_one_class_a_sample_is_the_largest_output(arrays: "Arrays", smoothing: float) -> None:
+    """As labels, as rows with a single 1, as shares; also where another output is above one half."""
+    cost = nnkit.get_cost("cross_entropy", label_smoothing=smoothing)
+    net = nnkit.Network([3, 4], cost=cost, seed=1, dtype="float64")
+    net.parameters.b[0][...] = 1.0
+    wanted = np.mean(np.argmax(np.array(net.backend.to_numpy(net.forward(X))), axis=1) == LABELS)
+    one_hot = np.eye(4)[LABELS]
+    for y in (LABELS, one_hot, 0.7 * one_hot + 0.3 / 4, one_hot.astype(np.float32)):
+        assert net.evaluate(arrays(X), y)["accuracy"] == wanted
+        assert net.evaluate(stream(y))["accuracy"] == wanted
+        assert net.fit(stream(y), epochs=1, optimizer=nnkit.SGD(1e-300), progress=False)["accuracy"] == [wanted]
+
+
+def test_a_stream_is_of_one_kind() -> None:
+    """A minibatch in which each sample has one class by chance is counted as the others are."""
+    one_each = np.where(np.arange(53)[:, None] < 20, np.eye(4)[LABELS], BITS)
+    assert (one_each[:20].sum(axis=1) == 1).all()
+    net = bits_network()
+    for y in (one_each, one_each[::-1]):
+        assert net.evaluate(stream(y))["accuracy"] == net.evaluate(X, y)["accuracy"]
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_accuracy_and_metrics_are_weighted(arrays: "Arrays", outputs: int) -> None:
+    """A whole weight is a repeated sample; the weights of classes count in the cost alone."""
+    y = LABELS if outputs == 4 else LABELS % 2
+    net = nnkit.Network([3, outputs], seed=1, dtype="float64")
+    times = WEIGHTS.astype(int)
+    names = ["r2", "mae", *(["top_2"] if outputs == 4 else [])]
+    wanted = net.evaluate(np.repeat(X, times, axis=0), np.repeat(y, times), metrics=names)
+    for data in ((arrays(X), y), (stream(y, WEIGHTS / WEIGHTS.mean()),)):
+        weights: dict[str, Any] = {"sample_weight": WEIGHTS} if len(data) == 2 else {}
+        assert net.evaluate(*data, metrics=names, **weights) == pytest.approx(wanted, rel=1e-12)
+        found = net.evaluate(*data, metrics=names, class_weight={1: 5.0}, **weights)
+        assert found["cost"] != pytest.approx(wanted["cost"], rel=1e-3)
+        assert {**found, "cost": wanted["cost"]} == pytest.approx(wanted, rel=1e-12)
+    still: dict[str, Any] = {"optimizer": nnkit.SGD(1e-300), "epochs": 2, "progress": False, "batch_size": 8}
+    history = net.fit(
+        arrays(X), y, sample_weight=WEIGHTS, class_weight={1: 5.0}, metrics=names,
+        validation_data=(X, y, WEIGHTS), **still,
+    )  # fmt: skip
+    for name in ("accuracy", *names):
+        for measured in (history[name], history[f"validation_{name}"]):
+            assert measured == pytest.approx([wanted[name]] * 2, rel=1e-12)
+    unweighted = net.evaluate(X, y)
+    assert net.evaluate(X, y, class_weight={1: 5.0})["accuracy"] == unweighted["accuracy"]
+
+
+def test_weights_of_the_first_two_right_alone() -> None:
+    net = network()
+    predicted = np.asarray(net.predict(X[:4]))
+    y = np.where([1, 1, 0, 0], predicted, (predicted + 1) % 4)
+    assert net.evaluate(X[:4], y, sample_weight=[1, 1, 0, 0])["accuracy"] == 1
+    assert net.evaluate(X[:4], y, sample_weight=[1, 0, 1, 2])["accuracy"] == 0.25
+    nothing = net.evaluate(iter([(X[:4], y, np.zeros(4))]))
+    assert np.isnan(nothing["accuracy"])
+
+
+def test_functions_get_weights_if_they_take_them() -> None:
+    seen: list[Any] = []
+
+    def with_weights(y: Any, h: Any, sample_weight: Any = None) -> float:
+        seen.append(sample_weight)
+        return 0.0
+
+    def without(y: Any, h: Any, **options: Any) -> float:
+        assert not options
+        return 0.0
+
+    net = network()
+    net.evaluate(X, LABELS, metrics=[with_weights, without], sample_weight=WEIGHTS)
+    net.evaluate(X, LABELS, metrics=[with_weights, without])
+    np.testing.assert_allclose(seen[0], WEIGHTS / WEIGHTS.mean(), rtol=1e-15)
+    assert seen[1] is None

@@ -1,6 +1,7 @@
 """Metrics against sums in plain Python, with ties and numbers that are not finite."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,9 +60,9 @@ def test_r2_and_mean_absolute_error() -> None:
 
 def test_lists_columns_and_other_types() -> None:
     y, h = [[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.2]]
-    assert accuracy(y, h) == top_k(1)(y, h) == 0.5  # type: ignore[arg-type]
-    assert r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == 0.5  # type: ignore[arg-type]
-    assert mean_absolute_error([1, 2], [2, 4]) == 1.5  # type: ignore[arg-type]
+    assert accuracy(y, h) == top_k(1)(y, h) == 0.5
+    assert r2([1.0, 2.0, 3.0], [1.0, 2.0, 2.0]) == 0.5
+    assert mean_absolute_error([1, 2], [2, 4]) == 1.5
 
 
 @pytest.mark.parametrize("metric", [accuracy, top_k(2), r2, mean_absolute_error])
@@ -80,3 +81,77 @@ def test_lists_columns_and_other_types() -> None:
 def test_what_is_no_pair_of_targets_and_outputs(metric: Any, y: Any, h: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         metric(y, h)
+
+
+WEIGHTS = np.array([0.0, 2.0, 0.5, 1.0, 0.0, 3.0, 1.5, 0.25])
+MULTI = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], float)
+CLASSES = np.array([0, 2, 1, 1, 0, 2, 0, 1])
+H = np.random.default_rng(4).random((8, 3))
+REAL = np.random.default_rng(5).normal(size=(8, 3))
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_scikit_learn_agrees(weights: Any) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics", reason="has these metrics")
+    near = np.where(np.arange(8)[:, None] % 2, MULTI, H)  # half of the rows are right
+    pairs: list[tuple[Callable[..., float], Any, Any, float]] = [
+        (accuracy, MULTI, near, sklearn.accuracy_score(MULTI, near > 0.5, sample_weight=weights)),
+        (accuracy, np.eye(3)[CLASSES], H, sklearn.accuracy_score(CLASSES, H.argmax(axis=1), sample_weight=weights)),
+        (accuracy, MULTI[:, :1], H[:, :1], sklearn.accuracy_score(MULTI[:, 0], H[:, 0] > 0.5, sample_weight=weights)),
+        (r2, REAL, H, sklearn.r2_score(REAL, H, sample_weight=weights)),
+        (mean_absolute_error, REAL, H, sklearn.mean_absolute_error(REAL, H, sample_weight=weights)),
+    ]
+    for k in (1, 2):
+        wanted = sklearn.top_k_accuracy_score(CLASSES, H, k=k, sample_weight=weights)
+        pairs.append((top_k(k), np.eye(3)[CLASSES], H, wanted))
+    for metric, y, h, wanted in pairs:
+        assert metric(y, h, sample_weight=weights) == pytest.approx(wanted, rel=1e-14)
+
+
+def test_samples_without_weight_do_not_count() -> None:
+    y, h, kept = REAL.copy(), H.copy(), WEIGHTS > 0
+    y[~kept], h[~kept] = 1e300, np.nan
+    for metric in (accuracy, r2, mean_absolute_error, top_k(2)):
+        assert metric(y, h, sample_weight=WEIGHTS) == metric(y[kept], h[kept], sample_weight=WEIGHTS[kept])
+        assert math.isnan(metric(y, h, sample_weight=np.zeros(8)))
+
+
+def test_top_k_of_several_classes() -> None:
+    h = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.4, 0.5, 0.1]])
+    y = np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert [top_k(k)(y, h) for k in (1, 2, 3)] == [0, pytest.approx(2 / 3), pytest.approx(2 / 3)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("value", [0.3, -1e4, 1e-3, 3.7])
+def test_r2_of_a_constant_is_1_or_0(dtype: str, value: float) -> None:
+    for n in (1, 3, 10, 1000):
+        y = np.full((n, 1), value, dtype)
+        assert r2(y, y) == 1
+        assert r2(y, y + np.asarray(0.1 + abs(value), dtype)) == 0
+        rounded = np.where(np.arange(n)[:, None] % 2, np.nextafter(y, np.asarray(np.inf, dtype)), y)
+        assert r2(rounded, y) == 1
+        assert r2(rounded, y + np.asarray(0.1 + abs(value), dtype)) == 0
+    both = np.hstack([np.full((4, 1), value), np.arange(4.0)[:, None]])
+    assert r2(both, both + np.array([1.0, 0.0])) == 0.5
+    assert r2(np.zeros((3, 1)), np.zeros((3, 1))) == 1
+    assert r2(np.zeros((3, 1)), np.full((3, 1), 1e-30)) == 0
+
+
+def test_r2_of_small_and_large_differences() -> None:
+    for y in (1e-200 * REAL, 1e150 * REAL, 1e-30 * REAL.astype(np.float32), 1 + 1e-6 * REAL.astype(np.float32)):
+        with np.errstate(all="raise"):
+            assert r2(y, y) == 1
+            assert r2(y, y[::-1]) < 1
+
+
+@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, top_k(2)])
+def test_other_arguments_are_named(metric: Callable[..., float]) -> None:
+    assert metric(REAL.tolist(), H.tolist()) == metric(REAL, H)
+    hint = r"; for labels use nnkit.data.one_hot\(y, 3\)$"
+    with pytest.raises(ValueError, match=r"(y has shape \(8,\)|h has shape \(8, 3\)); expected .*" + hint):
+        metric(CLASSES, H)
+    with pytest.raises(TypeError, match="y is a masked array"):
+        metric(np.ma.masked_array(REAL, REAL > 0), H)
+    with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\); expected \(8,\)"):
+        metric(REAL, H, sample_weight=[1, 2, 3])

@@ -141,7 +141,7 @@ class Epochs:
                 accumulation.update(factor)
         if where is not None:
             self._look(where, float(step.cost()))
-        self.meter.add(step.logits, batch.y, batch.weights)
+        self.meter.add(step.logits, batch)
 
     def _look(self, where: tuple[int, int], cost: float) -> None:
         """Put everything back and raise DivergenceError, if the cost or the parameters are not finite."""

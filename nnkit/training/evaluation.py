@@ -16,7 +16,7 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
     for batch in source.batches(ROWS):
         recorded = model.recorded_pass(model.placement, batch.samples)
         x = batch.inputs()
-        meter.add(model.propagate(x) if recorded is None else recorded.logits(x), batch.y, batch.weights)
+        meter.add(model.propagate(x) if recorded is None else recorded.logits(x), batch)
         if recorded is not None:
             model.placement.leave("pass", batch.samples, recorded)
     return meter.read()

@@ -4,6 +4,7 @@ Training needs Δ but not the cost. Logits are kept and measured together, a few
 one pass over a small array instead of a dozen calls in every step.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.tape import active_tape
-from nnkit.inputs import as_labels, predicted_labels
+from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import Model
+from nnkit.training.minibatches import Known, Minibatch
 
 _KEPT = 1 << 20  # numbers kept before they are measured
 _FEW = 1 << 15  # numbers that are measured in less time than the decisions about it take
@@ -34,18 +36,24 @@ class Meter:
         self._one = self.backend.asarray(1.0, model.dtype)
         self._zero, self._slot = (self.backend.asarray(np.array(0, np.int64)) for _ in range(2))
 
-    def start(self, y: Array = None, weights: Array = None) -> None:
-        """Forget what was measured; `y` and `weights` are those of all samples in the order of the logits, if known."""
-        self._y, self._weights = y, weights
-        self._pending: list[tuple[Array, Array]] = []  # targets and weights that came with the kept logits
+    def start(
+        self,
+        y: Array = None,
+        weights: Array | None = None,
+        metric_weights: Array | None = None,
+        one_class: bool | None = None,
+    ) -> None:
+        """Forget what was measured. The arguments are a source's `Known`, in the order of the logits."""
+        self._known = Known(y, weights, metric_weights, one_class)
+        self._one_class = True if one_class is None else one_class  # so far
+        self._pending: list[Known] = []  # what came with the kept logits
         self._filled = 0
         self._samples = 0
-        self._costs: list[Array] = []
-        self._right: list[Array] = []
-        self._outputs: list[tuple[Any, Any]] = []
+        self._sums: dict[str, list[Array]] = {"cost": [], "class": [], "all": [], "weight": []}
+        self._outputs: list[tuple[Any, Any, Any]] = []
         self.backend.copy(self._zero, self._slot)
 
-    def add(self, logits: Array, y: Array = None, weights: Array = None) -> None:
+    def add(self, logits: Array, batch: Minibatch) -> None:
         """Take the logits (n, d_out) of the next samples; their targets and weights, if `start` was not given them."""
         n = logits.shape[0]
         if self._filled + n > self._logits.shape[0]:
@@ -54,15 +62,16 @@ class Meter:
                 self._logits = self._room(n)
         self.backend.copy(logits, self._logits[self._filled : self._filled + n, ...])
         self._filled += n
-        if self._y is None:  # copies: an iterable may fill one array again and again
-            self._pending.append((self._kept(y), None if weights is None else self._kept(weights)))
+        if self._known.y is None:  # copies: an iterable may fill one array again and again
+            self._pending.append(Known(*map(self._kept, (batch.y, batch.weights, batch.metric_weights))))
+            self._one_class = self._one_class and batch.one_class
 
     def store(self, logits: Array, place: Array) -> None:
         """Take logits as `add` does, of the samples from `place` on, 0-d int64, in the order of `start`; recorded.
 
         Before replays ask `room_for` how many there may be, and say with `stored` how many samples there were.
         """
-        if self._logits.shape[0] >= self._y.shape[0]:  # there is room for all: one counter does for both
+        if self._logits.shape[0] >= self._known.y.shape[0]:  # there is room for all: one counter does for both
             self.backend.put_at(logits, place, self._logits)
             return
         self.backend.put_at(logits, self._slot, self._logits)
@@ -90,23 +99,28 @@ class Meter:
     def read(self, **others: Array) -> dict[str, float]:
         """The mean cost, the accuracy if the network classifies, and the other metrics; waits for the device.
 
-        `others` are 0-d arrays that are read with them, in one transfer, by their names.
+        The accuracy is Σ w [right]/Σ w: where each sample is of one class, its output is the largest; otherwise all of
+        its outputs are on the side of their targets. `others` are 0-d arrays that are read with them, in one transfer,
+        by their names.
         """
         self._measure()
-        xp, count = self.backend.xp, len(self._costs)
-        waiting = [*self._costs, *self._right, *others.values()]
-        numbers = self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist()
-        result = {"cost": sum(numbers[:count]) / self._samples}
+        xp = self.backend.xp
+        waiting = [*(array for arrays in self._sums.values() for array in arrays), *others.values()]
+        numbers = iter(self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist())
+        sums = {name: sum(next(numbers) for _ in arrays) for name, arrays in self._sums.items()}
+        result = {"cost": sums["cost"] / self._samples}
         if self.model.classifies:
-            result["accuracy"] = sum(numbers[count : 2 * count]) / self._samples
-        result |= zip(others, numbers[len(waiting) - len(others) :], strict=True)
+            total = sums["weight"] if self._sums["weight"] else self._samples
+            result["accuracy"] = sums["class" if self._one_class else "all"] / total if total else math.nan
+        result |= zip(others, numbers, strict=True)
         if self.metrics:
-            y, h = (np.concatenate(parts) for parts in zip(*self._outputs, strict=True))
-            result |= {metric.name: float(metric.function(y, h)) for metric in self.metrics}
+            y, h = (np.concatenate([part[i] for part in self._outputs]) for i in (0, 1))
+            weights = None if self._outputs[0][2] is None else np.concatenate([part[2] for part in self._outputs])
+            result |= {metric.name: metric.measure(y, h, weights) for metric in self.metrics}
         return result
 
-    def _kept(self, array: Array) -> Array:
-        return self.backend.copy(array, self.backend.empty(array.shape, self.model.dtype))
+    def _kept(self, array: Array | None) -> Array | None:
+        return None if array is None else self.backend.copy(array, self.backend.empty(array.shape, self.model.dtype))
 
     def _room(self, samples: int) -> Array:
         return self.backend.empty((samples, self._width), self.model.dtype)
@@ -116,21 +130,32 @@ class Meter:
             return
         backend, output = self.backend, self.model.output
         logits = self._logits[: self._filled, ...]
-        y, weights = self._taken()
-        self._costs.append(self._cost(logits, y, weights))
+        y, weights, metric_weights, one_class = self._taken()
+        self._sums["cost"].append(self._cost(logits, y, weights))
         if self.model.classifies:
-            answers = predicted_labels(backend, output, logits) == as_labels(backend, y)
-            self._right.append(backend.xp.sum(backend.xp.astype(answers, backend.xp.int64)))
+            xp = backend.xp
+            shares = None if metric_weights is None else xp.astype(metric_weights[:, 0], xp.float64)
+            if one_class is not False:
+                answers = predicted_labels(backend, output, logits) == as_labels(backend, y)
+                self._sums["class"].append(self._counted(answers, shares))
+            if not one_class and self._width > 1:
+                self._sums["all"].append(self._counted(all_right(backend, output, logits, y), shares))
+            if shares is not None:
+                self._sums["weight"].append(xp.sum(shares))
         if self.metrics:
-            outputs = output.outputs(backend, logits)
-            targets = self.model.cost.sharpened(np.array(backend.to_numpy(y)))
-            self._outputs.append((targets, np.array(backend.to_numpy(outputs))))
+            arrays = y, output.outputs(backend, logits), metric_weights
+            targets, outputs, shares = (None if a is None else np.array(backend.to_numpy(a)) for a in arrays)
+            self._outputs.append((self.model.cost.sharpened(targets), outputs, shares))
         self._samples += self._filled
         self._filled = 0
 
     def _cost(self, logits: Array, y: Array, weights: Array | None) -> Array:
         """The sum of the costs of some samples, 0-d; for few of them by recorded calls from the second time on."""
-        model, place, key = self.model, self.model.placement, (logits.shape[0], weights is not None)
+        model, place, key = (
+            self.model,
+            self.model.placement,
+            (logits.shape[0], None if weights is None else weights.shape[1]),
+        )
         few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
         recorded = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
         if recorded is None:
@@ -140,16 +165,24 @@ class Meter:
         place.leave("cost", key, recorded)
         return cost
 
-    def _taken(self) -> tuple[Array, Array]:
+    def _counted(self, right: Array, weights: Array | None) -> Array:
+        """How many are right, or how much weight they have."""
+        xp = self.backend.xp
+        if weights is None:
+            return xp.sum(xp.astype(right, xp.int64))
+        return xp.sum(xp.where(right, weights, xp.zeros_like(weights)))
+
+    def _taken(self) -> Known:
         """The targets and weights of the kept logits."""
-        if self._y is not None:
+        if self._known.y is not None:
             end = self._samples + self._filled
-            weights = None if self._weights is None else self._weights[self._samples : end, ...]
-            return self._y[self._samples : end, ...], weights
-        targets, weights = zip(*self._pending, strict=True)
+            y, weights, metric_weights = (None if a is None else a[self._samples : end, ...] for a in self._known[:3])
+            return Known(y, weights, metric_weights, self._known.one_class)
+        columns = zip(*(known[:3] for known in self._pending), strict=True)
         self._pending = []
         concat = self.backend.xp.concat
-        return concat(targets, axis=0), None if weights[0] is None else concat(weights, axis=0)
+        y, weights, metric_weights = (None if a[0] is None else concat(a, axis=0) for a in columns)
+        return Known(y, weights, metric_weights)
 
 
 class _RecordedCost:

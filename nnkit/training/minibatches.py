@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,16 @@ class Minibatch(ABC):
 
     Attributes:
         samples: how many. y: their targets, (samples, d_out).
-        weights: None, or (samples, 1) a sample or (samples, d_out) an output, of mean 1 over all samples.
+        weights: in the cost: None, or (samples, 1) a sample or (samples, d_out) an output, of mean 1 over all samples.
+        metric_weights: in accuracy and metrics: None, or (samples, 1); classes have no weight there.
+        one_class: whether each sample is of one class, so that the largest output is the answer.
     """
 
     samples: int
     y: Array
     weights: Array | None
+    metric_weights: Array | None = None
+    one_class: bool = True
 
     @abstractmethod
     def inputs(self, out: Array = None) -> Array:
@@ -40,6 +45,15 @@ class Minibatch(ABC):
             backend.elementwise(product, (self.weights, share), out=step.scale)
 
 
+class Known(NamedTuple):
+    """What is known of all samples when a pass begins, as a `Minibatch` has it; None for what comes with these."""
+
+    y: Array = None
+    weights: Array | None = None
+    metric_weights: Array | None = None
+    one_class: bool | None = None
+
+
 class Source(ABC):
     """Samples with their targets and weights, checked, for one network.
 
@@ -52,7 +66,7 @@ class Source(ABC):
     repeatable = True
 
     @abstractmethod
-    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+    def start(self, order: np.ndarray | None) -> Known:
         """Begin a pass, in an order of the samples or None for their own; all targets and weights so, where known."""
 
     @abstractmethod

@@ -12,12 +12,12 @@ import numpy as np
 from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.inputs import are_labels, check_samples, on_disk
+from nnkit.inputs import are_labels, check_samples, on_disk, one_class_each
 from nnkit.kernels.softmax import product
 from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
-from nnkit.training.minibatches import Minibatch, Source
+from nnkit.training.minibatches import Known, Minibatch, Source
 from nnkit.training.streams import StreamSource, is_stream
 from nnkit.training.weights import ClassWeight, weights_of
 
@@ -30,33 +30,47 @@ class ArraySource(Source):
 
     on_device = True
 
-    def __init__(self, model: Model, X: Any, y: Array, weights: Array | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        X: Any,
+        y: Array,
+        weights: Array | None,
+        metric_weights: Array | None = None,
+        one_class: bool = True,
+    ) -> None:
         self.model, self.backend = model, model.backend
-        self.X, self.y, self.weights = X, y, weights
+        self.X, self.y, self.weights, self.metric_weights, self.one_class = X, y, weights, metric_weights, one_class
         self.samples: int = y.shape[0]
         self.order: Any = None
-        self.y_in_order, self.weights_in_order = y, weights
+        self.y_in_order, self.weights_in_order, self._metric_weights_in_order = y, weights, metric_weights
 
     @property
     def weight_columns(self) -> int:
         """How many weights a sample has."""
         return 0 if self.weights is None else int(self.weights.shape[1])
 
-    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+    def start(self, order: np.ndarray | None) -> Known:
         if order is None:
             self.order, self.y_in_order, self.weights_in_order = None, self.y, self.weights
-            return self.y, self.weights
+            return Known(self.y, self.weights, self.metric_weights, self.one_class)
         backend, indices = self.backend, self.backend.asarray(order)
         if self.order is None:  # these arrays stay: recorded minibatches read them
             self.order = backend.empty(order.shape, indices.dtype)
             self.y_in_order = backend.empty(self.y.shape, self.y.dtype)
             if self.weights is not None:
                 self.weights_in_order = backend.empty(self.weights.shape, self.weights.dtype)
+            self._metric_weights_in_order = self.weights_in_order
+            if self.metric_weights is not self.weights and self.metric_weights is not None:
+                self._metric_weights_in_order = backend.empty(self.metric_weights.shape, self.metric_weights.dtype)
         backend.copy(indices, self.order)
         backend.take(self.y, self.order, out=self.y_in_order)
         if self.weights is not None:
             backend.take(self.weights, self.order, out=self.weights_in_order)
-        return self.y_in_order, self.weights_in_order
+        metric_weights = None if self.metric_weights is None else self._metric_weights_in_order
+        if metric_weights is not None and self.metric_weights is not self.weights:
+            backend.take(self.metric_weights, self.order, out=metric_weights)
+        return Known(self.y_in_order, self.weights_in_order, metric_weights, self.one_class)
 
     def gather(self, start: Array, step: Step) -> None:
         """Give a step the samples from place `start` of the order on, 0-d int64; to be recorded."""
@@ -105,7 +119,7 @@ class HostSource(ArraySource):
 
     on_device = False
 
-    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
+    def start(self, order: np.ndarray | None) -> Known:
         self._rows = order  # reading is the host's work
         return super().start(order)
 
@@ -155,17 +169,21 @@ def source_of(
     targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
     one_label = are_labels(y) or targets.shape[1] == 1
     weights = weights_of(model, targets, one_label, sample_weight, class_weight, f"{which}sample_weight")
+    for_metrics = weights
+    if class_weight is not None:
+        for_metrics = weights_of(model, targets, one_label, sample_weight, None, f"{which}sample_weight")
+    one_class = one_label or one_class_each(model.backend, targets, model.cost)
     targets = model.cost.smoothed(model.backend, targets)
     if _stays_on_host(model, raw):
         if check:
             _check_rows(model, raw, f"{which}X")
-        return HostSource(model, raw, targets, weights)
+        return HostSource(model, raw, targets, weights, for_metrics, one_class)
     if dtype_name(raw.dtype) in _BYTES:
-        return BytesSource(model, model.backend.asarray(raw), targets, weights)
+        return BytesSource(model, model.backend.asarray(raw), targets, weights, for_metrics, one_class)
     samples = model.preprocessed(raw)
     if check:
         check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
-    return ArraySource(model, samples, targets, weights)
+    return ArraySource(model, samples, targets, weights, for_metrics, one_class)
 
 
 def _stays_on_host(model: Model, X: Any) -> bool:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.inputs import are_labels, check_samples
+from nnkit.inputs import are_labels, check_samples, one_class_each
 from nnkit.model import Model
-from nnkit.training.minibatches import Minibatch, Source
+from nnkit.training.minibatches import Known, Minibatch, Source
 from nnkit.training.weights import ClassWeight, weights_of
 
 
@@ -26,8 +26,8 @@ class StreamSource(Source):
             raise ValueError(f"class_weight={class_weight!r} needs all labels at once; {hint}")
         self.model, self.stream, self.class_weight, self.name, self.learns = model, stream, class_weight, name, learns
 
-    def start(self, order: np.ndarray | None) -> tuple[Array | None, Array | None]:
-        return None, None
+    def start(self, order: np.ndarray | None) -> Known:
+        return Known()
 
     def batches(self, size: int) -> Iterator[Minibatch]:
         number, columns = -1, 0
@@ -58,6 +58,10 @@ class _Given(Minibatch):
         weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
         one_label = are_labels(y) or self.y.shape[1] == 1
         self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
+        self.metric_weights = self.weights
+        if source.class_weight is not None:
+            self.metric_weights = weights_of(model, self.y, one_label, weight, None, label, scaled=False)
+        self.one_class = one_label or one_class_each(model.backend, self.y, model.cost)
         self.y = model.cost.smoothed(model.backend, self.y)
         if source.learns:
             model.learn_features(item[0])
