@@ -180,3 +180,12 @@ def test_weights_whose_sum_is_too_large() -> None:
     for net, weight in zip(nets, (1.5e308 * np.linspace(0.25, 1, 24), np.linspace(0.25, 1, 24)), strict=True):
         net.fit(X, COSTS["quadratic"], sample_weight=weight, epochs=1, progress=False)
     np.testing.assert_allclose(nets[0].parameters.flat, nets[1].parameters.flat, rtol=1e-6)
+
+
+def test_weights_of_samples_and_of_outputs_are_measured_one_after_the_other() -> None:
+    net = network("cross_entropy")
+    for _ in range(3):  # few samples: recorded from the second time on
+        by_sample = net.evaluate(X, MATRIX, sample_weight=np.ones(24))["cost"]
+        by_output = net.evaluate(X, MATRIX, class_weight={0: 1.0})["cost"]
+        assert by_sample == pytest.approx(net.evaluate(X, MATRIX)["cost"], rel=1e-14)
+        assert by_output == pytest.approx(by_sample, rel=1e-14)
