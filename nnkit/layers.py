@@ -132,7 +132,7 @@ def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
     if activation is not None:
         raise TypeError(
             f"activation is {activation!r}, which has no effect beside layers; give each layer its own, "
-            f"such as Dense(4, 8, {activation!r})"
+            "such as Dense(4, 8, 'relu')"
         )
     return layers
 

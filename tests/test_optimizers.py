@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,20 @@ def test_names_where_optimizers_are_taken() -> None:
         nets["name"].train_step(X, y, "Adam")
     with pytest.raises(TypeError, match=r"optimizer is the class Adam; expected an optimizer: Adam\(\)"):
         nets["name"].train_step(X, y, nnkit.Adam)  # type: ignore[arg-type]
+
+
+def test_a_training_goes_on_with_an_optimizer_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    X, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
+    once, twice = (nnkit.Network([4, 3], seed=0) for _ in range(2))
+    once.fit(X, y, epochs=4, optimizer="adam", progress=False)
+    path = tmp_path / "run.safetensors"
+    twice.fit(X, y, epochs=2, optimizer="adam", checkpoint=path, progress=False)
+    again = nnkit.Network([4, 3], seed=0)
+    again.fit(X, y, epochs=4, optimizer="adam", checkpoint=path, resume=True, progress=False)
+    assert np.array_equal(once.parameters.flat, again.parameters.flat)
+    with pytest.raises(ValueError, match="its optimizer is"):
+        nnkit.Network([4, 3], seed=0).fit(X, y, epochs=5, optimizer="lion", checkpoint=path, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.download import cache_folder, download_file
+from nnkit.ranges import flag
 
 
 class MNIST(NamedTuple):
@@ -107,7 +108,7 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
 
     """
     folders = _folders(directory)
-    if download:
+    if flag("mnist", "download", download):
         for original in _ORIGINALS:
             if _find(original.name, folders) is None:
                 download_file(f"{original.name}.gz", folders[0], partial(_array, original=original))
