@@ -4,17 +4,11 @@ from collections.abc import Callable
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
-from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.tape import Tape
 
 
 class ForwardPass:
-    """A recorded forward pass for a number of samples; its buffers serve one thread at a time.
-
-    Attributes:
-        samples: how many.
-        precision: of its products, from when it was recorded.
-    """
+    """A recorded forward pass for a number of samples; its buffers serve one thread at a time."""
 
     def __init__(
         self,
@@ -24,8 +18,7 @@ class ForwardPass:
         propagate: Callable[[Array], Array],
         activate: Callable[[Array], Array],
     ) -> None:
-        self.backend, self.samples = backend, shape[0]
-        self.precision = get_matmul_precision()
+        self.backend = backend
         self._x, self._activate = backend.zeros(shape, dtype), activate
         with backend.recording() as self._tape:
             self._logits = propagate(self._x)

@@ -32,7 +32,7 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
-from nnkit.placement import Placement
+from nnkit.placement import Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
 from nnkit.tables import as_array, is_table, table_numbers, text_names, unmasked
@@ -177,20 +177,20 @@ class Model:
         h = preprocessed(backend, self.dtype, self.preprocessing, rows)
         if finite and not surely_finite(h if isinstance(h, np.ndarray) else rows):
             check_samples(backend, rows, h, self.preprocessing, "X")
-        recorded = self.recorded_pass(place, h.shape[0])
-        if recorded is None:
+        lent = self.recorded_pass(place, h.shape[0])
+        if lent is None:
             values = self.propagate(h, place.parameters)
             values = self.output.outputs(backend, values) if activated else values
             return values if question is None else question(backend, values)
-        values = recorded.outputs(h) if activated else recorded.logits(h)
+        values = lent.it.outputs(h) if activated else lent.it.logits(h)
         if question is None:
             answer = backend.copy(values, backend.empty(values.shape, self.dtype))
         else:
             answer = question(backend, values)
-        place.leave("pass", recorded.samples, recorded)
+        place.leave(lent)
         return answer
 
-    def recorded_pass(self, place: Placement, n: int) -> ForwardPass | None:
+    def recorded_pass(self, place: Placement, n: int) -> Lent[ForwardPass] | None:
         """The recorded pass for n samples, if they are few and came in this number before; to be left there again."""
         if n > FEW or active_tape() is not None:
             return None

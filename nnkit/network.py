@@ -168,7 +168,8 @@ class Network(Model):
         """
         training = flag("gradients", "training", training)
         place = self.placement
-        beside = place.take_beside()
+        lent = place.take_beside()
+        beside = lent.it
         mine = self.snapshot(beside)
         x, y, weights = mine._checked(x, y, sample_weight)
         if training and place.dropout is not None:
@@ -182,7 +183,7 @@ class Network(Model):
             for pair in zip(beside.gradient.W, beside.gradient.b, strict=True)
         ]
         cost = step.cost()
-        place.leave_beside(beside)
+        place.leave(lent)
         return cost, found
 
     # --- keeping it ---------------------------------------------------------------------------------------------

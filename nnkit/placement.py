@@ -1,7 +1,7 @@
 """Where a network is: all arrays that it computes with on one backend, which change hands together."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from nnkit.backends import Backend
 from nnkit.backends.precision import get_matmul_precision
@@ -12,7 +12,8 @@ from nnkit.parameters import Parameters
 
 T = TypeVar("T")
 
-_IDLE = 8  # what is kept of each kind for threads that ask at the same time
+_IDLE = 8  # what is kept for threads that ask the same at the same time
+_KINDS = 8  # of questions that it is kept for
 
 
 class Placement:
@@ -37,46 +38,41 @@ class Placement:
         self.state: OptimizerState | None = None
         self.recorded: dict[Any, Any] = {}
         self._latest: dict[str, Hashable] = {}
-        self._idle: dict[str, list[tuple[Hashable, Any]]] = {}
+        self._idle: dict[Hashable, list[Lent[Any]]] = {}
 
     # A list's pop and append are atomic: threads take what nobody is using, and leave it again when they are done,
     # without a lock. What a thread holds when it is interrupted is made anew. Buffers stay on the stream that they were
     # first used on: there what one thread has asked for is done before what the next one asks for.
 
-    def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> T | None:
+    def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> "Lent[T] | None":
         """What is recorded under a key, if the last request of this kind was for the same; `leave` it when it is done.
 
         The first request gets None: recording pays from the second use on.
         """
-        key = (key, get_matmul_precision(), self.backend.stream())
-        if self._latest.get(kind) != key:
-            self._latest[kind] = key
+        asked = (key, get_matmul_precision())
+        if self._latest.get(kind) != asked:
+            self._latest[kind] = asked
             return None
-        return self._taken(kind, key, record)
+        return self._lent((kind, *asked, self.backend.stream()), record)
 
-    def leave(self, kind: str, key: Hashable, done: object) -> None:
-        """Leave what is recorded under a key to whoever asks next."""
-        self._left(kind, (key, get_matmul_precision(), self.backend.stream()), done)
+    def take_beside(self) -> "Lent[Placement]":
+        """The same parameters with a gradient and recorded steps of its own; `leave` it when it is done."""
+        return self._lent(("beside", self.backend.stream()), self._beside)
 
-    def take_beside(self) -> "Placement":
-        """The same parameters with a gradient and recorded steps of its own; `leave_beside` when it is done."""
-        return self._taken("beside", self.backend.stream(), self._beside)
-
-    def leave_beside(self, done: "Placement") -> None:
-        """Leave it to whoever asks next."""
-        self._left("beside", self.backend.stream(), done)
-
-    def _taken(self, kind: str, key: Hashable, make: Callable[[], T]) -> T:
-        try:
-            found_key, found = self._idle[kind].pop()
-        except (IndexError, KeyError):
-            return make()
-        return found if found_key == key else make()
-
-    def _left(self, kind: str, key: Hashable, done: object) -> None:
-        idle = self._idle.setdefault(kind, [])
+    def leave(self, done: "Lent[Any]") -> None:
+        """Leave what was taken to whoever asks next."""
+        idle = self._idle.setdefault(done.key, [])
         if len(idle) < _IDLE:
-            idle.append((key, done))
+            idle.append(done)
+        for oldest in list(self._idle)[:-_KINDS]:
+            self._idle.pop(oldest, None)
+
+    def _lent(self, key: Hashable, make: Callable[[], T]) -> "Lent[T]":
+        try:
+            found: Lent[T] = self._idle[key].pop()
+        except (IndexError, KeyError):
+            return Lent(key, make())
+        return found
 
     def _beside(self) -> "Placement":
         made = object.__new__(Placement)
@@ -85,3 +81,10 @@ class Placement:
         made.state, made.recorded = None, {}
         made._latest, made._idle = {}, {}  # not this one's: it would hold itself
         return made
+
+
+class Lent(NamedTuple, Generic[T]):
+    """What a thread has taken from a placement, and what it is kept under there."""
+
+    key: Hashable
+    it: T

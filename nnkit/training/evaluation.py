@@ -14,9 +14,8 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
     meter = Meter(model, known, min(known, ROWS), metrics)
     meter.start(*source.start(None))
     for batch in source.batches(ROWS):
-        recorded = model.recorded_pass(model.placement, batch.samples)
-        x = batch.inputs()
-        meter.add(model.propagate(x) if recorded is None else recorded.logits(x), batch)
-        if recorded is not None:
-            model.placement.leave("pass", batch.samples, recorded)
+        x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
+        meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)
+        if lent is not None:
+            model.placement.leave(lent)
     return meter.read()

@@ -157,12 +157,12 @@ class Meter:
             (logits.shape[0], None if weights is None else weights.shape[1]),
         )
         few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
-        recorded = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
-        if recorded is None:
+        lent = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
+        if lent is None:
             terms = model.output.terms(self.backend, logits, y, self._one if weights is None else weights)
             return self.backend.sum(terms)
-        cost = recorded.of(logits, y, weights)
-        place.leave("cost", key, recorded)
+        cost = lent.it.of(logits, y, weights)
+        place.leave(lent)
         return cost
 
     def _counted(self, right: Array, weights: Array | None) -> Array:
