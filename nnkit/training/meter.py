@@ -151,11 +151,8 @@ class Meter:
 
     def _cost(self, logits: Array, y: Array, weights: Array | None) -> Array:
         """The sum of the costs of some samples, 0-d; for few of them by recorded calls from the second time on."""
-        model, place, key = (
-            self.model,
-            self.model.placement,
-            (logits.shape[0], None if weights is None else weights.shape[1]),
-        )
+        model, place = self.model, self.model.placement
+        key = (logits.shape[0], None if weights is None else weights.shape[1])
         few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
         lent = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
         if lent is None:
