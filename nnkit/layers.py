@@ -59,7 +59,7 @@ class Dropout(Layer):
     """Set a share `rate` of the values of the layer before it to 0 while training (Srivastava et al., JMLR 2014).
 
     The others are multiplied by 1/(1 − rate), so that nothing changes in `forward` and `predict`. The choice is made
-    anew in each step, from the network's seed and a counter: the same on every backend (`nnkit.kernels.dropout`). At
+    again in each step, from the network's seed and a counter: the same on every backend (`nnkit.kernels.dropout`). At
     the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1).
 
     >>> nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)

@@ -36,7 +36,7 @@ class Optimizer(ABC):
         clip_norm: c, positive; the whole gradient is multiplied by min(1, c/‖g‖), with the norm of all W and b. None
             leaves it. Where ‖g‖² is NaN or overflows, all parameters become NaN.
 
-    Raises ValueError for a number out of its range, TypeError for what is no number, and AttributeError where another
+    Raises ValueError for a number out of its range, TypeError if one is not a number, and AttributeError if another
     number than the learning rate is changed. For an optimizer of your own, write a dataclass with its `formula`.
     """
 
@@ -213,7 +213,7 @@ class DescentState(OptimizerState):
 
 
 def _log(beta: float) -> float:
-    # log 0 = −∞ is no number to compute with; e^−1000 is 0 in every type.
+    # log 0 = −∞ cannot be computed with; e^−1000 is 0 in every type.
     return math.log(beta) if beta else -1000.0
 
 

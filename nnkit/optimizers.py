@@ -1,6 +1,6 @@
 """Optimizers: what turns gradients into updates. An optimizer holds numbers; `start` makes its state for a network.
 
-A step does this, as PyTorch users have it: `clip_value`, then `clip_norm`, of the raw gradients; L1 and L2 added to the
+A step does this, in PyTorch's order: `clip_value`, then `clip_norm`, of the raw gradients; L1 and L2 added to the
 weights' gradients; decay of the weights; the update. Biases are neither penalized nor decayed.
 """
 
@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(repr=False)
 class SGD(Optimizer):
-    """Gradient descent W ← W − ε g (eq. 17), with momentum v ← μv + g in the place of g, or Nesterov's g + μv.
+    """Gradient descent W ← W − ε g (eq. 17), with momentum v ← μv + g instead of g, or Nesterov's g + μv.
 
     Args:
         learning_rate: ε, positive. momentum: μ in [0, 1). nesterov: whether to use Nesterov's; needs a momentum.
@@ -54,7 +54,7 @@ class RMSprop(Optimizer):
     """RMSprop (Tieleman and Hinton 2012): W ← W − ε g/(√v + 10⁻⁸) with v ← αv + (1 − α)g², and momentum if given.
 
     Args:
-        learning_rate: ε, positive. alpha: α in [0, 1). epsilon: in the place of 10⁻⁸, positive. momentum: in [0, 1).
+        learning_rate: ε, positive. alpha: α in [0, 1). epsilon: replaces 10⁻⁸, positive. momentum: in [0, 1).
         l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
     >>> nnkit.optimizers.RMSprop(1e-3, momentum=0.9)
@@ -76,7 +76,7 @@ class Adagrad(Optimizer):
     """Adagrad (Duchi, Hazan and Singer, JMLR 2011): W ← W − ε g/(√s + 10⁻¹⁰) with s the sum of all g².
 
     Args:
-        learning_rate: ε, positive. epsilon: in the place of 10⁻¹⁰, positive.
+        learning_rate: ε, positive. epsilon: replaces 10⁻¹⁰, positive.
         l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
 
     >>> nnkit.optimizers.Adagrad(clip_norm=1.0)

@@ -128,7 +128,7 @@ def reduce_on_plateau(
     """Multiplied by `factor` when a number of the history has not improved for more than `patience` epochs.
 
     As PyTorch's ReduceLROnPlateau with threshold_mode="abs": an epoch is an improvement if it is better than the best
-    one by more than `min_delta`; after a reduction the epochs are counted anew. Costs are better lower, accuracies
+    one by more than `min_delta`; after a reduction the epochs are counted again. Costs are better lower, accuracies
     higher.
 
     Args:

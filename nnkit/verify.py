@@ -69,7 +69,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row], backend: str) -> str:
-    """The rows as JSON: backend, bound, passed, and a list of equations; an error that is no number is null."""
+    """The rows as JSON: backend, bound, passed, and a list of equations; an error that is not a number is null."""
     found = [
         {
             "equation": r.equation,

@@ -59,6 +59,8 @@ def test_a_cost_keeps_what_is_not_given() -> None:
     smooth = get_cost("cross_entropy", label_smoothing=0.2)
     assert get_cost(smooth) == smooth
     assert get_cost(smooth, label_smoothing=0.3).label_smoothing == 0.3
+    assert get_cost(smooth, label_smoothing=0).label_smoothing == 0  # as given, and not what the cost had
+    assert get_cost(smooth).label_smoothing == 0.2
     wide = get_cost("huber", delta=3.0)
     assert get_cost(wide) == wide
     assert get_cost(wide, delta=4.0).constants == (("delta", 4.0),)

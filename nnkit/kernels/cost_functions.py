@@ -1,4 +1,4 @@
-"""The costs as functions of arrays, for a loop of one's own: the mean over the samples, and its derivative Δ.
+"""The costs as functions of arrays, for custom training loops: the mean over the samples, and its derivative Δ.
 
 `h` or `logits` and `y` have one shape (..., n, d_out) and one floating dtype. `scale` is the share of each sample in
 the mean: a number, an array (..., n, 1), or (..., n, d_out) where each output has its own; 1/n by default. The costs

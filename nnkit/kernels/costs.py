@@ -196,7 +196,7 @@ def register_cost(
     or 1. Both formulas are multiplied by `scale`, the share of each sample in the mean; what they take after it, with
     a default, is a constant for `get_cost`, positive. The pair is checked at once, at outputs and targets that `output`
     can give (targets 0, 1 and ¼ if it classifies) and several scales: g must agree with the complex-step derivative of
-    f to 1e-10. Raises ValueError if it does not, or for a name that is taken or an output that there is not.
+    f to 1e-10. Raises ValueError if it does not, for a name that is taken, and for an unknown output.
 
     >>> pinball = nnkit.register_cost(
     ...     "pinball",

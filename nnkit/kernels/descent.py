@@ -47,7 +47,7 @@ def dense_descent(
             (n, d_out). z: its h̄, for gradients that need it.
         W: (d_out, d_in), contiguous, and b: (d_out,); both are overwritten.
         activation: the name of f.
-        minus_rate: −ε, a 0-d array that a replay reads anew.
+        minus_rate: −ε, a 0-d array that each replay reads.
         need_dx: False leaves δx out.
 
     Returns δx, (n, d_in), or None. Raises ValueError for a missing h or z.

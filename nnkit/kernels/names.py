@@ -57,7 +57,7 @@ def named(kind: str, name: object, known: Mapping[str, Value], more: Iterable[st
 
 
 class UnknownNameError(ValueError):
-    """A name of a `kind` that there is nothing for."""
+    """An unknown name, of a `kind`."""
 
     kind: str
     name: object

@@ -76,7 +76,7 @@ def fit(
             a function of the epoch, which counts from 0, that returns a factor. It may change from step to step; of an
             iterable only from the second epoch on, when the number of steps is known.
         validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
-        metrics: beside cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
+        metrics: besides cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics. class_weight: a dict
             from classes to weights that multiply them in the cost, or "balanced", which makes all classes count alike.
             In an iterable weights count as they are: let their mean be about 1; they cannot be "balanced".
