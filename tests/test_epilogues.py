@@ -43,10 +43,10 @@ def trained(
     """The parameters after five steps with the same minibatch, and the step."""
     rng = np.random.default_rng(7)
     X, Y = rng.normal(size=(6, 12)), np.eye(3)[np.arange(6) % 3]
-    layers = layers or [12, 16, 24, 3]
     net = nnkit.Network(
-        layers, activation=activation, cost="softmax_cross_entropy", seed=4, dtype=dtype, backend=backend
-    )
+        layers or [12, 16, 24, 3], None if layers else activation, "softmax_cross_entropy",
+        seed=4, dtype=dtype, backend=backend,
+    )  # fmt: skip
     step = step_for(net, 6, net.optimizer_state(optimizer), drops=True)
     for values, array in ((X, step.x), (Y, step.y)):
         net.backend.copy(net.backend.asarray(values, dtype), array)

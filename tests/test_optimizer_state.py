@@ -253,7 +253,7 @@ def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int],
         for i in range(0, len(batches), accumulate):
             part = slice(batches[i].start, batches[min(i + accumulate, len(batches)) - 1].stop)
             net.parameters.flat[...] = p
-            net.gradients(X[part], Y[part])
+            net.gradient.assign(net.gradients(X[part], Y[part])[1])
             steps += 1
             p = np.clip(p - rate * factors(epoch) * steps * np.sign(net.gradient.flat), -1, 1)
     return p

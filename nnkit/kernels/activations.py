@@ -70,7 +70,7 @@ def get_activation(name: str | Activation) -> Activation:
     'output'
     >>> get_activation("sigmiod")
     Traceback (most recent call last):
-    ValueError: unknown activation 'sigmiod'; did you mean 'sigmoid' or 'hard_sigmoid'?
+    nnkit.kernels.names.UnknownNameError: unknown activation 'sigmiod'; did you mean 'sigmoid' or 'hard_sigmoid'?
     """
     if isinstance(name, Activation):
         return name
