@@ -1,10 +1,13 @@
 """The forward pass of a few samples, recorded: a prediction is then a handful of calls, without Python's decisions."""
 
 from collections.abc import Callable
+from typing import Any
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
+from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.tape import Tape
+from nnkit.preprocessing import Preprocessing, precision
 
 
 class ForwardPass:
@@ -18,25 +21,47 @@ class ForwardPass:
         propagate: Callable[[Array], Array],
         activate: Callable[[Array], Array],
     ) -> None:
-        self.backend = backend
+        self.backend, self._samples, self._dtype = backend, shape[0], dtype
+        self._preprocessing: Preprocessing | None = None
+        self._before: dict[str, tuple[Tape, Array]] = {}  # the preprocessing of samples in a dtype
         self._x, self._activate = backend.zeros(shape, dtype), activate
         with backend.recording() as self._tape:
             self._logits = propagate(self._x)
         self._activating: tuple[Tape, Array] | None = None
 
-    def logits(self, x: Array) -> Array:
-        """H̄ of the last layer, (samples, d_out), for samples x (samples, d_in); the next run overwrites it."""
-        self.backend.copy(x, self._x)
+    def logits(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
+        """H̄ of the last layer, (samples, d_out), for checked samples x of any type; the next run overwrites it.
+
+        x is (samples, width), or (samples, d_in) without a preprocessing.
+        """
+        self._take(x, preprocessing)
         self._tape.replay()
         return self._logits
 
-    def outputs(self, x: Array) -> Array:
+    def outputs(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
         """The same after the last layer's activation, which is recorded when it is first asked for."""
         if self._activating is None:
             with self.backend.recording() as tape:
                 outputs = self._activate(self._logits)
             self._activating = tape, outputs
         tape, outputs = self._activating
-        self.logits(x)
+        self.logits(x, preprocessing)
         tape.replay()
         return outputs
+
+    def _take(self, x: Any, preprocessing: Preprocessing | None) -> None:
+        """Write samples of any type where the first layer reads them, after their preprocessing, which is recorded."""
+        if preprocessing is None:
+            self.backend.copy(self.backend.asarray(x, self._dtype), self._x)
+            return
+        if preprocessing is not self._preprocessing:  # a network may be given another one
+            self._preprocessing, self._before = preprocessing, {}
+        wide = precision(preprocessing, dtype_name(x.dtype), self._dtype)
+        if wide not in self._before:
+            given = self.backend.zeros((self._samples, preprocessing.inputs), wide)
+            with self.backend.recording() as tape:
+                preprocessing.apply(self.backend, given, self._x)
+            self._before[wide] = tape, given
+        tape, given = self._before[wide]
+        self.backend.copy(self.backend.asarray(x, wide), given)
+        tape.replay()

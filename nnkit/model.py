@@ -174,15 +174,17 @@ class Model:
         if on_disk(rows):
             pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
             return backend.xp.concat([self.ask(p, activated, question, finite, place) for p in pieces], axis=0)
-        h = preprocessed(backend, self.dtype, self.preprocessing, rows)
-        if finite and not surely_finite(h if isinstance(h, np.ndarray) else rows):
+        if finite and not surely_finite(rows):
+            h = preprocessed(backend, self.dtype, self.preprocessing, rows)
             check_samples(backend, rows, h, self.preprocessing, "X")
-        lent = self.recorded_pass(place, h.shape[0])
+        lent = self.recorded_pass(place, rows.shape[0])
         if lent is None:
+            h = preprocessed(backend, self.dtype, self.preprocessing, rows)
             values = self.propagate(h, place.parameters)
             values = self.output.outputs(backend, values) if activated else values
             return values if question is None else question(backend, values)
-        values = lent.it.outputs(h) if activated else lent.it.logits(h)
+        ask = lent.it.outputs if activated else lent.it.logits
+        values = ask(rows, self.preprocessing)
         if question is None:
             answer = backend.copy(values, backend.empty(values.shape, self.dtype))
         else:

@@ -249,3 +249,20 @@ def test_what_the_dtype_cannot_hold_is_named() -> None:
     with pytest.raises(ValueError, match=message):
         net.fit(X, [0, 1], progress=False)
     nnkit.Network([2, 2], seed=0, preprocessing=Normalization.fit(X)).fit(X, [0, 1], progress=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_passes_preprocess_in_each_precision(arrays: "Arrays", kind: Any) -> None:
+    """One pass serves samples of any type, in any order: float32 ones must not leave float64 ones rounded."""
+    fitted = kind.fit(FAR) if kind is Whitening else Normalization([1e9, 0.0, 3.0], [5e8, 1.0, 1.0])
+    X = FAR if kind is Whitening else 1e9 + Z * [5e8, 1e-3, 1.0]
+    net, plain = network(arrays, fitted), network(arrays)
+    for dtype in ("float32", "float64", "int64", "float32", "float64", "int16", "float64"):
+        given = (X % 1000 if dtype == "int16" else X).astype(dtype)[:3]
+        exact = by_hand(fitted, given)
+        close(arrays, net.forward(given), plain.forward(exact))
+        close(arrays, net.logits(given), plain.logits(exact))
+    with pytest.raises(ValueError, match=r"X holds nan at \[1, 0\]; expected finite numbers"):
+        net.predict(np.where([[0], [1], [0]], np.nan, X[:3]))
+    net.preprocessing = other = Normalization(fitted.mean, np.full(D, 2e9))
+    close(arrays, net.forward(X[:3]), plain.forward(by_hand(other, X[:3])))
