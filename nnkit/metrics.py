@@ -119,7 +119,8 @@ def mean_absolute_error(y: Any, h: Any, sample_weight: Any = None) -> float:
     1.5
     """
     y, h = _columns(y, h)
-    return float(np.mean(_mean(np.abs(y.astype(np.float64) - h.astype(np.float64)), sample_weight)))
+    with np.errstate(all="ignore"):
+        return float(np.mean(_mean(np.abs(y.astype(np.float64) - h.astype(np.float64)), sample_weight)))
 
 
 def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
