@@ -4,6 +4,7 @@ A schedule keeps no state: its factor follows from the position and from the his
 goes on as it would have.
 """
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,46 @@ from collections.abc import Callable, Mapping, Sequence
 Numbers = Mapping[str, Sequence[float]]  # a history: one number an epoch, by name
 
 
+Factor = Callable[["Schedule", float, float, Numbers], float]
+
+
+def _checked(factor: Factor) -> Factor:
+    """The method `factor` of a schedule, whose numbers are finite and at least 0."""
+
+    @functools.wraps(factor)
+    def checked(self: "Schedule", epoch: float, epochs: float, history: Numbers) -> float:
+        try:
+            found = factor(self, epoch, epochs, history)
+        except OverflowError:
+            found = math.inf
+        try:
+            number = float(found)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise ValueError(
+                f"{self}: the factor is {found!r} at epoch {epoch:g}; expected a finite number of at least 0"
+            )
+        return number
+
+    return checked
+
+
 class Schedule(ABC):
     """Base of the schedules; for one of your own, a function of the epoch that returns a factor will do.
 
     Attributes:
         monitor: the number of the history that it looks at, if it does.
+
+    What `factor` returns is checked, also in a subclass: ValueError if it is not a finite number of at least 0.
     """
 
     monitor: str | None = None
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "factor" in vars(cls):
+            setattr(cls, "factor", _checked(vars(cls)["factor"]))  # noqa: B010  mypy takes no other method
 
     @abstractmethod
     def factor(self, epoch: float, epochs: float, history: Numbers) -> float:
@@ -43,19 +76,7 @@ class FunctionSchedule(Schedule):
         self._compute, self._text, self.monitor = compute, text, monitor
 
     def factor(self, epoch: float, epochs: float, history: Numbers) -> float:
-        try:
-            found = self._compute(epoch, epochs, history)
-        except OverflowError:
-            found = math.inf
-        try:
-            number = float(found)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not 0 <= number < math.inf:
-            raise ValueError(
-                f"{self}: the factor is {found!r} at epoch {epoch:g}; expected a finite number of at least 0"
-            )
-        return number
+        return self._compute(epoch, epochs, history)
 
     def __repr__(self) -> str:
         return self._text

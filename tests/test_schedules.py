@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import nnkit
 from nnkit import schedules
 from nnkit.schedules import (
     Schedule,
@@ -237,3 +238,21 @@ def test_a_factor_that_overflows_is_refused() -> None:
 def test_numbers_out_of_range_are_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         make()
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.5, math.inf, None, "x"])
+def test_the_factor_of_ones_own_schedule_is_checked(value: Any) -> None:
+    class Own(Schedule):
+        def factor(self, epoch: float, epochs: float, history: Any) -> float:
+            return value  # type: ignore[no-any-return]
+
+        def __repr__(self) -> str:
+            return "Own()"
+
+    net = nnkit.Network([2, 2], seed=0)
+    before = net.parameters.flat.copy()
+    with pytest.raises(
+        ValueError, match=r"Own\(\): the factor is .* at epoch 0; expected a finite number of at least 0"
+    ):
+        net.fit(np.eye(2), [0, 1], schedule=Own(), progress=False)
+    assert np.array_equal(net.parameters.flat, before)
