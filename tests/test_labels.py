@@ -139,7 +139,6 @@ def test_balanced_weights_of_a_stream_are_refused() -> None:
 
 def test_a_checkpoint_knows_the_classes(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="writes the checkpoint")
-    pytest.importorskip("filelock", reason="locks the checkpoint")
     path = tmp_path / "run.safetensors"
     trained(NUMBERS + 1, checkpoint=path, epochs=2)
     net, wanted = network(), trained(NUMBERS, epochs=4)
@@ -238,7 +237,6 @@ def test_gradients_and_a_failing_fit_leave_the_shape_as_it_is() -> None:
 
 def test_a_checkpoint_keeps_the_shape(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="writes the checkpoint")
-    pytest.importorskip("filelock", reason="locks the checkpoint")
     network(1, "quadratic").fit(X, TARGETS, checkpoint=tmp_path / "run.safetensors", **OPTIONS)
     assert shapes(nnkit.load(tmp_path / "run.safetensors"))[0] == (30,)
 
