@@ -1,5 +1,6 @@
 """History: what a training was like, epoch by epoch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -61,10 +62,22 @@ class History(dict[str, list[float]]):
         return learning_curve(self, path)
 
 
-def higher_is_better(name: str) -> bool:
-    """Whether the highest number of this name is the best: accuracies, the top k and R².
+def highest_is_best(owner: str, monitor: str, mode: str) -> bool:
+    """Whether the highest number of a name is the best: as `mode` says, or by the name where it is "auto".
 
-    >>> [higher_is_better(name) for name in ("validation_accuracy", "top_5", "r2", "cost", "validation_mae")]
+    Raises ValueError for another mode, and for "auto" where the name does not tell: a metric of the user's own.
+
+    >>> [highest_is_best("", name, "auto") for name in ("validation_accuracy", "top_5", "r2", "cost", "validation_mae")]
     [True, True, True, False, False]
     """
-    return name.removeprefix("validation_").startswith(("accuracy", "top_", "r2"))
+    if mode in ("min", "max"):
+        return mode == "max"
+    if mode != "auto":
+        raise ValueError(f"{owner}: mode is {mode!r}; expected 'auto', 'min' or 'max'")
+    name = monitor.removeprefix("validation_")
+    if re.fullmatch(r"accuracy|top_\d+|r2", name):
+        return True
+    if name not in ("cost", "mae", "mean_absolute_error"):
+        hint = "give mode='max' if its highest number is the best, else mode='min'"
+        raise ValueError(f"{owner}: the name {monitor!r} does not say which of its numbers is the best; {hint}")
+    return False

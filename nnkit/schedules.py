@@ -7,7 +7,7 @@ import functools
 import math
 from collections.abc import Callable
 
-from nnkit.history import higher_is_better
+from nnkit.history import highest_is_best
 from nnkit.kernels.names import named
 from nnkit.ranges import in_range, whole
 from nnkit.schedule import FunctionSchedule, Numbers, Schedule
@@ -124,16 +124,18 @@ def reduce_on_plateau(
     patience: int = 10,
     min_factor: float = 0.0,
     min_delta: float = 1e-4,
+    mode: str = "auto",
 ) -> Schedule:
     """Multiplied by `factor` when a number of the history has not improved for more than `patience` epochs.
 
     As PyTorch's ReduceLROnPlateau with threshold_mode="abs": an epoch is an improvement if it is better than the best
-    one by more than `min_delta`; after a reduction the epochs are counted again. Costs are better lower, accuracies
-    higher.
+    one by more than `min_delta`; after a reduction the epochs are counted again.
 
     Args:
         monitor: the number's name. factor: in [0, 1). patience: at least 0. min_factor: the lowest factor on the
-            optimizer's rate, in [0, 1). min_delta: at least 0.
+            optimizer's rate, in [0, 1). min_delta: at least 0. mode: whether the lowest ("min") or the highest ("max")
+            number is better; "auto" is the highest of accuracies, "top_5" and the like and "r2", and the lowest of
+            costs and "mae". Other names need a mode.
 
     Raises ValueError for numbers out of range; its `factor` does where the history has no such number.
 
@@ -143,7 +145,7 @@ def reduce_on_plateau(
     """
     if not isinstance(monitor, str):
         raise TypeError(f"reduce_on_plateau: monitor is {monitor!r}; expected a name, such as 'validation_cost'")
-    owner, sign = "reduce_on_plateau", -1 if higher_is_better(monitor) else 1
+    owner, sign = "reduce_on_plateau", -1 if highest_is_best("reduce_on_plateau", monitor, mode) else 1
     factor, min_factor = in_range(owner, "factor", factor, 1.0), in_range(owner, "min_factor", min_factor, 1.0)
     patience, min_delta = whole(owner, "patience", patience, 0), in_range(owner, "min_delta", min_delta)
 
@@ -163,6 +165,7 @@ def reduce_on_plateau(
         return reduced(tuple(history.get(monitor, ())))
 
     numbers = f"factor={factor!r}, patience={patience}, min_factor={min_factor!r}, min_delta={min_delta!r}"
+    numbers += "" if mode == "auto" else f", mode={mode!r}"  # checkpoints of earlier versions have none
     return FunctionSchedule(compute, f"{owner}({monitor!r}, {numbers})", monitor)
 
 

@@ -131,3 +131,24 @@ def test_a_confusion_needs_classes(here: Path, capsys: pytest.CaptureFixture[str
     command = ["evaluate", "net.safetensors", "houses.csv", "--target", "price", "--confusion", "c.png"]
     assert main(command) == 2
     assert capsys.readouterr().err == "nnkit: error: --confusion is for labels, and networks that classify\n"
+
+
+def test_classes_of_a_part_are_read_as_the_text_that_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, part, model = tmp_path / "a.csv", tmp_path / "b.csv", str(tmp_path / "net.safetensors")
+    for names in (["1", "2", "3a"], ["01", "02", "3a"]):
+        rows = [f"{i % 5},{i % 3},{names[i % 3]}" for i in range(60)]
+        whole.write_text("\n".join(["a,b,y", *rows]), "utf-8")
+        part.write_text("\n".join(["a,b,y", *(row for row in rows if row[-1] != "a")]), "utf-8")
+        train = ["train", "--data", str(whole), "--target", "y", "--epochs", "1", "--no-picture", "--model", model]
+        assert main(train) == 0
+        capsys.readouterr()
+        assert main(["evaluate", model, str(part), "--target", "y", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["samples"] == 40
+        assert main(["predict", model, str(whole)]) == 2
+        told = capsys.readouterr().err
+        assert (
+            "column 'y': '3a' is not a number; if this column is the answer, name it as the target, with --target"
+            in told
+        )

@@ -180,3 +180,37 @@ def test_any_bytes_are_a_table_or_an_error_that_names_the_file(tmp_path: Path, c
         assert np.isfinite(table.X).all()
         assert (table.y is None) == (target is None)
         assert table.y is None or table.y.shape == (len(table.X),)
+
+
+def test_a_line_of_spaces_is_blank(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b,y\n1,2,0\n  \n3,4,1\n   \n", "utf-8")
+    assert read(path, "y").X.tolist() == [[1, 2], [3, 4]]
+    path.write_text('a\n1\n   \n2\n ""\n', "utf-8")
+    with pytest.raises(ValueError, match="line 5, column 'a': no value"):  # not what is empty in quotes
+        read(path)
+    path.write_text("a\tb\n1\t2\n\t\n", "utf-8")
+    with pytest.raises(ValueError, match="line 3, column 'a': no value"):  # nor a line of two empty cells
+        read(path)
+
+
+@pytest.mark.parametrize("first", ["0,1,2", "0,1", "0;1;2;3", "0\t1\t2"])
+def test_numbers_of_columns_are_a_header_or_a_sample(tmp_path: Path, first: str) -> None:
+    path, separator = tmp_path / "a.csv", first[1]
+    row = separator.join(["5"] * len(first.split(separator)))
+    path.write_text(f"{first}\n{row}\n", "utf-8")
+    with pytest.raises(ValueError, match=r"line 1: 0, 1.*: if it is a header of column numbers, .*; if it is a sample"):
+        read(path, -1)
+    path.write_text(f"{row}\n{first}\n", "utf-8")
+    assert len(read(path, -1).X) == 2
+    path.write_text("0\n1\n", "utf-8")  # a single column is one of samples
+    assert read(path).X.tolist() == [[0], [1]]
+
+
+def test_text_without_a_target_says_how_to_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,species\n1,setosa\n", "utf-8")
+    with pytest.raises(ValueError, match="column 'species': 'setosa' is not a number; if this column is the answer"):
+        read(path)
+    with pytest.raises(ValueError, match=r"column 'species': 'setosa' is not a number$"):
+        read(path, "a")

@@ -3,8 +3,10 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
+import nnkit
 from nnkit import EarlyStopping
 
 
@@ -51,3 +53,32 @@ def test_a_name_must_be_text() -> None:
 def test_numbers_out_of_range(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStopping(**options)
+
+
+@pytest.mark.parametrize("name", ["f1", "validation_f1", "accuracy_of_mine", "loss", "top_five"])
+def test_a_name_that_does_not_tell_which_number_is_best_needs_a_mode(name: str) -> None:
+    plateau = nnkit.schedules.reduce_on_plateau
+    for make in (EarlyStopping, plateau):
+        with pytest.raises(ValueError, match=f"the name '{name}' does not say which .*; give mode='max' if"):
+            make(name)
+    with pytest.raises(ValueError, match="reduce_on_plateau: mode is 'best'; expected 'auto', 'min' or 'max'"):
+        plateau("cost", mode="best")
+    assert EarlyStopping(name, mode="max").best({name: [0.1, 0.3, 0.2]}) == 1
+    assert EarlyStopping(name, mode="min").best({name: [0.1, 0.3, 0.2]}) == 0
+
+
+def test_a_metric_of_ones_own_that_grows() -> None:
+    numbers = iter(range(99))
+
+    def f1(y: Any, h: Any) -> float:
+        return next(numbers) / 10
+
+    options: dict[str, Any] = {"metrics": [f1], "optimizer": nnkit.SGD(0.5), "progress": False}
+    for mode, rates in (("max", [0.5] * 4), ("min", [0.5, 0.5, 0.05, 0.005])):
+        schedule = nnkit.schedules.reduce_on_plateau("f1", patience=0, mode=mode)
+        history = nnkit.Network([2, 2], seed=0).fit(np.eye(2), [0, 1], epochs=4, schedule=schedule, **options)
+        assert history["learning_rate"] == pytest.approx(rates)
+    rule = EarlyStopping("f1", patience=2, mode="max")
+    assert nnkit.Network([2, 2], seed=0).fit(np.eye(2), [0, 1], epochs=9, early_stopping=rule, **options).epochs == 9
+    rule = EarlyStopping("f1", patience=2, mode="min")
+    assert nnkit.Network([2, 2], seed=0).fit(np.eye(2), [0, 1], epochs=9, early_stopping=rule, **options).epochs == 3

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from nnkit import data
+from nnkit.data.csv_file import read_csv
 from nnkit.data.files import read
 
 
@@ -25,8 +26,8 @@ class Dataset(NamedTuple):
     features: list[str] | None = None
 
 
-def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool) -> Dataset:
-    """The data that --data, --target, --data-dir and --download ask for.
+def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool, text: bool = False) -> Dataset:
+    """The data that --data, --target, --data-dir and --download ask for; with `text` all labels of CSV are text.
 
     Raises ValueError for options that do not go together or data that cannot be read, FileNotFoundError for no file.
     """
@@ -48,7 +49,7 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
         raise FileNotFoundError(f"{source} is no file, and neither digits nor mnist")
     if target is None:
         raise ValueError(f"{source}: --target must say where the answers are")
-    table = read(path, target)
+    table = read_csv(path, target, text=True) if text and path.suffix.lower() == ".csv" else read(path, target)
     assert table.y is not None  # as there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
     return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features)

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         check_package("--confusion", "matplotlib")
         picture_path(output_path(picture, "--confusion", [options.model, source]))
     network = load(options.model, options.backend)
-    name, X, y, features = _samples(source, options, network.seed)
+    name, X, y, features = _samples(source, options, network)
     X = in_order(network, X, features, name)
     if network.classifies:
         y = whole_labels(y)
@@ -78,13 +78,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _samples(
-    source: str, options: argparse.Namespace, seed: int
+    source: str, options: argparse.Namespace, network: Network
 ) -> tuple[str, NDArray[Any], NDArray[Any], list[str] | None]:
     """What to call the samples, the samples, their answers, and the columns' names."""
     fraction = options.test_fraction
     if fraction is not None and source != "digits":
         raise ValueError(f"--test-fraction is for digits, not for {source}")
-    dataset = load_dataset(source, options.target, options.data_dir, options.download)
+    # A file in which only the classes 1 and 2 of 1, 2 and 3a occur would be read as numbers, 01 as 1.
+    text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
+    dataset = load_dataset(source, options.target, options.data_dir, options.download, text)
+    seed = network.seed
     if source == "mnist" and dataset.test is not None:
         return "test part of mnist", *dataset.test, None
     if source == "digits":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nnkit.commands.arguments import Commands, add_backend, add_command, printable
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
-from nnkit.data.csv_labels import is_number
+from nnkit.data.csv_labels import TextCellError, is_number
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing
@@ -89,7 +89,10 @@ def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
             return open_npy(path), None
         except ValueError:  # in Fortran order, which can be read as a whole; for all else reading it says the same
             pass
-    table = read(path, target)
+    try:
+        table = read(path, target)
+    except TextCellError as error:
+        raise ValueError(f"{error}{', with --target NAME' if target is None else ''}") from None
     return table.X, table.features
 
 

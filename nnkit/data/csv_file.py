@@ -8,15 +8,15 @@ from typing import NamedTuple, NoReturn, TextIO
 
 import numpy as np
 
-from nnkit.data.csv_labels import KINDS, AnotherKindError, Labels, finite_number, is_number
+from nnkit.data.csv_labels import KINDS, AnotherKindError, Labels, TextCellError, finite_number, is_number
 from nnkit.data.table import Table, column_as_number, column_number
 
 
-def read_csv(path: Path, target: int | str | None) -> Table:
-    """The table in a CSV file; see `nnkit.data.read`, which takes these arguments."""
+def read_csv(path: Path, target: int | str | None, text: bool = False) -> Table:
+    """The table in a CSV file; see `nnkit.data.read`, which takes these arguments. With `text` all labels are text."""
     # The kind of the labels shows at the first of them, as a rule. Where it does not, the file is read again: what
     # has been taken for numbers no longer has its text.
-    for kind in KINDS:
+    for kind in KINDS[-1:] if text else KINDS:
         try:
             return _read(path, target, kind())
         except AnotherKindError:
@@ -41,7 +41,9 @@ def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
     numbers = array("d")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=_separator(file), strict=True, skipinitialspace=True)
+            separator = _separator(file)
+            lines = (line if line.strip(" \r\n") else "\n" for line in file)  # a line of spaces is a blank one
+            reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
             try:
                 first = next((row for row in reader if row), None)
                 if first is None:
@@ -52,6 +54,10 @@ def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
                 for row in reader:
                     if row:  # a blank line is no sample
                         _add(row, reader.line_num, layout, numbers, labels)
+            except TextCellError as error:
+                if target is not None:
+                    raise
+                raise TextCellError(f"{error}; if this column is the answer, name it as the target") from None
             except csv.Error as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
     except UnicodeDecodeError:
@@ -83,6 +89,12 @@ def _layout(path: Path, first: list[str], line: int, target: int | str | None) -
         raise ValueError(
             f"{path}, line {line}: numbers and {names[texts[0]]!r}: if it is a header, give the target by its name; "
             "if it is a sample, add a header line above it"
+        )
+    if width > 1 and names == tuple(map(str, range(width))):
+        raise ValueError(
+            f"{path}, line {line}: {', '.join(names[:3])}{', ...' if width > 3 else ''}: if it is a header of column "
+            "numbers, as pandas writes it, give the columns names or save without it (header=False); if it is a "
+            "sample, add a header line above it"
         )
     if texts:
         _check_names(f"{path}, line {line}", names)
@@ -135,7 +147,7 @@ def _blame(row: list[str], line: int, layout: _Layout) -> None:
         try:
             finite_number(cell)
         except ValueError as error:
-            raise ValueError(f"{layout.at(line, column)}: {error}") from None
+            raise type(error)(f"{layout.at(line, column)}: {error}") from None
 
 
 def _blame_encoding(path: Path) -> NoReturn:

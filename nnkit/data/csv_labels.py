@@ -13,6 +13,10 @@ class AnotherKindError(Exception):
     """A label is not of the kind that was tried."""
 
 
+class TextCellError(ValueError):
+    """A cell that should hold a number holds text."""
+
+
 class WholeNumbers:
     """Labels that are whole numbers, as int64."""
 
@@ -96,7 +100,7 @@ def finite_number(cell: str) -> float:
     if not cell.strip():
         raise ValueError("no value")
     if not is_number(cell):
-        raise ValueError(f"{cell.strip()!r} is not a number")
+        raise TextCellError(f"{cell.strip()!r} is not a number")
     value = float(cell)
     if not math.isfinite(value):
         raise ValueError(f"{cell.strip()!r} is not finite")

@@ -19,8 +19,9 @@ def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | No
     r"""Read samples, and the targets if `target` says where they are, from a .csv, .npz or .npy file.
 
     - .csv: UTF-8 text; the most frequent of comma, semicolon and tab in its first line separates the cells, which may
-      be in double quotes. The first line holds the columns' names, unless every cell of it is a number. `target` is a
-      column's name or its number, from 0, or from -1 for the last one. Every other cell must be a number.
+      be in double quotes. The first line holds the columns' names, unless every cell of it is a number; 0, 1, 2, ...
+      may be either, and are refused there. Lines of spaces are blank. `target` is a column's name or its number, from
+      0, or from -1 for the last one. Every other cell must be a number.
     - .npz: `target` is the name of the array of labels, y if there is one and no other is named; X is the array
       called X or the only other one.
     - .npy: a matrix; `target` is a column's number, or the path of a second .npy file that holds the targets.

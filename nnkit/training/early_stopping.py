@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nnkit.history import higher_is_better
+from nnkit.history import highest_is_best
 from nnkit.ranges import flag, in_range, whole
 
 
@@ -18,9 +18,10 @@ class EarlyStopping:
         min_delta: by how much an epoch must be better to count, at least 0.
         restore_best: whether the network gets the parameters of its best epoch when the training ends, early or not.
         mode: whether the lowest ("min") or the highest ("max") is the best; "auto" takes the highest of accuracies,
-            "top_5" and the like and "r2", and the lowest of all else.
+            "top_5" and the like and "r2", and the lowest of costs and "mae". Other names need a mode.
 
-    Raises ValueError for numbers out of range; `fit` does for a name that its history will not have.
+    Raises ValueError for numbers out of range and a name whose best number is not known; `fit` does for a name that its
+    history will not have.
 
     >>> rule = nnkit.EarlyStopping("validation_cost", patience=2)
     >>> rule.best({"validation_cost": [0.9, 0.5, 0.6, 0.7]}), rule.stops({"validation_cost": [0.9, 0.5, 0.6, 0.7]})
@@ -39,13 +40,11 @@ class EarlyStopping:
             raise TypeError(f"EarlyStopping: monitor is {self.monitor!r}; expected a name, such as 'validation_cost'")
         in_range("EarlyStopping", "min_delta", self.min_delta)
         flag("EarlyStopping", "restore_best", self.restore_best)
-        if self.mode not in ("auto", "min", "max"):
-            raise ValueError(f"EarlyStopping: mode is {self.mode!r}; expected 'auto', 'min' or 'max'")
+        highest_is_best("EarlyStopping", self.monitor, self.mode)
 
     def best(self, history: Mapping[str, Sequence[float]]) -> int | None:
         """The best epoch, counted from 0; None if none has a finite number."""
-        highest = self.mode == "max" or (self.mode == "auto" and higher_is_better(self.monitor))
-        sign = -1 if highest else 1
+        sign = -1 if highest_is_best("EarlyStopping", self.monitor, self.mode) else 1
         best, lowest = None, math.inf
         for epoch, value in enumerate(history.get(self.monitor, ())):
             if sign * value < lowest - (self.min_delta if best is not None else 0):
