@@ -55,7 +55,8 @@ def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 def _label_array(labels: ArrayLike) -> NDArray[Any]:
     try:
-        array = np.asarray(unmasked(as_array(labels, "labels"), "labels"))
+        number = np.isscalar(labels)  # whose shape is refused below
+        array = np.asarray(labels if number else unmasked(as_array(labels, "labels"), "labels"))
     except (TypeError, ValueError) as error:
         raise TypeError(f"labels must be a one-dimensional array of integers: {error}") from error
     if array.ndim != 1:

@@ -61,7 +61,7 @@ def split(
 def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
     if name == "X" and is_table(value):
         return table_numbers(value, name)
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) and not np.isscalar(value):  # the shape of a number is refused below
         value = unmasked(as_array(value, name), name)
     try:
         array = np.asarray(value)
