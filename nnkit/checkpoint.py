@@ -54,6 +54,11 @@ def save(model: Model, path: str | PathLike[str], training: Training | None = No
     write_tensors(path, tensors, metadata)
 
 
+def check_describable(model: Model, training: Training) -> None:
+    """TypeError, before there is anything to lose, for what `save` could not write."""
+    json.dumps([_description(model), training.about])
+
+
 def _description(model: Model) -> dict[str, Any]:
     classes = None if model.classes is None else model.classes.tolist()
     for name in classes or ():

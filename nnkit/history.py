@@ -17,6 +17,8 @@ class History(dict[str, list[float]]):
     epoch's last step; `seconds`. `dict(history)` is a plain dict, which JSON takes.
 
     Attributes:
+        stopped: why the training ended: "epochs", as all were done; "early stopping"; "callback"; "interrupted", by
+            Ctrl-C; or "diverged". None while it runs, and where another exception ended it.
         interrupted: whether Ctrl-C ended the training early.
 
     >>> history = nnkit.History()
@@ -28,7 +30,11 @@ class History(dict[str, list[float]]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.interrupted = False
+        self.stopped: str | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.stopped == "interrupted"
 
     @classmethod
     def of(cls, lists: Mapping[str, Sequence[float]]) -> "History":
@@ -47,8 +53,8 @@ class History(dict[str, list[float]]):
 
     @property
     def epochs(self) -> int:
-        """How many epochs are in it."""
-        return max(map(len, self.values()), default=0)
+        """How many epochs are in it: how many costs, if there are any; lists of one's own may have other lengths."""
+        return len(self["cost"]) if "cost" in self else max(map(len, self.values()), default=0)
 
     @property
     def last(self) -> dict[str, float]:

@@ -31,7 +31,10 @@ def raise_if_full(backend: Backend, error: BaseException, lower: str) -> None:
         link.__traceback__, link = None, link.__context__
     gc.collect()
     backend.release()
-    raise OutOfMemoryError(found.device, found.asked, found.free, found.total, lower) from error
+    explained = OutOfMemoryError(found.device, found.asked, found.free, found.total, lower)
+    if hasattr(error, "history"):  # of a training
+        vars(explained)["history"] = error.history
+    raise explained from error
 
 
 def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:

@@ -42,11 +42,13 @@ class Schedule(ABC):
 
     Attributes:
         monitor: the number of the history that it looks at, if it does.
+        uses_epochs: whether the factor depends on the length of the training, which a resumed one must then keep.
 
     What `factor` returns is checked, also in a subclass: ValueError if it is not a finite number of at least 0.
     """
 
     monitor: str | None = None
+    uses_epochs: bool = True
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
@@ -68,12 +70,21 @@ class Schedule(ABC):
 
 
 class FunctionSchedule(Schedule):
-    """A schedule that is a function of (epoch, epochs, history), and how it was written."""
+    """A schedule that is a function of (epoch, epochs, history), and how it was written.
+
+    `given` is what of it is a user's, a function or a schedule: its text does not say what that computes.
+    """
 
     def __init__(
-        self, compute: Callable[[float, float, Numbers], float], text: str, monitor: str | None = None
+        self,
+        compute: Callable[[float, float, Numbers], float],
+        text: str,
+        monitor: str | None = None,
+        uses_epochs: bool = False,
+        given: object = None,
     ) -> None:
         self._compute, self._text, self.monitor = compute, text, monitor
+        self.uses_epochs, self.given = uses_epochs, given
 
     def factor(self, epoch: float, epochs: float, history: Numbers) -> float:
         return self._compute(epoch, epochs, history)

@@ -3,9 +3,8 @@
 Steps are constant within an epoch; smooth schedules change from one minibatch to the next.
 """
 
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nnkit.history import highest_is_best
 from nnkit.kernels.names import named
@@ -70,7 +69,9 @@ def cosine(final: float = 0.0) -> Schedule:
     """
     final = in_range("cosine", "final", final)
     return FunctionSchedule(
-        lambda epoch, epochs, history: _bend(1, final, _share(epoch, epochs)), f"cosine(final={final!r})"
+        lambda epoch, epochs, history: _bend(1, final, _share(epoch, epochs)),
+        f"cosine(final={final!r})",
+        uses_epochs=True,
     )
 
 
@@ -86,14 +87,22 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
     """
     length, start = in_range("warmup", "epochs", epochs, above=True), in_range("warmup", "start", start)
     rest = as_schedule(then, "warmup: then")
+    latest: tuple[Numbers, int, Numbers] = {}, 0, {}  # a history, its length, and what is to be seen of it
 
     def compute(epoch: float, epochs: float, history: Numbers) -> float:
+        nonlocal latest
         if epoch < length:
             return start + (1 - start) * epoch / length
-        seen = {name: numbers[math.ceil(length) :] for name, numbers in history.items()}
+        known, count, seen = latest
+        done = max(map(len, history.values()), default=0)
+        if known is not history or count != done:  # asked in each step, but new only after an epoch
+            seen = {name: numbers[math.ceil(length) :] for name, numbers in history.items()}
+            latest = history, done, seen
         return rest.factor(epoch - length, epochs - length, seen)
 
-    return FunctionSchedule(compute, f"warmup({epochs!r}, {rest}, start={start!r})", rest.monitor)
+    given = rest.given if isinstance(rest, FunctionSchedule) else rest
+    text = f"warmup({epochs!r}, {in_words(rest)}, start={start!r})"
+    return FunctionSchedule(compute, text, rest.monitor, rest.uses_epochs, given)
 
 
 def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
@@ -115,7 +124,7 @@ def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor
         return _bend(first, 1, share / rise) if share < rise else _bend(1, last, (share - rise) / (1 - rise))
 
     numbers = f"pct_start={pct_start!r}, div_factor={div_factor!r}, final_div_factor={final_div_factor!r}"
-    return FunctionSchedule(compute, f"one_cycle({numbers})")
+    return FunctionSchedule(compute, f"one_cycle({numbers})", uses_epochs=True)
 
 
 def reduce_on_plateau(
@@ -149,20 +158,26 @@ def reduce_on_plateau(
     factor, min_factor = in_range(owner, "factor", factor, 1.0), in_range(owner, "min_factor", min_factor, 1.0)
     patience, min_delta = whole(owner, "patience", patience, 0), in_range(owner, "min_delta", min_delta)
 
-    @functools.lru_cache(maxsize=1)  # asked in each step, but new only after an epoch
-    def reduced(numbers: tuple[float, ...]) -> float:
-        best, bad, found = math.inf, 0, 1.0
-        for number in numbers:
+    latest: tuple[Sequence[float], int, float, float, int, float] = (), 0, math.nan, math.inf, 0, 1.0
+
+    def reduced(numbers: Sequence[float]) -> float:
+        """The factor after these numbers; of the list that it saw last it reads only what has been added."""
+        nonlocal latest
+        known, count, last, best, bad, found = latest
+        if known is not numbers or not 0 < count <= len(numbers) or numbers[count - 1] is not last:
+            count, best, bad, found = 0, math.inf, 0, 1.0
+        for number in numbers[count:]:
             better = sign * number < best - min_delta
             best, bad = (sign * number, 0) if better else (best, bad + 1)
             if bad > patience:
                 found, bad = max(found * factor, min_factor), 0
+        latest = numbers, len(numbers), numbers[-1] if numbers else math.nan, best, bad, found
         return found
 
     def compute(epoch: float, epochs: float, history: Numbers) -> float:
         if history and monitor not in history:
             raise ValueError(f"{owner} monitors {monitor!r}; this training has {', '.join(history)}")
-        return reduced(tuple(history.get(monitor, ())))
+        return reduced(history.get(monitor, ()))
 
     numbers = f"factor={factor!r}, patience={patience}, min_factor={min_factor!r}, min_delta={min_delta!r}"
     numbers += "" if mode == "auto" else f", mode={mode!r}"  # checkpoints of earlier versions have none
@@ -202,9 +217,13 @@ def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     if not callable(value):
         raise TypeError(f"{name} is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
     function = value
-    return FunctionSchedule(
-        lambda epoch, epochs, history: function(epoch), getattr(function, "__name__", type(function).__name__)
-    )
+    name = getattr(function, "__name__", type(function).__name__)
+    return FunctionSchedule(lambda epoch, epochs, history: function(epoch), name, given=function)
+
+
+def in_words(schedule: Schedule | None) -> str:
+    """How a schedule is written, or its class where that does not say."""
+    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
 
 
 def _share(epoch: float, epochs: float) -> float:

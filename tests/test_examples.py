@@ -100,7 +100,7 @@ def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> Non
 def test_an_interrupted_training_ends_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends `fit` only; a part of the epochs must not be printed as the result."""
     stopped = nnkit.History()
-    stopped.interrupted = True
+    stopped.stopped = "interrupted"
     images, labels = np.arange(784 * 2, dtype=np.uint8).reshape(2, 784), np.zeros(2, np.int64)
     data = nnkit.data.MNIST(images, labels, images, labels)
     monkeypatch.setattr(nnkit.Network, "fit", lambda *_, **__: stopped)

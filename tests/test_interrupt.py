@@ -37,15 +37,22 @@ def test_ctrl_c_ends_a_training(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["True True True", "False True"]
 
 
-def test_the_second_ctrl_c_acts_at_once() -> None:
+def test_the_second_ctrl_c_acts_at_once_where_nothing_moves() -> None:
     with interruptible() as interrupt:
         interrupt.check()
         signal.raise_signal(signal.SIGINT)
         assert interrupt.requested
         with pytest.raises(KeyboardInterrupt):
             interrupt.check()
-        with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # as in a step, which is finished
+        with pytest.raises(KeyboardInterrupt), interrupt.at_once:
+            raise AssertionError("it has been pressed twice")
+    with interruptible() as interrupt:
+        with interrupt.at_once:
             signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

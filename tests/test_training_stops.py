@@ -1,6 +1,8 @@
 """fit that ends early or does not begin: Ctrl-C, wrong arguments, and a network that learns the digits."""
 
+import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,28 +25,34 @@ def state_of(net: nnkit.Network) -> list[Any]:
     return [np.array(net.parameters.flat).tobytes(), net.epochs_trained, net.optimizer, net.state]
 
 
-def interrupt_at(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in step k, counted from 0, before it does anything."""
+def in_step(k: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """What is to happen in step k, counted from 0."""
     count = [0]
 
-    def interrupt(step: Step) -> None:
+    def counted(step: Step) -> None:
         count[0] += 1
         if count[0] == k + 1:
-            raise KeyboardInterrupt
+            do()
 
-    before_each_step(monkeypatch, interrupt)
+    before_each_step(monkeypatch, counted)
 
 
+@pytest.mark.parametrize("presses", [1, 3])
 @pytest.mark.parametrize("k", [0, 2, 5, 7])
-def test_ctrl_c_leaves_a_usable_network(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are five steps an epoch: 7 is in the second one."""
+def test_ctrl_c_leaves_a_usable_network(k: int, presses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are five steps an epoch: 7 is in the second one. The step is finished, however often it is pressed."""
     net, twin, optimizer = network(), network(), nnkit.SGD(0.2)
     order = np.arange(23)
     with threads_for(twin, 5):  # as fit does: the bits depend on it
-        for step in range(k):
+        for step in range(k + 1):
             places = order[5 * (step % 5) : 5 * (step % 5) + 5]
             twin.train_step(X[places], LABELS[places], optimizer)
-    interrupt_at(k, monkeypatch)
+
+    def press() -> None:
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+
+    in_step(k, monkeypatch, press)
     history = net.fit(X, LABELS, epochs=4, batch_size=5, shuffle=False, optimizer=optimizer, progress=False)
     assert history.interrupted
     assert history.epochs == net.epochs_trained == k // 5

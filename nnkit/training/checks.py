@@ -6,7 +6,6 @@ from typing import Any
 from nnkit.history import History
 from nnkit.metrics import Metric
 from nnkit.model import Model
-from nnkit.schedules import Schedule
 from nnkit.training.early_stopping import EarlyStopping
 
 
@@ -51,8 +50,3 @@ def checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
         if not callable(callback):
             raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
     return found
-
-
-def in_words(schedule: Schedule | None) -> str:
-    """How a schedule is written, or its class where that does not say: a resumed training must have the same."""
-    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__

@@ -1,7 +1,7 @@
 """Training that diverges: the cost is no number any more, and the parameters are put back."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnkit.backends.base import Array
 from nnkit.model import Model
@@ -12,24 +12,31 @@ if TYPE_CHECKING:
     from nnkit.history import History
 
 
-class DivergenceError(ArithmeticError):
+class DivergenceError(ArithmeticError, ValueError):
     """The cost or the parameters became NaN or infinite; the network has the parameters from before that step.
+
+    Where early stopping restores the best parameters it has these.
 
     Attributes:
         epoch: in which epoch, from 1. step: in which step of it, from 1. history: the epochs before.
+        best: the epoch, from 1, whose parameters the network has; None for those from before that step.
     """
 
     def __init__(self, epoch: int, step: int, found: str, rate: float) -> None:
-        self._arguments = (epoch, step, found, rate)
-        super().__init__(
-            f"{found} in epoch {epoch}, step {step}; the network keeps the parameters from before that step. Lower the "
-            f"learning rate ({rate:g} there), clip gradients (clip_norm=1.0), or normalize X"
-        )
+        super().__init__(epoch, step, found, rate)
         self.epoch, self.step = epoch, step
+        self.best: int | None = None
         self.history: History | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:  # so that it passes from one process to another
-        return DivergenceError, self._arguments, {"history": self.history}
+    def __str__(self) -> str:
+        epoch, step, found, rate = self.args
+        kept = "keeps the parameters from before that step"
+        if self.best is not None:
+            kept = f"has the parameters of epoch {self.best}, the best"
+        return (
+            f"{found} in epoch {epoch}, step {step}; the network {kept}. Lower the "
+            f"learning rate ({rate:g} there), clip gradients (clip_norm=1.0), or normalize X"
+        )
 
 
 class Snapshot:

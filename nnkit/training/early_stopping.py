@@ -44,14 +44,39 @@ class EarlyStopping:
 
     def best(self, history: Mapping[str, Sequence[float]]) -> int | None:
         """The best epoch, counted from 0; None if none has a finite number."""
-        sign = -1 if highest_is_best("EarlyStopping", self.monitor, self.mode) else 1
-        best, lowest = None, math.inf
-        for epoch, value in enumerate(history.get(self.monitor, ())):
-            if sign * value < lowest - (self.min_delta if best is not None else 0):
-                best, lowest = epoch, sign * value
-        return best
+        return Improvement(self).follow(history).best
 
     def stops(self, history: Mapping[str, Sequence[float]]) -> bool:
         """Whether the training should end after these epochs."""
-        best = self.best(history)
-        return len(history.get(self.monitor, ())) - 1 - (-1 if best is None else best) >= self.patience
+        return Improvement(self).follow(history).stops
+
+
+class Improvement:
+    """What a rule says of a history that grows: each number is read once.
+
+    Attributes:
+        best: the best epoch, counted from 0; None if none has a finite number.
+    """
+
+    def __init__(self, rule: EarlyStopping) -> None:
+        self.rule = rule
+        self._sign = -1 if highest_is_best("EarlyStopping", rule.monitor, rule.mode) else 1
+        self.best: int | None = None
+        self._count, self._lowest, self._last = 0, math.inf, math.nan
+
+    def follow(self, history: Mapping[str, Sequence[float]]) -> "Improvement":
+        """Read the numbers that have been added since the last time; all, if the last one is another now."""
+        numbers = history.get(self.rule.monitor, ())
+        if self._count and (self._count > len(numbers) or numbers[self._count - 1] is not self._last):
+            self.best, self._count, self._lowest = None, 0, math.inf
+        for number in numbers[self._count :]:
+            value = self._sign * number
+            if value < self._lowest - (self.rule.min_delta if self.best is not None else 0):
+                self.best, self._lowest = self._count, value
+            self._count, self._last = self._count + 1, number
+        return self
+
+    @property
+    def stops(self) -> bool:
+        """Whether there has been no improvement for as long as the rule waits."""
+        return self._count - 1 - (-1 if self.best is None else self.best) >= self.rule.patience

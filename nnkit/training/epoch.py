@@ -23,14 +23,27 @@ from nnkit.training.sources import ArraySource
 
 
 class Epochs:
-    """Passes over the training data that move a network's parameters."""
+    """Passes over the training data that move a network's parameters.
+
+    An epoch that `run` has begun stays open until it is closed: until then it can be taken back. `steps` says how many
+    steps an iterable gives, if an earlier part of this training has shown it.
+    """
 
     def __init__(
-        self, model: Model, source: Source, meter: Meter, plan: Plan, schedule: Schedule | None, epochs: int
+        self,
+        model: Model,
+        source: Source,
+        meter: Meter,
+        plan: Plan,
+        schedule: Schedule | None,
+        epochs: int,
+        steps: int | None = None,
     ) -> None:
         self.model, self.source, self.meter = model, source, meter
         self.plan, self.schedule, self.epochs = plan, schedule, epochs
-        self.steps = None if source.samples is None else -(-source.samples // plan.batch_size)
+        self.steps = steps if source.samples is None else -(-source.samples // plan.batch_size)
+        self.open = False
+        self._moving = False  # whether parameters may be those of half a step
         self._shares: dict[int, Array] = {}
         self._prepare()
         self.rate = self.state.optimizer.learning_rate  # of the latest step
@@ -44,31 +57,53 @@ class Epochs:
         learns of that only when an epoch is read: it is then done again, step by step, up to the step that failed. What
         cannot be read twice is looked at after each step.
         """
-        if self.model.parameters is not self._prepared_for:
-            self._prepare()
+        self.check_place()
+        if self.model.parameters is not self._prepared_for or self.model.optimizer_state() is not self.state:
+            self._prepare()  # a callback has given the network other arrays or another optimizer
         careful = not self.source.repeatable
-        self._snapshot.take()
+        self._before.take()
+        self._latest, self.open = self._before, True
         measured = self._pass(number, history, progress, interrupt, careful)
         if not careful and not (math.isfinite(measured["cost"]) and measured["finite"]):
-            self._snapshot.restore()
+            self._go_back(self._before)
             measured = self._pass(number, history, Progress.unseen(), interrupt, careful=True)
+        if not math.isfinite(measured["cost"]):  # though that of each step was
+            self._go_back(self._latest)
+            raise DivergenceError(number + 1, self.steps or 1, f"the cost is {measured['cost']}", self.rate)
         del measured["finite"]
         return measured
 
-    def _prepare(self) -> None:
-        """Make what works on the network's arrays; again where a callback has given it others.
+    def check_place(self) -> None:
+        """RuntimeError if a callback has moved the network to another backend, where the data are not."""
+        if self.model.backend is not self.meter.backend:
+            there, here = self.model.backend.name, self.meter.backend.name
+            raise RuntimeError(f"a callback has moved the network to {there}; fit is on {here}")
 
-        Raises RuntimeError if they are on another backend, where the data are not.
+    def close(self) -> None:
+        """The epoch counts: it cannot be taken back any more."""
+        self.open = False
+
+    def take_back(self, error: BaseException) -> None:
+        """Undo what an open epoch that ended by this error has changed.
+
+        After Ctrl-C only a step that is half done, and after a divergence no more than has been put back.
         """
+        if not isinstance(error, KeyboardInterrupt | DivergenceError):
+            self._go_back(self._before)
+        elif self._moving:
+            self._go_back(self._latest)
+        elif not bool(parameters_are_finite(self.model)):  # an epoch diverges, which its end would have shown
+            self._go_back(self._before)
+        self.open = False
+
+    def _prepare(self) -> None:
+        """Make what works on the network's arrays."""
         model, plan, source, meter = self.model, self.plan, self.source, self.meter
-        if model.backend is not meter.backend:
-            raise RuntimeError(
-                f"a callback has moved the network to {model.backend.name}; fit is on {meter.backend.name}"
-            )
         self._prepared_for = model.parameters
         self.state: OptimizerState = model.optimizer_state()
-        self._accumulation = None if plan.accumulate == 1 else Accumulation(model, self.state)
-        self._snapshot = Snapshot(model, self.state)
+        self._accumulation = None if plan.gradient_accumulation_steps == 1 else Accumulation(model, self.state)
+        self._before = Snapshot(model, self.state)
+        self._before_step: Snapshot | None = None
         self._on_device: Replays | Launches | None = None
         if self._accumulation is None and isinstance(source, ArraySource) and source.on_device:
             steps = None if self.schedule is None else self.steps
@@ -76,9 +111,10 @@ class Epochs:
                 model, source, meter, self.state, plan.batch_size, steps
             )
 
-    def undo(self) -> None:
-        """Put everything back as it was before the latest epoch; of what cannot be read twice, before the last step."""
-        self._snapshot.restore()
+    def _go_back(self, snapshot: Snapshot) -> None:
+        self._moving = True
+        snapshot.restore()
+        self._moving = False
 
     def _pass(
         self,
@@ -88,26 +124,55 @@ class Epochs:
         interrupt: Interrupt,
         careful: bool,
     ) -> dict[str, float]:
-        self.meter.start(*self.source.start(self._order()))
+        self.meter.start(*self.source.start(self._order()), careful=careful)
         if self._on_device is not None and self.steps is not None and not careful:
-            rates = self._rates(number, history, self.steps)
-            self._on_device.run(rates, after_step=lambda: _after_step(progress, interrupt))
+            with interrupt.at_once:
+                rates = self._rates(number, history, self.steps)
+            self._moving = True
+            self._on_device.run(rates, after_step=lambda: self._between_steps(progress, interrupt))
+            self._moving = False
+        else:
+            self._read(number, history, progress, interrupt, careful)
+        with interrupt.at_once:
             return self.meter.read(finite=parameters_are_finite(self.model))
-        factor, done = 1.0, 0
-        for done, batch in enumerate(self.source.batches(self.plan.batch_size)):
-            if self.schedule is not None:
-                position = number + (done / self.steps if self.steps else 0)
-                factor = self.schedule.factor(position, self.epochs, history)
+
+    def _read(
+        self,
+        number: int,
+        history: Mapping[str, Sequence[float]],
+        progress: Progress,
+        interrupt: Interrupt,
+        careful: bool,
+    ) -> None:
+        """Do the steps of a pass whose minibatches the host brings, and the update by what is left of the gradients."""
+        batches, factor, done = self.source.batches(self.plan.batch_size), 1.0, 0
+        while True:
+            with interrupt.at_once:
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                if self.schedule is not None:
+                    position = number + (done / self.steps if self.steps else 0)
+                    factor = self.schedule.factor(position, self.epochs, history)
             self.rate = self.state.optimizer.learning_rate * factor
-            self._step(batch, factor, (number + 1, done + 1) if careful else None)
-            _after_step(progress, interrupt)
+            done += 1
+            self._step(batch, factor, (number + 1, done) if careful else None, interrupt)
+            progress.step()
+            interrupt.check()
         if self.steps is None:
-            self.steps = done + 1  # an iterable has shown how many; schedules need it from now on
+            self.steps = done  # an iterable has shown how many; schedules need it from now on
         if self._accumulation is not None and self._accumulation.samples:
+            self._moving = True
             self._accumulation.update(factor)
             if careful:
-                self._look((number + 1, done + 1), 0.0)
-        return self.meter.read(finite=parameters_are_finite(self.model))
+                self._look((number + 1, done), 0.0)
+            self._moving = False
+
+    def _between_steps(self, progress: Progress, interrupt: Interrupt) -> None:
+        self._moving = False
+        progress.step()
+        interrupt.check()
+        self._moving = True
 
     def _rates(self, number: int, history: Mapping[str, Sequence[float]], steps: int) -> list[float]:
         """The learning rate of each step of epoch `number`."""
@@ -126,28 +191,38 @@ class Epochs:
         np.random.default_rng([self.model.seed, 1, self.model.epochs_trained]).shuffle(order)
         return order
 
-    def _step(self, batch: Minibatch, factor: float, where: tuple[int, int] | None) -> None:
+    def _step(self, batch: Minibatch, factor: float, where: tuple[int, int] | None, interrupt: Interrupt) -> None:
         """A step on a minibatch; with `where`, its epoch and number, look whether it left finite numbers."""
         accumulation = self._accumulation
-        if where is not None and (accumulation is None or accumulation.samples == 0):
-            self._snapshot.take()
         state = self.state if accumulation is None else None
         step = step_for(self.model, batch.samples, state, batch.weight_columns, True, accumulation is not None)
-        batch.write(step, self._share(batch))
+        with interrupt.at_once:  # rows on a disk may take their time
+            batch.write(step, self._share(batch))
+        if where is not None and (accumulation is None or accumulation.samples == 0):
+            self._latest = self._kept_before_step()
+        self._moving = True
         step.run(factor)
         if accumulation is not None:
             accumulation.add(batch)
-            if accumulation.count == self.plan.accumulate:
+            if accumulation.count == self.plan.gradient_accumulation_steps:
                 accumulation.update(factor)
         if where is not None:
             self._look(where, float(step.cost()))
+        self._moving = False
         self.meter.add(step.logits, batch)
+
+    def _kept_before_step(self) -> Snapshot:
+        """How everything is now: besides the snapshot from before the epoch one that goes along with the steps."""
+        if self._before_step is None:
+            self._before_step = Snapshot(self.model, self.state)
+        self._before_step.take()
+        return self._before_step
 
     def _look(self, where: tuple[int, int], cost: float) -> None:
         """Put everything back and raise DivergenceError, if the cost or the parameters are not finite."""
         found = what_is_not_finite(self.model, cost)
         if found is not None:
-            self._snapshot.restore()
+            self._go_back(self._latest)
             raise DivergenceError(*where, found, self.rate)
 
     def _share(self, batch: Minibatch) -> Array | None:
@@ -159,8 +234,3 @@ class Epochs:
         if batch.samples not in self._shares:
             self._shares[batch.samples] = self.model.backend.asarray(1 / batch.samples, self.model.dtype)
         return self._shares[batch.samples]
-
-
-def _after_step(progress: Progress, interrupt: Interrupt) -> None:
-    progress.step()
-    interrupt.check()

@@ -1,5 +1,6 @@
 """Evaluation: cost and metrics of a network over samples, some thousand at a time."""
 
+import math
 from collections.abc import Sequence
 
 from nnkit.metrics import Metric
@@ -12,7 +13,14 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
     """The mean cost over the source's samples, the accuracy if the network classifies, and the metrics."""
     known = source.samples or ROWS
     meter = Meter(model, known, min(known, ROWS), metrics)
-    meter.start(*source.start(None))
+    measured = _measured(model, source, meter, careful=not source.repeatable)
+    if source.repeatable and not math.isfinite(measured["cost"]):
+        measured = _measured(model, source, meter, careful=True)
+    return measured
+
+
+def _measured(model: Model, source: Source, meter: Meter, careful: bool) -> dict[str, float]:
+    meter.start(*source.start(None), careful=careful)
     for batch in source.batches(ROWS):
         x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
         meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)

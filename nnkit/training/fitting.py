@@ -1,7 +1,7 @@
 """fit: epochs of minibatches, with all that goes with them, and a History."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from typing import Any
@@ -10,18 +10,19 @@ import numpy as np
 
 from nnkit.classes import names_in
 from nnkit.history import History
-from nnkit.metrics import MetricFunction, get_metrics
+from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
 from nnkit.ranges import flag, whole
-from nnkit.schedules import ScheduleLike, as_schedule
+from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, in_words, numbers_to_come, refuse
+from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, numbers_to_come, refuse
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epoch import Epochs
 from nnkit.training.evaluation import evaluate
-from nnkit.training.interrupt import interruptible
+from nnkit.training.fingerprints import functions_of
+from nnkit.training.interrupt import Interrupt, interruptible
 from nnkit.training.keeping import Best, Keeper, Plan
 from nnkit.training.meter import Meter
 from nnkit.training.minibatches import Source
@@ -94,11 +95,21 @@ def fit(
             run in the thread of `fit`, and may ask and change the network: `train_step` there is one more step.
 
     Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
-    `interrupted`. Raises ValueError and TypeError for arguments that do not fit, and TypeError for such as would have
-    no effect, before anything changes;
-    DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step; OutOfMemoryError
-    where a device's memory does not suffice, with the parameters from before that epoch; BlockingIOError if another
-    process writes the checkpoint; RuntimeError, before anything changes, if another thread trains or moves the network.
+    `interrupted`. The second Ctrl-C does not wait for data, callbacks and files. However a training ends, a network
+    whose early stopping restores the best parameters has these, once there are any.
+
+    Raises ValueError and TypeError for arguments that do not fit, and TypeError for such as would have no effect,
+    before anything changes. An exception that ends the training has the `history` of the epochs before as an attribute.
+    It is DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step. With any
+    other one, of the data, the schedule, a metric or a device's memory (OutOfMemoryError), the network and the
+    optimizer's state are as they were before that epoch; with one of a callback or of a checkpoint, as they are after
+    it. BlockingIOError says that another process writes the checkpoint; RuntimeError, before anything changes, that
+    another thread trains or moves the network.
+
+    A resumed training must be the same one: ValueError says what differs, of the data (of large ones some rows are
+    compared), weights, metrics, functions and options. It may have more epochs, unless its schedule depends on them.
+    Callbacks may add to the history; what a checkpoint cannot keep, which is not one number an epoch, is a TypeError or
+    ValueError at the epoch where it appears.
 
     >>> X, y = nnkit.data.digits()
     >>> net = nnkit.Network([64, 30, 10], seed=1)
@@ -123,69 +134,142 @@ def fit(
     measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
     stack = ExitStack()
     with _names(model, X, y):
-        source = source_of(model, X, y, sample_weight, class_weight, learns=True)
-        validation = _validation(model, validation_data)
+        prints = checkpoint is not None
+        source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
+        validation = _validation(model, validation_data, prints)
         to_come = numbers_to_come(model, measured, validation is not None)
         check_monitor("schedule", None if rates is None else rates.monitor, to_come)
         best = Best(model, checked_rule(early_stopping, to_come))
-        shuffle = shuffle and source.samples is not None
-        size = batch_size if source.samples is None else min(batch_size, source.samples)
-        rule = repr(early_stopping)
-        plan = Plan(source.samples, size, int(gradient_accumulation_steps), shuffle, in_words(rates), rule)
+        plan = Plan(
+            samples=source.samples,
+            batch_size=batch_size if source.samples is None else min(batch_size, source.samples),
+            gradient_accumulation_steps=int(gradient_accumulation_steps),
+            shuffle=shuffle and source.samples is not None,
+            schedule=in_words(rates),
+            early_stopping=repr(early_stopping),
+            epochs=int(epochs) if rates is not None and rates.uses_epochs else None,
+            metrics=[metric.name for metric in measured],
+            validation_data="None" if validation is None else "given",
+            class_weight=_class_weight_in_words(class_weight),
+            data={**source.prints, **({} if validation is None else validation.prints)},
+            functions=functions_of(rates, measured),
+        )
         keeper = Keeper(model, best, plan, checkpoint, every, resume)
         keeper.check(optimizer)
         stack.enter_context(keeper)
-        model.optimizer_state(optimizer)
-    with stack, threads_for(model, size), interruptible() as interrupt:
-        history = keeper.resumed(optimizer)
-        passes = Epochs(model, source, Meter(model, source.samples or size, size, measured), plan, rates, epochs)
-        with Progress(progress, epochs, passes.steps, history.epochs) as bar:
-            try:
-                while history.epochs < epochs and not keeper.stopped and not best.stops(history):
-                    started = time.perf_counter()
-                    try:
-                        numbers = passes.run(history.epochs, history, bar, interrupt)
-                        if validation is not None:
-                            numbers |= {f"validation_{k}": v for k, v in evaluate(model, validation, measured).items()}
-                    except MemoryError:  # such as for the smaller last minibatch, which comes when others are done
-                        passes.undo()
-                        raise
-                    history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
-                    _finish_epoch(model, history, best, keeper, callbacks, last=history.epochs == epochs)
-                    bar.epoch(history.epochs, numbers)
-                    interrupt.check()
-            except KeyboardInterrupt:
-                history.interrupted = True
-            except DivergenceError as error:
-                error.history = history
-                raise
-    best.restore()
+        with stack, threads_for(model, plan.batch_size), interruptible() as interrupt:
+            model.optimizer_state(optimizer)
+            history = keeper.resumed(optimizer)
+            with _carrying(history):
+                meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, measured)
+                passes = Epochs(model, source, meter, plan, rates, epochs, keeper.steps)
+                training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
+                with Progress(progress, epochs, passes.steps, history.epochs) as bar:
+                    training.run(bar, interrupt)
     return history
 
 
-def _finish_epoch(
-    model: Model,
-    history: History,
-    best: Best,
-    keeper: Keeper,
-    callbacks: Iterable[Callable[[Any, History], object]],
-    last: bool,
-) -> None:
-    """Count an epoch, hold its parameters if they are the best, ask the callbacks, write a checkpoint if it is time."""
-    model.epochs_trained += 1
-    best.note(history)
-    answers = [callback(model, history) for callback in callbacks]
-    keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-    keeper.keep(history, last or best.stops(history))
+class _Training:
+    """The epochs of a training, and what is done after each."""
+
+    def __init__(
+        self,
+        model: Model,
+        history: History,
+        passes: Epochs,
+        validation: Source | None,
+        metrics: Sequence[Metric],
+        best: Best,
+        keeper: Keeper,
+        callbacks: Sequence[Callable[[Any, History], object]],
+    ) -> None:
+        self.model, self.history, self.passes = model, history, passes
+        self.validation, self.metrics = validation, metrics
+        self.best, self.keeper, self.callbacks = best, keeper, callbacks
+
+    def run(self, bar: Progress, interrupt: Interrupt) -> None:
+        """Train until something ends it, which the history says then; the best parameters are put back."""
+        history = self.history
+        try:
+            history.stopped = self._ended()
+            while history.stopped is None:
+                numbers = self._epoch(bar, interrupt)
+                self._finish(interrupt)
+                bar.epoch(history.epochs, numbers)
+                interrupt.check()
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        except DivergenceError as error:
+            history.stopped, error.best = "diverged", self.best.epoch
+            raise
+        finally:
+            interrupt.hold()
+            self.best.restore()
+
+    def _ended(self) -> str | None:
+        """Why the training is over; None if it is not."""
+        if self.keeper.stopped:
+            return "callback"
+        if self.best.stops(self.history):
+            return "early stopping"
+        return "epochs" if self.history.epochs >= self.passes.epochs else None
+
+    def _epoch(self, bar: Progress, interrupt: Interrupt) -> dict[str, float]:
+        """Do an epoch and count it, or nothing of it; what it measured comes back."""
+        model, history, passes, started = self.model, self.history, self.passes, time.perf_counter()
+        trained, lengths = model.epochs_trained, {name: len(numbers) for name, numbers in history.items()}
+        try:
+            numbers = passes.run(history.epochs, history, bar, interrupt)
+            if self.validation is not None:
+                with interrupt.at_once:
+                    found = evaluate(model, self.validation, self.metrics)
+                numbers |= {f"validation_{name}": number for name, number in found.items()}
+            history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
+            model.epochs_trained += 1
+            self.best.note(history)
+            passes.close()
+        except BaseException as error:
+            interrupt.hold()
+            if passes.open:
+                passes.take_back(error)
+                model.epochs_trained = trained
+                for name in list(history):
+                    del history[name][lengths.get(name, 0) :]
+                    if name not in lengths:
+                        del history[name]
+            raise
+        return numbers
+
+    def _finish(self, interrupt: Interrupt) -> None:
+        """Ask the callbacks, and write a checkpoint if it is time."""
+        with interrupt.at_once:
+            answers = [callback(self.model, self.history) for callback in self.callbacks]
+        self.keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        self.passes.check_place()
+        self.history.stopped = self._ended()
+        with interrupt.at_once:
+            self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
+
+
+@contextmanager
+def _carrying(history: History) -> Iterator[None]:
+    """Give an exception that ends a training the history of it."""
+    try:
+        yield
+    except BaseException as error:
+        vars(error)["history"] = history
+        raise
 
 
 @contextmanager
 def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
     """Let a network learn the names of features and classes, if it has none, and the shape of targets.
 
-    All is put back if an argument turns out to be wrong.
+    They, the optimizer and its state are as they were if an argument turns out to be wrong or a training ends by an
+    exception before it has finished an epoch; a divergence leaves the steps before it.
     """
-    before = model.features, model.classes, model.vector_targets
+    before, used = (model.features, model.classes, model.vector_targets), (model.optimizer, model.state)
+    trained = model.epochs_trained
     try:
         model.learn_features(X)
         if y is not None:
@@ -194,17 +278,25 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
             if model.classifies and model.classes is None:
                 model.classes = names_in(labels, model.dense[-1].units)
         yield
-    except BaseException:
-        model.features, model.classes, model.vector_targets = before
+    except BaseException as error:
+        if model.epochs_trained == trained and not isinstance(error, DivergenceError):
+            model.features, model.classes, model.vector_targets = before
+            model.optimizer, model.state = used
         raise
 
 
-def _validation(model: Model, data: Any) -> Source | None:
+def _validation(model: Model, data: Any, prints: bool) -> Source | None:
     if data is None:
         return None
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         X, y, weight = (*data, None)[:3]
-        return source_of(model, X, y, weight, which="validation ")
+        return source_of(model, X, y, weight, which="validation ", prints=prints)
     if not is_stream(data):
         raise TypeError("validation_data: expected (X, y), (X, y, sample_weight) or an iterable of minibatches")
     return source_of(model, data, None, which="validation ")
+
+
+def _class_weight_in_words(weight: ClassWeight) -> str:
+    if not isinstance(weight, Mapping):
+        return str(weight)
+    return ", ".join(sorted(f"{name}: {float(number)!r}" for name, number in weight.items()))

@@ -1,11 +1,14 @@
 """Keeping a training: its best parameters, and checkpoints that it can go on from after it was killed."""
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from nnkit import checkpoint
 from nnkit.backends.base import Array
@@ -17,19 +20,33 @@ from nnkit.optimizers import Optimizer, get_optimizer
 from nnkit.placement import Placement
 from nnkit.state_arrays import restore_arrays, restored_arrays, saved_arrays
 from nnkit.tensor_file import check_safetensors
-from nnkit.training.early_stopping import EarlyStopping
+from nnkit.training.early_stopping import EarlyStopping, Improvement
+from nnkit.training.fingerprints import differ
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an epoch is cut into steps: a resumed training must do it alike."""
+    """How an epoch is cut into steps, and what is measured: a resumed training must do it alike.
+
+    Attributes:
+        epochs: the length of the training, where its schedule depends on it.
+        metrics: their names. validation_data: "given" or "None".
+        class_weight: as text. data: fingerprints of samples, targets and weights, by name.
+        functions: fingerprints of a user's schedule and metrics, by name.
+    """
 
     samples: int | None
     batch_size: int
-    accumulate: int
+    gradient_accumulation_steps: int
     shuffle: bool
     schedule: str
     early_stopping: str
+    epochs: int | None = None
+    metrics: list[str] = field(default_factory=list)
+    validation_data: str = "None"
+    class_weight: str = "None"
+    data: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
 
 
 class Best:
@@ -37,34 +54,50 @@ class Best:
 
     def __init__(self, model: Model, rule: EarlyStopping | None) -> None:
         self.model, self.rule = model, rule
+        self._improvement = None if rule is None else Improvement(rule)
+        self._arrangement = model.parameters
         self.parameters: Array | None = None  # flat
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch, from 1, whose parameters are kept; None if there are none."""
+        if self.parameters is None or self._improvement is None or self._improvement.best is None:
+            return None
+        return self._improvement.best + 1
 
     def note(self, history: History) -> None:
         """Keep the parameters, if the last epoch is the best."""
-        if self.rule is not None and self.rule.restore_best and self.rule.best(history) == history.epochs - 1:
-            self.hold(self.model.parameters.flat)
+        if self.rule is not None and self._improvement is not None:
+            best = self._improvement.follow(history).best
+            if self.rule.restore_best and best == history.epochs - 1:
+                self.hold(self.model.parameters.flat)
 
     def hold(self, flat: Array) -> None:
-        """Keep a copy of these parameters."""
+        """Keep a copy of these parameters; those from before are whole until it is."""
         backend = self.model.backend
-        if self.parameters is None:
-            self.parameters = backend.empty(flat.shape, self.model.dtype)
-        backend.copy(flat, self.parameters)
+        copy = backend.copy(flat, backend.empty(flat.shape, self.model.dtype))
+        self.parameters, self._arrangement = copy, self.model.parameters
 
     def stops(self, history: History) -> bool:
         """Whether the rule ends the training here."""
-        return self.rule is not None and self.rule.stops(history)
+        return self._improvement is not None and self._improvement.follow(history).stops
 
     def restore(self) -> None:
-        """Give the network the parameters that were kept, if any."""
-        if self.parameters is not None:
-            self.model.backend.copy(self.parameters, self.model.parameters.flat)
+        """Give the network the parameters that were kept, if any, wherever it is by now."""
+        if self.parameters is None:
+            return
+        flat, parameters = self.parameters, self.model.parameters
+        if parameters.backend is not self._arrangement.backend:
+            flat = parameters.restored(self._arrangement.saved(flat))
+        self.model.backend.copy(flat, parameters.flat)
 
 
 class Keeper:
     """Writes checkpoints of a training, and reads one to go on from. As a context: the only one that writes the file.
 
-    `stopped` says that a callback has ended the training.
+    Attributes:
+        stopped: whether a callback has ended the training.
+        steps: how many steps an iterable gives, as the checkpoint has it.
     """
 
     def __init__(
@@ -72,6 +105,7 @@ class Keeper:
     ) -> None:
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self.stopped = False
+        self.steps: int | None = None
         self._path = None if path is None else _writable(path)
         self._lock = ExitStack()
         self._saved: Saved | None = None
@@ -94,58 +128,140 @@ class Keeper:
         self._lock.close()
 
     def check(self, optimizer: Optimizer | None) -> None:
-        """ValueError unless the checkpoint, if there is one, is of a training like this."""
+        """ValueError unless the checkpoint, if there is one, is of a training like this.
+
+        TypeError if there will be one that cannot be written, such as with class names that no file can hold.
+        """
+        if self._path is not None:
+            given = self.model.optimizer if optimizer is None else optimizer
+            checkpoint.check_describable(self.model, Training({}, self._about(given, None, History())))
         if self._saved is None:
             return
         training, model = self._saved.training, self.model
         if training is None:
             raise ValueError(f"{self._path}: a network without the state of a training; it cannot be resumed")
-        pairs: dict[str, tuple[Any, Any]] = {
-            "layers": (list(map(layer_description, self._saved.layers)), list(map(layer_description, model.layers))),
-            "cost": (self._saved.cost, model.cost),
-            "dtype": (self._saved.dtype, model.dtype),
-            "classes": (self._saved.classes, None if model.classes is None else model.classes.tolist()),
-            "plan": (training.about.get("plan"), asdict(self.plan)),
-        }
-        if optimizer is not None:
-            pairs["optimizer"] = (training.about.get("optimizer"), optimizer.describe())
-        for name, (there, here) in pairs.items():
-            if there != here:
-                raise ValueError(f"{self._path}: its {name} is {there}, but this training's is {here}")
-        if self._saved.preprocessing != model.preprocessing:
-            raise ValueError(f"{self._path}: its preprocessing is another one, or fitted to other samples")
+        with checkpoint.damage(str(self._path)):
+            differences = [*self._other_network(self._saved), *self._other_training(training, optimizer)]
+        if differences:
+            raise ValueError(f"{self._path}: {'; '.join(differences)}")
         with checkpoint.damage(str(self._path)):
             History.of(training.about["history"])
             place = model.placement
             restored_arrays(place, _optimizer_of(training, optimizer).start(place.parameters), training.tensors)
 
+    def _other_network(self, saved: Saved) -> list[str]:
+        """What differs between the network of a checkpoint and this one, in words."""
+        model = self.model
+        pairs: dict[str, tuple[Any, Any]] = {
+            "layers": (list(map(layer_description, saved.layers)), list(map(layer_description, model.layers))),
+            "cost": (saved.cost, model.cost),
+            "dtype": (saved.dtype, model.dtype),
+            "classes": (saved.classes, None if model.classes is None else model.classes.tolist()),
+        }
+        found = [_different(name, there, here) for name, (there, here) in pairs.items() if there != here]
+        if saved.preprocessing != model.preprocessing:
+            found.append("its preprocessing is another one, or fitted to other samples")
+        return found
+
+    def _other_training(self, training: Training, optimizer: Optimizer | None) -> list[str]:
+        """What differs between the training of a checkpoint and this one, in words."""
+        here = asdict(self.plan)
+        there = here | dict(training.about["plan"])  # a checkpoint of an earlier version says less
+        pairs = [(name, there[name], here[name]) for name in here.keys() - {"data", "functions", "epochs"}]
+        data, now = there["data"], here["data"]
+        pairs += [(name, data.get(name, "None"), now.get(name, "None")) for name in data.keys() | now.keys()]
+        if optimizer is not None:
+            given = training.about.get("given_optimizer", training.about["optimizer"])
+            pairs.append(("optimizer", given, optimizer.describe()))
+        found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
+        found += [
+            f"its {name} was another function of this name, or one that read other numbers"
+            for name in there["functions"].keys() & here["functions"].keys()
+            if differ(there["functions"][name], here["functions"][name])
+        ]
+        if not found and there["epochs"] != here["epochs"]:
+            found.append(
+                f"its epochs are {there['epochs']}, but this training's are {here['epochs']}, and the schedule "
+                f"{self.plan.schedule} depends on them: the learning rate would jump. Give epochs={there['epochs']}; "
+                "to train for longer, load the file and fit the network without resume"
+            )
+        return sorted(found)
+
     def resumed(self, optimizer: Optimizer | None) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
+        self._given = self.model.optimizer.describe()
         if self._saved is None or self._saved.training is None:
             return History()
         saved, training, model = self._saved, self._saved.training, self.model
         with checkpoint.damage(str(self._path)):
             history = History.of(training.about["history"])
-            self.stopped = bool(training.about["stopped"])
+            self.stopped = training.about["stopped"] in ("callback", True)
+            self.steps = training.about.get("steps")
+            self._given = training.about.get("given_optimizer", training.about["optimizer"])
             place = Placement(model.backend, model.layers, model.dtype, saved.seed)  # whose dropout is the seed's
             place.parameters.assign(saved.values)
             used = restore_state(place, training, optimizer)
             if "best" in training.tensors:
                 self.best.hold(place.parameters.restored(training.tensors["best"]))
+                self.best.stops(history)  # which is the best epoch
             model.seed, model.epochs_trained = saved.seed, saved.epochs_trained
+            model.vector_targets = saved.vector_targets  # what an iterable's minibatches have taught it
+            model.features = saved.features if model.features is None else model.features
             model.optimizer, model.placement = used, place  # now that it is complete: other threads may ask meanwhile
         return history
 
-    def keep(self, history: History, last: bool) -> None:
-        """Write a checkpoint, if it is time."""
-        if self._path is None or not (last or self.stopped or history.epochs % self.every == 0):
+    def keep(self, history: History, steps: int | None, last: bool) -> None:
+        """Write a checkpoint, if it is time; with TypeError or ValueError for what a callback has put into the history.
+
+        Then it is written too, without that.
+        """
+        if self._path is None:
             return
-        state = self.model.optimizer_state()
-        tensors = saved_arrays(self.model.placement, state)
-        if self.best.parameters is not None:
-            tensors["best"] = self.model.parameters.saved(self.best.parameters)
-        about = {"optimizer": state.optimizer.describe(), "plan": asdict(self.plan), "history": dict(history)}
-        checkpoint.save(self.model, self._path, Training(tensors, about | {"stopped": self.stopped}))
+        wrong = _made_plain(history)
+        if last or wrong is not None or history.epochs % self.every == 0:
+            state = self.model.optimizer_state()
+            tensors = saved_arrays(self.model.placement, state)
+            if self.best.parameters is not None:
+                tensors["best"] = self.model.parameters.saved(self.best.parameters)
+            about = self._about(state.optimizer, steps, history)
+            checkpoint.save(self.model, self._path, Training(tensors, about | {"given_optimizer": self._given}))
+        if wrong is not None:
+            raise wrong
+
+    def _about(self, optimizer: Optimizer, steps: int | None, history: History) -> dict[str, Any]:
+        kept = {name: numbers for name, numbers in history.items() if _why_not(history, name) is None}
+        about = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
+        return about | {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
+
+
+def _different(name: str, there: object, here: object) -> str:
+    return f"its {name} is {there}, but this training's is {here}"
+
+
+def _made_plain(history: History) -> Exception | None:
+    """Make a history's numbers floats of Python's; an error for what is not one number an epoch."""
+    wrong = None
+    for name, numbers in history.items():
+        found = _why_not(history, name)
+        if found is None:
+            numbers[:] = map(float, numbers)
+        wrong = wrong or found
+    return wrong
+
+
+def _why_not(history: History, name: str) -> Exception | None:
+    """Why a checkpoint cannot hold what the history has under a name; None if it can."""
+    numbers = history[name]
+    expected = "a checkpoint keeps lists of one number an epoch, from the first on"
+    if not isinstance(name, str) or not isinstance(numbers, list):
+        return TypeError(f"history[{name!r}] is {numbers!r}; {expected}")
+    for epoch, number in enumerate(numbers):
+        single = number.item() if isinstance(number, np.ndarray) and number.shape == () else number
+        if not isinstance(single, Real):
+            return TypeError(f"history[{name!r}] holds {number!r} at [{epoch}]; {expected}")
+    if len(numbers) != history.epochs:
+        return ValueError(f"history[{name!r}] has {len(numbers)} numbers after {history.epochs} epochs; {expected}")
+    return None
 
 
 def restore_state(place: Placement, training: Training, optimizer: Optimizer | None = None) -> Optimizer:
@@ -154,13 +270,18 @@ def restore_state(place: Placement, training: Training, optimizer: Optimizer | N
     ValueError for arrays that do not fit.
     """
     used = _optimizer_of(training, optimizer)
+    used.learning_rate = training.about["optimizer"]["learning_rate"]  # a callback may have changed it
     place.state = used.start(place.parameters)
     restore_arrays(place, place.state, training.tensors)
     return used
 
 
 def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
-    return optimizer if optimizer is not None else get_optimizer(**training.about["optimizer"])
+    """The optimizer to go on with: the one given, unless a callback has put another in its place."""
+    there = training.about["optimizer"]
+    rate = {"learning_rate": there["learning_rate"]}
+    same = optimizer is not None and optimizer.describe() | rate == there
+    return optimizer if same and optimizer is not None else get_optimizer(**there)
 
 
 def _writable(path: str | PathLike[str]) -> Path:

@@ -42,8 +42,14 @@ class Meter:
         weights: Array | None = None,
         metric_weights: Array | None = None,
         one_class: bool | None = None,
+        *,
+        careful: bool = False,
     ) -> None:
-        """Forget what was measured. The arguments are a source's `Known`, in the order of the logits."""
+        """Forget what was measured. The arguments are a source's `Known`, in the order of the logits.
+
+        If it is `careful`, which waits for the device, a sum of costs that the dtype cannot hold is made in float64.
+        """
+        self._careful = careful
         self._known = Known(y, weights, metric_weights, one_class)
         self._one_class = True if one_class is None else one_class  # so far
         self._pending: list[Known] = []  # what came with the kept logits
@@ -131,7 +137,11 @@ class Meter:
         backend, output = self.backend, self.model.output
         logits = self._logits[: self._filled, ...]
         y, weights, metric_weights, one_class = self._taken()
-        self._sums["cost"].append(self._cost(logits, y, weights))
+        cost = self._cost(logits, y, weights)
+        if self._careful and not math.isfinite(float(cost)):
+            terms = output.terms(backend, logits, y, self._one if weights is None else weights)
+            cost = backend.xp.sum(backend.xp.astype(terms, backend.xp.float64))
+        self._sums["cost"].append(cost)
         if self.model.classifies:
             xp = backend.xp
             shares = None if metric_weights is None else xp.astype(metric_weights[:, 0], xp.float64)

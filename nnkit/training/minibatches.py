@@ -1,7 +1,8 @@
 """A minibatch and a source of them: what an epoch asks of data, wherever they are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -60,10 +61,12 @@ class Source(ABC):
     Attributes:
         samples: how many there are; None if that shows only at the end of a pass.
         repeatable: whether a pass can be made again.
+        prints: fingerprints of samples, targets and weights, by name, where they were asked for.
     """
 
     samples: int | None = None
     repeatable = True
+    prints: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def start(self, order: np.ndarray | None) -> Known:

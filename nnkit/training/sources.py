@@ -17,6 +17,7 @@ from nnkit.kernels.softmax import product
 from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
+from nnkit.training.fingerprints import of_array
 from nnkit.training.minibatches import Known, Minibatch, Source
 from nnkit.training.streams import StreamSource, is_stream
 from nnkit.training.weights import ClassWeight, weights_of
@@ -152,16 +153,20 @@ def source_of(
     which: str = "",
     check: bool = True,
     learns: bool = False,
+    prints: bool = False,
 ) -> Source:
     """The source for data as users have them, called `which` in errors; with `check` every number is looked at.
 
-    With `learns` the network learns the names of features and the shape of targets from an iterable's minibatches.
+    With `learns` the network learns the names of features and the shape of targets from an iterable's minibatches; with
+    `prints` the source has fingerprints of the data.
     Raises ValueError and TypeError for data that do not fit the network.
     """
     if is_stream(X):
         if y is not None or sample_weight is not None:
             raise TypeError(f"{which}X gives minibatches; their y and sample_weight come with them, as (X, y, weight)")
-        return StreamSource(model, X, class_weight, f"{which}X", learns)
+        stream = StreamSource(model, X, class_weight, f"{which}X", learns)
+        stream.prints = {f"{which}X": "minibatches"}
+        return stream
     if y is None:
         raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) goes without")
     raw = model.checked(X, f"{which}X")
@@ -173,17 +178,22 @@ def source_of(
     if class_weight is not None:
         for_metrics = weights_of(model, targets, one_label, sample_weight, None, f"{which}sample_weight")
     one_class = one_label or one_class_each(model.backend, targets, model.cost)
-    targets = model.cost.smoothed(model.backend, targets)
+    given = {"X": raw, "y": targets, "sample_weight": None if sample_weight is None else weights}
+    targets, source = model.cost.smoothed(model.backend, targets), ArraySource
     if _stays_on_host(model, raw):
+        samples, source = raw, HostSource
         if check:
             _check_rows(model, raw, f"{which}X")
-        return HostSource(model, raw, targets, weights, for_metrics, one_class)
-    if dtype_name(raw.dtype) in _BYTES:
-        return BytesSource(model, model.backend.asarray(raw), targets, weights, for_metrics, one_class)
-    samples = model.preprocessed(raw)
-    if check:
-        check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
-    return ArraySource(model, samples, targets, weights, for_metrics, one_class)
+    elif dtype_name(raw.dtype) in _BYTES:
+        samples, source = model.backend.asarray(raw), BytesSource
+    else:
+        samples = model.preprocessed(raw)
+        if check:
+            check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
+    made = source(model, samples, targets, weights, for_metrics, one_class)
+    if prints:
+        made.prints = {f"{which}{name}": of_array(model.backend, array) for name, array in given.items()}
+    return made
 
 
 def _stays_on_host(model: Model, X: Any) -> bool:

@@ -1,0 +1,138 @@
+"""What a training is of, in few bytes: data and functions, so that a resumed training can tell whether it has the same.
+
+A fingerprint says that two things differ, never that they are the same: of large data some rows are looked at, and of
+functions what Python shows of them.
+"""
+
+import dis
+import functools
+import hashlib
+import importlib.util
+import math
+from collections.abc import Iterable, Iterator
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import dtype_name
+from nnkit.metrics import Metric
+from nnkit.schedule import FunctionSchedule, Schedule
+
+_WHOLE = 1 << 24  # bytes of an array that are all looked at
+_ROWS = 256  # of a larger one, spread over it
+_DEPTH = 4  # functions that functions call
+_MAGIC = importlib.util.MAGIC_NUMBER.hex()  # of the bytecode, which each version of Python has its own of
+
+
+def of_array(backend: Backend, array: Any) -> str:
+    """The dtype, the shape and a digest of the numbers of an array of any library, (n, ...); "None" for none.
+
+    >>> of_array(nnkit.get_backend("numpy"), np.eye(2))
+    'float64 (2, 2) with digest 5725180cf41368f2'
+    """
+    if array is None:
+        return "None"
+    found = hashlib.blake2b(digest_size=8)
+    for piece in _pieces(array):
+        numbers = backend.to_numpy(backend.asarray(piece, "float64"))
+        found.update(np.ascontiguousarray(numbers, "<f8").tobytes())
+    return f"{dtype_name(array.dtype)} {tuple(map(int, array.shape))} with digest {found.hexdigest()}"
+
+
+def _pieces(array: Any) -> Iterator[Array]:
+    """All rows, some thousand numbers at a time, or of a large array some rows, and of long rows their start."""
+    rows, width = array.shape[0], max(math.prod(array.shape[1:]), 1)
+    size = width * np.dtype(np.float64).itemsize
+    if rows * size <= _WHOLE:
+        at_once = max(1, (1 << 16) // width)
+        for start in range(0, rows, at_once):
+            yield array[start : start + at_once]
+        return
+    count = max(2, min(rows, _ROWS, _WHOLE // size))
+    for i in range(count):
+        row = i * (rows - 1) // (count - 1)
+        yield array[row : row + 1] if size <= _WHOLE else array[row : row + 1, : _WHOLE // 8]
+
+
+def of_function(function: Any) -> str:
+    """A digest of what a function computes: its code, and the plain values that it reads, with those it calls.
+
+    Code is comparable within one version of Python, which stands before it.
+    """
+    text = repr(_content(function, _DEPTH))
+    return f"{_MAGIC} {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def functions_of(schedule: Schedule | None, metrics: Iterable[Metric]) -> dict[str, str]:
+    """Digests of a training's functions that are the user's, by what they are to it."""
+    given = schedule.given if isinstance(schedule, FunctionSchedule) else schedule
+    found = {} if given is None else {"schedule": of_function(given)}
+    own = [metric for metric in metrics if not str(metric.function.__module__).startswith("nnkit.")]
+    return found | {f"metric {metric.name}": of_function(metric.function) for metric in own}
+
+
+def differ(there: str, here: str) -> bool:
+    """Whether two digests of functions are known to be of different ones."""
+    return there != here and there.split()[0] == here.split()[0]
+
+
+def _content(value: Any, depth: int) -> Any:
+    """What can be compared of a value, as nested tuples of text."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        return repr(value)
+    if depth == 0:
+        return type(value).__qualname__
+    if isinstance(value, tuple):
+        return tuple(_content(each, depth) for each in value)
+    if isinstance(value, frozenset):
+        return tuple(sorted(repr(each) for each in value))
+    if isinstance(value, CodeType):
+        return value.co_code.hex(), value.co_names, tuple(_content(each, depth) for each in value.co_consts)
+    if isinstance(value, FunctionType):
+        return _function(value, depth - 1)
+    if isinstance(value, MethodType):
+        return _content(value.__func__, depth), _content(value.__self__, depth - 1)
+    if isinstance(value, functools.partial):
+        return tuple(_content(each, depth - 1) for each in (value.func, value.args, *sorted(value.keywords.items())))
+    if isinstance(value, type | BuiltinFunctionType):
+        return value.__qualname__
+    found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
+    methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
+    plain = [(name, repr(each)) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)]
+    return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
+
+
+def _function(function: FunctionType, depth: int) -> Any:
+    """A function's code, and what it reads of around it; not what it writes there, such as a counter of calls."""
+    codes = [function.__code__]
+    for code in codes:
+        codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
+    written = {at.argval for code in codes for at in dis.get_instructions(code) if at.opname in _WRITING}
+    around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        around[name] = _in_cell(cell)
+    read = {
+        name: value
+        for name, value in around.items()
+        if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
+    }
+    seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
+    return _content(function.__code__, 1), tuple(_content(each, depth) for each in seen)
+
+
+_WRITING = ("STORE_GLOBAL", "STORE_DEREF")
+
+
+def _in_cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not set yet
+        return None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
