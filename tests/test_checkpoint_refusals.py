@@ -76,6 +76,7 @@ INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
         ),
         ({}, {"network": json.dumps(ABOUT | {"cost": ["huber"]})}, "damaged"),
         ({}, {"network": json.dumps(ABOUT | {"cost": {"name": 5}})}, "damaged.*unknown cost 5"),
+        ({}, {"network": "[" * 100_000 + "]" * 100_000}, "damaged.*Recursion"),
         ({}, {"network": json.dumps(ABOUT | {"layers": []})}, "0 layers are described, but there are 4 tensors"),
         (
             {},

@@ -103,3 +103,20 @@ def test_errors_name_what_came(name: str) -> None:
             function(np.ones((2, 3)), strict.asarray(np.ones((2, 3))))
     with pytest.raises(ValueError, match=f"unknown cost '{name[:-1]}'; did you mean .*'{name}'"):
         get_cost(name[:-1])
+
+
+def test_margins_part_at_0_and_probabilities_at_a_half() -> None:
+    """One output: hinge's classes are the signs of the score, whatever gives it, cross-entropy's the probable one."""
+    x = np.array([[-0.3], [0.3], [0.6]])
+    for cost, output, wanted in (
+        ("hinge", None, [0, 1, 1]), ("hinge", "tanh", [0, 1, 1]), ("cross_entropy", None, [0, 1, 1]),
+        ("quadratic", "sigmoid", [0, 1, 1]),
+    ):  # fmt: skip
+        net = nnkit.Network([1, 1], cost=cost, output_activation=output, seed=0, dtype="float64")
+        net.parameters.flat[...] = 0
+        net.parameters.W[0][...] = 1
+        if net.classifies:
+            assert np.ravel(net.predict(x)).tolist() == wanted
+            assert net.evaluate(x, wanted)["accuracy"] == 1
+    probable = nnkit.get_cost("cross_entropy").threshold, nnkit.get_cost("hinge").threshold
+    assert probable == (0.5, 0.0)

@@ -134,6 +134,8 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
         ("a,b\n1,1\n2,2.5\n3,x\n", "b", "file.csv, line 4, column 'b': 'x' is not a number, as '2.5' is"),
         ("a,b\n1,NA\n2,3\n3,2e1\n", "b", "file.csv, line 4, column 'b': '2e1' is a number, as 'NA' is not"),
         ("a,b\n1,99999999999999999999\n", "b", "file.csv, line 2, column 'b': '99999999999999999999' is too large"),
+        ("a,b\n1,9223372036854775808\n", "b", "file.csv, line 2, column 'b': '9223372036854775808' is too large"),
+        ("a,b\n1,-9223372036854775809\n", "b", "file.csv, line 2, column 'b': '-9223372036854775809' is too large"),
         ("a,b\n1,2\n3\n", None, "file.csv, line 3: 1 cell; expected 2"),
         ("a,b\n1,2,3\n", None, "file.csv, line 2: 3 cells; expected 2"),
         ("a,b,a\n1,2,3\n", None, "file.csv, line 1: two columns are called 'a'"),

@@ -128,3 +128,22 @@ def test_shapes() -> None:
     assert reduced((), None, False) == (Shape(1, 1, 1), ())
     with pytest.raises(ValueError, match=r"axis is 2; the array has shape \(3, 4\)"):
         reduced((3, 4), 2, False)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_long_sums_of_half_numbers_are_in_float32(host: HostDevice, dtype: str) -> None:
+    """Partial sums as well: each is thousands, of which float16 has one number in two and bfloat16 one in 16."""
+    a = np.full((20_000, 2), 1.0009765625 if dtype == "float16" else 1.0078125).astype(numpy_dtype(dtype))
+    found = host.to_numpy(host.sum(host.asarray(a), 0, out=host.empty((2,), "float32")))
+    np.testing.assert_allclose(found, a.astype(float).sum(0), rtol=1e-6)
+
+
+def test_a_reduction_may_be_written_into_its_operand(host: HostDevice) -> None:
+    values = np.random.default_rng(3).normal(size=(300, 3))
+    for axis, into in ((0, np.s_[7]), (1, np.s_[:, 1]), (-1, np.s_[:, 0])):
+        a = host.asarray(values.copy())
+        host.sum(a, axis, out=a[into])
+        np.testing.assert_allclose(on_host(a)[into], values.sum(axis), rtol=1e-13)
+        a = host.asarray(values.copy())
+        host.max(a, axis, out=a[into])
+        np.testing.assert_array_equal(on_host(a)[into], values.max(axis))

@@ -133,3 +133,15 @@ def test_how_wide_rows_are_moved() -> None:
     assert lanes_of(784, 786, 1, image) == 2  # rows of a wider matrix
     assert lanes_of(784, 1, 784, image) == 1  # a matrix in column order
     assert PRELUDE in rows_source(RowSignature("float", "float", "x.lane[k]", lanes=4))
+
+
+def test_rows_of_an_array_may_be_taken_into_itself(host: HostDevice) -> None:
+    """They are read before any is written over: in any order, as NumPy does it."""
+    rows = np.random.default_rng(2).normal(size=(40, 3))
+    order = np.arange(40)[::-1].copy()
+    a = host.asarray(rows.copy())
+    host.take(a, host.asarray(order), out=a)
+    np.testing.assert_array_equal(on_host(a), rows[order])
+    a = host.asarray(rows.copy())
+    host.take_at(a, host.asarray(np.array(0, np.int64)), a[1:11])
+    np.testing.assert_array_equal(on_host(a)[1:11], rows[:10])

@@ -227,3 +227,20 @@ def test_the_data_package_does_without_pooch() -> None:
     script = "import sys, nnkit.data; print([m for m in ('pooch', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_server_that_does_not_answer_is_waited_for_half_a_minute(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pooch
+
+    asked: list[float] = []
+    real = pooch.HTTPDownloader
+
+    def downloader(**options: Any) -> Any:
+        asked.append(options["timeout"])
+        return real(**options)
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", downloader)
+    mnist(tmp_path / "new", download=True)
+    assert set(asked) == {30}

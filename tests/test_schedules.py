@@ -256,3 +256,24 @@ def test_the_factor_of_ones_own_schedule_is_checked(value: Any) -> None:
     ):
         net.fit(np.eye(2), [0, 1], schedule=Own(), progress=False)
     assert np.array_equal(net.parameters.flat, before)
+
+
+def test_a_warmup_of_parts_of_an_epoch_hides_the_epoch_that_it_ends_in() -> None:
+    """After 2.5 epochs the plateau sees the epochs from the third on: the best of those before does not count."""
+    schedule = warmup(2.5, reduce_on_plateau("cost", 0.1, patience=1))
+    costs = [0.1, 0.1, 0.2, 5.0, 4.0, 3.0, 2.0, 1.0]
+    assert [schedule.factor(float(i), 9, {"cost": costs[:i]}) for i in range(3, 9)] == [1.0] * 6
+    seen: list[Any] = []
+
+    class Spy(Schedule):
+        def factor(self, epoch: float, epochs: float, history: Any) -> float:
+            seen.append(history)
+            return 1.0
+
+    warmup(2.5, Spy()).factor(4.0, 9, {"cost": [0.0, 1.0, 2.0, 3.0]})
+    assert seen == [{"cost": [3.0]}]
+
+
+@pytest.mark.parametrize("schedule", [cosine(), cosine(0.3), one_cycle()])
+def test_beyond_its_end_a_schedule_stays_where_it_ended(schedule: Schedule) -> None:
+    assert factors(schedule, [EPOCHS + 0.5, 1.5 * EPOCHS, 2 * EPOCHS]) == factors(schedule, [EPOCHS] * 3)

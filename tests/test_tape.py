@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 wave = Formula(lambda xp, a, b: xp.sin(a) * b + a, "wave", ["a", "b"])
 crowded = Formula(lambda xp, a, b: xp.floor(a * b) + xp.sqrt(abs(a + b)) * b, "crowded", ["a", "b"])  # has scratch
+add = Formula(lambda xp, a, b: a + b, "add", ["a", "b"])
 both = Formula(lambda xp, a, b: (a + b, a * b), "both", ["a", "b"])
 
 # Each with the shapes of its operands, how a backend is asked for it, and NumPy's own word for it.
@@ -181,3 +182,17 @@ def test_replays_are_silent_about_infinities(arrays: "Arrays") -> None:
         h = nnkit.sigmoid(z)
     tape.replay()  # warnings are errors in these tests
     np.testing.assert_array_equal(arrays.numpy(h), [0.0, 1.0])
+
+
+def test_a_tape_replayed_several_times_while_another_records(arrays: "Arrays") -> None:
+    backend = arrays.backend
+    a, one = backend.zeros((3,), "float64"), arrays(np.ones(3))
+    with backend.recording() as inner:
+        backend.elementwise(add, (a, one), a)
+    with backend.recording() as outer:
+        inner.replay(3)
+    assert arrays.numpy(a).tolist() == [0, 0, 0]
+    outer.replay()
+    assert arrays.numpy(a).tolist() == [3, 3, 3]
+    outer.replay(2)
+    assert arrays.numpy(a).tolist() == [9, 9, 9]

@@ -120,3 +120,14 @@ def test_a_forked_process_makes_threads_of_its_own() -> None:
     if child == 0:
         os._exit(0 if nnkit.sigmoid(np.zeros(9))[8] == 0.5 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("64", 2), ("2", 2), ("1", 1), ("0", 2), ("", 2), ("many", 2)])
+def test_no_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch, wanted: str, expected: int) -> None:
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    threads.thread_count.cache_clear()
+    try:
+        assert threads.thread_count() == expected
+    finally:
+        threads.thread_count.cache_clear()

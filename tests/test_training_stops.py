@@ -152,6 +152,7 @@ def test_digits_are_learned() -> None:
         ("cross_entropy", [[0.0, 1.5], [0.0, 1.0]], r"y holds 1.5 at \[0, 1\]; expected targets in \[0, 1\]"),
         ("cross_entropy", [[0.0, 1.0], [-0.5, 1.0]], r"y holds -0.5 at \[1, 0\]; expected targets in \[0, 1\]"),
         ("softmax_cross_entropy", [[0.0, 1.0], [1.0, 1.0]], "targets of sample 1 sum to 2; expected 1"),
+        ("softmax_cross_entropy", [[0.03, 1.0], [0.0, 1.0]], r"targets of sample 0 sum to 1\.03; expected 1"),
     ],
 )
 def test_targets_that_are_no_probabilities_are_refused(cost: str, y: list[list[float]], message: str) -> None:

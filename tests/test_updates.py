@@ -1,5 +1,6 @@
 """Updates: against the papers' recursions in plain Python and against torch.optim, on every backend."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,3 +120,13 @@ def test_kernels_write_over_their_operands(arrays: "Arrays") -> None:
     assert arrays.numpy(v).tolist() == [4.0, -2.0]
     assert arrays.numpy(p).tolist() == [0.0, 2.5]
     assert arrays.numpy(g).tolist() == [2.0, -2.0]
+
+
+def test_adams_clock_is_exact_in_float32() -> None:
+    """1 − βᵗ as a difference of floats would lose four of its seven digits while β₂ᵗ is near 1."""
+    logs = [np.log(beta) for beta in (0.9, 0.999, 0.9999)]
+    for step in (1, 2, 3):
+        for log in logs:
+            new, correction, _ = updates.adam_clock(np.float32(step - 1), np.float32(log), np.float32(log))
+            assert float(new) == step
+            assert float(correction) == pytest.approx(-math.expm1(step * float(np.float32(log))), rel=3e-7)

@@ -124,6 +124,7 @@ def test_classes_have_weights_in_every_cost() -> None:
         ("quadratic", {"sample_weight": [1.0]}, ValueError, r"sample_weight has shape \(1,\); expected \(24,\)"),
         ("quadratic", {"sample_weight": [-1.0] * 24}, ValueError, r"sample_weight holds -1.0 at \[0\]"),
         ("quadratic", {"sample_weight": [1.0] * 23 + [np.nan]}, ValueError, r"sample_weight holds nan at \[23\]"),
+        ("quadratic", {"sample_weight": [np.inf] + [1.0] * 23}, ValueError, r"sample_weight holds inf at \[0\]"),
         ("quadratic", {"sample_weight": [0.0] * 24}, ValueError, "all weights are 0"),
         (
             "quadratic",
@@ -133,6 +134,7 @@ def test_classes_have_weights_in_every_cost() -> None:
         ),
         ("softmax_cross_entropy", {"class_weight": {3: 1.0}}, ValueError, r"the class 3; expected some of \[0, 1, 2\]"),
         ("softmax_cross_entropy", {"class_weight": {0: -1.0}}, ValueError, "class_weight of 0 is -1.0"),
+        ("softmax_cross_entropy", {"class_weight": {2: np.inf}}, ValueError, "class_weight of 2 is inf"),
         (
             "softmax_cross_entropy",
             {"class_weight": "balance"},
