@@ -69,6 +69,23 @@ def test_there_is_one_bar_of_colors_with_its_ends_marked() -> None:
     assert len(first_layer(np.ones((2, 4))).axes[0].child_axes[0].patches) == 0
 
 
+@pytest.mark.parametrize("units", [1, 4, 30, 100])
+@pytest.mark.parametrize("shape", [(8, 8), (1, 64), (16, 4)])
+@pytest.mark.parametrize("pointed", [False, True])
+def test_the_bar_of_colors_is_as_high_as_the_images(units: int, shape: tuple[int, int], pointed: bool) -> None:
+    weights = np.random.default_rng(1).normal(size=(units, 64)) if pointed else np.ones((units, 64))
+    figure = first_layer(weights, shape)
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    [bar] = axes.child_axes
+    assert len(bar.patches) == (2 if pointed else 0)
+    parts = [bar.get_window_extent(), *(part.get_window_extent() for part in bar.patches)]
+    images = [image.get_window_extent() for image in axes.images]
+    within = figure.dpi / 72  # a point
+    assert max(part.y1 for part in parts) == pytest.approx(max(image.y1 for image in images), abs=within)
+    assert min(part.y0 for part in parts) == pytest.approx(min(image.y0 for image in images), abs=within)
+
+
 def test_a_layer_of_zeros_can_be_drawn() -> None:
     assert first_layer(np.zeros((2, 9))).axes[0].images[0].get_clim() == (-1, 1)
 

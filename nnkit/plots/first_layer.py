@@ -77,5 +77,6 @@ def first_layer(
     drawn = draw_images(axes, images, grid, size, cmap=colors, vmin=-most, vmax=most)
     shown = f"{len(images)} of {len(W)} units" if len(W) > _MOST else f"{len(W)} unit{'s' if len(W) > 1 else ''}"
     style_image(axes, f"Weights of {shown}")
-    add_color_bar(axes, drawn, (grid.width, grid.height), extend="both" if largest > most else "neither")
+    ends = "both" if largest > most else "neither"
+    add_color_bar(axes, drawn, (grid.width, grid.height), below=_GAP, extend=ends)  # below the last row is a gap
     return write_picture(figure, target)

@@ -63,11 +63,13 @@ def shades(*colors: str) -> "Colormap":
     return LinearSegmentedColormap.from_list("nnkit", colors, N=257)  # odd: the colour in the middle is one of them
 
 
-def add_color_bar(axes: "Axes", drawn: Any, size: tuple[float, float], **style: Any) -> Any:
-    """Put a bar with the colours of what is drawn to the right of axes of this size (width, height) in inches."""
+def add_color_bar(axes: "Axes", drawn: Any, size: tuple[float, float], below: float = 0.0, **style: Any) -> Any:
+    """Put a bar with the colours of what is drawn to the right of axes of this size (width, height) in inches.
+
+    It begins at their top and ends `below` inches above their bottom.
+    """
     width, height = size
-    tall = min(height, 4.5) / height  # longer ones say no more
-    place = axes.inset_axes((1 + 0.2 / width, 1 - tall, 0.18 / width, tall))
+    place = axes.inset_axes((1 + 0.2 / width, below / height, 0.18 / width, 1 - below / height))
     bar = axes.figure.colorbar(drawn, cax=place, **style)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=TICK, labelcolor=GREY)
