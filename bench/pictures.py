@@ -17,7 +17,7 @@ _COLORS = {
 
 
 def by_contender(result: dict[str, Any], sizes: list[str]) -> "Figure":
-    """A panel for each size, in it a bar for each contender: its time over the floor's, by the minima."""
+    """A panel for each size, in it a bar for each contender: its time over the floor's, by the minima, from 1 on."""
     names = [name for name in result["contenders"] if name != "floor"]
     names = [n for n in names if any("minimum" in result["sizes"][s]["contenders"].get(n, {}) for s in sizes)]
     columns = min(3, len(sizes))
@@ -27,6 +27,9 @@ def by_contender(result: dict[str, Any], sizes: list[str]) -> "Figure":
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes, size in zip(panels, sizes, strict=False):
         _bars(axes, size, result, names)
+    for axes in panels[max(0, len(sizes) - columns) : len(sizes)]:
+        axes.set_xlabel("time / floor; bars start at 1", fontsize=LABEL, color=GREY)
+        axes.tick_params(labelbottom=True)  # also where the place below is empty
     for axes in panels[len(sizes) :]:
         axes.set_visible(False)
     return figure
@@ -73,8 +76,9 @@ def _bars(axes: "Axes", size: str, result: dict[str, Any], names: list[str]) -> 
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), [result["contenders"][name]["label"] for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
-    largest = max((r for m in result["sizes"].values() for r in _ratios(m["contenders"])), default=2.0)
-    axes.set_xlim(0.97, max(2.0, 2 * largest))
+    every = [r for m in result["sizes"].values() for r in _ratios(m["contenders"])]
+    largest = max(every, default=2.0)
+    axes.set_xlim(0.97 * min([1.0, *every]), max(2.0, 2 * largest))
     ticks = [t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500) if t <= max(2, largest)]
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()

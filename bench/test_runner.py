@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +54,27 @@ def test_short_run(tmp_path: Path) -> None:
     for picture in ("a.png", "a-batches.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert "| floor |" in done.stdout
+
+
+@pytest.mark.parametrize("sizes", [1, 4, 6])
+def test_bars_start_at_1_and_their_picture_says_so(sizes: int) -> None:
+    pytest.importorskip("matplotlib", reason="draws a picture")
+    from bench.pictures import by_contender
+
+    result = json.loads((ROOT / "bench" / "results" / "cpu-amd-epyc-zen4.json").read_text())
+    figure = by_contender(result, list(result["sizes"])[:sizes])
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == sizes
+    for axes, size in zip(panels, result["sizes"].values(), strict=False):
+        times = {name: row["minimum"] for name, row in size["contenders"].items() if "minimum" in row}
+        ends = [time / times["floor"] for name, time in times.items() if name != "floor"]
+        bars: Any = axes.patches
+        assert {bar.get_x() for bar in bars} == {1}
+        assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(ends)
+        assert axes.get_xlim()[0] < min(1.0, *ends)  # the shortest bar of all is seen whole
+    # The lowest panel of each column has the axis.
+    assert [bool(axes.get_xlabel()) for axes in panels] == [place >= sizes - 3 for place in range(sizes)]
+    assert panels[-1].get_xlabel() == "time / floor; bars start at 1"
 
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
