@@ -49,7 +49,7 @@ def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History
 
 
 def main() -> None:
-    """Train from each seed, print what each reached, and draw the spread."""
+    """Train from each seed, print what each reached with mean and standard deviation, and draw median and quartiles."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="passes over the training images (default: 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (default: 0 1 2 3 4)")

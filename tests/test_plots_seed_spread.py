@@ -35,27 +35,40 @@ def band(axes: Any) -> tuple[list[float], list[float]]:
     return [float(h.min()) for h in heights], [float(h.max()) for h in heights]
 
 
-def test_each_run_the_mean_and_one_standard_deviation_are_drawn() -> None:
+def test_of_three_runs_each_the_median_and_the_band_between_the_outer_ones_are_drawn() -> None:
     figure = seed_spread(RUNS)
     for axes, metric, scale in zip(figure.axes, ("cost", "accuracy"), (1, 100), strict=True):
-        *runs, mean = drawn_lines(axes)
+        *runs, median = drawn_lines(axes)
         for line, run in zip(runs, RUNS, strict=True):
             assert list(line.get_xdata()) == [1, 2, 3]
             assert list(line.get_ydata()) == pytest.approx([scale * v for v in run[metric]])
-            assert line.get_linewidth() < mean.get_linewidth() / 2
-        by_epoch = [[scale * run[metric][epoch] for run in RUNS] for epoch in range(3)]
-        means, spreads = [statistics.mean(v) for v in by_epoch], [statistics.stdev(v) for v in by_epoch]
-        assert list(mean.get_ydata()) == pytest.approx(means)
+            assert line.get_linewidth() < median.get_linewidth() / 2
+        by_epoch = [sorted(scale * run[metric][epoch] for run in RUNS) for epoch in range(3)]
+        assert list(median.get_ydata()) == pytest.approx([values[1] for values in by_epoch])
         low, high = band(axes)
-        assert low == pytest.approx([m - s for m, s in zip(means, spreads, strict=True)])
-        assert high == pytest.approx([m + s for m, s in zip(means, spreads, strict=True)])
-    assert legend(figure) == ["mean of 3 runs", "± one standard deviation", "each run"]
+        assert low == pytest.approx([values[0] for values in by_epoch])
+        assert high == pytest.approx([values[2] for values in by_epoch])
+    assert legend(figure) == ["median of 3 runs", "lowest to highest", "each run"]
 
 
-def test_the_last_mean_and_spread_are_written() -> None:
+@pytest.mark.parametrize("runs", [4, 5, 12])
+def test_of_more_runs_the_band_goes_from_quartile_to_quartile(runs: int) -> None:
+    values = np.random.default_rng(runs).uniform(0.1, 0.9, (runs, 6)).tolist()
+    figure = seed_spread([{"cost": v, "accuracy": v} for v in values])
+    by_epoch = list(zip(*values, strict=True))
+    quartiles = np.array([statistics.quantiles(v, n=4, method="inclusive") for v in by_epoch]).T
+    for axes, scale in zip(figure.axes, (1, 100), strict=True):
+        *each, median = drawn_lines(axes)
+        assert len(each) == runs
+        np.testing.assert_allclose(median.get_ydata(), scale * quartiles[1], rtol=1e-12)
+        np.testing.assert_allclose(band(axes), scale * quartiles[[0, 2]], rtol=1e-12)
+    assert legend(figure) == [f"median of {runs} runs", "middle half (quartiles)", "each run"]
+
+
+def test_the_last_median_and_the_edges_of_its_band_are_written() -> None:
     cost, accuracy = seed_spread(RUNS).axes
-    assert [text.get_text() for text in cost.texts] == ["0.30 ± 0.10"]
-    assert [text.get_text() for text in accuracy.texts] == ["93.00 ± 3.61 %"]
+    assert [text.get_text() for text in cost.texts] == ["0.300\n(0.200 to 0.400)"]
+    assert [text.get_text() for text in accuracy.texts] == ["92.00 %\n(90.00 to 97.00)"]
 
 
 def test_validation_is_drawn_if_there_is_any() -> None:
@@ -65,7 +78,7 @@ def test_validation_is_drawn_if_there_is_any() -> None:
     assert accuracy.get_title(loc="left") == "Validation accuracy (%)"
     assert list(drawn_lines(accuracy)[-1].get_ydata()) == pytest.approx([10, 20, 30])
     assert drawn_lines(cost)[-1].get_color() != drawn_lines(accuracy)[-1].get_color()
-    assert accuracy.texts[0].get_text() == "30.00 ± 0.00 %"
+    assert accuracy.texts[0].get_text() == "30.00 %"
 
 
 def test_one_run_has_no_spread() -> None:
@@ -88,33 +101,37 @@ def test_one_epoch_shows_its_spread_as_a_bar() -> None:
     assert sorted(float(line.get_ydata()[0]) for line in axes.lines if line.get_markersize() == 4) == [1, 2, 3]
 
 
-def test_the_mean_is_over_epochs_that_every_run_has() -> None:
+def test_the_median_is_over_epochs_that_every_run_has() -> None:
     axes = seed_spread([{"cost": [4.0, 2.0, 1.0, 0.5]}, {"cost": [2.0, 4.0, math.nan]}]).axes[0]
-    first, second, mean = drawn_lines(axes)
-    assert [list(line.get_xdata()) for line in (first, second, mean)] == [[1, 2, 3, 4], [1, 2], [1, 2]]
-    assert list(mean.get_ydata()) == [3, 3]
-    assert axes.texts[0].get_text() == "3.0 ± 1.4\n(epoch 2)"
+    first, second, median = drawn_lines(axes)
+    assert [list(line.get_xdata()) for line in (first, second, median)] == [[1, 2, 3, 4], [1, 2], [1, 2]]
+    assert list(median.get_ydata()) == [3, 3]
+    assert axes.texts[0].get_text() == "3.00\n(2.00 to 4.00)\n(epoch 2)"
     assert axes.get_xlim() == (1, 4)
 
 
-def test_runs_without_a_common_epoch_are_drawn_without_a_mean() -> None:
+def test_runs_without_a_common_epoch_are_drawn_without_a_median() -> None:
     axes = seed_spread([{"cost": [1.0, math.nan]}, {"cost": [None, 2.0]}]).axes[0]
     assert [list(line.get_ydata()) for line in drawn_lines(axes) if len(line.get_ydata())] == [[1], [2]]
     assert not axes.texts
     assert seed_spread([{"cost": [math.nan]}]).axes[0].texts[0].get_text() == "no finite cost"
 
 
-def test_a_band_that_reaches_below_zero_leaves_the_logarithmic_axis_at_the_runs() -> None:
-    runs = [{"cost": [10.0, 3.0, 0.1]}, {"cost": [12.0, 3.0, 0.9]}]
-    axes = seed_spread(runs).axes[0]
-    assert axes.get_yscale() == "log"
-    assert 0.03 < axes.get_ylim()[0] < 0.1
-    assert band(axes)[0][-1] < 0
-
-
-def test_accuracy_axis_stays_where_accuracies_can_be() -> None:
-    low, high = seed_spread([{"cost": [1.0] * 2, "accuracy": a} for a in ([0.0, 1.0], [1.0, 0.9])]).axes[1].get_ylim()
-    assert -1 < low < high < 101
+@pytest.mark.parametrize("runs", [2, 3, 4, 12])
+@pytest.mark.parametrize("lowest", [0.0, 1e-3])  # an axis from 0, and a logarithmic one
+def test_a_band_reaches_no_costs_and_accuracies_that_there_cannot_be(runs: int, lowest: float) -> None:
+    """One run that is far from the others: mean ± deviation would reach below 0 and above 100 %."""
+    costs = [[2.0, lowest, lowest]] * (runs - 1) + [[2.0, 1.0, 0.8]]
+    shares = [[0.5, 1.0, 1.0]] * (runs - 1) + [[0.5, 0.6, 0.0]]
+    figure = seed_spread([{"cost": c, "accuracy": a} for c, a in zip(costs, shares, strict=True)])
+    for axes, values in zip(figure.axes, (costs, np.multiply(100, shares)), strict=True):
+        low, high = band(axes)
+        assert (low >= np.min(values, axis=0)).all()
+        assert (high <= np.max(values, axis=0)).all()
+        assert min(axes.get_ylim()) < min(low)
+        assert max(axes.get_ylim()) > max(high)
+    assert figure.axes[0].get_yscale() == ("log" if lowest else "linear")
+    assert -1 < figure.axes[1].get_ylim()[0] < figure.axes[1].get_ylim()[1] < 101
 
 
 @pytest.mark.parametrize(

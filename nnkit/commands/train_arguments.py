@@ -133,8 +133,8 @@ def _add_training(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument(
         "--seeds", type=at_least(1), default=1, metavar="N",
-        help="train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation "
-        "(default: 1)",
+        help="train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation; "
+        "the picture shows the median and the quartiles, of fewer than 4 runs the lowest and the highest (default: 1)",
     )  # fmt: skip
     add_backend(group)
 

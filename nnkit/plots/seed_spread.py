@@ -1,6 +1,5 @@
 """The spread of several runs that differ in their seeds only."""
 
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,17 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_FEW = 4  # of fewer runs, quartiles would be made up between two or three numbers
+
 
 def seed_spread(
     histories: Sequence[History],
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw several runs with their spread: the mean of the runs, a band of one standard deviation, each run thin.
+    """Draw several runs with their spread: the median of the runs, a band from quartile to quartile, each run thin.
 
     The cost, and the accuracy if there is one; after the epoch on the validation data if the runs have any, else
-    on the training data. The standard deviation is that of a sample, √(Σ (v − v̄)²/(n − 1)). Mean and band are drawn
-    at the epochs that every run has a value for; the last mean ± standard deviation is written at the end.
+    on the training data. Of two or three runs the band goes from the lowest to the highest; the legend says which band
+    it is. The quartiles are those of `numpy.quantile`: between the runs' values, so that no band reaches costs or
+    accuracies that there cannot be, as mean ± standard deviation would. Median and band are drawn at the epochs that
+    every run has a value for; the last median is written at the end, with the band's edges.
 
     Args:
         histories: one history a run, as `learning_curve` takes them.
@@ -46,8 +49,8 @@ def seed_spread(
 
     Example:
         >>> runs = [{"cost": [0.9, 0.4, 0.3]}, {"cost": [0.8, 0.5, 0.2]}]
-        >>> seed_spread(runs).axes[0].texts[0].get_text()
-        '0.250 ± 0.071'
+        >>> seed_spread(runs).axes[0].texts[0].get_text().splitlines()
+        ['0.250', '(0.200 to 0.300)']
 
     """
     target = picture_path(path)
@@ -82,20 +85,20 @@ def _draw(axes: "Axes", metric: str, curves: list[Curve], epochs: int) -> None:
     common = sorted(set.intersection(*(set(drawn.epochs) for drawn in curves)))
     lookup = [dict(zip(drawn.epochs, drawn.values, strict=True)) for drawn in curves]
     values = np.array([[run[epoch] for epoch in common] for run in lookup])  # (runs, epochs)
-    mean = values.mean(axis=0)
-    spread = values.std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
+    edges = (0.25, 0.75) if len(curves) >= _FEW else (0, 1)
+    low, median, high = np.quantile(values, [edges[0], 0.5, edges[1]], axis=0)
     if len(curves) > 1:
         style: dict[str, Any] = {"color": color, "linewidth": 1, "alpha": 0.5, "markersize": 4, "clip_on": False}
         for drawn in curves:
             axes.plot(drawn.epochs, drawn.values, marker="o" if len(drawn.values) == 1 else None, **style)
         if len(common) == 1:  # a band without width could not be seen
-            axes.errorbar(common, mean, spread, fmt="none", ecolor=color, alpha=0.3, elinewidth=10)
+            axes.vlines(common, low, high, color=color, alpha=0.3, linewidth=10)
         else:
-            axes.fill_between(common, mean - spread, mean + spread, color=color, alpha=0.25, linewidth=0)
-    axes.plot(common, mean, color=color, linewidth=2.2, clip_on=False)
+            axes.fill_between(common, low, high, color=color, alpha=0.25, linewidth=0)
+    axes.plot(common, median, color=color, linewidth=2.2, clip_on=False)
     finish_panel(axes, metric, [value for drawn in curves for value in drawn.values], epochs, label.capitalize())
     if common:
-        end = End(_written(metric, mean[-1], spread[-1], len(curves)), color, common[-1], float(mean[-1]))
+        end = End(_written(metric, low[-1], median[-1], high[-1]), color, common[-1], float(median[-1]))
         label_ends(axes, [end], epochs)
 
 
@@ -108,26 +111,20 @@ def _add_legend(figure: "Figure", runs: int) -> None:
         handles = [Line2D([], [], color=GREY, linewidth=2.2, label="one run")]
     else:
         handles = [
-            Line2D([], [], color=GREY, linewidth=2.2, label=f"mean of {runs} runs"),
-            Patch(facecolor=GREY, alpha=0.25, label="± one standard deviation"),
+            Line2D([], [], color=GREY, linewidth=2.2, label=f"median of {runs} runs"),
+            Patch(facecolor=GREY, alpha=0.25, label="middle half (quartiles)" if runs >= _FEW else "lowest to highest"),
             Line2D([], [], color=GREY, linewidth=1, alpha=0.6, label="each run"),
         ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=LABEL, labelcolor=GREY)
 
 
-def _written(metric: str, mean: float, spread: float, runs: int) -> str:
-    if is_share(metric):
-        return f"{mean:.2f} ± {spread:.2f} %" if runs > 1 else f"{mean:.2f} %"
-    return _plus_minus(mean, spread) if runs > 1 and spread > 0 else three_digits(mean)
+def _written(metric: str, low: float, median: float, high: float) -> str:
+    r"""Write a median and, below, the edges of its band, if they differ.
 
-
-def _plus_minus(mean: float, spread: float) -> str:
-    """Write a mean and its spread to the same place, the spread with two digits.
-
-    >>> [_plus_minus(0.07634, 0.00213), _plus_minus(123.4, 5.6), _plus_minus(1.5e-7, 2e-8)]
-    ['0.0763 ± 0.0021', '123.4 ± 5.6', '1.50e-07 ± 2.0e-08']
+    >>> _written("cost", 0.0213, 0.03, 0.13), _written("accuracy", 97.5, 98.0, 98.25), _written("cost", 0.5, 0.5, 0.5)
+    ('0.0300\n(0.0213 to 0.130)', '98.00 %\n(97.50 to 98.25)', '0.500')
     """
-    if abs(mean) < 1e-4 or abs(mean) >= 1e7:
-        return f"{mean:.2e} ± {spread:.1e}"
-    places = max(0, 1 - math.floor(math.log10(spread)))
-    return f"{mean:.{places}f} ± {spread:.{places}f}"
+    share = is_share(metric)
+    last, *edges = (f"{value:.2f}" if share else three_digits(value) for value in (median, low, high))
+    unit = " %" if share else ""
+    return f"{last}{unit}\n({edges[0]} to {edges[1]})" if high > low else f"{last}{unit}"
