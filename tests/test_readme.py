@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import nnkit
 from nnkit.equations import equations
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -42,4 +44,18 @@ def test_the_table_has_every_equation() -> None:
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
-    assert [link for link in links if not (Path(__file__).parents[1] / link).exists()] == []
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    files = [name for name in quoted if re.fullmatch(r"(nnkit|tests|bench)/[\w/.]*", name)]
+    assert len(files) > 10
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    names = [name for name in quoted if re.fullmatch(r"nnkit(\.\w+)+", name)]
+    assert len(names) > 5
+    for name in names:
+        found: object = nnkit
+        for part in name.split(".")[1:]:
+            found = getattr(found, part)

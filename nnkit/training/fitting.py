@@ -59,7 +59,9 @@ def fit(
     Args:
         model: the network, changed in place.
         X: samples (n, width), anything that `asarray` or DLPack takes. Images of bytes (uint8) stay bytes until they
-            are gathered. Arrays on a disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. Or an iterable of
+            are gathered. Arrays on a disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. These are
+            read in place while it trains, and so are, on the CPU, NumPy arrays of bytes and of the network's dtype
+            (float32 by default), X and targets: do not change them meanwhile. Or an iterable of
             minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch. Of a table
             with named columns (pandas, polars, pyarrow) the network learns its `features`, if it has none, and takes
             all others by these names.
@@ -105,6 +107,10 @@ def fit(
     optimizer's state are as they were before that epoch; with one of a callback or of a checkpoint, as they are after
     it. BlockingIOError says that another process writes the checkpoint; RuntimeError, before anything changes, that
     another thread trains or moves the network.
+
+    "Bit for bit" also means: on the same machine and with the same packages, and on the CPU with as many BLAS threads
+    (OMP_NUM_THREADS, OPENBLAS_NUM_THREADS) where a step takes more than 8 million multiplications, which are
+    3 · batch_size · Σ inputs · units over the layers. Smaller steps use one thread.
 
     A resumed training must be the same one: ValueError says what differs, of the data (of large ones some rows are
     compared), weights, metrics, functions and options. It may have more epochs, unless its schedule depends on them.
