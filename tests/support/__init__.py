@@ -1,0 +1,1 @@
+"""Tools for the tests that are run by hand."""

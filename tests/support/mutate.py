@@ -1,0 +1,249 @@
+"""Which changes of the source no test sees: `python -m tests.support.mutate [FILE ...]` makes them one at a time.
+
+A copy of the checkout is changed at random places, by a seed, and the tests that belong to the changed file are run. A
+change that they pass has survived: a test is missing, or the change alters no behaviour. Files that differ from the
+base revision are tried unless others are named. The exit status is 1 if less than 9 of 10 are killed in some folder.
+"""
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+OPERATORS: dict[type[ast.AST], Callable[[], ast.AST]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    ast.USub: ast.UAdd,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A change of a file: the text from byte `start` to `end` becomes `after`."""
+
+    line: int
+    start: int
+    end: int
+    after: str
+
+    def applied(self, source: bytes) -> bytes:
+        return source[: self.start] + self.after.encode() + source[self.end :]
+
+    def shown(self, source: bytes) -> str:
+        before = " ".join(source[self.start : self.end].decode().split())
+        return f"{before}  →  {' '.join(self.after.split())}"
+
+
+def mutations(source: bytes) -> list[Mutation]:
+    """Every change of this source, in its order. Docstrings, annotations, and messages in f-strings are left."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    found = []
+    for node, after in _changes(ast.parse(source), ""):
+        start, end = starts[node.lineno - 1] + node.col_offset, starts[(node.end_lineno or 0) - 1]
+        found.append(Mutation(node.lineno, start, end + (node.end_col_offset or 0), after))
+    return sorted(found, key=lambda m: (m.start, m.end, m.after))
+
+
+def _changes(node: ast.AST, keyword: str) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
+    """What stands below a node and may be replaced, each with its other text; `keyword` is the argument it is."""
+    if isinstance(node, ast.JoinedStr):
+        return
+    if isinstance(node, ast.stmt):
+        if _may_be_dropped(node):
+            yield node, "pass"
+    elif isinstance(node, ast.expr):
+        for other in _others(node, keyword):
+            yield node, other
+    for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns", "type_params", "decorator_list"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _changes(child, node.arg or "" if isinstance(node, ast.keyword) else "")
+
+
+def _may_be_dropped(node: ast.stmt) -> bool:
+    """Statements without which the rest still runs; one that gives a name its value is seen by everything."""
+    if isinstance(node, ast.Expr):
+        return not isinstance(node.value, ast.Constant | ast.Yield | ast.YieldFrom)
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Attribute | ast.Subscript)
+    return isinstance(node, ast.AugAssign | ast.Raise | ast.Return | ast.Delete | ast.Continue | ast.Break)
+
+
+def _others(node: ast.expr, keyword: str) -> Iterator[str]:
+    """The other texts of one expression."""
+    match node:
+        case ast.BinOp(left, op, right) if type(op) in OPERATORS:
+            yield f"({ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right))})"  # type: ignore[arg-type]
+        case ast.Compare(left, ops, values):
+            for i in range(len(ops)):
+                changed = [OPERATORS[type(op)]() if j == i else op for j, op in enumerate(ops)]
+                yield f"({ast.unparse(ast.Compare(left, changed, values))})"  # type: ignore[arg-type]
+        case ast.BoolOp(op, values):
+            yield f"({ast.unparse(ast.BoolOp(OPERATORS[type(op)](), values))})"  # type: ignore[arg-type]
+        case ast.UnaryOp(ast.Not() | ast.USub(), operand):
+            yield f"({ast.unparse(operand)})"
+        case ast.Constant(bool() as value):
+            yield repr(not value)
+        case ast.Constant(value) if keyword in ("axis", "axes"):
+            yield "0" if value is None else repr(1 - int(str(value)))
+        case ast.Constant(int() | float() as value):
+            yield from (f"({value + 1!r})", f"({value - 1!r})")
+
+
+def choice(everything: list[Mutation], count: int, seed: int) -> list[Mutation]:
+    return random.Random(seed).sample(everything, min(count, len(everything)))
+
+
+def belonging(root: Path, file: str) -> list[str]:
+    """The tests that import a module or name what it defines, its namesake's first; if none, those of its importers."""
+    tests = {path: _names(path) for path in sorted((root / "tests").glob("test_*.py"))}
+    source = {path: _names(path) for top in ("nnkit", "backends") for path in (root / top).rglob("*.py")}
+    wanted, seen = {root / file}, set[Path]()
+    found: list[Path] = []
+    while wanted and not found:
+        modules = {_module(root, path) for path in wanted}
+        defined = modules | {name for path in wanted for name in _public(path)} if not seen else modules
+        stems = tuple(f"test_{path.stem}" for path in wanted)
+        found = [path for path, names in tests.items() if names & defined or path.name.startswith(stems)]
+        found.sort(key=lambda path: (not path.name.startswith(stems), path))
+        seen |= wanted
+        wanted = {path for path, names in source.items() if names & modules and path not in seen}
+    examples = file.replace("backends/", "nnkit/backends/", 1) if file.startswith("backends/") else file
+    return [str(path.relative_to(root)) for path in found] + (
+        [examples] if b">>> " in (root / file).read_bytes() else []
+    )
+
+
+def _names(path: Path) -> set[str]:
+    """The modules that a file imports, with their dots, and the names that it uses."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+    return names
+
+
+def _public(path: Path) -> set[str]:
+    body = ast.parse(path.read_bytes()).body
+    named = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return {name for name in named if not name.startswith("_")}
+
+
+def _module(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join((("nnkit",) if parts[0] == "backends" else ()) + tuple(p for p in parts if p != "__init__"))
+
+
+def copied(root: Path, folder: Path) -> Path:
+    """A copy of what git knows of a checkout, and of new files that it does not ignore; links stay links."""
+    listed = _git(root, "ls-files", "-co", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, listed):
+        if (root / name).is_symlink() or (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[bool, str]:
+    """Whether the tests pass in a copy, within so many seconds; and what they print. No process of theirs stays."""
+    temporary = copy.parent / "temporary"
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    # Without bytecode: a file changed twice within a second, to the same length, would be taken for the old one.
+    environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # faster
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(copy), *tests]
+    process = subprocess.Popen(
+        command, cwd=copy, env=environment, start_new_session=True, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    with process:
+        try:
+            output = process.communicate(timeout=timeout)[0]
+            return process.returncode == 0, output
+        except subprocess.TimeoutExpired:
+            return False, f"no end within {timeout} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def tried(copy: Path, file: str, tests: Sequence[str], chosen: Sequence[Mutation]) -> int:
+    """How many of the mutations of a file its tests kill; prints those that survive."""
+    source = (copy / file).read_bytes()
+    began = time.monotonic()
+    good, output = passes(copy, tests, None)
+    if not good:
+        raise SystemExit(f"{file}: its tests fail without any change\n{output}")
+    limit = 3 * (time.monotonic() - began)
+    killed = 0
+    for mutation in chosen:
+        (copy / file).write_bytes(mutation.applied(source))
+        survived = passes(copy, tests, limit)[0]
+        killed += not survived
+        if survived:
+            print(f"{file}:{mutation.line}: survives: {mutation.shown(source)}", flush=True)
+    (copy / file).write_bytes(source)
+    return killed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.mutate", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("files", nargs="*", metavar="FILE", help="source files; default: those that differ from --base")
+    parser.add_argument("--count", type=int, default=20, help="how many changes to a file (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
+    parser.add_argument("--base", default="main", help="the revision to compare with (default: main)")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="tests to run; default: those that belong to a file")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the copy is removed then, too
+    root = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel").strip())
+    files = [Path(file).resolve().relative_to(root).as_posix() for file in options.files]
+    if not files:
+        changed = _git(root, "diff", "--name-only", "--diff-filter=d", options.base, "--", "nnkit", "backends").split()
+        files = [file for file in changed if file.endswith(".py")]
+    totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
+        copy = copied(root, Path(folder).resolve() / "checkout")
+        for file in files:
+            everything = mutations((copy / file).read_bytes())
+            chosen = choice(everything, options.count, options.seed)
+            tests = options.tests or belonging(copy, file)
+            print(f"{file}: {len(chosen)} of {len(everything)} changes, by {' '.join(tests)}", flush=True)
+            killed = tried(copy, file, tests, chosen)
+            print(f"{file}: {killed} of {len(chosen)} killed", flush=True)
+            total = totals[str(Path(file).parent)]
+            total[:] = total[0] + killed, total[1] + len(chosen)
+    for name, (killed, count) in totals.items():
+        print(f"{name}/: {killed} of {count} killed")
+    return int(any(killed < 0.9 * count for killed, count in totals.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The mutation runner, on a small package of its own: what tests see is killed, what they do not see survives."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.mutate import belonging, choice, mutations, passes
+
+ROOT = Path(__file__).parents[1]
+
+SOURCE = '''\
+"""A module of 2 functions."""
+
+
+def larger(a: float, b: float, strict: bool = True) -> bool:
+    """Whether a > b."""
+    return a > b if strict else not a < b
+
+
+def total(x, β=0):
+    return x.sum(axis=0) + β  # β is of two bytes
+'''
+HALF = "def half(x):\n    return x / 2\n"
+WEAK = "from nnkit.tiny import half\ndef test_half(): assert half(0) == 0\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A repository of one module and one test."""
+    for name, text in {"nnkit/__init__.py": "", "nnkit/tiny.py": HALF, "tests/test_other.py": WEAK}.items():
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "repository", check=True)
+    return tmp_path / "repository"
+
+
+def run(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The runner, in a process of its own; nothing may stay in its temporary folder."""
+    temporary = checkout.parent / "temporary"
+    temporary.mkdir(exist_ok=True)
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    before = {path: path.read_bytes() for path in checkout.rglob("*.py")}
+    # Not in the repository, whose tests would be found in the place of these.
+    code = "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from tests.support import mutate; "
+    code += "os.chdir(sys.argv.pop(1)); sys.exit(mutate.main())"
+    command = [sys.executable, "-c", code, str(ROOT), str(checkout), *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert list(temporary.iterdir()) == []
+    assert {path: path.read_bytes() for path in checkout.rglob("*.py")} == before
+    return done
+
+
+def test_each_change_is_made_once() -> None:
+    source = SOURCE.encode()
+    made = [mutation.applied(source).decode() for mutation in mutations(source)]
+    assert len(set(made)) == len(made) == 10
+    for old, new in {
+        "True": "False", "return a > b if strict else not a < b": "pass",
+        "a > b if": "(a >= b) if", "not a < b": "(a < b)", "a < b": "(a <= b)", "β=0):": "β=(-1)):",
+        "return x.sum(axis=0) + β": "pass", "x.sum(axis=0)": "x.sum(axis=1)",
+        "x.sum(axis=0) + β": "(x.sum(axis=0) - β)",
+    }.items():  # fmt: skip
+        assert SOURCE.replace(f" {old}", f" {new}") in made
+
+
+def test_a_seed_makes_the_same_choice() -> None:
+    everything = mutations(SOURCE.encode())
+    assert choice(everything, 3, 1) == choice(everything, 3, 1) != choice(everything, 3, 2)
+    assert sorted(choice(everything, 20, 1), key=everything.index) == everything
+
+
+def test_what_no_test_sees_is_told(checkout: Path) -> None:
+    done = run(checkout, "nnkit/tiny.py")
+    assert done.returncode == 1, done.stdout + done.stderr
+    survivors = [line.partition(" survives: ")[2] for line in done.stdout.splitlines() if "survives" in line]
+    assert sorted(survivors) == ["2  →  (1)", "2  →  (3)", "x / 2  →  (x * 2)"]
+    assert done.stdout.splitlines()[-1] == "nnkit/: 1 of 4 killed"
+
+
+def test_what_never_ends_is_ended(checkout: Path) -> None:
+    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])"
+    (checkout / "tests" / "test_endless.py").write_text(
+        f"import pathlib, subprocess, sys\ndef test_endless():\n    made = {child}\n"
+        "    pathlib.Path('child').write_text(str(made.pid))\n    made.wait()\n"
+    )
+    assert passes(checkout, ["tests/test_endless.py"], 10.0) == (False, "no end within 10.0 s")
+    status = Path("/proc", (checkout / "child").read_text(), "stat")
+    assert not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"  # ended, not yet fetched
+
+
+def test_tests_that_fail_unchanged_prove_nothing(checkout: Path) -> None:
+    (checkout / "tests" / "test_other.py").write_text(
+        "from nnkit.tiny import half\ndef test_half(): assert half(2) == 2\n"
+    )
+    done = run(checkout, "nnkit/tiny.py")
+    assert done.returncode == 1
+    assert "nnkit/tiny.py: its tests fail without any change" in done.stderr
+
+
+def test_tests_are_found_by_what_they_import(checkout: Path) -> None:
+    (checkout / "nnkit" / "user.py").write_text("from nnkit.hidden import f\ndef g(): return f()\n")
+    (checkout / "nnkit" / "hidden.py").write_text("def f(): return 1\n")
+    (checkout / "tests" / "test_user.py").write_text("import nnkit.user\n")
+    assert belonging(checkout, "nnkit/tiny.py") == ["tests/test_other.py"]
+    assert belonging(checkout, "nnkit/hidden.py") == ["tests/test_user.py"]  # through what imports it
