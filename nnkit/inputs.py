@@ -89,19 +89,32 @@ def as_labels(backend: Backend, outputs: Array) -> Array:
 
 def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Array:
     """The class (n,) that logits (n, d_out) stand for."""
-    return labels_of(backend, logits if output.paired else output.outputs(backend, logits), output)
+    values = logits if output.paired else output.outputs(backend, logits)
+    return _largest(backend, values, _threshold(output))
 
 
 def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
-    """The class (n,) that values (n, d_out) stand for: logits where cost and activation are paired, else outputs."""
+    """The class (n,) that values (n, d_out) stand for: logits where cost and activation are paired, else outputs.
+
+    Raises ValueError for NaN, which stands for none; on a device it is not looked for, as that would wait.
+    """
+    if backend.name == "numpy" and not surely_finite(values) and np.isnan(values).any():
+        row = int(np.argwhere(np.isnan(values))[0, 0])
+        raise ValueError(
+            f"the outputs of sample {row} are NaN: a parameter is, or X is too large; no class is predicted"
+        )
     # Logits where that goes: outputs near 1 may be rounded to one number.
-    return _largest(backend, values, 0.0 if output.paired else output.cost.threshold)
+    return _largest(backend, values, _threshold(output))
+
+
+def _threshold(output: OutputPair) -> float:
+    return 0.0 if output.paired else output.cost.threshold
 
 
 def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:
     """Whether each output (n, d_out) is on the side of its target, for all outputs of a sample: booleans (n,)."""
-    values, threshold = (logits, 0.0) if output.paired else (output.outputs(backend, logits), output.cost.threshold)
-    return backend.xp.all((values > threshold) == (y > 0.5), axis=1)
+    values = logits if output.paired else output.outputs(backend, logits)
+    return backend.xp.all((values > _threshold(output)) == (y > 0.5), axis=1)
 
 
 def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:

@@ -71,7 +71,8 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
 
     Where the targets of each sample sum to 1, as labels and shares in classes do, its largest output has to be that of
     its class. Otherwise, as where samples may be of several classes or of none, all of its outputs have to be on the
-    same side of ½ as their targets: the accuracy of scikit-learn's `accuracy_score`. So has a single output.
+    same side of ½ as their targets: the accuracy of scikit-learn's `accuracy_score`. So has a single output. NaN is
+    never right.
 
     For costs that do not classify, such as the quadratic one, with labels; those that do measure it by themselves.
 
@@ -82,8 +83,10 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
     """
     y, h = _arrays(y, h, (2,))
     if y.shape[1] > 1 and _one_class_each(y):
-        return float(_mean(np.argmax(y, axis=1) == np.argmax(h, axis=1), sample_weight))
-    return float(_mean(((y > 0.5) == (h > 0.5)).all(axis=1), sample_weight))
+        right = np.argmax(y, axis=1) == np.argmax(h, axis=1)
+    else:
+        right = ((y > 0.5) == (h > 0.5)).all(axis=1)
+    return float(_mean(right & ~np.isnan(h).any(axis=1), sample_weight))
 
 
 def r2(y: Any, h: Any, sample_weight: Any = None) -> float:

@@ -122,8 +122,13 @@ class Model:
     def answers(self, y: Any, name: str = "y") -> Any:
         """Labels (n,) or targets (n, d_out) of any kind as an array.
 
-        Where this network classifies, a column (n, 1) of integers, text or other objects is one of labels.
+        Where this network classifies, a column (n, 1) of integers, text or other objects is one of labels, and the
+        columns of a table that are called as the classes are put in their order.
         """
+        if self.classes is not None and is_table(y):
+            names, classes = text_names(y), self.classes.tolist()
+            if names is not None and len(classes) == self.dense[-1].units and set(names) == set(classes):
+                y = table_numbers(y, name, classes)
         y = unmasked(as_array(y, name), name)
         return y[:, 0] if self.classifies and is_label_column(y) else y
 

@@ -8,6 +8,7 @@ from typing import Any
 from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
+from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
@@ -163,8 +164,9 @@ class Network(Model):
     ) -> tuple[Array, list[tuple[Array, Array]]]:
         """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays.
 
-        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: its
-        random numbers are those of the next step, so that RuntimeError is raised where another thread trains.
+        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: it
+        takes the random numbers of the next step, as a step does, so that RuntimeError is raised where another thread
+        trains.
         """
         training = flag("gradients", "training", training)
         place = self.placement
@@ -240,6 +242,9 @@ class Network(Model):
 
     def _checked(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
         x = self.samples(x)
-        y = self.targets(y, x.shape[0])
+        y = self.answers(y)
+        # Labels have been looked at; on a device, looking at real numbers would wait for it.
+        look = self.backend.name == "numpy" and dtype_name(y.dtype) in FLOATS
+        y = self.targets(y, x.shape[0], check=look)
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]

@@ -84,7 +84,8 @@ class OptimizerState:
 
     A subclass may have an `update` of its own, in the arrays' own library: it runs at every step, after the recorded
     gradients, on a GPU without a CUDA graph. `numbers["learning_rate"]` is the rate with a schedule's factor;
-    what a continued training needs belongs in `arrays`. An optimizer's `start` returns the subclass.
+    what a continued training needs belongs in `arrays`. An optimizer's `start` returns the subclass. The gradients come
+    as they are: `l1`, `l2`, `weight_decay` and clipping are in `numbers`, for `update` to heed.
 
     >>> class Signs(nnkit.optimizers.OptimizerState):
     ...     def update(self, parameters, gradients):

@@ -74,6 +74,13 @@ class Parameters:
             first[...] = first.reshape(d_out, d_in).T.reshape(-1)
         return self.backend.asarray(host, self.dtype)
 
+    def clear_padding(self) -> None:
+        """Make the padding 0 again: a step that left NaN everywhere, as `clip_norm` can, left it there too."""
+        lengths = [d_out * d_in for d_out, d_in in self.shapes] + [d_out for d_out, _ in self.shapes]
+        for start, length, end in zip(self.starts, lengths, [*self.starts[1:], self.flat.shape[0]], strict=True):
+            if start + length < end:
+                self.flat[start + length : end] = 0
+
     @property
     def count(self) -> int:
         """How many numbers these are, padding not counted."""

@@ -56,3 +56,21 @@ def test_other_errors_name_the_argument() -> None:
         nnkit.dense_forward(x, W, strict.asarray(b))
     with pytest.raises(nnkit.BackendMismatchError, match="dW on 'standard:array_api_strict'"):
         nnkit.dense_backward(delta, x, W, out=(None, strict.asarray(W), None))
+
+
+def test_results_that_overlap_what_is_still_read() -> None:
+    x, W, b, delta = np.ones((3, 2)), np.eye(2), np.ones(2), np.ones((3, 2))
+    square = np.ones((2, 2))
+    for out, message in (((None, W, None), "dW overlaps W"), ((None, None, W[0]), "db overlaps W")):
+        with pytest.raises(ValueError, match=message):
+            nnkit.dense_backward(delta, x, W, out=out)
+    with pytest.raises(ValueError, match="dW overlaps delta"):
+        nnkit.dense_backward(square, square.copy(), W, out=(None, square, None))
+    with pytest.raises(ValueError, match="out overlaps b"):
+        nnkit.dense_forward(x, W, delta[0], out=delta)
+    with pytest.raises(ValueError, match="z overlaps b"):
+        nnkit.dense_forward(x, W, delta[0], "silu", z=delta)
+    h = nnkit.dense_forward(square, W, b, "tanh")  # then δh̄ is an array of its own
+    expected = nnkit.dense_backward(h.copy(), square, W, h, "tanh")
+    found = nnkit.dense_backward(h, square, W, h.copy(), "tanh", out=(None, h, None))
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))

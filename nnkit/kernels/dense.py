@@ -7,6 +7,8 @@ axes of their own, equal to those of x: then several layers are computed side by
 import math
 from typing import Any
 
+import numpy as np
+
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
@@ -47,6 +49,8 @@ def dense_forward(
     x, W, b = backend.operands(("x", "W", "b"), (x, W, b))
     _check_shapes(x, W, b)
     _check_results((*x.shape[:-1], W.shape[-2]), out=out, z=z)
+    _check_apart("out", out, b=b)
+    _check_apart("z", z, b=b)
     rows, row_out, row_z = (_rows(backend, a, W) for a in (x, out, z))
     bias = b if b.ndim == 1 else b[..., None, :]
     h = backend.matmul(rows, W.mT, out=row_out)
@@ -102,6 +106,9 @@ def dense_backward(
     _check_results(x.shape, dx=out_dx)
     _check_results(W.shape, dW=out_dW)
     _check_results(W.shape[:-1], db=out_db)
+    kept = delta if f.name == "identity" or overwrite_delta else None  # which is δh̄ then
+    for name, array in (("dW", out_dW), ("db", out_db)):
+        _check_apart(name, array, W=W if need_dx else None, delta=kept)
     dz = _rows(backend, preactivation_delta(backend, f, delta, h, z, overwrite_delta), W)
     rows = _rows(backend, x, W)
     dW = backend.matmul(dz.mT, rows, out=out_dW)
@@ -152,6 +159,13 @@ def _check_results(shape: tuple[int, ...], **outs: Any) -> None:
             raise TypeError(f"{name} is a {type(out).__name__}; expected an array to write to")
         if out is not None and tuple(out.shape) != shape:
             raise ValueError(f"{name} has shape {out.shape}; expected {shape}")
+
+
+def _check_apart(name: str, out: Any, **needed: Any) -> None:
+    """ValueError if a result would be written over what is still to be read; known of NumPy's arrays."""
+    for operand, array in needed.items():
+        if isinstance(out, np.ndarray) and isinstance(array, np.ndarray) and np.may_share_memory(out, array):
+            raise ValueError(f"{name} overlaps {operand}, which is read after it is written; expected another array")
 
 
 def _three(out: Any) -> tuple[Any, Any, Any]:

@@ -57,6 +57,7 @@ def gelu_tanh_grad(xp: Any, z: Any, delta: Any) -> Any:
     array([1.])
     """
     t = xp.tanh(_GELU_SLOPE * (z + _GELU_CUBIC * z**3))
+    z = xp.minimum(xp.maximum(z, -20.0), 20.0)  # beyond, 1 − t² is 0 in every type, and z² may overflow
     slope = _GELU_SLOPE * (1 + 3 * _GELU_CUBIC * z**2)
     return delta * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * slope)
 

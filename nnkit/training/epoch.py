@@ -100,6 +100,7 @@ class Epochs:
         """Make what works on the network's arrays."""
         model, plan, source, meter = self.model, self.plan, self.source, self.meter
         self._prepared_for = model.parameters
+        model.parameters.clear_padding()
         self.state: OptimizerState = model.optimizer_state()
         self._accumulation = None if plan.gradient_accumulation_steps == 1 else Accumulation(model, self.state)
         self._before = Snapshot(model, self.state)

@@ -20,7 +20,7 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
 
 
 def _measured(model: Model, source: Source, meter: Meter, careful: bool) -> dict[str, float]:
-    meter.start(*source.start(None), careful=careful)
+    meter.start(*source.start(None), careful=careful, relative=source.samples is None)
     for batch in source.batches(ROWS):
         x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
         meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)

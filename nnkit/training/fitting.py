@@ -281,7 +281,8 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
         if y is not None:
             labels = model.answers(y)
             model.learn_shape(labels)
-            if model.classifies and model.classes is None:
+            # Outputs that were trained already stand for 0 to k − 1: names would give them other numbers.
+            if model.classifies and model.classes is None and model.epochs_trained == 0 and model.state is None:
                 model.classes = names_in(labels, model.dense[-1].units)
         yield
     except BaseException as error:

@@ -44,18 +44,20 @@ class Meter:
         one_class: bool | None = None,
         *,
         careful: bool = False,
+        relative: bool = False,
     ) -> None:
         """Forget what was measured. The arguments are a source's `Known`, in the order of the logits.
 
-        If it is `careful`, which waits for the device, a sum of costs that the dtype cannot hold is made in float64.
+        If it is `careful`, which waits for the device, a sum of costs that the dtype cannot hold is made in float64. If
+        it is `relative`, the cost is Σ w C/Σ w also for weights whose mean is not 1.
         """
-        self._careful = careful
+        self._careful, self._relative = careful, relative
         self._known = Known(y, weights, metric_weights, one_class)
         self._one_class = True if one_class is None else one_class  # so far
         self._pending: list[Known] = []  # what came with the kept logits
         self._filled = 0
         self._samples = 0
-        self._sums: dict[str, list[Array]] = {"cost": [], "class": [], "all": [], "weight": []}
+        self._sums: dict[str, list[Array]] = {"cost": [], "share": [], "class": [], "all": [], "weight": []}
         self._outputs: list[tuple[Any, Any, Any]] = []
         self.backend.copy(self._zero, self._slot)
 
@@ -114,10 +116,15 @@ class Meter:
         waiting = [*(array for arrays in self._sums.values() for array in arrays), *others.values()]
         numbers = iter(self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist())
         sums = {name: sum(next(numbers) for _ in arrays) for name, arrays in self._sums.items()}
-        result = {"cost": sums["cost"] / self._samples}
+        shares = sums["share"] if self._sums["share"] else self._samples
+        if shares == 0:
+            raise ValueError("sample_weight: all weights are 0; expected one above 0")
+        result = {"cost": sums["cost"] / shares}
         if self.model.classifies:
             total = sums["weight"] if self._sums["weight"] else self._samples
             result["accuracy"] = sums["class" if self._one_class else "all"] / total if total else math.nan
+            if math.isnan(result["cost"]):  # some outputs are NaN: they are on no side
+                result["accuracy"] = math.nan
         result |= zip(others, numbers, strict=True)
         if self.metrics:
             y, h = (np.concatenate([part[i] for part in self._outputs]) for i in (0, 1))
@@ -142,6 +149,10 @@ class Meter:
             terms = output.terms(backend, logits, y, self._one if weights is None else weights)
             cost = backend.xp.sum(backend.xp.astype(terms, backend.xp.float64))
         self._sums["cost"].append(cost)
+        if self._relative and weights is not None:
+            self._sums["share"].append(
+                backend.xp.sum(backend.xp.astype(weights, backend.xp.float64)) / weights.shape[1]
+            )
         if self.model.classifies:
             xp = backend.xp
             shares = None if metric_weights is None else xp.astype(metric_weights[:, 0], xp.float64)

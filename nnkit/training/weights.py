@@ -34,7 +34,8 @@ def weights_of(
     """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
 
     y are the targets (n, d_out); `one_label` says that they were labels, one a sample. A class's weight counts for the
-    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output.
+    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output;
+    their mean is then 1 too, so that equal weights change nothing.
     Raises ValueError and TypeError for weights that do not fit, naming them.
     """
     if sample_weight is None and class_weight is None:
@@ -58,7 +59,7 @@ def weights_of(
             mean = weights.mean()
         if mean == 0:
             raise ValueError(f"{name}: all weights are 0; expected one above 0")
-        weights = weights / mean
+        weights, columns = weights / mean, columns / columns.mean()
     return model.backend.asarray(weights * columns, model.dtype)
 
 
@@ -99,6 +100,8 @@ def _class_weights(
         if not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
             raise ValueError(f"class_weight of {key!r} is {value!r}; expected a finite number of at least 0")
         weights[names.index(key)] = value
+    if not weights.any():
+        raise ValueError("class_weight: all weights are 0; expected one above 0")
     return weights
 
 

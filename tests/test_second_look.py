@@ -1,0 +1,98 @@
+"""What somebody found who had not read the code: each fault with its right value."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+X = np.random.default_rng(0).normal(size=(24, 3))
+LABELS = np.arange(24) % 3
+
+
+def test_nan_in_the_padding_does_not_stay() -> None:
+    """A clipped step on NaN leaves NaN everywhere, by its documentation; parameters that are put back train again."""
+    net = nnkit.Network([3, 5, 3], "relu", seed=0)
+    views = [*net.parameters.W, *net.parameters.b]
+    saved, bad = [np.array(view) for view in views], X.copy()
+    bad[0, 0] = np.nan
+    net.train_step(bad, LABELS, nnkit.SGD(0.1, clip_norm=1.0))
+    for view, values in zip(views, saved, strict=True):
+        view[...] = values
+    net.fit(X, LABELS, epochs=1, optimizer=nnkit.SGD(0.1), progress=False)
+    fresh = nnkit.Network([3, 5, 3], "relu", seed=0)
+    fresh.fit(X, LABELS, epochs=1, optimizer=nnkit.SGD(0.1), progress=False)
+    assert np.array_equal(net.parameters.flat, fresh.parameters.flat)
+
+
+def test_outputs_that_were_trained_get_no_other_names() -> None:
+    net, some = nnkit.Network([3, 3], seed=0), LABELS < 2
+    net.partial_fit(X[some], LABELS[some] + 1)  # taken for the classes 1 and 2 of 0 to 2
+    with pytest.raises(ValueError, match=r"y holds label 3 at \[2\]; expected 0 to 2"):
+        net.partial_fit(X, LABELS + 1)
+    with pytest.raises(TypeError, match="y holds 'a'"):
+        net.fit(X, np.array(["a", "b", "c"])[LABELS], progress=False)
+    assert net.classes is None
+
+
+@pytest.mark.parametrize("cost", ["cross_entropy", "hinge", "softmax_cross_entropy"])
+def test_equal_class_weights_change_nothing(cost: str) -> None:
+    net = nnkit.Network([3, 3], cost=cost, seed=0, dtype="float64")
+    for y in (LABELS, np.eye(3)[LABELS]):
+        plain = net.evaluate(X, y)["cost"]
+        assert net.evaluate(X, y, class_weight={0: 7.0, 1: 7.0, 2: 7.0})["cost"] == pytest.approx(plain, rel=1e-12)
+    with pytest.raises(ValueError, match="class_weight: all weights are 0"):
+        net.evaluate(X, LABELS, class_weight={0: 0, 1: 0, 2: 0})
+
+
+@pytest.mark.parametrize(
+    ("cost", "y", "message"),
+    [
+        ("cross_entropy", np.where(X[:, :1] > 0, 1.0, -1.0), r"y holds -1.0 at .*; expected targets in \[0, 1\]"),
+        ("poisson", X[:, :1], "expected targets of at least 0"),
+        ("quadratic", X[:, :1] * np.nan, "y holds nan"),
+    ],
+)
+def test_a_step_looks_at_targets_as_fit_does(cost: str, y: Any, message: str) -> None:
+    net = nnkit.Network([3, 1], cost=cost, seed=0)
+    before = np.array(net.parameters.flat)
+    for ask in (net.train_step, net.gradients):
+        with pytest.raises(ValueError, match=message):
+            ask(X, y)
+    assert np.array_equal(net.parameters.flat, before)
+
+
+def test_columns_of_targets_go_by_their_names() -> None:
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
+    net = nnkit.Network([3, 3], seed=0, classes=["u", "v", "w"])
+    table = pd.DataFrame(np.eye(3)[LABELS], columns=["u", "v", "w"])
+    expected = net.evaluate(X, np.eye(3)[LABELS])
+    assert net.evaluate(X, table) == net.evaluate(X, table[["w", "u", "v"]]) == expected
+
+
+def test_nan_is_never_right() -> None:
+    net = nnkit.Network([3, 2], seed=0)
+    net.parameters.W[0][:] = np.nan
+    measured = net.evaluate(np.ones((2, 3)), [0, 0])
+    assert np.isnan(measured["accuracy"])
+    assert np.isnan(measured["cost"])
+    with pytest.raises(ValueError, match="the outputs of sample 0 are NaN"):
+        net.predict(np.ones((2, 3)))
+    assert nnkit.metrics.accuracy(np.eye(2), np.array([[np.nan, 0.0], [0.0, 1.0]])) == 0.5
+
+
+def test_weights_in_minibatches_are_relative_when_nothing_trains() -> None:
+    net, w = nnkit.Network([3, 3], seed=0, dtype="float64"), np.arange(24) * 3.0
+    minibatches = ((X[i : i + 6], LABELS[i : i + 6], w[i : i + 6]) for i in range(0, 24, 6))
+    found, expected = net.evaluate(minibatches), net.evaluate(X, LABELS, sample_weight=w)
+    assert found == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="sample_weight: all weights are 0"):
+        net.evaluate(iter([(X, LABELS, 0 * w)]))
+
+
+def test_the_slope_of_gelu_tanh_far_out() -> None:
+    for dtype in ("float16", "float32", "float64"):
+        far = np.array([1e4, np.sqrt(np.finfo(dtype).max), np.finfo(dtype).max], dtype)
+        assert nnkit.gelu_tanh_grad(far, np.ones(3, dtype)).tolist() == [1, 1, 1]
+        assert nnkit.gelu_tanh_grad(-far, np.ones(3, dtype)).tolist() == [0, 0, 0]
