@@ -1,5 +1,6 @@
 """safetensors files: named arrays and text, without pickle, whole or not at all."""
 
+import json
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -29,8 +30,19 @@ def write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray], 
 
     # safetensors writes the bytes as they lie: they must be in C order.
     content = save({name: np.asarray(a, order="C") for name, a in tensors.items()}, metadata=dict(metadata))
+    content = _in_order(content)
     with replacing(path) as file:
         file.write(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A file with its text in alphabetical order, so that equal networks are equal files; safetensors draws an order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the arrays after it are aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_tensors(path: str | PathLike[str], formats: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

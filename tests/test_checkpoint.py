@@ -146,3 +146,14 @@ def test_without_safetensors_the_error_says_how_to_get_it(tmp_path: Path, monkey
         network().save(path)
     with pytest.raises(ImportError, match="python -m pip install safetensors"):
         nnkit.load(path)
+
+
+def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+    """Although safetensors puts its text in another order each time: three entries have one of six."""
+    files = []
+    for i in range(12):
+        net = network()
+        net.save(tmp_path / f"{i}.safetensors")
+        files.append((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(set(files)) == 1
+    assert (8 + int.from_bytes(files[0][:8], "little")) % 8 == 0

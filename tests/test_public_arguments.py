@@ -122,6 +122,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "one_cycle": (schedules.one_cycle, lambda: {"pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4}),
     "reduce_on_plateau": (schedules.reduce_on_plateau, lambda: {
         "monitor": "cost", "factor": 0.5, "patience": 1, "min_factor": 0.1, "min_delta": 0.1,
+        "mode": "min",
     }),
     "uniform": (initializers.uniform, lambda: {"a": 0.1}),
     "normal": (initializers.normal, lambda: {"s": 0.1}),
