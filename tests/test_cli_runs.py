@@ -79,9 +79,16 @@ def test_a_resumed_training_is_the_one_that_was_not_stopped(here: Path, capsys: 
     assert same("nnkit-model.safetensors", "whole.safetensors")
     assert len(json.loads(Path("h.json").read_text())["cost"]) == 5
     assert capsys.readouterr() == ("", "")  # --quiet
-    for other, message in ((["--seed", "1"], "is of seed 0; give --seed 0"), (["--preprocessing", "none"], "--prepro")):
+    content = Path("run.safetensors").read_bytes()
+    for other, message in (
+        (["--seed", "1"], "is of seed 0; give --seed 0"),
+        (["--preprocessing", "none"], "--prepro"),
+        (["--metrics", "top_2"], "its metrics is [], but this training's is ['top_2']"),
+        (["--schedule", "cosine"], "its schedule is "),
+    ):
         assert main([*command, "--epochs", "6", *kept, *other]) == 2
         assert message in capsys.readouterr().err
+        assert Path("run.safetensors").read_bytes() == content
 
 
 @pytest.mark.parametrize("option", [["--early-stopping", "2"], ["--schedule", "reduce_on_plateau"]])

@@ -12,7 +12,6 @@ import nnkit
 from nnkit import schedules
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-pytest.importorskip("filelock", reason="checkpoints are locked")
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(26, 4)), RNG.integers(0, 3, 26)

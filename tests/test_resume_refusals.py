@@ -11,7 +11,6 @@ import nnkit
 from nnkit.training import fingerprints
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-pytest.importorskip("filelock", reason="checkpoints are locked")
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(30, 4)), RNG.integers(0, 3, 30)
