@@ -36,7 +36,7 @@ def write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray], 
 
 
 def _in_order(content: bytes) -> bytes:
-    """A file with its text in alphabetical order, so that equal networks are equal files; safetensors draws an order."""
+    """A file with its text in alphabetical order, so that equal networks are equal files: safetensors has none."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
