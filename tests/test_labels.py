@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.classes import checked_classes, class_indices, names_in
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -293,3 +294,28 @@ def test_a_sample_with_nan_gives_nan(arrays: "Arrays", activation: str) -> None:
         found = arrays.numpy(answer(arrays(samples)))
         assert np.isnan(found[4]).all()
         assert np.isfinite(np.delete(found, 4, axis=0)).all()
+
+
+def test_names_keep_their_type() -> None:
+    assert checked_classes([3, 5], 2).dtype.kind == "i"
+    assert checked_classes(["a", "b"], 2).dtype.kind == "U"
+    assert checked_classes([1, "a"], 2).tolist() == [1, "a"]
+
+
+def test_a_missing_name_is_told_by_its_place() -> None:
+    with pytest.raises(ValueError, match=r"y holds nan at \[1\]; expected the name of a class"):
+        names_in(np.array(["a", float("nan"), "b"], object), 2)
+
+
+@pytest.mark.parametrize(("count", "listed"), [(20, True), (21, False)])
+def test_up_to_20_names_are_listed(count: int, listed: bool) -> None:
+    names = [f"n{i}" for i in range(count)]
+    expected = ", ".join(map(repr, names)) if listed else "one of 21 classes"
+    with pytest.raises(ValueError, match=rf"y holds 'x' at \[0\]; expected {expected}$"):
+        class_indices(np.array(names), ["x"], "y")
+
+
+@pytest.mark.parametrize("classes", [{"a": 0, "b": 1}, {"a", "b"}])
+def test_classes_have_an_order(classes: Any) -> None:
+    with pytest.raises(TypeError, match=f"classes is a {type(classes).__name__}; expected a list of names"):
+        checked_classes(classes, 2)

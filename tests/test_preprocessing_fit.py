@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnkit.data import Normalization, Whitening, moments, open_npy
+from nnkit.data.moments import sample_matrix
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
@@ -123,3 +124,15 @@ def test_features_whose_squares_are_0() -> None:
     np.testing.assert_allclose(found.transform(X).std(axis=0), [1, 1, 1, 0], rtol=1e-12)
     with pytest.raises(ValueError, match="X holds numbers whose squares are too small for float64; multiply them"):
         Whitening.fit(X[:, :1])
+
+
+def test_a_buffer_without_a_dtype_is_read_as_an_array() -> None:
+    samples = np.arange(6.0).reshape(3, 2)
+    np.testing.assert_array_equal(sample_matrix(samples.data), samples)
+
+
+def test_the_first_of_several_wrong_numbers_is_told() -> None:
+    samples = np.ones((4, 3))
+    samples[1, 2] = samples[3, 0] = np.nan
+    with pytest.raises(ValueError, match=r"X holds nan at \[1, 2\]"):
+        Normalization.fit(samples)

@@ -1,5 +1,6 @@
 """Tables with named columns: taken by name, whatever library they are of; what cannot be taken is named."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.tables import is_table, table_numbers
+from nnkit.tables import as_array, is_table, table_numbers
 
 RNG = np.random.default_rng(11)
 X = RNG.normal(size=(12, 3))
@@ -292,3 +293,16 @@ def test_a_masked_array_without_a_mask_is_its_data() -> None:
     nets[1].fit(X, LABELS, **OPTIONS)
     assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
     assert np.array_equal(nets[0].predict(unmasked), nets[1].predict(X))
+
+
+def test_an_array_with_columns_is_not_a_table() -> None:
+    class Named(np.ndarray):
+        columns = ("a", "b", "c")
+
+    assert not is_table(X.view(Named))
+
+
+def test_what_has_no_array_protocol_is_read_where_it_is_a_sequence() -> None:
+    assert as_array(range(3), "y").tolist() == [0, 1, 2]
+    with pytest.raises(TypeError, match=r"y is deque\(\['a', None\]\); expected an array or a list"):
+        as_array(deque(["a", None]), "y")

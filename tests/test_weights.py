@@ -191,3 +191,20 @@ def test_weights_of_samples_and_of_outputs_are_measured_one_after_the_other() ->
         by_output = net.evaluate(X, MATRIX, class_weight={0: 1.0})["cost"]
         assert by_sample == pytest.approx(net.evaluate(X, MATRIX)["cost"], rel=1e-14)
         assert by_output == pytest.approx(by_sample, rel=1e-14)
+
+
+def test_a_single_output_has_the_classes_0_and_1_or_none() -> None:
+    labels = (LABELS > 0).astype(int)
+    with pytest.raises(ValueError, match=r"the class 2; expected some of \[0, 1\]"):
+        nnkit.Network([4, 1], cost="cross_entropy").fit(X, labels, class_weight={2: 1.0}, progress=False)
+    with pytest.raises(ValueError, match="class_weight needs classes"):
+        nnkit.Network([4, 1], cost="quadratic").fit(X, labels, class_weight={1: 2.0}, progress=False)
+
+
+@pytest.mark.parametrize(("metric", "cost"), [("top_2", "softmax_cross_entropy"), ("mae", "quadratic")])
+def test_named_metrics_are_weighted(metric: str, cost: str) -> None:
+    times, net, y = np.arange(24) % 4, network(cost), COSTS[cost]
+    found = net.evaluate(X, y, metrics=[metric], sample_weight=times)[metric]
+    repeated = net.evaluate(np.repeat(X, times, axis=0), np.repeat(y, times, axis=0), metrics=[metric])[metric]
+    assert found == pytest.approx(repeated, rel=1e-13)
+    assert found != pytest.approx(net.evaluate(X, y, metrics=[metric])[metric], rel=1e-3)
