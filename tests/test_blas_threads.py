@@ -122,6 +122,28 @@ def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
     assert min(after) > 1
 
 
+FIRST = """
+import numpy as np, nnkit
+rng = np.random.default_rng(0)
+X, y = rng.normal(size=(26, 4)), rng.integers(0, 3, 26)
+def train():
+    net = nnkit.Network([4, 5, 3], seed=3)
+    net.fit(X, y, epochs=5, batch_size=6, optimizer=nnkit.SGD(0.1), progress=False)
+    return net.parameters.flat.tobytes()
+print(train() == train())
+"""
+
+
+def test_the_first_training_of_a_process_has_the_bits_of_the_second() -> None:
+    """SciPy's BLAS, which gradient descent loads, has the limit from the first step on."""
+    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    several = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=120, check=True, env=os.environ | several
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_has_all_threads_unless_its_own_thread_trains() -> None:

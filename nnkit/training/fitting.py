@@ -163,10 +163,10 @@ def fit(
         keeper = Keeper(model, best, plan, checkpoint, every, resume)
         keeper.check(optimizer)
         stack.enter_context(keeper)
-        with stack, threads_for(model, plan.batch_size), interruptible() as interrupt:
+        with stack, interruptible() as interrupt:
             model.optimizer_state(optimizer)
             history = keeper.resumed(optimizer)
-            with _carrying(history):
+            with _carrying(history), threads_for(model, plan.batch_size):  # which asks for the state to be used
                 meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, measured)
                 passes = Epochs(model, source, meter, plan, rates, epochs, keeper.steps)
                 training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
