@@ -152,8 +152,8 @@ def test_weights_of_the_first_two_right_alone() -> None:
     y = np.where([1, 1, 0, 0], predicted, (predicted + 1) % 4)
     assert net.evaluate(X[:4], y, sample_weight=[1, 1, 0, 0])["accuracy"] == 1
     assert net.evaluate(X[:4], y, sample_weight=[1, 0, 1, 2])["accuracy"] == 0.25
-    nothing = net.evaluate(iter([(X[:4], y, np.zeros(4))]))
-    assert np.isnan(nothing["accuracy"])
+    with pytest.raises(ValueError, match="sample_weight: all weights are 0"):
+        net.evaluate(iter([(X[:4], y, np.zeros(4))]))
 
 
 def test_functions_get_weights_if_they_take_them() -> None:

@@ -14,7 +14,7 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
     known = source.samples or ROWS
     meter = Meter(model, known, min(known, ROWS), metrics)
     measured = _measured(model, source, meter, careful=not source.repeatable)
-    if source.repeatable and not math.isfinite(measured["cost"]):
+    if source.repeatable and math.isinf(measured["cost"]):
         measured = _measured(model, source, meter, careful=True)
     return measured
 

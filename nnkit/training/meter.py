@@ -145,7 +145,7 @@ class Meter:
         logits = self._logits[: self._filled, ...]
         y, weights, metric_weights, one_class = self._taken()
         cost = self._cost(logits, y, weights)
-        if self._careful and not math.isfinite(float(cost)):
+        if self._careful and math.isinf(float(cost)):
             terms = output.terms(backend, logits, y, self._one if weights is None else weights)
             cost = backend.xp.sum(backend.xp.astype(terms, backend.xp.float64))
         self._sums["cost"].append(cost)
