@@ -39,7 +39,7 @@ def test_outputs_that_were_trained_get_no_other_names() -> None:
 @pytest.mark.parametrize("cost", ["cross_entropy", "hinge", "softmax_cross_entropy"])
 def test_equal_class_weights_change_nothing(cost: str) -> None:
     net = nnkit.Network([3, 3], cost=cost, seed=0, dtype="float64")
-    for y in (LABELS, np.eye(3)[LABELS]):
+    for y in (LABELS, np.eye(3)[LABELS]) if cost == "softmax_cross_entropy" else (LABELS,):
         plain = net.evaluate(X, y)["cost"]
         assert net.evaluate(X, y, class_weight={0: 7.0, 1: 7.0, 2: 7.0})["cost"] == pytest.approx(plain, rel=1e-12)
     with pytest.raises(ValueError, match="class_weight: all weights are 0"):

@@ -1,6 +1,7 @@
 """What fit does that only some trainings show: streams beside arrays, accumulation, what is kept, what is freed."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ def test_the_bar_of_a_resumed_training_starts_where_it_was(tmp_path: Path, monke
             super().__init__(**options | {"disable": True})
 
     monkeypatch.setattr(tqdm, "tqdm", Bar)
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)  # another test may have imported it
     for epochs in (2, 5):
         fit(network(), X, LABELS, epochs=epochs, checkpoint=tmp_path / "run", resume=True, progress=True)
     assert asked == [(6, 0), (15, 6)]

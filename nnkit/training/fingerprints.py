@@ -17,6 +17,7 @@ import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
+from nnkit.inputs import on_disk
 from nnkit.metrics import Metric
 from nnkit.schedule import FunctionSchedule, Schedule
 
@@ -48,12 +49,18 @@ def _pieces(array: Any) -> Iterator[Array]:
     if rows * size <= _WHOLE:
         at_once = max(1, (1 << 16) // width)
         for start in range(0, rows, at_once):
-            yield array[start : start + at_once]
+            yield _rows(array, start, min(start + at_once, rows))
         return
     count = max(2, min(rows, _ROWS, _WHOLE // size))
     for i in range(count):
         row = i * (rows - 1) // (count - 1)
-        yield array[row : row + 1] if size <= _WHOLE else array[row : row + 1, : _WHOLE // 8]
+        piece = _rows(array, row, row + 1)
+        yield piece if size <= _WHOLE else piece[..., : _WHOLE // 8]
+
+
+def _rows(array: Any, start: int, stop: int) -> Array:
+    """Some rows: what is on a disk takes no more than a slice, and the array-API standard wants all axes named."""
+    return array[start:stop] if on_disk(array) else array[start:stop, ...]
 
 
 def of_function(function: Any) -> str:

@@ -282,7 +282,7 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
             labels = model.answers(y)
             model.learn_shape(labels)
             # Outputs that were trained already stand for 0 to k − 1: names would give them other numbers.
-            if model.classifies and model.classes is None and model.epochs_trained == 0 and model.state is None:
+            if model.classifies and model.classes is None and model.epochs_trained == 0:
                 model.classes = names_in(labels, model.dense[-1].units)
         yield
     except BaseException as error:

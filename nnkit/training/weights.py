@@ -34,8 +34,8 @@ def weights_of(
     """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
 
     y are the targets (n, d_out); `one_label` says that they were labels, one a sample. A class's weight counts for the
-    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output;
-    their mean is then 1 too, so that equal weights change nothing.
+    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output:
+    as it is then, like the `weight` of PyTorch's binary_cross_entropy.
     Raises ValueError and TypeError for weights that do not fit, naming them.
     """
     if sample_weight is None and class_weight is None:
@@ -59,7 +59,7 @@ def weights_of(
             mean = weights.mean()
         if mean == 0:
             raise ValueError(f"{name}: all weights are 0; expected one above 0")
-        weights, columns = weights / mean, columns / columns.mean()
+        weights = weights / mean
     return model.backend.asarray(weights * columns, model.dtype)
 
 
