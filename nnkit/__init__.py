@@ -97,8 +97,8 @@ from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, metrics, plots, schedules, verify
-    from nnkit.derivatives import derivative
-    from nnkit.gradient_check import check_gradients
+    from nnkit.verify.derivatives import derivative
+    from nnkit.verify.gradient_check import check_gradients
 
 __all__ = [
     "SGD",
@@ -200,7 +200,7 @@ __all__ = [
 
 # Imported when first used: not every program reads files or draws.
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
-_FUNCTIONS = {"check_gradients": "nnkit.gradient_check", "derivative": "nnkit.derivatives"}
+_FUNCTIONS = {"check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
-from nnkit.equations import equations
 from nnkit.kernels import updates
+from nnkit.verify.equations import equations
 from tests.cli_files import flowers, houses
 
 COMMANDS = ["train", "predict", "evaluate", "verify", "doctor", "formulas"]

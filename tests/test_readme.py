@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nnkit
-from nnkit.equations import equations
+from nnkit.verify.equations import equations
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

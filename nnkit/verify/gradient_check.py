@@ -6,17 +6,16 @@ complex parameters, on NumPy: it shares no line with backpropagation.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.derivatives import complex_steps
+from nnkit.backends import get_backend
 from nnkit.kernels.dense import dense_forward
+from nnkit.network import Network
 from nnkit.ranges import whole
-
-if TYPE_CHECKING:
-    from nnkit.network import Network
+from nnkit.verify.derivatives import complex_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def relative_error(found: Any, exact: Any) -> float:
     return float(np.max(np.abs(found - exact), initial=0.0)) / scale
 
 
-def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, seed: int = 0) -> GradientCheck:
+def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, seed: int = 0) -> GradientCheck:
     """Compare a network's gradients for samples x and targets y with the complex step, in float64.
 
     Args:
@@ -59,7 +58,7 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     >>> nnkit.check_gradients(net, rng.normal(size=(6, 4)), [0, 1, 2, 0, 1, 2]).max_error < 1e-13
     True
     """
-    if not hasattr(network, "parameters"):
+    if not isinstance(network, Network):
         raise TypeError(f"network is {network!r}; expected an nnkit.Network")
     whole("check_gradients", "entries", entries, 1)
     whole("check_gradients", "seed", seed, 0)
@@ -86,9 +85,7 @@ def check_gradients(network: "Network", x: Any, y: Any, *, entries: int = 200, s
     return GradientCheck(errors, compared)
 
 
-def _float64_twin(network: "Network") -> "Network":
-    from nnkit.network import Network
-
+def _float64_twin(network: Network) -> Network:
     twin = Network(
         network.layers,
         cost=network.cost,
@@ -108,7 +105,7 @@ def _float64_twin(network: "Network") -> "Network":
 
 
 def _cost_with(
-    network: "Network",
+    network: Network,
     parameters: list[list[NDArray[Any]]],
     which: tuple[int, int],
     x: NDArray[Any],
@@ -126,9 +123,7 @@ def _cost_with(
     return complex_cost(network, dense_forward(h, W, b), y)
 
 
-def complex_cost(network: "Network", z: NDArray[Any], y: NDArray[Any]) -> Any:
+def complex_cost(network: Network, z: NDArray[Any], y: NDArray[Any]) -> Any:
     """The mean cost of complex logits z (n, d_out), on NumPy."""
-    from nnkit.backends import get_backend
-
     numpy = get_backend("numpy")
     return numpy.sum(network.output.terms(numpy, z, y.astype(complex), np.asarray(1 / len(y), complex)))

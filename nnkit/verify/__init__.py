@@ -1,0 +1,9 @@
+"""The equations of the lecture beside their measured errors, and checks of gradients by the complex step."""
+
+from nnkit.verify.equations import BOUND, Row, as_json, as_markdown, as_text, verify
+
+__all__ = ["BOUND", "Row", "as_json", "as_markdown", "as_text", "verify"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
