@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnkit.backends.cuda.elementwise_call import ElementwiseCall
-from nnkit.backends.cuda.epilogues import fusing_tape
 from nnkit.backends.cuda.launch import clobbers, layout_of
 from nnkit.backends.cuda.products import CupyProducts
 from nnkit.backends.cuda.reductions import CupyReductions
@@ -36,8 +35,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
         with self.here():
             # The kernel writes C order; a result of other strides gets a copy.
             outs = [r if r.flags.c_contiguous else self.empty(r.shape, r.dtype) for r in results]
-            tape = fusing_tape() if formula.known_as and not constants else None
-            if outs[0].size and not (tape and tape.absorb(formula.known_as, arrays, outs, self.empty)):
+            if outs[0].size:
                 self._launch(program, formula.name, arrays, outs)
             for made, result in zip(outs, results, strict=True):
                 if made is not result:

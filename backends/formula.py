@@ -32,8 +32,7 @@ class Formula:
     """An elementwise function of arrays that every backend can compile.
 
     `operands` names the arrays (of shapes that broadcast) or numbers that `function` takes after the namespace;
-    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU. `known_as` is what
-    libraries of matrix products call a formula that they can compute themselves (`nnkit.backends.cuda.epilogues`).
+    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU.
     """
 
     def __init__(
@@ -42,9 +41,8 @@ class Formula:
         name: str,
         operands: Sequence[str],
         defaults: Mapping[str, float] | None = None,
-        known_as: str = "",
     ) -> None:
-        self.function, self.known_as = function, known_as
+        self.function = function
         self.name = self.__name__ = name
         self.operands = tuple(operands)
         if not self.operands:
@@ -155,5 +153,4 @@ def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula
         result = outer.function(xp, value)
         return (value, result) if keep_inner else result
 
-    known_as = f"{inner.known_as}_{outer.known_as}" + "_aux" * keep_inner if inner.known_as and outer.known_as else ""
-    return Formula(composed, f"{inner.name}_{outer.name}" + "_both" * keep_inner, inner.operands, known_as=known_as)
+    return Formula(composed, f"{inner.name}_{outer.name}" + "_both" * keep_inner, inner.operands)

@@ -16,18 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.cublas_lt import Matmul
-from nnkit.backends.cuda.epilogues import EpilogueTape
+from nnkit.backends.cuda.cast_tape import CastTape
 from nnkit.backends.cuda.formula_text import PRELUDE
-from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE
+from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, DATA_TYPES
 from nnkit.backends.cupy_backend import CupyBackend
 from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.tape import Tape, recording
 from tests.host_cuda import aligned, build, kernel_with_driver
-from tests.host_lt import TYPES, evaluate
 from tests.host_memory import memory, on_host
 
 Array = NDArray[Any]
+TYPES = {number: name for name, number in DATA_TYPES.items()}
 
 
 class HostGemm:
@@ -35,12 +34,6 @@ class HostGemm:
 
     def get(self) -> "HostGemm":
         return self
-
-    def plan(self, matmul: Matmul) -> Matmul | None:
-        return matmul
-
-    def run(self, plan: Matmul) -> None:
-        evaluate(plan)
 
     def gemm(self, arguments: tuple[Any, ...]) -> None:
         head, (a, b, c), compute = arguments[:6], (arguments[6:9], arguments[9:12], arguments[13:16]), arguments[16]
@@ -113,7 +106,7 @@ class HostDevice(CupyBackend):
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
-        return recording(EpilogueTape())
+        return recording(CastTape())
 
     def synchronize(self) -> None:
         pass

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cuda.cublas_lt import Matmul, Plan
 from nnkit.backends.cuda.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
 
 _POINTERS_ON_DEVICE = 1
@@ -64,23 +63,9 @@ class Handle:
         """`cublasGemmStridedBatchedEx` likewise."""
         self._cublas.gemm_strided_batched_ex(self._ready(), *arguments)
 
-    def plan(self, matmul: Matmul) -> Plan | None:
-        """How cuBLASLt does a product, whose handle this is too; None if it cannot."""
-        plan = Plan(self._handle, matmul, self._size)
-        return None if plan.algorithm is None else plan
-
-    def run(self, plan: Plan) -> None:
-        """Do a product that was planned, on the current stream."""
-        stream, workspace = self._place()
-        plan.run(self._handle, workspace.ptr, self._size, stream.ptr)
-
-    def _place(self) -> tuple[Any, Any]:
-        """The current stream, and the workspace for it."""
-        stream = self._cuda.get_current_stream()
-        return stream, self.workspace(stream) if self._lent is None else self._lent
-
     def _ready(self) -> int:
-        stream, workspace = self._place()
+        stream = self._cuda.get_current_stream()
+        workspace = self.workspace(stream) if self._lent is None else self._lent
         self._cublas.set_stream(self._handle, stream.ptr)  # which takes the workspace away
         self._cublas.set_workspace(self._handle, workspace.ptr, self._size)
         handle: int = self._handle

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
+from nnkit.backends.cuda.cast_tape import CastTape
 from nnkit.backends.cuda.cublas import Handles
-from nnkit.backends.cuda.epilogues import EpilogueTape
 from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.cuda.streams import in_order
 from nnkit.backends.errors import BackendError
@@ -34,7 +34,7 @@ def graphs_wanted() -> bool:
     return switch(_VARIABLE, default=True)
 
 
-class GraphTape(EpilogueTape):
+class GraphTape(CastTape):
     """A tape of CuPy's calls; make it while the device is current, and its stream the one that allocates.
 
     It may be replayed on any stream: another stream than the tape's own waits for that one's work and that one for it,

@@ -6,7 +6,6 @@ import numpy as np
 
 from nnkit.backends.cuda.chain_tape import ChainTape
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.epilogues import fusing_tape
 from nnkit.backends.cuda.launch import overlap
 from nnkit.backends.cuda.reduction_text import (
     THREADS,
@@ -18,10 +17,7 @@ from nnkit.backends.cuda.reduction_text import (
     reduction_source,
 )
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
-from nnkit.backends.formula import Formula
 from nnkit.backends.tape import active_tape
-
-_added = Formula(lambda xp, out, sums, alpha: out + alpha * sums, "added", ["out", "sums", "alpha"])
 
 
 class CupyReductions(CupyDevice):
@@ -38,13 +34,8 @@ class CupyReductions(CupyDevice):
             raise ValueError(f"sums of a {a.shape} do not go into {out.shape}; expected a C-contiguous {a.shape[1:]}")
         if not dtype_name(a.dtype) == dtype_name(out.dtype) == dtype_name(alpha.dtype):
             raise ValueError(f"a is {a.dtype}, out {out.dtype} and alpha {alpha.dtype}; expected one dtype")
-        if out.size == 0:
-            return
-        with self.here():
-            tape = fusing_tape()
-            if tape and tape.absorb_sums(a, sums := self.empty(out.shape, out.dtype)):
-                self.elementwise(_added, (out, sums, alpha), out=out)
-            else:
+        if out.size:
+            with self.here():
                 self._column_sums(a, out, alpha)
 
     def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
@@ -61,10 +52,8 @@ class CupyReductions(CupyDevice):
             if result.size:
                 kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
                 target = result if kept and not overlap(result, a) else self.empty(results, dtype)
-                tape = fusing_tape()
                 if operation == "sum" and a.ndim == 2 and axis in (0, -2):
-                    if not (tape and tape.absorb_sums(a, target)):
-                        self._column_sums(a, target)
+                    self._column_sums(a, target)
                 else:
                     self._passes(operation, self.contiguous(a), shape, target)
                 if target is not result:

@@ -12,8 +12,6 @@ from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.contenders import CLASSES, EPOCHS, NAMES, ONLY_EPOCHS
 from bench.gpu.device import Device
-from bench.gpu.epilogues import SIZES as LAYERS
-from bench.gpu.epilogues import measure_epilogues
 from bench.gpu.epochs import measure_epochs
 from bench.gpu.kernels import measure_copy, measure_kernels
 from bench.gpu.samples import has_mnist
@@ -29,7 +27,7 @@ SIZES = [
     "4096-4096-4096-4096x8192",
 ]  # fmt: skip
 MNIST = ["784-30-10x10", "784-100-10x128"]
-SECTIONS = ("ceilings", "kernels", "epilogues", "steps", "epochs")
+SECTIONS = ("ceilings", "kernels", "steps", "epochs")
 _FULL = {"budget": 450.0, "seconds": 0.3, "entries": 1 << 26, "width": 8192, "copied": 1 << 31, "count": 60000}
 _SHORT = {"budget": 60.0, "seconds": 0.01, "entries": 1 << 14, "width": 64, "copied": 1 << 16, "count": 300}
 _RESERVE = 100.0  # of the budget, for the epochs
@@ -49,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seconds": numbers["seconds"], "precisions": options.precisions, "compared_steps": STEPS,
         "tolerances": {name: TOLERANCES[name] for name in options.precisions}, "kernel_entries": numbers["entries"],
     }  # fmt: skip
-    result: dict[str, Any] = {"machine": device.describe(), "settings": settings, "kernels": [], "epilogues": []}
+    result: dict[str, Any] = {"machine": device.describe(), "settings": settings, "kernels": []}
     result["contenders"] = {name: contender(name, CLASSES).label for name in options.contenders}
     contestants = {name: Contestant(name, device, budget) for name in options.contenders}
     path = options.output / device.file_name()
@@ -89,10 +87,6 @@ def _measure(
         save()
     if "kernels" in options.sections:
         result["kernels"] = measure_kernels(device, numbers["entries"], calls, budget)
-        save()
-    if "epilogues" in options.sections:
-        layers = [(4, 16)] if options.short else LAYERS
-        result["epilogues"] = measure_epilogues(device, layers, options.precisions, calls, budget)
         save()
     if "steps" in options.sections:
         sizes = [size for text in options.sizes for size in parse_sizes(text)]

@@ -6,12 +6,8 @@ from typing import Any
 def failures(result: dict[str, Any]) -> list[str]:
     """A line for each contender, or kernel, that ended with an error or computes something else."""
     lines = [line for line, kind in _reasons(result) if kind == "failed"]
-    lines += [f"{row['kind']} {row['name']} failed: {row['failed']}" for row in result["kernels"] if "failed" in row]
-    return lines + [
-        f"epilogues, {row['what']}, {row['samples']} × {row['width']}, {row['precision']}: {row['failed']}"
-        for row in result.get("epilogues", [])
-        if "failed" in row
-    ]
+    failed = [row for row in result["kernels"] if "failed" in row]
+    return lines + [f"{row['kind']} {row['name']} failed: {row['failed']}" for row in failed]
 
 
 def absent(result: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 def markdown(result: dict[str, Any]) -> str:
     """Everything that a result holds: where it was measured, the tables, and what is not in them."""
-    parts = [_head(result), _ceilings(result), _kernels(result), _epilogues(result)]
+    parts = [_head(result), _ceilings(result), _kernels(result)]
     for precision in result["settings"]["precisions"]:
         parts += [_steps(result, precision), _peers(result, precision)]
     parts += [_host(result), _memory(result), _epochs(result), absent(result)]
@@ -63,23 +63,6 @@ def _kernels(result: dict[str, Any]) -> str:
             rows.append([row["kind"], row["name"], of_time(row["minimum"]), f"{rate / 1e9:.0f} GB/s", share])
     title = "Fused kernels: bytes that must be read and written once, over the time"
     return _table(title, ["kind", "kernel", "time", "rate", "share of the copy"], rows)
-
-
-def _epilogues(result: dict[str, Any]) -> str:
-    rows = []
-    for row in result.get("epilogues", []):
-        if "together" in row:
-            apart, together = row["apart"]["minimum"], row["together"]["minimum"]
-            gain = f"{of_time(together)} = {_number(together / apart)}" if row["epilogues"] else "–"
-            layer = f"{row['samples']} × {row['width']} → {row['width']}"
-            rows.append(
-                [layer, row["precision"], row["what"], of_time(apart), gain, ", ".join(row["epilogues"]) or "none"]
-            )
-    title = (
-        "Products with what follows them, as kernels of nnkit (apart) and as epilogues of cuBLASLt (together, as a "
-        "multiple of it); NNKIT_EPILOGUES=1 asks for the latter"
-    )
-    return _table(title, ["layer", "precision", "what", "apart", "together", "epilogues"], rows)
 
 
 def _steps(result: dict[str, Any], precision: str) -> str:

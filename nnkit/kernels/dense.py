@@ -22,7 +22,7 @@ def _biased(xp: Any, product: Any, b: Any) -> Any:
     return product + b
 
 
-biased = Formula(_biased, "biased", ["product", "b"], known_as="bias")
+biased = Formula(_biased, "biased", ["product", "b"])
 
 
 def dense_forward(

@@ -45,9 +45,6 @@ def relu(xp: Any, z: Any) -> Any:
     return xp.maximum(z, 0.0)
 
 
-relu.known_as = "relu"
-
-
 @formula
 def relu_grad(xp: Any, h: Any, delta: Any) -> Any:
     """δh̄ = H(h) ⊙ Δ with the step function H, H(0) = 0 (eq. 8 with eq. 14); h: the saved output, delta: Δ.
@@ -56,9 +53,6 @@ def relu_grad(xp: Any, h: Any, delta: Any) -> Any:
     array([0., 3.])
     """
     return xp.where(h <= 0, 0.0, delta)  # not h > 0: that would make a 0 of the Δ of a unit that is NaN
-
-
-relu_grad.known_as = "relu_grad"
 
 
 @formula

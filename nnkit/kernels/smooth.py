@@ -46,9 +46,6 @@ def gelu_tanh(xp: Any, z: Any) -> Any:
     return 0.5 * z * (1 + xp.tanh(_GELU_SLOPE * (z + _GELU_CUBIC * z**3)))
 
 
-gelu_tanh.known_as = "gelu"  # libraries have the approximation
-
-
 @formula
 def gelu_tanh_grad(xp: Any, z: Any, delta: Any) -> Any:
     """δh̄ = (½(1 + t) + ½ z (1 − t²) √(2/π)(1 + 0.134145 z²)) ⊙ Δ, t the tanh of gelu_tanh (eq. 8); z: h̄, delta: Δ.
@@ -60,9 +57,6 @@ def gelu_tanh_grad(xp: Any, z: Any, delta: Any) -> Any:
     z = xp.minimum(xp.maximum(z, -20.0), 20.0)  # beyond, 1 − t² is 0 in every type, and z² may overflow
     slope = _GELU_SLOPE * (1 + 3 * _GELU_CUBIC * z**2)
     return delta * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * slope)
-
-
-gelu_tanh_grad.known_as = "gelu_grad"
 
 
 @formula
