@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mutate import belonging, choice, mutations, passes
+from tests.support.mutate import belonging, choice, choice_of_all, fitting, mutations, passes
 
 ROOT = Path(__file__).parents[1]
 
@@ -73,6 +73,25 @@ def test_a_seed_makes_the_same_choice() -> None:
     assert sorted(choice(everything, 20, 1), key=everything.index) == everything
 
 
+def test_a_choice_is_of_all_files_together() -> None:
+    everything = {"large": mutations(SOURCE.encode() * 20), "small": mutations(HALF.encode()), "none": []}
+    chosen = choice_of_all(everything, 102, 1)
+    assert len(chosen["large"]) + len(chosen["small"]) == 102
+    assert set(chosen["large"]) < set(everything["large"])
+    assert chosen == choice_of_all(everything, 102, 1) != choice_of_all(everything, 102, 2)
+    assert {file: len(found) for file, found in choice_of_all(everything, 300, 1).items()} == {
+        file: len(found) for file, found in everything.items()
+    }
+
+
+def test_tests_are_run_that_fit_into_the_limit(checkout: Path) -> None:
+    slow, known, other = "tests/test_slow.py", "tests/test_known.py", "tests/test_other.py"
+    measured = {slow: 40.0, known: 4.0}
+    assert fitting(checkout, [slow, known, other], 30.0, measured) == [known, other]
+    assert 0 < measured[other] < 26
+    assert fitting(checkout, [known, other, slow], 5.0, {slow: 2.0, known: 2.0, other: 4.0}) == [known, slow]
+
+
 def test_what_no_test_sees_is_told(checkout: Path) -> None:
     done = run(checkout, "nnkit/tiny.py")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -105,12 +124,13 @@ def test_tests_that_fail_unchanged_prove_nothing(checkout: Path) -> None:
     )
     done = run(checkout, "nnkit/tiny.py")
     assert done.returncode == 1
-    assert "nnkit/tiny.py: its tests fail without any change" in done.stderr
+    assert "tests/test_other.py fails without any change" in done.stderr
 
 
 def test_tests_are_found_by_what_they_import(checkout: Path) -> None:
     (checkout / "nnkit" / "user.py").write_text("from nnkit.hidden import f\ndef g(): return f()\n")
     (checkout / "nnkit" / "hidden.py").write_text("def f(): return 1\n")
     (checkout / "tests" / "test_user.py").write_text("import nnkit.user\n")
-    assert belonging(checkout, "nnkit/tiny.py") == ["tests/test_other.py"]
+    (checkout / "tests" / "test_tiny_things.py").write_text("import nnkit.tiny\n")
+    assert belonging(checkout, "nnkit/tiny.py") == ["tests/test_tiny_things.py", "tests/test_other.py"]
     assert belonging(checkout, "nnkit/hidden.py") == ["tests/test_user.py"]  # through what imports it

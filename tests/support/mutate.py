@@ -1,8 +1,9 @@
 """Which changes of the source no test sees: `python -m tests.support.mutate [FILE ...]` makes them one at a time.
 
-A copy of the checkout is changed at random places, by a seed, and the tests that belong to the changed file are run. A
-change that they pass has survived: a test is missing, or the change alters no behaviour. Files that differ from the
-base revision are tried unless others are named. The exit status is 1 if less than 9 of 10 are killed in some folder.
+A copy of the checkout is changed at random places, by a seed, and the tests that belong to the changed file are run, as
+many as fit into a limit of time. A change that they pass has survived: a test is missing or was left out, or the change
+alters no behaviour. Files that differ from the base revision are tried unless others are named. The exit status is 1 if
+less than 9 of 10 are killed in some folder.
 """
 
 import argparse
@@ -20,7 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
+
+T = TypeVar("T")
 OPERATORS: dict[type[ast.AST], Callable[[], ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -106,28 +111,32 @@ def _others(node: ast.expr, keyword: str) -> Iterator[str]:
             yield from (f"({value + 1!r})", f"({value - 1!r})")
 
 
-def choice(everything: list[Mutation], count: int, seed: int) -> list[Mutation]:
+def choice(everything: list[T], count: int, seed: int) -> list[T]:
     return random.Random(seed).sample(everything, min(count, len(everything)))
 
 
+def choice_of_all(everything: dict[str, list[Mutation]], total: int, seed: int) -> dict[str, list[Mutation]]:
+    """So many mutations of all files together, by file: a file of twice as many is hit twice as often."""
+    chosen = choice([(file, mutation) for file, found in everything.items() for mutation in found], total, seed)
+    return {file: [mutation for other, mutation in chosen if other == file] for file in everything}
+
+
 def belonging(root: Path, file: str) -> list[str]:
-    """The tests that import a module or name what it defines, its namesake's first; if none, those of its importers."""
-    tests = {path: _names(path) for path in sorted((root / "tests").glob("test_*.py"))}
+    """The tests of a module, nearest first: its namesake's, those that use its names, those of its importers."""
+    tests = {path: _names(path) for path in sorted((root / "tests").glob("**/test_*.py"))}
     source = {path: _names(path) for top in ("nnkit", "backends") for path in (root / top).rglob("*.py")}
     wanted, seen = {root / file}, set[Path]()
     found: list[Path] = []
-    while wanted and not found:
+    while wanted:
         modules = {_module(root, path) for path in wanted}
         defined = modules | {name for path in wanted for name in _public(path)} if not seen else modules
         stems = tuple(f"test_{path.stem}" for path in wanted)
-        found = [path for path, names in tests.items() if names & defined or path.name.startswith(stems)]
-        found.sort(key=lambda path: (not path.name.startswith(stems), path))
+        used = {path: 1000 * path.name.startswith(stems) + len(names & defined) for path, names in tests.items()}
+        found += sorted((path for path in used if used[path] and path not in found), key=lambda path: -used[path])
         seen |= wanted
         wanted = {path for path, names in source.items() if names & modules and path not in seen}
     examples = file.replace("backends/", "nnkit/backends/", 1) if file.startswith("backends/") else file
-    return [str(path.relative_to(root)) for path in found] + (
-        [examples] if b">>> " in (root / file).read_bytes() else []
-    )
+    return ([examples] if b">>> " in (root / file).read_bytes() else []) + [str(p.relative_to(root)) for p in found]
 
 
 def _names(path: Path) -> set[str]:
@@ -185,7 +194,7 @@ def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[boo
     with process:
         try:
             output = process.communicate(timeout=timeout)[0]
-            return process.returncode == 0, output
+            return process.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), output
         except subprocess.TimeoutExpired:
             return False, f"no end within {timeout} s"
         finally:
@@ -195,18 +204,31 @@ def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[boo
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def tried(copy: Path, file: str, tests: Sequence[str], chosen: Sequence[Mutation]) -> int:
+def fitting(copy: Path, tests: Sequence[str], limit: float, measured: dict[str, float]) -> list[str]:
+    """The tests, in their order, that take no more than `limit` seconds together; `measured` learns what each takes."""
+    chosen, left = [], limit
+    for test in tests:
+        if test not in measured:
+            began = time.monotonic()
+            good, output = passes(copy, [test], limit)
+            measured[test] = time.monotonic() - began
+            if not good and measured[test] < limit:
+                raise SystemExit(f"{test} fails without any change\n{output}")
+        if measured[test] < left:
+            chosen.append(test)
+            left -= measured[test]
+        if left < 0.1 * limit:
+            break
+    return chosen
+
+
+def tried(copy: Path, file: str, tests: Sequence[str], chosen: Sequence[Mutation], timeout: float) -> int:
     """How many of the mutations of a file its tests kill; prints those that survive."""
     source = (copy / file).read_bytes()
-    began = time.monotonic()
-    good, output = passes(copy, tests, None)
-    if not good:
-        raise SystemExit(f"{file}: its tests fail without any change\n{output}")
-    limit = 3 * (time.monotonic() - began)
     killed = 0
     for mutation in chosen:
         (copy / file).write_bytes(mutation.applied(source))
-        survived = passes(copy, tests, limit)[0]
+        survived = passes(copy, tests, timeout)[0]
         killed += not survived
         if survived:
             print(f"{file}:{mutation.line}: survives: {mutation.shown(source)}", flush=True)
@@ -218,6 +240,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.mutate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help="source files; default: those that differ from --base")
     parser.add_argument("--count", type=int, default=20, help="how many changes to a file (default: 20)")
+    parser.add_argument("--total", type=int, help="how many changes of all files together, in the place of --count")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests for one change (default: 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
     parser.add_argument("--base", default="main", help="the revision to compare with (default: main)")
     parser.add_argument("--tests", nargs="+", metavar="PATH", help="tests to run; default: those that belong to a file")
@@ -231,12 +255,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     totals: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as folder:
         copy = copied(root, Path(folder).resolve() / "checkout")
-        for file in files:
-            everything = mutations((copy / file).read_bytes())
-            chosen = choice(everything, options.count, options.seed)
-            tests = options.tests or belonging(copy, file)
-            print(f"{file}: {len(chosen)} of {len(everything)} changes, by {' '.join(tests)}", flush=True)
-            killed = tried(copy, file, tests, chosen)
+        everything = {file: mutations((copy / file).read_bytes()) for file in files}
+        if options.total is None:
+            choices = {file: choice(found, options.count, options.seed) for file, found in everything.items()}
+        else:
+            choices = choice_of_all(everything, options.total, options.seed)
+        measured: dict[str, float] = {}
+        for file, chosen in choices.items():
+            if not chosen:
+                continue
+            tests = fitting(copy, options.tests or belonging(copy, file), options.limit, measured)
+            print(f"{file}: {len(chosen)} of {len(everything[file])} changes, by {' '.join(tests)}", flush=True)
+            killed = tried(copy, file, tests, chosen, 3 * sum(measured[test] for test in tests))
             print(f"{file}: {killed} of {len(chosen)} killed", flush=True)
             total = totals[str(Path(file).parent)]
             total[:] = total[0] + killed, total[1] + len(chosen)
