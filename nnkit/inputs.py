@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
@@ -11,7 +12,7 @@ from nnkit.backends.registry import owner_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 from nnkit.preprocessing import Preprocessing
-from nnkit.tables import unmasked
+from nnkit.tables import as_array, unmasked
 
 _FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
 SHARES = 1e-3  # how far from 1 the sum of shares in classes may be
@@ -123,6 +124,25 @@ def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:
         return True
     xp = backend.xp
     return bool(xp.all(xp.abs(xp.sum(y, axis=1) - 1) <= SHARES))
+
+
+def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
+    """The weights (n,) of samples on the host; ValueError for other than n finite numbers of at least 0."""
+    given = on_host(unmasked(as_array(sample_weight, name), name))
+    if not is_real(given):
+        raise TypeError(f"{name} has dtype {given.dtype}; expected real numbers")
+    weights = np.asarray(given, np.float64)
+    if weights.shape != (n,):
+        raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if wrong.size:
+        raise ValueError(f"{name} holds {weights[wrong[0]]} at [{wrong[0]}]; expected finite numbers of at least 0")
+    return weights
+
+
+def is_real(array: Any) -> bool:
+    """Whether an array of the host is of real numbers."""
+    return array.dtype.kind in "biuf" or dtype_name(array.dtype) in FLOATS
 
 
 def check_samples(

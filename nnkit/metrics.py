@@ -9,20 +9,21 @@ the cost alone.
 import inspect
 import re
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.inputs import SHARES, on_host
+from nnkit.inputs import SHARES, checked_weights, is_real, on_host
 from nnkit.kernels.names import named
 from nnkit.tables import as_array, unmasked
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
 
 MetricFunction = Callable[..., float]
-Real = NDArray[np.floating]
+Numbers = NDArray[np.floating]
 
 _ROUNDINGS = 2  # how many roundings of the largest number a constant may differ by
 
@@ -34,11 +35,26 @@ class Metric(NamedTuple):
     function: MetricFunction
     weighted: bool = False
 
-    def measure(self, y: Real, h: Real, weights: Real | None = None) -> float:
-        """The metric of targets and outputs (n, d_out), with weights (n, 1) if there are any and it takes them."""
-        if weights is None or not self.weighted:
-            return float(self.function(y, h))
-        return float(self.function(y, h, sample_weight=weights[:, 0].astype(np.float64)))
+    def measure(self, y: Numbers, h: Numbers, weights: Numbers | None = None) -> float:
+        """The metric of targets and outputs (n, d_out), with weights (n, 1) if there are any and it takes them.
+
+        Copies are given to the function: what it writes there changes no other number. TypeError for no number.
+        """
+        given = {} if weights is None or not self.weighted else {"sample_weight": weights[:, 0].astype(np.float64)}
+        return _number(self.name, self.function(y.copy(), h.copy(), **given))
+
+
+def _number(name: str, value: Any) -> float:
+    """What a metric returned as a float: a number or a 0-d array of any library; TypeError for anything else."""
+    found = value if isinstance(value, Real | Decimal) else on_host(unmasked(value, f"the metric {name}"))
+    if isinstance(found, np.ndarray | np.generic) and found.shape == () and is_real(found):
+        return float(found)
+    if not isinstance(found, Real | Decimal):
+        raise TypeError(f"metrics: {name!r} returned {value!r}; expected a number")
+    try:
+        return float(found)
+    except OverflowError:
+        raise ValueError(f"metrics: {name!r} returned a whole number that is too large for a float") from None
 
 
 def top_k(k: int) -> MetricFunction:
@@ -131,7 +147,7 @@ def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[
     arrays = []
     for name, values in (("y", y), ("h", h)):
         array = np.asarray(on_host(unmasked(as_array(values, name), name)))
-        if array.dtype.kind not in "biuf" and dtype_name(array.dtype) not in FLOATS:
+        if not is_real(array):
             raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
         if array.ndim not in axes or array.size == 0:
             expected = "(n, d_out)" if 1 not in axes else "(n, d_out) or (n,)"
@@ -158,14 +174,11 @@ def _columns(y: Any, h: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return (y[:, None], h[:, None]) if y.ndim == 1 else (y, h)
 
 
-def _weights(sample_weight: Any, n: int) -> Real:
+def _weights(sample_weight: Any, n: int) -> Numbers:
     """Weights (n,) as a column (n, 1), 1 without any."""
     if sample_weight is None:
         return np.ones((n, 1))
-    weights = np.asarray(on_host(unmasked(as_array(sample_weight, "sample_weight"), "sample_weight")), np.float64)
-    if weights.shape != (n,):
-        raise ValueError(f"sample_weight has shape {weights.shape}; expected ({n},), one weight a sample")
-    return weights[:, None]
+    return checked_weights(sample_weight, n, "sample_weight")[:, None]
 
 
 def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
@@ -177,7 +190,7 @@ def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
         return np.where(weights > 0, weights * values, 0).sum(axis=0) / weights.sum()
 
 
-def _one_class_each(y: Real) -> bool:
+def _one_class_each(y: Numbers) -> bool:
     """Whether each row of targets is one class or shares of them, of sum 1."""
     return bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
 
@@ -206,7 +219,7 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
         raise TypeError(f"metrics is {metrics!r}; expected names or functions of (y, h)")
     found = []
     for metric in metrics:
-        if classifies and metric in ("accuracy", accuracy):
+        if classifies and (metric is accuracy or (isinstance(metric, str) and metric == "accuracy")):
             continue
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
             found.append(Metric(metric, _checked_top(int(metric[4:]), outputs), weighted=True))

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
 import nnkit
-from nnkit.metrics import accuracy, mean_absolute_error, r2, top_k
+from nnkit.metrics import accuracy, get_metrics, mean_absolute_error, r2, top_k
 
 RANKS = numpy_arrays(np.float64, st.tuples(st.integers(1, 8), st.just(5)), elements=st.integers(-3, 3).map(float))
 
@@ -155,3 +157,72 @@ def test_other_arguments_are_named(metric: Callable[..., float]) -> None:
         metric(np.ma.masked_array(REAL, REAL > 0), H)
     with pytest.raises(ValueError, match=r"sample_weight has shape \(3,\); expected \(8,\)"):
         metric(REAL, H, sample_weight=[1, 2, 3])
+
+
+WRONG: dict[str, tuple[Any, type[Exception]]] = {
+    "nothing": (None, TypeError),
+    "a list": ([0.5], TypeError),
+    "text": ("0.5", TypeError),
+    "complex": (0.5 + 0j, TypeError),
+    "one an output": (np.ones(3), TypeError),
+    "an object": (object(), TypeError),
+    "too large": (10**400, ValueError),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_metric_that_returns_no_number_is_named(kind: str) -> None:
+    value, error = WRONG[kind]
+
+    def mine(y: Any, h: Any) -> Any:
+        return value
+
+    net = nnkit.Network([3, 2], seed=0)
+    before = np.array(net.parameters.flat)
+    for ask in (net.evaluate, lambda *data, **o: net.fit(*data, epochs=1, progress=False, **o)):
+        with pytest.raises(error, match=r"metrics: 'mine' returned .*number"):
+            ask(np.ones((4, 3)), [0, 1, 0, 1], metrics=[mine])
+    assert np.array_equal(net.parameters.flat, before)
+
+
+@pytest.mark.parametrize("value", [1, True, np.float32(1), np.array(1.0), np.array(1, "int8"), Fraction(1), Decimal(1)])
+def test_numbers_of_every_type_are_numbers(value: Any) -> None:
+    net = nnkit.Network([3, 2], seed=0)
+    assert net.evaluate(np.ones((4, 3)), [0, 1, 0, 1], metrics=[lambda y, h: value])["<lambda>"] == 1
+
+
+def test_a_metric_that_writes_changes_nothing_else() -> None:
+    def careless(y: Any, h: Any, sample_weight: Any = None) -> float:
+        for array in (y, h, sample_weight):
+            array[...] = 0
+        return 1.0
+
+    X, y, w = np.random.default_rng(0).normal(size=(6, 3)), [0, 1, 0, 1, 1, 0], np.arange(6.0)
+    net = nnkit.Network([3, 2], seed=0)
+    plain = net.evaluate(X, y, metrics=["mae", "r2"], sample_weight=w)
+    assert net.evaluate(X, y, metrics=[careless, "mae", "r2"], sample_weight=w) == plain | {"careless": 1.0}
+
+
+@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, top_k(1)])
+def test_weights_that_are_none_are_refused(metric: Any) -> None:
+    y = h = np.eye(3)
+    for weights, error in (([1, -1, 1], ValueError), ([1, np.nan, 1], ValueError), ([1j, 1, 1], TypeError)):
+        with pytest.raises(error, match="sample_weight"):
+            metric(y, h, sample_weight=weights)
+
+
+def test_weights_and_metrics_in_bfloat16() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
+    rng = np.random.default_rng(0)
+    y, h = rng.normal(size=(2, 6, 1))
+    w = np.arange(6.0).astype(ml_dtypes.bfloat16)
+    assert r2(y, h, sample_weight=w) == r2(y, h, sample_weight=np.arange(6.0))
+    net, labels = nnkit.Network([3, 2], seed=0), [0, 1, 0, 1, 1, 0]
+    X = rng.normal(size=(6, 3))
+    assert net.evaluate(X, labels, sample_weight=w) == net.evaluate(X, labels, sample_weight=np.arange(6.0))
+    assert get_metrics([lambda y, h: ml_dtypes.bfloat16(0.5)], 2, True)[0].measure(y, h) == 0.5
+
+
+def test_what_is_no_metric_is_named() -> None:
+    with pytest.raises(TypeError, match="metrics holds array"):
+        get_metrics([np.ones(3)], 2, True)  # type: ignore[list-item]

@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.base import Array
-from nnkit.inputs import on_host
+from nnkit.inputs import checked_weights
 from nnkit.kernels.names import unknown_name
 from nnkit.model import Model
-from nnkit.tables import as_array, unmasked
 
 ClassWeight = Mapping[Any, float] | str | None
 
@@ -43,7 +42,7 @@ def weights_of(
     n = y.shape[0]
     weights = np.ones((n, 1))
     if sample_weight is not None:
-        weights = _checked(sample_weight, n, name)[:, None]
+        weights = checked_weights(sample_weight, n, name)[:, None]
     columns = np.ones(1)
     if class_weight is not None:
         targets = model.backend.to_numpy(y)
@@ -61,19 +60,6 @@ def weights_of(
             raise ValueError(f"{name}: all weights are 0; expected one above 0")
         weights = weights / mean
     return model.backend.asarray(weights * columns, model.dtype)
-
-
-def _checked(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
-    given = on_host(unmasked(as_array(sample_weight, name), name))
-    if given.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has dtype {given.dtype}; expected real numbers")
-    weights = np.asarray(given, np.float64)
-    if weights.shape != (n,):
-        raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if wrong.size:
-        raise ValueError(f"{name} holds {weights[wrong[0]]} at [{wrong[0]}]; expected finite numbers of at least 0")
-    return weights
 
 
 def _class_weights(
