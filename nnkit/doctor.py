@@ -23,7 +23,6 @@ _PACKAGES = {
     "ml_dtypes": "bfloat16",
     "cupy-cuda12x": "arrays on the GPU, CUDA 12",
     "cupy-cuda13x": "arrays on the GPU, CUDA 13",
-    "nvmath-python": "products on the GPU",
     "array-api-strict": "tests",
 }
 

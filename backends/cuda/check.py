@@ -2,16 +2,23 @@
 
 from types import ModuleType
 
+from nnkit.backends.cuda.cublas import cublas_version
 from nnkit.backends.errors import BackendUnavailableError
 
 # CUDA's status codes (cuda_runtime_api.h).
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
+_OLDEST = 14  # of CuPy: it brings cuda-pathfinder, which finds cuBLAS
+
+
+def _libraries(cuda: int) -> str:
+    """What CuPy's wheel does not hold and nnkit uses: cuBLAS, NVRTC and the headers of the runtime."""
+    return f'"cuda-toolkit[cublas,cudart,nvrtc]=={cuda}.*"'
+
 
 def _packages(cuda: int) -> str:
-    """CuPy, NVIDIA's libraries, which its wheel does not hold, and nvmath-python with the bindings of this CUDA."""
-    return f'"cupy-cuda{cuda}x[ctk]" nvmath-python "cuda-bindings=={cuda}.*"'
+    return f'"cupy-cuda{cuda}x>={_OLDEST}" {_libraries(cuda)}'
 
 
 # Not the extras of nnkit: on the package index that is the name of another project.
@@ -21,8 +28,8 @@ _INSTALL = f"python -m pip install {_packages(13)}   (for a CUDA 12 driver: {_pa
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
     """CuPy and the number of the device that `detail` names, or BackendUnavailableError.
 
-    The message tells apart: CuPy not installed, no driver, a driver that is too old, no device, a device number that
-    does not exist, nvmath-python not installed, and a CUDA library that is missing.
+    The message tells apart: CuPy not installed or too old, no driver, a driver that is too old, no device, a device
+    number that does not exist, and a CUDA library that is missing.
     """
     if detail and not detail.isdecimal():
         raise BackendUnavailableError(f"cupy:{detail}: expected a device number, as in cupy:0")
@@ -45,6 +52,8 @@ def _import_cupy() -> ModuleType:
     except ImportError as error:
         raise BackendUnavailableError(f"CuPy is installed but does not import: {error}") from error
     module: ModuleType = cupy
+    if int(module.__version__.partition(".")[0]) < _OLDEST:
+        raise BackendUnavailableError(f"CuPy is {module.__version__}; expected {_OLDEST} or newer: {_INSTALL}")
     return module
 
 
@@ -72,27 +81,13 @@ def _device_count(cupy: ModuleType) -> int:
 
 def check_libraries(cupy: ModuleType) -> None:
     """BackendUnavailableError unless NVRTC, which compiles the kernels, and cuBLAS, which multiplies, can be loaded."""
-    cublas = _import_cublas()
     try:
         cupy.cuda.nvrtc.getVersion()
-        cublas.get_property(0)  # nvmath-python loads the library at the first use
-    except (ImportError, RuntimeError) as error:
+        cublas_version()
+    except (ImportError, OSError, RuntimeError) as error:
         missing = str(error).strip().partition("\n")[0]
+        built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise BackendUnavailableError(
-            f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; {_INSTALL}"
+            f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; "
+            f"python -m pip install {_libraries(built_for)}"
         ) from error
-
-
-def _import_cublas() -> ModuleType:
-    try:
-        from nvmath.bindings import cublas
-    except ModuleNotFoundError as error:
-        if error.name != "nvmath":
-            raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error
-        raise BackendUnavailableError(
-            f"CuPy is installed, but nvmath-python, which calls cuBLAS, is not: {_INSTALL}"
-        ) from error
-    except ImportError as error:
-        raise BackendUnavailableError(f"nvmath-python is installed but does not import: {error}") from error
-    module: ModuleType = cublas
-    return module

@@ -1,10 +1,13 @@
 """cuBLAS through handles of nnkit's own, so that products can be part of a CUDA graph: CuPy's refuse to be captured.
 
-The bindings are nvmath-python's. A handle serves one thread on one device. Each product has a workspace that was
-allocated before, which keeps cuBLAS from allocating, and makes its results repeatable: one for each stream, as products
-on one stream follow each other. α and β are on the device, where each replay of a graph reads them.
+The library is the one that CuPy uses, and is called by ctypes: its functions are those of cublas_api.h. A handle serves
+one thread on one device. Each product has a workspace that was allocated before, which keeps cuBLAS from allocating,
+and makes its results repeatable: one for each stream, as products on one stream follow each other. α and β are on the
+device, where each replay of a graph reads them.
 """
 
+import ctypes
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,24 +19,66 @@ _POINTERS_ON_DEVICE = 1
 _FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with the default math: no tf32 unasked
 _KEPT = 8  # workspaces of a handle
 
+_P, _I, _N = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
+_SIGNATURES: dict[str, list[Any]] = {
+    "cublasCreate_v2": [_P],
+    "cublasGetProperty": [_I, _P],
+    "cublasSetPointerMode_v2": [_P, _I],
+    "cublasSetMathMode": [_P, _I],
+    "cublasSetStream_v2": [_P, _P],
+    "cublasSetWorkspace_v2": [_P, _P, ctypes.c_size_t],
+    # handle, op(A), op(B), m, n, k, α, A, type, ld, B, type, ld, β, C, type, ld, type of the sums, algorithm
+    "cublasGemmEx": [_P, _I, _I, _I, _I, _I, _P, *[_P, _I, _I] * 2, _P, _P, _I, _I, _I, _I],
+    # the same, with the distance to the next matrix after each ld, and the number of matrices
+    "cublasGemmStridedBatchedEx": [_P, _I, _I, _I, _I, _I, _P, *[_P, _I, _I, _N] * 2, _P, _P, _I, _I, _N, _I, _I, _I],
+}
+
+
+class CublasError(RuntimeError):
+    """A call of cuBLAS that failed, with its status (cublasStatus_t in cublas_api.h)."""
+
+
+def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
+    if status:
+        raise CublasError(f"{function.__name__} of cuBLAS failed with status {status}")
+
+
+def bound(path: str) -> ctypes.CDLL:
+    """The library in a file, with the signatures of what nnkit calls. OSError if it cannot be loaded."""
+    library = ctypes.CDLL(path)
+    for name, types in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype, function.errcheck = types, _I, _checked
+    return library
+
+
+@functools.cache
+def cublas() -> ctypes.CDLL:
+    """CuPy's cuBLAS. ImportError, RuntimeError or OSError, which say what was looked for, if it cannot be loaded."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib  # which CuPy requires, and finds its libraries with
+
+    return bound(load_nvidia_dynamic_lib("cublas").abs_path)
+
 
 def cublas_version() -> str:
     """The version of the cuBLAS that is loaded, such as 12.9.1."""
-    from nvmath.bindings import cublas
-
-    return ".".join(str(cublas.get_property(part)) for part in range(3))
+    number, parts = _I(), []
+    for part in range(3):
+        cublas().cublasGetProperty(part, ctypes.byref(number))
+        parts.append(str(number.value))
+    return ".".join(parts)
 
 
 class Handle:
     """A cuBLAS handle of the device that is current when it is made."""
 
     def __init__(self, cupy: Any, workspace_size: int) -> None:
-        from nvmath.bindings import cublas
-
-        self._cuda, self._cublas, self._size = cupy.cuda, cublas, workspace_size
-        self._handle = cublas.create()
-        cublas.set_pointer_mode(self._handle, _POINTERS_ON_DEVICE)
-        cublas.set_math_mode(self._handle, _FLOAT_PARTIAL_SUMS)
+        self._cuda, self._cublas, self._size = cupy.cuda, cublas(), workspace_size
+        made = ctypes.c_void_p()
+        self._cublas.cublasCreate_v2(ctypes.byref(made))
+        self._handle = int(made.value or 0)
+        self._cublas.cublasSetPointerMode_v2(self._handle, _POINTERS_ON_DEVICE)
+        self._cublas.cublasSetMathMode(self._handle, _FLOAT_PARTIAL_SUMS)
         self._workspaces: dict[tuple[int, bool], Any] = {}
         self._lent: Any = None
 
@@ -57,19 +102,18 @@ class Handle:
 
     def gemm(self, arguments: tuple[Any, ...]) -> None:
         """`cublasGemmEx` with these arguments after the handle, on the current stream."""
-        self._cublas.gemm_ex(self._ready(), *arguments)
+        self._cublas.cublasGemmEx(self._ready(), *arguments)
 
     def gemm_strided_batched(self, arguments: tuple[Any, ...]) -> None:
-        """`cublasGemmStridedBatchedEx` likewise."""
-        self._cublas.gemm_strided_batched_ex(self._ready(), *arguments)
+        """`cublasGemmStridedBatchedEx` in the same way."""
+        self._cublas.cublasGemmStridedBatchedEx(self._ready(), *arguments)
 
     def _ready(self) -> int:
         stream = self._cuda.get_current_stream()
         workspace = self.workspace(stream) if self._lent is None else self._lent
-        self._cublas.set_stream(self._handle, stream.ptr)  # which takes the workspace away
-        self._cublas.set_workspace(self._handle, workspace.ptr, self._size)
-        handle: int = self._handle
-        return handle
+        self._cublas.cublasSetStream_v2(self._handle, stream.ptr)  # which takes the workspace away
+        self._cublas.cublasSetWorkspace_v2(self._handle, workspace.ptr, self._size)
+        return self._handle
 
 
 class Handles:

@@ -12,6 +12,7 @@ AS_IS, TRANSPOSED = 0, 1
 DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 COMPUTE_FLOAT, COMPUTE_TF32, COMPUTE_DOUBLE = 68, 77, 70
 DEFAULT_ALGORITHM = -1
+_LARGEST = 2**31 - 1  # of an int
 
 
 class Stored(NamedTuple):
@@ -70,7 +71,13 @@ def _uniform_step(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | Non
 
 
 def gemm_arguments(m: int, n: int, k: int, a: Stored, b: Stored) -> tuple[int, int, int, int, int]:
-    """The flags and sizes of the BLAS product for C (m, n) = AB in row order: of B, of A, then n, m and k."""
+    """The flags and sizes of the BLAS product for C (m, n) = AB in row order: of B, of A, then n, m and k.
+
+    Raises ValueError for sizes that cuBLAS cannot count, which a call would cut off.
+    """
+    largest = max(m, n, k, a.ld, b.ld)
+    if largest > _LARGEST:
+        raise ValueError(f"matmul: a matrix has {largest} rows or columns; expected at most {_LARGEST}")
     flags = [TRANSPOSED if matrix.transposed else AS_IS for matrix in (b, a)]
     return flags[0], flags[1], n, m, k
 
