@@ -122,6 +122,23 @@ def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
     assert min(after) > 1
 
 
+PREDICTS = """
+import sys
+import numpy as np, nnkit
+net = nnkit.Network([4, 5, 3], seed=0)
+net.predict(np.ones((7, 4)))
+net.evaluate(np.ones((7, 4)), np.arange(7) % 3)
+print(sorted(name for name in sys.modules if name.startswith("scipy")))
+"""
+
+
+def test_predictions_load_no_scipy() -> None:
+    """Its import takes longer than thousands of them, and its threads would spin beside NumPy's."""
+    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    done = subprocess.run([sys.executable, "-c", PREDICTS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "[]\n"
+
+
 FIRST = """
 import numpy as np, nnkit
 rng = np.random.default_rng(0)

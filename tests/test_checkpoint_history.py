@@ -1,5 +1,6 @@
 """What callbacks add to a history is kept by checkpoints, or it is said at once why not; nothing else is lost."""
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -129,3 +130,25 @@ def test_class_names_that_no_file_holds_are_told_before_the_first_epoch(classes:
     assert calls == [0]
     assert (net.parameters.flat.tobytes(), net.optimizer, net.state, net.classes) == (before, optimizer, state, None)
     assert not (tmp_path / "run.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"accuracy": [0.5]}, "the lists of a history differ in length"), ({"cost": [0.5, "low"]}, "could not convert")],
+)
+def test_a_damaged_history_is_told_before_anything_changes(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "run.safetensors"
+    fit(path, epochs=2)
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    about = json.loads(metadata["training"])
+    about["history"] |= wrong
+    save_file(tensors, path, metadata | {"training": json.dumps(about)})
+    net = nnkit.Network([4, 3], seed=0)
+    before = net.parameters.flat.tobytes()
+    with pytest.raises(ValueError, match=rf"run\.safetensors: .* damaged: .*{message}"):
+        net.fit(X, LABELS, epochs=4, checkpoint=path, resume=True, progress=False)
+    assert (net.parameters.flat.tobytes(), net.epochs_trained) == (before, 0)

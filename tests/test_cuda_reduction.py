@@ -147,3 +147,7 @@ def test_a_reduction_may_be_written_into_its_operand(host: HostDevice) -> None:
         a = host.asarray(values.copy())
         host.max(a, axis, out=a[into])
         np.testing.assert_array_equal(on_host(a)[into], values.max(axis))
+    long = np.random.default_rng(4).normal(size=(2000, 20))
+    a = host.asarray(long.copy())
+    host.sum(a, 1, out=a.reshape(-1)[-2000:])  # the last rows, which other blocks read after the first have written
+    np.testing.assert_allclose(on_host(a).reshape(-1)[-2000:], long.sum(1), rtol=1e-12, atol=1e-12)

@@ -102,3 +102,9 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
         found.append([net.backend.to_numpy(array).ravel() for array in arrays])
     for ours, numpys in zip(*found, strict=True):
         np.testing.assert_allclose(ours, numpys, rtol=0, atol=1e-12)
+
+
+def test_samples_that_would_fill_the_device_stay_on_the_host(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of what is free is left for minibatches and activations."""
+    monkeypatch.setattr(host, "_room", lambda: (1000, 4000))
+    assert [host.has_room(size) for size in (0, 700, 900, 1000, 2000)] == [True, True, False, False, False]

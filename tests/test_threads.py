@@ -1,6 +1,7 @@
 """Elementwise work on several threads gives the bits of one thread, and large work is really divided."""
 
 import os
+import signal
 import threading
 from functools import partial
 from typing import Any
@@ -115,9 +116,12 @@ def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own() -> None:
-    nnkit.sigmoid(np.zeros(9))
+    together = threading.Barrier(THREADS - 1, timeout=30)
+    for waiting in [threads._pool().submit(together.wait) for _ in range(THREADS - 1)]:
+        waiting.result()  # every thread has run, so that the child would wait for all of them
     child = os.fork()
     if child == 0:
+        signal.alarm(30)
         os._exit(0 if nnkit.sigmoid(np.zeros(9))[8] == 0.5 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
