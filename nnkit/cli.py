@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     # Here, where a Ctrl-C is no traceback: until they are imported the signal itself ends the process (nnkit/__init__).
     from nnkit.commands import doctor, evaluate, formulas, predict, train, verify
-    from nnkit.commands.arguments import Parser, one_line
+    from nnkit.commands.arguments import Parser, in_options, one_line
     from nnkit.training.divergence import DivergenceError
     from nnkit.version import __version__
 
@@ -52,7 +52,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stdout.reconfigure(errors="replace")  # the → of a network is not in every encoding; predictions are data
 
     def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"nnkit: warning: {one_line(str(message))}", file=sys.stderr)
+        print(f"nnkit: warning: {one_line(in_options(str(message), options.parser))}", file=sys.stderr)
 
     try:
         with warnings.catch_warnings():
@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.debug:
             raise
         text = ": ".join([*getattr(error, "__notes__", []), str(error) or type(error).__name__])
-        print(f"nnkit: error: {one_line(text)}", file=sys.stderr)
+        print(f"nnkit: error: {one_line(in_options(text, options.parser))}", file=sys.stderr)
         return 1 if isinstance(error, DivergenceError) else 2
     return code
 

@@ -65,7 +65,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 def writable(path: str | PathLike[str], name: str) -> Path:
     """The path, if a file can be written there; OSError, which calls it `name`, tells before any work is done."""
     path = Path(path)
-    kind = _kind(path)
+    kind = _kind(path, f"{name}: ")
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(f"{name}: {path} is a folder; expected a file")
     if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
@@ -231,12 +231,14 @@ def _lock(file: IO[Any], wait: bool = False) -> bool:
     return True
 
 
-def _kind(path: str | PathLike[str]) -> int:
-    """The mode of what a path leads to; 0 where there is nothing."""
+def _kind(path: str | PathLike[str], before: str = "") -> int:
+    """The mode of what a path leads to; 0 where there is nothing. OSError for a circle of links or too long a name."""
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
+    except OSError as error:
+        raise type(error)(f"{before}{path}: {error.strerror}") from error
 
 
 def is_special(path: str | PathLike[str]) -> bool:

@@ -13,11 +13,11 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @overload
-def picture_path(path: None) -> None: ...
+def picture_path(path: None, name: str = "path") -> None: ...
 @overload
-def picture_path(path: str | os.PathLike[str]) -> Path: ...
-def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """The path of a picture to be, checked; None, for no file, stays None.
+def picture_path(path: str | os.PathLike[str], name: str = "path") -> Path: ...
+def picture_path(path: str | os.PathLike[str] | None, name: str = "path") -> Path | None:
+    """The path of a picture to be, checked; None, for no file, stays None. Errors call it `name`.
 
     TypeError if it is no path, ValueError for another suffix, OSError if no file can be written there; what
     `check_matplotlib` says, before anything is computed.
@@ -25,11 +25,11 @@ def picture_path(path: str | os.PathLike[str] | None) -> Path | None:
     if path is None:
         return None
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path or None, got {path!r}")
+        raise TypeError(f"{name} must be a path or None, got {path!r}")
     target = Path(path)
     if target.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"path must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
-    writable(target, "path")
+        raise ValueError(f"{name} must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
+    writable(target, name)
     check_matplotlib()
     return target
 

@@ -61,7 +61,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --history nowhere/h.json", "--history: the folder nowhere does not exist"),
         ("train --checkpoint nowhere/c.safetensors", "--checkpoint: the folder nowhere does not exist"),
         ("train --model .", "--model: . is a folder; expected a file"),
-        ("train --picture curve.jpg", "path must end in .png, .svg, .pdf, got 'curve.jpg'"),
+        ("train --picture curve.jpg", "--picture must end in .png, .svg, .pdf, got 'curve.jpg'"),
         ("train --history nnkit-model.safetensors", "is already another of this command's files"),
         ("train --data houses.csv --target price --model houses.csv", "houses.csv is already another of this"),
         ("train --data digit", "digit is no file, and neither digits nor mnist"),
@@ -73,22 +73,37 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --data flowers.csv --target species --cost quadratic", "is text, such as 'iris setosa'"),
         ("train --data single.csv --target kind", "target 'kind' holds a single class, a; expected at least two"),
         ("train --data texts.npz --target y", "target 'y' is text of shape (2, 2); expected (2,), one class for each"),
-        ("train --data houses.csv --target price --class-weight balanced", "class_weight needs classes"),
+        ("train --data houses.csv --target price --class-weight balanced", "--class-weight needs classes"),
         ("train --data houses.csv --target price --cost softmax_cross_entropy", "softmax of a single output"),
-        ("train --test-fraction 1.5", "test_fraction must be between 0 and 1, both excluded, got 1.5"),
         ("train --hidden --activation tanh", "--activation has no effect beside --hidden without a size"),
         ("train --hidden --dropout 0.1", "--dropout has no effect beside --hidden without a size"),
         ("train --model x.safetensors --no-model", "--model has no effect beside --no-model"),
         ("train --picture x.png --no-picture", "--picture has no effect beside --no-picture"),
         ("train --data mnist --test-fraction 0.1", "--test-fraction has no effect beside --data mnist"),
-        ("train --activation relu tanh", "--activation has 2 names; expected one, or 1, as --hidden has"),
-        ("train --dropout 1", "Dropout: rate is 1.0; expected a number of at least 0 and below 1"),
-        ("train --learning-rate nan", "SGD: learning_rate is nan; expected a finite number above 0"),
-        ("train --optimizer adam --momentum 0.5", "Adam: unknown number 'momentum'"),
-        ("train --metrics toop_5", "unknown metric 'toop_5'; did you mean 'top_5'?"),
+        ("train --activation relu tanh", "--activation has 2 names and --hidden 1 size; expected one name, or as many"),
+        ("train --optimizer adam --momentum 0.5", "--momentum has no effect with --optimizer adam; it is of sgd, rms"),
+        ("train --data houses.csv --target price --momentum 0.5", "--momentum has no effect with --optimizer adam"),
+        ("train --metrics r2", "--metrics r2 is for numbers, and y holds classes"),
+        ("train --metrics mae", "--metrics mae is for numbers, and y holds classes"),
+        ("train --metrics top_10", "--metrics top_10: of 10 outputs at least 1 and fewer than all can be looked at"),
+        ("train --metrics top_0", "--metrics top_0: of 10 outputs at least 1 and fewer than all can be looked at"),
+        ("train --metrics top_2 top_2", "--metrics: top_2 is there twice"),
+        ("train --data houses.csv --target price --metrics accuracy", "--metrics accuracy is for classes, and ta"),
+        ("train --data houses.csv --target price --metrics top_5", "holds numbers, with the cost quadratic"),
+        ("train --data houses.csv --target price --cost cross_entropy", "give the network --cost quadratic"),
+        ("train --data houses.csv --target price --label-smoothing 0.1", "--label-smoothing: quadratic has no label"),
+        ("train --data .", ".: a folder; expected a file"),
+        ("train --data /dev/null", "/dev/null: a device or a pipe; expected a file"),
+        ("train --data pipe.csv --target y", "pipe.csv: a device or a pipe; expected a file"),
+        ("train --data loop.csv --target y", "loop.csv: Too many levels of symbolic links"),
+        ("train --model loop.csv", "--model: loop.csv: Too many levels of symbolic links"),
+        ("train --history loop.csv", "--history: loop.csv: Too many levels of symbolic links"),
+        ("train --data one.csv --target y", "--test-fraction 0.25 of 2 samples leaves 2 for training and 0"),
+        ("train --checkpoint net.safetensors --resume", "--resume: net.safetensors is a trained network, not the"),
         ("train --resume", "--resume needs --checkpoint FILE"),
         ("train --checkpoint c.safetensors --seeds 2", "--checkpoint keeps one training, and --seeds is 2"),
-        ("train --hidden 100000000 100000000 --no-model", "Unable to allocate"),
+        ("train --hidden 1000000 1000000 --no-model", "--hidden: 1000076000010 parameters: Unable to allocate"),
+        (f"train --hidden {'9' * 30}", "parameters: no machine has so much memory"),
         ("verify --backend numpy:3", "NumPy has one device"),
         ("formulas sigmoidd", "unknown formula 'sigmoidd'"),
     ],
@@ -100,14 +115,18 @@ def test_an_error_is_one_line_and_code_2(
     flowers(here / "flowers.csv")
     houses(here / "houses.csv")
     Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
+    Path("one.csv").write_text("x,y\n1,a\n2,b\n")
+    os.mkfifo("pipe.csv")
+    Path("loop.csv").symlink_to("loop.csv")
+    nnkit.Network([64, 10], seed=3).save("net.safetensors")
     np.savez("texts.npz", X=np.ones((2, 1)), y=[["a", "b"], ["b", "a"]])
-    before = {path: path.read_bytes() for path in here.iterdir()}
+    before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
     assert main(arguments.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("nnkit: error: ")
     assert error.count("\n") == 1
     assert message in error
-    assert {path: path.read_bytes() for path in here.iterdir()} == before
+    assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,22 @@ def test_an_error_is_one_line_and_code_2(
         ("train --preprocessing whitning", "unknown preprocessing 'whitning'; did you mean 'whitening'?"),
         ("train --class-weight balance", "unknown class weight 'balance'; did you mean 'balanced'?"),
         ("train --dtype float16", "unknown dtype 'float16'; did you mean"),
-        ("train --quiet --json", "argument --json: not allowed with argument --quiet"),
+        ("train --test-fraction 0", "argument --test-fraction: got '0'; expected a finite number above 0 and below 1"),
+        ("train --test-fraction 1.5", "argument --test-fraction: got '1.5'; expected a finite number above 0 and belo"),
+        ("train --dropout 1", "argument --dropout: got '1'; expected a finite number of at least 0 and below 1"),
+        (
+            "train --label-smoothing 1",
+            "argument --label-smoothing: got '1'; expected a finite number of at least 0",
+        ),
+        ("train --learning-rate nan", "argument --learning-rate: got 'nan'; expected a finite number above 0"),
+        ("train --learning-rate 1e999", "argument --learning-rate: got '1e999'; expected a finite number above 0"),
+        ("train --momentum 1", "argument --momentum: got '1'; expected a finite number of at least 0 and below 1"),
+        ("train --l2 -1", "argument --l2: got '-1'; expected a finite number of at least 0"),
+        ("train --weight-decay x", "argument --weight-decay: got 'x'; expected a finite number of at least 0"),
+        ("train --clip-norm 0", "argument --clip-norm: got '0'; expected a finite number above 0"),
+        ("train --metrics toop_5", "argument --metrics: unknown metric 'toop_5'; did you mean 'top_5'?"),
+        ("train --metrics foo", "argument --metrics: unknown metric 'foo'; known: accuracy, top_5, r2, mae (see"),
+        ("evaluate net.safetensors digits --metrics top_k", "unknown metric 'top_k'; did you mean 'top_5'?"),
         ("evaluate net.safetensors --data digit", "unknown data 'digit'; did you mean 'digits'?"),
         ("predict net.safetensors", "the following arguments are required: FILE"),
         ("verify --seed -1", "argument --seed: got '-1'; expected a whole number of at least 0"),

@@ -99,8 +99,11 @@ def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytes
         (["houses.csv", "--target", "price"], "houses.csv has 2 features, and this network takes 4"),
         (["digits"], "test part of digits by seed 0 has 64 features, and this network takes 4"),
         (["other.csv", "--target", "species"], "y holds 'rose' at [1]; expected 'iris setosa', 'iris, versicolor', "),
-        (["flowers.csv", "--target", "species", "--metrics", "top_4"], "'top_4' of 3 outputs is always 1"),
-        (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "path must end in .png, .svg, .pdf"),
+        (
+            ["flowers.csv", "--target", "species", "--metrics", "top_4"],
+            "--metrics top_4: of 3 outputs at least 1",
+        ),
+        (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "--confusion must end in .png, .svg, .pdf"),
         (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the folder no does not"),
         (["flowers.csv", "--target", "species", "--data-dir", "x"], "--data-dir is for --data mnist"),
         (

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit import metrics
 from nnkit.cli import main
+from nnkit.commands.measures import _OF_CLASSES, _OF_NUMBERS
 from tests.cli_files import SPECIES, flowers, houses
 from tests.test_cli import nnkit_command
 
@@ -206,3 +208,55 @@ def test_columns_of_time_stamps(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["predict", "nnkit-model.safetensors", "times.csv", "--target", "kind"]) == 0
     predicted = capsys.readouterr().out.splitlines()[1:]
     assert np.mean(np.array(predicted) == y) > 0.95
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_json_is_all_that_is_printed(quiet: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--epochs", "1", "--no-model", "--no-picture", "--json", *quiet]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["runs"][0]["epochs"] == 1
+    assert captured.err == ""
+
+
+def test_metrics_suit_what_is_learned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Targets 0 and 1 are classes, though a cost of numbers learns them; whole numbers without one are."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
+    np.savez("data.npz", X=X, rows=np.eye(4)[y], labels=y)
+    np.savez("rows.npz", X=X, y=np.eye(4)[y])
+    np.savez("labels.npz", X=X, y=y)
+    shared = ["--target", "y", "--epochs", "1", "--no-model", "--no-picture", "--json"]
+    for more in (["rows.npz", "--metrics", "accuracy", "top_2", "r2"], ["labels.npz", "--metrics", "top_2"]):
+        assert main(["train", *shared, "--data", *more]) == 0
+        assert set(more[2:]) <= set(json.loads(capsys.readouterr().out)["runs"][0]["results"])
+    assert main(["train", *shared, "--data", "labels.npz", "--metrics", "accuracy", "--cost", "quadratic"]) == 2
+    assert "--metrics accuracy is for classes, and target 'y' holds numbers" in capsys.readouterr().err
+    assert set(_OF_CLASSES + _OF_NUMBERS) == {*metrics._named, "top_5"}
+
+
+def test_numbers_of_things_are_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("one.csv").write_text("x,y\n1,a\n2,b\n3,a\n")
+    command = ["train", "--data", "one.csv", "--target", "y", "--test-fraction", "0.34", "--no-picture"]
+    assert main([*command, "--epochs", "1", "--preprocessing", "none"]) == 0
+    assert "after 1 epoch in" in capsys.readouterr().out
+    assert main([*command, "--epochs", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "after 2 epochs in" in out
+    assert "1 → 1 feature\n" in out
+
+
+def test_another_network_than_the_checkpoint_has(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--no-picture", "--quiet"]
+    command += ["--checkpoint", "run.safetensors"]
+    assert main([*command, "--epochs", "1"]) == 0
+    content = Path("run.safetensors").read_bytes()
+    for other, layers in (
+        (["--hidden", "5"], "4 → 5 relu → 3 softmax"),
+        (["--activation", "tanh"], "4 → 100 tanh → 3 softmax"),
+        (["--dropout", "0.5"], "4 → 100 relu → dropout 0.5 → 3 softmax"),
+    ):
+        assert main([*command, "--epochs", "2", "--resume", *other]) == 2
+        expected = f"--resume: run.safetensors is of the layers 4 → 100 relu → 3 softmax; this training's are {layers}"
+        assert capsys.readouterr().err == f"nnkit: error: {expected}\n"
+        assert Path("run.safetensors").read_bytes() == content

@@ -2,11 +2,13 @@
 
 import argparse
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from nnkit.kernels.names import unknown_name
+from nnkit.ranges import in_range
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
@@ -42,6 +44,31 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown[0], re.findall(r"--[a-z0-9-]+", self.format_help()), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+
+
+def in_options(text: str, parser: argparse.ArgumentParser) -> str:
+    """An error of nnkit's functions in the spelling of a command's options, where these have the names of arguments.
+
+    >>> parser = Parser()
+    >>> _ = parser.add_argument("--clip-norm"), parser.add_argument("--cost")
+    >>> in_options('clip gradients (clip_norm=1.0), give clip_norm or cost="huber"', parser)
+    'clip gradients (--clip-norm 1.0), give --clip-norm or --cost huber'
+    """
+    for option in parser._option_string_actions:
+        name = option[2:].replace("-", "_")
+        text = re.sub(rf"(?<![\w'\".-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", text)
+        if "_" in name:  # other names are words as well
+            text = re.sub(rf"(?<![\w'\".-]){name}(?![\w'\"])", option, text)
+    return text
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "epoch"), counted(2, "epoch")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def show(text: str) -> None:
@@ -102,5 +129,18 @@ def at_least(least: int) -> Callable[[str], int]:
         if number < least:
             raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least {least}")
         return number
+
+    return check
+
+
+def number(end: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
+    """The type of an argument that is a finite number in [0, end), or in (0, end) with `above`."""
+
+    def check(text: str) -> float:
+        try:
+            return in_range("", "", float(text), end, above=above)
+        except ValueError:
+            expected = f"{'above' if above else 'of at least'} 0" + (f" and below {end:g}" if end < math.inf else "")
+            raise argparse.ArgumentTypeError(f"got {text!r}; expected a finite number {expected}") from None
 
     return check

@@ -1,5 +1,6 @@
 """The samples that a command works with: shipped digits, MNIST, or the user's own file."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from nnkit import data
 from nnkit.data.csv_file import read_csv
 from nnkit.data.files import read
+from nnkit.files import existing_file
 
 
 class Dataset(NamedTuple):
@@ -45,8 +47,9 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
             raise FileNotFoundError(f"{found}; give --data-dir FOLDER, or --download") from None
         return Dataset("mnist", mnist.X_train, mnist.y_train, "y", "pixels", (mnist.X_test, mnist.y_test))
     path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"{source} is no file, and neither digits nor mnist")
+    if not source or not os.path.lexists(path):
+        raise FileNotFoundError(f"{source or repr(source)} is no file, and neither digits nor mnist")
+    existing_file(path)
     if target is None:
         raise ValueError(f"{source}: --target must say where the answers are")
     table = read_csv(path, target, text=True) if text and path.suffix.lower() == ".csv" else read(path, target)

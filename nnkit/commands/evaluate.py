@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit import data
-from nnkit.commands.arguments import Commands, add_backend, add_command, known, show
+from nnkit.commands.arguments import Commands, add_backend, add_command, counted, known, number, show
 from nnkit.commands.dataset import load_dataset
+from nnkit.commands.measures import add_metrics, check_metrics
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import as_json, check_package, output_path
 from nnkit.commands.runs import in_digits
@@ -38,11 +39,11 @@ def add(commands: Commands) -> None:
         "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist in the place of FILE"
     )
     parser.add_argument(
-        "--test-fraction", type=float, metavar="SHARE",
+        "--test-fraction", type=number(1, above=True), metavar="SHARE",
         help="of the digits, as it was for the training (default: 0.25)",
     )  # fmt: skip
     add_mnist(parser)
-    parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="to measure too: top_5, mae, r2")
+    add_metrics(parser)
     parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw what is taken for what: .png, .svg, .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object: samples, results, paths")
     add_backend(parser)
@@ -55,12 +56,14 @@ def run(options: argparse.Namespace) -> int:
     source, picture = options.data if options.file is None else options.file, options.confusion
     if picture is not None:
         check_package("--confusion", "matplotlib")
-        picture_path(output_path(picture, "--confusion", [options.model, source]))
+        picture_path(output_path(picture, "--confusion", [options.model, source]), "--confusion")
     network = load(options.model, options.backend)
     name, X, y, features = _samples(source, options, network)
     X = in_order(network, X, features, name)
     if network.classifies:
         y = whole_labels(y)
+    labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
+    check_metrics(options.metrics, y, "the target", network.cost, network.dense[-1].units, labels)
     if picture is not None and not (network.classifies and y.ndim == 1):
         raise ValueError("--confusion is for labels, and networks that classify")
     results = network.evaluate(X, y, metrics=options.metrics)
@@ -69,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(_report(options.model, name, network, len(X), results, picture)))
         return 0
-    show(f"{name}: {len(X)} samples\n{network}")
+    show(f"{name}: {counted(len(X), 'sample')}\n{network}")
     for metric, value in results.items():
         print(f"{metric.replace('_', ' '):<9} {in_digits(value)}")
     if picture is not None:

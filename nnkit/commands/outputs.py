@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
     writable(path, option)
     if is_special(path):  # /dev/null takes any number of files
         return path
-    if any(path.resolve() == Path(other).resolve() for other in others):
+    if any(os.path.realpath(path) == os.path.realpath(other) for other in others):
         raise ValueError(f"{option}: {path} is already another of this command's files")
     return path
 

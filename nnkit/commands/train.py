@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nnkit.backends import Backend, get_backend
-from nnkit.commands.arguments import Commands, add_command, show
+from nnkit.commands.arguments import Commands, add_command, counted, show
 from nnkit.commands.building import NUMBERS, build_optimizer, widths
 from nnkit.commands.dataset import Dataset, load_dataset
+from nnkit.commands.measures import check_metrics
 from nnkit.commands.outputs import as_json
 from nnkit.commands.parts import Parts
 from nnkit.commands.runs import Run, in_words, prepare, summarize, train
 from nnkit.commands.targets import targets_of
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
+from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
 from nnkit.version import __version__
 
@@ -75,6 +77,8 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
     Raises KeyboardInterrupt if there is nothing yet.
     """
     targets = targets_of(dataset.y, options.cost, dataset.target)
+    cost, labels = get_cost(targets.cost), targets.classes is not None
+    check_metrics(options.metrics, targets.y, dataset.target, cost, targets.outputs, labels)
     runs: list[Run] = []
     try:
         for seed in range(options.seed, options.seed + options.seeds):
@@ -86,7 +90,7 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
             interrupted = done.history.interrupted
             if not interrupted or not runs:
                 runs.append(done)
-                took = f"after {done.history.epochs} epochs in {sum(done.history.get('seconds', [])):.1f} s"
+                took = f"after {counted(done.history.epochs, 'epoch')} in {sum(done.history.get('seconds', [])):.1f} s"
                 say(f"seed {seed}, backend {backend.name}: test {in_words(done.results)} {took}")
             if interrupted:
                 return runs, True
@@ -112,8 +116,8 @@ def _in_words(parts: Parts, network: Network) -> str:
     counts, fitted = parts.counts(), network.preprocessing
     validation = f"{counts['validation']} to validate with, " if parts.validation is not None else ""
     test = f"{counts['test']} to test with{'' if validation else ', after each epoch too, as validation'}"
-    preprocessing = "" if fitted is None else f"; {fitted.kind}, {fitted.inputs} → {fitted.outputs} features"
-    return f"{counts['training']} samples to train on, {validation}{test}{preprocessing}"
+    preprocessing = "" if fitted is None else f"; {fitted.kind}, {fitted.inputs} → {counted(fitted.outputs, 'feature')}"
+    return f"{counted(counts['training'], 'sample')} to train on, {validation}{test}{preprocessing}"
 
 
 def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], files: Files) -> dict[str, Any]:

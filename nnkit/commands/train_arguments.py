@@ -1,10 +1,12 @@
 """The arguments of nnkit train, in groups; names come from the registries."""
 
 import argparse
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from nnkit.commands.arguments import Parser, add_backend, at_least, known
+from nnkit.commands.arguments import Parser, add_backend, at_least, known, number
+from nnkit.commands.measures import add_metrics
 from nnkit.initializers import initializer_names
 from nnkit.kernels.activations import activation_names
 from nnkit.kernels.costs import cost_names
@@ -67,7 +69,7 @@ def _add_data(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
     group.add_argument("--target", metavar="NAME", help=TARGET)
     group.add_argument(
-        "--test-fraction", type=float, metavar="SHARE",
+        "--test-fraction", type=number(1, above=True), metavar="SHARE",
         help="share of the samples that the network is tested with (default: 0.25; MNIST has its own test part)",
     )  # fmt: skip
     _add_named(
@@ -87,7 +89,7 @@ def _add_network(group: argparse._ActionsContainer) -> None:
         group, "--activation", "activation", activation_names(),
         f"{_listed(activation_names())}; one, or one a hidden layer (default: relu)", nargs="+",
     )  # fmt: skip
-    group.add_argument("--dropout", type=float, metavar="RATE", help="share of the hidden values dropped (default: 0)")
+    _add_number(group, "--dropout", "RATE", "share of the hidden values dropped (default: 0)", end=1)
     names = initializer_names()
     _add_named(group, "--init", "initializer", names, f"{_listed(names)} (default: what suits the activation)")
     group.add_argument(
@@ -101,18 +103,19 @@ def _add_training(group: argparse._ActionsContainer) -> None:
         group, "--cost", "cost", cost_names(),
         f"{_listed(cost_names())} (default: softmax_cross_entropy for classes, quadratic for real numbers)",
     )  # fmt: skip
-    _add_number(group, "--label-smoothing", "SHARE", "share of each label spread over all classes")
+    _add_number(group, "--label-smoothing", "SHARE", "share of each label spread over all classes", end=1)
     optimizers = optimizer_names()
     _add_named(
         group, "--optimizer", "optimizer", optimizers,
         f"{_listed(optimizers)} (default: sgd with momentum 0.9 for classes, "
         "adam with learning rate 0.01 for real numbers)",
     )  # fmt: skip
-    _add_number(group, "--learning-rate", "RATE", "the largest of the training (default: the optimizer's, 0.1 for sgd)")
-    _add_number(group, "--momentum", "SHARE", "of sgd and rmsprop")
+    text = "the largest of the training (default: the optimizer's, 0.1 for sgd)"
+    _add_number(group, "--learning-rate", "RATE", text, above=True)
+    _add_number(group, "--momentum", "SHARE", "of sgd and rmsprop", end=1)
     _add_number(group, "--l2", "LAMBDA", "penalty on the squared weights")
     _add_number(group, "--weight-decay", "LAMBDA", "decay of the weights (default: the optimizer's)")
-    _add_number(group, "--clip-norm", "NORM", "largest norm of the gradient")
+    _add_number(group, "--clip-norm", "NORM", "largest norm of the gradient", above=True)
     schedules = schedule_names()
     _add_named(group, "--schedule", "schedule", schedules, f"of the learning rate: {_listed(schedules)}")
     for option, default, purpose in (
@@ -127,7 +130,7 @@ def _add_training(group: argparse._ActionsContainer) -> None:
         "epochs, and keep the best epoch",
     )  # fmt: skip
     _add_named(group, "--class-weight", "class weight", ("balanced",), "balanced: all classes count alike")
-    group.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="to measure too: top_5, mae, r2")
+    add_metrics(group)
     group.add_argument(
         "--seed", type=at_least(0), default=0, help="of the split, the start and the batches (default: 0)"
     )
@@ -156,9 +159,8 @@ def _add_output(group: argparse._ActionsContainer) -> None:
     )
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="keep the training here after each epoch")
     group.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    said = group.add_mutually_exclusive_group()
-    said.add_argument("--quiet", action="store_true", help="print errors and warnings only")
-    said.add_argument("--json", action="store_true", help="print one JSON object: settings, seeds, results, paths")
+    group.add_argument("--quiet", action="store_true", help="print errors, warnings and what --json asks for only")
+    group.add_argument("--json", action="store_true", help="print one JSON object: settings, seeds, results, paths")
 
 
 def _add_named(
@@ -167,8 +169,10 @@ def _add_named(
     group.add_argument(option, type=known(kind, names), metavar="NAME", help=text, **more)  # type: ignore[arg-type]
 
 
-def _add_number(group: argparse._ActionsContainer, option: str, unit: str, text: str) -> None:
-    group.add_argument(option, type=float, metavar=unit, help=text)
+def _add_number(
+    group: argparse._ActionsContainer, option: str, unit: str, text: str, end: float = math.inf, above: bool = False
+) -> None:
+    group.add_argument(option, type=number(end, above=above), metavar=unit, help=text)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from nnkit import checkpoint
 from nnkit.commands.outputs import check_package, output_path, write_json
 from nnkit.commands.runs import Run
+from nnkit.layers import dense_layers
 from nnkit.network import Network
 from nnkit.pictures import picture_path
 
@@ -44,17 +45,25 @@ def files_of(options: argparse.Namespace) -> Files:
         for package in _PACKAGES.get(name, []):
             check_package(f"--{name}", package)
         others.append(output_path(path, f"--{name}", others))
-    picture_path(found.picture)
+    picture_path(found.picture, "--picture")
     return found
 
 
 def check_resumed(options: argparse.Namespace, network: Network) -> None:
-    """ValueError if the checkpoint to go on from was divided by another seed or had another preprocessing."""
+    """ValueError if --checkpoint is none, or one of another seed, of other layers or with another preprocessing."""
     if not options.resume or not options.checkpoint.exists():
         return
     saved = checkpoint.read(options.checkpoint)
+    if saved.training is None:
+        raise ValueError(f"--resume: {options.checkpoint} is a trained network, not the checkpoint of a training")
     if saved.seed != network.seed:
         raise ValueError(f"--resume: {options.checkpoint} is of seed {saved.seed}; give --seed {saved.seed}")
+    was, now = (
+        " → ".join([str(dense_layers(layers)[0].inputs), *(layer.label for layer in layers)])
+        for layers in (saved.layers, network.layers)
+    )
+    if was != now:
+        raise ValueError(f"--resume: {options.checkpoint} is of the layers {was}; this training's are {now}")
     there, here = ({} if p is None else p.arrays for p in (saved.preprocessing, network.preprocessing))
     if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
         raise ValueError(f"--resume: {options.checkpoint} is of other samples, or had another --preprocessing")
