@@ -96,9 +96,12 @@ def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytes
         (["flowers.csv", "--data", "digits"], "give either FILE or --data"),
         (["flowers.csv"], "flowers.csv: --target must say where the answers are"),
         (["flowers.csv", "--target", "specie"], "unknown column 'specie'; did you mean 'species'?"),
-        (["houses.csv", "--target", "price"], "houses.csv has 2 features, and this network takes 4"),
-        (["digits"], "test part of digits by seed 0 has 64 features, and this network takes 4"),
-        (["other.csv", "--target", "species"], "y holds 'rose' at [1]; expected 'iris setosa', 'iris, versicolor', "),
+        (["houses.csv", "--target", "price"], "houses.csv has 2 features, and net.safetensors takes 4"),
+        (["digits"], "test part of digits by seed 0 has 64 features, and net.safetensors takes 4"),
+        (
+            ["other.csv", "--target", "species"],
+            "other.csv, line 3: y holds 'rose'; expected 'iris setosa', 'iris, versicolor', ",
+        ),
         (
             ["flowers.csv", "--target", "species", "--metrics", "top_4"],
             "--metrics top_4: of 3 outputs at least 1",

@@ -132,7 +132,7 @@ def test_rows_that_are_not_finite_are_named_and_no_file_is_left(here: Path, caps
         (["nothing.safetensors", "x.npy"], "nothing.safetensors: no such file"),
         (["net.safetensors", "nothing.npy"], "nothing.npy: no such file"),
         (["net.safetensors", "nothing.csv"], "nothing.csv: no such file"),
-        (["net.safetensors", "wide.npy"], "wide.npy has 3 features, and this network takes 2; if one is the answer"),
+        (["net.safetensors", "wide.npy"], "wide.npy has 3 features, and net.safetensors takes 2; if one is the answer"),
         (["net.safetensors", "x.txt"], "the suffix is '.txt'; expected .csv, .npz or .npy"),
         (["net.safetensors", "x.npy", "--output", "x.npy"], "x.npy is already another of this command's files"),
         (["net.safetensors", "x.npy", "--output", "out.txt"], "out.txt ends in '.txt'; expected .csv or .npy"),
@@ -187,11 +187,11 @@ def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixt
         found.append(str(json.loads(capsys.readouterr().out)["results"]))
     assert found[:2] == found[2:]
     assert main(["predict", "nnkit-model.safetensors", "short.csv"]) == 2
-    assert "short.csv has no column 'a', which this network takes" in capsys.readouterr().err
+    assert "short.csv has no column 'a', which nnkit-model.safetensors takes" in capsys.readouterr().err
     table["species"] = table["a"]
     write("more.csv", ["d", "b", "c", "a", "species"])
     assert main(["predict", "nnkit-model.safetensors", "more.csv"]) == 2
-    assert "this network takes no column 'species'; if it is the answer" in capsys.readouterr().err
+    assert "nnkit-model.safetensors takes no column 'species'; if it is the answer" in capsys.readouterr().err
 
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\x07", "-1", "a\nb", "\u202egnp.exe"]
@@ -309,3 +309,51 @@ def test_what_may_not_be_read(here: Path, capsys: pytest.CaptureFixture[str]) ->
             os.seteuid(65534)
             assert main(["predict", "net.safetensors", "x.npy"]) == 2
             assert capsys.readouterr().err == f"nnkit: error: {file}: may not be read\n"
+
+
+def far(path: Path, count: int, at: int) -> None:
+    """A CSV file of two blank lines, a header and samples, one of which no network of small numbers can take."""
+    rows = [f"{1e-30 * (i % 7):g},{i % 5},{'ab'[i % 2]}" for i in range(count)]
+    if at >= 0:
+        rows[at] = "1e10,3,a"
+    path.write_text("\n".join(["", "", "x,z,kind", *rows]) + "\n")
+
+
+@pytest.mark.parametrize("more", [[], ["--early-stopping", "3"]])
+def test_a_sample_that_a_network_cannot_take_is_named_by_its_line(
+    here: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is: in the part to train on, to validate or to test with, in a later part of a file to predict."""
+    far(here / "near.csv", 60, -1)
+    train = ["train", "--target", "kind", "--epochs", "1", "--no-picture", "--quiet", "--hidden", "3", *more]
+    assert main([*train, "--data", "near.csv"]) == 0
+    far(here / "far.csv", 9000, 8800)
+    capsys.readouterr()
+    expected = "nnkit: error: far.csv, line 8804: the normalization of this sample holds inf; expected finite numbers"
+    model = ["nnkit-model.safetensors", "far.csv", "--target", "kind"]
+    assert main(["evaluate", *model]) == 2
+    assert capsys.readouterr().err.startswith(expected)
+    assert main(["predict", *model, "--output", "out.csv"]) == 2
+    assert capsys.readouterr().err.startswith(expected)
+    assert not Path("out.csv").exists()
+    told = set()
+    for at in range(0, 60, 4):
+        far(here / "far.csv", 60, at)
+        code = main([*train, "--data", "far.csv", "--no-model"])
+        error = capsys.readouterr().err
+        told.add(code)
+        assert code == 0 or error.startswith(f"nnkit: error: far.csv, line {at + 4}: the normalization of this sample")
+    assert told == {0, 2}  # normalization adapts to what is in the part to train on
+
+
+def test_a_target_that_a_cost_cannot_take_is_named_by_its_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{i % 3},{i % 2 / 2}" for i in range(40)]
+    rows[7] = "1,3.5"
+    Path("shares.csv").write_text("\n".join(["x,share", *rows]))
+    command = ["train", "--data", "shares.csv", "--target", "share", "--cost", "cross_entropy", "--quiet"]
+    for seed in range(4):
+        assert main([*command, "--seed", str(seed)]) == 2
+        assert capsys.readouterr().err == (
+            "nnkit: error: shares.csv, line 9: y holds 3.5; expected targets in [0, 1] for cross_entropy; "
+            "for real numbers as targets give the network --cost quadratic\n"
+        )

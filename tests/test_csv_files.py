@@ -149,6 +149,28 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
         ("a\n1\n", "a", "file.csv, line 1: one column, the target; none is left for X"),
         ('a,b\n1,"2\n', None, "file.csv, line 2: unexpected end of data"),
         ('a,b\n1,"2"3\n', None, "file.csv, line 2: ',' expected after '\"'"),
+        (
+            'a,b\n\n1,"2\n3,4\n5,6\n',
+            None,
+            "file.csv, line 3: unexpected end of data; is a quote not closed? It goes on",
+        ),
+        ('"a,b\n1,2\n', None, "file.csv, line 1: unexpected end of data; is a quote not closed? It goes on to line 2"),
+        (
+            'a,b\n1,"2\n3,"4"\n',
+            None,
+            "file.csv, line 2: ',' expected after '\"'; is a quote not closed? It goes on to line 3",
+        ),
+        (
+            'a,b\n1,2\n3,"' + "4,5\n" * 40000,
+            None,
+            "file.csv, line 3: field larger than field limit (131072); is a quote",
+        ),
+        ('a,b\n1,"2\n' + "3,4\n" * 99 + '"\n', None, "file.csv, line 102, column 'b': '2\\n3,4\\n"),
+        (
+            f"a,b\n1,{'7' * 400}\n",
+            None,
+            f"file.csv, line 2, column 'b': '{'7' * 60}'... (400 characters) is not finite",
+        ),
         (b"a,b\n1,2\n\n3,\xff4\n", None, "file.csv, line 4: not UTF-8 text (byte 0xff); save it as UTF-8"),
         ("a,b\n1,2\n".encode("utf-16"), None, "file.csv, line 1: not UTF-8 text (byte 0xff)"),
         (b"a,b\n" + b"1,2\n" * 9000 + b"\xe9,2\n", None, "file.csv, line 9002: not UTF-8 text (byte 0xe9)"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from nnkit import data
+from nnkit.commands.places import place
 from nnkit.data.csv_file import read_csv
 from nnkit.data.files import read
 from nnkit.files import existing_file
@@ -17,6 +18,7 @@ class Dataset(NamedTuple):
 
     name: what messages call it. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: what messages
     call y. preprocessing: what suits it, by name. test: a test part (X, y) of its own. features: names of the columns.
+    path: the file.
     """
 
     name: str
@@ -26,6 +28,11 @@ class Dataset(NamedTuple):
     preprocessing: str = "none"
     test: tuple[NDArray[Any], NDArray[Any]] | None = None
     features: list[str] | None = None
+    path: Path | None = None
+
+    def place(self, sample: int) -> str:
+        """Where a sample, from 0, is in the user's file."""
+        return f"{self.name}, sample {sample}" if self.path is None else place(self.path, sample, self.features)
 
 
 def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool, text: bool = False) -> Dataset:
@@ -55,4 +62,4 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
     table = read_csv(path, target, text=True) if text and path.suffix.lower() == ".csv" else read(path, target)
     assert table.y is not None  # as there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
-    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features)
+    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)

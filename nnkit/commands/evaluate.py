@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.commands.arguments import Commands, add_backend, add_command, counted, known, number, show
-from nnkit.commands.dataset import load_dataset
+from nnkit.commands.dataset import Dataset, load_dataset
 from nnkit.commands.measures import add_metrics, check_metrics
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import as_json, check_package, output_path
+from nnkit.commands.places import placing
 from nnkit.commands.runs import in_digits
 from nnkit.commands.targets import whole_labels
 from nnkit.commands.train_arguments import TARGET, add_mnist
@@ -58,15 +59,16 @@ def run(options: argparse.Namespace) -> int:
         check_package("--confusion", "matplotlib")
         picture_path(output_path(picture, "--confusion", [options.model, source]), "--confusion")
     network = load(options.model, options.backend)
-    name, X, y, features = _samples(source, options, network)
-    X = in_order(network, X, features, name)
+    dataset = _samples(source, options, network)
+    name, X, y = dataset.name, in_order(network, options.model, dataset.X, dataset.features, dataset.name), dataset.y
     if network.classifies:
         y = whole_labels(y)
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
     check_metrics(options.metrics, y, "the target", network.cost, network.dense[-1].units, labels)
     if picture is not None and not (network.classifies and y.ndim == 1):
         raise ValueError("--confusion is for labels, and networks that classify")
-    results = network.evaluate(X, y, metrics=options.metrics)
+    with placing({"": dataset.place}):
+        results = network.evaluate(X, y, metrics=options.metrics)
     if picture is not None:
         _draw(network, X, y, f"{name[0].upper()}{name[1:]}", picture)
     if options.json:
@@ -80,10 +82,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(
-    source: str, options: argparse.Namespace, network: Network
-) -> tuple[str, NDArray[Any], NDArray[Any], list[str] | None]:
-    """What to call the samples, the samples, their answers, and the columns' names."""
+def _samples(source: str, options: argparse.Namespace, network: Network) -> Dataset:
+    """The samples to measure with."""
     fraction = options.test_fraction
     if fraction is not None and source != "digits":
         raise ValueError(f"--test-fraction is for digits, not for {source}")
@@ -92,11 +92,11 @@ def _samples(
     dataset = load_dataset(source, options.target, options.data_dir, options.download, text)
     seed = network.seed
     if source == "mnist" and dataset.test is not None:
-        return "test part of mnist", *dataset.test, None
+        return Dataset("test part of mnist", *dataset.test)
     if source == "digits":
         _, _, X, y = data.split(dataset.X, dataset.y, 0.25 if fraction is None else fraction, seed)
-        return f"test part of digits by seed {seed}", X, y, None
-    return dataset.name, dataset.X, dataset.y, dataset.features
+        return Dataset(f"test part of digits by seed {seed}", X, y)
+    return dataset
 
 
 def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: Path) -> None:

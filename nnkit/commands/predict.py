@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from nnkit.commands.arguments import Commands, add_backend, add_command, printable
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
+from nnkit.commands.places import place, placing
 from nnkit.data.csv_labels import TextCellError, is_number
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing
+from nnkit.inputs import check_samples
 from nnkit.loading import load
 from nnkit.model import ROWS
 from nnkit.network import Network
@@ -58,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
     if options.probabilities and not _has_probabilities(network):
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
     X, features = _samples(options.file, options.target)
-    X = in_order(network, X, features, options.file)
-    parts = _predictions(network, X, options.file, options.probabilities)
+    X = in_order(network, options.model, X, features, options.file)
+    parts = _predictions(network, X, options.file, features, options.probabilities)
     header = _header(network, options.probabilities)
     binary = output is not None and output.suffix.lower() == ".npy"
     if not binary:
@@ -96,7 +98,9 @@ def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
     return table.X, table.features
 
 
-def _predictions(network: Network, X: Any, path: Path, probabilities: bool) -> Iterator[NDArray[Any]]:
+def _predictions(
+    network: Network, X: Any, path: Path, features: list[str] | None, probabilities: bool
+) -> Iterator[NDArray[Any]]:
     """The classes (n,), numbers (n, d_out) or probabilities (n, k) of some thousand samples at a time."""
     for start in range(0, X.shape[0], ROWS):
         rows = X[start : start + ROWS]
@@ -104,7 +108,9 @@ def _predictions(network: Network, X: Any, path: Path, probabilities: bool) -> I
         if len(wrong):
             row, column = wrong[0].tolist()
             raise ValueError(f"{path}: holds {rows[row, column]} at [{start + row}, {column}]; expected finite numbers")
-        found = network.predict_proba(rows) if probabilities else network.predict(rows)
+        with placing({"": lambda row, start=start: place(path, start + row, features)}):  # type: ignore[misc]
+            check_samples(network.backend, rows, network.samples(rows), network.preprocessing, "X")
+            found = network.predict_proba(rows) if probabilities else network.predict(rows)
         part = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
         yield np.hstack([1 - part, part]) if probabilities and part.shape[1] == 1 else part
 

@@ -9,6 +9,7 @@ from nnkit.backends import Backend
 from nnkit.commands.building import build_network, build_optimizer
 from nnkit.commands.dataset import Dataset
 from nnkit.commands.parts import Parts, divide
+from nnkit.commands.places import placing
 from nnkit.commands.targets import Targets
 from nnkit.history import History
 from nnkit.network import Network
@@ -33,31 +34,40 @@ def prepare(
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
     preprocessing = options.preprocessing or dataset.preprocessing
     X = parts.training[0]
-    return build_network(options, targets, X, dataset.features, preprocessing, backend, seed), parts
+    try:
+        return build_network(options, targets, X, dataset.features, preprocessing, backend, seed), parts
+    except ValueError as error:
+        if str(error).startswith("X "):
+            error.add_note(str(dataset.path or dataset.name))
+        raise
 
 
-def train(options: argparse.Namespace, network: Network, parts: Parts, progress: bool | str) -> Run:
+def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts: Parts, progress: bool | str) -> Run:
     """Train a network and test it. Raises DivergenceError with a note that names the seed."""
     rule = None if options.early_stopping is None else EarlyStopping(patience=options.early_stopping)
+    training, validation, test = parts.places(dataset)
     try:
-        history = network.fit(
-            *parts.training,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            optimizer=build_optimizer(options, network.classifies),
-            schedule=options.schedule,
-            validation_data=parts.validation or parts.test,
-            metrics=options.metrics,
-            class_weight=options.class_weight,
-            early_stopping=rule,
-            checkpoint=options.checkpoint,
-            resume=options.resume,
-            progress=progress,
-        )
+        with placing({"validation ": validation, "": training}):
+            history = network.fit(
+                *parts.training,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                optimizer=build_optimizer(options, network.classifies),
+                schedule=options.schedule,
+                validation_data=parts.validation or parts.test,
+                metrics=options.metrics,
+                class_weight=options.class_weight,
+                early_stopping=rule,
+                checkpoint=options.checkpoint,
+                resume=options.resume,
+                progress=progress,
+            )
     except DivergenceError as error:
         error.add_note(f"seed {network.seed}")
         raise
-    return Run(network, history, network.evaluate(*parts.test, metrics=options.metrics), parts.counts())
+    with placing({"": test}):
+        results = network.evaluate(*parts.test, metrics=options.metrics)
+    return Run(network, history, results, parts.counts())
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
             if not runs:
                 check_resumed(options, network)
                 say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
-            done = train(options, network, parts, _progress(options))
+            done = train(options, network, dataset, parts, _progress(options))
             interrupted = done.history.interrupted
             if not interrupted or not runs:
                 runs.append(done)

@@ -1,10 +1,11 @@
 """CSV files: a header line of names, or none, and in every cell but the target's a number."""
 
 import csv
+import itertools
 import math
 from array import array
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import numpy as np
 
@@ -39,32 +40,48 @@ class _Layout(NamedTuple):
 
 def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
     numbers = array("d")
+    layout, end = None, 0  # the last line of the row before
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            separator = _separator(file)
-            lines = (line if line.strip(" \r\n") else "\n" for line in file)  # a line of spaces is a blank one
-            reader = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
+            reader = _reader(file)
             try:
-                first = next((row for row in reader if row), None)
-                if first is None:
-                    raise ValueError(f"{path}: empty")
-                layout = _layout(path, first, reader.line_num, target)
-                if not layout.names:
-                    _add(first, reader.line_num, layout, numbers, labels)
                 for row in reader:
-                    if row:  # a blank line is no sample
-                        _add(row, reader.line_num, layout, numbers, labels)
+                    end = reader.line_num
+                    if not row:  # a blank line is no sample
+                        continue
+                    if layout is None:
+                        layout = _layout(path, row, end, target)
+                        if layout.names:
+                            continue
+                    _add(row, end, layout, numbers, labels)
             except TextCellError as error:
                 if target is not None:
                     raise
                 raise TextCellError(f"{error}; if this column is the answer, name it as the target") from None
             except csv.Error as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
+                several = f"; is a quote not closed? It goes on to line {reader.line_num}"
+                hint = several if reader.line_num > end + 1 else ""
+                raise ValueError(f"{path}, line {end + 1}: {error}{hint}") from None
     except UnicodeDecodeError:
         _blame_encoding(path)
+    if layout is None:
+        raise ValueError(f"{path}: empty")
     if not numbers:
         raise ValueError(f"{path}: a header line and no samples")
     return _table(layout, numbers, labels)
+
+
+def line_of(path: Path, sample: int, header: bool) -> int | None:
+    """The line on which a sample, from 0, of a CSV file ends; None where the file has no longer so many."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = _reader(file)
+        lines = (reader.line_num for row in reader if row)
+        return next(itertools.islice(lines, sample + header, None), None)
+
+
+def _reader(file: TextIO) -> Any:
+    lines = (line if line.strip(" \r\n") else "\n" for line in file)  # a line of spaces is a blank one
+    return csv.reader(lines, delimiter=_separator(file), strict=True, skipinitialspace=True)
 
 
 def _separator(file: TextIO) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 
 _MISSING = {sign + word for word in ("nan", "inf", "infinity") for sign in ("", "+", "-")}
 
+_SHOWN = 60  # characters of a cell in an error
+
 
 class AnotherKindError(Exception):
     """A label is not of the kind that was tried."""
@@ -32,7 +34,7 @@ class WholeNumbers:
         except ValueError:
             raise AnotherKindError from None
         if not -(2**63) <= number < 2**63:
-            raise ValueError(f"{cell!r} is too large for a whole number of 64 bits")
+            raise ValueError(f"{shown(cell)} is too large for a whole number of 64 bits")
         self.values.append(number)
 
     def array(self) -> Any:
@@ -83,8 +85,8 @@ class Text:
         # Classes may be called 1, 2 and 3a; in a column of measured numbers, text is a slip or a missing value.
         if self.text and self.fraction:
             if cell == self.fraction:
-                raise ValueError(f"{cell!r} is a number, as {self.text!r} is not")
-            raise ValueError(f"{cell!r} is not a number, as {self.fraction!r} is")
+                raise ValueError(f"{shown(cell)} is a number, as {shown(self.text)} is not")
+            raise ValueError(f"{shown(cell)} is not a number, as {shown(self.fraction)} is")
 
     def array(self) -> Any:
         """The labels, (n,)."""
@@ -100,11 +102,21 @@ def finite_number(cell: str) -> float:
     if not cell.strip():
         raise ValueError("no value")
     if not is_number(cell):
-        raise TextCellError(f"{cell.strip()!r} is not a number")
+        raise TextCellError(f"{shown(cell)} is not a number")
     value = float(cell)
     if not math.isfinite(value):
-        raise ValueError(f"{cell.strip()!r} is not finite")
+        raise ValueError(f"{shown(cell)} is not finite")
     return value
+
+
+def shown(cell: str) -> str:
+    """A cell as errors show it, which may be a whole file where a quote is not closed.
+
+    >>> shown(" a ")
+    "'a'"
+    """
+    text = cell.strip()
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"
 
 
 def is_number(cell: str) -> bool:
