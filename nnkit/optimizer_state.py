@@ -9,11 +9,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.tape import HostCall, perform
 from nnkit.kernels import regularization, updates
-from nnkit.kernels.descent import negative
 from nnkit.parameters import Parameters
 from nnkit.ranges import in_range
 
@@ -81,6 +82,7 @@ class OptimizerState:
 
     The operands of its formula say what these are: `learning_rate` and other numbers of the optimizer are 0-d arrays,
     `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start.
+    `rate`, (2,), is ε and −ε where recorded steps read them, and `numbers["learning_rate"]` a view of its first entry.
 
     A subclass may have an `update` of its own, in the arrays' own library: it runs at every step, after the recorded
     gradients, on a GPU without a CUDA graph. `numbers["learning_rate"]` is the rate with a schedule's factor;
@@ -105,8 +107,10 @@ class OptimizerState:
         self.dtype = parameters.dtype
         self.options = [name for name in (*_CLIPPING, *_PENALTIES) if getattr(optimizer, name)]
         operands, numbers = optimizer.formula.operands, vars(optimizer)
-        used = [name for name in operands if name in numbers] + self.options
-        self.numbers = {name: self.number(numbers[name]) for name in used}
+        used = [name for name in operands if name in numbers and name != "learning_rate"] + self.options
+        self.rate = self._pair(optimizer.learning_rate)
+        self._given: float | None = optimizer.learning_rate  # None where a recorded step may have written another rate
+        self.numbers = {"learning_rate": self.rate[0, ...]} | {name: self.number(numbers[name]) for name in used}
         self._constants = {name: numbers[name] for name in optimizer.formula.defaults}
         if "correction1" in operands:
             betas = {f"log_{name}": _log(numbers[name]) for name in ("beta1", "beta2")}
@@ -123,7 +127,6 @@ class OptimizerState:
         clipping = [name for name in self.options if name in _CLIPPING]
         parts = {"flat": self.options} if clipping == self.options else {"weights": self.options, "biases": clipping}
         self._parts = {part: regularization.treated(optimizer.formula, *todo) for part, todo in parts.items()}
-        self._written = optimizer.learning_rate
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -131,24 +134,22 @@ class OptimizerState:
         clock = {"t": self.numbers["t"]} if "t" in self.numbers else {}
         return {name: vector.flat for name, vector in self._vectors.items()} | clock
 
-    def refresh(self, factor: float = 1.0) -> None:
-        """Hand the device the optimizer's learning rate times a schedule's factor, if it has changed; before a step."""
-        rate = self.optimizer.learning_rate * factor
-        if rate != self._written:
-            self._written = rate
-            self.write_rate(rate)
+    def set_rate(self, rate: float | None = None) -> None:
+        """Let the next steps use this learning rate, or the optimizer's; it is written only where it has changed."""
+        rate = self.optimizer.learning_rate if rate is None else rate
+        if rate != self._given:
+            self.backend.copy(self._pair(rate), self.rate)
+            self._given = None if self._given is None else rate
 
-    def write_rate(self, rate: float) -> None:
-        """Write a new learning rate where recorded steps read it."""
-        self.set(self.numbers["learning_rate"], rate)
+    def follow(self, rates: Array, number: Array) -> None:
+        """Take the learning rate from row `number` of rates, (steps, 2) with ε and −ε; recorded before a step."""
+        self._given = None
+        self.backend.take_at(rates, number, self.rate)
 
-    def read_rate(self, rates: Array, number: Array) -> None:
-        """Take the learning rate from entry `number` of a vector of rates; recorded before a step."""
-        self.backend.take_at(rates, number, self.numbers["learning_rate"])
-
-    def rate_is_unknown(self) -> None:
-        """Forget which learning rate the device has, as recorded steps read another one."""
-        self._written = math.nan
+    @property
+    def is_descent(self) -> bool:
+        """Whether the update is W ← W − ε g and no more: then it can be part of the gradient's own product."""
+        return self.optimizer.formula is updates.gradient_descent and not self.options and self.updates_by_formula
 
     def record(self, parameters: Parameters, gradients: Parameters) -> None:
         """Leave the update on the tape that records: its calls, or one call of an `update` that is not nnkit's."""
@@ -181,9 +182,8 @@ class OptimizerState:
         """A number as a 0-d array on the device."""
         return self.backend.asarray(value, self.dtype)
 
-    def set(self, array: Array, value: float) -> None:
-        """Give a 0-d array another value, on its device."""
-        self.backend.copy(self.number(value), array)
+    def _pair(self, rate: float) -> Array:
+        return self.backend.asarray(np.array([rate, -rate]), self.dtype)
 
     def _measure(self, g: Array) -> None:
         """The norm of the gradients, as `clip_value` leaves them, and the scale that it asks for."""
@@ -194,23 +194,6 @@ class OptimizerState:
         self.backend.elementwise(formula, operands, out=self._squares)
         self.backend.sum(self._squares, out=n["norm_square"])
         self.backend.elementwise(regularization.clip_scale, (n["norm_square"], n["clip_norm"]), out=n["scale"])
-
-
-class DescentState(OptimizerState):
-    """Gradient descent; if nothing else is asked for (`pure`) it can be part of the gradient's own product, with −ε."""
-
-    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
-        super().__init__(optimizer, parameters)
-        self.pure = not self.options and self.updates_by_formula
-        self.minus_rate = self.number(-optimizer.learning_rate)
-
-    def write_rate(self, rate: float) -> None:
-        super().write_rate(rate)
-        self.set(self.minus_rate, -rate)
-
-    def read_rate(self, rates: Array, number: Array) -> None:
-        super().read_rate(rates, number)
-        self.backend.elementwise(negative, (self.numbers["learning_rate"],), out=self.minus_rate)
 
 
 def _log(beta: float) -> float:

@@ -10,11 +10,10 @@ from typing import Any
 from nnkit.backends.formula import Formula
 from nnkit.kernels import updates
 from nnkit.kernels.names import named, unknown_name
-from nnkit.optimizer_state import DescentState, Optimizer, OptimizerState
-from nnkit.parameters import Parameters
+from nnkit.optimizer_state import Optimizer, OptimizerState
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "DescentState", "Lion", "Optimizer", "OptimizerState", "RMSprop",
+    "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "OptimizerState", "RMSprop",
     "get_optimizer", "optimizer_names",
 ]  # fmt: skip
 
@@ -44,9 +43,6 @@ class SGD(Optimizer):
         if self.nesterov:
             return updates.nesterov_descent
         return updates.momentum_descent if self.momentum else updates.gradient_descent
-
-    def start(self, parameters: Parameters) -> OptimizerState:
-        return OptimizerState(self, parameters) if self.momentum else DescentState(self, parameters)
 
 
 @dataclass(repr=False)

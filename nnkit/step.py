@@ -14,7 +14,7 @@ from nnkit.kernels.descent import dense_descent
 from nnkit.kernels.dropout import dropout_grad
 from nnkit.layers import Dropout
 from nnkit.model import Model
-from nnkit.optimizers import DescentState, OptimizerState
+from nnkit.optimizers import OptimizerState
 
 
 class Step:
@@ -50,10 +50,10 @@ class Step:
             terms = model.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)
 
-    def run(self, rate_factor: float = 1.0) -> None:
-        """Do the step on what `x` and `y` hold, with the optimizer's learning rate times a schedule's factor."""
+    def run(self, rate: float | None = None) -> None:
+        """Do the step on what `x` and `y` hold, with a learning rate or with the optimizer's."""
         if self.state is not None:
-            self.state.refresh(rate_factor)
+            self.state.set_rate(rate)
         self._tape.replay()
 
     def replay(self, times: int = 1) -> None:
@@ -68,17 +68,17 @@ class Step:
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
         parameters, gradient = model.parameters, model.gradient
-        descent = state if isinstance(state, DescentState) and state.pure else None
-        if descent is not None and not self.backend.adds_products(parameters.W[0], self.x.shape[0]):
-            descent = None
+        minus_rate = None  # unless the update is inside the gradient's products
+        if state is not None and state.is_descent and self.backend.adds_products(parameters.W[0], self.x.shape[0]):
+            minus_rate = state.rate[1, ...]
         logits, passes = self._forward(model)
         delta = model.output.delta(self.backend, logits, self.y, self.scale)
         for i, layer in reversed(list(enumerate(passes))):
             W, b = parameters.W[i], parameters.b[i]
-            if descent is not None:  # the update is inside the gradient's products
+            if minus_rate is not None:
                 delta = dense_descent(
                     delta, layer.x, W, b, layer.h, layer.activation,
-                    z=layer.z, minus_rate=descent.minus_rate, need_dx=i > 0, overwrite_delta=True,
+                    z=layer.z, minus_rate=minus_rate, need_dx=i > 0, overwrite_delta=True,
                 )  # fmt: skip
             else:
                 out = (None, gradient.W[i], gradient.b[i])
@@ -95,7 +95,7 @@ class Step:
                 )
             for mask in layer.masks if i > 0 else ():
                 delta = self.backend.elementwise(dropout_grad, (delta, mask))
-        if state is not None and descent is None:
+        if state is not None and minus_rate is None:
             state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()

@@ -138,7 +138,7 @@ def train_by_steps(case: Case, dtype: str) -> Trained:
             rows = order[place]
             step = step_for(model, len(rows), state)
             step.x[...], step.y[...] = X[rows], y[rows]
-            step.run(float(rate) / state.optimizer.learning_rate)
+            step.run(float(rate))
             logits[place] = step.logits
     return trained(model, state, logits)
 

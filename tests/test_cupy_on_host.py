@@ -31,7 +31,7 @@ def train(
         step = step_for(net, rows.stop - rows.start, state, drops=True)
         for values, array in ((SAMPLES, step.x), (TARGETS, step.y)):
             net.backend.copy(net.backend.asarray(values[rows], dtype), array)
-        step.run(1 / (1 + i))
+        step.run(state.optimizer.learning_rate / (1 + i))
         assert np.isfinite(net.backend.to_numpy(step.cost()))
     parts = [net.backend.to_numpy(array).ravel() for array in (*net.parameters.W, *net.parameters.b)]
     return np.concatenate(parts), step, net

@@ -33,7 +33,7 @@ class StepByStep:
             step = step_for(self.model, place.stop - place.start, self.state, 0, True)
             step.x[...] = X[place] if order is None else X[order[place]]
             step.y[...] = y[place]
-            step.run(float(rate) / self.state.optimizer.learning_rate)
+            step.run(float(rate))
             logits[place] = step.logits
 
 

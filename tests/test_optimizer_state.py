@@ -17,7 +17,7 @@ from nnkit.backends.cuda.graph import GraphTape
 from nnkit.backends.formula import Formula, formula
 from nnkit.backends.tape import HostCall
 from nnkit.kernels import regularization, updates
-from nnkit.optimizers import DescentState, Optimizer, OptimizerState
+from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 from tests.host_cuda import aligned, build, launch, with_driver
 from tests.kernels import variant
@@ -58,7 +58,7 @@ def test_recorded_steps_are_eager_updates(arrays: "Arrays", name: str, monkeypat
         optimizer.learning_rate = eager.learning_rate = rate
         net.train_step(x, y, optimizer)
         gradient.assign(twin.gradients(x, y)[1])
-        state.refresh()
+        state.set_rate()
         state.update(twin.parameters, gradient)
         np.testing.assert_allclose(flat(net), flat(twin), rtol=1e-11, atol=1e-13)
     assert len(recorded) == 2  # one for each network
@@ -88,13 +88,12 @@ def test_a_schedules_factor_multiplies_the_rate(arrays: "Arrays", name: str) -> 
         state = optimizer.start(net.parameters)
         net.gradient.assign(network().gradients(X, Y)[1])
         for scaled in (0.0, factor):
-            state.refresh(scaled)
+            state.set_rate(scaled * rate)
             before = flat(net)
             state.update(net.parameters, net.gradient)
             assert (flat(net) == before).all() == (scaled == 0)
         assert optimizer.learning_rate == rate
-        if isinstance(state, DescentState):
-            assert float(state.minus_rate) == -0.05
+        assert arrays.numpy(state.rate).tolist() == [0.05, -0.05]
         ends.append(flat(net).tolist())
     assert ends[0] == ends[1] == ends[2]
 
@@ -102,19 +101,49 @@ def test_a_schedules_factor_multiplies_the_rate(arrays: "Arrays", name: str) -> 
 def test_the_rate_is_written_only_when_it_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer, written = nnkit.SGD(0.1), list[float]()
     state = optimizer.start(network().parameters)
-    monkeypatch.setattr(state, "write_rate", written.append)
-    for factor in (1.0, 1.0, 0.5, 0.5, 1.0):
-        state.refresh(factor)
+    copy = state.backend.copy
+
+    def watched(source: Any, out: Any) -> Any:
+        assert out is state.rate
+        written.append(float(source[0]))
+        return copy(source, out)
+
+    monkeypatch.setattr(state.backend, "copy", watched)
+    for rate in (None, 0.1, 0.05, 0.05, 0.1):
+        state.set_rate(rate)
     optimizer.learning_rate = 0.2
-    state.refresh(0.5)
-    state.refresh(1.0)
+    state.set_rate(0.1)
+    state.set_rate()
     assert written == [0.05, 0.1, 0.2]
+    assert state.rate.tolist() == [0.2, -0.2]
+    assert state.numbers["learning_rate"] == 0.2
 
 
-def test_only_plain_descent_is_pure() -> None:
+def test_a_rate_that_a_schedule_has_left_on_the_device_is_replaced() -> None:
+    """By a step with the optimizer's own rate, though the host gave no other one before."""
+    net, twin, optimizer = network(), network(), nnkit.SGD(0.25)
+    after: list[np.ndarray] = []
+
+    def step(net: nnkit.Network, history: nnkit.History) -> None:
+        net.train_step(X, Y)
+        after.append(flat(net))
+
+    options: dict[str, Any] = {"batch_size": 2, "shuffle": False, "progress": False, "optimizer": optimizer}
+    net.fit(X, Y, epochs=3, schedule=lambda epoch: 0.5 ** (1 + 2 * epoch), callbacks=[step], **options)
+    for epoch in range(3):
+        for i in (0, 1):
+            optimizer.learning_rate = 0.25 * 0.5 ** (1 + 2 * epoch + i)
+            twin.train_step(X[2 * i : 2 * i + 2], Y[2 * i : 2 * i + 2], optimizer)
+        optimizer.learning_rate = 0.25
+        twin.train_step(X, Y)
+        np.testing.assert_array_equal(after[epoch], flat(twin))
+
+
+def test_only_plain_descent_can_be_part_of_a_product() -> None:
     parameters = network().parameters
     states = {name: make().start(parameters) for name, make in OPTIMIZERS.items()}
-    assert [name for name, s in states.items() if isinstance(s, DescentState) and s.pure] == ["descent"]
+    assert [name for name, state in states.items() if state.is_descent] == ["descent"]
+    assert not _Sign().start(parameters).is_descent
 
 
 def test_descent_with_l2_is_its_one_pass_formula() -> None:
@@ -231,19 +260,9 @@ class _Signs(OptimizerState):
         parameters.flat[...] = np.clip(parameters.flat - rate * self.steps * np.sign(gradients.flat), -1, 1)
 
 
-class _SignsOfDescent(DescentState):
-    update = _Signs.update
-    steps = 0
-
-
 class _Sign(nnkit.SGD):
     def start(self, parameters: Parameters) -> OptimizerState:
         return _Signs(self, parameters)
-
-
-class _SignOfDescent(nnkit.SGD):
-    def start(self, parameters: Parameters) -> OptimizerState:
-        return _SignsOfDescent(self, parameters)
 
 
 def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int], float], accumulate: int = 1) -> Any:
@@ -259,7 +278,6 @@ def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int],
     return p
 
 
-@pytest.mark.parametrize("optimizer", [_Sign, _SignOfDescent])
 @pytest.mark.parametrize("data", ["arrays", "iterable"])
 @pytest.mark.parametrize(
     ("options", "factors", "accumulate"),
@@ -270,23 +288,20 @@ def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int],
     ],
     ids=["plain", "schedule", "accumulation"],
 )
-def test_an_update_of_ones_own_runs_at_every_step(
-    optimizer: Any, data: str, options: Any, factors: Any, accumulate: int
-) -> None:
+def test_an_update_of_ones_own_runs_at_every_step(data: str, options: Any, factors: Any, accumulate: int) -> None:
     net = network()
     given: Any = (X, Y) if data == "arrays" else (lambda: ((X[i : i + 1], Y[i : i + 1]) for i in range(4)),)
     if data == "arrays":
         options = options | {"batch_size": 1, "shuffle": False}
-    net.fit(*given, epochs=5, optimizer=optimizer(0.01), progress=False, **options)
+    net.fit(*given, epochs=5, optimizer=_Sign(0.01), progress=False, **options)
     state: Any = net.current_state
     assert state.steps == 20 // accumulate
     np.testing.assert_allclose(flat(net), signs_by_hand(5, 1, 0.01, factors, accumulate), rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("optimizer", [_Sign, _SignOfDescent])
-def test_an_update_of_ones_own_in_train_step(optimizer: Any) -> None:
+def test_an_update_of_ones_own_in_train_step() -> None:
     net, before = network(), flat(network())
-    net.train_step(X, Y, optimizer(0.01))
+    net.train_step(X, Y, _Sign(0.01))
     assert (flat(net) != before).any()
     for _ in range(4):
         net.train_step(X, Y)

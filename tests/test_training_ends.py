@@ -290,8 +290,8 @@ def test_ctrl_c_in_a_step_leaves_whole_steps(own_handler: bool, presses: int, mo
             def __getattr__(self, name: str) -> Any:
                 return getattr(step, name)
 
-            def run(self, factor: float) -> None:
-                step.run(factor)
+            def run(self, rate: float) -> None:
+                step.run(rate)
                 count[0] += 1
                 if count[0] == 5:
                     for _ in range(presses):

@@ -25,7 +25,7 @@ def train(arrays: "Arrays", optimizer: Optimizer, dtype: str = "float64") -> Par
     state = optimizer.start(parameters)
     for g in gradients:
         gradient.assign(zip(g[::2], g[1::2], strict=True))
-        state.refresh()
+        state.set_rate()
         state.update(parameters, gradient)
     return parameters
 

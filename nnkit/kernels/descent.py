@@ -19,12 +19,6 @@ def scaled_sum(xp: Any, a: Any, b: Any, alpha: Any) -> Any:
     return a + alpha * b
 
 
-@formula
-def negative(xp: Any, a: Any) -> Any:
-    """−a."""
-    return -a
-
-
 def dense_descent(
     delta: Array,
     x: Array,

@@ -12,7 +12,7 @@ from nnkit.kernels.regularization import treated
 from nnkit.kernels.softmax import divided, shifted_exp, softmax_delta, softmax_pullback
 from nnkit.kernels.updates import adam_clock
 from nnkit.model import Model
-from nnkit.optimizers import DescentState, OptimizerState
+from nnkit.optimizers import OptimizerState
 
 _CLOCK = ("t", "correction1", "correction2")  # what Adam's clock gives
 
@@ -46,8 +46,12 @@ def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     That is so for dropout, float64, clipping by the norm of all gradients, and for optimizers with an `update` of
     their own.
     """
-    plain = type(state) in (OptimizerState, DescentState)
-    if model.dtype != "float32" or model.dropout is not None or not plain or "clip_norm" in state.options:
+    if (
+        model.dtype != "float32"
+        or model.dropout is not None
+        or type(state) is not OptimizerState
+        or "clip_norm" in state.options
+    ):
         return None
     hidden = [get_activation(str(layer.activation)) for layer in model.dense[:-1]]
     programs = {f"forward{i}": f.forward.program() for i, f in enumerate(hidden)}

@@ -34,10 +34,10 @@ class Accumulation:
         self.samples += batch.samples
         self.count += 1
 
-    def update(self, rate_factor: float) -> None:
+    def update(self, rate: float) -> None:
         """Move the parameters by the mean gradient of all samples that were added; then there are none."""
         mean: Array = self.model.backend.asarray(1 / self.samples, self.model.dtype)
         self.model.backend.copy(mean, self._mean_share)
-        self.state.refresh(rate_factor)
+        self.state.set_rate(rate)
         self._updating.replay()
         self.samples = self.count = 0

@@ -21,7 +21,6 @@ from typing import Any
 
 from nnkit.backends.cpu.blas import blas_function, loaded_blas, thread_counts
 from nnkit.model import Model
-from nnkit.optimizers import DescentState
 
 SMALL = 8_000_000  # multiplications of numbers in a step
 
@@ -92,7 +91,7 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return
-    if isinstance(model.state, DescentState) and model.state.pure:
+    if model.state is not None and model.state.is_descent:
         blas_function("gemm", model.dtype)  # SciPy's BLAS, if it is to be used, must be there to be limited
     use = _Use()
     try:

@@ -157,14 +157,14 @@ class Epochs:
                     factor = self.schedule.factor(position, self.epochs, history)
             self.rate = self.state.optimizer.learning_rate * factor
             done += 1
-            self._step(batch, factor, (number + 1, done) if careful else None, interrupt)
+            self._step(batch, (number + 1, done) if careful else None, interrupt)
             progress.step()
             interrupt.check()
         if self.steps is None:
             self.steps = done  # an iterable has shown how many; schedules need it from now on
         if self._accumulation is not None and self._accumulation.samples:
             self._moving = True
-            self._accumulation.update(factor)
+            self._accumulation.update(self.rate)
             if careful:
                 self._look((number + 1, done), 0.0)
             self._moving = False
@@ -192,7 +192,7 @@ class Epochs:
         np.random.default_rng([self.model.seed, 1, self.model.epochs_trained]).shuffle(order)
         return order
 
-    def _step(self, batch: Minibatch, factor: float, where: tuple[int, int] | None, interrupt: Interrupt) -> None:
+    def _step(self, batch: Minibatch, where: tuple[int, int] | None, interrupt: Interrupt) -> None:
         """A step on a minibatch; with `where`, its epoch and number, look whether it left finite numbers."""
         accumulation = self._accumulation
         state = self.state if accumulation is None else None
@@ -202,11 +202,11 @@ class Epochs:
         if where is not None and (accumulation is None or accumulation.samples == 0):
             self._latest = self._kept_before_step()
         self._moving = True
-        step.run(factor)
+        step.run(self.rate)
         if accumulation is not None:
             accumulation.add(batch)
             if accumulation.count == self.plan.gradient_accumulation_steps:
-                accumulation.update(factor)
+                accumulation.update(self.rate)
         if where is not None:
             self._look(where, float(step.cost()))
         self._moving = False

@@ -28,7 +28,7 @@ class Replays:
         self._tapes: dict[tuple[int, str], Tape] = {}
         self._zero, self._start = (backend.asarray(np.array(0, np.int64)) for _ in range(2))
         self._number = backend.asarray(np.array(0, np.int64))  # of the step
-        self._rates = None if steps is None else backend.zeros((steps,), model.dtype)
+        self._rates = None if steps is None else backend.zeros((steps, 2), model.dtype)
 
     def run(self, rates: Sequence[float], after_step: Callable[[], None]) -> None:
         """Do an epoch that the source and the meter have started; `rates` has the learning rate of each step."""
@@ -36,10 +36,10 @@ class Replays:
         for counter in (self._start, self._number):
             backend.copy(self._zero, counter)
         if self._rates is None:
-            self.state.refresh()  # all rates are the optimizer's
+            self.state.set_rate(rates[0])  # all are the same
         else:
-            backend.copy(backend.asarray(np.array(rates), self.model.dtype), self._rates)
-            self.state.rate_is_unknown()
+            pairs = np.outer(rates, [1, -1])
+            backend.copy(backend.asarray(pairs, self.model.dtype), self._rates)
         for samples, times in self._runs():
             key = (samples, get_matmul_precision())
             tape = self._tapes.get(key)
@@ -65,7 +65,7 @@ class Replays:
         step = step_for(self.model, samples, state, self.source.weight_columns, True)
         with backend.recording() as tape:
             if self._rates is not None:
-                state.read_rate(self._rates, self._number)
+                state.follow(self._rates, self._number)
                 backend.advance(self._number, 1)
             self.source.gather(self._start, step)
             step.replay()
