@@ -88,8 +88,7 @@ from nnkit.kernels.smooth import (
 )
 from nnkit.kernels.softmax import softmax, softmax_grad
 from nnkit.layers import Dense, Dropout
-from nnkit.loading import load
-from nnkit.network import Network
+from nnkit.network import Network, load
 from nnkit.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping

@@ -14,49 +14,49 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.kernels.costs import Cost, get_cost
+from nnkit import state
+from nnkit.files import existing_file, replacing
+from nnkit.kernels.costs import get_cost
 from nnkit.kernels.names import UnknownNameError
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.model import Model
 from nnkit.preprocessing import Preprocessing
-from nnkit.tensor_file import read_tensors, write_tensors
+from nnkit.state import Arrays
 from nnkit.version import __version__
 
 FORMATS = ("nnkit-network-1", "nnkit-network-2")
 _NAMES = (str, int, float, bool)  # what class names may be in a file
 
-Tensors = dict[str, np.ndarray]
+_MISSING = "models are kept in safetensors files: python -m pip install safetensors"
 
 
-class Training(NamedTuple):
-    """What a checkpoint holds beside the network: arrays by name, and what JSON can describe."""
+def save(
+    model: Model,
+    path: str | PathLike[str],
+    training: dict[str, Any] | None = None,
+    best: np.ndarray | None = None,
+) -> None:
+    """Write a network to a `.safetensors` file, with its preprocessing, classes and seed.
 
-    tensors: Tensors
-    about: dict[str, Any]
-
-
-def save(model: Model, path: str | PathLike[str], training: Training | None = None) -> None:
-    """Write a network to a `.safetensors` file, with its preprocessing, classes and seed, and a training's state.
-
-    A file that is there stays whole until the new one is: it is written beside it and then renamed. Raises ImportError
-    if safetensors is not installed, OSError if the file cannot be written, and TypeError for class names that are
-    neither text nor numbers.
+    With a description of a training it is a checkpoint, and holds the training state and the best parameters, too. A
+    file that is there stays whole until the new one is: it is written beside it and then renamed. Raises ImportError if
+    safetensors is not installed, OSError if the file cannot be written, and TypeError for class names that are neither
+    text nor numbers.
     """
-    to_numpy, tensors = model.backend.to_numpy, {}
-    for i, (W, b) in enumerate(zip(model.parameters.W, model.parameters.b, strict=True)):
-        tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"] = to_numpy(W), to_numpy(b)
+    tensors = state.parameters(model)
     if model.preprocessing is not None:
         tensors |= {f"preprocessing.{name}": array for name, array in model.preprocessing.arrays.items()}
     metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(_description(model))}
     if training is not None:
-        tensors |= {f"training.{name}": array for name, array in training.tensors.items()}
-        metadata["training"] = json.dumps(training.about)
-    write_tensors(path, tensors, metadata)
+        kept = state.training_state(model) | ({} if best is None else {"best": best})
+        tensors |= {f"training.{name}": array for name, array in kept.items()}
+        metadata["training"] = json.dumps(training)
+    _write_tensors(path, tensors, metadata)
 
 
-def check_describable(model: Model, training: Training) -> None:
+def check_describable(model: Model, training: dict[str, Any]) -> None:
     """TypeError, before there is anything to lose, for what `save` could not write."""
-    json.dumps([_description(model), training.about])
+    json.dumps([_description(model), training])
 
 
 def _description(model: Model) -> dict[str, Any]:
@@ -86,41 +86,40 @@ def layer_description(layer: Layer) -> dict[str, Any]:
 
 
 class Saved(NamedTuple):
-    """What a file says of a network, checked; and of its training, as it is."""
+    """What a file holds, in the form of `nnkit.state`: a network, checked; and of its training, if any, as it is."""
 
-    layers: list[Layer]
-    cost: Cost
-    seed: int
-    dtype: str
+    arguments: dict[str, Any]
+    arrays: Arrays
     epochs_trained: int
-    values: list[tuple[np.ndarray, np.ndarray]]
-    preprocessing: Preprocessing | None
-    classes: list[Any] | None
-    features: list[str] | None
     vector_targets: bool
-    training: Training | None
+    training: dict[str, Any] | None
 
 
 def read(path: str | PathLike[str]) -> Saved:
     """What `save` wrote. Raises FileNotFoundError, and ValueError for any other file, a damaged or a later one."""
-    tensors, metadata = read_tensors(path, FORMATS)
+    tensors, metadata = _read_tensors(path)
     with damage(path):
         about = json.loads(metadata["network"])
         cost = about["cost"]
         layers = [_read_layer(d) for d in about["layers"]]
-        values = _read_values(tensors, dense_layers(layers))
+        arrays = {name: array for name, array in tensors.items() if name.startswith("layers.")}
+        _check_parameters(arrays, dense_layers(layers))
+        training = _read_training(metadata)
+        arguments = {
+            "layers": layers,
+            "cost": get_cost(cost) if isinstance(cost, str) else get_cost(**cost),
+            "seed": about["seed"],
+            "dtype": arrays["layers.0.W"].dtype.name,
+            "preprocessing": _read_preprocessing(about.get("preprocessing"), tensors),
+            "classes": about.get("classes"),
+            "features": about.get("features"),
+        }
         return Saved(
-            layers,
-            get_cost(cost) if isinstance(cost, str) else get_cost(**cost),
-            about["seed"],
-            values[0][0].dtype.name,
+            arguments,
+            arrays if training is None else arrays | _below("training.", tensors),
             _checked_epochs(about["epochs_trained"]),
-            values,
-            _read_preprocessing(about.get("preprocessing"), tensors),
-            about.get("classes"),
-            about.get("features"),
             _checked_flag("vector_targets", about.get("vector_targets", False)),
-            _read_training(metadata, tensors),
+            training,
         )
 
 
@@ -149,21 +148,20 @@ def _read_layer(d: Mapping[str, Any]) -> Layer:
     return Dropout(d["dropout"]) if "dropout" in d else Dense(d["inputs"], d["units"], d["activation"])
 
 
-def _read_values(tensors: Tensors, layers: list[Dense]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(W, b) of each dense layer; ValueError unless they have their shapes and one dtype."""
-    count = sum(name.startswith("layers.") for name in tensors)
-    if not layers or count != 2 * len(layers):
-        raise ValueError(f"{len(layers)} layers are described, but there are {count} tensors")
-    values = [(tensors[f"layers.{i}.W"], tensors[f"layers.{i}.b"]) for i in range(len(layers))]
-    for i, (layer, (W, b)) in enumerate(zip(layers, values, strict=True)):
+def _check_parameters(arrays: Arrays, layers: list[Dense]) -> None:
+    """ValueError or KeyError unless there are W and b of each dense layer, of its shapes and one dtype."""
+    if not layers or len(arrays) != 2 * len(layers):
+        raise ValueError(f"{len(layers)} layers are described, but there are {len(arrays)} tensors")
+    dtype = arrays["layers.0.W"].dtype
+    for i, layer in enumerate(layers):
+        W, b = arrays[f"layers.{i}.W"], arrays[f"layers.{i}.b"]
         if W.shape != (layer.units, layer.inputs) or b.shape != (layer.units,):
             raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layer}")
-        if not (W.dtype == b.dtype == values[0][0].dtype):
-            raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {values[0][0].dtype}")
-    return values
+        if not (W.dtype == b.dtype == dtype):
+            raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {dtype}")
 
 
-def _read_preprocessing(kind: str | None, tensors: Tensors) -> Preprocessing | None:
+def _read_preprocessing(kind: str | None, tensors: Arrays) -> Preprocessing | None:
     if kind is None:
         return None
     from nnkit.data.preprocessing import preprocessing_from  # with all of nnkit.data, which not every program needs
@@ -171,16 +169,16 @@ def _read_preprocessing(kind: str | None, tensors: Tensors) -> Preprocessing | N
     return preprocessing_from(kind, _below("preprocessing.", tensors))
 
 
-def _read_training(metadata: Mapping[str, str], tensors: Tensors) -> Training | None:
+def _read_training(metadata: Mapping[str, str]) -> dict[str, Any] | None:
     if "training" not in metadata:
         return None
     about = json.loads(metadata["training"])
     if not isinstance(about, dict):
         raise ValueError(f"training is {about!r}; expected a JSON object")
-    return Training(_below("training.", tensors), about)
+    return about
 
 
-def _below(prefix: str, tensors: Tensors) -> Tensors:
+def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
@@ -194,3 +192,61 @@ def _checked_epochs(epochs: object) -> int:
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs_trained is {epochs!r}; expected a whole number of at least 0")
     return epochs
+
+
+# --- safetensors files, whole or not at all ------------------------------------------------------------------------
+
+
+def check_safetensors() -> None:
+    """ImportError, with how to install it, if safetensors is missing."""
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise ImportError(_MISSING) from None
+
+
+def _write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays and text; a file that is there stays whole until the new one is.
+
+    Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
+    """
+    check_safetensors()
+    from safetensors.numpy import save
+
+    # safetensors writes the bytes as they lie: they must be in C order.
+    content = save({name: np.asarray(a, order="C") for name, a in tensors.items()}, metadata=dict(metadata))
+    content = _in_order(content)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def _in_order(content: bytes) -> bytes:
+    """A file with its text in alphabetical order, so that equal networks are equal files: safetensors has none."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the arrays after it are aligned
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the text of a file of one of the known formats.
+
+    Raises FileNotFoundError, ImportError, and ValueError for a file that is damaged, foreign or of a later format.
+    """
+    check_safetensors()
+    from safetensors import SafetensorError, safe_open
+
+    existing_file(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            # First: the tensors of another program's file may have types that NumPy has not.
+            if metadata.get("format") not in FORMATS:
+                known = " and ".join(map(repr, FORMATS))
+                raise ValueError(f"{path}: format is {metadata.get('format')!r}; this nnkit reads {known}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    return tensors, metadata

@@ -15,13 +15,13 @@ from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, ex
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
-from nnkit.pickling import set_state, state_of
 from nnkit.placement import Placement
 from nnkit.ranges import flag
-from nnkit.state_arrays import restore_arrays, saved_arrays
+from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate
 from nnkit.training.fitting import fit
+from nnkit.training.keeping import resume
 from nnkit.training.sources import source_of
 from nnkit.training.weights import ClassWeight, weights_of
 
@@ -209,10 +209,10 @@ class Network(Model):
     # For pickle, copy and deepcopy: a copy has arrays of its own, and is of the same class.
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_of(self.snapshot())
+        return pickled(self.snapshot())
 
     def __setstate__(self, parts: dict[str, Any]) -> None:
-        set_state(self, parts)
+        unpickle(self, parts)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
@@ -220,13 +220,10 @@ class Network(Model):
 
     def _moved(self, target: Backend) -> Placement:
         """The arrays of this network on another backend."""
-        old, state = self.placement, self.current_state
         new = Placement(target, self.layers, self.dtype, self.seed)
-        to_numpy, p = old.backend.to_numpy, old.parameters
-        new.parameters.assign((to_numpy(W), to_numpy(b)) for W, b in zip(p.W, p.b, strict=True))
-        if state is not None:
-            new.state = state.optimizer.start(new.parameters)
-        restore_arrays(new, new.state, saved_arrays(old, state))
+        if self.current_state is not None:
+            new.state = self.optimizer.start(new.parameters)
+        restore(new, arrays(self))
         return new
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
@@ -248,3 +245,31 @@ class Network(Model):
         y = self.targets(y, x.shape[0], check=look)
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
+
+
+def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Network:
+    """Read a network that `save` or `fit(checkpoint=...)` wrote, onto a backend; None is the selected one.
+
+    With a checkpoint comes the optimizer, with its state, as of the last epoch that was written.
+
+    Activations and costs of your own are registered before loading (`nnkit.register_activation`, `register_cost`).
+    Raises FileNotFoundError, ValueError for a file that is not such a network (truncated, foreign, or of a later
+    format) or names what is not known here, and ImportError if safetensors is not installed.
+
+    >>> import tempfile, pathlib
+    >>> net = nnkit.Network([2, 3, 1], seed=0)
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
+    >>> net.save(path)
+    >>> nnkit.load(path)
+    Network(2 → 3 sigmoid → 1 sigmoid, cross_entropy, 13 parameters in float32 on numpy, seed 0)
+    """
+    target = get_backend(backend)
+    saved = checkpoint.read(path)
+    with checkpoint.damage(path):
+        network = Network(**saved.arguments, backend=target)
+        network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
+        if saved.training is None:
+            restore(network.placement, saved.arrays, training=False)
+        else:
+            network.optimizer = resume(network.placement, saved.arrays, saved.training)
+    return network

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends import Backend, get_backend
 from nnkit.one_launch import epoch_kernel_for
-from nnkit.state_arrays import saved_arrays
+from nnkit.state import training_state
 from tests.conftest import gpu_backend
 
 pytestmark = pytest.mark.gpu
@@ -51,7 +51,7 @@ def numbers(net: nnkit.Network) -> Array:
 
 def bits(net: nnkit.Network) -> list[bytes]:
     """All that a training changes."""
-    arrays = [numbers(net), *saved_arrays(net.placement, net.current_state).values()]
+    arrays = [numbers(net), *training_state(net).values()]
     return [a.tobytes() for a in arrays]
 
 

@@ -159,6 +159,24 @@ def test_a_network_is_pickled_by_its_state() -> None:
     assert repr(other) == repr(net)
 
 
+def test_a_pickle_of_an_earlier_version_is_read() -> None:
+    """Which had pairs (W, b) for the parameters, the training state by itself, and no cost among the arguments."""
+    net = network()
+    fit(net, optimizer=nnkit.Adam())
+    now = net.__getstate__()
+    arguments = dict(now["arguments"])
+    cost, arrays, layers = arguments.pop("cost"), dict(now["arrays"]), range(len(net.dense))
+    pairs = [(arrays.pop(f"layers.{i}.W"), arrays.pop(f"layers.{i}.b")) for i in layers]
+    names = ("epochs_trained", "optimizer", "has_state", "added")
+    before = {"arguments": arguments, "cost": cost, "values": pairs, "state": arrays} | {n: now[n] for n in names}
+    other = nnkit.Network.__new__(nnkit.Network)
+    other.__setstate__(pickle.loads(pickle.dumps(before)))
+    fit(net)
+    fit(other)  # with the same state of the optimizer
+    assert other.optimizer == net.optimizer
+    assert np.array_equal(other.parameters.flat, net.parameters.flat)
+
+
 def grown(use: Callable[[int], object], before: int, after: int) -> int:
     """How many more objects are alive after calls with `after` new numbers, when `before` have been used."""
     counts = []

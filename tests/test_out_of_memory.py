@@ -15,7 +15,7 @@ import threadpoolctl
 
 import nnkit
 from nnkit.backends.numpy_backend import NumpyBackend
-from nnkit.state_arrays import state_arrays
+from nnkit.state import training_arrays
 from nnkit.step import step_for
 from nnkit.training import replays
 from tests.conftest import gpu_backend
@@ -87,7 +87,7 @@ def network(backend: Limited) -> nnkit.Network:
 
 def contents(net: nnkit.Network) -> dict[str, Any]:
     """All that a training changes, and what belongs to it."""
-    arrays = {name: a.copy() for name, a in state_arrays(net.placement, net.state).items()}
+    arrays = {name: a.copy() for name, a in training_arrays(net.placement, net.state).items()}
     arrays["flat"] = net.parameters.flat.copy()
     kept = {"backend": net.backend, "optimizer": net.optimizer, "state": net.state, "epochs": net.epochs_trained}
     return arrays | kept | {"steps": list(net.recorded.values()), "classes": net.classes}

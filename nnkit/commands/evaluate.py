@@ -17,8 +17,7 @@ from nnkit.commands.places import placing
 from nnkit.commands.runs import in_digits
 from nnkit.commands.targets import whole_labels
 from nnkit.commands.train_arguments import TARGET, add_mnist
-from nnkit.loading import load
-from nnkit.network import Network
+from nnkit.network import Network, load
 from nnkit.pictures import picture_path
 from nnkit.version import __version__
 

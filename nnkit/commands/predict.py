@@ -21,9 +21,8 @@ from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing
 from nnkit.inputs import check_samples
-from nnkit.loading import load
 from nnkit.model import ROWS
-from nnkit.network import Network
+from nnkit.network import Network, load
 
 _DESCRIPTION = """
 It prints CSV: a header and a line for each sample. Large .npy files are read some thousand rows at a time."""

@@ -56,15 +56,16 @@ def check_resumed(options: argparse.Namespace, network: Network) -> None:
     saved = checkpoint.read(options.checkpoint)
     if saved.training is None:
         raise ValueError(f"--resume: {options.checkpoint} is a trained network, not the checkpoint of a training")
-    if saved.seed != network.seed:
-        raise ValueError(f"--resume: {options.checkpoint} is of seed {saved.seed}; give --seed {saved.seed}")
+    about = saved.arguments
+    if about["seed"] != network.seed:
+        raise ValueError(f"--resume: {options.checkpoint} is of seed {about['seed']}; give --seed {about['seed']}")
     was, now = (
         " → ".join([str(dense_layers(layers)[0].inputs), *(layer.label for layer in layers)])
-        for layers in (saved.layers, network.layers)
+        for layers in (about["layers"], network.layers)
     )
     if was != now:
         raise ValueError(f"--resume: {options.checkpoint} is of the layers {was}; this training's are {now}")
-    there, here = ({} if p is None else p.arrays for p in (saved.preprocessing, network.preprocessing))
+    there, here = ({} if p is None else p.arrays for p in (about["preprocessing"], network.preprocessing))
     if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
         raise ValueError(f"--resume: {options.checkpoint} is of other samples, or had another --preprocessing")
 

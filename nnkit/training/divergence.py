@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from nnkit.backends.base import Array
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
-from nnkit.state_arrays import state_arrays
+from nnkit.state import training_arrays
 
 if TYPE_CHECKING:
     from nnkit.history import History
@@ -44,7 +44,7 @@ class Snapshot:
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
         self._backend = model.backend
-        self._arrays: list[Array] = [model.parameters.flat, *state_arrays(model.placement, state).values()]
+        self._arrays: list[Array] = [model.parameters.flat, *training_arrays(model.placement, state).values()]
         self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
 
     def take(self) -> None:

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from nnkit import checkpoint
+from nnkit import checkpoint, state
 from nnkit.backends.base import Array
-from nnkit.checkpoint import Saved, Training, layer_description
+from nnkit.checkpoint import Saved, check_safetensors, layer_description
 from nnkit.files import locked, writable
 from nnkit.history import History
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
 from nnkit.placement import Placement
-from nnkit.state_arrays import restore_arrays, restored_arrays, saved_arrays
-from nnkit.tensor_file import check_safetensors
+from nnkit.state import Arrays
 from nnkit.training.early_stopping import EarlyStopping, Improvement
 from nnkit.training.fingerprints import differ
 
@@ -134,7 +133,7 @@ class Keeper:
         """
         if self._path is not None:
             given = self.model.optimizer if optimizer is None else optimizer
-            checkpoint.check_describable(self.model, Training({}, self._about(given, None, History())))
+            checkpoint.check_describable(self.model, self._about(given, None, History()))
         if self._saved is None:
             return
         training, model = self._saved.training, self.model
@@ -145,33 +144,28 @@ class Keeper:
         if differences:
             raise ValueError(f"{self._path}: {'; '.join(differences)}")
         with checkpoint.damage(str(self._path)):
-            History.of(training.about["history"])
+            History.of(training["history"])
             place = model.placement
-            restored_arrays(place, _optimizer_of(training, optimizer).start(place.parameters), training.tensors)
+            state.matched(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
 
     def _other_network(self, saved: Saved) -> list[str]:
         """What differs between the network of a checkpoint and this one, in words."""
-        model = self.model
-        pairs: dict[str, tuple[Any, Any]] = {
-            "layers": (list(map(layer_description, saved.layers)), list(map(layer_description, model.layers))),
-            "cost": (saved.cost, model.cost),
-            "dtype": (saved.dtype, model.dtype),
-            "classes": (saved.classes, None if model.classes is None else model.classes.tolist()),
-        }
-        found = [_different(name, there, here) for name, (there, here) in pairs.items() if there != here]
-        if saved.preprocessing != model.preprocessing:
+        there, here = map(_comparable, (saved.arguments, state.arguments(self.model)))
+        names = ("layers", "cost", "dtype", "classes")
+        found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
+        if there["preprocessing"] != here["preprocessing"]:
             found.append("its preprocessing is another one, or fitted to other samples")
         return found
 
-    def _other_training(self, training: Training, optimizer: Optimizer | None) -> list[str]:
+    def _other_training(self, training: dict[str, Any], optimizer: Optimizer | None) -> list[str]:
         """What differs between the training of a checkpoint and this one, in words."""
         here = asdict(self.plan)
-        there = here | dict(training.about["plan"])  # a checkpoint of an earlier version says less
+        there = here | dict(training["plan"])  # a checkpoint of an earlier version says less
         pairs = [(name, there[name], here[name]) for name in here.keys() - {"data", "functions", "epochs"}]
         data, now = there["data"], here["data"]
         pairs += [(name, data.get(name, "None"), now.get(name, "None")) for name in data.keys() | now.keys()]
         if optimizer is not None:
-            given = training.about.get("given_optimizer", training.about["optimizer"])
+            given = training.get("given_optimizer", training["optimizer"])
             pairs.append(("optimizer", given, optimizer.describe()))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
         found += [
@@ -194,19 +188,19 @@ class Keeper:
             return History()
         saved, training, model = self._saved, self._saved.training, self.model
         with checkpoint.damage(str(self._path)):
-            history = History.of(training.about["history"])
-            self.stopped = training.about["stopped"] in ("callback", True)
-            self.steps = training.about.get("steps")
-            self._given = training.about.get("given_optimizer", training.about["optimizer"])
-            place = Placement(model.backend, model.layers, model.dtype, saved.seed)  # whose dropout is the seed's
-            place.parameters.assign(saved.values)
-            used = restore_state(place, training, optimizer)
-            if "best" in training.tensors:
-                self.best.hold(place.parameters.restored(training.tensors["best"]))
+            history = History.of(training["history"])
+            self.stopped = training["stopped"] in ("callback", True)
+            self.steps = training.get("steps")
+            self._given = training.get("given_optimizer", training["optimizer"])
+            seed = saved.arguments["seed"]
+            place = Placement(model.backend, model.layers, model.dtype, seed)  # whose dropout is the seed's
+            used = resume(place, saved.arrays, training, optimizer)
+            if "best" in saved.arrays:
+                self.best.hold(place.parameters.restored(saved.arrays["best"]))
                 self.best.stops(history)  # which is the best epoch
-            model.seed, model.epochs_trained = saved.seed, saved.epochs_trained
+            model.seed, model.epochs_trained = seed, saved.epochs_trained
             model.vector_targets = saved.vector_targets  # what an iterable's minibatches have taught it
-            model.features = saved.features if model.features is None else model.features
+            model.features = saved.arguments["features"] if model.features is None else model.features
             model.optimizer, model.placement = used, place  # now that it is complete: other threads may ask meanwhile
         return history
 
@@ -219,12 +213,10 @@ class Keeper:
             return
         wrong = _made_plain(history)
         if last or wrong is not None or history.epochs % self.every == 0:
-            state = self.model.optimizer_state()
-            tensors = saved_arrays(self.model.placement, state)
-            if self.best.parameters is not None:
-                tensors["best"] = self.model.parameters.saved(self.best.parameters)
-            about = self._about(state.optimizer, steps, history)
-            checkpoint.save(self.model, self._path, Training(tensors, about | {"given_optimizer": self._given}))
+            used, best = self.model.optimizer_state().optimizer, self.best.parameters
+            about = self._about(used, steps, history) | {"given_optimizer": self._given}
+            best = None if best is None else self.model.parameters.saved(best)
+            checkpoint.save(self.model, self._path, about, best)
         if wrong is not None:
             raise wrong
 
@@ -236,6 +228,14 @@ class Keeper:
 
 def _different(name: str, there: object, here: object) -> str:
     return f"its {name} is {there}, but this training's is {here}"
+
+
+def _comparable(arguments: dict[str, Any]) -> dict[str, Any]:
+    classes = arguments["classes"]
+    return arguments | {
+        "layers": list(map(layer_description, arguments["layers"])),
+        "classes": classes.tolist() if isinstance(classes, np.ndarray) else classes,
+    }
 
 
 def _made_plain(history: History) -> Exception | None:
@@ -264,21 +264,21 @@ def _why_not(history: History, name: str) -> Exception | None:
     return None
 
 
-def restore_state(place: Placement, training: Training, optimizer: Optimizer | None = None) -> Optimizer:
-    """Make the optimizer's and dropout's state that of a training, whose optimizer comes back.
+def resume(place: Placement, arrays: Arrays, training: dict[str, Any], optimizer: Optimizer | None = None) -> Optimizer:
+    """Give a placement the arrays of a checkpoint and the state of its optimizer, which comes back.
 
     ValueError for arrays that do not fit.
     """
     used = _optimizer_of(training, optimizer)
-    used.learning_rate = training.about["optimizer"]["learning_rate"]  # a callback may have changed it
+    used.learning_rate = training["optimizer"]["learning_rate"]  # a callback may have changed it
     place.state = used.start(place.parameters)
-    restore_arrays(place, place.state, training.tensors)
+    state.restore(place, arrays)
     return used
 
 
-def _optimizer_of(training: Training, optimizer: Optimizer | None) -> Optimizer:
+def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Optimizer:
     """The optimizer to go on with: the one given, unless a callback has put another in its place."""
-    there = training.about["optimizer"]
+    there = training["optimizer"]
     rate = {"learning_rate": there["learning_rate"]}
     same = optimizer is not None and optimizer.describe() | rate == there
     return optimizer if same and optimizer is not None else get_optimizer(**there)

@@ -15,6 +15,7 @@ from nnkit.backends import get_backend
 from nnkit.kernels.dense import dense_forward
 from nnkit.network import Network
 from nnkit.ranges import whole
+from nnkit.state import arguments, parameters, restore
 from nnkit.verify.derivatives import complex_steps
 
 
@@ -86,21 +87,8 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
 
 
 def _float64_twin(network: Network) -> Network:
-    twin = Network(
-        network.layers,
-        cost=network.cost,
-        seed=network.seed,
-        dtype="float64",
-        backend=network.backend,
-        preprocessing=network.preprocessing,
-        classes=network.classes,
-        features=network.features,
-    )
-    to_numpy = network.backend.to_numpy
-    twin.parameters.assign(
-        (to_numpy(W).astype(np.float64), to_numpy(b).astype(np.float64))
-        for W, b in zip(network.parameters.W, network.parameters.b, strict=True)
-    )
+    twin = Network(**arguments(network) | {"dtype": "float64"}, backend=network.backend)
+    restore(twin.placement, parameters(network), training=False)
     return twin
 
 

@@ -1,0 +1,137 @@
+"""A network as plain values: the arguments that make an equal one, and its arrays on the host.
+
+Copies, pickles, files, checkpoints and moves from one backend to another are made of these. The arrays have the names
+and the arrangement of files (`nnkit.checkpoint`): `layers.0.W` row by row, `optimizer.velocity`, `dropout.step_low`.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.kernels.costs import get_cost
+from nnkit.layers import Dense, Layer
+from nnkit.model import Model
+from nnkit.optimizer_state import OptimizerState
+from nnkit.placement import Placement
+
+Arrays = dict[str, np.ndarray]
+
+
+def arguments(model: Model) -> dict[str, Any]:
+    """What a `Network` is called with to be like this one; its backend and what it has learned are not among it."""
+    layers: list[Layer] = [  # without their initializers: the parameters are known
+        Dense(layer.inputs, layer.units, layer.activation) if isinstance(layer, Dense) else layer
+        for layer in model.layers
+    ]
+    names = ("cost", "seed", "dtype", "preprocessing", "classes", "features")
+    return {"layers": layers} | {name: getattr(model, name) for name in names}
+
+
+def arrays(model: Model) -> Arrays:
+    """The parameters and the training state of a network, on the host."""
+    return parameters(model) | training_state(model)
+
+
+def parameters(model: Model) -> Arrays:
+    """W and b of each dense layer, on the host."""
+    to_numpy, found = model.backend.to_numpy, {}
+    for i, (W, b) in enumerate(zip(model.parameters.W, model.parameters.b, strict=True)):
+        found[f"layers.{i}.W"], found[f"layers.{i}.b"] = to_numpy(W), to_numpy(b)
+    return found
+
+
+def training_state(model: Model) -> Arrays:
+    """What a training changes besides the parameters, on the host."""
+    place = model.placement
+    to_numpy, vector = place.backend.to_numpy, place.parameters.flat.shape
+    return {
+        name: place.parameters.saved(array) if array.shape == vector else np.array(to_numpy(array))
+        for name, array in training_arrays(place, model.current_state).items()
+    }
+
+
+def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
+    """What a training changes besides the parameters, where it lies: an optimizer's state and dropout's counter."""
+    found = {} if state is None else {f"optimizer.{name}": array for name, array in state.arrays.items()}
+    if place.dropout is not None:
+        found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
+    return found
+
+
+def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = True) -> None:
+    """Give a placement these arrays: the parameters, and with `training` the training state that it has.
+
+    Raises KeyError for an array that is missing, ValueError for one of another shape.
+    """
+    place.parameters.assign((saved[f"layers.{i}.W"], saved[f"layers.{i}.b"]) for i in range(len(place.parameters.W)))
+    if training:
+        for values, array in matched(place, place.state, saved):
+            place.backend.copy(values, array)
+
+
+def matched(
+    place: Placement, state: OptimizerState | None, saved: Mapping[str, np.ndarray]
+) -> list[tuple[Array, Array]]:
+    """Each array of the training state after what was saved of it, on the device; raises what `restore` does."""
+    pairs = []
+    for name, array in training_arrays(place, state).items():
+        found = saved[name]
+        if tuple(found.shape) != tuple(array.shape):
+            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
+        vector = array.shape == place.parameters.flat.shape
+        values = place.parameters.restored(found) if vector else place.backend.asarray(found, place.dtype)
+        pairs.append((values, array))
+    return pairs
+
+
+# --- pickles: also from one process to another; files hold none ------------------------------------------------------
+
+
+def pickled(network: Model) -> dict[str, Any]:
+    """What `copy` and `pickle` take of a network: plain values and arrays, and what a subclass has added as it is.
+
+    Its cost and activations go by name, which must be known where it arrives.
+    """
+    return {
+        "arguments": arguments(network) | {"backend": network.backend.name, "cost": network.cost.describe()},
+        "epochs_trained": network.epochs_trained,
+        "vector_targets": network.vector_targets,
+        "arrays": arrays(network),
+        "optimizer": network.optimizer,
+        "has_state": network.current_state is not None,
+        "added": _added(network),
+    }
+
+
+def unpickle(network: Model, parts: dict[str, Any]) -> None:
+    """Make a bare network, of whichever class, the one of which these are the parts; raises what `Network` does."""
+    given, saved = parts["arguments"], parts.get("arrays")
+    cost = parts.get("cost") or given["cost"]
+    if saved is None:  # a pickle of an earlier version
+        pairs = enumerate(parts["values"])
+        saved = {f"layers.{i}.{name}": array for i, pair in pairs for name, array in zip("Wb", pair, strict=True)}
+        saved |= parts["state"]
+    Model.__init__(network, **given | {"cost": get_cost(**cost)})
+    network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
+    network.vector_targets = parts.get("vector_targets", False)  # which earlier versions had not
+    if parts["has_state"]:
+        network.optimizer_state()
+    restore(network.placement, saved)
+    for name, value in parts["added"].items():
+        object.__setattr__(network, name, value)
+
+
+def _added(network: Model) -> dict[str, Any]:
+    """The attributes, also in slots, that a subclass or a user has given to a network."""
+    state: Any = object.__getstate__(network)
+    attributes: dict[str, Any] = state[0] | state[1] if isinstance(state, tuple) else state
+    return {name: value for name, value in attributes.items() if name not in _own_attributes()}
+
+
+@functools.cache
+def _own_attributes() -> frozenset[str]:
+    """What every network has."""
+    return frozenset(vars(Model([1, 1], seed=0, backend="numpy")))
