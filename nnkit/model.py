@@ -11,7 +11,6 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.tape import active_tape
 from nnkit.classes import checked_classes, class_indices
-from nnkit.dropout import DropoutState
 from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
 from nnkit.inputs import (
@@ -32,7 +31,7 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
-from nnkit.placement import Lent, Placement
+from nnkit.placement import DropoutState, Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
 from nnkit.tables import as_array, is_table, table_numbers, text_names, unmasked

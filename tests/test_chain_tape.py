@@ -16,9 +16,9 @@ from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
 from nnkit.backends.tape import Tape
-from nnkit.dropout import DropoutState
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
+from nnkit.placement import DropoutState
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.dropout import DropoutState
+from nnkit.placement import DropoutState
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
