@@ -114,21 +114,21 @@ def test_labels_may_be_of_any_kind(arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("y", "predicted", "classes", "error", "message"),
     [
-        ([0, 1], [0], None, ValueError, "y has 2 labels and predicted 1; expected as many"),
+        ([0, 1], [0], None, ValueError, "y has 2 labels and predicted 1; expected equal lengths"),
         ([], [], None, ValueError, r"y has shape \(0,\); expected labels \(n,\), at least one"),
         ([0], [[1]], None, ValueError, r"predicted has shape \(1, 1\); expected labels \(n,\)"),
-        ([0.0], [1], None, TypeError, "y has dtype float64; expected labels that are integers or strings"),
-        (np.array([0, "a"], object), [1, 0], None, TypeError, "y has dtype object; expected labels"),
-        (["0"], [1], None, TypeError, "y holds strings and predicted integers; expected the same of both"),
+        ([0.0], [1], None, TypeError, "y has dtype float64; expected integer or string labels"),
+        (np.array([0, "a"], object), [1, 0], None, TypeError, "y has dtype object; expected integer or string labels"),
+        (["0"], [1], None, TypeError, "y holds strings and predicted integers; expected the same type"),
         ([0, 1, 3], [0] * 3, ["cat", "dog"], ValueError, r"y holds 3 at \[2\]; expected 0, 1"),
         ([0, 1], [0, -1], ["cat", "dog"], ValueError, r"predicted holds -1 at \[1\]; expected 0, 1"),
         (["cat"], ["cow"], ["cat", "dog"], ValueError, r"predicted holds 'cow' at \[0\]; expected 'cat', 'dog'"),
         ([20], [20], range(20), ValueError, r"y holds 20 at \[0\]; expected one of 20 classes"),
-        ([0], [0], ["cat", "cat"], ValueError, r"classes holds a label twice: \['cat', 'cat'\]"),
+        ([0], [0], ["cat", "cat"], ValueError, r"classes contains duplicates: \['cat', 'cat'\]"),
         ([0], [0], [], ValueError, "classes is empty; expected at least one label or name"),
         ([0], [0], "cat", TypeError, "classes is 'cat'; expected a list of labels or names"),
         ([0], [0], 10, TypeError, "classes is 10; expected a list of labels or names"),
-        (range(51), range(51), None, ValueError, "there are 51 classes; a confusion matrix is drawn for at most 50"),
+        (range(51), range(51), None, ValueError, "there are 51 classes; expected at most 50 for a confusion matrix"),
     ],
 )
 def test_bad_labels_are_named(y: Any, predicted: Any, classes: Any, error: type[Exception], message: str) -> None:

@@ -80,9 +80,9 @@ def test_only_a_metric_of_which_less_is_better_has_a_logarithmic_axis() -> None:
 def test_what_is_asked_for_must_be_there() -> None:
     with pytest.raises(ValueError, match=r"unknown metric 'top_6'; did you mean 'top_5'\?"):
         learning_curve({"cost": [1.0], "validation_top_5": [0.5]}, metrics=("top_6",))
-    with pytest.raises(TypeError, match=r'metrics must be a list of names, such as \("top_5",\), got \'top_5\''):
+    with pytest.raises(TypeError, match=r"metrics is 'top_5'; expected a list of names, such as \(\"top_5\",\)"):
         learning_curve({"cost": [1.0], "top_5": [0.5]}, metrics="top_5")
-    with pytest.raises(ValueError, match=r'history\["top_5"\]\[0\] must be from 0 to 1, got 5'):
+    with pytest.raises(ValueError, match=r'history\["top_5"\]\[0\] is 5; expected a number from 0 to 1'):
         learning_curve({"cost": [1.0], "top_5": [5]}, metrics=("top_5",))
 
 
@@ -143,21 +143,25 @@ def test_accuracy_axis_stays_where_accuracies_can_be() -> None:
 @pytest.mark.parametrize(
     ("history", "error", "message"),
     [
-        ([1.0, 2.0], TypeError, "history must be a mapping from names to lists, got list"),
-        ({"accuracy": [0.5]}, ValueError, 'one number per epoch under "cost", got None'),
-        ({"cost": []}, ValueError, r'one number per epoch under "cost", got \[\]'),
-        ({"cost": 0.5}, ValueError, 'one number per epoch under "cost", got 0.5'),
-        ({"cost": [1.0, "2"]}, TypeError, r"history\[\"cost\"\]\[1\] must be a number or None, got '2'"),
+        ([1.0, 2.0], TypeError, "history is a list; expected a mapping from names to lists"),
+        ({"accuracy": [0.5]}, ValueError, r'history\["cost"\] is None; expected one number per epoch'),
+        ({"cost": []}, ValueError, r'history\["cost"\] is \[\]; expected one number per epoch'),
+        ({"cost": 0.5}, ValueError, r'history\["cost"\] is 0.5; expected one number per epoch'),
+        ({"cost": [1.0, "2"]}, TypeError, r"history\[\"cost\"\]\[1\] is '2'; expected a number or None"),
         (
             {"cost": [1.0], "validation_cost": [1.0, 2.0]},
             ValueError,
-            r'history\["validation_cost"\] must have 1 entries, as many as "cost", got 2',
+            r'history\["validation_cost"\] has 2 entries; expected a list of 1, as long as "cost"',
         ),
-        ({"cost": [1.0], "accuracy": 0.5}, ValueError, r'history\["accuracy"\] must have 1 entries.*got 0.5'),
+        (
+            {"cost": [1.0], "accuracy": 0.5},
+            ValueError,
+            r'history\["accuracy"\] is 0.5; expected a list of 1, as long as "cost"',
+        ),
         (
             {"cost": [1.0, 1.0], "accuracy": [0.5, 97.5]},
             ValueError,
-            r'history\["accuracy"\]\[1\] must be from 0 to 1, got 97.5',
+            r'history\["accuracy"\]\[1\] is 97.5; expected a number from 0 to 1',
         ),
     ],
 )

@@ -79,13 +79,13 @@ def test_arrays_may_be_of_any_backend(arrays: Arrays) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"X": X[:3]}, ValueError, "X has 3 images and y 40 labels; expected as many"),
+        ({"X": X[:3]}, ValueError, "X has 3 images and y 40 labels; expected equal lengths"),
         ({"X": X[0]}, ValueError, r"X has shape \(16,\); expected \(images, pixels\)"),
         ({"X": X.astype(str)}, TypeError, "X has dtype <U32; expected real numbers"),
-        ({"X": X[:, :10]}, ValueError, "X has 10 pixels an image, which is no square; give shape"),
-        ({"shape": (3, 5)}, ValueError, r"shape is \(3, 5\), of 15 pixels; X has 16 an image"),
-        ({"predicted": Y[:5]}, ValueError, "y has 40 labels and predicted 5; expected as many"),
-        ({"y": Y + 0.5}, TypeError, "y has dtype float64; expected labels that are integers or strings"),
+        ({"X": X[:, :10]}, ValueError, r"X has 10 pixels per image; expected a square or shape=\(height"),
+        ({"shape": (3, 5)}, ValueError, r"shape is \(3, 5\), 15 pixels; expected 16, as in X"),
+        ({"predicted": Y[:5]}, ValueError, "y has 40 labels and predicted 5; expected equal lengths"),
+        ({"y": Y + 0.5}, TypeError, "y has dtype float64; expected integer or string labels"),
         ({"count": 0}, ValueError, "count is 0; expected a whole number of at least 1"),
         ({"count": 2.5}, ValueError, "count is 2.5; expected a whole number of at least 1"),
         ({"count": True}, ValueError, "count is True; expected a whole number of at least 1"),

@@ -137,13 +137,13 @@ def test_a_band_reaches_no_costs_and_accuracies_that_there_cannot_be(runs: int, 
 @pytest.mark.parametrize(
     ("histories", "error", "message"),
     [
-        ([], ValueError, "histories must have at least one history, got none"),
-        ({"cost": [1.0]}, TypeError, "histories must be a list of histories, got dict"),
-        ([{"cost": [1.0]}, [1.0]], TypeError, r"histories\[1\] must be a mapping from names to lists, got list"),
+        ([], ValueError, "histories is empty; expected at least one history"),
+        ({"cost": [1.0]}, TypeError, "histories is a dict; expected a list of histories"),
+        ([{"cost": [1.0]}, [1.0]], TypeError, r"histories\[1\] is a list; expected a mapping from names to lists"),
         (
             [{"cost": [1.0]}, {"accuracy": [0.5]}],
             ValueError,
-            r"histories\[1\] must have one number per epoch.*got None",
+            r"histories\[1\]\[\"cost\"\] is None; expected one number per epoch",
         ),
         ([RUNS[0], {"cost": [1.0]}], ValueError, r'histories\[1\] lacks "accuracy", which histories\[0\] has'),
         (
@@ -151,7 +151,11 @@ def test_a_band_reaches_no_costs_and_accuracies_that_there_cannot_be(runs: int, 
             ValueError,
             r'histories\[0\] lacks "validation_cost", which histories\[1\] has',
         ),
-        ([{"cost": [1.0]}, {"cost": ["1"]}], TypeError, r"histories\[1\]\[\"cost\"\]\[0\] must be a number or None"),
+        (
+            [{"cost": [1.0]}, {"cost": ["1"]}],
+            TypeError,
+            r"histories\[1\]\[\"cost\"\]\[0\] is '1'; expected a number or None",
+        ),
     ],
 )
 def test_bad_histories_are_named(histories: Any, error: type[Exception], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of trainings, of networks and of what they get wrong; each function returns a Matplotlib figure.
+"""Plots of training histories, network weights and misclassified samples; each function returns a Matplotlib figure.
 
 Matplotlib is imported when something is drawn; neither a display nor pyplot is needed.
 """

@@ -1,4 +1,4 @@
-"""Arguments of pictures as NumPy arrays, checked."""
+"""Validation of plot arguments; arrays become NumPy arrays."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from nnkit.backends.registry import owner_of
 
 
 def on_host(values: Any, name: str) -> NDArray[Any]:
-    """Arrays of any backend, and lists, as a NumPy array; ValueError for rows of different lengths."""
+    """Convert a list or an array of any backend to NumPy; raises ValueError for rows of different lengths."""
     backend = owner_of(values)
     try:
         return np.asarray(values) if backend is None else backend.to_numpy(values)
@@ -18,7 +18,7 @@ def on_host(values: Any, name: str) -> NDArray[Any]:
 
 
 def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[Any]:
-    """Real numbers with so many axes and at least one entry; `expected` describes their shape in errors."""
+    """A nonempty array of real numbers with `axes` dimensions; error messages describe its shape as `expected`."""
     array = on_host(values, name)
     if array.dtype.kind not in "biuf" and array.size:
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
@@ -28,7 +28,7 @@ def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[An
 
 
 def finite_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[np.float64]:
-    """`real_numbers` that are finite, in float64."""
+    """Like `real_numbers`, but finite and converted to float64."""
     array = real_numbers(values, name, axes, expected).astype(np.float64)
     wrong = np.argwhere(~np.isfinite(array))
     if wrong.size:
@@ -38,13 +38,13 @@ def finite_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[
 
 
 def label_pair(y: Any, predicted: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """True and predicted labels (n,), both integers or both strings, at least one of them."""
+    """True and predicted labels (n,), both integers or both strings, with n at least 1."""
     pair = _labels(y, "y"), _labels(predicted, "predicted")
     if len(pair[0]) != len(pair[1]):
-        raise ValueError(f"y has {len(pair[0])} labels and predicted {len(pair[1])}; expected as many")
+        raise ValueError(f"y has {len(pair[0])} labels and predicted {len(pair[1])}; expected equal lengths")
     if pair[0].dtype.kind != pair[1].dtype.kind:
         kinds = ["strings" if labels.dtype.kind == "U" else "integers" for labels in pair]
-        raise TypeError(f"y holds {kinds[0]} and predicted {kinds[1]}; expected the same of both")
+        raise TypeError(f"y holds {kinds[0]} and predicted {kinds[1]}; expected the same type")
     return pair
 
 
@@ -57,5 +57,5 @@ def _labels(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind == "O" and all(isinstance(label, str) for label in array):
         array = array.astype(str)
     if array.dtype.kind not in "UT":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected labels that are integers or strings")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected integer or string labels")
     return array.astype(str)

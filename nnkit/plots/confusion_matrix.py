@@ -1,4 +1,4 @@
-"""The confusion matrix: which classes are taken for which."""
+"""The confusion matrix: which classes are mistaken for which."""
 
 import os
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST = 50  # classes; the numbers of more could not be read
-_LONG = 3  # letters; longer names do not stand side by side
+_MOST = 50  # classes; with more, the counts would be illegible
+_LONG = 3  # characters; longer names do not fit side by side
 
 
 def confusion_matrix(
@@ -26,29 +26,28 @@ def confusion_matrix(
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw how many samples of each class (a row) were taken for each class (a column); the accuracy above.
+    """Draw the number of samples for each true class (rows) and predicted class (columns), below the accuracy.
 
-    The number in a cell is the count, its colour the share of the samples of that row's class. The shares of mistakes
-    are small, so the colours follow the square root. Empty cells have no number.
+    A cell shows its count; its colour is the count as a share of its row. Colours follow the square root of the share,
+    as the shares of mistakes are small. Empty cells have no number.
 
     Args:
-        y: the true labels (n,), integers or strings. predicted: the predicted ones, of the same kind.
-        classes: the labels in the order of the rows, or, for integers 0 to k − 1, k names for them; by default those
-            that occur, sorted. At most 50.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
+        y: the true labels (n,), integers or strings. predicted: the predicted labels, of the same type.
+        classes: the labels in the order of the rows or, for the integers 0 to k − 1, their k names; at most 50. By
+            default, the labels that occur, sorted.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: labels are neither integers nor strings, not the same kind in both, classes not a list, or path
-            not a path.
-        ValueError: y and predicted differ in length or are empty, a label is not in classes, a class is there twice,
-            there are more than 50, or path has another suffix.
-        FileNotFoundError: the folder of path does not exist.
+        TypeError: labels are neither integers nor strings or differ in type, classes is not a list, or path is not a
+            path.
+        ValueError: y and predicted differ in length or are empty, a label is not in classes, classes contains
+            duplicates or more than 50 entries, or path has another suffix.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> figure = confusion_matrix(["cat", "dog", "dog"], ["cat", "dog", "cat"])
@@ -63,10 +62,10 @@ def confusion_matrix(
     rows, columns = (_indices(values, number, name) for values, name in ((y, "y"), (predicted, "predicted")))
     counts = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(counts, (rows, columns), 1)
-    # Inches that are enough for the number in a cell, and for the bar's label beside few cells.
+    # In inches: large enough for the count in a cell, and for the colour bar's label next to few cells.
     cell = max(0.33, 0.075 * len(str(counts.max())), 2.5 / len(labels), min(0.9, 5 / len(labels)))
     side = cell * len(labels)
-    margin = 0.1 * max(map(len, names))  # inches that the names take
+    margin = 0.1 * max(map(len, names))  # for the names, in inches
     below = margin / 1.4 if margin > 0.1 * _LONG else 0.2
     figure = new_figure(max(4.2, side + margin + 2.1), side + below + (1.0 if title is None else 1.5), title)
     axes = figure.add_subplot()
@@ -80,7 +79,7 @@ def confusion_matrix(
 def _classes(
     y: NDArray[Any], predicted: NDArray[Any], classes: Sequence[Any] | NDArray[Any] | None
 ) -> tuple[list[Any], list[str]]:
-    """The labels in the order of the rows, and what is written beside them."""
+    """The labels in the order of the rows, and the names to write next to them."""
     if classes is None:
         labels = np.union1d(y, predicted).tolist()
     elif isinstance(classes, str) or not hasattr(classes, "__len__"):
@@ -90,9 +89,9 @@ def _classes(
         if not labels:
             raise ValueError("classes is empty; expected at least one label or name")
     if len(set(labels)) != len(labels):
-        raise ValueError(f"classes holds a label twice: {labels}")
+        raise ValueError(f"classes contains duplicates: {labels}; expected distinct labels")
     if len(labels) > _MOST:
-        raise ValueError(f"there are {len(labels)} classes; a confusion matrix is drawn for at most {_MOST}")
+        raise ValueError(f"there are {len(labels)} classes; expected at most {_MOST} for a confusion matrix")
     names = [str(label) for label in labels]
     named = y.dtype.kind == "i" and all(isinstance(label, str) for label in labels)
     return list(range(len(labels))) if named else labels, names
@@ -116,7 +115,7 @@ def _draw(axes: "Axes", counts: NDArray[np.int64], cell: float) -> None:
     letters = min(13.0, 72 * cell / (0.68 * max(3, len(str(counts.max())))))
     for row, column in np.argwhere(counts):
         color = "white" if shares[row, column] > 0.2 else "black"
-        # They are inside of the axes, and thousands would slow the layout.
+        # Texts inside the axes do not affect the layout, and thousands of them would slow it down.
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": letters, "in_layout": False}
         axes.text(column, row, str(counts[row, column]), color=color, **style)
     axes.set_anchor("NW")

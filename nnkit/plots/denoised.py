@@ -1,4 +1,4 @@
-"""A signal, the signal with noise, and what a network made of it."""
+"""A clean signal, its noisy version, and the signal that a network restored."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -24,24 +24,23 @@ def denoised(
 ) -> "Figure":
     """Draw a clean signal, its noisy version as dots, and what a network restored from it (eq. 15, 16).
 
-    The mean squared errors, (1/n) Σ (v − clean)², of the noisy and the restored signal stand in the legend.
+    The legend shows the mean squared errors, (1/n) Σ (v − clean)², of the noisy and the restored signal.
 
     Args:
-        clean, noisy, restored: the signals (n,), any real type and backend.
-        t: where they were sampled (n,); by default 0 to n − 1.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
+        clean, noisy, restored: the signals (n,), of any real dtype and backend.
+        t: the sampling points (n,); by default 0 to n − 1.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: a signal is not real numbers, or path not a path.
-        ValueError: a signal has not one axis, another length than clean, or NaN or infinities, or path has another
-            suffix.
-        FileNotFoundError: the folder of path does not exist.
+        TypeError: a signal does not contain real numbers, or path is not a path.
+        ValueError: a signal is not one-dimensional, differs in length from clean or contains NaN or infinities, or path
+            has another suffix.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> figure = denoised([0.0, 1.0], [0.5, 0.5], [0.0, 0.8])

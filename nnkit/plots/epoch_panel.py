@@ -1,4 +1,4 @@
-"""A panel over the epochs: its axes, and what is written at the ends of its lines."""
+"""A panel over the epochs: its axes, and the labels at the ends of its lines."""
 
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = {"training": BLUE, "validation": VERMILION}
-_LOGARITHMIC = ("cost", "mae")  # if they fall far: what is small there is the news
+_LOGARITHMIC = ("cost", "mae")  # if they fall far: their small values matter most
 
 
 class End(NamedTuple):
-    """The last point of a line, and what is written beside it."""
+    """The last point of a line and its label."""
 
     text: str
     color: str
@@ -23,7 +23,7 @@ class End(NamedTuple):
 
 
 def finish_panel(axes: "Axes", metric: str, values: list[float], epochs: int, prefix: str = "") -> None:
-    """Give a panel, with its lines through `values` drawn, its heading, ticks and limits."""
+    """Set the heading, ticks and limits of a panel whose lines, through `values`, are drawn."""
     from matplotlib.ticker import MaxNLocator
 
     if not values:
@@ -35,12 +35,12 @@ def finish_panel(axes: "Axes", metric: str, values: list[float], epochs: int, pr
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.margins(y=0.08 if epochs > 1 else 0.3)
     if is_share(metric):
-        # The automatic limits of a constant line would include shares that there cannot be.
+        # The automatic limits of a constant line would include impossible shares.
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, -0.5), min(top, 100.5))
     elif metric in _LOGARITHMIC and values and 1 / LARGEST < min(values) < max(values) / 20:
         _log_scale(axes, math.log10(max(values) / min(values)))
-    axes.set_ylim(axes.get_ylim())  # what is written at a height stays there
+    axes.set_ylim(axes.get_ylim())  # fixed, so that the labels stay at their heights
 
 
 def _log_scale(axes: "Axes", decades: float) -> None:
@@ -56,14 +56,14 @@ def _log_scale(axes: "Axes", decades: float) -> None:
 
 
 def label_ends(axes: "Axes", ends: list[End], epochs: int) -> None:
-    """Mark the ends of at most two lines and write beside each, without an overlap."""
+    """Mark and label the ends of at most two lines, without overlap."""
     to_axes = axes.transData + axes.transAxes.inverted()
     texts = [end.text + (f"\n(epoch {end.epoch})" if end.epoch < epochs else "") for end in ends]
     heights = [float(to_axes.transform((end.epoch, end.value))[1]) for end in ends]
     gap = 0.085 * max((text.count("\n") + 1 for text in texts), default=0)
     for end, text, height in zip(ends, texts, _apart(heights, gap), strict=True):
         axes.plot(end.epoch, end.value, "o", color=end.color, markersize=7, clip_on=False)
-        # One epoch stands in the middle of the panel; otherwise the lines end at its right edge.
+        # A single epoch is in the middle of the panel; otherwise the lines end at its right edge.
         anchor = (0.5 if epochs == 1 else 1, height)
         white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         style: dict[str, Any] = {"color": end.color, "fontsize": LABEL, "va": "center", "bbox": white}
@@ -86,7 +86,7 @@ def _apart(heights: list[float], gap: float) -> list[float]:
 
 
 def three_digits(value: float) -> str:
-    """Write a number with three significant digits, and all of those before the point.
+    """Format a number with three significant digits, or with all digits before the decimal point if those are more.
 
     >>> [three_digits(value) for value in (0.6, 0.02131, 123.4, 54321.0, 1.5e-7)]
     ['0.600', '0.0213', '123', '54321', '1.50e-07']

@@ -1,4 +1,4 @@
-"""The weights of the first layer, which show what in an image its units look for."""
+"""The weights of the first layer as images, which show what each unit responds to."""
 
 import os
 from collections.abc import Sequence
@@ -33,28 +33,27 @@ def first_layer(
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw the rows of the first layer's weights as images, one a unit: what the unit looks for.
+    """Draw the rows of the first layer's weights as images, one per unit.
 
-    A unit's image is its row of W in h = f(Wx + b) (eq. 2): ink raises h̄ where it is orange and lowers it where it is
-    blue. All share one scale of colours, symmetric about 0, that reaches to the 99.5th percentile of |W|. The first 100
-    units are drawn.
+    A unit's image is its row of W in h = f(Wx + b) (eq. 2): ink raises h̄ in orange areas and lowers it in blue ones.
+    All images share one colour scale, symmetric about 0, that ends at the 99.5th percentile of |W|. At most 100 units
+    are drawn.
 
     Args:
-        network: a `Network`, or weights W (units, inputs), any real type and backend.
-        shape: (height, width) of the images in pixels; by default they are squares.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
+        network: a `Network`, or weights W (units, inputs) of any real dtype and backend.
+        shape: (height, width) of the images in pixels; square by default.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: W is not real numbers, or path not a path.
-        ValueError: W has not two axes or holds NaN or infinities, the inputs are no square and no shape is given,
-            shape does not fit, or path has another suffix.
-        FileNotFoundError: the folder of path does not exist.
+        TypeError: W does not contain real numbers, or path is not a path.
+        ValueError: W is not two-dimensional or contains NaN or infinities, shape does not fit the number of inputs or
+            is missing where that is not a square, or path has another suffix.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> net = nnkit.Network([64, 12, 10], seed=0)
@@ -70,7 +69,7 @@ def first_layer(
     grid = grid_of(len(images), size[1] + _GAP, size[0] + _GAP)
     figure = new_figure(max(4.0, grid.width + 1.4), grid.height + (0.7 if title is None else 1.1), title)
     axes = figure.add_subplot()
-    # A few large weights would leave the others pale; they are beyond the ends of the bar.
+    # A few large weights would make all others pale; they lie beyond the ends of the colour bar.
     largest = float(np.abs(images).max())
     most = float(np.quantile(np.abs(images), 0.995)) or largest or 1.0
     colors = shades(DARK_BLUE, BLUE, "white", VERMILION, DARK_VERMILION)
@@ -78,5 +77,5 @@ def first_layer(
     shown = f"{len(images)} of {len(W)} units" if len(W) > _MOST else f"{len(W)} unit{'s' if len(W) > 1 else ''}"
     style_image(axes, f"Weights of {shown}")
     ends = "both" if largest > most else "neither"
-    add_color_bar(axes, drawn, (grid.width, grid.height), below=_GAP, extend=ends)  # below the last row is a gap
+    add_color_bar(axes, drawn, (grid.width, grid.height), below=_GAP, extend=ends)  # a gap follows the last row
     return write_picture(figure, target)

@@ -1,4 +1,4 @@
-"""Small images, side by side on one pair of axes that are measured in inches."""
+"""Small images side by side on one pair of axes, in units of inches."""
 
 from collections.abc import Sequence
 from math import ceil, isqrt, log
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Grid(NamedTuple):
-    """Places for images: in a row, in a column, and from one image to the next, in inches."""
+    """A grid of images: the numbers of columns and rows, and the distances between neighbours in inches."""
 
     columns: int
     rows: int
@@ -21,38 +21,38 @@ class Grid(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Of the whole, in inches."""
+        """The width of the grid in inches."""
         return self.columns * self.step_x
 
     @property
     def height(self) -> float:
-        """Of the whole, in inches."""
+        """The height of the grid in inches."""
         return self.rows * self.step_y
 
     def corner(self, place: int) -> tuple[float, float]:
-        """Where the upper left corner of an image is; the first is at the upper left."""
+        """The upper left corner of an image; the first image is at the upper left."""
         return place % self.columns * self.step_x, place // self.columns * self.step_y
 
 
 def image_shape(inputs: int, shape: Sequence[int] | None, name: str) -> tuple[int, int]:
-    """Height and width of images with so many pixels: `shape`, or a square. ValueError if that does not fit."""
+    """Height and width of images: `shape`, or a square. Raises ValueError if they do not have `inputs` pixels."""
     if shape is None:
         side = isqrt(inputs)
         if side * side != inputs:
-            raise ValueError(f"{name} has {inputs} pixels an image, which is no square; give shape=(height, width)")
+            raise ValueError(f"{name} has {inputs} pixels per image; expected a square or shape=(height, width)")
         return side, side
     sides = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side > 0 for side in sides):
         raise ValueError(f"shape is {shape!r}; expected (height, width) in pixels")
     if sides[0] * sides[1] != inputs:
-        raise ValueError(f"shape is {sides}, of {sides[0] * sides[1]} pixels; {name} has {inputs} an image")
+        raise ValueError(f"shape is {sides}, {sides[0] * sides[1]} pixels; expected {inputs}, as in {name}")
     return int(sides[0]), int(sides[1])
 
 
 def image_size(shape: Sequence[int], side: float) -> tuple[float, float]:
-    """Height and width in inches of images that take as much room as a square of this side.
+    """Height and width in inches of images with the area of a square of this side.
 
-    One side is at most eight times the other: a single row of pixels is stretched, as it could not be seen.
+    One side is at most eight times the other: a single row of pixels is stretched to be visible.
 
     >>> image_size((28, 28), 1.5), image_size((1, 4), 2.0)
     ((1.5, 1.5), (1.0, 4.0))
@@ -62,7 +62,7 @@ def image_size(shape: Sequence[int], side: float) -> tuple[float, float]:
 
 
 def grid_of(count: int, step_x: float, step_y: float) -> Grid:
-    """The grid for so many images: rather full, rather square, and wider than high.
+    """A grid for `count` images with few empty places, nearly square and rather wider than high.
 
     >>> [grid_of(count, 1.0, 1.0)[:2] for count in (1, 2, 3, 4, 10, 25, 30, 100)]
     [(1, 1), (2, 1), (3, 1), (2, 2), (5, 2), (5, 5), (6, 5), (10, 10)]
@@ -78,9 +78,9 @@ def _unsuited(grid: Grid, count: int) -> float:
 
 
 def draw_images(axes: "Axes", images: NDArray[np.float64], grid: Grid, size: tuple[float, float], **style: Any) -> Any:
-    """Draw images (n, height, width) of a size (height, width) in inches, each at the upper middle of its place.
+    """Draw images (n, height, width), each `size` (height, width) inches large and at the upper middle of its place.
 
-    Returns the last one's artist.
+    Returns the artist of the last image.
     """
     drawn = None
     for place, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""The learning curve: what a training was like, epoch by epoch."""
+"""The learning curve: cost and metrics after each epoch."""
 
 import os
 from collections.abc import Sequence
@@ -24,30 +24,29 @@ def learning_curve(
 ) -> "Figure":
     """Draw the cost, and the accuracy if there is one, over the epochs: training solid, validation dashed.
 
-    The cost's axis is logarithmic where the costs span more than a factor of 20. The last value of each line
-    is written at its end. Needs Matplotlib, but neither a display nor pyplot.
+    The cost axis is logarithmic if the costs span more than a factor of 20. The last value of each line is written at
+    its end. Needs Matplotlib, but neither a display nor pyplot.
 
     Args:
-        history: one number per epoch under "cost" and, as far as there are any, "validation_cost",
-            "accuracy" and "validation_accuracy" (accuracies from 0 to 1), all as long as "cost". None, NaN,
-            infinite entries and those beyond 1e100 are left out, and the line goes from neighbour to
-            neighbour. Other keys are ignored, and so is a list with nothing left.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
-        metrics: names of other lists to draw, each in a panel of its own, with its "validation_" list if there is
-            one: ("top_5",) for example.
+        history: one number per epoch under "cost" and, where present, "validation_cost", "accuracy" and
+            "validation_accuracy" (accuracies from 0 to 1), all as long as "cost". None, NaN, infinities and values
+            beyond 1e100 are omitted, and the line connects their neighbours. Other keys are ignored, as are lists
+            without a value to draw.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
+        metrics: names of other lists to draw, such as ("top_5",), each in its own panel, with its "validation_" list if
+            there is one.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: history is not a mapping from names to lists of numbers, metrics not a list of names, or path not
-            a path.
-        ValueError: "cost" is missing or empty, history has no such metric, a list has another length, an accuracy is
-            outside 0 to 1, or path has another suffix.
-        FileNotFoundError: the folder of path does not exist.
+        TypeError: history is not a mapping from names to lists of numbers, metrics is not a list of names, or path is
+            not a path.
+        ValueError: "cost" is missing or empty, a metric is not in history, a list differs in length from the costs, an
+            accuracy is outside [0, 1], or path has another suffix.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> figure = learning_curve({"cost": [0.9, 0.4, 0.3], "accuracy": [0.6, 0.85, 0.9]})
@@ -69,9 +68,9 @@ def learning_curve(
 
 
 def _asked(history: History, metrics: Sequence[str]) -> list[str]:
-    """The metrics that were asked for, all of which the history has."""
+    """The requested metrics; raises ValueError if the history lacks one."""
     if isinstance(metrics, str) or not isinstance(metrics, Sequence):
-        raise TypeError(f'metrics must be a list of names, such as ("top_5",), got {metrics!r}')
+        raise TypeError(f'metrics is {metrics!r}; expected a list of names, such as ("top_5",)')
     known = dict.fromkeys(str(key).removeprefix("validation_") for key in history)
     for name in metrics:
         if name not in known:
@@ -80,7 +79,7 @@ def _asked(history: History, metrics: Sequence[str]) -> list[str]:
 
 
 def _curves(history: History, metric: str) -> list[Curve]:
-    """The curves of a metric, without those that have nothing to draw."""
+    """The curves of a metric that have at least one value to draw."""
     curves = [curve(history, key) for key in (metric, f"validation_{metric}") if key in history]
     return [drawn for drawn in curves if drawn.values]
 
@@ -91,9 +90,9 @@ def _draw(axes: "Axes", metric: str, curves: list[Curve], epochs: int) -> None:
             at,
             values,
             color=COLORS[label],
-            linestyle="-" if label == "training" else (0, (4, 1.6)),  # the dashes survive printing
+            linestyle="-" if label == "training" else (0, (4, 1.6)),  # distinct in black and white, too
             linewidth=2.2 if epochs <= 100 else 1.6,
-            # Markers while they stand apart: they show which epochs have a value.
+            # Markers show which epochs have a value, as long as they do not touch.
             marker="o" if len(values) <= 15 else None,
             markersize=5,
             clip_on=False,

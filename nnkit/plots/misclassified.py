@@ -1,4 +1,4 @@
-"""The images that a network gets wrong."""
+"""The images that a network misclassifies."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_LETTER = 0.1  # inches, about, that a letter of a label takes
+_LETTER = 0.1  # approximate width of a label's character in inches
 
 
 def misclassified(
@@ -28,29 +28,29 @@ def misclassified(
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw the first images that were predicted wrong, each with "true → predicted" below it.
+    """Draw the first misclassified images, each with "true → predicted" below it.
 
-    The largest value of all drawn pixels is black, the smallest white. Where nothing is wrong, the picture says so.
+    The largest value of all drawn pixels is black, the smallest white. The figure says so if no image is misclassified.
 
     Args:
-        X: the images (n, pixels), row by row, any real type and scale.
-        y: the true labels (n,), integers or strings. predicted: the predicted ones, of the same kind.
-        shape: (height, width) of the images in pixels; by default they are squares.
-        count: how many are drawn at most.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
+        X: the images (n, pixels), row by row, of any real dtype and scale.
+        y: the true labels (n,), integers or strings. predicted: the predicted labels, of the same type.
+        shape: (height, width) of the images in pixels; square by default.
+        count: the maximum number of images.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: X is not real numbers, labels are neither integers nor strings, not the same kind in both, or path
-            not a path.
-        ValueError: X, y and predicted differ in length or are empty, a drawn image holds NaN or infinities, the pixels
-            are no square and no shape is given, shape does not fit, count is below 1, or path has another suffix.
-        FileNotFoundError: the folder of path does not exist.
+        TypeError: X does not contain real numbers, labels are neither integers nor strings or differ in type, or path
+            is not a path.
+        ValueError: X, y and predicted differ in length or are empty, a drawn image contains NaN or infinities, shape
+            does not fit the number of pixels or is missing where that is not a square, count is not a positive integer,
+            or path has another suffix.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> X = np.arange(12).reshape(3, 4)
@@ -63,7 +63,7 @@ def misclassified(
     X = real_numbers(X, "X", 2, "(images, pixels)")
     y, predicted = label_pair(y, predicted)
     if len(X) != len(y):
-        raise ValueError(f"X has {len(X)} images and y {len(y)} labels; expected as many")
+        raise ValueError(f"X has {len(X)} images and y {len(y)} labels; expected equal lengths")
     if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
         raise ValueError(f"count is {count!r}; expected a whole number of at least 1")
     pixels = image_shape(X.shape[1], shape, "X")
@@ -90,7 +90,7 @@ def _draw(images: NDArray[np.float64], labels: list[tuple[str, str]], heading: s
     figure = new_figure(width, grid.height + (0.7 if title is None else 1.1), title)
     axes = figure.add_subplot()
     draw_images(axes, images, grid, size, cmap="gray_r", vmin=images.min(), vmax=images.max())
-    # A user's label is no mathematics, whatever signs are in it.
+    # Labels are not math text, whatever characters they contain.
     style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": LABEL, "color": VERMILION, "parse_math": False}
     for place, text in enumerate(texts):
         x, y = grid.corner(place)

@@ -1,4 +1,4 @@
-"""The spread of several runs that differ in their seeds only."""
+"""The spread of several runs that differ only in their seeds."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FEW = 4  # of fewer runs, quartiles would be made up between two or three numbers
+_FEW = 4  # with fewer runs, quartiles would be interpolated between two or three numbers
 
 
 def seed_spread(
@@ -23,29 +23,28 @@ def seed_spread(
     path: str | os.PathLike[str] | None = None,
     title: str | None = None,
 ) -> "Figure":
-    """Draw several runs with their spread: the median of the runs, a band from quartile to quartile, each run thin.
+    """Draw several runs and their spread: the median, a band between the quartiles, and each run as a thin line.
 
-    The cost, and the accuracy if there is one; after the epoch on the validation data if the runs have any, else
-    on the training data. Of two or three runs the band goes from the lowest to the highest; the legend says which band
-    it is. The quartiles are those of `numpy.quantile`: between the runs' values, so that no band reaches costs or
-    accuracies that there cannot be, as mean ± standard deviation would. Median and band are drawn at the epochs that
-    every run has a value for; the last median is written at the end, with the band's edges.
+    The panels show the cost, and the accuracy if there is one: on the validation data if the runs have any, else on
+    the training data. With two or three runs, the band extends from the lowest to the highest value; the legend says
+    which band it is. Quartiles are those of `numpy.quantile`: they lie between the runs' values, so that the band never
+    reaches impossible costs or accuracies, as mean ± standard deviation would. Median and band are drawn at the epochs
+    at which every run has a value. The last median and the edges of its band are written at the end.
 
     Args:
-        histories: one history a run, as `learning_curve` takes them.
-        path: where to write the picture, a name ending in .png, .svg or .pdf; by default nowhere. The file
-            appears whole or not at all.
-        title: a heading for the whole picture.
+        histories: one history per run, as for `learning_curve`.
+        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
+        title: a title for the figure.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
-        TypeError: histories is not a list of histories, or path not a path.
-        ValueError: there are no histories, some of them lack a list that others have, one is refused by
+        TypeError: histories is not a list of histories, or path is not a path.
+        ValueError: histories is empty, a history lacks a list that another has, a history is not valid for
             `learning_curve`, or path has another suffix.
-        FileNotFoundError: the folder of path does not exist.
+        FileNotFoundError: the directory of path does not exist.
 
     Example:
         >>> runs = [{"cost": [0.9, 0.4, 0.3]}, {"cost": [0.8, 0.5, 0.2]}]
@@ -55,9 +54,9 @@ def seed_spread(
     """
     target = picture_path(path)
     if isinstance(histories, str) or not isinstance(histories, Sequence):
-        raise TypeError(f"histories must be a list of histories, got {type(histories).__name__}")
+        raise TypeError(f"histories is a {type(histories).__name__}; expected a list of histories")
     if not histories:
-        raise ValueError("histories must have at least one history, got none")
+        raise ValueError("histories is empty; expected at least one history")
     epochs = max(count_epochs(history, f"histories[{run}]") for run, history in enumerate(histories))
     panels = {metric: _curves(histories, metric) for metric in ("cost", "accuracy")}
     panels = {metric: curves for metric, curves in panels.items() if curves}
@@ -69,7 +68,7 @@ def seed_spread(
 
 
 def _curves(histories: Sequence[History], metric: str) -> list[Curve]:
-    """One curve a run, of the validation if the runs have one; none if they lack the metric."""
+    """One curve per run, on the validation data if the runs have any; an empty list if they lack the metric."""
     for key in (f"validation_{metric}", metric):
         having = [run for run, history in enumerate(histories) if key in history]
         if len(having) == len(histories):
@@ -91,7 +90,7 @@ def _draw(axes: "Axes", metric: str, curves: list[Curve], epochs: int) -> None:
         style: dict[str, Any] = {"color": color, "linewidth": 1, "alpha": 0.5, "markersize": 4, "clip_on": False}
         for drawn in curves:
             axes.plot(drawn.epochs, drawn.values, marker="o" if len(drawn.values) == 1 else None, **style)
-        if len(common) == 1:  # a band without width could not be seen
+        if len(common) == 1:  # a band without width would be invisible
             axes.vlines(common, low, high, color=color, alpha=0.3, linewidth=10)
         else:
             axes.fill_between(common, low, high, color=color, alpha=0.25, linewidth=0)
@@ -119,7 +118,7 @@ def _add_legend(figure: "Figure", runs: int) -> None:
 
 
 def _written(metric: str, low: float, median: float, high: float) -> str:
-    r"""Write a median and, below, the edges of its band, if they differ.
+    r"""Format a median and, on a second line, the edges of its band if they differ.
 
     >>> _written("cost", 0.0213, 0.03, 0.13), _written("accuracy", 97.5, 98.0, 98.25), _written("cost", 0.5, 0.5, 0.5)
     ('0.0300\n(0.0213 to 0.130)', '98.00 %\n(97.50 to 98.25)', '0.500')

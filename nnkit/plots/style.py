@@ -1,4 +1,4 @@
-"""What the pictures share: colours, sizes of letters, and the figure that they are drawn on."""
+"""The shared style of the plots: colours, font sizes and an empty figure."""
 
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-# Of Okabe and Ito's palette, which the colour-blind can tell apart; so can a printer without colours, as one is darker.
+# From Okabe and Ito's palette for colour-blind readers; one is darker, so they differ in black and white, too.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 DARK_BLUE, DARK_VERMILION = "#003657", "#6B2F00"
 BLACK, GREY, LIGHT_GREY = "#000000", "#555555", "#E4E4E4"
@@ -19,12 +19,12 @@ TITLE, HEADING, LABEL, TICK = 15, 13, 12, 11
 
 
 def new_figure(width: float, height: float, title: str | None) -> "Figure":
-    """An empty figure of a size in inches, with a heading for the whole picture, which is broken where it is too long.
+    """An empty figure, `width` by `height` inches, with a title that is wrapped if it is too long.
 
-    It needs neither a display nor pyplot. ImportError, with the command that helps, if Matplotlib is not installed.
+    It needs neither a display nor pyplot. Raises ImportError, with the install command, if Matplotlib is missing.
     """
     if not isinstance(title, str | None):
-        raise TypeError(f"title is {title!r}; expected text")
+        raise TypeError(f"title is {title!r}; expected a string")
     check_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -39,7 +39,7 @@ def new_figure(width: float, height: float, title: str | None) -> "Figure":
 
 
 def style_lines(axes: "Axes", heading: str, xlabel: str) -> None:
-    """Axes for lines: a heading instead of a label at the side, a thin grid instead of a frame."""
+    """Style axes for lines: a heading instead of a y label, a thin grid instead of a frame."""
     axes.set_title(heading, loc="left", fontsize=HEADING)
     axes.set_xlabel(xlabel, fontsize=LABEL, color=GREY)
     axes.tick_params(which="both", length=0, pad=7, labelsize=TICK, labelcolor=GREY)
@@ -50,23 +50,23 @@ def style_lines(axes: "Axes", heading: str, xlabel: str) -> None:
 
 
 def style_image(axes: "Axes", heading: str) -> None:
-    """Axes for images: a heading and nothing around them."""
+    """Style axes for images: a heading, no ticks and no frame."""
     axes.set_title(heading, loc="left", fontsize=HEADING)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
 def shades(*colors: str) -> "Colormap":
-    """A colour map that goes evenly through these colours."""
+    """A colormap that interpolates linearly between equally spaced colours."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("nnkit", colors, N=257)  # odd: the colour in the middle is one of them
+    return LinearSegmentedColormap.from_list("nnkit", colors, N=257)  # odd, so that the middle colour is included
 
 
 def add_color_bar(axes: "Axes", drawn: Any, size: tuple[float, float], below: float = 0.0, **style: Any) -> Any:
-    """Put a bar with the colours of what is drawn to the right of axes of this size (width, height) in inches.
+    """Add a colour bar to the right of axes of this size (width, height) in inches.
 
-    It begins at their top and ends `below` inches above their bottom.
+    It extends from their top to `below` inches above their bottom.
     """
     width, height = size
     place = axes.inset_axes((1 + 0.2 / width, below / height, 0.18 / width, 1 - below / height))
