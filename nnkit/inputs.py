@@ -12,7 +12,7 @@ from nnkit.backends.registry import owner_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 from nnkit.preprocessing import Preprocessing
-from nnkit.tables import as_array, unmasked
+from nnkit.tables import as_array, as_samples
 
 _FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
 SHARES = 1e-3  # how far from 1 the sum of shares in classes may be
@@ -31,13 +31,13 @@ def checked_samples(width: int, x: Any, name: str) -> Any:
 
     Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
     """
-    array = _real(_array(x, name), name)
+    array = as_samples(x, name)
     if len(array.shape) != 2 or array.shape[1] != width:
         hint = f"; for one sample, reshape it to (1, {width})" if tuple(array.shape) == (width,) else ""
         raise ValueError(f"{name} has shape {tuple(array.shape)}; expected (samples, {width}){hint}")
     if array.shape[0] == 0:
         raise ValueError(f"{name} has no samples; expected at least one")
-    return array
+    return _real(array, name)
 
 
 def on_disk(array: Any) -> bool:
@@ -47,20 +47,22 @@ def on_disk(array: Any) -> bool:
     return hasattr(array, "shape") and owner_of(array) is None and not hasattr(array, "__dlpack__")
 
 
-def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str, labels: bool = False) -> Array:
+def targets(backend: Backend, dtype: str, cost: Cost, width: int, y: Any, n: int, name: str) -> Array:
     """Targets (n, width) from integer labels (n,) or a matrix; where the width is 1, (n,) is its column.
 
-    With `labels` integers of the host are looked at in that case, too: they are 0 or 1.
+    Integers of the host are looked at in that case, too, where the cost's targets are in [0, 1]: they are 0 or 1.
     Raises ValueError for another shape or a label outside 0 ... width − 1, TypeError for what is not real numbers.
     """
-    raw = _array(y, name)
+    raw = as_samples(y, name)
     if on_disk(raw):  # or a column of a table: as NumPy has it
         raw = np.asarray(raw)
     if len(raw.shape) == 1 and raw.shape[0] == n:
         if width == 1:
-            if labels and isinstance(raw, np.ndarray) and raw.dtype.kind in "iu" and raw.size:
+            if cost.domain == "unit" and isinstance(raw, np.ndarray) and raw.dtype.kind in "iu" and raw.size:
                 _check_range(raw, 2, name)
             return backend.xp.reshape(_numbers(backend, dtype, raw, name), (n, 1))
+        if not cost.classifies and dtype_name(raw.dtype) in FLOATS:
+            raise ValueError(f"{name} has shape ({n},); expected targets ({n}, {width}), or integer labels ({n},)")
         return _one_hot(backend, dtype, raw, width, name)
     array = _numbers(backend, dtype, raw, name)
     if tuple(array.shape) != (n, width):
@@ -72,7 +74,7 @@ def targets(backend: Backend, dtype: str, width: int, y: Any, n: int, name: str,
 
 def are_labels(y: Any, name: str = "y") -> bool:
     """Whether these are labels (n,), one a sample, rather than a matrix of targets."""
-    return len(_array(y, name).shape) == 1
+    return len(as_array(y, name).shape) == 1
 
 
 def is_label_column(y: Any) -> bool:
@@ -128,7 +130,7 @@ def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:
 
 def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
     """The weights (n,) of samples on the host; ValueError for other than n finite numbers of at least 0."""
-    given = on_host(unmasked(as_array(sample_weight, name), name))
+    given = on_host(as_array(sample_weight, name))
     if not is_real(given):
         raise TypeError(f"{name} has dtype {given.dtype}; expected real numbers")
     weights = np.asarray(given, np.float64)
@@ -220,7 +222,7 @@ def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
 
 def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
     """Real numbers of any type as an array of the backend and dtype."""
-    return backend.asarray(_real(_array(values, name), name), dtype)
+    return backend.asarray(_real(as_array(values, name), name), dtype)
 
 
 def _real(array: Any, name: str) -> Any:
@@ -234,19 +236,6 @@ def _largest(backend: Backend, values: Array, threshold: float) -> Array:
     if values.shape[1] == 1:
         return backend.xp.astype(values[:, 0] > threshold, backend.xp.int64)
     return backend.xp.argmax(values, axis=1)
-
-
-def _array(values: Any, name: str) -> Any:
-    """Anything with a dtype and a shape; lists and the like become NumPy arrays."""
-    values = unmasked(values, name)
-    if hasattr(values, "dtype") and hasattr(values, "shape"):
-        if hasattr(values, "toarray"):
-            raise TypeError(f"{name} is a sparse matrix; make it dense, with {name}.toarray()")
-        return values
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name}: {error}") from None
 
 
 def _check_range(labels: Any, classes: int, name: str) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from nnkit.inputs import SHARES, checked_weights, is_real, on_host
 from nnkit.kernels.names import named
-from nnkit.tables import as_array, unmasked
+from nnkit.tables import as_array
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
 
@@ -46,7 +46,7 @@ class Metric(NamedTuple):
 
 def _number(name: str, value: Any) -> float:
     """What a metric returned as a float: a number or a 0-d array of any library; TypeError for anything else."""
-    found = value if isinstance(value, Real | Decimal) else on_host(unmasked(value, f"the metric {name}"))
+    found = on_host(as_array(value, f"the metric {name}")) if hasattr(value, "dtype") else value
     if isinstance(found, np.ndarray | np.generic) and found.shape == () and is_real(found):
         return float(found)
     if not isinstance(found, Real | Decimal):
@@ -146,7 +146,7 @@ def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[
     """Targets and outputs as arrays of one shape, with so many axes; TypeError and ValueError name what is not."""
     arrays = []
     for name, values in (("y", y), ("h", h)):
-        array = np.asarray(on_host(unmasked(as_array(values, name), name)))
+        array = np.asarray(on_host(as_array(values, name)))
         if not is_real(array):
             raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
         if array.ndim not in axes or array.size == 0:

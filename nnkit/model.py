@@ -34,7 +34,7 @@ from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.ranges import whole
-from nnkit.tables import as_array, is_table, table_numbers, text_names, unmasked
+from nnkit.tables import as_array, is_table, table_numbers, text_names
 from nnkit.turns import Turn
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
@@ -128,7 +128,7 @@ class Model:
             names, classes = text_names(y), self.classes.tolist()
             if names is not None and len(classes) == self.dense[-1].units and set(names) == set(classes):
                 y = table_numbers(y, name, classes)
-        y = unmasked(as_array(y, name), name)
+        y = as_array(y, name)
         return y[:, 0] if self.classifies and is_label_column(y) else y
 
     def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
@@ -139,8 +139,7 @@ class Model:
         y = self.answers(y, name)
         if self.classes is not None and are_labels(y, name):
             y = class_indices(self.classes, y, name)
-        units, labels = self.dense[-1].units, self.cost.domain == "unit"
-        array = targets(self.backend, self.dtype, units, y, n, name, labels)
+        array = targets(self.backend, self.dtype, self.cost, self.dense[-1].units, y, n, name)
         if check:
             check_targets(self.backend, array, self.cost, name)
         return array

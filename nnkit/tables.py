@@ -3,8 +3,9 @@
 None of these libraries is imported: what they share is asked for by name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -61,44 +62,84 @@ def table_numbers(table: Any, name: str, features: Sequence[str] | None = None) 
     return array
 
 
+def as_samples(values: Any, name: str) -> Any:
+    """Samples that are no table as an array, unchanged where they are one, on a disk or a device: not checked yet.
+
+    Raises TypeError for what has no rows of numbers, ValueError for rows of different lengths.
+    """
+    if type(values) is np.ndarray:
+        return values
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name} is a sparse matrix; make it dense, with {name}.toarray()")
+    if hasattr(values, "dtype") and hasattr(values, "shape") and not isinstance(values, type):
+        return _plain(values, name)
+    return _from_python(values, name)
+
+
 def as_array(values: Any, name: str) -> Any:
     """Labels, targets or weights as an array: a column of a library, a table or a list become NumPy's.
 
     Missing numbers become NaN; text and other objects stay what they are. Arrays are returned unchanged.
+    Raises TypeError for a masked array and what is no array, ValueError for rows of different lengths.
     """
     if isinstance(values, np.ndarray):
-        return values
+        return _plain(values, name)
     if is_table(values):
         if values.shape[1] == 1:
             return _column_values(_column(values, 0))[:, None]
         return table_numbers(values, name)
     if isinstance(values, list | tuple):
-        try:
-            array = np.asarray(values)
-        except ValueError as error:  # rows of different lengths
-            raise ValueError(f"{name}: {error}") from None
+        array = _from_python(values, name)
         return np.array(values, object) if array.dtype.kind in "US" else array  # [1, "a"] would become text
-    if hasattr(values, "__dlpack__") or (hasattr(values, "dtype") and not hasattr(type(values), "__array__")):
-        return values
-    if not hasattr(type(values), "__array__"):  # a range or a buffer, or nothing of the kind
-        array = np.asarray(values)
-        if array.dtype == object or array.ndim == 0:
-            raise TypeError(f"{name} is {values!r}; expected an array or a list")
+    converts = hasattr(type(values), "__array__")
+    if hasattr(values, "shape") and not isinstance(values, type) and (hasattr(values, "__dlpack__") or not converts):
+        return _plain(values, name)
+    if not converts:  # a range or a buffer, or nothing of the kind
+        array = _from_python(values, name)
+        if array.dtype.kind not in "biufc":
+            raise _no_array(values, name)
         return array
     return values if owner_of(values) is not None else _column_values(values)
 
 
-def unmasked(values: Any, name: str) -> Any:
-    """The data of a masked array in which nothing is masked, and anything else unchanged.
+def text_array(values: Sequence[str]) -> NDArray[Any]:
+    """Text as NumPy has it; as objects where that would change it: NumPy drops NUL characters at the end."""
+    array = np.array(values, str)
+    return array if array.tolist() == list(values) else np.array(values, object)
+
+
+def _plain(values: Any, name: str) -> Any:
+    """The data of a masked array in which nothing is masked, of a tensor without its gradient, others unchanged.
 
     Raises TypeError, naming it, if the mask would be lost.
     """
+    if getattr(values, "requires_grad", False) is True:  # PyTorch gives such numbers to nobody
+        return values.detach()
     if not isinstance(values, np.ma.MaskedArray):
         return values
     if np.ma.getmaskarray(values).any():
         hint = f"fill it first, with {name.split()[-1]}.filled(value)"
         raise TypeError(f"{name} is a masked array, whose mask would be lost; {hint}")
     return values.data
+
+
+def _from_python(values: Any, name: str) -> NDArray[Any]:
+    """Lists, buffers and what else NumPy makes an array of."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name}: {error}") from None
+    if array.ndim == 0:
+        raise _no_array(values, name)
+    return array
+
+
+def _no_array(values: Any, name: str) -> TypeError:
+    todo = "; call its collect() first" if hasattr(values, "collect") else ""
+    if isinstance(values, Mapping):
+        todo = f"; make a table of its columns, such as pandas.DataFrame({name.split()[-1]})"
+    given = repr(values) if isinstance(values, str | bytes | Number | None) else f"a {type(values).__name__}"
+    return TypeError(f"{name} is {given}; expected an array, a list or a table{todo}")
 
 
 def _order(names: list[Any], features: list[str], name: str) -> list[int] | None:

@@ -170,7 +170,7 @@ def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
         (IMAGES, None, {}, TypeError, "y is missing; only an iterable of minibatches"),
         (IMAGES, LABELS, {"validation_data": IMAGES}, TypeError, r"validation_data: expected \(X, y\)"),
         (IMAGES, LABELS, {"validation_data": (minibatches, LABELS)}, TypeError, "validation X gives minibatches"),
-        (5, LABELS, {}, ValueError, r"X has shape \(\)"),
+        (5, LABELS, {}, TypeError, "X is 5; expected an array"),
     ],
 )
 def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exception], message: str) -> None:

@@ -77,6 +77,26 @@ def test_torch_tensors_come_by_dlpack(arrays: "Arrays") -> None:
     assert_same(trained(torch.tensor(X), targets), trained(X, LABELS))
 
 
+def test_tensors_that_require_gradients_are_data_like_others(arrays: "Arrays") -> None:
+    torch = pytest.importorskip("torch", reason="its tensors are handed over by DLPack")
+    x, w = torch.tensor(X, requires_grad=True), torch.ones(6, requires_grad=True)
+    assert_same(trained(x, LABELS), trained(X, LABELS))
+    net, y = network(), torch.tensor(np.eye(4)[LABELS], requires_grad=True)
+    assert net.evaluate(x, y, sample_weight=w) == net.evaluate(X, LABELS)
+    assert nnkit.data.Normalization.fit(x) == nnkit.data.Normalization.fit(X)
+    assert nnkit.metrics.r2(y, y) == 1
+    assert x.requires_grad
+
+
+def test_real_numbers_for_several_outputs_are_told_their_shape() -> None:
+    net = nnkit.Network([3, 2], cost="quadratic", seed=0)
+    for ask in (net.evaluate, net.train_step):
+        with pytest.raises(
+            ValueError, match=r"^y has shape \(6,\); expected targets \(6, 2\), or integer labels \(6,\)$"
+        ):
+            ask(X, X[:, 0])
+
+
 class OnlyDLPack:
     """What another library's array looks like that NumPy does not know."""
 
@@ -112,11 +132,15 @@ WRONG_X = {
     ),
     "width": (X[:, :2], ValueError, r"X has shape \(6, 2\); expected \(samples, 3\)$"),
     "rank": (X[None], ValueError, r"X has shape \(1, 6, 3\); expected \(samples, 3\)$"),
-    "number": (1.0, ValueError, r"X has shape \(\); expected"),
+    "number": (1.0, TypeError, "X is 1.0; expected an array, a list or a table"),
+    "0-d array": (np.array(1.0), ValueError, r"X has shape \(\); expected"),
+    "class": (np.ndarray, TypeError, "X is a type; expected an array"),
+    "dict of columns": ({"a": [1.0], "b": [2.0], "c": [3.0]}, TypeError, r"X is a dict; .* pandas.DataFrame\(X\)"),
     "empty": (X[:0], ValueError, "X has no samples; expected at least one"),
     "complex": (X + 0j, TypeError, "X has dtype complex128; expected real numbers"),
     "text": ([["a", "b", "c"]], TypeError, "X has dtype str.*; expected real numbers"),
-    "None": (None, TypeError, "X has dtype object; expected real numbers"),
+    "None": (None, TypeError, "X is None; expected an array, a list or a table"),
+    "huge": ([[10**400, 0, 0]], TypeError, "X has dtype object; expected real numbers"),
     "ragged": ([[1, 2, 3], [4, 5]], ValueError, "X: .*inhomogeneous"),
     "masked": (np.ma.masked_array(X, X > 0), TypeError, "X is a masked array"),
 }
@@ -134,6 +158,8 @@ WRONG_Y = {
     "transposed": (np.ones((4, 6)), ValueError, r"y has shape \(4, 6\)"),
     "text": (list("abcabc"), TypeError, r"y holds 'a' at \[0\]; expected integer labels"),
     "complex": (np.ones((6, 4)) + 0j, TypeError, "y has dtype complex128; expected real numbers"),
+    "number": (1, TypeError, "y is 1; expected an array, a list or a table"),
+    "huge": ([[10**400, 0, 0, 0.5]] * 6, TypeError, "y has dtype object; expected real numbers"),
     "masked": (np.ma.masked_array(LABELS, [True] + 5 * [False]), TypeError, "y is a masked array"),
 }
 

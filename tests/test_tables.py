@@ -304,5 +304,30 @@ def test_an_array_with_columns_is_not_a_table() -> None:
 
 def test_what_has_no_array_protocol_is_read_where_it_is_a_sequence() -> None:
     assert as_array(range(3), "y").tolist() == [0, 1, 2]
-    with pytest.raises(TypeError, match=r"y is deque\(\['a', None\]\); expected an array or a list"):
+    with pytest.raises(TypeError, match="y is a deque; expected an array, a list or a table"):
         as_array(deque(["a", None]), "y")
+
+
+@pytest.mark.parametrize("kind", ["array", "chunked_array"])
+def test_single_columns_of_pyarrow(kind: str) -> None:
+    pa = pytest.importorskip("pyarrow", reason="its columns are no arrays of NumPy's kind")
+    make = pa.array if kind == "array" else lambda values: pa.chunked_array([values[:5], values[5:]])
+    names = np.array(["no", "yes"])[LABELS]
+    for y in (LABELS, names, X[:, 0]):
+        options: dict[str, Any] = {"cost": "quadratic"} if y.dtype == float else {}
+        width = 1 if y.dtype == float else 2
+        wanted, net = (nnkit.Network([3, width], seed=1, dtype="float64", **options) for _ in range(2))
+        wanted.fit(X, y, **OPTIONS, sample_weight=np.arange(12.0))
+        net.fit(X, make(y), **OPTIONS, sample_weight=make(np.arange(12.0)))
+        np.testing.assert_array_equal(net.predict(X), wanted.predict(X))
+        assert net.evaluate(X, make(y)) == wanted.evaluate(X, y)
+    assert nnkit.metrics.r2(make(X[:, 0]), make(X[:, 0])) == 1
+    with pytest.raises(ValueError, match=r"X has shape \(12,\); expected \(samples, 3\)"):
+        net.predict(make(X[:, 0]))
+
+
+def test_a_lazy_frame_is_told_to_collect() -> None:
+    lazy = table("polars").lazy()
+    for ask in (network().predict, nnkit.data.Normalization.fit, lambda x: network().fit(x, LABELS)):
+        with pytest.raises(TypeError, match=r"X is a LazyFrame; .*; call its collect\(\) first"):
+            ask(lazy)

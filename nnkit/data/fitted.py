@@ -10,7 +10,8 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 from nnkit.data.moments import Real, sample_matrix
-from nnkit.tables import unmasked
+from nnkit.inputs import on_host
+from nnkit.tables import as_array
 
 
 class Fitted(ABC):
@@ -87,7 +88,7 @@ def checked_array(
     name: str, values: ArrayLike, ndim: int, length: int | None = None, *, positive: bool = False
 ) -> Real:
     """A new float64 array; ValueError unless it has `ndim` axes, the first of this length, and finite real numbers."""
-    given = np.asarray(unmasked(values, name))
+    given = np.asarray(on_host(as_array(values, name)))
     if given.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {given.dtype}; expected real numbers")
     array = given.astype(np.float64)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from nnkit.tables import as_array, unmasked
+from nnkit.tables import as_array
 
 
 def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "float32") -> NDArray[Any]:
@@ -56,7 +56,7 @@ def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def _label_array(labels: ArrayLike) -> NDArray[Any]:
     try:
         number = np.isscalar(labels)  # whose shape is refused below
-        array = np.asarray(labels if number else unmasked(as_array(labels, "labels"), "labels"))
+        array = np.asarray(labels if number else as_array(labels, "labels"))
     except (TypeError, ValueError) as error:
         raise TypeError(f"labels must be a one-dimensional array of integers: {error}") from error
     if array.ndim != 1:

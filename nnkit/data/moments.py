@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.tables import is_table, table_numbers, unmasked
+from nnkit.tables import as_samples, is_table, table_numbers
 
 _NUMBERS = 1 << 18  # looked at together: 2 MB in float64
 
@@ -19,10 +19,7 @@ def sample_matrix(X: Any, width: int | None = None) -> Any:
 
     Raises TypeError unless they are real numbers, ValueError for another shape or no samples.
     """
-    X = table_numbers(X, "X") if is_table(X) else unmasked(X, "X")
-    if hasattr(X, "toarray"):
-        raise TypeError("X is a sparse matrix; make it dense, with X.toarray()")
-    samples = X if hasattr(X, "shape") and hasattr(X, "dtype") else np.asarray(X)
+    samples = table_numbers(X, "X") if is_table(X) else as_samples(X, "X")
     shape = tuple(samples.shape)
     if len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):
         expected = "(samples, features)" if width is None else f"(samples, {width})"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnkit.tables import as_array, is_table, table_numbers, unmasked
+from nnkit.tables import as_array, is_table, table_numbers, text_array
 
 
 def split(
@@ -62,14 +62,16 @@ def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
     if name == "X" and is_table(value):
         return table_numbers(value, name)
     if not isinstance(value, list | tuple) and not np.isscalar(value):  # the shape of a number is refused below
-        value = unmasked(as_array(value, name), name)
+        value = as_array(value, name)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of {what} on the host: {error}") from error
     if "U" in kinds and array.dtype.kind in "OU" and not (array is value and array.dtype.kind == "U"):
         objects = np.asarray(value, object)  # NumPy makes text of the 1 in [1, "a"], and objects of pandas' text
-        array = objects.astype(str) if all(isinstance(label, str) for label in objects.flat) else objects
+        if all(isinstance(label, str) for label in objects.flat):
+            return text_array(objects.ravel().tolist()).reshape(objects.shape)
+        array = objects
     if array.dtype.kind not in kinds:
         raise TypeError(f"{name} must be an array of {what}, got dtype {array.dtype}")
     return array
