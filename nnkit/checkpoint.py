@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnkit import state
+from nnkit.classes import listed
 from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
 from nnkit.kernels.names import UnknownNameError
@@ -60,7 +61,7 @@ def check_describable(model: Model, training: dict[str, Any]) -> None:
 
 
 def _description(model: Model) -> dict[str, Any]:
-    classes = None if model.classes is None else model.classes.tolist()
+    classes = None if model.classes is None else listed(model.classes)
     for name in classes or ():
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")

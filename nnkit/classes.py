@@ -1,6 +1,7 @@
 """Class names: what users call their classes, and the numbers 0 to k − 1 that a network knows them by."""
 
 from collections.abc import Mapping, Sequence, Set
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from nnkit.backends import get_backend
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.tables import as_array, is_table
+
+_TIMES = (np.datetime64, np.timedelta64)
 
 
 def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDArray[Any]:
@@ -24,13 +27,14 @@ def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDAr
     if len(shape) != 1:
         raise ValueError(f"classes has shape {shape}; expected ({wanted},)")
     names = _as_array(classes)
-    unnamed = next((name for name in names.tolist() if not _hashable(name)), None)
+    unnamed = next((name for name in listed(names) if not _hashable(name)), None)
     if unnamed is not None:
         raise TypeError(f"classes holds {unnamed!r}; expected names, such as text and whole numbers")
     if names.shape != (wanted,):
         raise ValueError(f"classes has {len(names)} names; expected {wanted} for a network of {outputs} outputs")
-    if len(set(names.tolist())) != wanted:
-        raise ValueError(f"classes holds a name twice: {names.tolist()}")
+    if len(set(listed(names))) != wanted:
+        raise ValueError(f"classes holds a name twice: {listed(names)}")
+    names.flags.writeable = False  # NumPy would cut a longer name that is written there
     return names
 
 
@@ -52,16 +56,16 @@ def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
             return None  # some of the classes may be absent
         found = np.unique(labels)
         return found if len(found) == wanted else None
-    values = _values(labels)
+    values = listed(labels)
     for at, value in enumerate(values):
-        if value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value):
+        if _is_missing(value):
             raise ValueError(f"y holds {value!r} at [{at}]; expected the name of a class")
     try:
         names = _as_array(sorted(set(values)))
     except TypeError as error:  # names of several types, or such as cannot be told apart
         raise TypeError(f"y holds labels that have no order ({error}); give the network its classes") from None
     if len(names) != wanted:
-        raise ValueError(f"y holds {len(names)} classes, {names.tolist()}; this network has {wanted}")
+        raise ValueError(f"y holds {len(names)} classes, {listed(names)}; this network has {wanted}")
     return names
 
 
@@ -72,17 +76,17 @@ def class_indices(classes: NDArray[Any], labels: Any, name: str) -> NDArray[np.i
     only the classes 1 and 2 of 1, 2 and 3a occur are read as numbers.
     """
     host = _on_host(labels)
-    if host.dtype.kind in "biu" and all(isinstance(name, str) for name in classes.tolist()):
+    if host.dtype.kind in "biu" and all(isinstance(name, str) for name in listed(classes)):
         host = host.astype(str)
-    if host.dtype.kind in "biuf" and classes.dtype.kind in "biuf":
+    if _compare_exactly(host.dtype, classes.dtype):
         order = np.argsort(classes, kind="stable")
         found: NDArray[np.int64] = order[np.searchsorted(classes[order], host).clip(max=len(order) - 1)]
         wrong = np.flatnonzero(classes[found] != host)
         if wrong.size:
-            raise _unknown_label(classes, host[wrong[0]].item(), int(wrong[0]), name)
+            raise _unknown_label(classes, listed(host[wrong[:1]])[0], int(wrong[0]), name)
         return found
-    numbers = {value: number for number, value in enumerate(classes.tolist())}
-    values = _values(host)
+    numbers = {value: number for number, value in enumerate(listed(classes))}
+    values = listed(host) if classes.dtype.kind in "mM" else host.tolist()  # dates match those of Python
     try:
         return np.array([numbers[value] for value in values], np.int64)
     except (KeyError, TypeError):
@@ -91,7 +95,7 @@ def class_indices(classes: NDArray[Any], labels: Any, name: str) -> NDArray[np.i
 
 
 def _unknown_label(classes: NDArray[Any], label: Any, at: int, name: str) -> ValueError:
-    known = ", ".join(map(repr, classes.tolist())) if len(classes) <= 20 else f"one of {len(classes)} classes"
+    known = ", ".join(map(repr, listed(classes))) if len(classes) <= 20 else f"one of {len(classes)} classes"
     return ValueError(f"{name} holds {label!r} at [{at}]; expected {known}")
 
 
@@ -103,18 +107,39 @@ def _on_host(labels: Any) -> NDArray[Any]:
 
 def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     """One type of NumPy's where the names have one, so that text does not become what it is not: [1, 'a'] stays so."""
-    values = _values(names)
-    if len({type(value) for value in values}) == 1 and isinstance(values[0], str | int | float):
-        return np.array(values)
+    values = listed(names)
+    if len({type(value) for value in values}) == 1 and isinstance(values[0], (str, int, float, *_TIMES)):
+        array = np.array(values)
+        found = listed(array)  # NumPy drops NUL characters at the end, and makes floats of 1 and 2⁶³
+        if found == values and type(found[0]) is type(values[0]):
+            return array
     array = np.empty(len(values), object)
     array[:] = values
     return array
 
 
-def _values(labels: Any) -> list[Any]:
-    """Labels as Python has them: an array of [1, 'a'] would hold text only."""
-    values = labels if isinstance(labels, list | tuple) else np.asarray(labels).tolist()
-    return [value.item() if isinstance(value, np.generic) else value for value in values]
+def listed(labels: Any) -> list[Any]:
+    """Labels as Python has them, but NumPy's times as they are: Python has integers for those in nanoseconds."""
+    if isinstance(labels, list | tuple):
+        values = list(labels)
+    else:
+        array = np.asarray(labels)
+        values = list(array) if array.dtype.kind in "mM" else array.tolist()
+    numbers = (isinstance(value, np.generic) and not isinstance(value, _TIMES) for value in values)
+    return [value.item() if number else value for value, number in zip(values, numbers, strict=True)]
+
+
+def _compare_exactly(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
+    """Whether NumPy compares such labels and names as what they are: it makes floats of int64 with uint64."""
+    if a.kind in "biu" and b.kind in "biu":
+        return np.result_type(a, b).kind in "biu"
+    return a == b and a.kind in "fmM"
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, Decimal, *_TIMES)) and bool(value != value)
 
 
 def _hashable(value: object) -> bool:

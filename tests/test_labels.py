@@ -319,3 +319,81 @@ def test_up_to_20_names_are_listed(count: int, listed: bool) -> None:
 def test_classes_have_an_order(classes: Any) -> None:
     with pytest.raises(TypeError, match=f"classes is a {type(classes).__name__}; expected a list of names"):
         checked_classes(classes, 2)
+
+
+DAYS = np.datetime64("2020-01-01") + np.arange(3)
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ns"])
+def test_times_come_back_as_times(unit: str, tmp_path: Path) -> None:
+    """Of nanoseconds Python makes integers, which predictions and files would then hold."""
+    y = DAYS.astype(f"datetime64[{unit}]")[NUMBERS]
+    net, wanted = trained(y), trained(NUMBERS)
+    predicted = net.predict(X)
+    assert predicted.dtype == y.dtype
+    assert np.array_equal(predicted, DAYS[wanted.predict(X)])
+    assert net.evaluate(X, y) == wanted.evaluate(X, NUMBERS)
+    assert copy.deepcopy(net).predict(X).dtype == y.dtype
+    weights = {1: 3.0}, {y.dtype.type(DAYS[1]): 3.0}
+    assert trained(y, class_weight=weights[1]).evaluate(X, y) == trained(NUMBERS, class_weight=weights[0]).evaluate(
+        X, NUMBERS
+    )
+    with pytest.raises(ValueError, match=r"y holds np.datetime64\('2021-01-01.*'\) at \[0\]; expected np.datetime64"):
+        net.evaluate(X[:1], np.array(["2021-01-01"], y.dtype))
+    pytest.importorskip("safetensors", reason="writes the file")
+    with pytest.raises(TypeError, match=r"classes holds np.datetime64.*; only text and numbers can be written"):
+        net.save(tmp_path / "net.safetensors")
+    for days in (DAYS, DAYS - DAYS[0]):
+        missing = days.astype(days.dtype.kind + f"8[{unit}]")[NUMBERS]
+        missing[4] = "NaT"
+        with pytest.raises(ValueError, match=r"y holds np\..*\('NaT'.*\) at \[4\]; expected the name of a class"):
+            trained(missing)
+
+
+def test_columns_of_times() -> None:
+    pd = pytest.importorskip("pandas", reason="makes the column")
+    y = pd.Series(DAYS[NUMBERS].astype("datetime64[ns]"))
+    assert (trained(y).predict(X) == DAYS[trained(NUMBERS).predict(X)]).all()
+    y[4] = pd.NaT
+    with pytest.raises(ValueError, match=r"y holds .*NaT.* at \[4\]"):
+        trained(y)
+
+
+def test_names_with_nul_characters_stay(tmp_path: Path) -> None:
+    """NumPy drops them at the end, so that "a" and "a\\0" would become one class."""
+    names = ["a", "a\0", "b"]
+    y = [names[number] for number in NUMBERS]
+    net = trained(y)
+    assert net.predict(X).tolist() == [names[number] for number in trained(NUMBERS).predict(X)]
+    assert network(classes=names).classes is not None
+    y_train = nnkit.data.split(X, y, seed=0)[1]
+    assert set(y_train.tolist()) == set(names)
+    pytest.importorskip("safetensors", reason="writes the file")
+    net.save(tmp_path / "net.safetensors")
+    assert nnkit.load(tmp_path / "net.safetensors").predict(X).tolist() == net.predict(X).tolist()
+
+
+@pytest.mark.parametrize(
+    "names", [[1, 2**63, 3], [-1, 2**63, 0], [2**53, 2**53 + 1, 2**53 + 2], [2**70, 0, 7], [2**63, 2**63 + 1, 0]]
+)
+def test_large_whole_numbers_as_names(names: list[int]) -> None:
+    """NumPy makes floats of 1 beside 2⁶³, and compares int64 with uint64 as floats."""
+    net = trained(np.array(names, object)[NUMBERS])
+    wanted = trained([sorted(names).index(names[number]) for number in NUMBERS])
+    assert net.predict(X).tolist() == [sorted(names)[number] for number in wanted.predict(X)]
+    assert {type(name) for name in net.predict(X).tolist()} == {int}
+    given = checked_classes(names, 3)
+    for dtype in ("int64", "uint64"):
+        known = [name for name in names if np.iinfo(dtype).min <= name <= np.iinfo(dtype).max]
+        assert class_indices(given, np.array(known, dtype), "y").tolist() == [names.index(n) for n in known]
+        with pytest.raises(ValueError, match="y holds 12345"):
+            class_indices(given, np.array([12345], dtype), "y")
+
+
+def test_names_cannot_be_cut_in_place() -> None:
+    net = network(classes=["a", "b", "c"])
+    assert net.classes is not None
+    with pytest.raises(ValueError, match="read-only"):
+        net.classes[0] = "longer"
+    predicted = net.predict(X)
+    predicted[0] = "z"  # a copy of its own

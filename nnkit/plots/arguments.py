@@ -6,15 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.registry import owner_of
+from nnkit.tables import as_array
 
 
 def on_host(values: Any, name: str) -> NDArray[Any]:
-    """Convert a list or an array of any backend to NumPy; raises ValueError for rows of different lengths."""
-    backend = owner_of(values)
-    try:
-        return np.asarray(values) if backend is None else backend.to_numpy(values)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+    """Convert a list, a column or an array of any backend to NumPy; raises ValueError for rows of different lengths."""
+    array = as_array(values, name)
+    backend = owner_of(array)
+    return np.asarray(array) if backend is None else backend.to_numpy(array)
 
 
 def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[Any]:

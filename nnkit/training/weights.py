@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.base import Array
+from nnkit.classes import listed
 from nnkit.inputs import checked_weights
 from nnkit.kernels.names import unknown_name
 from nnkit.model import Model
@@ -69,7 +70,7 @@ def _class_weights(
     if not model.classifies and not (one_label and targets.shape[1] > 1):
         raise ValueError(f"class_weight needs classes: labels of several, or a cost other than {model.cost.name}")
     count = max(targets.shape[1], 2) if one_label else targets.shape[1]
-    names = list(range(count)) if model.classes is None else model.classes.tolist()
+    names = list(range(count)) if model.classes is None else listed(model.classes)
     if isinstance(class_weight, str):
         if class_weight != "balanced":
             raise unknown_name("class_weight", class_weight, ["balanced"])
