@@ -5,8 +5,8 @@ Everything is decided and allocated when the state is made, so that `update` can
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ _PENALTIES = ("l1", "l2", "weight_decay")  # of the weights only
 
 
 @dataclass(kw_only=True, repr=False)
-class Optimizer(ABC):
+class Optimizer:
     """Base of the optimizers, and the numbers that each takes by keyword.
 
     Args:
@@ -38,7 +38,8 @@ class Optimizer(ABC):
             leaves it. Where ‖g‖² is NaN or overflows, all parameters become NaN.
 
     Raises ValueError for a number out of its range, TypeError if one is not a number, and AttributeError if another
-    number than the learning rate is changed. For an optimizer of your own, write a dataclass with its `formula`.
+    number than the learning rate is changed. For an optimizer of your own, write a dataclass with its `formula`, or one
+    whose `start` returns a state with an `update` of its own (`OptimizerState`).
     """
 
     learning_rate: float
@@ -49,9 +50,12 @@ class Optimizer(ABC):
     clip_norm: float | None = None
 
     @property
-    @abstractmethod
-    def formula(self) -> Formula:
-        """Its update, of the form of `nnkit.kernels.updates`; operands that are none of its numbers are its state."""
+    def formula(self) -> Formula | None:
+        """Its update, of the form of `nnkit.kernels.updates`; operands that are none of its numbers are its state.
+
+        None where the state has an `update` of its own.
+        """
+        return None
 
     def start(self, parameters: Parameters) -> "OptimizerState":
         """The state before the first step on these parameters: vectors of zeros."""
@@ -81,13 +85,18 @@ class OptimizerState:
     """An optimizer's arrays for one network.
 
     The operands of its formula say what these are: `learning_rate` and other numbers of the optimizer are 0-d arrays,
-    `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start.
-    `rate`, (2,), is ε and −ε where recorded steps read them, and `numbers["learning_rate"]` a view of its first entry.
+    `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start. Without a
+    formula `numbers` has all numbers of the optimizer. `rate`, (2,), is ε and −ε where recorded steps read them, and
+    `numbers["learning_rate"]`, with a schedule's factor, is a view of its first entry.
 
-    A subclass may have an `update` of its own, in the arrays' own library: it runs at every step, after the recorded
-    gradients, on a GPU without a CUDA graph. `numbers["learning_rate"]` is the rate with a schedule's factor;
-    what a continued training needs belongs in `arrays`. An optimizer's `start` returns the subclass. The gradients come
-    as they are: `l1`, `l2`, `weight_decay` and clipping are in `numbers`, for `update` to heed.
+    A subclass may have an `update` of its own, and return from `arrays` what a continued training needs. An optimizer's
+    `start` returns the subclass. There are two kinds:
+
+    - With `recordable = True`, `update` computes with formulas and with methods of the backend only, into arrays of the
+      state or of the parameters. It is recorded with the step, and replayed with it, on a GPU as part of its graph.
+    - Otherwise it runs at every step, after the recorded gradients, in the arrays' own library, on a GPU without graph.
+
+    The gradients come as they are: `l1`, `l2`, `weight_decay` and clipping are in `numbers`, for `update` to heed.
 
     >>> class Signs(nnkit.optimizers.OptimizerState):
     ...     def update(self, parameters, gradients):
@@ -101,17 +110,32 @@ class OptimizerState:
     [[0.0, 0.75], [0.0, -0.75]]
     """
 
+    recordable = False
+
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         self.optimizer = optimizer
         self.backend: Backend = parameters.backend
         self.dtype = parameters.dtype
         self.options = [name for name in (*_CLIPPING, *_PENALTIES) if getattr(optimizer, name)]
-        operands, numbers = optimizer.formula.operands, vars(optimizer)
-        used = [name for name in operands if name in numbers and name != "learning_rate"] + self.options
+        formula, numbers = optimizer.formula, vars(optimizer)
+        if formula is None and self.updates_by_formula:
+            name = type(optimizer).__name__
+            raise TypeError(f"{name} has no formula, and its state no update of its own; expected one of them")
+        operands = tuple(numbers) if formula is None else formula.operands
+        used = [name for name in operands if isinstance(numbers.get(name), float) and name != "learning_rate"]
         self.rate = self._pair(optimizer.learning_rate)
         self._given: float | None = optimizer.learning_rate  # None where a recorded step may have written another rate
-        self.numbers = {"learning_rate": self.rate[0, ...]} | {name: self.number(numbers[name]) for name in used}
-        self._constants = {name: numbers[name] for name in optimizer.formula.defaults}
+        self.numbers = {"learning_rate": self.rate[0, ...]} | {
+            name: self.number(numbers[name]) for name in (*used, *self.options)
+        }
+        self._vectors: dict[str, Parameters] = {}
+        if formula is not None:
+            self._prepare(formula, parameters)
+
+    def _prepare(self, formula: Formula, parameters: Parameters) -> None:
+        """Make what the update by a formula needs."""
+        operands, numbers = formula.operands, vars(self.optimizer)
+        self._constants = {name: numbers[name] for name in formula.defaults}
         if "correction1" in operands:
             betas = {f"log_{name}": _log(numbers[name]) for name in ("beta1", "beta2")}
             clock = {"t": 0.0, "correction1": 1.0, "correction2": 1.0}
@@ -126,7 +150,7 @@ class OptimizerState:
         }
         clipping = [name for name in self.options if name in _CLIPPING]
         parts = {"flat": self.options} if clipping == self.options else {"weights": self.options, "biases": clipping}
-        self._parts = {part: regularization.treated(optimizer.formula, *todo) for part, todo in parts.items()}
+        self._parts = {part: regularization.treated(formula, *todo) for part, todo in parts.items()}
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -152,8 +176,8 @@ class OptimizerState:
         return self.optimizer.formula is updates.gradient_descent and not self.options and self.updates_by_formula
 
     def record(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Leave the update on the tape that records: its calls, or one call of an `update` that is not nnkit's."""
-        if self.updates_by_formula:
+        """Leave the update on the tape that records: its calls, or one call of an `update` that cannot be recorded."""
+        if self.updates_by_formula or self.recordable:
             self.update(parameters, gradients)
         else:
             perform([HostCall(lambda: self.update(parameters, gradients))])
@@ -201,12 +225,14 @@ def _log(beta: float) -> float:
     return math.log(beta) if beta else -1000.0
 
 
-def _checked(owner: str, name: str, value: Any) -> float | bool | None:
-    """An optimizer's number, if it is in its range."""
+def _checked(owner: str, name: str, value: Any) -> Any:
+    """An optimizer's number, if it is in its range; the numbers of the user's own optimizers have none."""
     if name == "nesterov":
         if not isinstance(value, bool):
             raise TypeError(f"{owner}: nesterov is {value!r}; expected True or False")
         return value
     if value is None and name in _CLIPPING:
         return None
+    if name not in (*_BELOW_1, *_ABOVE_0, *_PENALTIES):
+        return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
     return in_range(owner, name, value, 1.0 if name in _BELOW_1 else math.inf, above=name in _ABOVE_0)

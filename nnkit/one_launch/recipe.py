@@ -102,9 +102,10 @@ class _Traced:
 
 def _updates(state: OptimizerState) -> dict[str, Program]:
     """The optimizer's update of weights and of biases, which are not penalized, as `OptimizerState` does them."""
-    optimizer = state.optimizer
-    constants = {name: getattr(optimizer, name) for name in optimizer.formula.defaults}
+    optimizer, formula = state.optimizer, state.optimizer.formula
+    assert formula is not None  # as the update is `OptimizerState`'s
+    constants = {name: getattr(optimizer, name) for name in formula.defaults}
     options = {"weights": state.options, "biases": [name for name in state.options if name == "clip_value"]}
-    made = {name: treated(optimizer.formula, *chosen).program(constants) for name, chosen in options.items()}
-    corrects = "correction1" in optimizer.formula.operands
+    made = {name: treated(formula, *chosen).program(constants) for name, chosen in options.items()}
+    corrects = "correction1" in formula.operands
     return made | ({"clock": adam_clock.program()} if corrects else {})

@@ -1,0 +1,203 @@
+"""An optimizer of the user's own with any state, written over the backend's operations: recorded, saved and resumed.
+
+Adafactor (Shazeer and Stern, ICML 2018) keeps a row and a column of the squared gradients of each W instead of all.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import nnkit
+from nnkit.backends.base import Array
+from nnkit.optimizers import Optimizer, OptimizerState
+from nnkit.parameters import Parameters
+from nnkit.step import step_for
+from tests.conftest import Arrays
+
+
+@nnkit.formula
+def squared(xp: Any, g: Any, epsilon: Any) -> Any:
+    """g² + ε₁."""
+    return g * g + epsilon
+
+
+@nnkit.formula
+def mean_of(xp: Any, mean: Any, total: Any, beta2: Any, share: Any) -> Any:
+    """β₂ m + (1 − β₂) total/n."""
+    return beta2 * mean + (1 - beta2) * (total * share)
+
+
+@nnkit.formula
+def factored_descent(xp: Any, p: Any, g: Any, row: Any, column: Any, mean: Any, learning_rate: Any) -> Any:
+    """W − ε g/√(R C/mean(R))."""
+    return p - learning_rate * g / xp.sqrt(row * column / mean)
+
+
+@nnkit.formula
+def plain_descent(xp: Any, p: Any, g: Any, v: Any, learning_rate: Any) -> Any:
+    """b − ε g/√v."""
+    return p - learning_rate * g / xp.sqrt(v)
+
+
+class AdafactorState(OptimizerState):
+    recordable = True
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+
+        def zeros(*shape: int) -> Array:
+            return self.backend.zeros(shape, self.dtype)
+
+        self.rows = [zeros(W.shape[0], 1) for W in parameters.W]
+        self.columns = [zeros(1, W.shape[1]) for W in parameters.W]
+        self.squares = [zeros(*b.shape) for b in parameters.b]
+        self.shares = [[self.number(1 / n) for n in W.shape] for W in parameters.W]
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        lists = {"row": self.rows, "column": self.columns, "square": self.squares}
+        return {f"{name}{i}": array for name, arrays in lists.items() for i, array in enumerate(arrays)}
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        rate, beta2, epsilon = (self.numbers[name] for name in ("learning_rate", "beta2", "epsilon"))
+        for W, g, row, column, (of_rows, of_columns) in zip(
+            parameters.W, gradients.W, self.rows, self.columns, self.shares, strict=True
+        ):
+            square = squared(g, epsilon)
+            mean_of(row, self.backend.sum(square, axis=1, keepdims=True), beta2, of_columns, out=row)
+            mean_of(column, self.backend.sum(square, axis=0, keepdims=True), beta2, of_rows, out=column)
+            mean = self.backend.sum(row)
+            factored_descent(W, g, row, column, mean_of(mean, mean, self.number(0.0), of_rows), rate, out=W)
+        for b, g, v in zip(parameters.b, gradients.b, self.squares, strict=True):
+            mean_of(v, squared(g, epsilon), beta2, self.number(1.0), out=v)
+            plain_descent(b, g, v, rate, out=b)
+
+
+@dataclass(repr=False)
+class Adafactor(Optimizer):
+    learning_rate: float = 0.01
+    beta2: float = 0.9
+    epsilon: float = 1e-30
+    note: str = "factored"
+
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return AdafactorState(self, parameters)
+
+
+def by_hand(W: NDArray[Any], g: NDArray[Any], state: dict[str, Any], rate: float) -> Any:
+    square, beta = g * g + 1e-30, 0.9
+    if W.ndim == 1:
+        state["v"] = beta * state.get("v", 0.0) + (1 - beta) * square
+        return W - rate * g / np.sqrt(state["v"])
+    state["R"] = beta * state.get("R", 0.0) + (1 - beta) * square.mean(axis=1)
+    state["C"] = beta * state.get("C", 0.0) + (1 - beta) * square.mean(axis=0)
+    return W - rate * g / np.sqrt(np.outer(state["R"], state["C"]) / state["R"].mean())
+
+
+DATA = np.random.default_rng(0).normal(size=(24, 5)), np.arange(24) % 3
+
+
+def network(**options: Any) -> nnkit.Network:
+    return nnkit.Network([5, 7, 3], seed=0, dtype="float64", **options)
+
+
+def values(net: nnkit.Network) -> list[NDArray[Any]]:
+    return [net.backend.to_numpy(a) for a in (*net.parameters.W, *net.parameters.b)]
+
+
+def test_steps_are_those_of_the_paper(arrays: Arrays) -> None:
+    """On each backend, recorded and replayed, with a learning rate that changes."""
+    net, (X, y) = network(), DATA
+    expected, states = values(net), [dict[str, Any]() for _ in range(4)]
+    optimizer = Adafactor()
+    for rate in (0.01, 0.01, 0.02, 0.005):
+        optimizer.learning_rate = rate
+        _, gradients = net.gradients(X, y)
+        pairs = [net.backend.to_numpy(g) for g in (*(W for W, _ in gradients), *(b for _, b in gradients))]
+        expected = [by_hand(p, g, s, rate) for p, g, s in zip(expected, pairs, states, strict=True)]
+        net.train_step(X, y, optimizer)
+        for found, wanted in zip(values(net), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-13)
+    assert len(net.recorded) >= 1  # the steps were replayed, not made anew
+
+
+def test_it_is_part_of_the_recorded_step() -> None:
+    """As far as NumPy's recording goes: no call of Python code is left on it, as an `update` at every step is."""
+    calls = []
+
+    class Counted(AdafactorState):
+        def update(self, parameters: Parameters, gradients: Parameters) -> None:
+            calls.append(1)
+            super().update(parameters, gradients)
+
+    class Counting(Adafactor):
+        def start(self, parameters: Parameters) -> OptimizerState:
+            return Counted(self, parameters)
+
+    net, (X, y) = network(), DATA
+    net.fit(X, y, epochs=5, batch_size=8, optimizer=Counting(), progress=False)
+    assert len(calls) == 1
+    step = step_for(net, 8, net.optimizer_state(), 0, True)
+    assert step.state is net.optimizer_state()
+
+
+def test_it_is_recorded_over_cupys_arrays_too(host: Any) -> None:
+    (X, y), one_hot = DATA, np.eye(3)[DATA[1]]
+    nets = [network(), network(backend="cupy")]
+    for net in nets:
+        step = step_for(net, len(y), net.optimizer_state(Adafactor()))
+        for array, given in ((step.x, X), (step.y, one_hot)):
+            net.backend.copy(net.backend.asarray(given), array)
+        for _ in range(3):
+            step.run()
+    for found, wanted in zip(*map(values, reversed(nets)), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("schedule", [None, "cosine"])
+def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path, schedule: str | None) -> None:
+    (X, y), path = DATA, tmp_path / "run.safetensors"
+    options: dict[str, Any] = {"batch_size": 8, "progress": False, "schedule": schedule}
+    whole = network()
+    whole.fit(X, y, epochs=6, optimizer=Adafactor(), **options)
+    interrupted = network()
+
+    def fail(net: nnkit.Network, history: nnkit.History) -> None:
+        if len(history["cost"]) == 4:
+            raise OSError("the power is gone")
+
+    with pytest.raises(OSError, match="the power is gone"):
+        interrupted.fit(X, y, epochs=6, optimizer=Adafactor(), checkpoint=path, callbacks=[fail], **options)
+    assert path.exists()
+    resumed, done = network(), []
+    options["callbacks"] = [lambda net, history: done.append(1)]
+    resumed.fit(X, y, epochs=6, optimizer=Adafactor(), checkpoint=path, resume=True, **options)
+    assert len(done) <= 3
+    assert resumed.epochs_trained == 6
+    for found, wanted in zip(values(resumed), values(whole), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_optimizer_without_a_formula_and_an_update_is_refused() -> None:
+    @dataclass(repr=False)
+    class Nothing(Optimizer):
+        learning_rate: float = 0.1
+
+    net = network()
+    before = values(net)
+    with pytest.raises(TypeError, match=r"^Nothing has no formula, and its state no update of its own; expected one"):
+        net.train_step(*DATA, Nothing())
+    for found, wanted in zip(values(net), before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_numbers_and_notes_of_an_own_optimizer() -> None:
+    optimizer = Adafactor(beta2=0.5, note="mine")
+    assert repr(optimizer) == "Adafactor(learning_rate=0.01, beta2=0.5, note='mine')"
+    assert optimizer.describe()["note"] == "mine"
+    with pytest.raises(AttributeError, match="only learning_rate may be changed"):
+        optimizer.note = "another"
