@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnkit import state
+from nnkit.checks import UnknownNameError
 from nnkit.classes import listed
 from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
-from nnkit.kernels.names import UnknownNameError
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.model import Model
 from nnkit.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.kernels.names import named
+from nnkit.checks import named
 
 __all__ = [
     "Initializer",

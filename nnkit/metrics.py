@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import named
 from nnkit.inputs import SHARES, checked_weights, is_real, on_host
-from nnkit.kernels.names import named
 from nnkit.tables import as_array
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]

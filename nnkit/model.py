@@ -10,6 +10,7 @@ import numpy as np
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.tape import active_tape
+from nnkit.checks import checked_dtype, checked_features, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
@@ -28,12 +29,10 @@ from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
 from nnkit.layers import Layer, build_layers, dense_layers, initializers_of
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
-from nnkit.model_arguments import checked_dtype, checked_features
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
-from nnkit.ranges import whole
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 from nnkit.turns import Turn
 

@@ -9,6 +9,7 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.checks import flag
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
@@ -16,7 +17,6 @@ from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.placement import Placement
-from nnkit.ranges import flag
 from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.step import Step, step_for
 from nnkit.training.evaluation import evaluate

@@ -14,9 +14,9 @@ import numpy as np
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.tape import HostCall, perform
+from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
-from nnkit.ranges import in_range
 
 _BELOW_1 = {"momentum", "alpha", "beta1", "beta2"}
 _ABOVE_0 = {"learning_rate", "epsilon", "clip_value", "clip_norm"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nnkit.backends.formula import Formula
+from nnkit.checks import named, unknown_name
 from nnkit.kernels import updates
-from nnkit.kernels.names import named, unknown_name
 from nnkit.optimizer_state import Optimizer, OptimizerState
 
 __all__ = [

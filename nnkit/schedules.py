@@ -6,9 +6,8 @@ Steps are constant within an epoch; smooth schedules change from one minibatch t
 import math
 from collections.abc import Callable, Sequence
 
+from nnkit.checks import in_range, named, whole
 from nnkit.history import highest_is_best
-from nnkit.kernels.names import named
-from nnkit.ranges import in_range, whole
 from nnkit.schedule import FunctionSchedule, Numbers, Schedule
 
 ScheduleLike = Schedule | Callable[[float], float] | str | None

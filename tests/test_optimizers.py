@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels import names
+from nnkit import checks
 from nnkit.optimizers import Adagrad, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
 from tests.recursions import OPTIMIZERS
 
@@ -206,7 +206,7 @@ def test_every_hint_is_a_name() -> None:
         "optimizer": nnkit.optimizer_names(),
         "schedule": [*nnkit.schedules.schedule_names(), "step(every)", "exponential(factor)", "warmup(epochs)"],
     }
-    for kind, meant in names._ELSEWHERE.items():
+    for kind, meant in checks._ELSEWHERE.items():
         for foreign, ours in meant.items():
             assert foreign.isalnum()
             assert foreign.islower()

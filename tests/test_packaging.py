@@ -92,13 +92,15 @@ def test_backends_know_nothing_of_networks() -> None:
     assert not any(wrong.values()), wrong
 
 
-def test_kernels_know_only_backends() -> None:
+def test_kernels_know_only_backends_and_checks() -> None:
+    known = ("nnkit.backends", "nnkit.kernels", "nnkit.checks")
     wrong = {
-        name: {f for f in imports(path) if below(f, "nnkit") and not below(f, "nnkit.backends", "nnkit.kernels")}
+        name: {f for f in imports(path) if below(f, "nnkit") and not below(f, *known)}
         for name, path in ALL.items()
         if below(name, "nnkit.kernels")
     }
     assert len(wrong) > 5
+    assert not any(below(found, "nnkit") for found in imports(ALL["nnkit.checks"]))
     assert not any(wrong.values()), wrong
 
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from bench.contenders.base import Contender
-from nnkit.kernels.names import unknown_name
+from nnkit.checks import unknown_name
 
 # The class of each contender, in the order of the tables.
 _CLASSES = {

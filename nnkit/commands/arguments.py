@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from nnkit.kernels.names import unknown_name
-from nnkit.ranges import in_range
+from nnkit.checks import in_range, unknown_name
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]

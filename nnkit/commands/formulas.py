@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from nnkit import data
 from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
+from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_command, known
 from nnkit.kernels import cost_functions, dense, preprocessing, softmax
 from nnkit.kernels.costs import cost_names, get_cost
-from nnkit.kernels.names import named
 from nnkit.kernels.output import FROM_LOGITS
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import unknown_name
 from nnkit.kernels.costs import Cost
-from nnkit.kernels.names import unknown_name
 
 _OF_CLASSES = ("accuracy", "top_5")
 _OF_NUMBERS = ("r2", "mae")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from nnkit.checks import unknown_name
 from nnkit.data.csv_file import read_csv
 from nnkit.data.table import Table, column_as_number, column_number, existing_file
-from nnkit.kernels.names import unknown_name
 
 
 def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | None = None) -> Table:

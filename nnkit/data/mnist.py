@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import flag
 from nnkit.data.download import cache_folder, download_file
-from nnkit.ranges import flag
 
 
 class MNIST(NamedTuple):

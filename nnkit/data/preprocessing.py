@@ -11,11 +11,10 @@ from numpy.typing import ArrayLike
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
+from nnkit.checks import flag, in_range, unknown_name, whole
 from nnkit.data.fitted import Fitted, checked_array
 from nnkit.data.moments import Real, covariance, means, quiet, sample_matrix, variances
-from nnkit.kernels.names import unknown_name
 from nnkit.kernels.preprocessing import centered, normalized
-from nnkit.ranges import flag, in_range, whole
 
 _SMALL, _SCALE = 1e-290, 2.0**600  # variances that have lost digits, and what makes them others
 

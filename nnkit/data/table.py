@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit import files
-from nnkit.kernels.names import unknown_name
+from nnkit.checks import unknown_name
 
 
 class Table(NamedTuple):

@@ -22,8 +22,8 @@ from typing import Literal
 import numpy as np
 
 from nnkit.backends.formula import Formula
+from nnkit.checks import named
 from nnkit.kernels import rectifiers, sigmoidal, smooth
-from nnkit.kernels.names import named
 from nnkit.kernels.registration import STEP, as_formula, check_agreement, check_new_name
 
 
@@ -70,7 +70,7 @@ def get_activation(name: str | Activation) -> Activation:
     'output'
     >>> get_activation("sigmiod")
     Traceback (most recent call last):
-    nnkit.kernels.names.UnknownNameError: unknown activation 'sigmiod'; did you mean 'sigmoid' or 'hard_sigmoid'?
+    nnkit.checks.UnknownNameError: unknown activation 'sigmiod'; did you mean 'sigmoid' or 'hard_sigmoid'?
     """
     if isinstance(name, Activation):
         return name

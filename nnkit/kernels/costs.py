@@ -24,10 +24,10 @@ import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula
+from nnkit.checks import named, unknown_name
 from nnkit.kernels import classification_costs as classification
 from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.names import named, unknown_name
 from nnkit.kernels.registration import as_formula, check_cost, check_new_name
 from nnkit.kernels.softmax import softmax
 

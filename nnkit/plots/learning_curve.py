@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nnkit.kernels.names import unknown_name
+from nnkit.checks import unknown_name
 from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.epoch_panel import COLORS, End, finish_panel, label_ends, three_digits
 from nnkit.plots.histories import Curve, History, count_epochs, curve, is_share

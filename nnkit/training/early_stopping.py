@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nnkit.checks import flag, in_range, whole
 from nnkit.history import highest_is_best
-from nnkit.ranges import flag, in_range, whole
 
 
 @dataclass(frozen=True, slots=True)

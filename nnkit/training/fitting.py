@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.checks import flag, whole
 from nnkit.classes import names_in
 from nnkit.history import History
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
-from nnkit.ranges import flag, whole
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
 from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, numbers_to_come, refuse

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.base import Array
+from nnkit.checks import unknown_name
 from nnkit.classes import listed
 from nnkit.inputs import checked_weights
-from nnkit.kernels.names import unknown_name
 from nnkit.model import Model
 
 ClassWeight = Mapping[Any, float] | str | None

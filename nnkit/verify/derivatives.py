@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnkit.checks import unknown_name
 from nnkit.inputs import on_host
-from nnkit.kernels.names import unknown_name
 
 STEP = 1e-30  # any h far below the square root of the smallest number of interest; there is no cancellation
 _METHODS = ("complex", "central")

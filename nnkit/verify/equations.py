@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nnkit.backends import Backend, get_backend
+from nnkit.checks import whole
 from nnkit.kernels import cost_functions as costs
 from nnkit.kernels.activations import activation_names
-from nnkit.ranges import whole
 from nnkit.verify import measurements as measure
 from nnkit.verify.measurements import Problem
 

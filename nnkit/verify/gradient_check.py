@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
+from nnkit.checks import whole
 from nnkit.kernels.dense import dense_forward
 from nnkit.network import Network
-from nnkit.ranges import whole
 from nnkit.state import arguments, parameters, restore
 from nnkit.verify.derivatives import complex_steps
 

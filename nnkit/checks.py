@@ -1,9 +1,111 @@
-"""Names that users type: an unknown one gets an error with those that are near, or that other libraries' names mean."""
+"""What users give, checked: numbers, names and arrays of numbers. Errors say what came and what was expected."""
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 Value = TypeVar("Value")
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def in_range(owner: str, name: str, value: object, end: float = math.inf, *, above: bool = False) -> float:
+    """The number as a float, if it is finite and in [0, end), or in (0, end) with `above`.
+
+    Raises TypeError if it is not a number, and ValueError for other numbers.
+
+    >>> in_range("SGD", "momentum", 0.5, 1.0)
+    0.5
+    >>> in_range("SGD", "momentum", 1.5, 1.0)
+    Traceback (most recent call last):
+    ValueError: SGD: momentum is 1.5; expected a finite number of at least 0 and below 1
+    """
+    expected = f"expected a finite number {'above' if above else 'of at least'} 0"
+    expected += f" and below {end:g}" if end < math.inf else ""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{owner}: {name} is {value!r}; {expected}")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number above all floats
+        number = math.inf
+    if not (0 < number < end if above else 0 <= number < end):
+        raise ValueError(f"{owner}: {name} is {value!r}; {expected}")
+    return number
+
+
+def flag(owner: str, name: str, value: object) -> bool:
+    """True or False as it is; TypeError for anything else, as a text "False" would count as true.
+
+    >>> flag("", "shuffle", "no")
+    Traceback (most recent call last):
+    TypeError: shuffle is 'no'; expected True or False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner and owner + ': '}{name} is {value!r}; expected True or False")
+    return bool(value)
+
+
+def whole(owner: str, name: str, value: object, least: int) -> int:
+    """The number as an int, if it is whole and at least `least`; ValueError otherwise. Without an owner "" is given.
+
+    >>> whole("step", "every", 10, least=1)
+    10
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        whose = f"{owner}: {name}" if owner else name
+        raise ValueError(f"{whose} is {value!r}; expected a whole number of at least {least}")
+    return int(value)
+
+
+# --- arrays of the host -----------------------------------------------------------------------------------------------
+
+
+def first_of(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    """Where the first True of an array is, which holds one.
+
+    >>> first_of(np.array([[False, False], [True, True]]))
+    (1, 0)
+    """
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+
+def check_finite(array: NDArray[Any], name: str, expected: str = "finite numbers", first: int = 0) -> None:
+    """ValueError, naming the first one, if an array holds NaN or infinities; `first` is what its first row counts as.
+
+    >>> check_finite(np.array([[1.0, np.nan]]), "X", first=30)
+    Traceback (most recent call last):
+    ValueError: X holds nan at [30, 1]; expected finite numbers
+    """
+    finite = np.isfinite(array)
+    if not finite.all():
+        at = first_of(~finite)
+        place = [first + i if axis == 0 else i for axis, i in enumerate(at)]
+        raise ValueError(f"{name} holds {array[at]} at {place}; expected {expected}")
+
+
+def checked_dtype(dtype: str) -> str:
+    """The name of a type that networks compute in; ValueError for another."""
+    for name in ("float32", "float64"):
+        if dtype is not None and dtype in (name, np.dtype(name)):  # NumPy takes None for float64
+            return name
+    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
+
+
+def checked_features(features: Sequence[str], width: int) -> list[str]:
+    """The names of `width` features as a list; ValueError for another number of them, and if one is not text."""
+    if not isinstance(features, Iterable):
+        raise TypeError(f"features is {features!r}; expected the names of {width} features")
+    names = [features] if isinstance(features, str) else list(features)
+    if len(names) != width or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"features is {features!r}; expected the names of {width} features")
+    return names
+
+
+# --- names: an unknown one gets an error with those that are near, or that other libraries' names mean ----------------
 
 # What PyTorch, Keras and scikit-learn call it, in small letters and without _ and -; as hints only.
 _ELSEWHERE = {
