@@ -2,7 +2,8 @@
 
 Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the dense layers in the
 network's dtype, `preprocessing.mean` and so on in float64, and in the checkpoint of a training `training.*`; as
-metadata "network", a description in JSON, and "training". Format 1 had neither dropout nor numbers of costs,
+metadata "network", a description in JSON, "training", and where `nnkit train` wrote it "samples", what it was trained
+with (`nnkit.commands.trained_on`), which no network needs. Format 1 had neither dropout nor numbers of costs,
 preprocessing, classes, training.
 """
 
@@ -36,13 +37,14 @@ def save(
     path: str | PathLike[str],
     training: dict[str, Any] | None = None,
     best: np.ndarray | None = None,
+    samples: str | None = None,
 ) -> None:
     """Write a network to a `.safetensors` file, with its preprocessing, classes and seed.
 
-    With a description of a training it is a checkpoint, and holds the training state and the best parameters, too. A
-    file that is there stays whole until the new one is: it is written beside it and then renamed. Raises ImportError if
-    safetensors is not installed, OSError if the file cannot be written, and TypeError for class names that are neither
-    text nor numbers.
+    With a description of a training it is a checkpoint, and holds the training state and the best parameters, too.
+    `samples` is text that says what it was trained with. A file that is there stays whole until the new one is: it is
+    written beside it and then renamed. Raises ImportError if safetensors is not installed, OSError if the file cannot
+    be written, and TypeError for class names that are neither text nor numbers.
     """
     tensors = state.parameters(model)
     if model.preprocessing is not None:
@@ -52,6 +54,8 @@ def save(
         kept = state.training_state(model) | ({} if best is None else {"best": best})
         tensors |= {f"training.{name}": array for name, array in kept.items()}
         metadata["training"] = json.dumps(training)
+    if samples is not None:
+        metadata["samples"] = samples
     _write_tensors(path, tensors, metadata)
 
 
@@ -229,6 +233,14 @@ def _in_order(content: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the arrays after it are aligned
     return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def read_samples(path: str | PathLike[str]) -> str | None:
+    """What the file of a network, which was read before, says that it was trained with; None if nothing."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get("samples")
 
 
 def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:

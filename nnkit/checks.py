@@ -184,6 +184,15 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     return error
 
 
+def printable(text: str) -> str:
+    r"""Text with what a terminal would obey, or not show, as Python writes it: names come from files.
+
+    >>> printable("naïve \x1b[31mred\u202e")
+    'naïve \\x1b[31mred\\u202e'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _near(kind: str, name: str, names: list[str]) -> list[str]:
     """The names that this one may stand for: spelled alike, meant in another library, or similar."""
     import difflib  # a millisecond that only an error should cost

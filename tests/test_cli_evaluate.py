@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit import checkpoint
 from nnkit.cli import main
 from tests.cli_files import SPECIES, flowers, houses
 
 for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
+
+pytestmark = pytest.mark.filterwarnings("default:.*was trained on.*:UserWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -158,3 +161,67 @@ def test_classes_of_a_part_are_read_as_the_text_that_they_are(
             "column 'y': '3a' is not a number; if this column is the answer, name it as the target, with --target"
             in told
         )
+
+
+def test_samples_that_a_network_was_trained_on_are_not_taken_for_new_ones(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of a network says which share was new to it; where it does not, evaluate says so."""
+    train = ["train", "--epochs", "1", "--no-picture", "--quiet", "--seed", "3", "--test-fraction", "0.1"]
+    assert main(train) == 0
+    for fraction in ("0.5", "0.25", "0.05"):
+        assert main(["evaluate", "nnkit-model.safetensors", "digits", "--test-fraction", fraction]) == 2
+        captured = capsys.readouterr()
+        told = (
+            f"--test-fraction {fraction}: nnkit-model.safetensors was trained with --test-fraction 0.1, and any other"
+        )
+        assert captured.err.startswith(f"nnkit: error: {told}")
+        assert captured.out == ""
+    results = measured(capsys, "nnkit-model.safetensors", "digits")
+    assert results == measured(capsys, "nnkit-model.safetensors", "digits", "--test-fraction", "0.1")
+    network = nnkit.load("nnkit-model.safetensors")
+    _, _, X, y = nnkit.data.split(*nnkit.data.digits(), test_fraction=0.1, seed=3)
+    assert results == network.evaluate(X, y)
+    network.save("again.safetensors")  # without nnkit train, nothing is known of its samples
+    assert main(["evaluate", "again.safetensors", "digits", "--test-fraction", "0.5"]) == 0
+    assert capsys.readouterr().err.startswith("nnkit: warning: again.safetensors does not say what it was trained on: ")
+
+
+def test_a_file_that_a_network_was_trained_on_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X, y = flowers(here / "flowers.csv")
+    rows = [f'{",".join(map(str, x))},"{kind}"' for x, kind in zip(X.tolist(), y.tolist(), strict=True)]
+    Path("new.csv").write_text("\n".join(["a,b,c,d,species", *rows[::2]]))
+    Path("same.csv").write_bytes(Path("flowers.csv").read_bytes())
+    command = ["--target", "species", "--epochs", "1", "--quiet", "--no-picture", "--test-fraction", "0.2"]
+    assert main(["train", "--data", "flowers.csv", *command]) == 0
+    for file, known in (("flowers.csv", True), ("same.csv", True), ("new.csv", False)):
+        assert main(["evaluate", "nnkit-model.safetensors", file, "--target", "species"]) == 0
+        told = f"nnkit: warning: nnkit-model.safetensors was trained on 80% of the samples in {file}: these results say"
+        assert capsys.readouterr().err.startswith(told) == known
+
+
+@pytest.mark.parametrize(
+    "text", ["", "3", "{", "[]", '{"samples": 3, "test_fraction": 0.5}', '{"samples": "a"}', "nul"]
+)
+def test_what_a_file_says_of_its_samples_may_be_damaged(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    network = nnkit.Network([64, 10], seed=0)
+    checkpoint.save(network, "net.safetensors", samples=text)
+    assert repr(nnkit.load("net.safetensors")) == repr(network)
+    assert main(["evaluate", "net.safetensors", "digits"]) == 0
+    assert "does not say what it was trained on" in capsys.readouterr().err
+
+
+def test_names_of_files_and_classes_are_as_they_are_in_pictures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No capitals that are not theirs, and what no font has as Python writes it. SVG has its text in comments."""
+    rows = [f'{i % 7},{i % 5},"{"ab"[i % 2]}\x1b[31m\nc$x$"' for i in range(40)]
+    name = "ok\x1b[2m\nnew.csv"
+    Path(name).write_text("\n".join(["a,b,y", *rows]))
+    assert main(["train", "--data", name, "--target", "y", "--epochs", "1", "--picture", "p.svg", "--quiet"]) == 0
+    assert main(["evaluate", "nnkit-model.safetensors", name, "--target", "y", "--confusion", "c.svg"]) == 0
+    assert "Glyph" not in capsys.readouterr().err
+    assert r"<!-- ok\x1b[2m new.csv -->" in Path("c.svg").read_text()
+    assert r"<!-- ok\x1b[2m new.csv, 2-100-2, seed 0 -->" in Path("p.svg").read_text()
+    assert r"<!-- a\x1b[31m\nc$x$ -->" in Path("c.svg").read_text()
+    assert main(["train", "--epochs", "1", "--quiet", "--no-picture"]) == 0
+    assert main(["evaluate", "nnkit-model.safetensors", "digits", "--confusion", "c.svg"]) == 0
+    assert "<!-- Test part of digits by seed 0 -->" in Path("c.svg").read_text()

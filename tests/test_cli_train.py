@@ -18,6 +18,9 @@ from tests.test_cli import nnkit_command
 for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
 
+# Of being measured with what a network was trained on, which is printed.
+pytestmark = pytest.mark.filterwarnings("default:.*was trained on.*:UserWarning")
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

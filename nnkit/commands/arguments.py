@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from nnkit.checks import in_range, unknown_name
+from nnkit.checks import in_range, printable, unknown_name
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
@@ -18,15 +18,6 @@ else:
 def one_line(text: str) -> str:
     """Text without line breaks, whatever the names in it are."""
     return printable(" ".join(text.split()))
-
-
-def printable(text: str) -> str:
-    r"""Text with what a terminal would obey, or not show, as Python writes it: names come from files.
-
-    >>> printable("naïve \x1b[31mred\u202e")
-    'naïve \\x1b[31mred\\u202e'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Parser(argparse.ArgumentParser):

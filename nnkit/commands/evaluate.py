@@ -12,11 +12,12 @@ from nnkit.commands.arguments import Commands, add_backend, add_command, counted
 from nnkit.commands.dataset import Dataset, load_dataset
 from nnkit.commands.measures import add_metrics, check_metrics
 from nnkit.commands.models import add_model, in_order
-from nnkit.commands.outputs import as_json, check_package, output_path
+from nnkit.commands.outputs import as_json, check_package, output_path, picture_title
 from nnkit.commands.places import placing
 from nnkit.commands.runs import in_digits
 from nnkit.commands.targets import whole_labels
-from nnkit.commands.train_arguments import TARGET, add_mnist
+from nnkit.commands.train_arguments import DEFAULTS, TARGET, add_mnist
+from nnkit.commands.trained_on import TrainedOn, new_share, trained_on, warn_of_known_samples
 from nnkit.network import Network, load
 from nnkit.pictures import picture_path
 from nnkit.version import __version__
@@ -40,7 +41,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--test-fraction", type=number(1, above=True), metavar="SHARE",
-        help="of the digits, as it was for the training (default: 0.25)",
+        help="of the digits, as in the training (default: what MODEL says, or 0.25)",
     )  # fmt: skip
     add_mnist(parser)
     add_metrics(parser)
@@ -58,8 +59,10 @@ def run(options: argparse.Namespace) -> int:
         check_package("--confusion", "matplotlib")
         picture_path(output_path(picture, "--confusion", [options.model, source]), "--confusion")
     network = load(options.model, options.backend)
-    dataset = _samples(source, options, network)
+    known = trained_on(options.model)
+    dataset = _samples(source, options, network, known)
     name, X, y = dataset.name, in_order(network, options.model, dataset.X, dataset.features, dataset.name), dataset.y
+    warn_of_known_samples(known, options.model, source, dataset.X)
     if network.classifies:
         y = whole_labels(y)
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
@@ -69,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     with placing({"": dataset.place}):
         results = network.evaluate(X, y, metrics=options.metrics)
     if picture is not None:
-        _draw(network, X, y, f"{name[0].upper()}{name[1:]}", picture)
+        _draw(network, X, y, f"{name[0].upper()}{name[1:]}" if dataset.path is None else name, picture)
     if options.json:
         print(as_json(_report(options.model, name, network, len(X), results, picture)))
         return 0
@@ -81,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(source: str, options: argparse.Namespace, network: Network) -> Dataset:
+def _samples(source: str, options: argparse.Namespace, network: Network, known: TrainedOn | None) -> Dataset:
     """The samples to measure with."""
     fraction = options.test_fraction
     if fraction is not None and source != "digits":
@@ -89,12 +92,12 @@ def _samples(source: str, options: argparse.Namespace, network: Network) -> Data
     # A file in which only the classes 1 and 2 of 1, 2 and 3a occur would be read as numbers, 01 as 1.
     text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
     dataset = load_dataset(source, options.target, options.data_dir, options.download, text)
-    seed = network.seed
     if source == "mnist" and dataset.test is not None:
         return Dataset("test part of mnist", *dataset.test)
     if source == "digits":
-        _, _, X, y = data.split(dataset.X, dataset.y, 0.25 if fraction is None else fraction, seed)
-        return Dataset(f"test part of digits by seed {seed}", X, y)
+        share = new_share(known, options.model, dataset.X, fraction, default=DEFAULTS["test_fraction"])
+        _, _, X, y = data.split(dataset.X, dataset.y, share, network.seed)
+        return Dataset(f"test part of digits by seed {network.seed}", X, y)
     return dataset
 
 
@@ -103,7 +106,7 @@ def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: 
 
     found = network.predict(X)
     predicted = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
-    confusion_matrix(y, predicted, network.classes, path, title.replace("$", r"\$"))  # not Matplotlib's mathematics
+    confusion_matrix(y, predicted, network.classes, path, picture_title(title))
 
 
 def _report(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from nnkit.commands.arguments import one_line
 from nnkit.files import is_special, replacing, writable
 
 
@@ -29,6 +30,11 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
     if any(os.path.realpath(path) == os.path.realpath(other) for other in others):
         raise ValueError(f"{option}: {path} is already another of this command's files")
     return path
+
+
+def picture_title(text: str) -> str:
+    """The title of a picture, with the name of a file in it: on one line, and no mathematics of Matplotlib's."""
+    return one_line(text).replace("$", r"\$")
 
 
 def as_json(content: Any) -> str:

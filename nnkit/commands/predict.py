@@ -12,7 +12,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.commands.arguments import Commands, add_backend, add_command, printable
+from nnkit.checks import printable
+from nnkit.commands.arguments import Commands, add_backend, add_command
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
 from nnkit.commands.places import place, placing

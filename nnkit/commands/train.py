@@ -16,6 +16,7 @@ from nnkit.commands.runs import Run, in_words, prepare, summarize, train
 from nnkit.commands.targets import targets_of
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
+from nnkit.commands.trained_on import as_text
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
 from nnkit.version import __version__
@@ -63,7 +64,9 @@ def run(options: argparse.Namespace) -> int:
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
-    write_files(files, runs, f"{_heading(dataset)}, {widths(runs[0].network)}", options.metrics, say)
+    samples = as_text(dataset.X, options.test_fraction) if dataset.test is None else None
+    title = f"{_heading(dataset)}, {widths(runs[0].network)}"
+    write_files(files, runs, title, options.metrics, samples, say)
     if options.json:
         print(as_json(_report(options, dataset, runs, files)))
     if unseen:

@@ -4,6 +4,7 @@ import argparse
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from nnkit.commands.arguments import Parser, add_backend, at_least, known, number
 from nnkit.commands.measures import add_metrics
@@ -21,7 +22,7 @@ PREPROCESSING = ("none", "normalization", "whitening", "pixels")
 
 
 # Of options that another one may leave without effect: they are filled in once it is known which were given.
-_DEFAULTS: dict[str, object] = {
+DEFAULTS: dict[str, Any] = {
     "test_fraction": 0.25,
     "activation": ["relu"],
     "dropout": 0.0,
@@ -43,7 +44,7 @@ def settle(options: argparse.Namespace) -> None:
         if useless and getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} has no effect beside {reason}")
         if getattr(options, name) is None:
-            setattr(options, name, _DEFAULTS[name])
+            setattr(options, name, DEFAULTS[name])
 
 
 def add_train_arguments(parser: Parser) -> None:
@@ -145,12 +146,12 @@ def _add_training(group: argparse._ActionsContainer) -> None:
 def _add_output(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--model", type=Path, metavar="FILE",
-        help=f"where to write the network, with --seeds that of the first seed (default: {_DEFAULTS['model']})",
+        help=f"where to write the network, with --seeds that of the first seed (default: {DEFAULTS['model']})",
     )  # fmt: skip
     group.add_argument(
         "--picture", type=Path, metavar="FILE",
         help="the learning curve, with --seeds the spread of the runs: .png, .svg or .pdf "
-        f"(default: {_DEFAULTS['picture']})",
+        f"(default: {DEFAULTS['picture']})",
     )  # fmt: skip
     group.add_argument("--no-model", action="store_true", help="write no network")
     group.add_argument("--no-picture", action="store_true", help="draw no picture")

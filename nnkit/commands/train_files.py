@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnkit import checkpoint
-from nnkit.commands.outputs import check_package, output_path, write_json
+from nnkit.commands.outputs import check_package, output_path, picture_title, write_json
 from nnkit.commands.runs import Run
 from nnkit.layers import dense_layers
 from nnkit.network import Network
@@ -71,12 +71,20 @@ def check_resumed(options: argparse.Namespace, network: Network) -> None:
 
 
 def write_files(
-    files: Files, runs: Sequence[Run], title: str, metrics: Sequence[str], say: Callable[[str], None]
+    files: Files,
+    runs: Sequence[Run],
+    title: str,
+    metrics: Sequence[str],
+    samples: str | None,
+    say: Callable[[str], None],
 ) -> None:
-    """Write the network of the first run, the histories, and a picture of one run or of the spread of several."""
+    """Write the network of the first run, the histories, and a picture of one run or of the spread of several.
+
+    `samples` is text about what it was trained with, for the file of the network.
+    """
     histories, several = [run.history for run in runs], len(runs) > 1
     if files.model is not None:
-        runs[0].network.save(files.model)
+        checkpoint.save(runs[0].network.snapshot(), files.model, samples=samples)
         say(f"model {f'of seed {runs[0].network.seed} ' if several else ''}written to {files.model}")
     if files.history is not None:
         write_json(files.history, histories if several else histories[0])
@@ -84,7 +92,7 @@ def write_files(
     if files.picture is not None and histories[0].epochs:
         from nnkit import plots
 
-        title = title.replace("$", r"\$")  # Matplotlib's mathematics, in the name of a file
+        title = picture_title(title)
         if several:
             plots.seed_spread(histories, files.picture, title=f"{title}, {len(runs)} seeds")
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import printable
 from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import label_pair
 from nnkit.plots.style import BLUE, DARK_BLUE, GREY, LABEL, TICK, add_color_bar, new_figure, shades, style_image
@@ -92,7 +93,7 @@ def _classes(
         raise ValueError(f"classes contains duplicates: {labels}; expected distinct labels")
     if len(labels) > _MOST:
         raise ValueError(f"there are {len(labels)} classes; expected at most {_MOST} for a confusion matrix")
-    names = [str(label) for label in labels]
+    names = [printable(str(label)) for label in labels]
     named = y.dtype.kind == "i" and all(isinstance(label, str) for label in labels)
     return list(range(len(labels))) if named else labels, names
 
