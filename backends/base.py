@@ -2,7 +2,7 @@
 
 Everything has a plain implementation over an array-API namespace here, so that a new backend starts from a namespace
 and replaces what it can do better. A method that takes `out` writes there and returns it; without, it allocates.
-While a tape records (`nnkit.backends.tape`), each method leaves calls on it instead of making them.
+While a tape records (`nnkit.backends.recording`), each method leaves calls on it instead of making them.
 """
 
 import functools
@@ -15,10 +15,10 @@ import numpy as np
 
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
 from nnkit.backends.errors import OutOfMemoryError
+from nnkit.backends.recording import Tape, active_tape, perform, recording
 from nnkit.backends.results import broadcast_shape, checked_outs
 from nnkit.backends.row_access import Array as Array
 from nnkit.backends.row_access import RowAccess
-from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
@@ -75,7 +75,7 @@ class Backend(RowAccess, ABC):
 
     def copy(self, source: Array, out: Array) -> Array:
         """Write the values of `source` into `out`."""
-        self._perform(lambda: self._write(source, out))
+        self._perform("copy", lambda: self._write(source, out), (source,), (out,))
         return out
 
     # --- computing ----------------------------------------------------------------------------------------------
@@ -92,15 +92,15 @@ class Backend(RowAccess, ABC):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product over the last two axes."""
-        return self._into(lambda: self.xp.matmul(a, b), out)
+        return self._into("matmul", lambda: self.xp.matmul(a, b), (a, b), out)
 
     def sum(self, a: Array, axis: int | None = None, keepdims: bool = False, out: Array | None = None) -> Array:
         """The sum over one axis, or over all."""
-        return self._into(lambda: self.xp.sum(a, axis=axis, keepdims=keepdims), out)
+        return self._into("sum", lambda: self.xp.sum(a, axis=axis, keepdims=keepdims), (a,), out)
 
     def max(self, a: Array, axis: int, keepdims: bool = False, out: Array | None = None) -> Array:
         """The largest value along one axis; NaN where there is one."""
-        return self._into(lambda: self.xp.max(a, axis=axis, keepdims=keepdims), out)
+        return self._into("max", lambda: self.xp.max(a, axis=axis, keepdims=keepdims), (a,), out)
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         """Whether x Wᵀ is faster with a W (d_out, d_in) that lies column by column."""
@@ -122,7 +122,7 @@ class Backend(RowAccess, ABC):
 
     def recording(self) -> AbstractContextManager[Tape]:
         """Write what this backend is asked to do in the `with` block on a tape that can be replayed."""
-        return recording(Tape(quiet))
+        return recording(Tape(around=quiet))
 
     def stream(self) -> Hashable:
         """Which stream the device gets its work on now: what is on one comes in order; None where there is but one."""
@@ -178,19 +178,21 @@ class Backend(RowAccess, ABC):
                 results.append(value)
             return tuple(results) if isinstance(values, tuple) else results[0]
 
-        return self._into(compute, out)
+        return self._into(formula.name, compute, tuple(arrays), out)
 
-    def _perform(self, call: Callable[[], None]) -> None:
+    def _perform(
+        self, name: str, call: Callable[[], None], read: tuple[Array, ...], written: tuple[Array, ...]
+    ) -> None:
         with quiet():
-            perform([call])
+            perform(call, read, written, name)
 
-    def _into(self, compute: Callable[[], Any], out: Any) -> Any:
+    def _into(self, name: str, compute: Callable[[], Any], read: tuple[Array, ...], out: Any) -> Any:
         """Compute into `out` if it is given, else into new arrays; on a tape, do so at each replay."""
         with quiet():
             # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
             result = self._arrays(compute()) if out is None else out
             if out is not None or active_tape() is not None:
-                perform([lambda: self._write_all(compute(), result)])
+                perform(lambda: self._write_all(compute(), result), read, _tuple(result), name)
         return result
 
     def _arrays(self, values: Any) -> Any:

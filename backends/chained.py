@@ -28,12 +28,6 @@ def chained(first: Program, second: Program, links: tuple[int | None, ...], kept
     return Program(operands, tuple(values), tuple(outputs)).without_dead_values()
 
 
-@lru_cache(maxsize=1024)
-def repeated(program: Program, number: int) -> Program:
-    """A program that gives one of its results twice."""
-    return replace(program, outputs=(*program.outputs, program.outputs[number]))
-
-
 def _append(values: list[Value], program: Program, operands: list[int]) -> list[int]:
     """Append a program's values, with operands from these places; returns the place of each."""
     places = list(operands)

@@ -10,6 +10,7 @@ from nnkit.backends.cuda.reductions import CupyReductions
 from nnkit.backends.cuda.rows import CupyRows
 from nnkit.backends.dtypes import FLOATS, dtype_name, promote
 from nnkit.backends.program import Program
+from nnkit.backends.recording import perform
 from nnkit.backends.results import broadcast_shape
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
 
     def _launch(self, program: Program, name: str, arrays: Sequence[Any], outs: Sequence[Any]) -> None:
         ready, layouts = zip(*(self._ready(array, outs) for array in arrays), strict=True)
-        self.leave(ElementwiseCall(self, program, name, ready, layouts, outs), outs, ready)
+        perform(*ElementwiseCall(self, program, name, ready, layouts, outs).node)
 
     def _ready(self, array: Any, outs: Sequence[Any]) -> tuple[Any, str]:
         """An operand and its layout; a copy where the kernel could not read it as it is, or not in time."""

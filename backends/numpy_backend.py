@@ -10,14 +10,14 @@ import numpy as np
 from nnkit.backends import registry
 from nnkit.backends.base import quiet
 from nnkit.backends.complex_step import complex_step_namespace
-from nnkit.backends.cpu.products import NumpyProducts, NumpyTape, reduced_shape
+from nnkit.backends.cpu.products import NumpyProducts, reduced_shape
+from nnkit.backends.cpu.recording import lowered
 from nnkit.backends.cpu.rows import NumpyRows
-from nnkit.backends.cpu.ufuncs import ufunc_calls
+from nnkit.backends.cpu.ufuncs import Elementwise
 from nnkit.backends.dtypes import native, numpy_dtype, promote
 from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.recording import Tape, perform, recording
 from nnkit.backends.results import broadcast_shape, checked_outs
-from nnkit.backends.scratch import thread_scratch
-from nnkit.backends.tape import Tape, active_tape, perform, recording
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
@@ -55,10 +55,10 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def copy(self, source: Any, out: np.ndarray) -> np.ndarray:
         call = partial(np.copyto, out, source, casting="same_kind")
         if source.dtype == out.dtype:
-            perform([call])
+            perform(call, (source,), (out,), "copy")
         else:
             with quiet():  # a narrower type overflows to infinity
-                perform([call])
+                perform(call, (source,), (out,), "copy")
         return out
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
@@ -88,10 +88,8 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         program = formula.program(constants)
         results = self._results(formula, arrays, dtype, len(program.outputs), out)
         outs = [np.asarray(r) if r.dtype.isnative else np.empty(r.shape, r.dtype.newbyteorder("=")) for r in results]
-        tape = active_tape()
-        scratch = thread_scratch() if tape is None else tape.scratch
         with quiet():
-            perform(ufunc_calls(program, arrays, outs, scratch, isinstance(tape, NumpyTape) and tape.uses_scipy))
+            perform(Elementwise(program, arrays, outs), tuple(arrays), tuple(outs), formula.name)
         for made, result in zip(outs, results, strict=True):
             if not result.dtype.isnative:
                 self.copy(made, result)
@@ -100,11 +98,11 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def max(self, a: np.ndarray, axis: int, keepdims: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty(reduced_shape(a.shape, axis, keepdims), a.dtype) if out is None else out
         with quiet():
-            perform([partial(np.maximum.reduce, a, axis, None, out, keepdims)])
+            perform(partial(np.maximum.reduce, a, axis, None, out, keepdims), (a,), (out,), "max")
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
-        return recording(NumpyTape(quiet))
+        return recording(Tape(lower=lowered, around=quiet))
 
     def describe(self) -> dict[str, str]:
         return {"numpy": np.__version__}

@@ -6,7 +6,7 @@ from typing import Any
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.tape import Tape
+from nnkit.backends.recording import Tape
 from nnkit.preprocessing import Preprocessing, precision
 
 

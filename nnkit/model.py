@@ -9,7 +9,7 @@ import numpy as np
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.backends.tape import active_tape
+from nnkit.backends.recording import active_tape
 from nnkit.checks import checked_dtype, checked_features, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.forward import ForwardPass

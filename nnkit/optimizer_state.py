@@ -13,7 +13,7 @@ import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.tape import HostCall, perform
+from nnkit.backends.recording import HostCall, perform
 from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
@@ -180,7 +180,7 @@ class OptimizerState:
         if self.updates_by_formula or self.recordable:
             self.update(parameters, gradients)
         else:
-            perform([HostCall(lambda: self.update(parameters, gradients))])
+            perform(HostCall(lambda: self.update(parameters, gradients)))
 
     @property
     def updates_by_formula(self) -> bool:

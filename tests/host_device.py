@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.cast_tape import CastTape
 from nnkit.backends.cuda.formula_text import PRELUDE
 from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, DATA_TYPES
+from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.cupy_backend import CupyBackend
 from nnkit.backends.dtypes import numpy_dtype
-from nnkit.backends.tape import Tape, recording
+from nnkit.backends.recording import Tape, perform, recording
 from tests.host_cuda import aligned, build, kernel_with_driver
 from tests.host_memory import memory, on_host
 
@@ -102,11 +102,11 @@ class HostDevice(CupyBackend):
         return self.place(aligned(np.zeros(shape, dtype)))
 
     def copy(self, source: Any, out: Any) -> Any:
-        self.leave(partial(_copy, on_host(out), on_host(source), (source, out)), [out], [source])
+        perform(partial(_copy, on_host(out), on_host(source), (source, out)), (source,), (out,), "copy")
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
-        return recording(CastTape())
+        return recording(Tape(PASSES))
 
     def synchronize(self) -> None:
         pass

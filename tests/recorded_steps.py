@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from nnkit.backends.recording import Node
 from nnkit.step import Step
 
 
@@ -14,6 +15,6 @@ def before_each_step(monkeypatch: pytest.MonkeyPatch, do: Callable[[Step], None]
 
     def made(step: Step, *arguments: Any) -> None:
         make(step, *arguments)
-        step._tape.calls.insert(0, lambda: do(step))
+        step._tape.nodes.insert(0, Node(lambda: do(step)))
 
     monkeypatch.setattr(Step, "__init__", made)

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnkit.backends.cpu.scratch import Scratch
 from nnkit.backends.cpu.ufuncs import ufunc_calls
 from nnkit.backends.formula import Formula
-from nnkit.backends.scratch import Scratch
 
 biased = Formula(lambda xp, h, b: h + b, "biased", ["h", "b"])
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3e38)

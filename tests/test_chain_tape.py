@@ -15,7 +15,7 @@ from nnkit.backends.chained import chained
 from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
-from nnkit.backends.tape import Tape
+from nnkit.backends.recording import Tape
 from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
 from nnkit.placement import DropoutState

@@ -152,7 +152,7 @@ def test_steps(monkeypatch: pytest.MonkeyPatch, host: HostDevice, optimizer: Any
             step.run()
         found.append(np.concatenate([net.backend.to_numpy(a).ravel() for a in (*net.parameters.W, *net.parameters.b)]))
         if backend is host:
-            calls = [call for call in step._tape.calls if isinstance(call, ElementwiseCall)]
+            calls = [node.call for node in step._tape.nodes if isinstance(node.call, ElementwiseCall)]
             assert sum(len(call.written) > len(call.outs) for call in calls) == 2
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
 

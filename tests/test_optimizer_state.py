@@ -1,7 +1,6 @@
 """An optimizer's state: recorded steps, learning rates, gradients that are no numbers, and kernels of its own."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +12,9 @@ import pytest
 
 import nnkit
 from nnkit import step as step_module
-from nnkit.backends.cuda.graph import GraphTape
+from nnkit.backends.cuda.graph import Graph, GraphLowering
 from nnkit.backends.formula import Formula, formula
-from nnkit.backends.tape import HostCall
+from nnkit.backends.recording import HostCall, Node, Tape
 from nnkit.kernels import regularization, updates
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.parameters import Parameters
@@ -332,10 +331,10 @@ def test_a_graph_does_not_hold_what_the_host_does(monkeypatch: pytest.MonkeyPatc
     """A tape with such a call stays a list of calls; one without becomes a graph at its second replay."""
     stream = SimpleNamespace()
     cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
-    monkeypatch.setattr(GraphTape, "_capture", lambda self: SimpleNamespace(launch=lambda: done.append("graph")))
+    monkeypatch.setattr(Graph, "_capture", lambda self: SimpleNamespace(launch=lambda: done.append("graph")))
     done: list[str] = []
     for call in (HostCall(lambda: done.append("host")), lambda: done.append("device")):
-        tape = GraphTape(nullcontext, cupy, None)  # type: ignore[arg-type]
-        tape.calls.append(call)
+        tape = Tape(lower=GraphLowering(cupy.cuda, None))  # type: ignore[arg-type]
+        tape.nodes.append(Node(call))
         tape.replay(3)
     assert done == ["host"] * 3 + ["device", "graph", "graph"]

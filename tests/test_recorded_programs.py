@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nnkit
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.tape import Tape
+from nnkit.backends.recording import Tape
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import biased
 from tests.host_device import HostDevice
@@ -33,7 +33,7 @@ def gelu(x: Any) -> Any:
     return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * x * (1 + 0.044715 * x * x)))
 
 
-class Passes:
+class Layer:
     """The six calls of a layer's two passes, and the same by NumPy in float64; whole numbers, which ReLU leaves so."""
 
     def __init__(self, host: HostDevice, activation: str = "relu") -> None:
@@ -79,13 +79,13 @@ def test_the_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) ->
     """Most make no sense, and do what they say all the same."""
     for p in itertools.permutations(range(4)):
         for order in ((*p, 4, 5), (*p, 5, 4), (*p[:3], 5, 4, p[3])):
-            passes = Passes(host, activation)
+            layer = Layer(host, activation)
             with host.recording() as tape:
                 for number in order:
-                    passes.calls[number]()
-                    passes.by_numpy(number)
+                    layer.calls[number]()
+                    layer.by_numpy(number)
             tape.replay()
-            passes.check(order)
+            layer.check(order)
 
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
@@ -94,8 +94,8 @@ def test_a_layer_that_something_disturbs(host: HostDevice, disturbance: str, pre
     """Each array, before each call, is changed by a kernel or a copy or on another tape, or read as it is there."""
     nnkit.set_matmul_precision(precision)
     for name, place in itertools.product(SHAPES, range(7)):
-        passes = Passes(host)
-        array, values = passes.arrays[name], passes.expected[name]
+        layer = Layer(host)
+        array, values = layer.arrays[name], layer.expected[name]
         other, kept = host.asarray(np.full(array.shape, 2), "float32"), np.full(values.shape, 2.0)
         with host.recording() as tape:
             for number in range(7):
@@ -112,10 +112,10 @@ def test_a_layer_that_something_disturbs(host: HostDevice, disturbance: str, pre
                         inner.replay()
                         values *= 2
                 if number < 6:
-                    passes.calls[number]()
-                    passes.by_numpy(number)
+                    layer.calls[number]()
+                    layer.by_numpy(number)
         tape.replay()
-        passes.check((name, place))
+        layer.check((name, place))
         np.testing.assert_array_equal(on_host(other), kept, err_msg=f"{name}, {place}")
 
 

@@ -36,7 +36,7 @@ def test_another_thread_is_not_recorded() -> None:
         thread.start()
         thread.join()
         np.testing.assert_array_equal(computed[0], np.sin(1.0) * 2 + 1)
-        assert not tape.calls
+        assert not tape.nodes
 
 
 def test_another_task_is_not_recorded() -> None:
@@ -49,7 +49,7 @@ def test_another_task_is_not_recorded() -> None:
             started.set()
             await finished.wait()
             log.append("recorded")
-            return len(tape.calls)
+            return len(tape.nodes)
 
     async def compute(started: asyncio.Event, finished: asyncio.Event) -> np.ndarray:
         await started.wait()

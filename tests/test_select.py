@@ -80,7 +80,7 @@ def test_a_recorded_choice_reads_its_operands_anew() -> None:
 
 
 def test_small_arrays_are_copied_by_masks() -> None:
-    from nnkit.backends.scratch import Scratch
+    from nnkit.backends.cpu.scratch import Scratch
 
     condition, values = np.zeros(select.FEW - 1, bool), np.zeros(select.FEW - 1)
     assert len(select.selection_calls(condition, values, None, values.copy(), Scratch())) == 2

@@ -37,7 +37,7 @@ def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, ar
         step = step_for(net, 8, net.optimizer_state(nnkit.SGD(0.1)), drops=True)
     finally:
         nnkit.set_matmul_precision("highest")
-    calls = [call for call in step._tape.calls if isinstance(call, ElementwiseCall)]
+    calls = [node.call for node in step._tape.nodes if isinstance(node.call, ElementwiseCall)]
     assert any(len({np.dtype(out.dtype) for out in call.outs}) == 2 for call in calls)  # in both types
     assert any("dropout" in call.name and "gelu" in call.name for call in calls)
     for text, name in device.texts.items():

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import nnkit
 from nnkit.backends.cpu import threads, ufuncs
+from nnkit.backends.cpu.scratch import Scratch
 from nnkit.backends.operations import OPERATIONS
-from nnkit.backends.scratch import Scratch
 from tests import test_ufuncs
 from tests.random_programs import EXACT, random_recipe
 

@@ -65,7 +65,7 @@ def test_ctrl_c_leaves_a_usable_network(k: int, presses: int, monkeypatch: pytes
 
 
 def test_ctrl_c_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nnkit.backends.tape import active_tape
+    from nnkit.backends.recording import active_tape
 
     def interrupted(step: Step, *_: Any) -> None:
         raise KeyboardInterrupt

@@ -2,15 +2,18 @@
 
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends import get_backend, numpy_backend
+from nnkit.backends import get_backend
+from nnkit.backends.cpu import ufuncs
+from nnkit.backends.cpu.scratch import Scratch, thread_scratch
+from nnkit.backends.cpu.ufuncs import ufunc_calls
 from nnkit.backends.formula import Formula, list_formulas
-from nnkit.backends.scratch import Scratch, thread_scratch
 from tests.random_programs import DTYPES
 
 numpy = get_backend("numpy")
@@ -75,13 +78,17 @@ def test_threads_in_lockstep_do_not_meet_in_scratch(monkeypatch: pytest.MonkeyPa
     barrier = threading.Barrier(2, timeout=10)
     made: list[int] = []
 
-    def in_lockstep(calls: Iterable[Callable[[], object]]) -> None:
-        for call in calls:
-            barrier.wait()
-            call()
-            made.append(threading.get_ident())
+    def in_lockstep(*arguments: Any) -> Iterator[Callable[[], None]]:
+        for call in ufunc_calls(*arguments):
 
-    monkeypatch.setattr(numpy_backend, "perform", in_lockstep)
+            def wait_and_call(call: Callable[[], object] = call) -> None:
+                barrier.wait()
+                call()
+                made.append(threading.get_ident())
+
+            yield wait_and_call
+
+    monkeypatch.setattr(ufuncs, "ufunc_calls", in_lockstep)
     formula = Formula(lambda xp, x, row: xp.floor(x * row) + xp.sqrt(x + row) * row, "f", ["x", "row"])
     operands = [np.random.default_rng(i).uniform(1, 9, (40, 30)) for i in range(2)]
     results: dict[int, np.ndarray] = {}

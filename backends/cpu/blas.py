@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.tape import Call
+from nnkit.backends.recording import Call
 
 # Held while libraries are loaded or looked for, and by whoever forks: a child would wait for ever for the locks of
 # Python's imports and of the loader that a thread had which it does not have.

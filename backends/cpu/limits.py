@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from nnkit.backends.cpu.blocks import can_be_cut
-from nnkit.backends.tape import Call
+from nnkit.backends.recording import Call
 
 FEW = 64  # entries that are as fast with a number
 BYTES = 1 << 18  # of the repeated constant, which stays in the cache

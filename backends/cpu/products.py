@@ -8,18 +8,12 @@ import numpy as np
 from nnkit.backends.base import Backend, quiet
 from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.dtypes import compute_type, dtype_name
-from nnkit.backends.tape import Tape, active_tape, perform
+from nnkit.backends.recording import perform
 
 # OpenBLAS's products with the transpose of a matrix that lies row by row take up to four times as long as with one that
 # lies column by column, but not with few rows of long sums; see bench/NOTES.md.
 WIDE, NARROW = 40, 64
 MANY = 256  # rows, whose gradient NumPy's product and an update of its own are as fast for
-
-
-class NumpyTape(Tape):
-    """A tape that knows whether SciPy's BLAS may compute beside NumPy's: importing and asking it takes time."""
-
-    uses_scipy = False
 
 
 class NumpyProducts(Backend):
@@ -39,7 +33,7 @@ class NumpyProducts(Backend):
         else:
             call = partial(np.dot if plain and out.flags.c_contiguous else np.matmul, a, b, out)
         with quiet():
-            perform([call])
+            perform(call, (a, b), (out,), "matmul")
         return out
 
     def sum(
@@ -53,9 +47,9 @@ class NumpyProducts(Backend):
         with quiet():
             if columns and out.flags.c_contiguous and out.dtype == a.dtype:
                 # BLAS sums columns as a product with ones, in half the time of a reduction over the first axis.
-                perform([partial(np.dot, np.ones(a.shape[0], a.dtype), a, out)])
+                perform(partial(np.dot, np.ones(a.shape[0], a.dtype), a, out), (a,), (out,), "sum")
             else:
-                perform([partial(np.add.reduce, a, axis, None, out, keepdims)])
+                perform(partial(np.add.reduce, a, axis, None, out, keepdims), (a,), (out,), "sum")
         return out
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
@@ -65,29 +59,28 @@ class NumpyProducts(Backend):
         if not out.dtype.isnative or (out.dtype == np.float32 and terms > MANY):
             return False
         # Asked before SciPy is imported, and again of SciPy's own threads.
-        found = one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
-        tape = active_tape()
-        if isinstance(tape, NumpyTape):
-            tape.uses_scipy = found
-        return found
+        return one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
 
     def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
-        perform([AddProduct(a, b, out, alpha)])
+        perform(AddProduct(a, b, out, alpha), (a, b, alpha, out), (out,), "add_product")
 
     def add_column_sums(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
-        perform([AddColumnSums(a, out, alpha)])
+        perform(AddColumnSums(a, out, alpha), (a, alpha, out), (out,), "add_column_sums")
 
     def _half_matmul(self, a: Any, b: Any, out: Any, dtype: Any) -> np.ndarray:
         """Products of half-precision matrices, accumulated in float32 as on a GPU."""
         product: np.ndarray = self._into(
-            lambda: np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype), out
+            "matmul", lambda: np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype), (a, b), out
         )
         return product
 
     def _half_sum(self, a: Any, axis: int | None, keepdims: bool, out: Any) -> np.ndarray:
         """Sums of half-precision entries, in float32 likewise: in float16, 2048 + 1 is 2048."""
         total: np.ndarray = self._into(
-            lambda: np.asarray(np.sum(a, axis=axis, dtype=np.float32, keepdims=keepdims)).astype(a.dtype), out
+            "sum",
+            lambda: np.asarray(np.sum(a, axis=axis, dtype=np.float32, keepdims=keepdims)).astype(a.dtype),
+            (a,),
+            out,
         )
         return total
 

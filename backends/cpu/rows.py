@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.recording import perform
 from nnkit.backends.row_access import RowAccess
-from nnkit.backends.tape import perform
 
 
 class NumpyRows(RowAccess):
@@ -14,30 +14,32 @@ class NumpyRows(RowAccess):
 
     def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
-        perform([partial(rows.take, indices, 0, out, "clip")])  # "raise" would go through a copy of `out`
+        # "raise" would go through a copy of `out`.
+        perform(partial(rows.take, indices, 0, out, "clip"), (rows, indices), (out,), "take")
         return out
 
     def take_at(
         self, rows: np.ndarray, start: np.ndarray, out: np.ndarray, order: np.ndarray | None = None
     ) -> np.ndarray:
         if order is None:
-            perform([partial(_copy_from, rows, start, out, out.ndim < rows.ndim)])
+            perform(partial(_copy_from, rows, start, out, out.ndim < rows.ndim), (rows, start), (out,), "take")
         elif out.ndim < rows.ndim:
             super().take_at(rows, start, out, order)
         else:
             direct = rows.dtype == out.dtype and out.flags.c_contiguous
             gathered = out if direct else np.empty(out.shape, rows.dtype)
-            perform([partial(_gather, rows.take, order, start, gathered, len(out))])
+            gather = partial(_gather, rows.take, order, start, gathered, len(out))
+            perform(gather, (rows, order, start), (gathered,), "take")
             if not direct:
-                perform([partial(np.copyto, out, gathered, casting="unsafe")])
+                perform(partial(np.copyto, out, gathered, casting="unsafe"), (gathered,), (out,), "copy")
         return out
 
     def put_at(self, values: np.ndarray, start: np.ndarray, out: np.ndarray) -> np.ndarray:
-        perform([partial(_copy_into, values, start, out, len(values))])
+        perform(partial(_copy_into, values, start, out, len(values)), (values, start), (out,), "put")
         return out
 
     def advance(self, start: np.ndarray, count: int) -> None:
-        perform([partial(np.add, start, np.asarray(count, start.dtype), start)])
+        perform(partial(np.add, start, np.asarray(count, start.dtype), start), (start,), (start,), "advance")
 
 
 def _copy_from(rows: np.ndarray, start: np.ndarray, out: np.ndarray, single: bool) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.cpu.blocks import same_entries
-from nnkit.backends.scratch import Scratch
-from nnkit.backends.tape import Call
+from nnkit.backends.cpu.scratch import Scratch
+from nnkit.backends.recording import Call
 
 FEW = 512  # entries that masked copies are as fast with
 _INTEGERS: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}

@@ -16,7 +16,7 @@ import numpy as np
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.blocks import Block, can_be_cut, cut
 from nnkit.backends.program import Program
-from nnkit.backends.tape import Call
+from nnkit.backends.recording import Call
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -10,18 +10,31 @@ from nnkit.backends.cpu.blas import add_row_call
 from nnkit.backends.cpu.blocks import Block, can_be_cut, cut, same_entries
 from nnkit.backends.cpu.limits import limit_calls
 from nnkit.backends.cpu.schedule import Place, Signature, schedule
+from nnkit.backends.cpu.scratch import Scratch, thread_scratch
 from nnkit.backends.cpu.select import selection_calls
 from nnkit.backends.cpu.threads import SideBySide, thread_blocks
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
-from nnkit.backends.scratch import Scratch
-from nnkit.backends.tape import Call
+from nnkit.backends.recording import Call
 
 # Bytes of each array that are computed together: a few of them fit into the second cache. On one CPU thread gelu_tanh's
 # gradient took, at once and in blocks, 3.0 and 2.0 ns an entry with 2²¹ of them in float32, 4.0 and 2.1 with 2²³, and
 # 1.7 either way with 2¹⁹.
 BLOCK = 1 << 18
+
+
+class Elementwise:
+    """The call of a program on these arrays, which a recording binds once, as ufuncs (`ufunc_calls`)."""
+
+    __slots__ = ("operands", "outs", "program")
+
+    def __init__(self, program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+        self.program, self.operands, self.outs = program, operands, outs
+
+    def __call__(self) -> None:
+        for call in ufunc_calls(self.program, self.operands, self.outs, thread_scratch()):
+            call()
 
 
 def ufunc_calls(

@@ -8,12 +8,16 @@ device, where each replay of a graph reads them.
 
 import ctypes
 import functools
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cuda.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments
+from nnkit.backends.cuda.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments, stored, strides_of
+from nnkit.backends.cuda.launch import same
+from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.recording import Node
 
 _POINTERS_ON_DEVICE = 1
 _FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with the default math: no tf32 unasked
@@ -147,47 +151,83 @@ class _Lease:
 
 
 class Product:
-    """The call `out ← α ab + β out` for matrices, or stacks of `count` of them.
+    """The call `out ← α ab + β out` for matrices, or stacks of them, with entries and `out` in row order.
 
-    `placed` are a, b and out, each with how it is stored;
-    `types` are the names of the dtypes of a and b, and of out; `scales` α and β, 0-d arrays of the type of the sums;
-    β is 1 if the product `accumulates`, else 0. `sources` are a and b from before they were cast.
+    The factors lie so that cuBLAS can read them. `kind` is the dtype in which it does; a factor of another one has to
+    be cast, which the call does by itself. `scales` are α and β, 0-d arrays of the type of the sums; β is 1 if the
+    product `accumulates`, else 0.
     """
 
-    __slots__ = ("_arguments", "_stacked", "accumulates", "compute", "handles", "placed", "scales", "sources", "types")
+    __slots__ = ("_arguments", "_stacked", "accumulates", "compute", "device", "factors", "kind", "out", "scales")
 
     def __init__(
         self,
-        handles: Handles,
-        placed: Sequence[tuple[Any, Stored]],
-        types: tuple[str, str],
-        count: int,
-        scales: tuple[Any, Any],
+        device: Any,
+        factors: tuple[Any, Any],
+        out: Any,
+        kind: str,
         compute: int,
-        sources: tuple[Any, Any],
+        scales: tuple[Any, Any],
         accumulates: bool,
     ) -> None:
-        (a, in_a), (b, in_b), (out, in_out) = placed
-        alpha, beta = scales
-        kind, result = (DATA_TYPES[name] for name in types)
-        stacked = count > 1
+        self.device, self.factors, self.out, self.kind = device, factors, out, kind
+        self.compute, self.scales, self.accumulates = compute, scales, accumulates
+        self._stacked = math.prod(out.shape[:-2]) > 1
+        self._arguments = None if self.to_cast() else self._bound()
 
-        def place(array: Any, dtype: int, layout: Stored) -> tuple[int, ...]:
-            return (array.data.ptr, dtype, layout.ld, *((layout.batch,) if stacked else ()))
+    @property
+    def node(self) -> Node:
+        """What a recording holds of it."""
+        read = (*self.factors, *self.scales, *((self.out,) if self.accumulates else ()))
+        return Node(self, read, (self.out,), "matmul")
 
-        self._arguments = (
-            *gemm_arguments(out.shape[-2], out.shape[-1], a.shape[-1], in_a, in_b),
-            alpha.data.ptr, *place(b, kind, in_b), *place(a, kind, in_a),
-            beta.data.ptr, *place(out, result, in_out),
-            *((count,) if stacked else ()), compute, DEFAULT_ALGORITHM,
-        )  # fmt: skip
-        self.handles, self._stacked = handles, stacked
-        self.placed, self.types, self.scales, self.compute = placed, types, scales, compute
-        self.sources, self.accumulates = sources, accumulates
+    def to_cast(self) -> list[Any]:
+        """The matrices that are cast, each as it lies in row order: a copy serves the matrix and its transpose."""
+        return [self._in_rows(factor) for factor in self.factors if dtype_name(factor.dtype) != self.kind]
+
+    def reading(self, copies: Sequence[tuple[Any, Any]]) -> "Product":
+        """The product that reads copies of matrices, pairs of which it is given, for those that it would cast."""
+        factors = []
+        for factor in self.factors:
+            if dtype_name(factor.dtype) != self.kind:
+                rows = self._in_rows(factor)
+                copy = next(copy for matrix, copy in copies if same(matrix, rows))
+                factor = copy if rows is factor else copy.mT
+            factors.append(factor)
+        return Product(
+            self.device, (factors[0], factors[1]), self.out, self.kind, self.compute, self.scales, self.accumulates
+        )
 
     def __call__(self) -> None:
-        handle = self.handles.get()
+        if self._arguments is None:
+            empty, to_cast = self.device.empty, self.to_cast()
+            self.reading([(a, self.device.round(a, empty(a.shape, self.kind))) for a in to_cast])()
+            return
+        handle = self.device.handles.get()
         if self._stacked:
             handle.gemm_strided_batched(self._arguments)
         else:
             handle.gemm(self._arguments)
+
+    def _bound(self) -> tuple[Any, ...]:
+        """The arguments of cuBLAS after the handle."""
+        (a, b), out, (alpha, beta) = self.factors, self.out, self.scales
+        in_a, in_b, in_out = (self._stored(array) for array in (a, b, out))
+
+        def place(array: Any, layout: Stored) -> tuple[int, ...]:
+            step = (layout.batch,) if self._stacked else ()
+            return (array.data.ptr, DATA_TYPES[dtype_name(array.dtype)], layout.ld, *step)
+
+        return (
+            *gemm_arguments(out.shape[-2], out.shape[-1], a.shape[-1], in_a, in_b),
+            alpha.data.ptr, *place(b, in_b), *place(a, in_a), beta.data.ptr, *place(out, in_out),
+            *((math.prod(out.shape[:-2]),) if self._stacked else ()), self.compute, DEFAULT_ALGORITHM,
+        )  # fmt: skip
+
+    def _in_rows(self, factor: Any) -> Any:
+        return factor.mT if self._stored(factor).transposed else factor
+
+    def _stored(self, array: Any) -> Stored:
+        layout = stored(array.shape, strides_of(array), self.out.shape[:-2])
+        assert layout is not None
+        return layout

@@ -10,11 +10,11 @@ import numpy as np
 
 from nnkit.backends.base import quiet
 from nnkit.backends.cuda.cublas import Handles, cublas_version
-from nnkit.backends.cuda.device_tape import DeviceTape
-from nnkit.backends.cuda.graph import GraphTape, capturing
+from nnkit.backends.cuda.graph import GraphLowering, capturing
 from nnkit.backends.cuda.memory import CupyMemory
+from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
-from nnkit.backends.tape import Call, Tape, active_tape, perform, recording
+from nnkit.backends.recording import Tape, perform, recording
 
 _HOPPER = 90
 _MIB = 1 << 20
@@ -61,12 +61,12 @@ class CupyDevice(CupyMemory):
 
     def copy(self, source: Any, out: Any) -> Any:
         with self.here():
-            self.leave(partial(self.xp.copyto, out, source), [out], [source])
+            perform(partial(self.xp.copyto, out, source), (source,), (out,), "copy")
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
         with self.here():
-            return recording(GraphTape(self.here, self.xp, self.handles))
+            return recording(Tape(PASSES, GraphLowering(self.xp.cuda, self.handles), self.here))
 
     def stream(self) -> int:
         pointer: int = self.xp.cuda.get_current_stream(self._number).ptr
@@ -99,20 +99,18 @@ class CupyDevice(CupyMemory):
     def here(self) -> Any:
         return self._device
 
-    def leave(self, call: Call, written: Sequence[Any], read: Sequence[Any]) -> None:
-        """Make a call that reads and writes these arrays; on a tape, leave it there."""
-        tape = active_tape()
-        if isinstance(tape, DeviceTape):
-            tape.leave(call, written, read)
-        else:
-            perform([call])
-
     def launch(
-        self, text: str, name: str, blocks: tuple[int, ...], threads: int, arguments: tuple[Any, ...], *written: Any
+        self,
+        kernel: tuple[str, str],
+        grid: tuple[tuple[int, ...], int],
+        arguments: tuple[Any, ...],
+        read: tuple[Any, ...],
+        written: tuple[Any, ...],
+        name: str,
     ) -> None:
-        """Run the kernel of this name in a CUDA text, which writes into these arrays; on a tape, at each replay."""
-        arrays = [argument for argument in arguments if not isinstance(argument, np.generic)]
-        self.leave(partial(self.kernel(text, name), blocks, (threads,), arguments), written, arrays)
+        """Run a kernel, a CUDA text and the name in it, on a grid of blocks and threads; on a tape, at each replay."""
+        blocks, threads = grid
+        perform(partial(self.kernel(*kernel), blocks, (threads,), arguments), read, written, name)
 
     def contiguous(self, array: Any) -> Any:
         """An array in C order: itself, or a copy that each replay makes."""

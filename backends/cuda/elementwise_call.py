@@ -1,17 +1,17 @@
-"""The launch of a formula's kernel, which can be asked later for more: another formula, copies, sums of columns."""
+"""The launch of a formula's kernel, of which passes ask for more: another formula, sums of columns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from nnkit.backends.chained import chained, repeated
-from nnkit.backends.cuda.device_tape import same
+from nnkit.backends.chained import chained
 from nnkit.backends.cuda.formula_text import STORAGE, kernel_name, kernel_source
-from nnkit.backends.cuda.launch import THREADS, clobbers, grid, grid_of_rows, overlap, signature_of
+from nnkit.backends.cuda.launch import THREADS, clobbers, grid, grid_of_rows, overlap, same, signature_of
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.program import Program
+from nnkit.backends.recording import Node
 
 _FEWER = 4  # times: how many fewer rows sums must have than what they are of
 # What a kernel that does several things has at most: it may hold an entry or four of each array in registers, CUDA
@@ -70,13 +70,12 @@ class ElementwiseCall:
         """All arrays that it writes."""
         return (*self.outs, *(() if self._sums is None else self._sums[1:]))
 
-    def with_copy(self, number: int, copy: Any) -> "ElementwiseCall":
-        """The call that writes one of its results to an array of another dtype too."""
-        program = repeated(self._program, number)
-        outs = (*self.outs, copy)
-        return ElementwiseCall(self._device, program, self.name, self.operands, self._layouts, outs, self._sums)
+    @property
+    def node(self) -> Node:
+        """What a recording holds of it."""
+        return Node(self, tuple(self.operands), self.written, self.name)
 
-    def with_sums(self, number: int, empty: Callable[[tuple[int, int]], Any]) -> "tuple[ElementwiseCall, Any] | None":
+    def with_sums(self, number: int) -> "tuple[ElementwiseCall, Any] | None":
         """The call that sums the columns of a matrix among its results too, and the array (rows, columns) of the sums.
 
         Each is of every so many rows; None if they would not be much fewer than those of the result, so that reading
@@ -89,7 +88,7 @@ class ElementwiseCall:
         stride = grid_of_rows(out.size, columns, lanes, self._device.multiprocessors) * THREADS * lanes
         if rows * columns < _FEWER * stride:
             return None
-        sums = empty((stride // columns, columns))
+        sums = self._device.empty((stride // columns, columns), out.dtype)
         made = (self._device, self._program, self.name, self.operands, self._layouts, self.outs, (number, sums))
         return ElementwiseCall(*made), sums
 

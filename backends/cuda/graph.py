@@ -1,4 +1,4 @@
-"""A tape as a CUDA graph: the calls of a step are given to the GPU in one.
+"""A recording as a CUDA graph: the calls of a step are given to the GPU in one.
 
 The first replay makes the calls one by one, which compiles their kernels and lets cuBLAS load its own. The second
 captures them: nothing runs, CUDA writes down what it is asked to do. From then on a replay is one launch.
@@ -6,17 +6,16 @@ captures them: nothing runs, CUDA writes down what it is asked to do. From then 
 
 import gc
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from nnkit.backends.cuda.cast_tape import CastTape
 from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.cuda.streams import in_order
 from nnkit.backends.errors import BackendError
+from nnkit.backends.recording import Call, HostCall, Nodes, calls_of
 from nnkit.backends.switches import switch
-from nnkit.backends.tape import Call, HostCall, active_tape
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
 
@@ -34,49 +33,51 @@ def graphs_wanted() -> bool:
     return switch(_VARIABLE, default=True)
 
 
-class GraphTape(CastTape):
-    """A tape of CuPy's calls; make it while the device is current, and its stream the one that allocates.
+class GraphLowering:
+    """How a recording is lowered: to one call. Make it while the device and the stream are current that allocate.
 
-    It may be replayed on any stream: another stream than the tape's own waits for that one's work and that one for it,
-    so that the buffers are never used twice at a time, nor given to others too early.
+    `cuda` is CuPy's module.
     """
 
-    def __init__(self, around: Callable[[], AbstractContextManager[object]], cupy: Any, handles: Handles) -> None:
-        super().__init__(around)
-        self._cuda, self._handles = cupy.cuda, handles
-        self._home = cupy.cuda.get_current_stream()
+    def __init__(self, cuda: Any, handles: Handles) -> None:
+        self._cuda, self._handles, self._home = cuda, handles, cuda.get_current_stream()
         self._captures = graphs_wanted()
-        self._replayed, self._graph, self._workspace = False, None, None
 
-    def replay(self, times: int = 1, after_each: Call | None = None) -> None:
-        if active_tape() is not None:
-            super().replay(times, after_each)
-            return
-        with self._around():
-            for _ in range(times):
-                self._replay()
-                if after_each is not None:
-                    after_each()
+    def __call__(self, nodes: Nodes) -> list[Call]:
+        calls = calls_of(nodes)
+        captures = self._captures and not any(isinstance(call, HostCall) for call in calls)
+        return [Graph(calls, self._cuda, self._handles, self._home, captures)] if calls else []
 
-    def _replay(self) -> None:
+
+class Graph:
+    """Calls as one: made one by one at first, then, if it `captures`, as a CUDA graph.
+
+    They may be made on any stream: another stream than their `home` waits for that one's work and that one for it, so
+    that the buffers are never used twice at a time, nor given to others too early.
+    """
+
+    def __init__(self, calls: Sequence[Call], cuda: Any, handles: Handles, home: Any, captures: bool) -> None:
+        self.calls, self._cuda, self._handles, self._home = calls, cuda, handles, home
+        self._captures, self._called = captures, False
+        self.graph: Any = None
+        self._workspace: Any = None
+
+    def __call__(self) -> None:
         stream = self._cuda.get_current_stream()
-        if self._graph is None and self._captures and self._replayed and self.calls:
-            if any(isinstance(call, HostCall) for call in self.calls):
-                self._captures = False
-            else:
-                self._graph = self._capture()
-        if self._graph is None:
+        if self.graph is None and self._captures and self._called:
+            self.graph = self._capture()
+        if self.graph is None:
             with in_order(self._home, stream):
                 for call in self.calls:
                     call()
-            self._replayed = True
+            self._called = True
             return
         with _launching:
             if stream == self._home:
-                self._graph.launch()
+                self.graph.launch()
             else:
                 with in_order(self._home, stream):
-                    self._graph.launch()
+                    self.graph.launch()
 
     def _capture(self) -> Any:
         """The calls as a graph; BackendError if CUDA refuses one, CuPy's error if its memory is full."""

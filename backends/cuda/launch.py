@@ -69,6 +69,14 @@ def overlap(a: Any, b: Any) -> bool:
     return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two arrays are the same entries of memory, in the same order."""
+    return bool(
+        one.data.ptr == other.data.ptr
+        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
+    )
+
+
 def signature_of(
     arrays: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], pointers: Sequence[int]
 ) -> KernelSignature:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda.cast_tape import CastTape
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Stored, stored, strides_of
@@ -13,7 +12,7 @@ from nnkit.backends.cuda.launch import overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.formula import Formula
 from nnkit.backends.precision import get_matmul_precision
-from nnkit.backends.tape import active_tape
+from nnkit.backends.recording import perform
 
 _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
@@ -34,7 +33,7 @@ class CupyProducts(CupyDevice):
         with self.here():
             result = self.empty(shape, dtype) if out is None else out
             if a.shape[-1] == 0:
-                self.leave(partial(result.fill, 0), [result], [])
+                perform(partial(result.fill, 0), (), (result,), "zeros")
             elif result.size:
                 fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
                 direct = fits and not overlap(result, a) and not overlap(result, b)
@@ -59,45 +58,24 @@ class CupyProducts(CupyDevice):
         """out ← α ab, and what is there if it `accumulates`, for matrices with entries and an `out` in row order."""
         precision = get_matmul_precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
-        lead = out.shape[:-2]
-        first, second = (self._factor(array, kind, lead) for array in (a, b))
+        factors = tuple(self._readable(array, out.shape[:-2]) for array in (a, b))
         compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
-        types, count = (kind, dtype_name(out.dtype)), int(np.prod(lead, dtype=int))
-        placed = [(array, _layout(array, lead)) for array in (first, second, out)]
         scales = alpha, self.units[compute_type(dtype)][accumulates]
-        product = Product(self.handles, placed, types, count, scales, compute, (a, b), accumulates)
-        self.leave(product, [out], [first, second, *scales, *([out] if accumulates else [])])
+        perform(*Product(self, (factors[0], factors[1]), out, kind, compute, scales, accumulates).node)
 
-    def _factor(self, array: Any, dtype: str, lead: tuple[int, ...]) -> Any:
-        """A factor as cuBLAS reads it: itself, or a copy that each replay makes."""
-        layout = _stored(array, lead)
-        if layout is None:
-            array = self.contiguous(self.xp.broadcast_to(array, (*lead, *array.shape[-2:])))
-        if dtype_name(array.dtype) == dtype:
+    def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:
+        """A factor that lies so that cuBLAS can read it: itself, or a copy that each replay makes."""
+        if _stored(array, lead) is not None:
             return array
-        if layout is not None and layout.transposed:  # a cast of the memory serves the matrix and its transpose
-            return self._cast(array.mT, dtype).mT
-        return self._cast(array, dtype)
+        return self.contiguous(self.xp.broadcast_to(array, (*lead, *array.shape[-2:])))
 
-    def _cast(self, array: Any, dtype: str) -> Any:
-        def empty() -> Any:
-            return self.empty(array.shape, dtype)
-
-        def make(copy: Any) -> Any:
-            return self.elementwise(_rounded, (array,), out=copy)
-
-        tape = active_tape()
-        return tape.cast(array, dtype, empty, make) if isinstance(tape, CastTape) else make(empty())
+    def round(self, source: Any, copy: Any) -> Any:
+        """Write the values of a matrix into one of another type, which is also returned."""
+        return self.elementwise(_rounded, (source,), out=copy)
 
 
 def _stored(array: Any, lead: tuple[int, ...]) -> Stored | None:
     return stored(array.shape, strides_of(array), lead)
-
-
-def _layout(array: Any, lead: tuple[int, ...]) -> Stored:
-    layout = _stored(array, lead)
-    assert layout is not None
-    return layout
 
 
 def _in_row_order(out: Any) -> bool:

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda.chain_tape import ChainTape
 from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.launch import overlap
+from nnkit.backends.cuda.recording import ColumnSums
 from nnkit.backends.cuda.reduction_text import (
     THREADS,
     Launch,
@@ -17,7 +17,7 @@ from nnkit.backends.cuda.reduction_text import (
     reduction_source,
 )
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
-from nnkit.backends.tape import active_tape
+from nnkit.backends.recording import perform
 
 
 class CupyReductions(CupyDevice):
@@ -36,7 +36,7 @@ class CupyReductions(CupyDevice):
             raise ValueError(f"a is {a.dtype}, out {out.dtype} and alpha {alpha.dtype}; expected one dtype")
         if out.size:
             with self.here():
-                self._column_sums(a, out, alpha)
+                perform(ColumnSums(self, a, out, alpha), (a, alpha, out), (out,), "add_column_sums")
 
     def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
         dtype = dtype_name(a.dtype)
@@ -53,26 +53,21 @@ class CupyReductions(CupyDevice):
                 kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
                 target = result if kept and not overlap(result, a) else self.empty(results, dtype)
                 if operation == "sum" and a.ndim == 2 and axis in (0, -2):
-                    self._column_sums(a, target)
+                    perform(ColumnSums(self, a, target), (a,), (target,), "sum")
                 else:
                     self._passes(operation, self.contiguous(a), shape, target)
                 if target is not result:
                     self.copy(target, result)
         return result
 
-    def _column_sums(self, a: Any, out: Any, alpha: Any = None) -> None:
-        """The sums of a matrix's columns, where it can be from what the kernel has summed that gives the matrix."""
-        tape, shape = active_tape(), Shape(1, *a.shape)
+    def sum_columns(self, a: Any, out: Any, alpha: Any) -> None:
+        """Do what a `ColumnSums` asks for."""
+        self._passes("sum", self.contiguous(a), Shape(1, *a.shape), out, alpha)
 
-        def empty(shape: tuple[int, int]) -> Any:
-            return self.empty(shape, a.dtype)
-
-        sums = tape.sums(a, empty) if isinstance(tape, ChainTape) else None
-        if sums is None:
-            self._passes("sum", self.contiguous(a), shape, out, alpha)
-        else:
-            shape = Shape(1, *sums.shape)
-            self._pass("sum", sums, shape, launch_of(shape, self.multiprocessors, whole=True), out, alpha)
+    def finish_sums(self, sums: Any, out: Any, alpha: Any) -> None:
+        """Do it from sums (rows, columns), each of some of the rows."""
+        shape = Shape(1, *sums.shape)
+        self._pass("sum", sums, shape, launch_of(shape, self.multiprocessors, whole=True), out, alpha)
 
     def _passes(self, operation: str, x: Any, shape: Shape, out: Any, alpha: Any = None) -> None:
         how = launch_of(shape, self.multiprocessors)
@@ -88,4 +83,5 @@ class CupyReductions(CupyDevice):
         text = reduction_source(operation, dtype_name(x.dtype), dtype_name(out.dtype), alpha is not None)
         sizes = map(np.int64, (shape.outputs, shape.n, shape.inner, how.part))
         arguments = (x, out, out if alpha is None else alpha, *sizes, np.int32(how.lanes))
-        self.launch(text, reduction_name(operation, alpha is not None), how.blocks, THREADS, arguments, out)
+        kernel, read = (text, reduction_name(operation, alpha is not None)), (x,) if alpha is None else (x, alpha, out)
+        self.launch(kernel, (how.blocks, THREADS), arguments, read, (out,), operation)

@@ -43,7 +43,8 @@ class CupyRows(CupyDevice):
         if dtype_name(start.dtype) != "int64":
             raise TypeError(f"start has dtype {start.dtype}; expected int64")
         with self.here():
-            self.launch(ADVANCE, "nnkit_advance", (1,), 1, (start, np.int64(count)), start)
+            kernel, arguments = (ADVANCE, "nnkit_advance"), (start, np.int64(count))
+            self.launch(kernel, ((1,), 1), arguments, (start,), (start,), "advance")
 
     def _take(self, rows: Any, start: Any, out: Any, order: Any) -> Any:
         with self.here():
@@ -74,8 +75,8 @@ class CupyRows(CupyDevice):
         index, number = ("unsigned int", np.uint32) if n < 2**31 else ("long long", np.int64)
         signature = RowSignature(*types, integer, lanes, puts, index)
         places = (np.int64(0) if a is None else a for a in (start, order))  # 0 is no array
+        read = (source, *(a for a in (start, order) if a is not None))
         numbers = (number(n), number(width // lanes), np.int64(strides[0]), np.int64(step))
-        blocks = grid(n, 1, self.multiprocessors)
-        self.launch(
-            rows_source(signature), signature.name, (blocks,), THREADS, (source, target, *places, *numbers), target
-        )
+        kernel, blocks = (rows_source(signature), signature.name), (grid(n, 1, self.multiprocessors),)
+        arguments = (source, target, *places, *numbers)
+        self.launch(kernel, (blocks, THREADS), arguments, read, (target,), "put" if puts else "take")

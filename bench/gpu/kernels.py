@@ -96,7 +96,8 @@ def _deltas(device: Device, entries: int) -> Iterator[Case]:
         with backend.recording() as tape:
             output_pair(name).delta(backend, z, y, scale)
         yield "output delta", name, 3 * z.nbytes, tape.replay
-        tape.calls.clear()  # with the arrays that they hold
+        tape.nodes.clear()  # with the arrays that they hold
+        tape.calls.clear()
 
 
 def _updates(device: Device, entries: int) -> Iterator[Case]:
@@ -114,4 +115,5 @@ def _updates(device: Device, entries: int) -> Iterator[Case]:
             state.update(parameters, gradient)
         vectors = sum(array.ndim > 0 for array in state.arrays.values())
         yield "update", name, (3 + 2 * vectors) * parameters.flat.nbytes, tape.replay
+        tape.nodes.clear()
         tape.calls.clear()

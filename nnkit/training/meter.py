@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.tape import active_tape
+from nnkit.backends.recording import active_tape
 from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import Model

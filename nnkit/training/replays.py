@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from nnkit.backends.precision import get_matmul_precision
-from nnkit.backends.tape import Tape
+from nnkit.backends.recording import Tape
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.step import step_for

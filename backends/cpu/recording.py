@@ -1,0 +1,22 @@
+"""A recording on NumPy: each node as calls of ufuncs and BLAS, with scratch of the recording's own."""
+
+from nnkit.backends.cpu.blas import AddProduct
+from nnkit.backends.cpu.scratch import Scratch
+from nnkit.backends.cpu.ufuncs import Elementwise, ufunc_calls
+from nnkit.backends.recording import Call, Nodes
+
+
+def lowered(nodes: Nodes) -> list[Call]:
+    """The calls of the nodes, formulas as ufuncs.
+
+    Where SciPy's BLAS computes anyway it adds biases too: importing it, and asking for its threads, takes time.
+    """
+    scratch, calls = Scratch(), list[Call]()
+    adds_rows = any(isinstance(node.call, AddProduct) for node in nodes)
+    for node in nodes:
+        call = node.call
+        if isinstance(call, Elementwise):
+            calls += ufunc_calls(call.program, call.operands, call.outs, scratch, adds_rows)
+        else:
+            calls.append(call)
+    return calls
