@@ -196,9 +196,9 @@ MISSING = {
         "cluster",
         {
             r"cluster_arrive\(\);(?=\s+for \(long long step)": "block_sync();",
-            r"cluster_wait\(\);  // until the others.*": "",
+            r"cluster_wait\(\);  // until the other blocks.*": "",
             r"cluster_arrive\(\);(?=\s+block_sync)": "",
-            r"cluster_wait\(\);  // no block ends.*": "",
+            r"cluster_wait\(\);  // no block may end.*": "",
         },
     ),
 }

@@ -64,7 +64,7 @@ def activation_names() -> list[str]:
 
 
 def get_activation(name: str | Activation) -> Activation:
-    """The activation of a name; ValueError with the nearest names if there is none.
+    """The activation with this name; raises ValueError, with similar names, if there is none.
 
     >>> get_activation("relu").gradient_from
     'output'
@@ -83,18 +83,18 @@ def register_activation(
     gradient: Formula | object,
     gradient_from: Literal["output", "preactivation"] = "output",
 ) -> Activation:
-    """Add an activation of your own: two formulas f(xp, z) and g(xp, saved, delta) = f′ ⊙ Δ.
+    """Register a custom activation: two formulas f(xp, z) and g(xp, saved, delta) = f′ ⊙ Δ.
 
-    `saved` is the output h = f(z), or with `gradient_from="preactivation"` the pre-activation z itself. The pair is
-    checked at once: at points in [−4, 4], g must agree with the complex-step derivative of f to 1e-10. Raises
-    ValueError if it does not, if the name is taken, or if `gradient_from` is neither.
+    `saved` is the output h = f(z) or, with `gradient_from="preactivation"`, the pre-activation z. The pair is checked
+    immediately: at points in [−4, 4], g must agree with the complex-step derivative of f to 1e-10. Raises ValueError
+    if it does not, if the name is taken, or if `gradient_from` has another value.
 
     >>> cube = nnkit.register_activation(
     ...     "cube", lambda xp, z: z**3, lambda xp, z, delta: 3 * z**2 * delta, gradient_from="preactivation")
     >>> net = nnkit.Network([2, 3, 1], activation="cube", cost="quadratic", seed=0)
     >>> nnkit.unregister_activation("cube")
     """
-    check_new_name("activation", name, [*_activations, "softmax"])  # not elementwise, but a name of an output
+    check_new_name("activation", name, [*_activations, "softmax"])  # softmax is an output activation
     if gradient_from not in ("output", "preactivation"):
         raise ValueError(f"gradient_from is {gradient_from!r}; expected 'output' or 'preactivation'")
     made = Activation(name, as_formula(forward, name), as_formula(gradient, f"{name}_grad"), gradient_from)
@@ -104,15 +104,15 @@ def register_activation(
 
 
 def unregister_activation(name: str) -> None:
-    """Forget an activation; KeyError if there is none of that name."""
+    """Remove a registered activation; raises KeyError if there is none with this name."""
     del _activations[name]
 
 
 def _check(activation: Activation) -> None:
-    """Compare the pair at fixed points that avoid the usual kinks at 0 and ±3."""
+    """Check the pair at fixed points that avoid the usual kinks at 0 and ±3."""
     z = np.linspace(-4, 4, 42)
     exact = activation.forward(z + STEP * 1j).imag / STEP
     saved = activation.forward(z) if activation.gradient_from == "output" else z
-    delta = np.linspace(1, 3, 42)  # not 1 alone: a gradient that forgets Δ must not pass
+    delta = np.linspace(1, 3, 42)  # not all ones: a gradient that ignores Δ must fail
     found = activation.gradient(saved, delta) / delta
     check_agreement(f"activation {activation.name!r}", "the gradient differs from f′ =", found, exact, z=z)

@@ -1,7 +1,7 @@
-"""The dense layer, forward (eq. 2, 7, 9) and backward (eq. 5, 6, 8, 10, 12), in the batch form.
+"""The dense layer, forward (eq. 2, 7, 9) and backward (eq. 5, 6, 8, 10, 12), in batch form.
 
-Samples are rows: x is (..., n, d_in), W (d_out, d_in), b (d_out,), h and Δ (..., n, d_out). W and b may have leading
-axes of their own, equal to those of x: then several layers are computed side by side.
+Samples are rows: x is (..., n, d_in), W (d_out, d_in), b (d_out,), h and Δ (..., n, d_out). W and b may have the same
+leading axes as x: a stack of independent layers is computed then.
 """
 
 import math
@@ -28,17 +28,17 @@ biased = Formula(_biased, "biased", ["product", "b"])
 def dense_forward(
     x: Array, W: Array, b: Array, activation: str | Activation = "identity", *, out: Any = None, z: Any = None
 ) -> Array:
-    """A dense layer: h̄ = xWᵀ + b and h = f(h̄) (eq. 2, 7, 9), bias and activation in one pass after the product.
+    """A dense layer: h̄ = xWᵀ + b and h = f(h̄) (eq. 2, 7, 9), with bias and activation fused after the product.
 
     Args:
         x: samples, (..., n, d_in) or a single one (d_in,).
-        W: weights, (d_out, d_in). b: biases, (d_out,). All of one floating dtype.
+        W: weights, (d_out, d_in). b: biases, (d_out,). x, W and b have the same floating-point dtype.
         activation: the name of f.
-        out: where to write h, (..., n, d_out).
-        z: where to write the pre-activation h̄ too, which some gradients need (see `activations`); like `out`.
+        out: an array for h, (..., n, d_out).
+        z: an array for the pre-activation h̄, which some gradients need (see `activations`), of the shape of h.
 
-    Returns h. Raises ValueError for shapes that do not fit and for an unknown activation, TypeError for dtypes that
-    are not floating, BackendMismatchError for arrays of two backends.
+    Returns h. Raises ValueError for incompatible shapes or an unknown activation, TypeError for other dtypes,
+    BackendMismatchError for arrays of two backends.
 
     >>> x, W, b = np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]]), np.array([0.5, 0.0])
     >>> nnkit.dense_forward(x, W, b, activation="relu")
@@ -77,18 +77,18 @@ def dense_backward(
 ) -> tuple[Array, Array, Array]:
     """Backpropagation through a dense layer: from Δ = ∂C/∂h to δx (eq. 6), δW (eq. 5, 10) and δb (eq. 5, 12).
 
-    First δh̄ = f′(h̄) ⊙ Δ (eq. 8), one fused kernel; then δx = δh̄ W, δW = δh̄ᵀ x and δb = 1ᵀ δh̄.
+    First δh̄ = f′(h̄) ⊙ Δ (eq. 8) in one fused kernel; then δx = δh̄ W, δW = δh̄ᵀ x and δb = 1ᵀ δh̄.
 
     Args:
-        delta: Δ, (..., n, d_out); it stays as it is, unless `overwrite_delta` lets δh̄ take its place.
-        x, W: as given to `dense_forward`.
+        delta: Δ, (..., n, d_out); unchanged unless `overwrite_delta` is true, which lets δh̄ overwrite it.
+        x, W: the arguments of `dense_forward`.
         h: its result; not needed for the identity.
-        activation: the name of f. z: the pre-activation h̄, for those whose gradient needs it (gelu, gelu_tanh, silu).
-        out: where to write (δx, δW, δb); each may be None.
-        need_dx: False leaves δx out (None comes back), as for the first layer.
+        activation: the name of f. z: the pre-activation h̄, if the gradient needs it (gelu, gelu_tanh, silu).
+        out: arrays for (δx, δW, δb); each may be None.
+        need_dx: if False, δx is not computed and returned as None, as for the first layer.
 
-    Returns (δx, δW, δb), of the shapes of x, W and b: sums over the samples, so that Δ carries the 1/n of the mean.
-    Raises ValueError for shapes that do not fit and for a missing h or z, TypeError and BackendMismatchError as
+    Returns (δx, δW, δb) in the shapes of x, W and b. They are sums over the samples: the 1/n of the mean is part of Δ.
+    Raises ValueError for incompatible shapes or a missing h or z, TypeError and BackendMismatchError like
     `dense_forward`.
 
     >>> x, W = np.array([[1.0, 2.0]]), np.array([[1.0, 1.0], [0.0, -1.0]])
@@ -106,7 +106,7 @@ def dense_backward(
     _check_results(x.shape, dx=out_dx)
     _check_results(W.shape, dW=out_dW)
     _check_results(W.shape[:-1], db=out_db)
-    kept = delta if f.name == "identity" or overwrite_delta else None  # which is δh̄ then
+    kept = delta if f.name == "identity" or overwrite_delta else None  # delta holds δh̄ then
     for name, array in (("dW", out_dW), ("db", out_db)):
         _check_apart(name, array, W=W if need_dx else None, delta=kept)
     dz = _rows(backend, preactivation_delta(backend, f, delta, h, z, overwrite_delta), W)
@@ -122,9 +122,9 @@ def dense_backward(
 def preactivation_delta(
     backend: Backend, f: Activation, delta: Array, h: Array, z: Array, overwrite: bool = False
 ) -> Array:
-    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, whichever f's gradient kernel takes.
+    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, as f's gradient kernel requires.
 
-    With `overwrite` it is written over Δ: an array less to go through memory.
+    With `overwrite` the result replaces Δ, which saves the memory traffic of one array.
     """
     if f.name == "identity":
         return delta
@@ -138,14 +138,14 @@ def preactivation_delta(
 
 
 def _rows(backend: Backend, array: Any, W: Array) -> Any:
-    """Samples as the rows of a matrix: with a plain W, all leading axes are samples."""
+    """Reshape samples to the rows of a matrix if W is a matrix; all leading axes are samples then."""
     if array is None or W.ndim > 2 or array.ndim == 2:
         return array
     return backend.xp.reshape(array, (math.prod(array.shape[:-1]), array.shape[-1]))
 
 
 def _deliver(backend: Backend, rows: Array, out: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """The rows in the shape of the samples; in `out`, if a reshaped copy of it was written instead."""
+    """Reshape rows to the shape of the samples; copy them to `out` if they are not written there yet."""
     if out is None:
         return rows if rows.shape == shape else backend.xp.reshape(rows, shape)
     if rows.shape != out.shape:
@@ -162,14 +162,14 @@ def _check_results(shape: tuple[int, ...], **outs: Any) -> None:
 
 
 def _check_apart(name: str, out: Any, **needed: Any) -> None:
-    """ValueError if a result would be written over what is still to be read; known of NumPy's arrays."""
+    """Raise ValueError if a result would overwrite an operand that is read later; only checked for NumPy arrays."""
     for operand, array in needed.items():
         if isinstance(out, np.ndarray) and isinstance(array, np.ndarray) and np.may_share_memory(out, array):
             raise ValueError(f"{name} overlaps {operand}, which is read after it is written; expected another array")
 
 
 def _three(out: Any) -> tuple[Any, Any, Any]:
-    """Where `dense_backward` writes: None or an array for each result."""
+    """Unpack `out` of `dense_backward`: None or an array for each result."""
     if out is None:
         return None, None, None
     if not isinstance(out, tuple | list) or len(out) != 3:

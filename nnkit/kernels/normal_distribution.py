@@ -1,15 +1,15 @@
-"""The normal distribution, for GELU: the array-API standard has no error function, so it is written out here.
+"""The normal distribution for GELU, written out because the array API standard has no error function.
 
-For a = |z|, Φ(−a) = t P(s) e^(−a²/2) with t = 5/(5 + a) and s = 2t − 1: the factor P is smooth on [−1, 1]. Its
-Chebyshev expansion to degree 20 was computed with 60 digits and rearranged into powers of s; the relative error of Φ is
-2·10⁻¹⁵ for |z| < 5 and stays below 10⁻¹⁴ down to z = −12, where it is the rounding of a²/2 in the exponential.
+For a = |z|, Φ(−a) = t P(s) e^(−a²/2) with t = 5/(5 + a) and s = 2t − 1, where P is smooth on [−1, 1]. Its Chebyshev
+expansion to degree 20 was computed with 60 digits and rearranged into powers of s. The relative error of Φ is 2·10⁻¹⁵
+for |z| < 5 and stays below 10⁻¹⁴ down to z = −12, where the rounding of a²/2 in the exponential dominates.
 """
 
 import math
 from typing import Any
 
 _MAP = 5.0
-_POWERS = (  # of s, from the constant term on
+_POWERS = (  # coefficients of the powers of s, the constant first
     0.1538386099500125,
     0.13307650057801357,
     0.09906112319401422,

@@ -1,9 +1,9 @@
 """Activations that are linear for positive logits: ReLU, leaky ReLU, ELU, SELU and the identity, with their gradients.
 
-Each gradient kernel computes δh̄ = f′(h̄) ⊙ Δ (eq. 8) in one pass, with f′ taken from the saved output h; at the kink,
-f′(0) is the left derivative (0 for ReLU, eq. 14). Arrays may have any shape and are float16, bfloat16, float32 or
-float64; results have the operands' dtype. `out` receives the result and may be one of the operands. TypeError is
-raised for another dtype, ValueError for shapes that do not broadcast.
+Each gradient kernel computes δh̄ = f′(h̄) ⊙ Δ (eq. 8) in one pass, with f′ from the saved output h; at the kink, f′(0)
+is the left derivative (0 for ReLU, eq. 14). Arrays may have any shape and are float16, bfloat16, float32 or float64;
+results have the operands' dtype. `out` receives the result and may be one of the operands. Raises TypeError for another
+dtype, ValueError for shapes that do not broadcast.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ SELU_SCALE = 1.0507009873554804934193349852946
 
 @formula
 def identity(xp: Any, z: Any) -> Any:
-    """f(z) = z, a layer without activation; z: logits of any shape.
+    """f(z) = z, for a layer without activation; z: logits of any shape.
 
     >>> nnkit.identity(np.array([1.0, -2.0]))
     array([ 1., -2.])
@@ -27,7 +27,7 @@ def identity(xp: Any, z: Any) -> Any:
 
 @formula
 def identity_grad(xp: Any, h: Any, delta: Any) -> Any:
-    """δh̄ = Δ, as f′ = 1 (eq. 8); h: not used, delta: Δ of any shape.
+    """δh̄ = Δ, since f′ = 1 (eq. 8); h: not used, delta: Δ of any shape.
 
     >>> nnkit.identity_grad(np.array([5.0]), np.array([3.0]))
     array([3.])
@@ -52,7 +52,7 @@ def relu_grad(xp: Any, h: Any, delta: Any) -> Any:
     >>> nnkit.relu_grad(np.array([0.0, 2.0]), np.array([3.0, 3.0]))
     array([0., 3.])
     """
-    return xp.where(h <= 0, 0.0, delta)  # not h > 0: that would make a 0 of the Δ of a unit that is NaN
+    return xp.where(h <= 0, 0.0, delta)  # not h > 0, which would turn Δ into 0 where h is NaN
 
 
 @formula
@@ -97,7 +97,7 @@ def elu_grad(xp: Any, h: Any, delta: Any, alpha: float = 1.0) -> Any:
 
 @formula
 def selu(xp: Any, z: Any) -> Any:
-    """λz for z > 0, else λα(eᶻ − 1), which normalizes itself (Klambauer et al., 2017); z: logits of any shape.
+    """λz for z > 0, else λα(eᶻ − 1), self-normalizing (Klambauer et al., 2017); z: logits of any shape.
 
     >>> nnkit.selu(np.array([0.0, 1.0])).round(6)
     array([0.      , 1.050701])

@@ -1,7 +1,7 @@
-"""What is done to gradients and parameters before an update: clipping, L1, L2, decoupled weight decay.
+"""Changes of gradients and parameters before an update: clipping, L1, L2, decoupled weight decay.
 
-g are gradients and p parameters, of one shape and dtype; the numbers are 0-d arrays. L1, L2 and decay are for weights
-only (Nielsen, chapter 3). `treated` puts them before an update's formula: all is one pass over memory.
+Gradients g and parameters p have one shape and dtype; scalars are 0-d arrays. L1, L2 and decay apply only to weights
+(Nielsen, chapter 3). `treated` fuses them with an update's formula into one pass over memory.
 """
 
 import functools
@@ -13,7 +13,7 @@ from nnkit.backends.formula import Formula, formula
 
 @formula
 def clip_by_value(xp: Any, g: Any, clip_value: Any) -> Any:
-    """Each entry of g, limited to [−c, c]; c = clip_value, positive. NaN stays NaN.
+    """Clip each entry of g to [−c, c]; c = clip_value, positive. NaN stays NaN.
 
     >>> nnkit.kernels.regularization.clip_by_value(np.array([-3.0, 0.5]), 1.0)
     array([-1. ,  0.5])
@@ -31,7 +31,7 @@ def squared(xp: Any, g: Any) -> Any:
 def clip_scale(xp: Any, norm_square: Any, clip_norm: Any) -> Any:
     """The factor min(1, c/‖g‖) for all gradients (Pascanu et al., ICML 2013); norm_square: ‖g‖², 0-d, c = clip_norm.
 
-    NaN where ‖g‖² is NaN or infinite: a gradient that has overflowed must not pass for a small one.
+    NaN if ‖g‖² is NaN or infinite: a gradient that has overflowed must not pass for a small one.
 
     >>> nnkit.kernels.regularization.clip_scale(np.array([0.0, 4.0, np.inf]), 1.0)
     array([1. , 0.5, nan])
@@ -41,7 +41,7 @@ def clip_scale(xp: Any, norm_square: Any, clip_norm: Any) -> Any:
 
 @formula
 def clip_by_norm(xp: Any, g: Any, scale: Any) -> Any:
-    """All gradients g multiplied by the scale that `clip_scale` gives."""
+    """Multiply all gradients g by the factor from `clip_scale`."""
     return g * scale
 
 
@@ -75,7 +75,7 @@ def decayed(xp: Any, p: Any, learning_rate: Any, weight_decay: Any) -> Any:
     return p - learning_rate * weight_decay * p
 
 
-# By the option that asks for it, in the order of doing; each gives its first operand a new value.
+# By option, in the order of application; each replaces its first operand.
 TREATMENTS: dict[str, Formula] = {
     "clip_value": clip_by_value,
     "clip_norm": clip_by_norm,
@@ -85,9 +85,9 @@ TREATMENTS: dict[str, Formula] = {
 }
 
 
-@functools.lru_cache(maxsize=64)  # an optimizer of one's own may make ever new formulas
+@functools.lru_cache(maxsize=64)  # bounded, as a custom optimizer may keep creating formulas
 def treated(update: Formula, *options: str) -> Formula:
-    """An update's formula with these `TREATMENTS` before it; their operands follow its own.
+    """An update's formula preceded by these `TREATMENTS`, whose operands follow those of the update.
 
     >>> formula = treated(nnkit.kernels.updates.gradient_descent, "l2", "weight_decay")
     >>> formula.operands
@@ -110,5 +110,5 @@ def treated(update: Formula, *options: str) -> Formula:
 
 
 def _united(formulas: Sequence[Formula]) -> list[str]:
-    """The operands of all, each once."""
+    """The operands of all formulas, without duplicates."""
     return list(dict.fromkeys(operand for made in formulas for operand in made.operands))

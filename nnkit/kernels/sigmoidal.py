@@ -1,8 +1,8 @@
-"""Activations that saturate: sigmoid, tanh, softsign and hard sigmoid, each with its gradient kernel.
+"""Saturating activations: sigmoid, tanh, softsign and hard sigmoid, each with its gradient kernel.
 
-Each gradient kernel computes δh̄ = f′(h̄) ⊙ Δ (eq. 8) in one pass, with f′ taken from the saved output h. Arrays may have
-any shape and are float16, bfloat16, float32 or float64; results have the operands' dtype. `out` receives the result
-and may be one of the operands. TypeError is raised for another dtype, ValueError for shapes that do not broadcast.
+Each gradient kernel computes δh̄ = f′(h̄) ⊙ Δ (eq. 8) in one pass, with f′ from the saved output h. Arrays may have any
+shape and are float16, bfloat16, float32 or float64; results have the operands' dtype. `out` receives the result and may
+be one of the operands. Raises TypeError for another dtype, ValueError for shapes that do not broadcast.
 """
 
 from typing import Any
@@ -87,4 +87,4 @@ def hard_sigmoid_grad(xp: Any, h: Any, delta: Any) -> Any:
     >>> nnkit.hard_sigmoid_grad(np.array([0.0, 0.5, 1.0]), np.array([6.0, 6.0, 6.0]))
     array([0., 1., 0.])
     """
-    return xp.where((h <= 0) | (h >= 1), 0.0, delta / 6)  # so that the Δ of a unit that is NaN stays
+    return xp.where((h <= 0) | (h >= 1), 0.0, delta / 6)  # keeps Δ/6 where h is NaN

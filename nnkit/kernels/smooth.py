@@ -1,9 +1,9 @@
 """Smooth activations with their gradient kernels: GELU (exact and by tanh), SiLU, softplus and the exponential.
 
-All but the last are relatives of ReLU. The derivative of GELU and SiLU cannot be had from the output, which is not
-monotonic: their gradient kernels take the saved pre-activation z = h̄ instead. Arrays may have any shape and are
-float16, bfloat16, float32 or float64; results have the operands' dtype. `out` receives the result and may be one of the
-operands. TypeError is raised for another dtype, ValueError for shapes that do not broadcast.
+All but the last are related to ReLU. GELU and SiLU are not monotonic, so their derivatives are not functions of the
+output: their gradient kernels take the saved pre-activation z = h̄ instead. Arrays may have any shape and are float16,
+bfloat16, float32 or float64; results have the operands' dtype. `out` receives the result and may be one of the
+operands. Raises TypeError for another dtype, ValueError for shapes that do not broadcast.
 """
 
 import math
@@ -38,7 +38,7 @@ def gelu_grad(xp: Any, z: Any, delta: Any) -> Any:
 
 @formula
 def gelu_tanh(xp: Any, z: Any) -> Any:
-    """½ z (1 + tanh(√(2/π)(z + 0.044715 z³))), GELU's approximation of 2016; z: logits of any shape.
+    """½ z (1 + tanh(√(2/π)(z + 0.044715 z³))), near gelu (Hendrycks and Gimpel, 2016); z: logits of any shape.
 
     >>> nnkit.gelu_tanh(np.array([0.0, 1.0])).round(6)
     array([0.      , 0.841192])
@@ -48,13 +48,13 @@ def gelu_tanh(xp: Any, z: Any) -> Any:
 
 @formula
 def gelu_tanh_grad(xp: Any, z: Any, delta: Any) -> Any:
-    """δh̄ = (½(1 + t) + ½ z (1 − t²) √(2/π)(1 + 0.134145 z²)) ⊙ Δ, t the tanh of gelu_tanh (eq. 8); z: h̄, delta: Δ.
+    """δh̄ = (½(1 + t) + ½ z (1 − t²) √(2/π)(1 + 0.134145 z²)) ⊙ Δ, t = tanh(…) as in gelu_tanh (eq. 8); z: h̄, delta: Δ.
 
     >>> nnkit.gelu_tanh_grad(np.array([0.0]), np.array([2.0]))
     array([1.])
     """
     t = xp.tanh(_GELU_SLOPE * (z + _GELU_CUBIC * z**3))
-    z = xp.minimum(xp.maximum(z, -20.0), 20.0)  # beyond, 1 − t² is 0 in every type, and z² may overflow
+    z = xp.minimum(xp.maximum(z, -20.0), 20.0)  # beyond, 1 − t² is 0 in every dtype, and z² may overflow
     slope = _GELU_SLOPE * (1 + 3 * _GELU_CUBIC * z**2)
     return delta * (0.5 * (1 + t) + 0.5 * z * (1 - t**2) * slope)
 
@@ -102,7 +102,7 @@ def softplus_grad(xp: Any, h: Any, delta: Any) -> Any:
 
 @formula
 def exponential(xp: Any, z: Any) -> Any:
-    """The exponential eᶻ, for outputs that are positive, such as the mean of counts; z: logits of any shape.
+    """The exponential eᶻ, for positive outputs such as the mean of counts; z: logits of any shape.
 
     Infinite above 709 in float64, 88 in float32.
 
@@ -114,7 +114,7 @@ def exponential(xp: Any, z: Any) -> Any:
 
 @formula
 def exponential_grad(xp: Any, h: Any, delta: Any) -> Any:
-    """δh̄ = h ⊙ Δ, as f′ = f (eq. 8); h: the saved output e^h̄, delta: Δ.
+    """δh̄ = h ⊙ Δ, since f′ = f (eq. 8); h: the saved output e^h̄, delta: Δ.
 
     >>> nnkit.exponential_grad(np.array([0.5, 2.0]), np.array([2.0, 2.0]))
     array([1., 4.])

@@ -1,8 +1,8 @@
-"""Parameter updates as formulas over the flat parameter vector: gradient descent (eq. 17) and what came after it.
+"""Parameter updates as formulas over the flat parameter vector: gradient descent (eq. 17) and its successors.
 
-Operands are, in this order: p, parameters; g, their gradients; the optimizer's state, vectors too, all of one shape and
-dtype; then the learning rate and other numbers, 0-d arrays, so that a schedule may change them between the replays of a
-recorded step. Each formula returns the new p and the new state, meant to be written over the old:
+The operands are, in this order: the parameters p, their gradients g and the vectors of the optimizer's state, all of
+one shape and dtype; then the learning rate and other scalars as 0-d arrays, so that a schedule can change them between
+replays of a recorded step. Each formula returns the new p and the new state, usually written in place:
 `momentum_descent(p, g, velocity, learning_rate, momentum, out=(p, velocity))`.
 """
 
@@ -113,7 +113,7 @@ def lion(xp: Any, p: Any, g: Any, mean: Any, learning_rate: Any, beta1: float = 
 
 @formula
 def adam_clock(xp: Any, t: Any, log_beta1: Any, log_beta2: Any) -> Any:
-    """t ← t + 1 and the bias corrections 1 − β₁ᵗ and 1 − β₂ᵗ, by expm1 so that they are exact in float32.
+    """t ← t + 1 and the bias corrections 1 − β₁ᵗ and 1 − β₂ᵗ, computed by expm1 for accuracy in float32.
 
     Returns (t, 1 − β₁ᵗ, 1 − β₂ᵗ), all 0-d.
 
@@ -140,8 +140,8 @@ def adam(
     epsilon: float = 1e-8,
 ) -> Any:
     """Adam (Kingma and Ba, ICLR 2015, algorithm 1): m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², and
-    W ← W − ε m̂/(√v̂ + 10⁻⁸) with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ), whose numbers are brought together as at the
-    end of the paper's section 2. Returns (W, m, v).
+    W ← W − ε m̂/(√v̂ + 10⁻⁸) with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ), rearranged as at the end of the paper's
+    section 2. Returns (W, m, v).
 
     >>> one, zero = np.array([1.0]), np.array([0.0])
     >>> nnkit.kernels.updates.adam(one, one, zero, zero, 0.5, 0.1, 0.001)[0].round(6)

@@ -1,6 +1,7 @@
-"""A whole epoch of a small network in one kernel launch, its CUDA text generated from the network's own formulas.
+"""A whole epoch of a small network in one kernel launch, with CUDA source generated from the network's formulas.
 
-`recipe` has the formulas of a step, `layout` finds what fits, `text` writes the kernel, `kernel` launches it.
+`recipe` collects the formulas of a step, `layout` places its arrays in shared memory, `text` writes the kernel and
+`kernel` launches it.
 """
 
 from nnkit.one_launch.kernel import EpochKernel, epoch_kernel_for

@@ -1,4 +1,4 @@
-"""An epoch as one launch: whether a training can be done so, and the launch."""
+"""An epoch as one launch: whether a training run can use it, and the launch itself."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ _VARIABLE = "NNKIT_ONE_LAUNCH"
 class EpochKernel:
     """A kernel that trains a network for an epoch; see `epoch_kernel_for`.
 
-    Make it while the stream is current that the network's arrays were made on. It may run on any stream: another one
-    waits for that one's work and that one for it, so that the arrays are never used twice at a time.
+    Create it while the stream on which the network's arrays were created is current. It may run on any stream: the two
+    streams wait for each other, so that the arrays are never in use on both at once.
     """
 
     def __init__(self, model: Model, state: OptimizerState, recipe: Recipe, layout: Layout) -> None:
@@ -35,20 +35,20 @@ class EpochKernel:
         self._home = current_stream(model.parameters.flat)
 
     def run(self, X: Array, y: Array, order: Array | None, rates: Array, logits: Array) -> None:
-        """Train for an epoch: the parameters and the optimizer's state are overwritten, on the current stream.
+        """Train for an epoch: update the parameters and the optimizer's state in place, on the current stream.
 
-        All are C-contiguous arrays on the device of the network, float32 but for the order. Nothing waits for the GPU.
-        A part of an epoch is trained likewise, as long as only its last minibatch is smaller than the batch size.
+        All arrays are C-contiguous and on the network's device, in float32 except `order`. The call does not wait for
+        the GPU. It can also train part of an epoch, as long as only the last minibatch is smaller than the batch size.
 
         Args:
-            X: samples as the first layer gets them, (samples, d_in).
-            y: targets in the order of the epoch, smoothed as the cost asks, (samples, d_out).
-            order: the row of X of each sample of the epoch, int64 (samples,), checked; None for the rows as they come.
+            X: preprocessed samples, (samples, d_in).
+            y: targets in the order of the epoch, with label smoothing applied, (samples, d_out).
+            order: the row of X for each sample of the epoch, int64 (samples,), validated; None for the rows in order.
             rates: the learning rate of each step, (steps,), with steps = samples/batch size rounded up.
-            logits: for the result, (samples, d_out): each minibatch's h̄ of the last layer, from before its update, in
-                the order of the epoch.
+            logits: the result, (samples, d_out): the last layer's h̄ of each minibatch before its update, in the order
+                of the epoch.
 
-        Raises ValueError for an array of another shape, type or order of its entries.
+        Raises ValueError for an array with another shape, dtype or memory order.
         """
         samples, widths = y.shape[0], self._recipe.widths
         steps = -(-samples // self.layout.batch_size)
@@ -69,14 +69,14 @@ class EpochKernel:
 
 
 def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> EpochKernel | None:
-    """The kernel that trains a network for an epoch in one launch, or None where steps are the way.
+    """The kernel that trains a network for an epoch in one launch, or None if the epoch must run step by step.
 
-    It is for small networks on CuPy: all parameters, the optimizer's vectors and a minibatch with its activations lie
-    in the shared memory of a block or of a cluster of blocks (`nnkit.one_launch.layout`). Another reason for None is
-    float64, dropout, clipping by norm, an optimizer's state that is not nnkit's own, or a step so long that it is not
-    expected to be faster. What the network and the optimizer do not tell is the caller's to know: the kernel has no
-    weights of samples and no preprocessing, and each minibatch is a step. It holds the arrays that the model and the
-    state have now. `NNKIT_ONE_LAUNCH=0` turns it off; ValueError for another value than 0 and 1.
+    It is for small networks on CuPy: all parameters, the optimizer's vectors and a minibatch with its activations must
+    fit in the shared memory of a block or a cluster of blocks (`nnkit.one_launch.layout`). The result is also None for
+    float64, dropout, clipping by norm, custom optimizer states, and steps so long that no gain is expected. The caller
+    checks the rest: the kernel supports neither sample weights nor preprocessing, and each minibatch is one step. It
+    keeps the current arrays of the model and the state. `NNKIT_ONE_LAUNCH=0` turns it off; values other than 0 and 1
+    raise ValueError.
 
     >>> net = nnkit.Network([784, 30, 10], backend="numpy")
     >>> epoch_kernel_for(net, net.optimizer_state(), 10) is None
@@ -92,7 +92,7 @@ def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> Ep
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...], dtype: str = "float32") -> None:
-    """ValueError unless the kernel can walk this array."""
+    """Raise ValueError unless the kernel can read this array."""
     if tuple(array.shape) != shape or array.dtype != dtype or not array.flags.c_contiguous:
         kind = "C-contiguous" if array.flags.c_contiguous else "not C-contiguous"
         found = f"{array.dtype} of shape {tuple(array.shape)}, {kind}"

@@ -1,7 +1,7 @@
-"""What fits: where each array of a training step lies in the shared memory of a block, and how many blocks share it.
+"""The layout of a training step in shared memory, and the number of blocks that share the work.
 
 The blocks of a cluster divide the columns of the first layer's weights and of the minibatch, the largest arrays of a
-network that fits. All other layers stand in each block, which computes them for itself, with the same bits.
+network that fits. Each block holds and computes all other layers itself, with the same bits.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from nnkit.backends.cuda.cluster import BlockLimits
 from nnkit.one_launch.recipe import Recipe
 
 THREADS = 256  # in a block
-_LARGEST_TILE = 8  # rows that a thread computes together: more would need more registers than are left
+_LARGEST_TILE = 8  # rows that a thread computes together; more would exceed the available registers
 
-# Estimates, in clock cycles (some 1.7 to 2 a nanosecond), counted from the text and not measured yet. For 784-30-10 and
+# Estimates in clock cycles (1.7 to 2 per nanosecond), counted from the source and not measured yet. For 784-30-10 and
 # batches of 10, eight blocks take 1400 for the products, 1250 for the barriers and 800 to exchange sums: about 2 µs.
-_PRODUCTS_PER_CYCLE = 50  # of a block: reading shared memory, 128 bytes a cycle, is what limits the loops
-_BARRIER = 250  # what each phase of a step takes beside its products: latencies, the barrier, idle threads
-_EXCHANGE = 800  # a barrier of the cluster, and reading from other blocks
-_GRAPH_NODE = 1700  # the least that a kernel in a captured graph takes, about 1 µs; a step is some 2 + 5 a layer
+_PRODUCTS_PER_CYCLE = 50  # per block, limited by the bandwidth of shared memory, 128 bytes per cycle
+_BARRIER = 250  # for each phase of a step, besides its products: latencies, the barrier, idle threads
+_EXCHANGE = 800  # a cluster barrier, and reads from other blocks
+_GRAPH_NODE = 1700  # the minimum for a kernel in a captured graph, about 1 µs; a step has about 2 + 5 per layer
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """A shared array of float32: its byte offset, and the length of a row in entries."""
+    """A float32 array in shared memory: its byte offset, the number of rows, and the length of a row in entries."""
 
     offset: int
     rows: int
@@ -36,14 +36,14 @@ class Layout:
     """A network's step in the shared memory of `blocks` blocks.
 
     Attributes:
-        columns: how many of the first layer's inputs each block owns, a multiple of 4; the last ones may own fewer.
-        rows: of the arrays of a minibatch; at least the batch size, so that tiles of rows end within them.
-        tiles: for each layer the rows that a thread computes together, forward, and backward to its inputs.
-        arrays: by name: `x` and `y`, both twice as the next minibatch is read during a step, the numbers of its samples
-            `index` (of 8 bytes), `W0`, `b0`, `h0`, `z0`, `delta0`, ..., `v0_W0` for the first vector of the optimizer,
-            `partial`, and `exponential`, `error`, `p` for softmax.
-        bytes: of shared memory for a block.
-        cycles: an estimate of the clock cycles of a step.
+        columns: the number of first-layer inputs per block, a multiple of 4; the last blocks may have fewer.
+        rows: the number of rows of minibatch arrays: the batch size, rounded up so that tiles end within the arrays.
+        tiles: for each layer, the number of rows that a thread computes together, forward and backward.
+        arrays: by name: `x` and `y`, double-buffered because the next minibatch is read during a step, the indices of
+            its samples `index` (8 bytes each), `W0`, `b0`, `h0`, `z0`, `delta0`, ..., `v0_W0` for the optimizer's first
+            vector, `partial`, and `exponential`, `error`, `p` for softmax.
+        bytes: the shared memory per block.
+        cycles: an estimate of the clock cycles per step.
     """
 
     blocks: int
@@ -57,12 +57,12 @@ class Layout:
 
     @property
     def pays(self) -> bool:
-        """Whether a step is expected to take less time than a captured graph's: a rule by estimates, not measured."""
+        """Whether a step is estimated to be faster than in a captured graph; not measured."""
         return self.cycles <= _GRAPH_NODE * (2 + 5 * len(self.tiles))
 
 
 def layout_for(recipe: Recipe, batch_size: int, limits: BlockLimits) -> Layout | None:
-    """The layout that is expected to be the fastest of those that fit; None if none does."""
+    """The layout with the fewest estimated cycles that fits into shared memory; None if none does."""
     quads = -(-recipe.widths[0] // 4)
     sizes = [blocks for blocks in (1, 2, 4, 8) if blocks <= min(limits.cluster, quads)]
     made = [layout(recipe, batch_size, blocks) for blocks in sizes]
@@ -70,7 +70,7 @@ def layout_for(recipe: Recipe, batch_size: int, limits: BlockLimits) -> Layout |
 
 
 def layout(recipe: Recipe, batch_size: int, blocks: int) -> Layout:
-    """The layout for a number of blocks, whether it fits or not.
+    """The layout for a given number of blocks, whether it fits or not.
 
     >>> from nnkit.one_launch.recipe import recipe_of
     >>> net = nnkit.Network([784, 30, 10], cost="cross_entropy", seed=0)
@@ -80,7 +80,7 @@ def layout(recipe: Recipe, batch_size: int, blocks: int) -> Layout:
     """
     widths = recipe.widths
     columns = 4 * -(-widths[0] // (4 * blocks))
-    backward = [1, *(_tile(width, batch_size) for width in widths[1:-1])]  # nothing is before the first layer
+    backward = [1, *(_tile(width, batch_size) for width in widths[1:-1])]  # the first layer has no predecessor
     tiles = tuple(zip((_tile(width, batch_size) for width in widths[1:]), backward, strict=True))
     largest = max(max(pair) for pair in tiles)
     rows = -(-batch_size // largest) * largest
@@ -92,7 +92,7 @@ def layout(recipe: Recipe, batch_size: int, blocks: int) -> Layout:
 
 
 def _arrays(recipe: Recipe, columns: int, rows: int, blocks: int) -> list[tuple[str, int, int]]:
-    """The name, the rows and the length of a row of each array."""
+    """The name, number of rows and row length of each array."""
     widths, last = recipe.widths, len(recipe.widths) - 2
     found = [("index", 2, 2 * rows), ("x", 2 * rows, padded(columns)), ("y", 2, rows * widths[-1])]
     if blocks > 1:
@@ -112,7 +112,7 @@ def _arrays(recipe: Recipe, columns: int, rows: int, blocks: int) -> list[tuple[
 
 
 def padded(length: int) -> int:
-    """The length of a row in shared memory: an odd number of 16 bytes (see `machine.LOOPS`).
+    """The padded length of a row in shared memory: an odd multiple of 16 bytes (see `machine.LOOPS`).
 
     >>> padded(30), padded(100), padded(1)
     (36, 100, 4)
@@ -125,7 +125,7 @@ def _pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _tile(width: int, batch_size: int) -> int:
-    """The fewest rows that a thread has to compute together for one round of the block's threads to do them all."""
+    """The smallest number of rows per thread with which one pass of the block's threads covers all rows."""
     tile = 1
     while tile < min(_LARGEST_TILE, batch_size) and width * -(-batch_size // tile) > THREADS:
         tile *= 2

@@ -1,10 +1,10 @@
-"""The CUDA text that every kernel of `nnkit.one_launch` begins with: what the hardware does, and the loops of a step.
+"""The common CUDA source of every kernel of `nnkit.one_launch`: hardware primitives and the loops of a step.
 
-`MACHINE` is the hardware: the threads of a block, asynchronous copies, and the cluster, whose blocks read each other's
-shared memory. It is written in PTX, as no header is needed then; tests put a host's threads in its place.
-`LOOPS` is plain C++: each function goes through its entries in strides of the block's threads, and each entry is
-summed by one thread, in an order that the number of threads does not change. Rows of shared arrays are an odd number of
-16 bytes long, so that the lanes of a warp that read four entries of different rows meet no bank twice.
+`MACHINE` and `CLUSTER` wrap the hardware: the threads of a block, asynchronous copies, and the cluster, whose blocks
+read each other's shared memory. They use PTX, which needs no headers; tests replace them by host threads.
+`LOOPS` is plain C++: each function strides over its entries with the block's threads, and one thread sums each entry,
+in an order that does not depend on the number of threads. Rows of shared arrays are an odd multiple of 16 bytes long,
+so that lanes of a warp that read four entries from different rows cause no bank conflicts.
 """
 
 MACHINE = """\
@@ -50,7 +50,7 @@ typedef Pack<float, 4> R4;
 __device__ inline R4 load4(const float *p) { return *reinterpret_cast<const R4 *>(p); }
 __device__ inline void store4(float *p, const R4 &x) { *reinterpret_cast<R4 *>(p) = x; }
 
-// h = x W^T: store(row, unit, sum). TILE rows a thread; the rows up to the next multiple of TILE exist.
+// h = x W^T: store(row, unit, sum). TILE rows per thread; the arrays have rows up to the next multiple of TILE.
 template <int UNITS, int QUADS, int W_ROW, int X_ROW, int TILE, class Store>
 __device__ inline void multiply(const float *x, const float *w, int rows, Store store) {
     const int tasks = (rows + TILE - 1) / TILE * UNITS;
@@ -127,7 +127,7 @@ template <int UNITS, class Apply> __device__ inline void entries(int rows, Apply
     for (int i = threadIdx.x; i < rows * UNITS; i += blockDim.x) apply(i / UNITS, i % UNITS);
 }
 
-// Rows of a matrix in global memory into rows of another length in shared memory, and back.
+// Copy the rows of a matrix from global memory to rows of another length in shared memory, and back.
 __device__ inline void read_rows(float *to, int to_row, const float *from, int from_row, int rows, int columns) {
     for (int i = threadIdx.x; i < rows * columns; i += blockDim.x)
         to[i / columns * to_row + i % columns] = from[i / columns * (long long)from_row + i % columns];
@@ -139,7 +139,7 @@ __device__ inline void write_rows(const float *from, int from_row, float *to, in
 """
 
 GATHER = """\
-// The sum of an array (rows, UNITS) over all blocks of the cluster, in their order: store(row, unit, sum).
+// The sum of an array (rows, UNITS) over the blocks of the cluster, in order of their ranks: store(row, unit, sum).
 template <int BLOCKS, int UNITS, int ROW, class Store>
 __device__ inline void gather(const float *partial, int rows, Store store) {
     constexpr int QUADS = (UNITS + 3) / 4;

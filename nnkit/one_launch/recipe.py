@@ -1,4 +1,4 @@
-"""What a training step of a network computes, as programs: each formula by the name that the kernel's text gives it."""
+"""The computation of a training step as programs, one per formula, under the formula's name in the kernel source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nnkit.kernels.updates import adam_clock
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 
-_CLOCK = ("t", "correction1", "correction2")  # what Adam's clock gives
+_CLOCK = ("t", "correction1", "correction2")  # the results of `adam_clock`
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Recipe:
 
     Attributes:
         widths: d_in of the first layer, and each layer's d_out.
-        programs: `forward0` and `gradient0` (f and f′ ⊙ Δ) of each hidden layer; the output error `delta` of z, y and
-            scale, or with softmax `shifted_exp` and what follows it; the updates of `weights` and `biases`; the
-            `clock` of a bias correction.
-        saves_z: for each hidden layer whether its gradient is computed from the pre-activation.
-        softmax: whether the output is one; pullback: whether its cost goes through the Jacobian.
-        vectors: the names of the optimizer's vectors. numbers: those of its numbers, beside the learning rate.
+        programs: `forward0` and `gradient0` (f and f′ ⊙ Δ), and so on for each hidden layer; the output error `delta`
+            from z, y and scale or, with softmax, `shifted_exp` and the formulas after it; the updates of `weights` and
+            `biases`; the `clock` of a bias correction.
+        saves_z: for each hidden layer, whether its gradient is computed from the pre-activation.
+        softmax: whether the output activation is softmax. pullback: whether its cost needs the Jacobian of softmax.
+        vectors: the names of the optimizer's vectors. numbers: the names of its scalars except the learning rate.
     """
 
     widths: tuple[int, ...]
@@ -41,10 +41,9 @@ class Recipe:
 
 
 def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
-    """The step of a network; None where a kernel cannot do it.
+    """The step of a network, or None if the kernel does not support it.
 
-    That is so for dropout, float64, clipping by the norm of all gradients, and for optimizers with an `update` of
-    their own.
+    Dropout, float64, clipping by the global norm and optimizers with a custom `update` are not supported.
     """
     if (
         model.dtype != "float32"
@@ -85,7 +84,7 @@ def _output(output: OutputPair) -> dict[str, Program]:
 
 
 class _Traced:
-    """In the place of a backend: formulas are called with the stand-ins of a trace."""
+    """Replaces a backend while tracing: calls the formulas directly with traced values."""
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
@@ -101,7 +100,7 @@ class _Traced:
 
 
 def _updates(state: OptimizerState) -> dict[str, Program]:
-    """The optimizer's update of weights and of biases, which are not penalized, as `OptimizerState` does them."""
+    """The optimizer's updates of weights and of biases, which are not regularized, as in `OptimizerState`."""
     optimizer, formula = state.optimizer, state.optimizer.formula
     assert formula is not None  # as the update is `OptimizerState`'s
     constants = {name: getattr(optimizer, name) for name in formula.defaults}

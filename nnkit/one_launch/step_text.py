@@ -1,12 +1,12 @@
-"""The CUDA text of one step: a network's formulas between the loops of `nnkit.one_launch.machine`.
+"""The CUDA source of one step: a network's formulas in the loops of `nnkit.one_launch.machine`.
 
-For each block, with a barrier after each line:
-    its part of the first product, or with one block all of it; the next minibatch is asked for;
-    with more blocks, the sum of their parts: h̄ of the first layer, and h;
-    each further layer's h (eq. 2), and after the last the output error (eq. 19 or 8);
-    the error of each layer before (eq. 6, 8);
-    each gradient (eq. 5, 10, 12) and with it the update (eq. 17).
-Only the sum needs the other blocks: two barriers of the cluster, one of which is passed without waiting as a rule.
+Each block computes, with a barrier after each line:
+    its part of the first product, or all of it if there is one block, while the next minibatch is requested;
+    with several blocks, the sum of their parts: h̄ of the first layer, and h;
+    h of each further layer (eq. 2), and after the last one the output error (eq. 19 or 8);
+    the error of each preceding layer (eq. 6, 8);
+    each gradient (eq. 5, 10, 12) together with its update (eq. 17).
+Only the sum involves other blocks: it takes two cluster barriers, and one of them usually does not wait.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from nnkit.one_launch.recipe import Recipe
 
 
 class StepText:
-    """The lines of a step; they find the arrays of a layout by their names, and `step`, `rank` and `rows_of`."""
+    """The lines of a step; they use the layout's arrays by name, and `step`, `rank` and `rows_of`."""
 
     def __init__(self, recipe: Recipe, layout: Layout) -> None:
         self.recipe, self.layout = recipe, layout
         self.last = len(recipe.widths) - 2
 
     def lines(self) -> list[str]:
-        """All of them, in order; a barrier must follow."""
+        """All lines in order; a barrier must follow."""
         later = range(1, self.last + 1)
         lines = [*self._minibatch(), *self._first()]
         lines += [line for i in later for line in self._forward(i)]
@@ -32,7 +32,7 @@ class StepText:
         return lines + [line for i in (0, *later) for line in self._update(i)]
 
     def _minibatch(self) -> list[str]:
-        """The minibatch, its number of samples and the share of each in the mean, and the optimizer's numbers."""
+        """The minibatch, its number of samples, the weight of a sample in the mean, and the optimizer's scalars."""
         size, programs = self.layout.batch_size, self.recipe.programs
         x, y = (self.layout.arrays[name] for name in "xy")
         lines = [
@@ -47,7 +47,7 @@ class StepText:
         return lines
 
     def _first(self) -> list[str]:
-        """The first layer, and the request for the next minibatch, which runs while blocks wait for each other."""
+        """The first layer, and the request for the next minibatch, which is read while blocks wait for each other."""
         layout, units = self.layout, self.recipe.widths[1]
         sizes = f"{units}, {layout.columns // 4}, {self._row('W0')}, {self._row('x')}, {layout.tiles[0][0]}"
         product = f"multiply<{sizes}>(x_now, W0, rows, [&](int row, int unit, R sum) {{"
@@ -55,7 +55,7 @@ class StepText:
         if layout.blocks == 1:
             return [*ask, product, *self._activate(0), "});", "block_sync();"]
         return [
-            "cluster_wait();  // until the others have read the last sums",
+            "cluster_wait();  // until the other blocks have read the previous sums",
             product,
             f"    partial[row * {padded(units)} + unit] = sum;",
             "});",
@@ -70,14 +70,14 @@ class StepText:
         ]
 
     def _forward(self, i: int) -> list[str]:
-        """Layer i, not the first."""
+        """Layer i ≥ 1."""
         inputs, units = self.recipe.widths[i : i + 2]
         sizes = f"{units}, {-(-inputs // 4)}, {self._row(f'W{i}')}, {padded(inputs)}, {self.layout.tiles[i][0]}"
         call = f"multiply<{sizes}>(h{i - 1}, W{i}, rows, [&](int row, int unit, R sum) {{"
         return [call, *self._activate(i), "});", "block_sync();"]
 
     def _activate(self, i: int) -> list[str]:
-        """From an entry of a product to h, or at the end to a logit and, without softmax, the output error."""
+        """From an entry of a product to h or, in the last layer, to a logit and, without softmax, the output error."""
         width = self.recipe.widths[i + 1]
         at, lines = f"[row * {padded(width)} + unit]", [f"const R z = sum + b{i}[unit];"]
         if i == self.last:
@@ -92,7 +92,7 @@ class StepText:
         return [f"    {line}" for line in lines]
 
     def _softmax(self) -> list[str]:
-        """The output error where a sample's outputs are coupled: each entry computes the sums over its row itself."""
+        """The output error for softmax, which couples outputs: each entry computes the sums over its row itself."""
         z, width = f"z{self.last}", self.recipe.widths[-1]
         row, at = f"row * {padded(width)}", f"[row * {padded(width)} + unit]"
         target, delta = f"y_now[row * {width} + unit]", f"delta{self.last}{at}"
@@ -123,7 +123,7 @@ class StepText:
         return [head, *(f"    {line}" for line in lines), "});", "block_sync();"]
 
     def _backward(self, i: int) -> list[str]:
-        """The error of the layer before layer i."""
+        """The error of layer i − 1."""
         (inputs, units), before = self.recipe.widths[i : i + 2], i - 1
         saved, at = "z" if self.recipe.saves_z[before] else "h", f"[row * {padded(inputs)} + input]"
         sizes = f"{inputs}, {units}, {self._row(f'W{i}')}, {padded(units)}, {self.layout.tiles[i][1]}"
@@ -135,7 +135,7 @@ class StepText:
         ]
 
     def _update(self, i: int) -> list[str]:
-        """Layer i's gradients and update; all but the first weights begin with the threads that those leave idle."""
+        """Layer i's gradients and update; all but the first weights start with the threads that those leave idle."""
         inputs, units = self.recipe.widths[i : i + 2]
         quads = self.layout.columns // 4 if i == 0 else -(-inputs // 4)
         thread, others = "threadIdx.x", "blockDim.x - 1 - threadIdx.x"
@@ -157,7 +157,7 @@ class StepText:
         ]
 
     def _call(self, name: str, p: str, g: str, vectors: Sequence[str]) -> str:
-        """The update of a parameter and of its entries of the optimizer's vectors."""
+        """The update of a parameter and its entries of the optimizer's vectors."""
         named = {"p": p, "g": g, "learning_rate": "rate", "correction1": "correction1", "correction2": "correction2"}
         named |= dict(zip(self.recipe.vectors, vectors, strict=True)) | self._numbers()
         operands = [named[operand] for operand in self.recipe.programs[name].operands]

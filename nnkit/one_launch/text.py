@@ -1,8 +1,7 @@
-"""The CUDA text of an epoch: the hardware, the loops, the network's formulas, and the function that puts them together.
+"""The CUDA source of an epoch: hardware primitives, loops, the network's formulas, and the function that joins them.
 
 Each block reads its parameters into shared memory, does all steps there (`nnkit.one_launch.step_text`), and writes them
-back. While a step is computed, the next minibatch is on its way from global memory, and the numbers of the samples of
-the one after that.
+back. During a step, the next minibatch and the sample indices of the one after it are read from global memory.
 """
 
 from collections.abc import Sequence
@@ -18,11 +17,11 @@ NAME = "nnkit_epoch"
 
 
 def kernel_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int) -> str:
-    """The complete text of the kernel `NAME`.
+    """The complete source of the kernel `NAME`.
 
     Args:
-        starts: where the weights of each layer and then its biases start in the flat vector of parameters.
-        lanes: 4 where each row of X starts at a multiple of 16 bytes, else 1.
+        starts: the offsets of each layer's weights, then of each layer's biases, in the flat vector of parameters.
+        lanes: 4 if each row of X starts at a multiple of 16 bytes, else 1.
     """
     cluster = layout.blocks > 1
     attribute = f"__cluster_dims__({layout.blocks}, 1, 1) " if cluster else ""
@@ -37,7 +36,7 @@ def kernel_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: in
 
 
 def epoch_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int) -> str:
-    """What one thread does, as the function `epoch(memory, rank, ...)`: all of the kernel but the hardware's part."""
+    """The work of one thread as the function `epoch(memory, rank, ...)`: the kernel without the hardware primitives."""
     formulas = [f"namespace of_{name} {{\n{body(program, 'float')}}}\n" for name, program in recipe.programs.items()]
     cluster, clock = layout.blocks > 1, "clock" in recipe.programs
     lines = [
@@ -60,7 +59,7 @@ def epoch_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int
         "    copies_done();",
         "    block_sync();",
         "}",
-        *["cluster_wait();  // no block ends while another reads from it"] * cluster,
+        *["cluster_wait();  // no block may end while another reads from it"] * cluster,
         *_transfers("write", recipe, layout, starts),
         *["if (rank == 0 && threadIdx.x == 0) *count = t;"] * clock,
     ]
@@ -70,11 +69,11 @@ def epoch_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int
 
 
 def arguments(recipe: Recipe) -> list[tuple[str, str]]:
-    """The type and name of each argument of the kernel, in order.
+    """The type and name of each kernel argument, in order.
 
-    X (samples, d_in) and targets (samples, d_out), the latter in the order of the epoch; order (samples,) or 0; rates
-    (steps,); the flat parameters and the optimizer's vectors; its numbers, 0-d; its count of steps, if it has one;
-    logits (samples, d_out), the result.
+    X (samples, d_in); targets (samples, d_out) in the order of the epoch; order (samples,) or 0; rates (steps,); the
+    flat parameters and the optimizer's vectors; its scalars, 0-d; its step count, if it has one; logits
+    (samples, d_out), the result.
     """
     found = [("const float *", "X"), ("const float *", "targets")]
     found += [("const long long *", "order"), ("const float *", "rates"), ("float *", "parameters")]
@@ -93,7 +92,7 @@ def _names(recipe: Recipe) -> str:
 
 
 def _names_of_arrays(layout: Layout, inputs: int) -> list[str]:
-    """The block's shared arrays, and which of the inputs are its own: `columns` of them from `first` on."""
+    """The block's shared arrays, and its inputs: `columns` of them, starting at `first`."""
     own = layout.columns
     return [
         *(f"float *const {name} = memory + {array.offset // 4};" for name, array in layout.arrays.items()),
@@ -104,7 +103,7 @@ def _names_of_arrays(layout: Layout, inputs: int) -> list[str]:
 
 
 def _requests(recipe: Recipe, layout: Layout, lanes: int) -> list[str]:
-    """Functions that ask for the minibatch of a step, or for nothing where the epoch is over; two can be there."""
+    """Functions that request the minibatch of a step, or nothing after the epoch's end; there is room for two."""
     index, x, y = (layout.arrays[name] for name in ("index", "x", "y"))
     d_in, d_out, copies = recipe.widths[0], recipe.widths[-1], layout.columns // lanes
     indices = f"reinterpret_cast<long long *>(index) + (step & 1) * {index.row // 2}"
@@ -119,7 +118,7 @@ def _requests(recipe: Recipe, layout: Layout, lanes: int) -> list[str]:
         f"    const long long *const from = order + step * {layout.batch_size};",
         "    for (int i = threadIdx.x, n = rows_of(step); i < n; i += blockDim.x) copy_early<8>(to + i, from + i);",
         "};",
-        "auto ask_for_samples = [&](long long step) {  // when their indices are there",
+        "auto ask_for_samples = [&](long long step) {  // after their indices have arrived",
         f"    const long long start = step * {layout.batch_size}, *const indices = {indices};",
         f"    float *const x_to = x + (step & 1) * {layout.rows * x.row}, *const y_to = y + (step & 1) * {y.row};",
         "    const int n = rows_of(step);",
@@ -135,9 +134,9 @@ def _requests(recipe: Recipe, layout: Layout, lanes: int) -> list[str]:
 
 
 def _transfers(what: str, recipe: Recipe, layout: Layout, starts: Sequence[int]) -> list[str]:
-    """Parameters and the optimizer's vectors from global memory to shared, or back: `read` or `write`.
+    """Copy parameters and the optimizer's vectors from global to shared memory (`read`) or back (`write`).
 
-    What all blocks have is written by the first.
+    The first block writes the arrays that all blocks hold.
     """
     lines, count = [], len(recipe.widths) - 1
     flats = {"": "parameters"} | {f"v{j}_": f"vector{j}" for j in range(len(recipe.vectors))}
