@@ -1,7 +1,7 @@
 """What users give, checked: numbers, names and arrays of numbers. Errors say what came and what was expected."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -97,7 +97,7 @@ def checked_dtype(dtype: str) -> str:
 
 def checked_features(features: Sequence[str], width: int) -> list[str]:
     """The names of `width` features as a list; ValueError for another number of them, and if one is not text."""
-    if not isinstance(features, Iterable):
+    if not isinstance(features, Iterable) or isinstance(features, Mapping | Set):
         raise TypeError(f"features is {features!r}; expected the names of {width} features")
     names = [features] if isinstance(features, str) else list(features)
     if len(names) != width or not all(isinstance(name, str) for name in names):

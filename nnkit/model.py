@@ -10,7 +10,7 @@ import numpy as np
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
-from nnkit.checks import checked_dtype, checked_features, whole
+from nnkit.checks import checked_dtype, checked_features, flag, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
@@ -43,6 +43,14 @@ ROWS = 4096  # samples that pass through a network together, where not all are t
 class Model:
     """What a `Network` is, without what one does with it; see there for the arguments and attributes."""
 
+    seed: int
+    preprocessing: Preprocessing | None
+    classes: np.ndarray | None
+    features: list[str] | None
+    vector_targets: bool
+    epochs_trained: int
+    optimizer: Optimizer
+
     def __init__(
         self,
         layers: Sequence[int | Layer],
@@ -62,15 +70,12 @@ class Model:
         self.dense = dense_layers(self.layers)
         self.output = output_pair(self.cost, self.dense[-1].activation)
         self.dtype = checked_dtype(dtype)
-        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else whole("", "seed", seed, 0)
+        self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.classifies = self.cost.classifies
-        self.preprocessing = checked_preprocessing(preprocessing, self.dense[0].inputs)
-        self.classes = None if classes is None else checked_classes(classes, self.dense[-1].units)
-        self.features = None if features is None else checked_features(features, self.width)
-        self.vector_targets = False
-        self.epochs_trained = 0
-        self.optimizer: Optimizer = SGD()
-        self.turn = Turn()
+        given = {"preprocessing": preprocessing, "classes": classes, "features": features}
+        for name, value in given.items():
+            setattr(self, name, value)
+        self.vector_targets, self.epochs_trained, self.optimizer, self.turn = False, 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
         makers = initializers_of(self.dense, init)
         values = (make(rng, d.units, d.inputs) for make, d in zip(makers, self.dense, strict=True))
@@ -81,6 +86,10 @@ class Model:
         except Exception as error:
             raise_if_full(target, error, LOWER_SIZES)
             raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check = _CHECKS.get(name)
+        object.__setattr__(self, name, value if check is None else check(self, value))
 
     def __repr__(self) -> str:
         chain = " → ".join([str(self.dense[0].inputs), *(layer.label for layer in self.layers)])
@@ -224,7 +233,8 @@ class Model:
         state = place.state
         if state is None or state.optimizer is not wanted:
             state = place.state = wanted.start(place.parameters)  # if there is no memory for it, nothing has changed
-        self.optimizer = wanted
+        if wanted is not self.optimizer:
+            self.optimizer = wanted
         return state
 
     def snapshot(self, placement: Placement | None = None) -> Self:
@@ -275,3 +285,35 @@ class Model:
     @state.setter
     def state(self, state: OptimizerState | None) -> None:
         self.placement.state = state
+
+
+def _fixed(name: str) -> Callable[[Model, Any], Any]:
+    """A check of an attribute that the parameters and all that is recorded depend on: it is set once."""
+
+    def check(model: Model, value: Any) -> Any:
+        if name in vars(model):
+            raise AttributeError(f"{name} of a network cannot be changed; make another one, with nnkit.Network(...)")
+        return value
+
+    return check
+
+
+def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
+    found = checked_preprocessing(value, model.dense[0].inputs)
+    features, width = vars(model).get("features"), model.dense[0].inputs if found is None else found.inputs
+    if features is not None and len(features) != width:
+        raise ValueError(f"preprocessing takes {width} features, but this network has {len(features)}: {features}")
+    return found
+
+
+# What is wrong shows where it is set, not where it is used.
+_CHECKS: dict[str, Callable[[Model, Any], Any]] = {
+    **{name: _fixed(name) for name in ("layers", "cost", "dense", "output", "dtype", "classifies", "turn")},
+    "seed": lambda _, value: whole("", "seed", value, 0),
+    "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
+    "vector_targets": lambda _, value: flag("", "vector_targets", value),
+    "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),
+    "preprocessing": _preprocessing,
+    "classes": lambda model, value: None if value is None else checked_classes(value, model.dense[-1].units),
+    "features": lambda model, value: None if value is None else checked_features(value, model.width),
+}

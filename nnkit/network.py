@@ -52,7 +52,8 @@ class Network(Model):
             a table (pandas, polars, pyarrow) are put in this order by their names. `fit` learns them from a table.
 
     Attributes:
-        layers, cost, seed, dtype, backend, preprocessing, classes, features: as given, filled in.
+        layers, cost, dtype, backend: as given, filled in. They cannot be set (AttributeError); `to` moves a network.
+        seed, preprocessing, classes, features: as given, filled in. They may be set, and are checked then.
         parameters, gradient: flat vectors with views `W` and `b` for each layer (`nnkit.parameters`). A step may leave
             `gradient` as it was, where its update is part of the gradient's product; `gradients` gives them.
         optimizer: what `train_step` and `fit` use where they are given none.

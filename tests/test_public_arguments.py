@@ -166,7 +166,7 @@ SAID = {
     ("get_optimizer", "name"): "unknown optimizer",
     ("get_cost", "name"): "unknown cost",
     ("get_cost of classes", "name"): "unknown cost",
-    ("first_layer", "network"): "W has dtype",
+    ("first_layer", "network"): "W is a",
     ("register_activation", "forward"): "cube: expected a function",
     ("register_activation", "gradient"): "cube_grad: expected a function",
     ("register_cost", "terms"): "half: expected a function",

@@ -1,5 +1,6 @@
 """What somebody found who had not read the code: each fault with its right value."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,43 @@ def test_the_slope_of_gelu_tanh_far_out() -> None:
         far = np.array([1e4, np.sqrt(np.finfo(dtype).max), np.finfo(dtype).max], dtype)
         assert nnkit.gelu_tanh_grad(far, np.ones(3, dtype)).tolist() == [1, 1, 1]
         assert nnkit.gelu_tanh_grad(-far, np.ones(3, dtype)).tolist() == [0, 0, 0]
+
+
+SET: dict[str, tuple[Any, type[Exception], str]] = {
+    "classes": ([[1], [2], [3]], TypeError, r"classes holds \[1\]"),
+    "features": ({"a", "b", "c"}, TypeError, "features is .*; expected the names of 3 features"),
+    "preprocessing": (3, TypeError, "preprocessing is a int"),
+    "optimizer": (5, TypeError, "optimizer is 5"),
+    "vector_targets": ("no", TypeError, "vector_targets is 'no'; expected True or False"),
+    "seed": ("s", ValueError, "seed is 's'"),
+    "epochs_trained": (-1, ValueError, "epochs_trained is -1"),
+} | {
+    name: (None, AttributeError, f"{name} of a network cannot be changed|has no setter")
+    for name in ("layers", "cost", "dtype", "output", "classifies", "backend", "parameters", "gradient")
+}
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_wrong_attribute_is_refused_where_it_is_set(name: str) -> None:
+    """It was an error of `save`, after the training, or none: a new cost changed the smoothing but not the gradient."""
+    value, error, message = SET[name]
+    net = nnkit.Network([3, 5, 3], seed=0)
+    before = getattr(net, name)
+    with pytest.raises(error, match=message):
+        setattr(net, name, value)
+    assert getattr(net, name) is before
+
+
+def test_attributes_can_be_set_to_what_they_may_be(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="writes the file")
+    net = nnkit.Network([3, 5, 3], seed=0)
+    net.classes, net.features, net.seed, net.optimizer = ("u", "v", "w"), ("a", "b", "c"), np.int64(4), "adam"  # type: ignore[assignment]
+    net.preprocessing = nnkit.data.Normalization.fit(X)
+    net.epochs_trained, net.vector_targets = np.int64(2), np.bool_(False)  # type: ignore[assignment]
+    net.fit(X, np.array(["u", "v", "w"])[LABELS], epochs=1, progress=False, checkpoint=tmp_path / "run.safetensors")
+    again = nnkit.load(tmp_path / "run.safetensors")
+    assert (again.seed, again.epochs_trained, again.optimizer, again.features) == (4, 3, nnkit.Adam(), ["a", "b", "c"])
+    assert again.predict(X).tolist() == net.predict(X).tolist()
+    wide = nnkit.data.Whitening(np.zeros(4), np.eye(4)[:, :3], np.ones(3))
+    with pytest.raises(ValueError, match="preprocessing takes 4 features, but this network has 3"):
+        net.preprocessing = wide
