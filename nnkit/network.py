@@ -10,6 +10,7 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.checks import flag
+from nnkit.explanation import StepExplanation, explain_step
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
@@ -188,6 +189,39 @@ class Network(Model):
         cost = step.cost()
         place.leave(lent)
         return cost, found
+
+    @explains_memory(LOWER_STEP)
+    def explain_step(self, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:
+        """What a training step on so many samples consists of, in order: print it for a table.
+
+        Each node is a kernel, product or call, with the shapes of its arrays and the bytes that it reads and writes;
+        numbers are counted, but not shown. On a GPU these nodes become one CUDA graph. `optimizer` is as in
+        `train_step`. The step is recorded, not done: the network stays as it is. Attributes of the result: `nodes`,
+        `bytes_read` and `bytes_written`. Raises ValueError if batch_size is not a whole number of at least 1.
+
+        >>> nnkit.Network([784, 30, 10], "relu", seed=0).explain_step(10, "adam")
+        Network(784 → 30 relu → 10 softmax, softmax_cross_entropy, 23860 parameters
+            in float32 on numpy, seed 0): a step on 10 samples with Adam(learning_rate=0.001)
+            node           reads                  writes        bytes read  written
+         1  matmul         (10, 784), (784, 30)   (10, 30)         125,440    1,200
+         2  biased_relu    (10, 30), (30,)        (10, 30)           1,320    1,200
+         3  matmul         (10, 30), (30, 10)     (10, 10)           2,400      400
+         4  biased         (10, 10), (10,)        (10, 10)             440      400
+         5  max            (10, 10)               (10, 1)              400       40
+         6  shifted_exp    (10, 10), (10, 1)      (10, 10)             440      400
+         7  sum            (10, 10)               (10, 1)              400       40
+         8  softmax_delta  2 × (10, 10), (10, 1)  (10, 10)             844      400
+         9  matmul         (10, 10), (10, 30)     (10, 30)           1,600    1,200
+        10  sum            (10, 10)               (10,)                400       40
+        11  matmul         (10, 10), (10, 30)     (10, 30)           1,600    1,200
+        12  relu_grad      2 × (10, 30)           (10, 30)           2,400    1,200
+        13  matmul         (30, 10), (10, 784)    (30, 784)         32,560   94,080
+        14  sum            (10, 30)               (30,)              1,200      120
+        15  adam_clock                                                  12       12
+        16  adam           4 × (23872,)           3 × (23872,)     381,964  286,464
+            total                                                  553,420  388,396
+        """
+        return explain_step(self.snapshot(), batch_size, optimizer)
 
     # --- keeping it ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nnkit.backends.base import Array
 from nnkit.backends.precision import get_matmul_precision
+from nnkit.backends.recording import Nodes
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.descent import dense_descent
@@ -59,6 +60,11 @@ class Step:
     def replay(self, times: int = 1) -> None:
         """Do the step, `times` in a row, with the learning rate that the state has; may be recorded on another tape."""
         self._tape.replay(times)
+
+    @property
+    def nodes(self) -> Nodes:
+        """What the step consists of, without its cost."""
+        return self._tape.nodes
 
     def cost(self, out: Array | None = None) -> Array:
         """The batch's mean cost before the update, a 0-d array: `out`, or a new one."""

@@ -64,6 +64,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "train_step": (lambda **o: net().train_step(**o), lambda: {
         "x": X, "y": Y, "optimizer": nnkit.SGD(), "sample_weight": np.ones(6),
     }),
+    "explain_step": (lambda **o: net().explain_step(**o), lambda: {"batch_size": 4, "optimizer": "adam"}),
     "gradients": (lambda **o: net().gradients(**o), lambda: {
         "x": X, "y": Y, "sample_weight": np.ones(6), "training": False,
     }),
