@@ -1,6 +1,7 @@
 """Initial weights and biases, drawn on the host by NumPy's generator, so that a seed gives one start on every backend.
 
-An initializer is a function of (generator, d_out, d_in) that returns W (d_out, d_in) and b (d_out,) in float64.
+An initializer is a function of (generator, d_out, d_in) that returns W (d_out, d_in) and b (d_out,) in float64. What it
+returns is checked: real numbers of these shapes, finite in the dtype of the network.
 """
 
 from __future__ import annotations  # numpy.random is imported when numbers are drawn, not with nnkit
@@ -13,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.checks import named
+from nnkit.backends import get_backend
+from nnkit.checks import check_finite, named
+from nnkit.inputs import is_real
+from nnkit.tables import as_array
 
 __all__ = [
     "Initializer",
@@ -165,6 +169,36 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
     if callable(init):
         return init
     return named("initializer", init, _named, ["uniform(a)", "normal(s)", "orthogonal(gain)"])
+
+
+def drawn(init: Initializer, rng: np.random.Generator, d_out: int, d_in: int, dtype: str, layer: int) -> Weights:
+    """What an initializer gives for a layer, in the dtype of the network.
+
+    Raises TypeError unless it is two arrays of real numbers, ValueError for other shapes and what is not finite.
+    """
+    owner = f"init {getattr(init, '__name__', type(init).__name__)} of layer {layer}:"
+    found = init(rng, d_out, d_in)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise TypeError(f"{owner} returned {_in_words(found)}; expected (W, b)")
+    made = []
+    for name, values, shape in zip("Wb", found, ((d_out, d_in), (d_out,)), strict=True):
+        array = get_backend("numpy").asarray(as_array(values, f"{owner} {name}"))
+        if not is_real(array):
+            raise TypeError(f"{owner} {name} has dtype {array.dtype}; expected real numbers")
+        if array.shape != shape:
+            hint = "; W is (d_out, d_in); is it transposed?" if array.shape == shape[::-1] else ""
+            raise ValueError(f"{owner} {name} has shape {array.shape}; expected {shape}{hint}")
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+        check_finite(array, f"{owner} {name}", f"finite numbers in {dtype}")
+        made.append(array)
+    return made[0], made[1]
+
+
+def _in_words(found: Any) -> str:
+    if isinstance(found, tuple | list):
+        return f"{len(found)} values"
+    return f"an array of shape {np.shape(found)}" if hasattr(found, "shape") else f"a {type(found).__name__}"
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from nnkit.backends.recording import active_tape
 from nnkit.checks import checked_dtype, checked_features, flag, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.forward import ForwardPass
-from nnkit.initializers import Initializer
+from nnkit.initializers import Initializer, drawn
 from nnkit.inputs import (
     are_labels,
     check_samples,
@@ -78,7 +78,8 @@ class Model:
         self.vector_targets, self.epochs_trained, self.optimizer, self.turn = False, 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
         makers = initializers_of(self.dense, init)
-        values = (make(rng, d.units, d.inputs) for make, d in zip(makers, self.dense, strict=True))
+        pairs = enumerate(zip(makers, self.dense, strict=True))
+        values = (drawn(make, rng, d.units, d.inputs, self.dtype, i) for i, (make, d) in pairs)
         target = get_backend(backend)
         try:
             self.placement = Placement(target, self.layers, self.dtype, self.seed)

@@ -1,6 +1,7 @@
 """Initializers: the spread that each paper asks for, biases, and names."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,3 +106,43 @@ def test_by_default_the_start_suits_the_activation(activation: str, name: str) -
     W, b = get_initializer(name)(np.random.default_rng([6, 0]), 3, 4)
     assert net.parameters.W[0].tolist() == W.tolist()
     assert net.parameters.b[0].tolist() == b.tolist()
+
+
+ZEROS = np.zeros((4, 3)), np.zeros(4)
+RETURNED: dict[str, tuple[Any, type[Exception], str]] = {
+    "nothing": (None, TypeError, r"returned a NoneType; expected \(W, b\)"),
+    "W alone": (ZEROS[0], TypeError, r"returned an array of shape \(4, 3\); expected \(W, b\)"),
+    "three": ((*ZEROS, 1), TypeError, r"returned 3 values; expected \(W, b\)"),
+    "NaN": ((ZEROS[0], np.array([0, 0, np.nan, 0])), ValueError, r"b holds nan at \[2\]; expected finite"),
+    "too large": ((ZEROS[0] + 1e300, ZEROS[1]), ValueError, r"W holds inf at \[0, 0\]; expected .* in float32"),
+    "transposed": ((ZEROS[0].T, ZEROS[1]), ValueError, r"W has shape \(3, 4\); expected \(4, 3\); .* transposed"),
+    "a column": ((ZEROS[0], ZEROS[1][:, None]), ValueError, r"b has shape \(4, 1\); expected \(4,\)"),
+    "complex": ((ZEROS[0] * 1j, ZEROS[1]), TypeError, "W has dtype complex128; expected real numbers"),
+    "text": ((np.full((4, 3), "a"), ZEROS[1]), TypeError, "W has dtype .*; expected real numbers"),
+    "objects": ((ZEROS[0].astype(object), ZEROS[1]), TypeError, "W has dtype object; expected real numbers"),
+    "ragged": (([[1.0], [1.0, 2.0]], ZEROS[1]), ValueError, "W: .*inhomogeneous"),
+    "masked": ((np.ma.masked_array(ZEROS[0], True), ZEROS[1]), TypeError, "W is a masked array"),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_what_an_initializer_of_ones_own_returns_is_checked(kind: str) -> None:
+    value, error, message = RETURNED[kind]
+
+    def mine(rng: Any, d_out: int, d_in: int) -> Any:
+        return value
+
+    with pytest.raises(error, match=f"init mine of layer 0: {message}"):
+        nnkit.Network([3, 4, 2], init=mine, seed=0)
+    with pytest.raises(error, match="init mine of layer 1: "):
+        nnkit.Network([nnkit.Dense(5, 3), nnkit.Dense(3, 4, init=mine)], seed=0)
+
+
+def test_lists_and_tensors_of_an_initializer_are_numbers_too() -> None:
+    torch = pytest.importorskip("torch", reason="draws the tensors")
+    W, b = np.arange(12.0).reshape(4, 3), np.arange(4.0)
+    tensors = torch.tensor(W, requires_grad=True), torch.tensor(b)
+    for value in ((W, b), (W.tolist(), b.tolist()), [W.astype("float32"), b.astype(int)], tensors):
+        net = nnkit.Network([3, 4], init=lambda rng, d_out, d_in, value=value: value, seed=0)  # type: ignore[misc]
+        assert np.array_equal(net.parameters.W[0], W)
+        assert np.array_equal(net.parameters.b[0], b)
