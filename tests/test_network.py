@@ -196,7 +196,12 @@ def test_layers_and_sizes_start_alike() -> None:
             ValueError,
             r"of layer 0: W has shape \(1, 4\); .* \(3, 4\)",
         ),
-        ([1, 3], {"init": constant(([[1], [2], [3]], 0))}, TypeError, "of layer 0: b is 0; expected an array"),
+        (
+            [1, 3],
+            {"init": constant(([[1], [2], [3]], 0))},
+            ValueError,
+            r"of layer 0: b has shape \(\); expected \(3,\)",
+        ),
     ],
 )
 def test_errors_of_construction(layers: Any, options: Any, error: type[Exception], message: str) -> None:
