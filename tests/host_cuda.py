@@ -1,4 +1,4 @@
-"""CUDA kernels compiled as C++ for the host, where one thread after the other runs them, or threads that can wait.
+"""CUDA kernels compiled as C++ for the host, where one thread after the other runs them, to its end or a barrier.
 
 Everything but the hardware is CUDA's own text: loads, index arithmetic, packs, the formula, rounding and stores. Only
 the float16 conversions, which are PTX, are replaced by the compiler's.
@@ -34,8 +34,7 @@ static inline float pow(float x, float y) { return powf(x, y); }
 #define __device__
 #define __global__
 struct Coordinate { unsigned int x, y; };
-static Coordinate blockIdx, gridDim, blockDim;
-static thread_local Coordinate threadIdx;
+static Coordinate blockIdx, threadIdx, gridDim, blockDim;
 static inline float __uint_as_float(unsigned int u) { float f; memcpy(&f, &u, 4); return f; }
 static inline unsigned int __float_as_uint(float f) { unsigned int u; memcpy(&u, &f, 4); return u; }
 """
@@ -50,34 +49,31 @@ _EACH_THREAD = """\
 """
 
 
-# A block's threads as threads of the host, for kernels in which they wait for each other; blocks come in turn.
+# Kernels whose threads wait for each other: each runs on a stack of its own until it waits, then the next one runs. All
+# read what the ones after them have not yet written where a barrier is missing.
 _WAITING = """\
-#include <pthread.h>
+#include <ucontext.h>
 #define __shared__ static
-static pthread_barrier_t barrier;
-static void __syncthreads() { pthread_barrier_wait(&barrier); }
+static ucontext_t host, each[1024];
+static char stacks[1024][1 << 15], ended[1024];
 static void **p;
-static unsigned parts;
+static void __syncthreads() { swapcontext(&each[threadIdx.x], &host); }
 """
 _ONE_THREAD = """\
-static void *run_thread(void *number) {
-    threadIdx.x = (unsigned)(unsigned long long)number;
-    for (unsigned y = 0; y < parts; ++y) for (unsigned x = 0; x < gridDim.x; ++x) {
-        __syncthreads();
-        if (threadIdx.x == 0) { blockIdx.x = x; blockIdx.y = y; }
-        __syncthreads();
-        CALL
-    }
-    return 0;
-}
+static void run_thread() { CALL ended[threadIdx.x] = 1; }
 """
 _ALL_THREADS = """\
-    pthread_t all[1024];
-    p = given; parts = rows; gridDim.x = blocks; blockDim.x = threads;
-    pthread_barrier_init(&barrier, 0, threads);
-    for (unsigned long long t = 0; t < threads; ++t) pthread_create(&all[t], 0, run_thread, (void *)t);
-    for (unsigned t = 0; t < threads; ++t) pthread_join(all[t], 0);
-    pthread_barrier_destroy(&barrier);
+    p = given; gridDim.x = blocks;
+    for (blockIdx.y = 0; blockIdx.y < rows; ++blockIdx.y) for (blockIdx.x = 0; blockIdx.x < blocks; ++blockIdx.x) {
+        for (unsigned t = 0; t < threads; ++t) {
+            getcontext(&each[t]);
+            each[t].uc_stack.ss_sp = stacks[t]; each[t].uc_stack.ss_size = sizeof stacks[t]; each[t].uc_link = &host;
+            makecontext(&each[t], run_thread, 0);
+            ended[t] = 0;
+        }
+        for (unsigned left = threads; left; ) for (threadIdx.x = 0; threadIdx.x < threads; ++threadIdx.x)
+            if (!ended[threadIdx.x]) { swapcontext(&host, &each[threadIdx.x]); left -= ended[threadIdx.x]; }
+    }
 """
 
 
@@ -104,8 +100,8 @@ def build(text: str, folder: Path) -> ctypes.CDLL:
         prelude = prelude.replace(ptx, host)
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(_HOST + prelude + text)
-    # No contraction of a * b + c: NumPy rounds both.
-    options = ["-std=c++17", "-nostdinc++", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-pthread"]
+    # No contraction of a * b + c: NumPy rounds both. Not optimized: that takes longer than the kernels run.
+    options = ["-std=c++17", "-nostdinc++", "-O0", "-fPIC", "-shared", "-ffp-contract=off"]
     done = subprocess.run(
         [compiler, *options, str(source), "-o", str(library), "-lm"], capture_output=True, text=True, check=False
     )
