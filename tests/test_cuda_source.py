@@ -8,7 +8,7 @@ from nnkit.backends.cuda.formula_text import PRELUDE, KernelSignature, formula_s
 from nnkit.backends.dtypes import FLOATS
 from nnkit.backends.formula import Formula
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad, tanh
-from tests.kernels import FORMULAS, LAYOUTS, variant, variants
+from tests.kernels import FORMULAS, LAYOUTS, Variant, variant, variants
 from tests.nvrtc import CompileError, compile_cuda
 
 # Volta, the oldest that CUDA 12 compiles for and without bfloat16 instructions; Ampere; Hopper.
@@ -18,14 +18,27 @@ ARCHITECTURES = (70, 80, 90)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_every_formula_compiles(dtype: str, arch: int) -> None:
-    # The four variants of a formula go round the three architectures: each formula meets all of them.
-    turn = ARCHITECTURES.index(arch)
-    chosen = [v for n, key in enumerate(FORMULAS) for k, v in enumerate(variants(key, dtype)) if (n + k) % 3 == turn]
-    assert {v.formula for v in chosen} == set(FORMULAS.values())
+    chosen = chosen_for(dtype, arch)
     cubin = compile_cuda(PRELUDE + "".join(v.text for v in chosen), arch)
     assert cubin.startswith(b"\x7fELF")
     missing = [v.c_name for v in chosen if v.c_name.encode() + b"\0" not in cubin]
     assert not missing
+
+
+def chosen_for(dtype: str, arch: int) -> list[Variant]:
+    """A formula's four variants go round the types, and the types round the architectures."""
+    turn = FLOATS.index(dtype)
+    here = [key for n, key in enumerate(FORMULAS) if (n + turn) % 3 == ARCHITECTURES.index(arch)]
+    return [list(variants(key, dtype))[(list(FORMULAS).index(key) + turn) % 4] for key in here]
+
+
+def test_every_formula_meets_every_type_variant_and_architecture() -> None:
+    met = {(f, d, a) for d in FLOATS for a in ARCHITECTURES for f in chosen_for(d, a)}
+    for formula in FORMULAS.values():
+        mine = [(v, d, a) for v, d, a in met if v.formula is formula]
+        assert {d for _, d, _ in mine} == set(FLOATS)
+        assert {a for _, _, a in mine} == set(ARCHITECTURES)
+        assert len({v.name for v, _, _ in mine}) == 4
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

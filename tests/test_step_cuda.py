@@ -40,5 +40,6 @@ def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, ar
     calls = [node.call for node in step._tape.nodes if isinstance(node.call, ElementwiseCall)]
     assert any(len({np.dtype(out.dtype) for out in call.outs}) == 2 for call in calls)  # in both types
     assert any("dropout" in call.name and "gelu" in call.name for call in calls)
-    for text, name in device.texts.items():
-        assert name.encode() in compile_cuda(text, arch)
+    for i, (text, name) in enumerate(device.texts.items()):
+        if i % 3 == arch // 10 % 3:  # they go round the architectures
+            assert name.encode() in compile_cuda(text, arch)
