@@ -3,9 +3,11 @@
 The whole suite runs on every core where pytest-xdist is installed; campaigns only where `-m campaign` asks for them.
 """
 
+import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,11 @@ import pytest
 import nnkit
 from nnkit.backends import Backend, BackendUnavailableError, get_backend, registry, using_backend
 from nnkit.backends.dtypes import dtype_name
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 try:
     import array_api_strict
@@ -42,30 +49,43 @@ SUITE = {Path(__file__).parent, Path(__file__).parents[1] / "nnkit"}
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Whole folders run on every core, unless -n, --pdb or -s is given; selected files in this process."""
+    """Whole folders run on every core, a file in one process; selected files, -m gpu, --pdb and -s in this process."""
     option = config.option
     if not hasattr(option, "numprocesses") or hasattr(config, "workerinput"):
         return  # pytest-xdist is not there, or this is one of its processes
-    alone = option.usepdb or option.trace or option.capture == "no" or option.collectonly
+    alone = option.usepdb or option.trace or option.capture == "no" or option.collectonly or option.markexpr == "gpu"
     whole = all(Path(argument).resolve() in SUITE for argument in config.args)
     if option.numprocesses is None and option.tx == [] and whole and not alone:
         cores = config.hook.pytest_xdist_auto_num_workers(config=config)
         option.numprocesses = cores if cores > 1 else 0
-    if option.numprocesses and option.dist == "no":
-        option.dist = "loadgroup"  # what has the marker xdist_group stays together
+    if option.numprocesses and option.dist == "no" and whole:
+        option.dist = "loadfile"  # what a file's tests share is made once
+        option.loadscopereorder = False  # files of few tests may be long ones: short docstrings come last
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a GPU's tests in one process; leave campaigns out unless they are asked for."""
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.xdist_group("gpu"))
+    """Leave campaigns out unless they are asked for."""
     if "campaign" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("campaign")]
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("campaign")]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector, which some tests start again and again, leaves it out."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """One process at a time uses a GPU: a test may fill its memory."""
+    if item.get_closest_marker("gpu") is None or fcntl is None:
+        return (yield)
+    with open(__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        return (yield)
 
 
 @dataclass(frozen=True)
@@ -98,10 +118,20 @@ def gpu_backend() -> Backend:
 
 def working_backend(name: str) -> Backend:
     """The backend of this name; skips the test, with what is missing, where it cannot work."""
+    missing = what_is_missing(name)
+    if missing:
+        pytest.skip(missing)
+    return get_backend(name)
+
+
+@cache
+def what_is_missing(name: str) -> str:
+    """Why the backend of this name cannot work, looked for once; empty where it can."""
     try:
-        return get_backend(name)
+        get_backend(name)
     except BackendUnavailableError as error:
-        pytest.skip(str(error))
+        return str(error)
+    return ""
 
 
 @pytest.fixture(

@@ -11,7 +11,6 @@ nbformat = pytest.importorskip("nbformat", reason=REASON)
 nbclient = pytest.importorskip("nbclient", reason=REASON)
 pytest.importorskip("ipykernel", reason=REASON)
 
-pytestmark = pytest.mark.xdist_group("notebook")  # executed once
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "equations.ipynb"
 
 

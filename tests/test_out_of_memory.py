@@ -3,7 +3,6 @@
 The device is NumPy with a limit: an allocation that would pass it is refused, as a GPU refuses it.
 """
 
-import gc
 import pickle
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -63,15 +62,6 @@ class Limited(NumpyBackend):
     def alive(self) -> int:
         """How many of the arrays that it made are still there."""
         return sum(array() is not None for array in self.made)
-
-
-@pytest.fixture(autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """What the tests did not make is left out by the garbage collector, which each error starts."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
