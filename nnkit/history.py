@@ -1,4 +1,4 @@
-"""History: what a training was like, epoch by epoch."""
+"""History: cost, metrics and times of a training run, epoch by epoch."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 
 class History(dict[str, list[float]]):
-    """Lists with one number an epoch, by name, as a dict.
+    """A dict of lists with one number per epoch.
 
-    Names: `cost`, `accuracy` if the network classifies, and the metrics that were asked for, over the epoch's
-    minibatches as they were trained on; each with `validation_` before it, after the epoch; `learning_rate`, of the
-    epoch's last step; `seconds`. `dict(history)` is a plain dict, which JSON takes.
+    Keys: `cost`, `accuracy` for classifiers, and the requested metrics, all computed on the minibatches during the
+    epoch; the same with the prefix `validation_`, computed after the epoch; `learning_rate` of the epoch's last step;
+    `seconds`. `dict(history)` is a plain dict, which JSON can encode.
 
     Attributes:
-        stopped: why the training ended: "epochs", as all were done; "early stopping"; "callback"; "interrupted", by
-            Ctrl-C; or "diverged". None while it runs, and where another exception ended it.
+        stopped: why the training ended: "epochs" (all epochs done), "early stopping", "callback", "interrupted"
+            (Ctrl-C) or "diverged". None while it runs, and after any other exception.
         interrupted: whether Ctrl-C ended the training early.
 
     >>> history = nnkit.History()
@@ -38,12 +38,12 @@ class History(dict[str, list[float]]):
 
     @classmethod
     def of(cls, lists: Mapping[str, Sequence[float]]) -> "History":
-        """A history with these lists, as a file keeps them; ValueError if they are not numbers of equal count."""
+        """A history from lists, as stored in a file; raises ValueError unless they are numbers and of equal length."""
         history = cls()
         for name, numbers in lists.items():
             history[str(name)] = [float(number) for number in numbers]
         if len({len(numbers) for numbers in history.values()}) > 1:
-            raise ValueError("the lists of a history differ in length")
+            raise ValueError("the lists of a history differ in length; expected equal lengths")
         return history
 
     def add(self, **numbers: float) -> None:
@@ -53,7 +53,7 @@ class History(dict[str, list[float]]):
 
     @property
     def epochs(self) -> int:
-        """How many epochs are in it: how many costs, if there are any; lists of one's own may have other lengths."""
+        """The number of epochs: the length of `cost` if present; custom lists may have other lengths."""
         return len(self["cost"]) if "cost" in self else max(map(len, self.values()), default=0)
 
     @property
@@ -62,16 +62,16 @@ class History(dict[str, list[float]]):
         return {name: numbers[-1] for name, numbers in self.items() if numbers}
 
     def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
-        """Draw the learning curve; written to `path` if one is given (`nnkit.plots.learning_curve`)."""
+        """Draw the learning curve, and write it to `path` if given (see `nnkit.plots.learning_curve`)."""
         from nnkit.plots import learning_curve
 
         return learning_curve(self, path)
 
 
 def highest_is_best(owner: str, monitor: str, mode: str) -> bool:
-    """Whether the highest number of a name is the best: as `mode` says, or by the name where it is "auto".
+    """Whether higher values of a metric are better: given by `mode`, or by the metric's name if `mode` is "auto".
 
-    Raises ValueError for another mode, and for "auto" where the name does not tell: a metric of the user's own.
+    Raises ValueError for another mode, and for "auto" with a custom metric.
 
     >>> [highest_is_best("", name, "auto") for name in ("validation_accuracy", "top_5", "r2", "cost", "validation_mae")]
     [True, True, True, False, False]

@@ -1,10 +1,10 @@
-"""Initial weights and biases, drawn on the host by NumPy's generator, so that a seed gives one start on every backend.
+"""Initial weights and biases, drawn on the host by NumPy's generator: a seed gives the same values on every backend.
 
 An initializer is a function of (generator, d_out, d_in) that returns W (d_out, d_in) and b (d_out,) in float64. What it
 returns is checked: real numbers of these shapes, finite in the dtype of the network.
 """
 
-from __future__ import annotations  # numpy.random is imported when numbers are drawn, not with nnkit
+from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
 
 import math
 from collections.abc import Callable
@@ -61,13 +61,13 @@ def glorot_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
 
 
 def he_uniform(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
-    """W from U[−a, a] with a = √(6/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its relatives."""
+    """W from U[−a, a] with a = √(6/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its variants."""
     a = math.sqrt(6 / d_in)
     return rng.uniform(-a, a, (d_out, d_in)), np.zeros(d_out)
 
 
 def he_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
-    """W from N(0, 2/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its relatives."""
+    """W from N(0, 2/d_in), b = 0 (He et al., ICCV 2015, eq. 10), for ReLU and its variants."""
     return rng.normal(0, math.sqrt(2 / d_in), (d_out, d_in)), np.zeros(d_out)
 
 
@@ -83,37 +83,37 @@ def lecun_normal(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
 
 
 def nielsen_large(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
-    """W and b from N(0, 1): the start of Nielsen's chapter 1, which chapter 3 calls large."""
+    """W and b from N(0, 1): the initialization of Nielsen's chapter 1, called large in chapter 3."""
     return normal(1.0)(rng, d_out, d_in)
 
 
 def nielsen_new(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
-    """W from N(0, 1/d_in), b from N(0, 1): the improved start of Nielsen's chapter 3."""
+    """W from N(0, 1/d_in), b from N(0, 1): the improved initialization of Nielsen's chapter 3."""
     return rng.normal(0, math.sqrt(1 / d_in), (d_out, d_in)), rng.normal(0, 1, d_out)
 
 
 def zeros(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
-    """W = 0 and b = 0: for linear and logistic regression; hidden units would all stay alike."""
+    """W = 0 and b = 0, for linear and logistic regression; hidden units would all stay equal."""
     return np.zeros((d_out, d_in)), np.zeros(d_out)
 
 
 def uniform(a: float) -> Initializer:
-    """W and b from U[−a, a]; the lecture's start is `uniform(0.1)`. ValueError unless a is positive and finite."""
+    """W and b from U[−a, a]; the lecture uses `uniform(0.1)`. Raises ValueError unless a is positive and finite."""
     _check_scale("uniform", "a", a)
     return lambda rng, d_out, d_in: (rng.uniform(-a, a, (d_out, d_in)), rng.uniform(-a, a, d_out))
 
 
 def normal(s: float) -> Initializer:
-    """W and b from N(0, s²). ValueError unless s is positive and finite."""
+    """W and b from N(0, s²). Raises ValueError unless s is positive and finite."""
     _check_scale("normal", "s", s)
     return lambda rng, d_out, d_in: (rng.normal(0, s, (d_out, d_in)), rng.normal(0, s, d_out))
 
 
 def orthogonal(gain: float = 1.0) -> Initializer:
-    """W with orthonormal rows, or columns where d_out > d_in, times the gain; b = 0 (Saxe et al., ICLR 2014).
+    """W with orthonormal rows, or columns if d_out > d_in, times the gain; b = 0 (Saxe et al., ICLR 2014).
 
-    From the QR decomposition of normal numbers, with R's diagonal made positive: so W is uniform among such matrices.
-    ValueError unless the gain is positive and finite. The name "orthogonal" has the gain 1.
+    W comes from the QR decomposition of a normal matrix; making R's diagonal positive makes W uniformly distributed.
+    Raises ValueError unless the gain is positive and finite. The name "orthogonal" stands for gain 1.
 
     >>> W, b = nnkit.initializers.orthogonal(2.0)(np.random.default_rng(0), 2, 3)
     >>> (W @ W.T).round(12) + 0.0
@@ -151,7 +151,7 @@ _for_activation = {
 
 
 def initializer_names() -> list[str]:
-    """The names that `init=` takes.
+    """The names accepted by `init=`.
 
     >>> nnkit.initializers.initializer_names()[-2:]
     ['zeros', 'orthogonal']
@@ -160,9 +160,9 @@ def initializer_names() -> list[str]:
 
 
 def get_initializer(init: str | Initializer | None, activation: str = "identity") -> Initializer:
-    """The initializer of a name, a function as it is, or for None what suits the activation (He, LeCun or Glorot).
+    """The initializer with this name; functions are returned unchanged, None selects He, LeCun or Glorot by activation.
 
-    Raises ValueError for an unknown name, with the nearest one.
+    Raises ValueError for an unknown name, with the closest known one.
     """
     if init is None:
         return _for_activation.get(activation, glorot_uniform)

@@ -98,7 +98,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --data loop.csv --target y", "loop.csv: Too many levels of symbolic links"),
         ("train --model loop.csv", "--model: loop.csv: Too many levels of symbolic links"),
         ("train --history loop.csv", "--history: loop.csv: Too many levels of symbolic links"),
-        ("train --data one.csv --target y", "--test-fraction 0.25 of 2 samples leaves 2 for training and 0"),
+        ("train --data one.csv --target y", "--test-fraction is 0.25, which leaves 2 of 2 samples for training and 0"),
         ("train --checkpoint net.safetensors --resume", "--resume: net.safetensors is a trained network, not the"),
         ("train --resume", "--resume needs --checkpoint FILE"),
         ("train --checkpoint c.safetensors --seeds 2", "--checkpoint keeps one training, and --seeds is 2"),

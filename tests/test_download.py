@@ -100,7 +100,7 @@ def files(folder: Path) -> list[str]:
 
 def test_into_a_folder_that_is_made(server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
-    with pytest.raises(FileNotFoundError, match=r"mnist\(download=True\) fetches it"):
+    with pytest.raises(FileNotFoundError, match=r"mnist\(download=True\) downloads it"):
         mnist(folder)
     assert_is_mnist(mnist(folder, download=True))
     assert files(folder) == sorted(GOOD)
@@ -154,7 +154,7 @@ def test_no_mirror_helps(server: Server, tmp_path: Path) -> None:
         mnist(tmp_path, download=True)
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{name} could not be downloaded to {tmp_path}:"
-    assert lines[1].startswith(f"  {server.mirrors[0]}{name}: holds an array of shape (6, 2, 3), expected (6,)")
+    assert lines[1].startswith(f"  {server.mirrors[0]}{name}: holds an array of shape (6, 2, 3); expected (6,)")
     assert lines[2].startswith(f"  {server.mirrors[1]}{name}: ")
     assert len(lines) == 3
     # What came before is kept, and of the wrong files nothing is left.

@@ -1,4 +1,4 @@
-"""Downloads of data sets, by pooch: only whole files that are what they should be are kept."""
+"""Downloads of data sets with pooch: only complete and correct files are kept."""
 
 import io
 import os
@@ -8,19 +8,19 @@ from pathlib import Path
 
 from nnkit.files import replacing
 
-# Of MNIST, in the order in which they are asked.
+# The mirrors of MNIST, in the order of attempts.
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-_CHUNK = 1 << 16  # bytes that go to memory together
+_CHUNK = 1 << 16  # bytes per read
 
 
 def cache_folder() -> Path:
-    r"""The folder of the user's cache that belongs to nnkit, which is `pooch.os_cache("nnkit")`, without pooch.
+    r"""nnkit's cache directory, the same as `pooch.os_cache("nnkit")`, without importing pooch.
 
-    Where platformdirs, which pooch asks, has it: %LOCALAPPDATA%\nnkit\nnkit\Cache on Windows; elsewhere nnkit in
-    the folder XDG_CACHE_HOME if that is set, or else in ~/Library/Caches on macOS and in ~/.cache on other systems.
+    As defined by platformdirs, which pooch uses: %LOCALAPPDATA%\nnkit\nnkit\Cache on Windows; elsewhere nnkit in the
+    directory XDG_CACHE_HOME if that is set, or else in ~/Library/Caches on macOS and in ~/.cache on other systems.
     """
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA") or os.path.join("~", "AppData", "Local")
@@ -31,15 +31,15 @@ def cache_folder() -> Path:
 
 
 def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]) -> Path:
-    """Fetch the file `name` from the first mirror that has it, into a folder that is made if it is not there.
+    """Download the file `name` from the first mirror that has it to a directory, which is created if missing.
 
     Args:
-        name: of the file, at the mirrors and in the folder.
-        folder: where it goes; whole or not at all.
-        check: is called with the file's content and its address, and raises ValueError if it is the wrong one.
+        name: the name of the file at the mirrors and in the directory.
+        folder: the target directory; the file is written completely or not at all.
+        check: a function of the file's content and its URL that raises ValueError if the file is wrong.
 
-    Returns the path of the file. Raises ImportError if pooch is not installed, ConnectionError, with what happened at
-    each mirror, if none gave the right file, and OSError if it cannot be written.
+    Returns the path of the file. Raises ImportError if pooch is not installed, ConnectionError, with the error for each
+    mirror, if none provided the right file, and OSError if it cannot be written.
     """
     try:
         from pooch import HTTPDownloader
@@ -53,7 +53,7 @@ def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]
         try:
             fetch(url, content, None)
             check(content.getvalue(), url)
-        except (OSError, ValueError) as error:  # those of requests are OSErrors
+        except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
             problems.append(str(error) if url in str(error) else f"{url}: {error}")
             continue
         with replacing(folder / name) as file:

@@ -1,4 +1,4 @@
-"""What normalization and whitening share: arrays that define them, checked, and their way to a device."""
+"""The common base of normalization and whitening: validated constants and their copies on devices."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -15,11 +15,11 @@ from nnkit.tables import as_array
 
 
 class Fitted(ABC):
-    """What normalization and whitening share.
+    """The base class of normalization and whitening.
 
     Attributes:
-        kind: "normalization" or "whitening". inputs: the width of samples. outputs: their width afterwards.
-        arrays: what defines it, float64 arrays by name.
+        kind: "normalization" or "whitening". inputs: the number of features. outputs: their number after the transform.
+        arrays: the defining constants, float64 arrays by name.
     """
 
     kind: str
@@ -41,22 +41,22 @@ class Fitted(ABC):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.arrays.values())  # a copy has no arrays on devices yet
+        return type(self), tuple(self.arrays.values())  # without the copies on devices
 
     def transform(self, X: Any) -> Real:
-        """Samples X (n, inputs) transformed: (n, outputs), float64 on the host.
+        """Transform samples X (n, inputs); returns (n, outputs), float64 on the host.
 
-        Raises ValueError for another shape, TypeError for what is not real numbers.
+        Raises ValueError for another shape, TypeError unless X contains real numbers.
         """
         return np.asarray(self.apply(get_backend("numpy"), np.asarray(sample_matrix(X, self.inputs), np.float64)))
 
     def apply(self, backend: Backend, x: Array, out: Array | None = None) -> Array:
-        """The same for samples x (n, inputs) that are an array of a backend: (n, outputs) there, in their dtype.
+        """Transform samples x (n, inputs) on their backend; returns (n, outputs) in their dtype, or in that of `out`.
 
-        It is computed in float64 and then rounded: where features are far from 0, x − μ in another dtype would be
-        rounding only. Where means are small, float32 samples are computed in float32 (`precision`). With `out` it is
-        written there, in the dtype of `out`. The constants stay on the device from the first call on. Raises TypeError
-        for a dtype that is not floating, ValueError for another shape.
+        The computation is in float64, and the result is rounded: for features far from 0, x − μ in another dtype would
+        only be rounding errors. If the means are small, float32 samples are transformed in float32 (`precision`). The
+        constants are kept on the device after the first call. Raises TypeError unless the dtype is floating-point,
+        ValueError for another shape.
         """
         dtype = dtype_name(x.dtype)
         if dtype not in FLOATS + COMPLEX:
@@ -72,22 +72,22 @@ class Fitted(ABC):
         return out
 
     def precision(self, dtype: str) -> str:
-        """The dtype that samples of this one are computed in: float32 where it suffices for them, else float64."""
+        """The dtype of the computation for samples of this dtype: float32 if it suffices for them, else float64."""
         return dtype if dtype == "float32" and self._float32_suffices else "float64"
 
     @abstractmethod
     def _constants(self) -> tuple[Real, Real]:
-        """The two arrays that the transform computes with."""
+        """The two constant arrays of the transform."""
 
     @abstractmethod
     def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
-        """The transform into `out`, with these constants on the backend."""
+        """Write the transform to `out`, with these constants on the backend."""
 
 
 def checked_array(
     name: str, values: ArrayLike, ndim: int, length: int | None = None, *, positive: bool = False
 ) -> Real:
-    """A new float64 array; ValueError unless it has `ndim` axes, the first of this length, and finite real numbers."""
+    """A new float64 array; raises ValueError unless it is real, finite and has `ndim` axes, the first of `length`."""
     given = np.asarray(on_host(as_array(values, name)))
     if given.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {given.dtype}; expected real numbers")

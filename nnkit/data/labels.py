@@ -1,4 +1,4 @@
-"""Integer labels as rows of zeros with a single one."""
+"""One-hot encoding of integer labels."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "f
     Args:
         labels: (n,) integers or booleans, 0 to classes - 1.
         classes: the number of columns; by default the largest label plus one.
-        dtype: the type of the result, any real number type of NumPy.
+        dtype: the dtype of the result, any real NumPy dtype.
 
     Returns:
         (n, classes) array of `dtype`.
 
     Raises:
-        TypeError: labels are not integers, classes is not an integer, or dtype is not a real number type.
-        ValueError: labels are not one-dimensional, or empty without `classes`; classes is below 1; or a
-            label is out of range: the message names the first such label and its index.
+        TypeError: labels are not integers, classes is not an integer, or dtype is not a real dtype.
+        ValueError: labels are not one-dimensional, or empty without `classes`; classes is below 1; or a label is out of
+            range: the message gives the first such label and its index.
 
     Example:
         >>> one_hot([2, 0], classes=3)
@@ -36,8 +36,8 @@ def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "f
     outside = (column < 0) | (column >= width)
     if outside.any():
         index = int(np.argmax(outside))
-        expected = "at least 0" if classes is None else f"from 0 to {width - 1}"
-        raise ValueError(f"labels must be {expected}, got {column[index]} at index {index}")
+        expected = "of at least 0" if classes is None else f"from 0 to {width - 1}"
+        raise ValueError(f"labels holds {column[index]} at [{index}]; expected whole numbers {expected}")
     rows = np.zeros((column.size, width), dtype=result_type)
     rows[np.arange(column.size), column] = 1
     return rows
@@ -47,25 +47,25 @@ def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError as error:
-        raise TypeError(f"dtype must be a real number type of NumPy, got {dtype!r}") from error
+        raise TypeError(f"dtype is {dtype!r}; expected a real NumPy dtype") from error
     if found.kind not in "biuf":
-        raise TypeError(f"dtype must be a real number type of NumPy, got {dtype!r}")
+        raise TypeError(f"dtype is {dtype!r}; expected a real NumPy dtype")
     return found
 
 
 def _label_array(labels: ArrayLike) -> NDArray[Any]:
     try:
-        number = np.isscalar(labels)  # whose shape is refused below
+        number = np.isscalar(labels)  # rejected below, by its shape
         array = np.asarray(labels if number else as_array(labels, "labels"))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"labels must be a one-dimensional array of integers: {error}") from error
+        raise TypeError(f"labels is a {type(labels).__name__}; expected integers (n,) on the host: {error}") from error
     if array.ndim != 1:
-        raise ValueError(f"labels must be one-dimensional, got shape {array.shape}")
-    # NumPy gives an empty list the type float64, and True and False are the labels 1 and 0.
+        raise ValueError(f"labels has shape {array.shape}; expected (n,)")
+    # An empty list becomes float64 in NumPy; True and False are the labels 1 and 0.
     if array.size == 0 or array.dtype.kind == "b":
         return array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got dtype {array.dtype}")
+        raise TypeError(f"labels has dtype {array.dtype}; expected integers")
     return array
 
 
@@ -73,10 +73,10 @@ def _width(labels: NDArray[Any], classes: int | None) -> int:
     """Return the number of classes: the given one, or the largest of the labels (n,) plus one."""
     if classes is None:
         if labels.size == 0:
-            raise ValueError("classes must be given when labels is empty: there is no largest label")
+            raise ValueError("classes is None and labels is empty; expected the number of classes")
         return int(labels.max()) + 1
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer):
-        raise TypeError(f"classes must be an integer or None, got {classes!r}")
+        raise TypeError(f"classes is {classes!r}; expected a whole number of at least 1, or None")
     if classes < 1:
-        raise ValueError(f"classes must be at least 1, got {classes}")
+        raise ValueError(f"classes is {classes}; expected a whole number of at least 1")
     return int(classes)

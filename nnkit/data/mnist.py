@@ -1,4 +1,4 @@
-"""MNIST, read from its four IDX files on the disk, which are downloaded if one asks for it."""
+"""MNIST, read from its four IDX files on disk, which can be downloaded."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ class MNIST(NamedTuple):
 
 
 class _Original(NamedTuple):
-    """What the IDX file called `name` must hold: the shape and the SHA-256 of the decompressed bytes."""
+    """The expected content of the IDX file `name`: the shape and the SHA-256 of the decompressed bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,7 +41,7 @@ class _Original(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes the decompressed file has."""
+        """The size of the decompressed file in bytes."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
@@ -69,36 +69,36 @@ _ORIGINALS = (
 )
 
 _HELP = (
-    "mnist(download=True) fetches it with pooch (python -m pip install pooch); or give mnist(directory), or set the "
-    "environment variable NNKIT_DATA to the folder that holds the four IDX files (or to the parent of a folder mnist "
-    "that does)"
+    "mnist(download=True) downloads it with pooch (python -m pip install pooch); or use mnist(directory), or set the "
+    "environment variable NNKIT_DATA to the directory with the four IDX files, or to the parent of such a directory "
+    "named mnist"
 )
 
 
 def mnist(directory: str | os.PathLike[str] | None = None, download: bool = False) -> MNIST:
-    """Read MNIST from its four IDX files, gzipped or not, and check that they are the original ones.
+    """Read MNIST from its four IDX files, gzipped or not, and verify that they are the original files.
 
     Source: Y. LeCun, C. Cortes and C. J. C. Burges, The MNIST database of handwritten digits.
 
     Args:
-        directory: the folder that holds train-images-idx3-ubyte, train-labels-idx1-ubyte,
-            t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each with or without .gz. By default the
-            folder that the environment variable NNKIT_DATA names, or its sub-folder mnist, or the folder
-            mnist in nnkit's part of the user's cache, such as ~/.cache/nnkit/mnist.
-        download: fetch files that are in none of these folders, 12 MB in all, into the first of them. That
-            needs pooch: `python -m pip install pooch`.
+        directory: the directory with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
+            t10k-labels-idx1-ubyte, each with or without .gz. By default, the directory in the environment variable
+            NNKIT_DATA, its subdirectory mnist, and mnist in nnkit's cache directory, such as ~/.cache/nnkit/mnist, are
+            searched.
+        download: download missing files, 12 MB in total, to the first of these directories. This needs pooch:
+            `python -m pip install pooch`.
 
     Returns:
         MNIST(X_train, y_train, X_test, y_test): images (60000, 784) and (10000, 784), uint8, 0 to 255;
-        labels (60000,) and (10000,), int64, 0 to 9. Divide the images by 255 before you train on them.
+        labels (60000,) and (10000,), int64, 0 to 9. Divide the images by 255 before training.
 
     Raises:
         TypeError: directory is not a path.
-        FileNotFoundError: a file is in none of the folders.
-        ValueError: a file is damaged or is not the original; the message names it. It is left as it is.
-        ImportError: something is to be downloaded and pooch is not installed.
-        ConnectionError: no mirror gave the original file; the message says what happened at each. What came
-            instead is not kept.
+        FileNotFoundError: a file is in none of the directories.
+        ValueError: a file is corrupt or not the original; the message names it. The file is not changed.
+        ImportError: a file must be downloaded and pooch is not installed.
+        ConnectionError: no mirror provided the original file; the message gives the error for each mirror. Wrong files
+            are not kept.
 
     Example:
         >>> X_train, y_train, X_test, y_test = mnist("data/mnist")  # doctest: +SKIP
@@ -112,7 +112,7 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
         for original in _ORIGINALS:
             if _find(original.name, folders) is None:
                 download_file(f"{original.name}.gz", folders[0], partial(_array, original=original))
-    # All four before any is read: a missing file shows at once, not after seconds.
+    # Find all four before reading any, so that a missing file is reported immediately, not after seconds.
     paths = [_found(original.name, folders) for original in _ORIGINALS]
     arrays = [_array(_content(path, o), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
     X_train, y_train, X_test, y_test = arrays
@@ -127,7 +127,7 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
 def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
     if directory is not None:
         if not isinstance(directory, str | os.PathLike):
-            raise TypeError(f"directory must be a path or None, got {directory!r}")
+            raise TypeError(f"directory is {directory!r}; expected a path or None")
         return [Path(directory)]
     data = os.environ.get("NNKIT_DATA")
     return ([Path(data), Path(data) / "mnist"] if data else []) + [cache_folder() / "mnist"]
@@ -147,52 +147,52 @@ def _found(name: str, folders: list[Path]) -> Path:
 
 
 def _content(path: Path, original: _Original) -> bytes:
-    size, most = path.stat().st_size, 2 * original.size + 4096  # a gzip file of what is at random is a bit larger
+    size, most = path.stat().st_size, 2 * original.size + 4096  # gzip makes random data slightly larger
     if size > most:
-        raise ValueError(f"{path}: {size} bytes; {original.name} has {original.size}")
+        raise ValueError(f"{path}: has {size} bytes; expected {original.size} for {original.name}")
     return path.read_bytes()
 
 
 def _array(content: bytes, source: str, original: _Original) -> NDArray[np.uint8]:
-    """Return the array (original.shape) in a file's content, or raise ValueError if it is not the original's."""
+    """Return the array (original.shape) in a file's content, or raise ValueError if it is not the original."""
     content = _decompressed(content, source, original)
     array = _parse_idx(content, source)
     _check_shape(array.shape, source, original)
     found = hashlib.sha256(content).hexdigest()
     if found != original.sha256:
         raise ValueError(
-            f"{source}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}, "
+            f"{source}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}; "
             f"expected {original.sha256} (other data sets, such as Fashion-MNIST, use the same file names)"
         )
     return array
 
 
 def _decompressed(content: bytes, source: str, original: _Original) -> bytes:
-    # By content, not by suffix: some downloaders unpack a file and keep its .gz.
+    # By content, not by suffix: some programs decompress a download and keep the suffix .gz.
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
-        # Little more than the original has, and any header whole: 3 MB of gzip can hold 3 GB.
+        # Limited to slightly more than the original, enough for any header: 3 MB of gzip can expand to 3 GB.
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             found = file.read(original.size + 16)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{source}: damaged gzip file: {error}") from error
+        raise ValueError(f"{source}: corrupt gzip file: {error}") from error
     if len(found) > original.size:
         _check_shape(_idx_shape(found, source), source, original)
-        raise ValueError(f"{source}: holds more than the {original.size} bytes of {original.name}")
+        raise ValueError(f"{source}: decompresses to more than the {original.size} bytes of {original.name}")
     return found
 
 
 def _check_shape(shape: tuple[int, ...], source: str, original: _Original) -> None:
     if shape != original.shape:
-        raise ValueError(f"{source}: holds an array of shape {shape}, expected {original.shape}")
+        raise ValueError(f"{source}: holds an array of shape {shape}; expected {original.shape}")
 
 
 def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
-    r"""Return the array of bytes that an IDX file holds, as a new array; `source` names it in errors.
+    r"""Return the bytes in an IDX file as a new array; `source` is its name in error messages.
 
-    The format: two zero bytes, the type (8: unsigned byte), the number of axes (here 1 to 3); then each
-    axis's length as 4 bytes, the most significant first; then the elements, the last axis fastest.
+    The format: two zero bytes, the type (8: unsigned byte), the number of axes (here 1 to 3); the length of each axis
+    as 4 bytes, big-endian; the elements in C order.
 
     >>> _parse_idx(b"\0\0\x08\x02" + b"\0\0\0\x01" + b"\0\0\0\x03" + b"\x05\x06\x07", "example")
     array([[5, 6, 7]], dtype=uint8)
@@ -201,21 +201,21 @@ def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:
     start = 4 + 4 * len(shape)
     expected = start + math.prod(shape)
     if len(content) != expected:
-        raise ValueError(f"{source}: {len(content)} bytes, but shape {shape} in its header asks for {expected}")
+        raise ValueError(f"{source}: has {len(content)} bytes; expected {expected} for shape {shape} in its header")
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
 
 
 def _idx_shape(content: bytes, source: str) -> tuple[int, ...]:
-    """The shape that the header of an IDX file of bytes says."""
+    """The shape in the header of an IDX file of bytes."""
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] not in (1, 2, 3):
         raise ValueError(
-            f"{source}: not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}, "
+            f"{source}: not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}; "
             "expected 00 00 08 and the number of axes, 1 to 3"
         )
     start = 4 + 4 * content[3]
     if len(content) < start:
-        raise ValueError(f"{source}: cut short: {len(content)} bytes, the header alone takes {start}")
+        raise ValueError(f"{source}: truncated: has {len(content)} bytes; expected {start} for the header alone")
     shape = tuple(int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4))
     if 0 in shape:
-        raise ValueError(f"{source}: no elements: shape {shape} in its header")
+        raise ValueError(f"{source}: has shape {shape} in its header; expected at least one element")
     return shape

@@ -1,4 +1,4 @@
-"""Mean, variance and covariance of samples in two passes over parts of them, which are all that is made float64."""
+"""Mean, variance and covariance of samples in two passes; only one chunk at a time is converted to float64."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.tables import as_samples, is_table, table_numbers
 
-_NUMBERS = 1 << 18  # looked at together: 2 MB in float64
+_NUMBERS = 1 << 18  # per chunk: 2 MB in float64
 
 Real = NDArray[np.float64]
 
 
 def sample_matrix(X: Any, width: int | None = None) -> Any:
-    """Samples X (n, d) as an array with rows, not read yet if they are on a disk.
+    """Validate samples X (n, d) and return them as an array with rows, still unread if they are on disk.
 
     Raises TypeError unless they are real numbers, ValueError for another shape or no samples.
     """
@@ -29,30 +29,29 @@ def sample_matrix(X: Any, width: int | None = None) -> Any:
     return samples
 
 
-# Sums of what is too large are looked at when they are there, and what is too small is 0, whatever a program that uses
-# this has told NumPy to do then.
+# Overflow is checked in the results and underflow is harmless, whatever error handling the caller has set in NumPy.
 quiet = np.errstate(all="ignore")
 
 
 @quiet
 def means(samples: Any) -> tuple[Real, NDArray[np.bool_]]:
-    """The mean of each feature of samples (n, d), (d,), exact where a feature is constant; and whether it is.
+    """The mean of each feature (d,) of samples (n, d), exact for constant features, and whether a feature is constant.
 
-    Raises ValueError for NaN and infinities, naming the first.
+    Raises ValueError for NaN and infinities; the message gives the first.
     """
     total = np.zeros(samples.shape[1])
     lowest, highest = np.full_like(total, np.inf), np.full_like(total, -np.inf)
     for part in _parts(samples):
         total += part.sum(axis=0)
         lowest, highest = np.minimum(lowest, part.min(axis=0)), np.maximum(highest, part.max(axis=0))
-    # A rounded mean would give a constant feature a deviation, tiny and not 0.
+    # With a rounded mean, a constant feature would have a tiny, nonzero deviation.
     constant = lowest == highest
     return _checked(np.where(constant, lowest, total / samples.shape[0])), constant
 
 
 @quiet
 def variances(samples: Any, mean: Real, scale: Real | None = None) -> Real:
-    """The mean of (X − μ)² for each feature of samples (n, d), (d,); with a scale s (d,) that of s²(X − μ)²."""
+    """The mean of (X − μ)², or s²(X − μ)² with a scale s (d,), for each feature (d,) of samples (n, d)."""
     total = np.zeros(len(mean))
     for part in _parts(samples):
         part = part - mean
@@ -84,5 +83,5 @@ def _parts(samples: Any) -> Iterator[Real]:
 
 def _checked(moment: Real) -> Real:
     if not np.isfinite(moment).all():
-        raise ValueError("X holds numbers whose sums or squares are too large for float64; divide them first")
+        raise ValueError("X holds numbers whose sums or squares overflow in float64; expected smaller numbers")
     return moment

@@ -1,6 +1,6 @@
-"""Rows of a .npy file, read when they are asked for: for sets that are larger than memory.
+"""Rows of a .npy file that are read on access, for data sets larger than memory.
 
-They are read, not mapped: mapped files count against a limit of address space (`ulimit -v`) as if they were in memory.
+They are read instead of memory-mapped, as mapped files count towards the limit of address space (`ulimit -v`).
 """
 
 import os
@@ -16,10 +16,10 @@ from nnkit.data.table import existing_file
 
 
 class Rows:
-    """The rows of a matrix in a .npy file; make one with `nnkit.data.open_npy`. Several threads may read it.
+    """The rows of a matrix in a .npy file; created by `nnkit.data.open_npy`. Safe to read from several threads.
 
     Attributes:
-        shape: (n, d). dtype: NumPy's dtype of the entries.
+        shape: (n, d). dtype: the NumPy dtype.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -29,7 +29,7 @@ class Rows:
         self._row = self.shape[1] * self.dtype.itemsize
         size = os.path.getsize(self.path)
         if size < self._start + self.shape[0] * self._row:
-            raise ValueError(f"{self.path}: cut short: {size} bytes, too few for an array of shape {self.shape}")
+            raise ValueError(f"{self.path}: truncated: {size} bytes, too few for an array of shape {self.shape}")
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -38,10 +38,10 @@ class Rows:
         return f"Rows({self.path!r}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """The rows of a slice or of row numbers (k,), in that order, as a new matrix (k, d)."""
+        """The rows selected by a slice or an array of indices (k,), in that order, as a new matrix (k, d)."""
         numbers = self._row_numbers(key)
         rows = np.empty((len(numbers), self.shape[1]), self.dtype)
-        # Opened anew each time, in 10 µs: threads, and processes that were forked, share no place in it.
+        # Opened for each access, in 10 µs: threads and forked processes must not share a file position.
         with open(self.path, "rb", buffering=0) as file:
             for start, stop in _runs(numbers):
                 file.seek(self._start + int(numbers[start]) * self._row)
@@ -50,11 +50,11 @@ class Rows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError(f"{self.path}: rows on a disk cannot become an array without a copy")
+            raise ValueError(f"{self.path}: copy is False; expected True or None, as rows on disk must be copied")
         return np.asarray(self[:], dtype)
 
     def _row_numbers(self, key: Any) -> NDArray[np.int64]:
-        """Row numbers, 0 to n − 1, as NumPy has them: negative ones count from the end, booleans say which."""
+        """Row indices from 0 to n − 1, as in NumPy: negative ones count from the end, booleans are a mask."""
         n = len(self)
         if isinstance(key, slice):
             return np.arange(*key.indices(n))
@@ -64,35 +64,36 @@ class Rows:
         if numbers.dtype.kind == "b" and numbers.shape == (n,):
             return np.flatnonzero(numbers)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-            raise IndexError(f"{self.path}: rows are asked for by a slice or an array of row numbers, not {key!r}")
+            raise IndexError(f"{self.path}: index is {key!r}; expected a slice or an array of row indices")
         lowest, highest = int(numbers.min()), int(numbers.max())
         if lowest < -n or highest >= n:
-            raise IndexError(f"{self.path}: no row {lowest if lowest < -n else highest}; there are {n}")
+            wrong = lowest if lowest < -n else highest
+            raise IndexError(f"{self.path}: index is {wrong}; expected row indices from {-n} to {n - 1}")
         numbers = numbers.astype(np.int64)
         return np.where(numbers < 0, numbers + n, numbers) if lowest < 0 else numbers
 
     def _fill(self, file: Any, memory: memoryview) -> None:
-        while memory.nbytes:  # a system gives 2 GB at most at a time
+        while memory.nbytes:  # operating systems return at most 2 GB per read
             count = file.readinto(memory)
             if not count:
-                raise ValueError(f"{self.path}: cut short while it was read")
+                raise ValueError(f"{self.path}: truncated while it was read")
             memory = memory[count:]
 
 
 def open_npy(path: str | PathLike[str]) -> Rows:
-    """The rows of a matrix in a .npy file, to be read when they are needed; `fit`, `predict` and `evaluate` take them.
+    """Open a matrix in a .npy file whose rows are read on access, for `fit`, `predict` and `evaluate`.
 
     Args:
         path: a .npy file with a matrix (n, d) of real numbers, as `numpy.save` writes it, in C order.
 
     Returns:
-        Rows with shape, dtype and len(). `rows[3:10]` and `rows[numbers]`, row numbers (k,) in any order, are new
-        arrays (k, d); neighbouring rows are read in one go. `numpy.asarray(rows)` reads everything.
+        Rows with shape, dtype and len(). `rows[3:10]` and `rows[indices]`, with indices (k,) in any order, return new
+        arrays (k, d); adjacent rows are read together. `numpy.asarray(rows)` reads the whole file.
 
     Raises:
         TypeError: path is not a path.
-        FileNotFoundError, IsADirectoryError: path is no file.
-        ValueError: the file is no .npy file, cut short, not a matrix of numbers, or in Fortran order.
+        FileNotFoundError, IsADirectoryError: path is not a file.
+        ValueError: the file is not a .npy file, truncated, not a matrix of real numbers, or in Fortran order.
 
     Example:
         >>> import pathlib, tempfile
@@ -108,27 +109,27 @@ def open_npy(path: str | PathLike[str]) -> Rows:
 
 
 def _header(file: Any, path: str) -> tuple[tuple[int, int], np.dtype[Any], int]:
-    """The shape and dtype that a .npy file says it has, and where its entries start."""
+    """The shape and dtype in the header of a .npy file, and the offset of its entries."""
     try:
         version = npy.read_magic(file)
-        # Version 3 is for fields with names that are not Latin: no matrix of numbers.
+        # Version 3 is for field names outside Latin-1, which a matrix of numbers does not have.
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
         shape, fortran, dtype = read(file)
-    except Exception as error:  # it is parsed as Python, and what a damaged one leads to has no one type
+    except Exception as error:  # the header is parsed as Python; a corrupt one may raise any exception
         raise ValueError(f"{path}: not a .npy file: {error}") from None
     if dtype.hasobject:
-        raise ValueError(f"{path}: holds Python objects, which are not read; save numbers")
+        raise ValueError(f"{path}: holds Python objects; expected real numbers")
     if dtype.kind not in "biuf":
         raise ValueError(f"{path}: holds {dtype}; expected real numbers")
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"{path}: holds an array of shape {shape}; expected a matrix (samples, features)")
     if fortran and 1 not in shape:
-        raise ValueError(f"{path}: is in Fortran order; save it with np.save(path, np.ascontiguousarray(X))")
+        raise ValueError(f"{path}: is in Fortran order; expected C order: np.save(path, np.ascontiguousarray(X))")
     return (int(shape[0]), int(shape[1])), dtype, file.tell()
 
 
 def _runs(numbers: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Where neighbouring rows start and stop in these numbers, which are read in one go."""
+    """The start and stop positions of runs of consecutive row indices, which are read together."""
     breaks = (np.flatnonzero(np.diff(numbers) != 1) + 1).tolist()
     starts = [0, *breaks] if len(numbers) else []
     yield from zip(starts, [*breaks, len(numbers)], strict=False)

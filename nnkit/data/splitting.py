@@ -1,4 +1,4 @@
-"""Samples divided into a training part and a test part."""
+"""Division of samples into a training and a test set."""
 
 from numbers import Real
 from typing import Any
@@ -12,26 +12,26 @@ from nnkit.tables import as_array, is_table, table_numbers, text_array
 def split(
     X: ArrayLike, y: ArrayLike, test_fraction: float = 0.25, seed: int = 0
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Shuffle the samples and divide them into a training part and a test part.
+    """Shuffle the samples and divide them into a training and a test set.
 
-    The test part has `n * test_fraction` samples, rounded to the nearest integer. If y holds labels, which
-    is when it is (n,) integers, booleans or text, each class keeps its share in both parts: the test part gets
-    class c's share of its samples rounded down or up, up for the largest remainders, so that the total is
-    exact. Otherwise the samples are only shuffled. Equal arguments give equal results on every machine.
+    The test set has `n * test_fraction` samples, rounded to the nearest integer. If y contains labels, that is, (n,)
+    integers, booleans or strings, the split is stratified: each class contributes its share to the test set, rounded up
+    for the largest remainders and down for the others, so that the total is exact. Otherwise the samples are only
+    shuffled. Equal arguments give equal results on every machine.
 
     Args:
-        X: (n, ...) numbers, two or more axes; sample i is X[i]. Or a table of numbers, of pandas for example.
-        y: (n,) or (n, ...) numbers or text, the label or the target of each sample.
-        test_fraction: the part of the samples that goes to the test part, between 0 and 1.
+        X: (n, ...) numbers, two or more axes; sample i is X[i]. Or a table of numbers, such as a pandas DataFrame.
+        y: (n,) or (n, ...) numbers or strings, the label or the target of each sample.
+        test_fraction: the fraction of samples in the test set, between 0 and 1.
         seed: the seed of `numpy.random.default_rng`, 0 or more.
 
     Returns:
-        X_train, y_train, X_test, y_test: NumPy arrays of the types of X and y, copies.
+        X_train, y_train, X_test, y_test: copies as NumPy arrays with the dtypes of X and y.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: X and y have the wrong shape or different numbers of samples; test_fraction or seed
-            is out of range; or one part would be empty.
+        ValueError: X or y has the wrong shape, their numbers of samples differ, test_fraction or seed is out of range,
+            or one of the sets would be empty.
 
     Example:
         >>> X = np.arange(12).reshape(6, 2)
@@ -43,11 +43,11 @@ def split(
     samples = _array("X", X, "biuf", "real numbers")
     targets = _array("y", y, "biufU", "real numbers or text")
     if samples.ndim < 2:
-        raise ValueError(f"X must have two or more axes (samples, features), got shape {samples.shape}")
+        raise ValueError(f"X has shape {samples.shape}; expected at least two axes, (samples, features)")
     if targets.ndim < 1:
-        raise ValueError(f"y must have one axis or more, the first for the samples, got {y!r}")
+        raise ValueError(f"y is {y!r}; expected at least one axis, the samples")
     if len(samples) != len(targets):
-        raise ValueError(f"X and y must have as many samples, got {len(samples)} and {len(targets)}")
+        raise ValueError(f"X has {len(samples)} samples and y {len(targets)}; expected equal lengths")
     size = _test_size(len(samples), test_fraction)
     order = np.random.default_rng(_valid_seed(seed)).permutation(len(samples))
     if targets.ndim == 1 and targets.dtype.kind in "biuU":
@@ -61,48 +61,48 @@ def split(
 def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
     if name == "X" and is_table(value):
         return table_numbers(value, name)
-    if not isinstance(value, list | tuple) and not np.isscalar(value):  # the shape of a number is refused below
+    if not isinstance(value, list | tuple) and not np.isscalar(value):  # scalars are rejected later, by their shape
         value = as_array(value, name)
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be an array of {what} on the host: {error}") from error
+        raise TypeError(f"{name} is not an array on the host; expected {what}: {error}") from error
     if "U" in kinds and array.dtype.kind in "OU" and not (array is value and array.dtype.kind == "U"):
-        objects = np.asarray(value, object)  # NumPy makes text of the 1 in [1, "a"], and objects of pandas' text
+        objects = np.asarray(value, object)  # NumPy converts the 1 in [1, "a"] to text, and pandas' text to objects
         if all(isinstance(label, str) for label in objects.flat):
             return text_array(objects.ravel().tolist()).reshape(objects.shape)
         array = objects
     if array.dtype.kind not in kinds:
-        raise TypeError(f"{name} must be an array of {what}, got dtype {array.dtype}")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {what}")
     return array
 
 
 def _test_size(count: int, fraction: float) -> int:
     if isinstance(fraction, bool) or not isinstance(fraction, Real):
-        raise TypeError(f"test_fraction must be a number between 0 and 1, got {fraction!r}")
+        raise TypeError(f"test_fraction is {fraction!r}; expected a number between 0 and 1")
     if not 0 < fraction < 1:
-        raise ValueError(f"test_fraction must be between 0 and 1, both excluded, got {fraction}")
+        raise ValueError(f"test_fraction is {fraction}; expected a number between 0 and 1, both excluded")
     size = round(count * float(fraction))
     if not 0 < size < count:
         raise ValueError(
-            f"test_fraction {fraction} of {count} samples leaves {count - size} for training and {size} for "
-            "testing; each part needs at least one"
+            f"test_fraction is {fraction}, which leaves {count - size} of {count} samples for training and {size} for "
+            "testing; expected at least one for each"
         )
     return size
 
 
 def _valid_seed(seed: int) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
+        raise TypeError(f"seed is {seed!r}; expected a whole number of at least 0")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {seed}")
+        raise ValueError(f"seed is {seed}; expected a whole number of at least 0")
     return int(seed)
 
 
 def _stratified(labels: NDArray[Any], size: int) -> NDArray[np.bool_]:
-    """Mark `size` of the shuffled labels (n,) for the test part: of each class its share, its first ones."""
+    """Select `size` of the shuffled labels (n,) for the test set: the first labels of each class, by its share."""
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    # In integers: a quota in floating point could round two equal remainders differently.
+    # Integer arithmetic, as floating-point quotas could round two equal remainders differently.
     quotas, remainders = np.divmod(counts * size, len(labels))
     largest_first = np.argsort(-remainders, kind="stable")
     quotas[largest_first[: size - int(quotas.sum())]] += 1

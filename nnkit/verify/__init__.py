@@ -1,4 +1,4 @@
-"""The equations of the lecture beside their measured errors, and checks of gradients by the complex step."""
+"""The equations of the lecture with their measured errors, and gradient checks by the complex step."""
 
 from nnkit.verify.equations import BOUND, Row, as_json, as_markdown, as_text, verify
 

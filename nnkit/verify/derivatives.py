@@ -1,7 +1,6 @@
 """Derivatives of any function by the complex step: f′(x) = Im f(x + ih)/h, exact to rounding.
 
-There is no difference of nearly equal numbers in it, so that h may be tiny (Squire and Trapp, SIAM Review 40, 1998).
-It is what gradients, written by hand or by nnkit, are checked against.
+It has no cancellation, so h may be tiny (Squire and Trapp, SIAM Review 40, 1998). Gradients are checked against it.
 """
 
 import math
@@ -14,30 +13,30 @@ from numpy.typing import ArrayLike, NDArray
 from nnkit.checks import unknown_name
 from nnkit.inputs import on_host
 
-STEP = 1e-30  # any h far below the square root of the smallest number of interest; there is no cancellation
+STEP = 1e-30  # any h far below the square root of the smallest number of interest
 _METHODS = ("complex", "central")
-_ROOT = float(np.finfo(np.float64).eps) ** (1 / 3)  # of the central difference with the smallest error
-_CLOSE = 1e-4  # the two methods agree so far, relatively; what one of them misses is far more
+_ROOT = float(np.finfo(np.float64).eps) ** (1 / 3)  # the step of the central difference with the smallest error
+_CLOSE = 1e-4  # relative tolerance between the two methods; a missed derivative differs far more
 _PROBES = (1e-5, 1e-7, 1e-9)
 
 
 def derivative(
     function: Callable[[NDArray[Any]], Any], at: ArrayLike, *, method: Literal["complex", "central"] = "complex"
 ) -> NDArray[np.float64]:
-    """∂f/∂a for each entry a of an array: a check for a gradient of your own, as `check_gradients` is for networks.
+    """∂f/∂a for each entry a of an array: checks hand-written gradients, as `check_gradients` does for networks.
 
     Args:
-        function: takes an array of the shape of `at`, a new one each time, and returns one number; computed on NumPy.
-            The kernels of nnkit and NumPy's analytic functions take complex arrays; so does np.maximum(z, 0).
-        at: where, an array of any shape and backend, or a number; real and finite.
-        method: "complex" calls the function once for each entry with h = 10⁻³⁰ i added to it, and is exact to rounding.
-            It needs a function that is analytic near `at`. "central" is (f(a + h) − f(a − h))/2h, for any function,
-            with an error of some 10⁻¹⁰ of its size.
+        function: a function of an array of the shape of `at`, new in each call, that returns one number; computed on
+            NumPy. nnkit's kernels and NumPy's analytic functions accept complex arrays; so does np.maximum(z, 0).
+        at: the point, a real and finite number or array of any shape and backend.
+        method: "complex" calls the function once per entry with h = 10⁻³⁰ i added to it. It is exact to rounding, but
+            the function must be analytic near `at`. "central" is (f(a + h) − f(a − h))/2h, for any function, with a
+            relative error of about 10⁻¹⁰.
 
-    Returns the derivatives in float64, of the shape of `at`. The complex step is compared with a central difference in
-    one direction. Raises ValueError if they disagree, as where np.abs or a comparison of parts drops the imaginary part
-    or `at` is a kink, or if the function does not return one finite number; TypeError if `function` cannot be called or
-    `at` does not hold real numbers.
+    Returns the derivatives in float64, in the shape of `at`. The complex step is compared with a central difference in
+    one direction. Raises ValueError if they disagree, for example because np.abs or a comparison drops the imaginary
+    part or `at` is a kink, or if the function does not return one finite number; TypeError if `function` is not
+    callable or `at` does not contain real numbers.
 
     >>> nnkit.derivative(lambda x: np.sum(np.sin(x)), [0.0, 1.0]) - np.cos([0.0, 1.0])
     array([0., 0.])
@@ -67,10 +66,10 @@ def derivative(
 def complex_steps(
     function: Callable[[NDArray[Any]], Any], at: NDArray[Any], entries: Iterable[int], check: bool = False
 ) -> Iterable[float]:
-    """The derivatives by these entries of an array, counted in C order.
+    """The derivatives by these entries of an array, numbered in C order.
 
-    The step goes downwards, so that at a kink the derivative is the left one, as in the kernels. With `check` each call
-    gets an array of its own, and ValueError is raised where a real number comes back.
+    The step is negative, so that the derivative at a kink is the left one, as in the kernels. With `check`, each call
+    gets a new array, and a real result raises ValueError.
     """
     point = np.array(at, complex, order="C")
     flat = point.reshape(-1)
@@ -81,8 +80,8 @@ def complex_steps(
         flat[entry] = kept
         if check and np.asarray(value).dtype.kind != "c":
             raise ValueError(
-                "function returns a real number for a complex array, so that the complex step sees no derivative; "
-                "something in it drops the imaginary part, as np.abs and casts do: give method='central'"
+                "function returns a real number for a complex array; expected a complex number: np.abs or a cast in it "
+                "may drop the imaginary part; use method='central'"
             )
         yield float(-(_number(value) if check else value).imag / STEP)
 
@@ -99,7 +98,7 @@ def _checked_point(at: ArrayLike) -> NDArray[np.float64]:
 
 
 def _number(value: Any) -> Any:
-    """What a function returned, as a Python number."""
+    """Convert the result of a function to a Python number."""
     array = np.asarray(on_host(value))
     if array.size != 1 or array.dtype.kind not in "biufc":
         raise ValueError(f"function returns {value!r}; expected one number")
@@ -116,7 +115,7 @@ def _central(function: Callable[[NDArray[Any]], Any], at: NDArray[np.float64]) -
         step = _ROOT * max(1.0, abs(float(at[index])))
         above[index] += step
         below[index] -= step
-        width = float(above[index] - below[index])  # as it was rounded; and the function may write to its argument
+        width = float(above[index] - below[index])  # after rounding, and before the function can change its argument
         found[index] = (_real(function(above)) - _real(function(below))) / width
     return found
 
@@ -131,7 +130,7 @@ def _real(value: Any) -> float:
 def _compare(
     function: Callable[[NDArray[Any]], Any], at: NDArray[np.float64], found: NDArray[np.float64], value: float
 ) -> None:
-    """ValueError unless the derivatives agree with a central difference in one direction, at one of some widths."""
+    """Raise ValueError unless a central difference in one direction, with one of several widths, agrees."""
     direction = np.random.default_rng(0).uniform(0.5, 1.0, at.shape) * np.where(np.arange(at.size) % 2, -1, 1).reshape(
         at.shape
     )
@@ -141,7 +140,7 @@ def _compare(
         step = width * max(1.0, float(np.max(np.abs(at), initial=0.0)))
         try:
             ends = [_real(function(at + sign * step * direction)) for sign in (1, -1)]
-        except ValueError:  # not finite there: a narrower one may be
+        except ValueError:  # not finite there; a smaller width may work
             continue
         quotient = (ends[0] - ends[1]) / (2 * step)
         rounding = 1e3 * np.finfo(np.float64).eps * max(value, *map(abs, ends)) / step
@@ -149,5 +148,5 @@ def _compare(
             return
     raise ValueError(
         f"function: the complex step and the central difference disagree in one direction, {exact:.6g} and "
-        f"{quotient:.6g}: something in it is not analytic, as np.abs, or at is a kink; give method='central'"
+        f"{quotient:.6g}: part of it is not analytic, such as np.abs, or at is a kink; use method='central'"
     )

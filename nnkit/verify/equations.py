@@ -15,10 +15,10 @@ from nnkit.verify.measurements import Problem
 
 BOUND = 1e-13
 
-# The lecture gives the derivatives of these two by name.
+# The lecture has equations for the derivatives of these two.
 _NUMBERED = {"sigmoid": "8, 13", "relu": "8, 14"}
 
-# What eq. 4 is for costs of outputs that the lecture does not have.
+# Eq. 4 for costs that are not in the lecture.
 _DELTAS = {
     "mean_absolute": "Δ = sign(h − y)",
     "huber": "Δ = min(max(h − y, −δ), δ)",
@@ -29,7 +29,7 @@ _DELTAS = {
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One row: the lecture's number, what the equation says, the function that implements it, and its error."""
+    """One row: the lecture's number, the equation, the function that implements it, and how to measure its error."""
 
     number: str
     statement: str
@@ -38,7 +38,7 @@ class Equation:
 
 
 def equations() -> Iterator[Equation]:
-    """The rows, in the lecture's order; each activation and each cost has its own."""
+    """The rows in the lecture's order, one for each activation and each cost."""
     yield Equation("1", "h = f(wᵀx + b), one perceptron", "dense_forward", measure.perceptron)
     yield Equation("2, 7, 9", "h = f(Wx + b), a dense layer", "dense_forward", measure.dense_layer)
     yield Equation("3", "C = ½ Σ (y − h)²", "quadratic", measure.quadratic_cost)
@@ -66,7 +66,7 @@ def equations() -> Iterator[Equation]:
 
 
 def _delta_error(name: str, targets: str = "targets") -> Callable[[Problem], float]:
-    """How far the Δ of a cost is from the derivative of this cost."""
+    """The error of a cost's Δ, compared with the derivative of the cost."""
     return measure.cost_gradient(getattr(costs, f"{name}_delta"), getattr(costs, name), targets)
 
 
@@ -81,14 +81,14 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is a number within the bound."""
+        """Whether the error is within the bound; False for NaN."""
         return self.error <= BOUND
 
 
 def verify(backend: str | Backend | None = None, seed: int = 0) -> list[Row]:
-    """Measure every equation on a backend, in float64, with random numbers of this seed.
+    """Measure the error of every equation on a backend, in float64, with random numbers from this seed.
 
-    Raises BackendUnavailableError if the backend cannot work.
+    Raises BackendUnavailableError if the backend is not available.
 
     >>> all(row.passed for row in nnkit.verify.verify("numpy"))
     True
@@ -107,7 +107,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def _width(text: str) -> int:
-    """How many columns of a terminal a text takes: the bar of h̄ takes none."""
+    """The width of a text in terminal columns; combining characters such as the bar of h̄ take none."""
     return sum(not unicodedata.combining(character) for character in text)
 
 
@@ -123,7 +123,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row], backend: str) -> str:
-    """The rows as JSON: backend, bound, passed, and a list of equations; an error that is not a number is null."""
+    """The rows as JSON: backend, bound, passed, and a list of equations; errors that are not finite become null."""
     found = [
         {
             "equation": r.equation,

@@ -1,7 +1,7 @@
-"""Checking a network's gradients against the complex step: f'(x) = Im f(x + ih)/h, exact to rounding.
+"""Checks of a network's gradients against the complex step: f'(x) = Im f(x + ih)/h, exact to rounding.
 
-The gradients come from the network's own backend, in float64. The reference is the cost of the forward pass alone, with
-complex parameters, on NumPy: it shares no line with backpropagation.
+The gradients are computed in float64 on the network's backend. The reference is the cost of the forward pass with
+complex parameters, on NumPy: it shares no code with backpropagation.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from nnkit.verify.derivatives import complex_steps
 
 @dataclass(frozen=True, slots=True)
 class GradientCheck:
-    """How far gradients are from the complex step.
+    """Differences between gradients and the complex step.
 
-    `errors` holds for each layer's "W" and "b" the largest difference, relative to the largest entry of the reference;
-    `entries` says how many entries were compared.
+    `errors` has, for each layer's "W" and "b", the largest difference relative to the largest entry of the reference;
+    `entries` is the number of compared entries.
     """
 
     errors: dict[str, float]
@@ -32,12 +32,12 @@ class GradientCheck:
 
     @property
     def max_error(self) -> float:
-        """The largest of the errors; NaN if one is."""
-        return float(np.max(list(self.errors.values())))  # Python's max may pass over a NaN
+        """The largest error; NaN if one is NaN."""
+        return float(np.max(list(self.errors.values())))  # Python's max may ignore NaN
 
 
 def relative_error(found: Any, exact: Any) -> float:
-    """The largest difference, relative to the largest entry of `exact` (or absolute where that is 0)."""
+    """The largest difference, relative to the largest entry of `exact` (or absolute if that is 0)."""
     found, exact = np.asarray(found), np.asarray(exact)
     scale = float(np.max(np.abs(exact), initial=0.0)) or 1.0
     return float(np.max(np.abs(found - exact), initial=0.0)) / scale
@@ -47,12 +47,12 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
     """Compare a network's gradients for samples x and targets y with the complex step, in float64.
 
     Args:
-        network: stays as it is; its parameters are copied to float64.
+        network: the network; unchanged, as its parameters are copied to float64.
         x: samples (n, d_in). y: labels (n,) or targets (n, d_out).
-        entries: how many entries of each W and b are compared, at least 1, drawn by `seed`; all, if there are fewer.
+        entries: the number of entries compared in each W and b, at least 1, drawn with `seed`; all if there are fewer.
 
-    Dropout is not at work here. A correct gradient is within about 1e-13. Where a logit lies exactly on a kink (0 for
-    ReLU) there is no derivative, and the two may differ.
+    Dropout is off. Correct gradients have an error of about 1e-13. If a logit is exactly at a kink (0 for ReLU), there
+    is no derivative, and the two may differ.
 
     >>> net = nnkit.Network([4, 5, 3], activation="gelu", cost="softmax_cross_entropy", seed=0)
     >>> rng = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def _cost_with(
     y: NDArray[Any],
     point: NDArray[Any],
 ) -> Any:
-    """The mean cost with another array in the place of one parameter: (layer, 0 for W and 1 for b)."""
+    """The mean cost with `point` in place of one parameter, `which` = (layer, 0 for W or 1 for b)."""
     layer, place = which
     replaced = [*parameters]
     replaced[layer] = [point if i == place else kept for i, kept in enumerate(parameters[layer])]

@@ -1,7 +1,7 @@
-"""How far nnkit's functions are from the lecture's equations.
+"""The errors of nnkit's functions with respect to the lecture's equations.
 
-What a function gives on the chosen backend is compared, in float64, with something that shares no code with it:
-derivatives with the complex step of the forward formula on NumPy, values with sums written out in plain Python.
+The result of a function on the chosen backend, in float64, is compared with a reference that shares no code with it:
+derivatives with the complex step of the forward formula on NumPy, values with sums in plain Python.
 """
 
 import math
@@ -25,7 +25,7 @@ from nnkit.verify.gradient_check import relative_error
 Real = NDArray[np.float64]
 
 
-# The derivatives of the activations that are not analytic, written out.
+# The derivatives of piecewise activations, which are not analytic.
 _PIECEWISE: dict[str, Callable[[float], float]] = {
     "relu": lambda z: float(z > 0),
     "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
@@ -37,7 +37,7 @@ _PIECEWISE: dict[str, Callable[[float], float]] = {
 
 
 class Problem:
-    """Small random arrays on NumPy, and the way to a backend and back."""
+    """Small random NumPy arrays, and conversion to a backend and back."""
 
     def __init__(self, backend: Backend, seed: int = 0) -> None:
         self.backend = backend
@@ -50,7 +50,7 @@ class Problem:
         self.z = np.concatenate([rng.normal(0, 3, 400), [-30.0, -10.0, 10.0, 30.0]])
 
     def run(self, function: Callable[..., Any], *arrays: Real, **options: Any) -> Any:
-        """Call a function with arrays of the backend; NumPy arrays come back."""
+        """Call a function with arrays of the backend; returns NumPy arrays."""
         result = function(*(self.backend.asarray(a, "float64") for a in arrays), **options)
         if isinstance(result, tuple):
             return tuple(self.backend.to_numpy(r) for r in result)
@@ -68,7 +68,7 @@ def _layer_by_hand(x: Real, W: Real, b: Real, f: Callable[[float], float]) -> Re
 
 
 def logistic(z: float) -> float:
-    """σ(z) in Python's own numbers."""
+    """σ(z) with Python floats."""
     return 1 / (1 + math.exp(-z))
 
 
@@ -85,7 +85,7 @@ def dense_layer(p: Problem) -> float:
 
 
 def dense_gradient(which: int) -> Callable[[Problem], float]:
-    """Of dense_backward's results (δx, δW, δb), one against the complex step of Σ Δ ⊙ f(Wx + b)."""
+    """One of dense_backward's results (δx, δW, δb) against the complex step of Σ Δ ⊙ f(Wx + b)."""
 
     def error(p: Problem) -> float:
         h = p.run(dense_forward, p.x, p.W, p.b, activation="sigmoid")
@@ -103,7 +103,7 @@ def dense_gradient(which: int) -> Callable[[Problem], float]:
 
 
 def activation_gradient(name: str) -> Callable[[Problem], float]:
-    """Eq. 8 for an activation, against the complex step of its forward formula, or by hand where that has pieces."""
+    """Eq. 8 for an activation, against the complex step of its formula, or `_PIECEWISE` if it is not analytic."""
 
     def error(p: Problem) -> float:
         f = get_activation(name)
@@ -112,7 +112,7 @@ def activation_gradient(name: str) -> Callable[[Problem], float]:
             slope = np.array([_PIECEWISE[name](z) for z in p.z.tolist()])
         else:
             slope = f.forward(p.z + 1j * STEP).imag / STEP
-        delta = 1 / np.maximum(1, np.abs(slope))  # beside the slope e³⁰ no error at other points would be seen
+        delta = 1 / np.maximum(1, np.abs(slope))  # a slope of e³⁰ would hide the errors at all other points
         return relative_error(p.run(f.gradient, saved, delta), slope * delta)
 
     return error
@@ -125,7 +125,7 @@ def softmax_gradient(p: Problem) -> float:
 
 
 def denoiser(p: Problem) -> float:
-    """The gradient by W of ½ Σ (y − W_y σ(Wx + b))²/n, through both layers."""
+    """The gradient of ½ Σ (y − W_y σ(Wx + b))²/n by W, through both layers."""
 
     def forward(W: NDArray[Any]) -> Any:
         h = dense_forward(p.x.astype(complex), W, p.b.astype(complex), "sigmoid")
@@ -193,7 +193,7 @@ def descent_l2(p: Problem) -> float:
 
 
 def normalization(p: Problem) -> float:
-    """Eq. 20, against the statistics module."""
+    """Eq. 20, against Python's statistics module."""
     exact = [[(v - statistics.fmean(c)) / statistics.pstdev(c) for v in c] for c in p.x.T.tolist()]
     return relative_error(Normalization.fit(p.x).transform(p.x), np.transpose(exact))
 
