@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 import nnkit
 from nnkit.files import locked
+from nnkit.training import keeping
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
 
@@ -310,3 +314,30 @@ def test_a_locked_checkpoint_changes_nothing(tmp_path: Path) -> None:
     with locked(path), pytest.raises(BlockingIOError, match="another process is training"):
         train(net, path)
     assert [net.parameters.flat.tobytes(), net.optimizer, net.state] == before
+
+
+def test_a_checkpoint_is_read_when_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may write a last one until it gives the lock back."""
+    path, later = tmp_path / "run.safetensors", tmp_path / "later.safetensors"
+    options: dict[str, Any] = {"schedule": None, "early_stopping": None}
+    train(network(), path, epochs=2, **options)
+    shutil.copy(path, later)
+    other = network()
+    train(other, later, epochs=5, **options)
+
+    @contextmanager
+    def waits(name: Path) -> Iterator[None]:
+        later.replace(name)
+        with locked(name):
+            yield
+
+    monkeypatch.setattr(keeping, "locked", waits)
+    net = network()
+    history = train(net, path, epochs=5, callbacks=[lambda *_: pytest.fail("it is over")], **options)
+    assert (history.epochs, history.stopped) == (5, "epochs")
+    assert bits(net) == bits(other)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="its dtype is float32"):
+        train(nnkit.Network(network().layers, seed=3, dtype="float64"), path, **options)
+    with locked(path):  # was given back
+        pass

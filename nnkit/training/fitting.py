@@ -160,12 +160,11 @@ def fit(
             data={**source.prints, **({} if validation is None else validation.prints)},
             functions=functions_of(rates, measured),
         )
-        keeper = Keeper(model, best, plan, checkpoint, every, resume)
-        keeper.check(optimizer)
+        keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer)
         stack.enter_context(keeper)
         with stack, interruptible() as interrupt:
             model.optimizer_state(optimizer)
-            history = keeper.resumed(optimizer)
+            history = keeper.resumed()
             with _carrying(history), threads_for(model, plan.batch_size):  # which asks for the state to be used
                 meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, measured)
                 passes = Epochs(model, source, meter, plan, rates, epochs, keeper.steps)

@@ -94,15 +94,27 @@ class Best:
 class Keeper:
     """Writes checkpoints of a training, and reads one to go on from. As a context: the only one that writes the file.
 
+    As a context begins, the checkpoint is read: when nobody else writes it any more. ValueError unless it is of a
+    training like this one, TypeError if there will be one that cannot be written, such as with class names that no file
+    can hold; BlockingIOError if another process writes it.
+
     Attributes:
         stopped: whether a callback has ended the training.
         steps: how many steps an iterable gives, as the checkpoint has it.
     """
 
     def __init__(
-        self, model: Model, best: Best, plan: Plan, path: str | PathLike[str] | None, every: int, resume: bool
+        self,
+        model: Model,
+        best: Best,
+        plan: Plan,
+        path: str | PathLike[str] | None,
+        every: int,
+        resume: bool,
+        optimizer: Optimizer | None,
     ) -> None:
         self.model, self.best, self.plan, self.every = model, best, plan, every
+        self._resumes, self._optimizer = resume, optimizer
         self.stopped = False
         self.steps: int | None = None
         self._path = None if path is None else _writable(path)
@@ -110,30 +122,29 @@ class Keeper:
         self._saved: Saved | None = None
         if resume and self._path is None:
             raise ValueError("resume needs the path of a checkpoint, as checkpoint='run.safetensors'")
-        if resume and self._path is not None and self._path.exists():
-            self._saved = checkpoint.read(self._path)
 
     def __enter__(self) -> "Keeper":
-        if self._path is not None:
+        if self._path is None:
+            return self
+        with ExitStack() as stack:
             try:
-                self._lock.enter_context(locked(self._path))
+                stack.enter_context(locked(self._path))
             except BlockingIOError:
                 raise BlockingIOError(
                     f"checkpoint: another process is training to {self._path}; give another path"
                 ) from None
+            if self._resumes and self._path.exists():
+                self._saved = checkpoint.read(self._path)
+            self._check(self._optimizer)
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._lock.close()
 
-    def check(self, optimizer: Optimizer | None) -> None:
-        """ValueError unless the checkpoint, if there is one, is of a training like this.
-
-        TypeError if there will be one that cannot be written, such as with class names that no file can hold.
-        """
-        if self._path is not None:
-            given = self.model.optimizer if optimizer is None else optimizer
-            checkpoint.check_describable(self.model, self._about(given, None, History()))
+    def _check(self, optimizer: Optimizer | None) -> None:
+        given = self.model.optimizer if optimizer is None else optimizer
+        checkpoint.check_describable(self.model, self._about(given, None, History()))
         if self._saved is None:
             return
         training, model = self._saved.training, self.model
@@ -181,7 +192,7 @@ class Keeper:
             )
         return sorted(found)
 
-    def resumed(self, optimizer: Optimizer | None) -> History:
+    def resumed(self) -> History:
         """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
         self._given = self.model.optimizer.describe()
         if self._saved is None or self._saved.training is None:
@@ -194,7 +205,7 @@ class Keeper:
             self._given = training.get("given_optimizer", training["optimizer"])
             seed = saved.arguments["seed"]
             place = Placement(model.backend, model.layers, model.dtype, seed)  # whose dropout is the seed's
-            used = resume(place, saved.arrays, training, optimizer)
+            used = resume(place, saved.arrays, training, self._optimizer)
             if "best" in saved.arrays:
                 self.best.hold(place.parameters.restored(saved.arrays["best"]))
                 self.best.stops(history)  # which is the best epoch
