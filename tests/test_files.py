@@ -306,6 +306,24 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_ends_leaves_the_lock_of_its_parent(tmp_path: Path) -> None:
+    lock = locked(tmp_path / "net")
+    with lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                lock.__exit__(None, None, None)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert [p.name for p in tmp_path.iterdir()] == ["net.lock"]
+        with pytest.raises(BlockingIOError), locked(tmp_path / "net"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_training_through_a_link_is_one_training(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
     (tmp_path / "link").symlink_to("run.safetensors")
