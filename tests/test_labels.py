@@ -315,6 +315,16 @@ def test_up_to_20_names_are_listed(count: int, listed: bool) -> None:
         class_indices(np.array(names), ["x"], "y")
 
 
+@pytest.mark.parametrize("names", [[30, 10, 20], ["c", "a", "b"], [30, "a", 2.5]])
+def test_labels_are_found_in_any_order_and_the_first_unknown_one_is_named(names: list[Any]) -> None:
+    classes = checked_classes(names, 3)
+    assert class_indices(classes, [names[2], names[0], names[1]], "y").tolist() == [2, 0, 1]
+    known = ", ".join(map(repr, names))
+    for other, another in ((15, 99), (99, 15), (-1, 35)) if names[1] == 10 else (("aa", "z"), ("z", "aa")):
+        with pytest.raises(ValueError, match=rf"y holds {other!r} at \[2\]; expected {known}$"):
+            class_indices(classes, [names[1], names[0], other, names[2], another], "y")
+
+
 @pytest.mark.parametrize("classes", [{"a": 0, "b": 1}, {"a", "b"}])
 def test_classes_have_an_order(classes: Any) -> None:
     with pytest.raises(TypeError, match=f"classes is a {type(classes).__name__}; expected a list of names"):
