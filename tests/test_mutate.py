@@ -67,6 +67,11 @@ def test_each_change_is_made_once() -> None:
         assert SOURCE.replace(f" {old}", f" {new}") in made
 
 
+def test_no_change_leaves_everything_as_it_was() -> None:
+    assert mutations(b"limit = 1e30") == []
+    assert [mutation.after for mutation in mutations(b"limit = 1e-3")] == ["(1.001)", "(-0.999)"]
+
+
 def test_a_seed_makes_the_same_choice() -> None:
     everything = mutations(SOURCE.encode())
     assert choice(everything, 3, 1) == choice(everything, 3, 1) != choice(everything, 3, 2)

@@ -108,7 +108,7 @@ def _others(node: ast.expr, keyword: str) -> Iterator[str]:
         case ast.Constant(value) if keyword in ("axis", "axes"):
             yield "0" if value is None else repr(1 - int(str(value)))
         case ast.Constant(int() | float() as value):
-            yield from (f"({value + 1!r})", f"({value - 1!r})")
+            yield from (f"({other!r})" for other in (value + 1, value - 1) if other != value)  # 1e30 + 1 is 1e30
 
 
 def choice(everything: list[T], count: int, seed: int) -> list[T]:
