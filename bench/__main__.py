@@ -1,6 +1,7 @@
 """`python -m bench`: one step of nnkit next to its floor and its peers, as a table, JSON and two pictures."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from bench.contenders import NAMES, contender
 from bench.problem import ACTIVATIONS, DTYPES, LEARNING_RATES, Problem, Size, parse_sizes
 from bench.reference import STEPS, TOLERANCES
 from bench.rounds import Plan, choose_cores, measure
-from nnkit.files import replacing
+from nnkit.files import replacing, writable
 from nnkit.pictures import picture_path, write_picture
 
 SIZES = ["784-30-10x10", "784-100-10x32,128", "784-256-128-10x256", "784-512-512-10x1024", "1024-1024-1024-1024x512"]
@@ -22,6 +23,11 @@ SHORT = {"sizes": ["20-10-5x4"], "batches": ["20-10-5x1,4"], "rounds": 2, "secon
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write; 1 if a contender failed or computes something else."""
     options = _options(arguments)
+    missing = [name for name in ("packaging", "tqdm") if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " ".join(missing)
+        print(f"python -m bench: error: needs {names}: python -m pip install {names}", file=sys.stderr)
+        return 2
     by_contender = _sizes(options.sizes)
     by_batch = _sizes(options.batches)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds)
@@ -107,8 +113,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     try:
         _sizes(options.sizes + options.batches)
         choose_cores(options.threads)
-        options.picture = picture_path(options.picture)
-    except (ValueError, FileNotFoundError) as error:
+        options.picture = picture_path(options.picture, "--picture")
+        if options.json is not None:
+            writable(options.json, "--json")
+    except (ValueError, OSError, ImportError) as error:
         parser.error(str(error))
     for name in ("threads", "rounds", "seconds"):
         if not getattr(options, name) > 0:

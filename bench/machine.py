@@ -75,13 +75,15 @@ def installed(distributions: tuple[str, ...]) -> dict[str, Any] | None:
     Those that are missing of the others count nothing. Compiled bytecode does not count.
     """
     try:
-        version = distribution(distributions[0]).version
+        version, own = distribution(distributions[0]).version, 0
     except PackageNotFoundError:
-        return None
+        if distributions[0] != "nnkit":
+            return None
+        version, own, distributions = nnkit.__version__, _own_bytes(), ("numpy", *distributions)  # a bare checkout
     found: dict[str, Distribution] = {}
     for name in distributions:
         _collect(name, found)
-    return {"version": version, "install_bytes": sum(map(_bytes, found.values())), "packages": sorted(found)}
+    return {"version": version, "install_bytes": own + sum(map(_bytes, found.values())), "packages": sorted(found)}
 
 
 def _collect(name: str, found: dict[str, Distribution]) -> None:
@@ -104,8 +106,12 @@ def _collect(name: str, found: dict[str, Distribution]) -> None:
 def _bytes(installed: Distribution) -> int:
     """The bytes of a distribution's files; of an nnkit that is installed from a checkout, those of its packages."""
     if installed.name == "nnkit":
-        folders = [Path(nnkit.__file__).parent, ROOT / "backends"]
-        files = [file for folder in folders for file in folder.rglob("*") if "__pycache__" not in file.parts]
-        return sum(file.stat().st_size for file in files if file.is_file())
+        return _own_bytes()
     paths = [Path(str(file.locate())) for file in installed.files or () if file.suffix != ".pyc"]
     return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _own_bytes() -> int:
+    folders = [Path(nnkit.__file__).parent, ROOT / "backends"]
+    files = [file for folder in folders for file in folder.rglob("*") if "__pycache__" not in file.parts]
+    return sum(file.stat().st_size for file in files if file.is_file())

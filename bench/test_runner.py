@@ -5,13 +5,15 @@ import math
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import rounds
+import nnkit
+from bench import machine, rounds
 from bench.contenders import NAMES, contender
 from bench.contenders.floor import Floor
 from bench.problem import ACTIVATIONS, LEARNING_RATES, Parameters, Problem, parse_sizes
@@ -191,8 +193,43 @@ def test_no_sizes(text: str) -> None:
         parse_sizes(text)
 
 
-def test_arguments_are_refused_at_once() -> None:
-    for wrong in (["--sizes", "784"], ["--threads", "4096"], ["--rounds", "0"], ["--picture", "a.txt"]):
-        done = subprocess.run([sys.executable, "-m", "bench", *wrong], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "error:" in done.stderr
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--sizes 784", "'784' is no size"),
+        ("--threads 4096", "threads"),
+        ("--rounds 0", "--rounds is 0"),
+        ("--picture a.txt", "--picture"),
+        ("--json no/a.json", "--json: the folder no does not exist"),
+        ("--json .", "--json: . is a folder"),
+    ],
+)
+def test_arguments_are_refused_at_once(wrong: str, message: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "bench", *wrong.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("python -m bench: error: ")
+    assert message in last
+
+
+def test_what_it_needs_is_told_before_it_measures(tmp_path: Path) -> None:
+    hidden = "import sys\nsys.modules |= {'packaging': None, 'tqdm': None}\n"
+    (tmp_path / "sitecustomize.py").write_text(hidden)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--short"], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    told = "python -m bench: error: needs packaging tqdm: python -m pip install packaging tqdm\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
+def test_an_nnkit_that_is_not_installed_has_a_version_and_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "distribution", missing)
+    found = machine.installed(("nnkit", "numpy"))
+    assert found is not None
+    assert found["version"] == nnkit.__version__
+    assert found["install_bytes"] > 500_000
+    assert machine.installed(("jax",)) is None
