@@ -4,17 +4,18 @@ Every equation of the lecture "Introduction to Neural Networks in Python" is a f
 names are here. Start with `Network`, or with `dense_forward` and `dense_backward`.
 """
 
-import importlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
 if (
     (sys.orig_argv[1:3] == ["-m", "nnkit"] or os.path.basename("".join(sys.argv[:1])) in ("nnkit", "nnkit.exe"))
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):  # the command line, which Ctrl-C ends without a traceback while all this is imported; see nnkit.cli
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from nnkit import backends, initializers, kernels, optimizers
 from nnkit.backends import (

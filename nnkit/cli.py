@@ -10,32 +10,31 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 _ERRORS = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError, OverflowError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code comes back. Wrong usage and --help raise SystemExit, as argparse has it."""
-    with _standard_files():
+    with _standard_files(), _ctrl_c():
         try:
             return _run(arguments)
         except KeyboardInterrupt:
-            print("nnkit: interrupted", file=sys.stderr)
+            with suppress(KeyboardInterrupt):
+                print("nnkit: interrupted", file=sys.stderr)
             return 130  # what shells report for Ctrl-C
         finally:
             _release_output()
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    # Here, where a Ctrl-C is no traceback: until they are imported the signal itself ends the process (nnkit/__init__).
+    # Imported here, where Ctrl-C is caught.
     from nnkit.commands import doctor, evaluate, formulas, predict, train, verify
     from nnkit.commands.arguments import Parser, in_options, one_line
     from nnkit.training.divergence import DivergenceError
     from nnkit.version import __version__
 
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = Parser(
         prog="nnkit",
         description="Dense neural networks with gradients written by hand, on NumPy or CuPy.",
@@ -68,6 +67,22 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"nnkit: error: {one_line(in_options(text, options.parser))}", file=sys.stderr)
         return 1 if isinstance(error, DivergenceError) else 2
     return code
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Where Ctrl-C ends the process at once while it starts (nnkit/__init__), let it be a KeyboardInterrupt meanwhile.
+
+    While the process ends it does nothing: Python would take away its own handler, and the signal kill the process.
+    """
+    ours = getattr(signal.getsignal(signal.SIGINT), "__module__", "") == "nnkit"
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,9 +155,29 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
     )
     for name in ("numpy", "nnkit.backends", "nnkit.network", "nnkit.cli", "nnkit.commands", "nnkit.commands.verify"):
         done = nnkit_command("--version", cwd=tmp_path, PYTHONPATH=before(tmp_path), PRESSED=name)
-        assert done.returncode in (130, -signal.SIGINT), name
+        assert done.returncode == 130, name
         assert done.stderr in ("", "nnkit: interrupted\n"), name
         assert done.stdout == ""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("presses", [1, 2, 50])
+def test_ctrl_c_again_and_again_is_one_end(tmp_path: Path, presses: int) -> None:
+    """Whether the process starts, trains or ends: 130, and a line at most."""
+    (tmp_path / "sitecustomize.py").write_text("import atexit, time\natexit.register(time.sleep, 0.2)\n")
+    command = [sys.executable, "-m", "nnkit", "train", "--epochs", "100000", "--no-model", "--no-picture"]
+    environment = os.environ | {"PYTHONPATH": before(tmp_path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("digits: ")  # it is about to train
+        for _ in range(presses):
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.01)
+        assert running.wait(60) == 130
+        assert running.stderr is not None
+        assert running.stderr.read() in ("", "nnkit: interrupted\n")
 
 
 @pytest.mark.parametrize("arguments", ["train --epochs 1", "evaluate net.safetensors --data digits --confusion a.png"])
