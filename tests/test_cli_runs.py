@@ -1,9 +1,13 @@
 """nnkit train: runs with several seeds, resumed, stopped early, diverging and interrupted ones."""
 
 import json
+import os
 import re
 import signal
 import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +142,18 @@ def test_ctrl_c_leaves_the_runs_that_are_done(
     assert names(here) == ["flowers.csv", "nnkit-curve.png", "nnkit-model.safetensors"]
     assert main([*command, "--seed", "2", "--model", "other.safetensors"]) == 130
     assert Path("other.safetensors").exists() == inside  # of the first run there is something if it had begun
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed as in POSIX")
+def test_what_a_killed_training_leaves_the_next_one_removes(here: Path) -> None:
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--checkpoint", "run.safetensors", "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-m", "nnkit", *command, "--epochs", "999999"], env=environment) as running:
+        while not Path("run.safetensors").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+    assert "run.safetensors.lock" in names(here)
+    assert main([*command, "--epochs", "1", "--no-picture"]) == 0
+    assert names(here) == ["flowers.csv", "nnkit-model.safetensors", "run.safetensors"]

@@ -1,5 +1,6 @@
 """The README says what is true: its examples give its output, and its table has the rows of nnkit verify."""
 
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,34 @@ def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
     if "checkpoint=" in code:
         pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
     assert _run(code, tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
+def test_the_block_of_the_command_line_runs_as_it_stands(tmp_path: Path) -> None:
+    for package in ("safetensors", "matplotlib"):
+        pytest.importorskip(package, reason=f"nnkit train needs {package}")
+    commands = tmp_path / "commands"  # as a normal install has them
+    commands.mkdir()
+    for name, module in (("python", ""), ("nnkit", "-m nnkit ")):
+        (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
+        (commands / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    block = re.search(r"## On the command line\n\n```sh\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    done = subprocess.run(
+        ["sh", "-e", "-c", block[1]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found = re.search(r"^accuracy +(0\.\d+|1\.0+)$", done.stdout, re.MULTILINE)
+    assert found is not None
+    assert float(found[1]) > 0.9
+    predicted = (tmp_path / "predicted.csv").read_text().splitlines()
+    assert predicted[0] == "prediction"
+    assert len(predicted) == 151
+    assert (tmp_path / "mistakes.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_table_has_every_equation() -> None:
