@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnkit import state
-from nnkit.checks import UnknownNameError
+from nnkit.checks import UnknownNameError, flag, whole
 from nnkit.classes import listed
 from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
@@ -122,8 +122,8 @@ def read(path: str | PathLike[str]) -> Saved:
         return Saved(
             arguments,
             arrays if training is None else arrays | _below("training.", tensors),
-            _checked_epochs(about["epochs_trained"]),
-            _checked_flag("vector_targets", about.get("vector_targets", False)),
+            whole("", "epochs_trained", about["epochs_trained"], 0),
+            flag("", "vector_targets", about.get("vector_targets", False)),
             training,
         )
 
@@ -185,18 +185,6 @@ def _read_training(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-
-
-def _checked_flag(name: str, flag: object) -> bool:
-    if not isinstance(flag, bool):
-        raise ValueError(f"{name} is {flag!r}; expected true or false")
-    return flag
-
-
-def _checked_epochs(epochs: object) -> int:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"epochs_trained is {epochs!r}; expected a whole number of at least 0")
-    return epochs
 
 
 # --- safetensors files, whole or not at all ------------------------------------------------------------------------

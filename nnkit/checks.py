@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 def in_range(owner: str, name: str, value: object, end: float = math.inf, *, above: bool = False) -> float:
     """The number as a float, if it is finite and in [0, end), or in (0, end) with `above`.
 
-    Raises TypeError if it is not a number, and ValueError for other numbers.
+    Raises TypeError if it is not a number, and ValueError for other numbers. Without an owner "" is given.
 
     >>> in_range("SGD", "momentum", 0.5, 1.0)
     0.5
@@ -26,14 +26,15 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
     """
     expected = f"expected a finite number {'above' if above else 'of at least'} 0"
     expected += f" and below {end:g}" if end < math.inf else ""
+    found = f"{_whose(owner, name)} is {value!r}; {expected}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{owner}: {name} is {value!r}; {expected}")
+        raise TypeError(found)
     try:
         number = float(value)
     except OverflowError:  # a whole number above all floats
         number = math.inf
     if not (0 < number < end if above else 0 <= number < end):
-        raise ValueError(f"{owner}: {name} is {value!r}; {expected}")
+        raise ValueError(found)
     return number
 
 
@@ -45,7 +46,7 @@ def flag(owner: str, name: str, value: object) -> bool:
     TypeError: shuffle is 'no'; expected True or False
     """
     if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{owner and owner + ': '}{name} is {value!r}; expected True or False")
+        raise TypeError(f"{_whose(owner, name)} is {value!r}; expected True or False")
     return bool(value)
 
 
@@ -56,9 +57,12 @@ def whole(owner: str, name: str, value: object, least: int) -> int:
     10
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        whose = f"{owner}: {name}" if owner else name
-        raise ValueError(f"{whose} is {value!r}; expected a whole number of at least {least}")
+        raise ValueError(f"{_whose(owner, name)} is {value!r}; expected a whole number of at least {least}")
     return int(value)
+
+
+def _whose(owner: str, name: str) -> str:
+    return f"{owner}: {name}" if owner else name
 
 
 # --- arrays of the host -----------------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def writable(path: str | PathLike[str], name: str) -> Path:
-    """The path, if a file can be written there; OSError, which calls it `name`, tells before any work is done."""
-    path = Path(path)
+    """The path, if a file can be written there; TypeError or OSError, which call it `name`, before any work is done."""
+    path = _path(path, name)
     kind = _kind(path, f"{name}: ")
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(f"{name}: {path} is a folder; expected a file")
@@ -82,8 +82,9 @@ def writable(path: str | PathLike[str], name: str) -> Path:
     return path
 
 
-def existing_file(path: str | PathLike[str]) -> Path:
-    """The path of a file that can be read; OSError says what it is instead."""
+def existing_file(path: str | PathLike[str], name: str = "path") -> Path:
+    """The path of a file that can be read; TypeError, which calls it `name`, or OSError says what it is instead."""
+    path = _path(path, name)
     kind = _kind(path)
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(f"{path}: a folder; expected a file")
@@ -93,6 +94,12 @@ def existing_file(path: str | PathLike[str]) -> Path:
         raise OSError(f"{path}: a device or a pipe; expected a file")
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(f"{path}: may not be read")
+    return path
+
+
+def _path(path: str | PathLike[str], name: str) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise TypeError(f"{name} is {path!r}; expected the path of a file")
     return Path(path)
 
 

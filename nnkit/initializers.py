@@ -8,14 +8,13 @@ from __future__ import annotations  # numpy.random is imported on first use, not
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
-from nnkit.checks import check_finite, named
+from nnkit.checks import check_finite, in_range, named
 from nnkit.inputs import is_real
 from nnkit.tables import as_array
 
@@ -99,13 +98,13 @@ def zeros(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
 
 def uniform(a: float) -> Initializer:
     """W and b from U[−a, a]; the lecture uses `uniform(0.1)`. Raises ValueError unless a is positive and finite."""
-    _check_scale("uniform", "a", a)
+    in_range("uniform", "a", a, above=True)
     return lambda rng, d_out, d_in: (rng.uniform(-a, a, (d_out, d_in)), rng.uniform(-a, a, d_out))
 
 
 def normal(s: float) -> Initializer:
     """W and b from N(0, s²). Raises ValueError unless s is positive and finite."""
-    _check_scale("normal", "s", s)
+    in_range("normal", "s", s, above=True)
     return lambda rng, d_out, d_in: (rng.normal(0, s, (d_out, d_in)), rng.normal(0, s, d_out))
 
 
@@ -120,7 +119,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     array([[4., 0.],
            [0., 4.]])
     """
-    _check_scale("orthogonal", "gain", gain)
+    in_range("orthogonal", "gain", gain, above=True)
 
     def draw(rng: np.random.Generator, d_out: int, d_in: int) -> Weights:
         q, r = np.linalg.qr(rng.normal(size=(max(d_out, d_in), min(d_out, d_in))))
@@ -128,13 +127,6 @@ def orthogonal(gain: float = 1.0) -> Initializer:
         return q if d_out > d_in else q.T, np.zeros(d_out)
 
     return draw
-
-
-def _check_scale(owner: str, name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{owner}: {name} is {value!r}; expected a positive, finite number")
-    if not 0 < float(value) < math.inf:
-        raise ValueError(f"{owner}({value}): expected a positive, finite number")
 
 
 _named: dict[str, Initializer] = {

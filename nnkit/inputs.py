@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from nnkit import checks
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.backends.registry import owner_of
+from nnkit.checks import first_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair
 from nnkit.preprocessing import Preprocessing
@@ -102,7 +104,7 @@ def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
     Raises ValueError for NaN, which stands for none; on a device it is not looked for, as that would wait.
     """
     if backend.name == "numpy" and not surely_finite(values) and np.isnan(values).any():
-        row = int(np.argwhere(np.isnan(values))[0, 0])
+        row, *_ = first_of(np.isnan(values))
         raise ValueError(
             f"the outputs of sample {row} are NaN: a parameter is, or X is too large; no class is predicted"
         )
@@ -136,9 +138,10 @@ def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64
     weights = np.asarray(given, np.float64)
     if weights.shape != (n,):
         raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if wrong.size:
-        raise ValueError(f"{name} holds {weights[wrong[0]]} at [{wrong[0]}]; expected finite numbers of at least 0")
+    right = np.isfinite(weights) & (weights >= 0)
+    if not right.all():
+        (first,) = first_of(~right)
+        raise ValueError(f"{name} holds {weights[first]} at [{first}]; expected finite numbers of at least 0")
     return weights
 
 
@@ -160,10 +163,9 @@ def check_samples(
     if bool(backend.xp.all(backend.xp.isfinite(samples))):
         return
     host = backend.to_numpy(samples)
-    row = int(np.argwhere(~np.isfinite(host))[0, 0])
+    row, *_ = first_of(~np.isfinite(host))
     given = np.asarray(on_host(raw))[row].astype(np.float64)
-    for column in np.flatnonzero(~np.isfinite(given)):
-        raise ValueError(f"{name} holds {given[column]} at [{first + row}, {column}]; expected finite numbers")
+    checks.check_finite(given[None], name, first=first + row)
     made = f"the {preprocessing.kind} of sample {first + row} holds {host[row][~np.isfinite(host[row])][0]}"
     raise ValueError(f"{name}: {made}; expected finite numbers in {host.dtype.name}")
 
@@ -176,9 +178,7 @@ def check_finite(backend: Backend, array: Array, name: str, first: int = 0) -> N
     if bool(backend.xp.all(backend.xp.isfinite(array))):
         return
     host = backend.to_numpy(array)
-    at = tuple(int(i) for i in np.argwhere(~np.isfinite(host))[0])
-    place = [first + at[0], *at[1:]]
-    raise ValueError(f"{name} holds {host[at]} at {place}; expected finite numbers in {host.dtype.name}")
+    checks.check_finite(host, name, f"finite numbers in {host.dtype.name}", first)
 
 
 def surely_finite(x: Any) -> bool:
@@ -202,18 +202,18 @@ def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
         return
     host = backend.to_numpy(y)
     above = host > (np.inf if cost.domain == "nonnegative" else 1)
-    outside = np.argwhere((host < 0) | above)
-    if outside.size:
-        at = tuple(int(i) for i in outside[0])
+    outside = (host < 0) | above
+    if outside.any():
+        at = first_of(outside)
         expected = "of at least 0" if cost.domain == "nonnegative" else "in [0, 1]"
         hint = f"; {_FOR_NUMBERS}{'' if host[at] % 1 else _NAMES}" if cost.classifies else ""
         raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets {expected} for {cost.name}{hint}")
     if cost.domain != "distribution":
         return
     sums = host.sum(axis=1)
-    wrong = np.flatnonzero(np.abs(sums - 1) > SHARES)
-    if wrong.size:
-        first = int(wrong[0])
+    wrong = np.abs(sums - 1) > SHARES
+    if wrong.any():
+        (first,) = first_of(wrong)
         raise ValueError(
             f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for {cost.name}; "
             f'for several classes in a sample give the network cost="cross_entropy"; {_FOR_NUMBERS}'
@@ -238,11 +238,18 @@ def _largest(backend: Backend, values: Array, threshold: float) -> Array:
     return backend.xp.argmax(values, axis=1)
 
 
-def _check_range(labels: Any, classes: int, name: str) -> None:
+def label_rows(labels: NDArray[Any], classes: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Rows (n, classes) with a single 1 for labels (n,) of the host, whole numbers from 0 to classes − 1."""
+    rows = np.zeros((len(labels), classes), dtype)
+    rows[np.arange(len(labels)), labels.astype(np.int64)] = 1
+    return rows
+
+
+def _check_range(labels: NDArray[Any], classes: int, name: str) -> None:
     """ValueError, naming the first one, for a label that is none of 0 to classes − 1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if wrong.size:
-        first = int(wrong[0])
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        (first,) = first_of(wrong)
         raise ValueError(f"{name} holds label {labels[first]} at [{first}]; expected 0 to {classes - 1}{_NAMES}")
 
 
@@ -251,14 +258,13 @@ def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str)
     kind = dtype_name(labels.dtype)
     if kind not in _INTEGERS:
         if kind in FLOATS:
-            missing = np.flatnonzero(np.isnan(on_host(labels)))
-            if missing.size:
-                raise ValueError(f"{name} holds nan at [{missing[0]}]; expected integer labels, none missing")
+            missing = np.isnan(on_host(labels))
+            if missing.any():
+                (first,) = first_of(missing)
+                raise ValueError(f"{name} holds nan at [{first}]; expected integer labels, none missing")
             shape = tuple(labels.shape)
             raise TypeError(f"{name} has dtype {kind} and shape {shape}; expected integer labels; {_FOR_NUMBERS}")
         raise TypeError(f"{name} holds {labels.tolist()[0]!r} at [0]; expected integer labels{_NAMES}")
     host = on_host(labels)
     _check_range(host, classes, name)
-    matrix = np.zeros((len(host), classes), dtype)
-    matrix[np.arange(len(host)), host.astype(np.int64)] = 1
-    return backend.asarray(matrix, dtype)
+    return backend.asarray(label_rows(host, classes, dtype), dtype)

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Real
 
+from nnkit.checks import in_range, whole
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.costs import Cost, default_cost, get_cost
@@ -42,9 +43,8 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         for name, size in (("inputs", self.inputs), ("units", self.units)):
-            if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-                raise ValueError(f"Dense: {name} is {size!r}; expected a whole number of at least 1")
-            object.__setattr__(self, name, int(size))  # a NumPy integer could not be written to a file's description
+            # A NumPy integer could not be written to a file's description.
+            object.__setattr__(self, name, whole("Dense", name, size, 1))
         if self.activation not in (None, "softmax"):
             get_activation(self.activation)
         get_initializer(self.init)
@@ -60,7 +60,7 @@ class Dropout(Layer):
 
     The others are multiplied by 1/(1 − rate), so that nothing changes in `forward` and `predict`. The choice is made
     again in each step, from the network's seed and a counter: the same on every backend (`nnkit.kernels.dropout`). At
-    the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1).
+    the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1), TypeError for no number.
 
     >>> nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)
     Network(4 → 8 relu → dropout 0.2 → 3 softmax, softmax_cross_entropy, 67 parameters in float32 on numpy, seed 0)
@@ -69,9 +69,7 @@ class Dropout(Layer):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not isinstance(self.rate, Real) or not 0 <= self.rate < 1:
-            raise ValueError(f"Dropout: rate is {self.rate!r}; expected a number of at least 0 and below 1")
-        object.__setattr__(self, "rate", float(self.rate))
+        object.__setattr__(self, "rate", in_range("Dropout", "rate", self.rate, 1.0))
 
     @property
     def label(self) -> str:

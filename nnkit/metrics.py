@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.checks import named
+from nnkit.checks import named, whole
 from nnkit.inputs import SHARES, checked_weights, is_real, on_host
 from nnkit.tables import as_array
 
@@ -67,8 +67,7 @@ def top_k(k: int) -> MetricFunction:
     >>> [nnkit.metrics.top_k(k)(y, h) for k in (1, 2, 3)]
     [0.0, 0.5, 1.0]
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"top_k: k is {k!r}; expected a whole number of at least 1")
+    k = whole("top_k", "k", k, 1)
 
     def metric(y: Any, h: Any, sample_weight: Any = None) -> float:
         y, h = _arrays(y, h, (2,))

@@ -24,12 +24,9 @@ def picture_path(path: str | os.PathLike[str] | None, name: str = "path") -> Pat
     """
     if path is None:
         return None
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be a path or None, got {path!r}")
-    target = Path(path)
+    target = writable(path, name)
     if target.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"{name} must end in {', '.join(_SUFFIXES)}, got {str(target)!r}")
-    writable(target, name)
+        raise ValueError(f"{name} is {str(target)!r}; expected a name that ends in {', '.join(_SUFFIXES)}")
     check_matplotlib()
     return target
 

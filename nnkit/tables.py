@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.registry import owner_of
+from nnkit.checks import first_of
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, Decimal)
 _SHOWN = 10  # names of columns in an error
@@ -211,7 +212,7 @@ def _column_values(column: Any) -> NDArray[Any]:
 
 def _check_missing(array: NDArray[Any], names: Sequence[Any], name: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        row, column = first_of(~np.isfinite(array))
         raise ValueError(
             f"{name} holds {array[row, column]} at [{row}, {names[column]!r}]; expected finite numbers, none missing"
         )

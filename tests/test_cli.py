@@ -61,7 +61,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --history nowhere/h.json", "--history: the folder nowhere does not exist"),
         ("train --checkpoint nowhere/c.safetensors", "--checkpoint: the folder nowhere does not exist"),
         ("train --model .", "--model: . is a folder; expected a file"),
-        ("train --picture curve.jpg", "--picture must end in .png, .svg, .pdf, got 'curve.jpg'"),
+        ("train --picture curve.jpg", "--picture is 'curve.jpg'; expected a name that ends in .png, .svg, .pdf"),
         ("train --history nnkit-model.safetensors", "is already another of this command's files"),
         ("train --data houses.csv --target price --model houses.csv", "houses.csv is already another of this"),
         ("train --data digit", "digit is no file, and neither digits nor mnist"),

@@ -109,7 +109,7 @@ def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytes
             ["flowers.csv", "--target", "species", "--metrics", "top_4"],
             "--metrics top_4: of 3 outputs at least 1",
         ),
-        (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "--confusion must end in .png, .svg, .pdf"),
+        (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "--confusion is 'c.jpg'; expected a name"),
         (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the folder no does not"),
         (["flowers.csv", "--target", "species", "--data-dir", "x"], "--data-dir is for --data mnist"),
         (

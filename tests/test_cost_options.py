@@ -75,21 +75,21 @@ def test_a_cost_keeps_what_is_not_given() -> None:
             ValueError,
             "unknown option of quadratic 'delta'; known: label_smoothing",
         ),
-        ({"name": "huber", "delta": 0.0}, ValueError, "huber: delta is 0.0; expected a positive, finite number"),
+        ({"name": "huber", "delta": 0.0}, ValueError, "huber: delta is 0.0; expected a finite number above 0"),
         ({"name": "huber", "delta": -1}, ValueError, "huber: delta is -1; expected"),
         ({"name": "huber", "delta": float("inf")}, ValueError, "huber: delta is inf; expected"),
         ({"name": "huber", "delta": float("nan")}, ValueError, "huber: delta is nan; expected"),
-        ({"name": "huber", "delta": "1"}, TypeError, "huber: delta is '1'; expected a number"),
-        ({"name": "huber", "delta": True}, TypeError, "huber: delta is True; expected a number"),
-        ({"name": "huber", "delta": None}, TypeError, "huber: delta is None; expected a number"),
+        ({"name": "huber", "delta": "1"}, TypeError, "huber: delta is '1'; expected a finite number above"),
+        ({"name": "huber", "delta": True}, TypeError, "huber: delta is True; expected a finite number"),
+        ({"name": "huber", "delta": None}, TypeError, "huber: delta is None; expected a finite number"),
         (
             {"name": "cross_entropy", "label_smoothing": 1.0},
             ValueError,
-            "label_smoothing is 1.0; expected at least 0 and",
+            "label_smoothing is 1.0; expected a finite number of at least 0 and below 1",
         ),
         ({"name": "cross_entropy", "label_smoothing": -0.1}, ValueError, "label_smoothing is -0.1; expected"),
         ({"name": "cross_entropy", "label_smoothing": float("nan")}, ValueError, "label_smoothing is nan; expected"),
-        ({"name": "cross_entropy", "label_smoothing": "0.1"}, TypeError, "label_smoothing is '0.1'; expected a number"),
+        ({"name": "cross_entropy", "label_smoothing": "0.1"}, TypeError, "label_smoothing is '0.1'; expected a finite"),
         (
             {"name": "hinge", "label_smoothing": 0.1},
             ValueError,
@@ -133,7 +133,7 @@ def test_huber_is_that_of_torch(arrays: "Arrays", delta: float) -> None:
 
 def test_huber_of_a_wrong_delta_is_refused() -> None:
     for function in (costs.huber, costs.huber_delta):
-        with pytest.raises(ValueError, match=r"huber: delta is 0\.0; expected a positive, finite number"):
+        with pytest.raises(ValueError, match=r"huber: delta is 0\.0; expected a finite number above 0"):
             function(np.ones((1, 1)), np.ones((1, 1)), delta=0.0)
 
 

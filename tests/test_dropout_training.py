@@ -125,7 +125,8 @@ def test_dropout_is_saved_with_the_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [1.0, -0.1, 1.5, np.nan, "0.5", True, None])
 def test_rates_out_of_range(rate: Any) -> None:
-    with pytest.raises(ValueError, match=r"Dropout: rate is .*; expected a number of at least 0 and below 1"):
+    error = ValueError if type(rate) is float else TypeError
+    with pytest.raises(error, match=rf"Dropout: rate is {rate!r}; expected a finite number of at least 0 and below 1"):
         Dropout(rate)
 
 

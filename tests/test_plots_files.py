@@ -62,11 +62,11 @@ def test_a_failed_write_leaves_the_older_picture(tmp_path: Path, monkeypatch: py
 @every_picture
 def test_bad_path_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ValueError, match=r"path must end in .png, .svg, .pdf, got '.*picture.jpeg'"):
+    with pytest.raises(ValueError, match=r"path is '.*picture.jpeg'; expected a name that ends in .png, .svg, .pdf"):
         draw(name, path=tmp_path / "picture.jpeg")
     with pytest.raises(FileNotFoundError, match="absent"):
         draw(name, path=tmp_path / "absent" / "picture.png")
-    with pytest.raises(TypeError, match="path must be a path or None, got 3"):
+    with pytest.raises(TypeError, match="path is 3; expected the path of a file"):
         draw(name, path=3)
 
 

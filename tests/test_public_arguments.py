@@ -168,9 +168,9 @@ SAID = {
     ("get_cost", "name"): "unknown cost",
     ("get_cost of classes", "name"): "unknown cost",
     ("first_layer", "network"): "W is a",
-    ("register_activation", "forward"): "cube: expected a function",
-    ("register_activation", "gradient"): "cube_grad: expected a function",
-    ("register_cost", "terms"): "half: expected a function",
+    ("register_activation", "forward"): "cube is a Junk; expected a function",
+    ("register_activation", "gradient"): "cube_grad is a Junk; expected a function",
+    ("register_cost", "terms"): "half is a Junk; expected a function",
     ("register_cost", "output"): "unknown activation",
 }
 

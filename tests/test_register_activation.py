@@ -83,7 +83,7 @@ def test_a_wrong_pair_is_refused(register: Function, forward: Function, gradient
 def test_other_refusals(register: Function) -> None:
     with pytest.raises(ValueError, match="gradient_from is 'input'; expected 'output' or 'preactivation'"):
         register("mine", cube, cube_grad, gradient_from="input")
-    with pytest.raises(TypeError, match="mine: expected a function or a formula, got a str"):
+    with pytest.raises(TypeError, match="mine is a str; expected a function or a formula"):
         register("mine", "cube", cube_grad)
     for taken in ("sigmoid", "softmax"):
         with pytest.raises(ValueError, match=f"activation name '{taken}' is taken"):

@@ -141,9 +141,9 @@ def test_0_ln_0_of_a_cost_of_classes_is_met(register: Function) -> None:
 def test_other_refusals(register: Function) -> None:
     with pytest.raises(ValueError, match="cost name 'hinge' is taken"):
         register("hinge", quartic, quartic_delta)
-    with pytest.raises(TypeError, match="mine: expected a function or a formula, got a str"):
+    with pytest.raises(TypeError, match="mine is a str; expected a function or a formula"):
         register("mine", "quartic", quartic_delta)
-    with pytest.raises(TypeError, match="mine_delta: expected a function or a formula, got a int"):
+    with pytest.raises(TypeError, match="mine_delta is a int; expected a function or a formula"):
         register("mine", quartic, 1)
     with pytest.raises(ValueError, match=r"unknown activation 'sigmoyd'; did you mean .*'sigmoid'"):
         register("mine", quartic, quartic_delta, output="sigmoyd")

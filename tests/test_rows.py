@@ -166,7 +166,7 @@ def test_damaged_files(path: Path, tmp_path: Path) -> None:
         open_npy(tmp_path / "none.npy")
     with pytest.raises(IsADirectoryError, match="a folder; expected a file"):
         open_npy(tmp_path)
-    with pytest.raises(TypeError, match="path must be the path of a file, got 3"):
+    with pytest.raises(TypeError, match="path is 3; expected the path of a file"):
         open_npy(3)  # type: ignore[arg-type]
 
 

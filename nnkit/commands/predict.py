@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.checks import printable
+from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path
@@ -104,10 +104,7 @@ def _predictions(
     """The classes (n,), numbers (n, d_out) or probabilities (n, k) of some thousand samples at a time."""
     for start in range(0, X.shape[0], ROWS):
         rows = X[start : start + ROWS]
-        wrong = np.argwhere(~np.isfinite(rows))
-        if len(wrong):
-            row, column = wrong[0].tolist()
-            raise ValueError(f"{path}: holds {rows[row, column]} at [{start + row}, {column}]; expected finite numbers")
+        check_finite(rows, f"{path}:", first=start)
         with placing({"": lambda row, start=start: place(path, start + row, features)}):  # type: ignore[misc]
             check_samples(network.backend, rows, network.samples(rows), network.preprocessing, "X")
             found = network.predict_proba(rows) if probabilities else network.predict(rows)

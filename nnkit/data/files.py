@@ -10,9 +10,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from nnkit.checks import unknown_name
+from nnkit.checks import check_finite, unknown_name
 from nnkit.data.csv_file import read_csv
-from nnkit.data.table import Table, column_as_number, column_number, existing_file
+from nnkit.data.table import Table, column_as_number, column_number
+from nnkit.files import existing_file
 
 
 def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | None = None) -> Table:
@@ -60,7 +61,7 @@ def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | No
     if suffix not in (".csv", ".npz"):
         raise ValueError(f"{file}: the suffix is {file.suffix!r}; expected .csv, .npz or .npy")
     if isinstance(target, os.PathLike):
-        raise TypeError(f"target must be what the labels are called in {file}, got {target!r}")
+        raise TypeError(f"target is {target!r}; expected what the labels are called in {file}")
     return read_csv(file, target) if suffix == ".csv" else _read_npz(file, target)
 
 
@@ -79,7 +80,7 @@ def _read_npy(path: Path, target: int | str | os.PathLike[str] | None) -> Table:
 
 def _read_npz(path: Path, target: int | str | None) -> Table:
     if target is not None and not isinstance(target, str):
-        raise TypeError(f"target must be the name of an array in {path}, got {target!r}")
+        raise TypeError(f"target is {target!r}; expected the name of an array in {path}")
     with _archive(path) as archive:
         names = list(archive.files)
         if target is None and "y" in names:
@@ -160,7 +161,7 @@ def _samples(X: Any, where: str) -> NDArray[Any]:
     if X.ndim != 2 or X.size == 0:
         hint = f"; reshape it to ({len(X)}, {X[0].size})" if X.ndim > 2 and X.size else ""
         raise ValueError(f"{where}: has shape {X.shape}; expected a matrix (samples, features){hint}")
-    _check_finite(X, where)
+    check_finite(X, f"{where}:")
     return X
 
 
@@ -171,15 +172,8 @@ def _targets(y: Any, where: str, count: int) -> NDArray[Any]:
     if y.ndim == 0 or len(y) != count:
         raise ValueError(f"{where}: has shape {y.shape}; expected ({count}, ...), one target for each sample")
     if y.dtype.kind == "f":
-        _check_finite(y, where)
+        check_finite(y, f"{where}:")
     return y
-
-
-def _check_finite(array: NDArray[Any], where: str) -> None:
-    finite = np.isfinite(array)
-    if not finite.all():
-        at = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(f"{where}: holds {array[at]} at {list(at)}; expected finite numbers")
 
 
 def _whole(column: NDArray[Any]) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
+from nnkit.checks import check_finite
 from nnkit.data.moments import Real, sample_matrix
 from nnkit.inputs import on_host
 from nnkit.tables import as_array
@@ -95,8 +96,7 @@ def checked_array(
     if array.ndim != ndim or array.size == 0 or (length is not None and array.shape[0] != length):
         expected = f"{ndim} axes" + ("" if length is None else f", the first of length {length}")
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds NaN or infinities; expected finite numbers")
+    check_finite(array, name)
     if positive and not (array > 0).all():
         raise ValueError(f"{name} holds {array.min()}; expected numbers above 0")
     return array

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from nnkit.inputs import label_rows
 from nnkit.tables import as_array
 
 
@@ -38,9 +39,7 @@ def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "f
         index = int(np.argmax(outside))
         expected = "of at least 0" if classes is None else f"from 0 to {width - 1}"
         raise ValueError(f"labels holds {column[index]} at [{index}]; expected whole numbers {expected}")
-    rows = np.zeros((column.size, width), dtype=result_type)
-    rows[np.arange(column.size), column] = 1
-    return rows
+    return label_rows(column, width, result_type)
 
 
 def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:

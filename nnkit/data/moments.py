@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.checks import check_finite
 from nnkit.tables import as_samples, is_table, table_numbers
 
 _NUMBERS = 1 << 18  # per chunk: 2 MB in float64
@@ -75,9 +76,7 @@ def _parts(samples: Any) -> Iterator[Real]:
     rows = max(1, _NUMBERS // samples.shape[1])
     for start in range(0, samples.shape[0], rows):
         part = np.asarray(samples[start : start + rows], np.float64)
-        if not np.isfinite(part).all():
-            row, column = (int(i) for i in np.argwhere(~np.isfinite(part))[0])
-            raise ValueError(f"X holds {part[row, column]} at [{start + row}, {column}]; expected finite numbers")
+        check_finite(part, "X", first=start)
         yield part
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from nnkit.data.table import existing_file
+from nnkit.files import existing_file
 
 
 class Rows:

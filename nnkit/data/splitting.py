@@ -1,11 +1,11 @@
 """Division of samples into a training and a test set."""
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnkit.checks import in_range, whole
 from nnkit.tables import as_array, is_table, table_numbers, text_array
 
 
@@ -29,9 +29,9 @@ def split(
         X_train, y_train, X_test, y_test: copies as NumPy arrays with the dtypes of X and y.
 
     Raises:
-        TypeError: an argument has the wrong type.
-        ValueError: X or y has the wrong shape, their numbers of samples differ, test_fraction or seed is out of range,
-            or one of the sets would be empty.
+        TypeError: X, y or test_fraction has the wrong type.
+        ValueError: X or y has the wrong shape, their numbers of samples differ, test_fraction is out of range, seed is
+            not a whole number of at least 0, or one of the sets would be empty.
 
     Example:
         >>> X = np.arange(12).reshape(6, 2)
@@ -49,7 +49,7 @@ def split(
     if len(samples) != len(targets):
         raise ValueError(f"X has {len(samples)} samples and y {len(targets)}; expected equal lengths")
     size = _test_size(len(samples), test_fraction)
-    order = np.random.default_rng(_valid_seed(seed)).permutation(len(samples))
+    order = np.random.default_rng(whole("", "seed", seed, 0)).permutation(len(samples))
     if targets.ndim == 1 and targets.dtype.kind in "biuU":
         in_test = _stratified(targets[order], size)
     else:
@@ -78,25 +78,13 @@ def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
 
 
 def _test_size(count: int, fraction: float) -> int:
-    if isinstance(fraction, bool) or not isinstance(fraction, Real):
-        raise TypeError(f"test_fraction is {fraction!r}; expected a number between 0 and 1")
-    if not 0 < fraction < 1:
-        raise ValueError(f"test_fraction is {fraction}; expected a number between 0 and 1, both excluded")
-    size = round(count * float(fraction))
+    size = round(count * in_range("", "test_fraction", fraction, 1.0, above=True))
     if not 0 < size < count:
         raise ValueError(
             f"test_fraction is {fraction}, which leaves {count - size} of {count} samples for training and {size} for "
             "testing; expected at least one for each"
         )
     return size
-
-
-def _valid_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed is {seed!r}; expected a whole number of at least 0")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; expected a whole number of at least 0")
-    return int(seed)
 
 
 def _stratified(labels: NDArray[Any], size: int) -> NDArray[np.bool_]:

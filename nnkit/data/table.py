@@ -1,6 +1,5 @@
 """Table: what a data file holds, and how its columns are called."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit import files
 from nnkit.checks import unknown_name
 
 
@@ -25,13 +23,6 @@ class Table(NamedTuple):
     y: NDArray[Any] | None
     features: list[str] | None
     target: str | None
-
-
-def existing_file(path: str | os.PathLike[str], name: str = "path") -> Path:
-    """The path of a file that is there; TypeError, FileNotFoundError and IsADirectoryError say what it is instead."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be the path of a file, got {path!r}")
-    return files.existing_file(path)
 
 
 def column_number(path: Path, target: int | str, width: int, names: tuple[str, ...] = ()) -> int:
@@ -57,7 +48,7 @@ def column_number(path: Path, target: int | str, width: int, names: tuple[str, .
 def column_as_number(target: object) -> int | None:
     """A column's number that may be given as text; None for other text. TypeError for anything else."""
     if isinstance(target, bool) or not isinstance(target, int | np.integer | str):
-        raise TypeError(f"target must be the name or the number of a column, got {target!r}")
+        raise TypeError(f"target is {target!r}; expected the name or the number of a column")
     if isinstance(target, str) and not re.fullmatch(r"[+-]?[0-9]{1,9}", target.strip()):
         return None
     return int(target)

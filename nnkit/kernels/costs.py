@@ -15,16 +15,14 @@ softmax_cross_entropy by the number of outputs too. At a kink Δ is the left der
 but for |y − h|, where it is 0.
 """
 
-import math
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula
-from nnkit.checks import named, unknown_name
+from nnkit.checks import flag, in_range, named, unknown_name
 from nnkit.kernels import classification_costs as classification
 from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.activations import get_activation
@@ -146,12 +144,11 @@ def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **consta
     for option, value in given.items():
         if option not in defaults:
             raise unknown_name(f"option of {cost.name}", option, [*defaults, "label_smoothing"])
-        if not 0 < _number(cost, option, value) < math.inf:
-            raise ValueError(f"{cost.name}: {option} is {value!r}; expected a positive, finite number")
+        in_range(cost.name, option, value, above=True)
     own = tuple(sorted((option, float(value)) for option, value in given.items() if value != defaults[option]))
-    smoothing = cost.label_smoothing if label_smoothing is None else _number(cost, "label_smoothing", label_smoothing)
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"{cost.name}: label_smoothing is {smoothing!r}; expected at least 0 and below 1")
+    smoothing = cost.label_smoothing
+    if label_smoothing is not None:
+        smoothing = in_range(cost.name, "label_smoothing", label_smoothing, 1.0)
     if smoothing and cost.name not in _SMOOTHED:
         raise ValueError(f"{cost.name} has no label smoothing; it is for {' and '.join(_SMOOTHED)}")
     return replace(cost, constants=own, label_smoothing=smoothing)
@@ -177,12 +174,6 @@ def default_cost(outputs: int, activation: str | None = None) -> Cost:
     return _costs[_DEFAULTS[activation]]
 
 
-def _number(cost: Cost, option: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{cost.name}: {option} is {value!r}; expected a number")
-    return float(value)
-
-
 def register_cost(
     name: str,
     terms: Formula | object,
@@ -206,8 +197,7 @@ def register_cost(
     >>> nnkit.unregister_cost("pinball")
     """
     check_new_name("cost", name, _costs)
-    if not isinstance(classifies, bool):
-        raise TypeError(f"classifies is {classifies!r}; expected True or False")
+    classifies = flag("", "classifies", classifies)
     if output != "softmax":
         get_activation(output)
     made = Cost(name, as_formula(terms, name), as_formula(delta, f"{name}_delta"), output, classifies)

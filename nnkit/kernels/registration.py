@@ -25,7 +25,7 @@ def as_formula(function: object, name: str) -> Formula:
     if isinstance(function, Formula):
         return function
     if not callable(function):
-        raise TypeError(f"{name}: expected a function or a formula, got a {type(function).__name__}")
+        raise TypeError(f"{name} is a {type(function).__name__}; expected a function or a formula")
     made = formula(function)
     made.name = name
     return made

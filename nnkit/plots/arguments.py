@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.registry import owner_of
+from nnkit.checks import check_finite
 from nnkit.tables import as_array
 
 
@@ -29,10 +30,7 @@ def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[An
 def finite_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[np.float64]:
     """Like `real_numbers`, but finite and converted to float64."""
     array = real_numbers(values, name, axes, expected).astype(np.float64)
-    wrong = np.argwhere(~np.isfinite(array))
-    if wrong.size:
-        at = tuple(int(i) for i in wrong[0])
-        raise ValueError(f"{name} holds {array[at]} at {list(at)}; expected finite numbers")
+    check_finite(array, name)
     return array
 
 

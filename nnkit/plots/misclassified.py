@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import whole
 from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import finite_numbers, label_pair, real_numbers
 from nnkit.plots.images import draw_images, grid_of, image_shape, image_size
@@ -64,8 +65,7 @@ def misclassified(
     y, predicted = label_pair(y, predicted)
     if len(X) != len(y):
         raise ValueError(f"X has {len(X)} images and y {len(y)} labels; expected equal lengths")
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"count is {count!r}; expected a whole number of at least 1")
+    count = whole("", "count", count, 1)
     pixels = image_shape(X.shape[1], shape, "X")
     wrong = np.flatnonzero(y != predicted)
     shown = wrong[:count]

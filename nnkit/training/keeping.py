@@ -297,7 +297,5 @@ def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Opti
 
 def _writable(path: str | PathLike[str]) -> Path:
     """The path of a checkpoint, if one can be written there: told before the training."""
-    if not isinstance(path, str | PathLike):
-        raise TypeError(f"checkpoint is {path!r}; expected a path")
     check_safetensors()
     return writable(path, "checkpoint")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nnkit.checks import unknown_name
+from nnkit.checks import check_finite, unknown_name
 from nnkit.inputs import on_host
 
 STEP = 1e-30  # any h far below the square root of the smallest number of interest
@@ -91,9 +91,7 @@ def _checked_point(at: ArrayLike) -> NDArray[np.float64]:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"at has dtype {array.dtype}; expected real numbers")
     point = np.array(array, np.float64, order="C")
-    if not np.isfinite(point).all():
-        where = [int(i) for i in np.argwhere(~np.isfinite(point))[0]]
-        raise ValueError(f"at holds {point[tuple(where)]} at {where}; expected finite numbers")
+    check_finite(point, "at")
     return point
 
 
