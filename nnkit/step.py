@@ -23,8 +23,8 @@ class Step:
 
     Attributes:
         x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write there, then `run`.
-        scale: the share of each sample: 0-d and 1/samples, or 1 if it `sums`; with `weight_columns` (samples, 1) or
-            (samples, d_out), to be written too.
+        share: what a sample of weight 1 counts in the gradient: 1/samples, or 1 if it `sums`; 0-d. scale: what each
+            sample counts: `share`, or with `weight_columns` (samples, 1) or (samples, d_out), to be written too.
         logits: h̄ of the last layer, (samples, d_out), from before the update.
     """
 
@@ -41,9 +41,8 @@ class Step:
         self.backend, self.dtype, self.state = backend, dtype, state  # not the model: it holds its steps
         self.x = backend.zeros((samples, model.dense[0].inputs), dtype)
         self.y = backend.zeros((samples, model.dense[-1].units), dtype)
-        self.scale = backend.asarray(1.0 if sums else 1 / samples, dtype)
-        if weight_columns:
-            self.scale = backend.zeros((samples, weight_columns), dtype)
+        self.share = backend.asarray(1.0 if sums else 1 / samples, dtype)
+        self.scale = backend.zeros((samples, weight_columns), dtype) if weight_columns else self.share
         self._dropout = model.dropout if drops else None
         with backend.recording() as self._tape:
             self.logits = self._record(model, state)

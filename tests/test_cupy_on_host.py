@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.step import Step, step_for
 from nnkit.training.meter import Meter
-from nnkit.training.replays import Replays
+from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource, BytesSource
 from tests.host_device import HostDevice
 
@@ -89,6 +89,10 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
     order, weights = np.random.default_rng(1).permutation(40), 1 + np.arange(40.0)[:, None] % 3
     X = (10 * SAMPLES).astype(np.int8).astype(dtype) if dtype == "uint8" else SAMPLES
     found = []
+
+    def given(steps: range) -> list[float]:
+        return (rates or [0.1] * 3)[steps.start : steps.stop]
+
     for backend in (host, "numpy"):
         net = nnkit.Network([12, 20, 3], cost="softmax_cross_entropy", seed=4, dtype="float64", backend=backend)
         state = net.optimizer_state(nnkit.SGD(0.1))
@@ -96,9 +100,8 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
         parts = [net.backend.asarray(a, t) for a, t in ((X, numbers), (TARGETS, "float64"), (weights, "float64"))]
         source, meter = kind(net, *parts), Meter(net, 40, 16)
         meter.start(*source.start(order))
-        replays = Replays(net, source, meter, state, 16, None if rates is None else 3)
-        replays.run(rates or [0.1] * 3, lambda: None)
-        arrays = [*net.parameters.W, *net.parameters.b, meter._logits]
+        Replays(net, source, meter, state, 16).run(given, lambda: None)
+        arrays = [*net.parameters.W, *net.parameters.b, meter.logits]
         found.append([net.backend.to_numpy(array).ravel() for array in arrays])
     for ours, numpys in zip(*found, strict=True):
         np.testing.assert_allclose(ours, numpys, rtol=0, atol=1e-12)

@@ -11,7 +11,7 @@ from nnkit.backends import registry
 from nnkit.parameters import Parameters
 from nnkit.step import step_for
 from nnkit.training.meter import Meter
-from nnkit.training.replays import Replays
+from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource
 from tests.host_device import HostDevice
 
@@ -106,7 +106,7 @@ def in_fit(net: nnkit.Network, optimizer: nnkit.optimizers.Optimizer) -> int:
     X, Y = host.zeros((n, WIDTHS[0]), "float32"), host.zeros((n, WIDTHS[-1]), "float32")
     source, meter = ArraySource(net, X, Y, None), Meter(net, n, BATCH)
     meter.start(*source.start(np.arange(n)))
-    return len(Replays(net, source, meter, net.optimizer_state(optimizer), BATCH, None)._record(BATCH).nodes)
+    return len(Replays(net, source, meter, net.optimizer_state(optimizer), BATCH)._record(BATCH, False).nodes)
 
 
 @pytest.mark.parametrize(

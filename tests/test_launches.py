@@ -9,7 +9,7 @@ import nnkit
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.step import step_for
-from nnkit.training import epoch, launches, meter
+from nnkit.training import meter, on_device
 
 RNG = np.random.default_rng(7)
 X, LABELS = RNG.normal(size=(53, 6)).astype(np.float32), RNG.integers(0, 4, 53)
@@ -46,7 +46,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> list[StepByStep]:
         made.append(StepByStep(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(launches, "epoch_kernel_for", kernel_for)
+    monkeypatch.setattr(on_device, "epoch_kernel_for", kernel_for)
     return made
 
 
@@ -68,7 +68,7 @@ def test_launches_are_the_steps(
     found, history = trained(**options)
     assert kernels.pop().parts == parts * 3
     with monkeypatch.context() as patch:
-        patch.setattr(epoch, "launches_for", lambda *_: None)
+        patch.setattr(on_device, "epoch_kernel_for", lambda *_: None)
         wanted, steps = trained(**options)
     assert not kernels
     assert found == wanted

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.training import evaluation, meter
+from nnkit.training import meter
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -31,7 +31,7 @@ def by_hand(net: nnkit.Network) -> dict[str, float]:
 @pytest.mark.parametrize("evaluation_batch", [4096, 53, 10, 1])
 def test_pieces_add_up(arrays: "Arrays", kept: int, evaluation_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "_KEPT", kept)
-    monkeypatch.setattr(evaluation, "ROWS", evaluation_batch)
+    monkeypatch.setattr(meter, "ROWS", evaluation_batch)
     net = network()
     measured = net.evaluate(arrays(X), LABELS)
     assert measured["cost"] == pytest.approx(by_hand(net)["cost"], rel=1e-13)

@@ -16,7 +16,7 @@ import nnkit
 from nnkit.backends.numpy_backend import NumpyBackend
 from nnkit.state import training_arrays
 from nnkit.step import step_for
-from nnkit.training import replays
+from nnkit.training import on_device
 from tests.conftest import gpu_backend
 
 LAYERS = [nnkit.Dense(6, 9, "gelu"), nnkit.Dropout(0.2), nnkit.Dense(9, 3)]
@@ -175,7 +175,7 @@ def test_a_last_minibatch_that_finds_no_memory_undoes_the_epoch() -> None:
             refuse_the_rest(samples)
             return step_for(model, samples, *rest)
 
-        patch.setattr(replays, "step_for", watched)
+        patch.setattr(on_device, "step_for", watched)
         with pytest.raises(nnkit.OutOfMemoryError):
             net.fit(X, Y, epochs=1, batch_size=8)
     assert steps == [8, 6]

@@ -12,7 +12,7 @@ import pytest
 
 import nnkit
 from nnkit.step import step_for as step_of
-from nnkit.training import epoch
+from nnkit.training import epochs
 
 RNG = np.random.default_rng(5)
 X, LABELS = RNG.normal(size=(30, 4)), RNG.integers(0, 3, 30)
@@ -304,7 +304,7 @@ def test_ctrl_c_in_a_step_leaves_whole_steps(own_handler: bool, presses: int, mo
 
     net, twin = network(), network()
     net.classes = twin.classes = np.array(["ash", "elm", "oak"])
-    monkeypatch.setattr(epoch, "step_for", step_for)
+    monkeypatch.setattr(epochs, "step_for", step_for)
     before = signal.signal(signal.SIGINT, at_once) if own_handler else None
     try:
         history = fit(net, X=rows(False), y=None, optimizer=nnkit.Adam(0.01))

@@ -58,6 +58,55 @@ class Snapshot:
             self._backend.copy(copy, array)
 
 
+class Undo:
+    """The way back from an epoch: to how all was before it, or before the latest step that was marked.
+
+    Attributes:
+        open: whether there is an epoch to take back. moving: whether the parameters may be those of half a step.
+    """
+
+    def __init__(self, model: Model, state: OptimizerState) -> None:
+        self._model, self._state = model, state
+        self._epoch = self._latest = Snapshot(model, state)
+        self._step: Snapshot | None = None
+        self.open = self.moving = False
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        self._epoch.take()
+        self._latest, self.open = self._epoch, True
+
+    def mark(self) -> None:
+        """A step begins, and the way back leads here."""
+        if self._step is None:
+            self._step = Snapshot(self._model, self._state)
+        self._step.take()
+        self._latest = self._step
+
+    def back(self, whole: bool = False) -> None:
+        """Undo what was done since the latest mark, or the `whole` epoch."""
+        self.moving = True
+        (self._epoch if whole else self._latest).restore()
+        self.moving = False
+
+    def close(self) -> None:
+        """The epoch counts: it cannot be taken back any more."""
+        self.open = False
+
+    def take_back(self, error: BaseException) -> None:
+        """Undo what an open epoch that ended by this error has changed.
+
+        After Ctrl-C only a step that is half done, and after a divergence no more than has been put back.
+        """
+        if not isinstance(error, KeyboardInterrupt | DivergenceError):
+            self.back(whole=True)
+        elif self.moving:
+            self.back()
+        elif not bool(parameters_are_finite(self._model)):  # an epoch diverges, which its end would have shown
+            self.back(whole=True)
+        self.open = False
+
+
 def what_is_not_finite(model: Model, cost: float) -> str | None:
     """What of the cost and the parameters is NaN or infinite, in words; None if nothing is. Waits for the device."""
     if not math.isfinite(cost):

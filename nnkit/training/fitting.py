@@ -19,16 +19,13 @@ from nnkit.training.blas_threads import threads_for
 from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, numbers_to_come, refuse
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
-from nnkit.training.epoch import Epochs
-from nnkit.training.evaluation import evaluate
+from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
 from nnkit.training.interrupt import Interrupt, interruptible
 from nnkit.training.keeping import Best, Keeper, Plan
-from nnkit.training.meter import Meter
-from nnkit.training.minibatches import Source
+from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, check_progress
-from nnkit.training.sources import source_of
-from nnkit.training.streams import is_stream
+from nnkit.training.sources import Source, is_stream, source_of
 from nnkit.training.weights import ClassWeight
 
 
@@ -166,8 +163,7 @@ def fit(
             model.optimizer_state(optimizer)
             history = keeper.resumed()
             with _carrying(history), threads_for(model, plan.batch_size):  # which asks for the state to be used
-                meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, measured)
-                passes = Epochs(model, source, meter, plan, rates, epochs, keeper.steps)
+                passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
                 training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
                 with Progress(progress, epochs, passes.steps, history.epochs) as bar:
                     training.run(bar, interrupt)
@@ -224,7 +220,7 @@ class _Training:
         model, history, passes, started = self.model, self.history, self.passes, time.perf_counter()
         trained, lengths = model.epochs_trained, {name: len(numbers) for name, numbers in history.items()}
         try:
-            numbers = passes.run(history.epochs, history, bar, interrupt)
+            numbers = passes.run(history.epochs, history, bar)
             if self.validation is not None:
                 with interrupt.at_once:
                     found = evaluate(model, self.validation, self.metrics)
@@ -232,11 +228,11 @@ class _Training:
             history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
             model.epochs_trained += 1
             self.best.note(history)
-            passes.close()
+            passes.undo.close()
         except BaseException as error:
             interrupt.hold()
-            if passes.open:
-                passes.take_back(error)
+            if passes.undo.open:
+                passes.undo.take_back(error)
                 model.epochs_trained = trained
                 for name in list(history):
                     del history[name][lengths.get(name, 0) :]

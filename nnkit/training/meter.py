@@ -1,4 +1,4 @@
-"""The meter of an epoch: mean cost and metrics from the logits that the steps leave behind.
+"""The meter of an epoch or an evaluation: mean cost and metrics, from the logits that steps or passes leave behind.
 
 Training needs Δ but not the cost. Logits are kept and measured together, a few thousand samples at a time: that costs
 one pass over a small array instead of a dozen calls in every step.
@@ -15,8 +15,8 @@ from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
 from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
-from nnkit.model import Model
-from nnkit.training.minibatches import Known, Minibatch
+from nnkit.model import ROWS, Model
+from nnkit.training.sources import Known, Minibatch, Source
 
 _KEPT = 1 << 20  # numbers kept before they are measured
 _FEW = 1 << 15  # numbers that are measured in less time than the decisions about it take
@@ -27,14 +27,16 @@ class Meter:
 
     `samples` and `largest_batch` say what to make room for; metrics other than the accuracy are computed on the host
     from all outputs of an epoch.
+
+    Attributes:
+        logits: rows to write logits into, where `next` says.
     """
 
     def __init__(self, model: Model, samples: int, largest_batch: int, metrics: Sequence[Metric] = ()) -> None:
         self.model, self.backend, self.metrics = model, model.backend, metrics
         self._width = model.dense[-1].units
-        self._logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
+        self.logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
         self._one = self.backend.asarray(1.0, model.dtype)
-        self._zero, self._slot = (self.backend.asarray(np.array(0, np.int64)) for _ in range(2))
 
     def start(
         self,
@@ -59,50 +61,30 @@ class Meter:
         self._samples = 0
         self._sums: dict[str, list[Array]] = {"cost": [], "share": [], "class": [], "all": [], "weight": []}
         self._outputs: list[tuple[Any, Any, Any]] = []
-        self.backend.copy(self._zero, self._slot)
 
     def add(self, logits: Array, batch: Minibatch) -> None:
         """Take the logits (n, d_out) of the next samples; their targets and weights, if `start` was not given them."""
-        n = logits.shape[0]
-        if self._filled + n > self._logits.shape[0]:
-            self._measure()
-            if n > self._logits.shape[0]:
-                self._logits = self._room(n)
-        self.backend.copy(logits, self._logits[self._filled : self._filled + n, ...])
-        self._filled += n
+        place = self.next(logits.shape[0])  # which may make more room
+        self.backend.copy(logits, self.logits[place, ...])
         if self._known.y is None:  # copies: an iterable may fill one array again and again
             self._pending.append(Known(*map(self._kept, (batch.y, batch.weights, batch.metric_weights))))
             self._one_class = self._one_class and batch.one_class
 
-    def store(self, logits: Array, place: Array) -> None:
-        """Take logits as `add` does, of the samples from `place` on, 0-d int64, in the order of `start`; recorded.
+    def next(self, n: int, size: int | None = None) -> slice:
+        """The rows of `logits` that those of the next n samples are to be written into, before the next call.
 
-        Before replays ask `room_for` how many there may be, and say with `stored` how many samples there were.
+        Where there is no room for n, what was written is measured, and these are rows for as many minibatches of `size`
+        samples, None being n, as there is room for.
         """
-        if self._logits.shape[0] >= self._known.y.shape[0]:  # there is room for all: one counter does for both
-            self.backend.put_at(logits, place, self._logits)
-            return
-        self.backend.put_at(logits, self._slot, self._logits)
-        self.backend.advance(self._slot, logits.shape[0])
-
-    def room_for(self, n: int) -> int:
-        """Logits of how many samples may be stored before the next question: n or more.
-
-        n is at most the largest batch. What was stored is measured where there is no room.
-        """
-        capacity = self._logits.shape[0]
-        if self._filled + n > capacity:
+        size = n if size is None else size
+        if self._filled + n > self.logits.shape[0]:
             self._measure()
-            self.backend.copy(self._zero, self._slot)
-        return int(capacity - self._filled)
-
-    def rows_for(self, n: int) -> Array:
-        """Where the logits of the next n samples go, (n, d_out), if there is room."""
-        return self._logits[self._filled : self._filled + n, ...]
-
-    def stored(self, n: int) -> None:
-        """Logits of n samples have been stored."""
-        self._filled += n
+            if size > self.logits.shape[0]:
+                self.logits = self._room(size)
+            if n > self.logits.shape[0]:
+                n = self.logits.shape[0] // size * size
+        start, self._filled = self._filled, self._filled + n
+        return slice(start, self._filled)
 
     def read(self, **others: Array) -> dict[str, float]:
         """The mean cost, the accuracy if the network classifies, and the other metrics; waits for the device.
@@ -142,7 +124,7 @@ class Meter:
         if self._filled == 0:
             return
         backend, output = self.backend, self.model.output
-        logits = self._logits[: self._filled, ...]
+        logits = self.logits[: self._filled, ...]
         y, weights, metric_weights, one_class = self._taken()
         cost = self._cost(logits, y, weights)
         if self._careful and math.isinf(float(cost)):
@@ -223,3 +205,23 @@ class _RecordedCost:
             copy(weights, self._weights)
         self._tape.replay()
         return copy(self._sum, self._backend.empty((), self._dtype))
+
+
+def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> dict[str, float]:
+    """The mean cost over the source's samples, the accuracy if the network classifies, and the metrics."""
+    known = source.samples or ROWS
+    meter = Meter(model, known, min(known, ROWS), metrics)
+    measured = _measured(model, source, meter, careful=not source.repeatable)
+    if source.repeatable and math.isinf(measured["cost"]):
+        measured = _measured(model, source, meter, careful=True)
+    return measured
+
+
+def _measured(model: Model, source: Source, meter: Meter, careful: bool) -> dict[str, float]:
+    meter.start(*source.start(None), careful=careful, relative=source.samples is None)
+    for batch in source.batches(ROWS):
+        x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
+        meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)
+        if lent is not None:
+            model.placement.leave(lent)
+    return meter.read()

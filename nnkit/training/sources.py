@@ -1,11 +1,14 @@
-"""Samples in arrays as a source of minibatches: on the device, or left on the host and read when they are needed.
+"""Where the minibatches of an epoch come from: arrays on the device, arrays that stay on the host, and iterables.
 
 Arrays go to the device once; images of bytes stay bytes there until they are gathered into a minibatch. What is on a
-disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) or does not fit stays where it is.
+disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) or does not fit stays where it is. Iterables are generators, loaders
+of other libraries, sets larger than memory.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +21,75 @@ from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
 from nnkit.training.fingerprints import of_array
-from nnkit.training.minibatches import Known, Minibatch, Source
-from nnkit.training.streams import StreamSource, is_stream
 from nnkit.training.weights import ClassWeight, weights_of
 
 _BYTES = ("uint8", "int8", "bool")
 _CHUNK = 4096  # rows of the host looked at together
+
+
+class Minibatch(ABC):
+    """Some samples.
+
+    Attributes:
+        samples: how many. y: their targets, (samples, d_out).
+        weights: in the cost: None, or (samples, 1) a sample or (samples, d_out) an output, of mean 1 over all samples.
+        metric_weights: in accuracy and metrics: None, or (samples, 1); classes have no weight there.
+        one_class: whether each sample is of one class, so that the largest output is the answer.
+    """
+
+    samples: int
+    y: Array
+    weights: Array | None
+    metric_weights: Array | None = None
+    one_class: bool = True
+
+    @abstractmethod
+    def inputs(self, out: Array = None) -> Array:
+        """The samples as the first layer gets them, (samples, d_in); in `out` if it is given."""
+
+    @property
+    def weight_columns(self) -> int:
+        """How many weights a sample has."""
+        return 0 if self.weights is None else int(self.weights.shape[1])
+
+    def write(self, step: Step) -> None:
+        """Give a step these samples, and their shares if they have weights."""
+        backend = step.backend
+        self.inputs(step.x)
+        backend.copy(self.y, step.y)
+        if self.weights is not None:
+            backend.elementwise(product, (self.weights, step.share), out=step.scale)
+
+
+class Known(NamedTuple):
+    """What is known of all samples when a pass begins, as a `Minibatch` has it; None for what comes with these."""
+
+    y: Array = None
+    weights: Array | None = None
+    metric_weights: Array | None = None
+    one_class: bool | None = None
+
+
+class Source(ABC):
+    """Samples with their targets and weights, checked, for one network.
+
+    Attributes:
+        samples: how many there are; None if that shows only at the end of a pass.
+        repeatable: whether a pass can be made again.
+        prints: fingerprints of samples, targets and weights, by name, where they were asked for.
+    """
+
+    samples: int | None = None
+    repeatable = True
+    prints: Mapping[str, str] = MappingProxyType({})
+
+    @abstractmethod
+    def start(self, order: np.ndarray | None) -> Known:
+        """Begin a pass, in an order of the samples or None for their own; all targets and weights so, where known."""
+
+    @abstractmethod
+    def batches(self, size: int) -> Iterator[Minibatch]:
+        """The minibatches of the pass."""
 
 
 class ArraySource(Source):
@@ -44,7 +110,7 @@ class ArraySource(Source):
         self.X, self.y, self.weights, self.metric_weights, self.one_class = X, y, weights, metric_weights, one_class
         self.samples: int = y.shape[0]
         self.order: Any = None
-        self.y_in_order, self.weights_in_order, self._metric_weights_in_order = y, weights, metric_weights
+        self.in_order = Known(y, weights, metric_weights, one_class)
 
     @property
     def weight_columns(self) -> int:
@@ -52,36 +118,30 @@ class ArraySource(Source):
         return 0 if self.weights is None else int(self.weights.shape[1])
 
     def start(self, order: np.ndarray | None) -> Known:
+        given = (self.y, self.weights, self.metric_weights)
         if order is None:
-            self.order, self.y_in_order, self.weights_in_order = None, self.y, self.weights
-            return Known(self.y, self.weights, self.metric_weights, self.one_class)
+            self.order, self.in_order = None, Known(*given, self.one_class)
+            return self.in_order
         backend, indices = self.backend, self.backend.asarray(order)
         if self.order is None:  # these arrays stay: recorded minibatches read them
             self.order = backend.empty(order.shape, indices.dtype)
-            self.y_in_order = backend.empty(self.y.shape, self.y.dtype)
-            if self.weights is not None:
-                self.weights_in_order = backend.empty(self.weights.shape, self.weights.dtype)
-            self._metric_weights_in_order = self.weights_in_order
-            if self.metric_weights is not self.weights and self.metric_weights is not None:
-                self._metric_weights_in_order = backend.empty(self.metric_weights.shape, self.metric_weights.dtype)
+            y, weights, others = (None if a is None else backend.empty(a.shape, a.dtype) for a in given)
+            others = weights if self.metric_weights is self.weights else others
+            self.in_order = Known(y, weights, others, self.one_class)
         backend.copy(indices, self.order)
-        backend.take(self.y, self.order, out=self.y_in_order)
-        if self.weights is not None:
-            backend.take(self.weights, self.order, out=self.weights_in_order)
-        metric_weights = None if self.metric_weights is None else self._metric_weights_in_order
-        if metric_weights is not None and self.metric_weights is not self.weights:
-            backend.take(self.metric_weights, self.order, out=metric_weights)
-        return Known(self.y_in_order, self.weights_in_order, metric_weights, self.one_class)
+        for array, out in zip(given, self.in_order, strict=False):
+            if array is not None:
+                backend.take(array, self.order, out=out)
+        return self.in_order
 
     def gather(self, start: Array, step: Step) -> None:
         """Give a step the samples from place `start` of the order on, 0-d int64; to be recorded."""
         self.gather_inputs(start, step)
-        self.backend.take_at(self.y_in_order, start, step.y)
+        self.backend.take_at(self.in_order.y, start, step.y)
         if self.weights is not None:
             weights = self.backend.empty(step.scale.shape, self.model.dtype)
-            share = self.backend.asarray(1 / step.x.shape[0], self.model.dtype)
-            self.backend.take_at(self.weights_in_order, start, weights)
-            self.backend.elementwise(product, (weights, share), out=step.scale)
+            self.backend.take_at(self.in_order.weights, start, weights)
+            self.backend.elementwise(product, (weights, step.share), out=step.scale)
 
     def gather_inputs(self, start: Array, step: Step) -> None:
         """The part of `gather` that brings the inputs."""
@@ -136,12 +196,71 @@ class _Slice(Minibatch):
 
     def __init__(self, source: ArraySource, start: int, stop: int) -> None:
         self.source, self.start, self.samples = source, start, stop - start
-        self.y = source.y_in_order[start:stop, ...]
-        weights = source.weights_in_order
+        y, weights, *_ = source.in_order
+        self.y = y[start:stop, ...]
         self.weights = None if weights is None else weights[start:stop, ...]
 
     def inputs(self, out: Array = None) -> Array:
         return self.source.inputs(self.start, self.start + self.samples, out)
+
+
+class StreamSource(Source):
+    """Minibatches (X, y) or (X, y, sample_weight) of an iterable, or of what a function returns for each pass.
+
+    They are checked as they come. Weights count as they are: let their mean be about 1.
+    """
+
+    repeatable = False
+
+    def __init__(self, model: Model, stream: Any, class_weight: ClassWeight, name: str, learns: bool = False) -> None:
+        if isinstance(class_weight, str):
+            hint = "for minibatches give a dict from classes to weights"
+            raise ValueError(f"class_weight={class_weight!r} needs all labels at once; {hint}")
+        self.model, self.stream, self.class_weight, self.name, self.learns = model, stream, class_weight, name, learns
+
+    def start(self, order: np.ndarray | None) -> Known:
+        return Known()
+
+    def batches(self, size: int) -> Iterator[Minibatch]:
+        number, columns = -1, 0
+        for number, item in enumerate(self.stream() if callable(self.stream) else self.stream):
+            given = _Given(self, item, f"minibatch {number} of {self.name}")
+            columns = given.weight_columns if number == 0 else columns
+            if given.weight_columns != columns:
+                raise ValueError(f"minibatch {number} of {self.name}: give all minibatches a sample_weight, or none")
+            yield given
+        if number < 0:
+            hint = "an iterator can be used once; for several epochs give a function that returns a new one"
+            raise ValueError(f"{self.name} gave no minibatches; {hint}")
+
+
+class _Given(Minibatch):
+    """A minibatch as an iterable gave it."""
+
+    def __init__(self, source: StreamSource, item: Any, name: str) -> None:
+        if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+            raise TypeError(f"{name} is a {type(item).__name__}; expected (X, y) or (X, y, sample_weight)")
+        model = source.model
+        raw = model.checked(item[0], f"X of {name}")
+        self._backend, self._x = model.backend, model.preprocessed(raw)
+        check_samples(model.backend, raw, self._x, model.preprocessing, f"X of {name}")
+        self.samples = self._x.shape[0]
+        y = model.answers(item[1], f"y of {name}")
+        self.y = model.targets(y, self.samples, f"y of {name}", check=True)
+        weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
+        one_label = are_labels(y) or self.y.shape[1] == 1
+        self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
+        self.metric_weights = self.weights
+        if source.class_weight is not None:
+            self.metric_weights = weights_of(model, self.y, one_label, weight, None, label, scaled=False)
+        self.one_class = one_label or one_class_each(model.backend, self.y, model.cost)
+        self.y = model.cost.smoothed(model.backend, self.y)
+        if source.learns:
+            model.learn_features(item[0])
+            model.learn_shape(y)
+
+    def inputs(self, out: Array = None) -> Array:
+        return self._x if out is None else self._backend.copy(self._x, out)
 
 
 def source_of(
@@ -194,6 +313,17 @@ def source_of(
     if prints:
         made.prints = {f"{which}{name}": of_array(model.backend, array) for name, array in given.items()}
     return made
+
+
+def is_stream(X: Any) -> bool:
+    """Whether X gives minibatches: an iterable or a function, but no array, list of rows or table.
+
+    >>> is_stream(iter([])), is_stream(lambda: []), is_stream([[1.0]]), is_stream(np.ones((2, 3)))
+    (True, True, False, False)
+    """
+    if hasattr(X, "shape") or hasattr(X, "__array__") or isinstance(X, list | tuple | str | bytes | dict):
+        return False
+    return callable(X) or hasattr(X, "__iter__")
 
 
 def _stays_on_host(model: Model, X: Any) -> bool:

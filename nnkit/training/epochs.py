@@ -1,0 +1,238 @@
+"""Epochs: every sample once, in minibatches, each a step."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from nnkit.kernels.descent import scaled_sum
+from nnkit.kernels.softmax import product
+from nnkit.metrics import Metric
+from nnkit.model import Model
+from nnkit.optimizers import OptimizerState
+from nnkit.schedules import Schedule
+from nnkit.step import step_for
+from nnkit.training.divergence import DivergenceError, Undo, parameters_are_finite, what_is_not_finite
+from nnkit.training.interrupt import Interrupt
+from nnkit.training.keeping import Plan
+from nnkit.training.meter import Meter
+from nnkit.training.on_device import Rates, Way, way_on_device
+from nnkit.training.progress import Progress
+from nnkit.training.sources import Minibatch, Source
+
+Look = Callable[[int, float], None]
+
+
+class Epochs:
+    """Passes over the training data that move a network's parameters.
+
+    An epoch that `run` has begun stays open until it is closed: until then `undo` can take it back.
+
+    Attributes:
+        steps: how many an epoch has; of an iterable None until a pass, or an earlier part of this training, has shown.
+        rate: the learning rate of the latest step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        metrics: Sequence[Metric],
+        plan: Plan,
+        schedule: Schedule | None,
+        epochs: int,
+        interrupt: Interrupt,
+        steps: int | None = None,
+    ) -> None:
+        self.model, self.source, self.plan = model, source, plan
+        self.schedule, self.epochs, self.interrupt = schedule, epochs, interrupt
+        self.steps = steps if source.samples is None else -(-source.samples // plan.batch_size)
+        self.meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, metrics)
+        self._prepare()
+        self.rate = self.state.optimizer.learning_rate
+
+    def run(self, number: int, history: Mapping[str, Sequence[float]], progress: Progress) -> dict[str, float]:
+        """Do epoch `number`, from 0; the cost and metrics come back.
+
+        Raises DivergenceError, with the parameters put back, where a step leaves numbers that are not finite. The host
+        learns of that only when an epoch is read: it is then done again, step by step, up to the step that failed. What
+        cannot be read twice is looked at after each step.
+        """
+        self.check_place()
+        if self.model.parameters is not self._prepared_for or self.model.optimizer_state() is not self.state:
+            self._prepare()  # a callback has given the network other arrays or another optimizer
+        careful = not self.source.repeatable
+        self.undo.begin()
+        measured = self._pass(number, history, progress, careful)
+        if not careful and not (math.isfinite(measured["cost"]) and measured["finite"]):
+            self.undo.back(whole=True)
+            measured = self._pass(number, history, Progress.unseen(), careful=True)
+        if not math.isfinite(measured["cost"]):  # though that of each step was
+            self.undo.back()
+            raise DivergenceError(number + 1, self.steps or 1, f"the cost is {measured['cost']}", self.rate)
+        del measured["finite"]
+        return measured
+
+    def check_place(self) -> None:
+        """RuntimeError if a callback has moved the network to another backend, where the data are not."""
+        if self.model.backend is not self.meter.backend:
+            there, here = self.model.backend.name, self.meter.backend.name
+            raise RuntimeError(f"a callback has moved the network to {there}; fit is on {here}")
+
+    def _prepare(self) -> None:
+        """Make what works on the network's arrays."""
+        model, plan, source, meter = self.model, self.plan, self.source, self.meter
+        self._prepared_for = model.parameters
+        model.parameters.clear_padding()
+        self.state: OptimizerState = model.optimizer_state()
+        self.undo = Undo(model, self.state)
+        self._one_by_one = OneByOne(model, source, meter, self.state, plan, self.undo, self.interrupt)
+        self._on_device: Way | None = None
+        if plan.gradient_accumulation_steps == 1:
+            self._on_device = way_on_device(model, source, meter, self.state, plan.batch_size)
+
+    def _pass(
+        self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, careful: bool
+    ) -> dict[str, float]:
+        """Do the steps of an epoch; where it is `careful` each is looked at, and the way back is to before it."""
+        undo, interrupt, rates = self.undo, self.interrupt, partial(self._rates, number, history)
+        on_device = None if careful else self._on_device
+
+        def after_step() -> None:
+            undo.moving = False
+            progress.step()
+            interrupt.check()
+            undo.moving = on_device is not None
+
+        self.meter.start(*self.source.start(self._order()), careful=careful)
+        if on_device is not None:
+            undo.moving = True
+            on_device.run(rates, after_step)
+        else:
+            self._one_by_one.run(rates, after_step, partial(self._look, number + 1) if careful else None)
+            if self.steps is None:
+                self.steps = self._one_by_one.done  # an iterable has shown how many; schedules need it from now on
+        undo.moving = False
+        with interrupt.at_once:
+            return self.meter.read(finite=parameters_are_finite(self.model))
+
+    def _rates(self, number: int, history: Mapping[str, Sequence[float]], steps: range) -> list[float]:
+        """The learning rates of these steps of epoch `number`; what the schedule is asked may take its time."""
+        with self.interrupt.at_once:
+            rates = [self.state.optimizer.learning_rate] * len(steps)
+            if self.schedule is not None:
+                places = [number + (step / self.steps if self.steps else 0) for step in steps]
+                rates = [rates[0] * self.schedule.factor(place, self.epochs, history) for place in places]
+        self.rate = rates[-1]
+        return rates
+
+    def _look(self, number: int, step: int, cost: float) -> None:
+        """Put everything back and raise DivergenceError, if the cost or the parameters are not finite."""
+        found = what_is_not_finite(self.model, cost)
+        if found is not None:
+            self.undo.back()
+            raise DivergenceError(number, step, found, self.rate)
+
+    def _order(self) -> np.ndarray | None:
+        """The order of an epoch, drawn on the host from the network's seed and its count of epochs."""
+        if not self.plan.shuffle or self.source.samples is None:
+            return None
+        order = np.arange(self.source.samples)
+        np.random.default_rng([self.model.seed, 1, self.model.epochs_trained]).shuffle(order)
+        return order
+
+
+class OneByOne(Way):
+    """Steps on minibatches that the host brings, and an update after one or after some of them.
+
+    Attributes:
+        done: how many minibatches of the latest epoch have come.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        meter: Meter,
+        state: OptimizerState,
+        plan: Plan,
+        undo: Undo,
+        interrupt: Interrupt,
+    ) -> None:
+        self.model, self.source, self.meter, self.state = model, source, meter, state
+        self.plan, self.undo, self.interrupt = plan, undo, interrupt
+        self.done = 0
+        self._sum = Accumulation(model, state) if plan.gradient_accumulation_steps > 1 else None
+
+    def run(self, rates: Rates, after_step: Callable[[], None], look: Look | None = None) -> None:
+        """As `Way.run`; `look` is called with the number of each step, from 1, and its cost."""
+        batches, rate, self.done = self.source.batches(self.plan.batch_size), 0.0, 0
+        while True:
+            with self.interrupt.at_once:
+                batch = next(batches, None)
+            if batch is None:
+                break
+            (rate,) = rates(range(self.done, self.done + 1))
+            self.done += 1
+            self._step(batch, rate, look)
+            after_step()
+        if self._sum is not None and self._sum.count:  # an update by what is left
+            self.undo.moving = True
+            self._sum.update(rate)
+            if look is not None:
+                look(self.done, 0.0)
+
+    def _step(self, batch: Minibatch, rate: float, look: Look | None) -> None:
+        added = self._sum
+        state = self.state if added is None else None
+        step = step_for(self.model, batch.samples, state, batch.weight_columns, True, added is not None)
+        with self.interrupt.at_once:  # rows on a disk may take their time
+            batch.write(step)
+        if look is not None and (added is None or added.count == 0):
+            self.undo.mark()
+        self.undo.moving = True
+        step.run(rate)
+        if added is not None:
+            added.add(batch.samples)
+            if added.count == self.plan.gradient_accumulation_steps:
+                added.update(rate)
+        if look is not None:
+            look(self.done, float(step.cost()))
+        self.undo.moving = False
+        self.meter.add(step.logits, batch)
+
+
+class Accumulation:
+    """The sum of minibatches' gradients, each a sum over its samples, and the update by their mean.
+
+    Attributes:
+        samples: how many it is of. count: how many minibatches.
+    """
+
+    def __init__(self, model: Model, state: OptimizerState) -> None:
+        self.model, self.state, backend = model, state, model.backend
+        self.samples = self.count = 0
+        self._sum = backend.zeros(model.gradient.flat.shape, model.dtype)
+        self._zero, self._share = backend.asarray(0.0, model.dtype), backend.asarray(1.0, model.dtype)
+        gradient = model.gradient.flat
+        with backend.recording() as self._adding:
+            backend.elementwise(scaled_sum, (self._sum, gradient, 1.0), out=self._sum)
+        with backend.recording() as self._updating:
+            backend.elementwise(product, (self._sum, self._share), out=gradient)
+            state.record(model.parameters, model.gradient)
+            backend.copy(self._zero, self._sum)
+
+    def add(self, samples: int) -> None:
+        """Add the gradient that a step has left for so many samples."""
+        self._adding.replay()
+        self.samples += samples
+        self.count += 1
+
+    def update(self, rate: float) -> None:
+        """Move the parameters by the mean gradient of all samples that were added; then there are none."""
+        backend = self.model.backend
+        backend.copy(backend.asarray(1 / self.samples, self.model.dtype), self._share)
+        self.state.set_rate(rate)
+        self._updating.replay()
+        self.samples = self.count = 0

@@ -1,0 +1,128 @@
+"""Epochs of samples that are on the device: what a step is given and what becomes of its logits, decided there.
+
+A small network on a GPU is trained by one launch, where `nnkit.one_launch` has a kernel for it. For all others a tape
+gathers the samples where a counter on the device says, does a step, keeps its logits and moves the counter on: nothing
+that the host decides changes from one minibatch to the next, and on a GPU the whole tape is one graph.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from nnkit.backends.base import Array
+from nnkit.backends.precision import get_matmul_precision
+from nnkit.backends.recording import Tape
+from nnkit.model import Model
+from nnkit.one_launch import EpochKernel, epoch_kernel_for
+from nnkit.optimizers import OptimizerState
+from nnkit.step import step_for
+from nnkit.training.meter import Meter
+from nnkit.training.sources import ArraySource, Source
+
+Rates = Callable[[range], Sequence[float]]
+
+
+class Way(ABC):
+    """A way to do the steps of an epoch."""
+
+    @abstractmethod
+    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+        """Do an epoch that the source and the meter have started.
+
+        `rates` gives the learning rates of a range of its steps, which count from 0; `after_step` is called where
+        the step before and all that goes with it are done, or are the device's to do.
+        """
+
+
+class Replays(Way):
+    """The recorded minibatches of a source for one network: one tape for each number of samples."""
+
+    def __init__(self, model: Model, source: ArraySource, meter: Meter, state: OptimizerState, batch_size: int) -> None:
+        self.model, self.source, self.meter, self.state, self.batch_size = model, source, meter, state, batch_size
+        self._tapes: dict[tuple[int, bool, str], Tape] = {}
+        self._zero, self._start, self._step, slot = (model.backend.asarray(np.array(0, np.int64)) for _ in range(4))
+        # Where there is room for all logits, one counter says where samples come from and where their logits go.
+        self._slot = self._start if meter.logits.shape[0] >= source.samples else slot
+        self._rates: Array = None  # of the steps of an epoch, once they differ
+
+    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+        self._restart(self._start, self._step)
+        whole, rest = divmod(self.source.samples, self.batch_size)
+        changes = self._give(rates(range(whole + (rest > 0))))
+        for size, left in ((self.batch_size, whole * self.batch_size), (rest, rest)):
+            while left:
+                place = self.meter.next(left, size)
+                if place.start == 0:
+                    self._restart(self._slot)
+                key, times = (size, changes, get_matmul_precision()), (place.stop - place.start) // size
+                if key not in self._tapes:
+                    self._tapes[key] = self._record(size, changes)
+                self._tapes[key].replay(times, after_step)
+                left -= times * size
+
+    def _give(self, rates: Sequence[float]) -> bool:
+        """Give the device the learning rates; whether they change from step to step."""
+        if min(rates) == max(rates):
+            self.state.set_rate(rates[0])
+            return False
+        backend = self.model.backend
+        if self._rates is None:  # recorded steps read this array
+            self._rates = backend.empty((len(rates), 2), self.model.dtype)
+        backend.copy(backend.asarray(np.outer(rates, [1, -1]), self.model.dtype), self._rates)
+        return True
+
+    def _restart(self, *counters: Array) -> None:
+        for counter in counters:
+            self.model.backend.copy(self._zero, counter)
+
+    def _record(self, samples: int, rate_changes: bool) -> Tape:
+        backend = self.model.backend
+        step = step_for(self.model, samples, self.state, self.source.weight_columns, True)
+        with backend.recording() as tape:
+            if rate_changes:
+                self.state.follow(self._rates, self._step)
+                backend.advance(self._step, 1)
+            self.source.gather(self._start, step)
+            step.replay()
+            backend.put_at(step.logits, self._slot, self.meter.logits)
+            if self._slot is not self._start:
+                backend.advance(self._slot, samples)
+            backend.advance(self._start, samples)
+        return tape
+
+
+class Launches(Way):
+    """Epochs of a source by a kernel that does all their steps; as many launches as the meter needs to hold logits."""
+
+    def __init__(self, model: Model, source: ArraySource, meter: Meter, kernel: EpochKernel, batch_size: int) -> None:
+        self.model, self.source, self.meter, self.batch_size, self._kernel = model, source, meter, batch_size, kernel
+
+    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+        source, batch, start = self.source, self.batch_size, 0
+        given = rates(range(-(-source.samples // batch)))
+        # A new array, of the stream that it is read on: an earlier launch may still be reading its own on another.
+        on_device = self.model.backend.asarray(np.array(given), self.model.dtype)
+        while start < source.samples:
+            place = self.meter.next(source.samples - start, batch)
+            stop = start + place.stop - place.start
+            part, steps = slice(start, stop), slice(start // batch, -(-stop // batch))
+            X = source.X[part, ...] if source.order is None else source.X
+            order = None if source.order is None else source.order[part]
+            logits = self.meter.logits[place, ...]
+            self._kernel.run(X, source.in_order.y[part, ...], order, on_device[steps], logits)
+            start = stop
+            for _ in range(steps.stop - steps.start):
+                after_step()
+
+
+def way_on_device(model: Model, source: Source, meter: Meter, state: OptimizerState, batch_size: int) -> Way | None:
+    """The way to do epochs of a source, each minibatch an update; None where the host has to bring the minibatches."""
+    if not isinstance(source, ArraySource) or not source.on_device:
+        return None
+    # A kernel walks rows of numbers: it takes no weights, bytes or strides. Recorded steps take all.
+    if type(source) is ArraySource and not source.weight_columns:
+        kernel = epoch_kernel_for(model, state, batch_size)
+        if kernel is not None and source.X.flags.c_contiguous and source.y.flags.c_contiguous:
+            return Launches(model, source, meter, kernel, batch_size)
+    return Replays(model, source, meter, state, batch_size)
