@@ -49,6 +49,34 @@ def test_training_is_measured_alike(arrays: "Arrays", kept: int, monkeypatch: py
     assert history["accuracy"] == [wanted["accuracy"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "places"),
+    [
+        ([(53, 8)], [(0, 16)]),  # whole minibatches, as many as there is room for
+        ([(16, 8), (16, 8), (5, 5)], [(0, 16), (0, 16), (0, 5)]),
+        ([(8, 8), (8, 8), (4, 4), (4, 4)], [(0, 8), (8, 16), (16, 20), (0, 4)]),
+        ([(19, 8), (1, 1)], [(0, 19), (19, 20)]),  # of which the last minibatch is smaller
+        ([(7, None), (7, None), (7, None)], [(0, 7), (7, 14), (0, 7)]),
+        ([(30, None), (5, None)], [(0, 30), (0, 5)]),  # an iterable's minibatch, larger than all before
+    ],
+)
+def test_where_logits_go(asked: Any, places: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that follow each other, and from the first on where there is no room; nothing is measured twice."""
+    monkeypatch.setattr(meter, "_KEPT", 80)  # numbers: 20 samples
+    net, y = network(), np.eye(4)[LABELS]
+    measuring = meter.Meter(net, 53, 8)
+    measuring.start(y, one_class=True)
+    done = 0
+    for (n, size), place in zip(asked, places, strict=True):
+        found = measuring.next(n, size)
+        assert (found.start, found.stop) == place
+        rows = slice(done, done + found.stop - found.start)
+        measuring.logits[found] = net.logits(X[rows])
+        done = rows.stop
+    wanted = net.evaluate(X[:done], LABELS[:done])
+    assert measuring.read() == pytest.approx(wanted, rel=1e-13)
+
+
 # --- several classes in a sample, and weights -------------------------------------------------------------------
 
 BITS = RNG.integers(0, 2, (53, 4)).astype(float)

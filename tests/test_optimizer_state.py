@@ -118,23 +118,27 @@ def test_the_rate_is_written_only_when_it_has_changed(monkeypatch: pytest.Monkey
     assert state.numbers["learning_rate"] == 0.2
 
 
-def test_a_rate_that_a_schedule_has_left_on_the_device_is_replaced() -> None:
-    """By a step with the optimizer's own rate, though the host gave no other one before."""
-    net, twin, optimizer = network(), network(), nnkit.SGD(0.25)
+@pytest.mark.parametrize("steps_between", [False, True])
+def test_each_step_has_its_own_rate(steps_between: bool) -> None:
+    """Where a schedule's factor changes from step to step, then is what it was, and a callback's step has none."""
+    factors, net, twin, optimizer = [0.5, 0.5, 0.5, 0.25, 0.5, 0.5], network(), network(), nnkit.SGD(0.25)
     after: list[np.ndarray] = []
 
-    def step(net: nnkit.Network, history: nnkit.History) -> None:
-        net.train_step(X, Y)
+    def callback(net: nnkit.Network, history: nnkit.History) -> None:
+        if steps_between:
+            net.train_step(X, Y)
         after.append(flat(net))
 
     options: dict[str, Any] = {"batch_size": 2, "shuffle": False, "progress": False, "optimizer": optimizer}
-    net.fit(X, Y, epochs=3, schedule=lambda epoch: 0.5 ** (1 + 2 * epoch), callbacks=[step], **options)
+    history = net.fit(X, Y, epochs=3, schedule=lambda epoch: factors[int(2 * epoch)], callbacks=[callback], **options)
+    assert history["learning_rate"] == [0.125, 0.0625, 0.125]
     for epoch in range(3):
         for i in (0, 1):
-            optimizer.learning_rate = 0.25 * 0.5 ** (1 + 2 * epoch + i)
+            optimizer.learning_rate = 0.25 * factors[2 * epoch + i]
             twin.train_step(X[2 * i : 2 * i + 2], Y[2 * i : 2 * i + 2], optimizer)
         optimizer.learning_rate = 0.25
-        twin.train_step(X, Y)
+        if steps_between:
+            twin.train_step(X, Y)
         np.testing.assert_array_equal(after[epoch], flat(twin))
 
 

@@ -192,8 +192,9 @@ class Keeper:
             )
         return sorted(found)
 
-    def resumed(self) -> History:
-        """The history to go on with, the network being as it was then; an empty one where nothing is resumed."""
+    def begin(self) -> History:
+        """Give the network its optimizer, or make it as it was in the checkpoint; the history to go on with."""
+        self.model.optimizer_state(self._optimizer)
         self._given = self.model.optimizer.describe()
         if self._saved is None or self._saved.training is None:
             return History()

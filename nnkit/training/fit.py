@@ -16,7 +16,6 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checks import check_monitor, checked_callbacks, checked_rule, numbers_to_come, refuse
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epochs import Epochs
@@ -121,9 +120,9 @@ def fit(
     (True, 3)
     """
     if is_stream(X):
-        refuse("beside an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
+        _refuse("beside an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
     if checkpoint is None:
-        refuse("without a checkpoint", checkpoint_every=checkpoint_every)
+        _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
     batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
     every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
     shuffle = shuffle is None or flag("", "shuffle", shuffle)
@@ -131,7 +130,7 @@ def fit(
     for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
         whole("", name, count, 1)
     check_progress(progress)
-    callbacks = checked_callbacks(callbacks)
+    callbacks = _checked_callbacks(callbacks)
     optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)
     measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
@@ -140,9 +139,9 @@ def fit(
         prints = checkpoint is not None
         source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
         validation = _validation(model, validation_data, prints)
-        to_come = numbers_to_come(model, measured, validation is not None)
-        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
-        best = Best(model, checked_rule(early_stopping, to_come))
+        to_come = _numbers_to_come(model, measured, validation is not None)
+        _check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+        best = Best(model, _checked_rule(early_stopping, to_come))
         plan = Plan(
             samples=source.samples,
             batch_size=batch_size if source.samples is None else min(batch_size, source.samples),
@@ -160,8 +159,7 @@ def fit(
         keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer)
         stack.enter_context(keeper)
         with stack, interruptible() as interrupt:
-            model.optimizer_state(optimizer)
-            history = keeper.resumed()
+            history = keeper.begin()
             with _carrying(history), threads_for(model, plan.batch_size):  # which asks for the state to be used
                 passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
                 training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
@@ -302,3 +300,45 @@ def _class_weight_in_words(weight: ClassWeight) -> str:
     if not isinstance(weight, Mapping):
         return str(weight)
     return ", ".join(sorted(f"{name}: {float(number)!r}" for name, number in weight.items()))
+
+
+def _refuse(reason: str, **arguments: object) -> None:
+    """TypeError for the first of these arguments that was given: it would have no effect.
+
+    >>> _refuse("without a checkpoint", checkpoint_every=2)
+    Traceback (most recent call last):
+    TypeError: checkpoint_every is 2, which has no effect without a checkpoint; leave it out
+    """
+    for name, value in arguments.items():
+        if value is not None:
+            raise TypeError(f"{name} is {value!r}, which has no effect {reason}; leave it out")
+
+
+def _numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
+    """The names of the numbers that the history will have of each epoch."""
+    names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
+    return names + ([f"validation_{name}" for name in names] if validated else [])
+
+
+def _checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
+    """A rule of early stopping whose number the history will have, as it is; TypeError or ValueError for others."""
+    if not isinstance(rule, EarlyStopping | None):
+        raise TypeError(f"early_stopping is {rule!r}; expected nnkit.EarlyStopping(patience=5) or the like")
+    _check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
+    return rule
+
+
+def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
+    """ValueError for a number that the history will not have."""
+    if monitor is not None and monitor not in numbers:
+        hint = "; give validation_data" if monitor.startswith("validation_") else ""
+        raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
+
+
+def _checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
+    """The callbacks as a list; TypeError for what cannot be called."""
+    found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
+    return found
