@@ -69,6 +69,7 @@ def _description(model: Model) -> dict[str, Any]:
     for name in classes or ():
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
+    fitted = getattr(model.preprocessing, "features", None)
     return {
         "layers": [layer_description(layer) for layer in model.layers],
         "cost": model.cost.describe(),
@@ -78,7 +79,7 @@ def _description(model: Model) -> dict[str, Any]:
         "features": model.features,
         "vector_targets": model.vector_targets,
         "preprocessing": None if model.preprocessing is None else model.preprocessing.kind,
-    }
+    } | ({} if fitted is None else {"preprocessing_features": fitted})
 
 
 def layer_description(layer: Layer) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def read(path: str | PathLike[str]) -> Saved:
             "cost": get_cost(cost) if isinstance(cost, str) else get_cost(**cost),
             "seed": about["seed"],
             "dtype": arrays["layers.0.W"].dtype.name,
-            "preprocessing": _read_preprocessing(about.get("preprocessing"), tensors),
+            "preprocessing": _read_preprocessing(about, tensors),
             "classes": about.get("classes"),
             "features": about.get("features"),
         }
@@ -166,12 +167,14 @@ def _check_parameters(arrays: Arrays, layers: list[Dense]) -> None:
             raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {dtype}")
 
 
-def _read_preprocessing(kind: str | None, tensors: Arrays) -> Preprocessing | None:
-    if kind is None:
+def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocessing | None:
+    if about.get("preprocessing") is None:
         return None
     from nnkit.data.preprocessing import preprocessing_from  # with all of nnkit.data, which not every program needs
 
-    return preprocessing_from(kind, _below("preprocessing.", tensors))
+    return preprocessing_from(
+        about["preprocessing"], _below("preprocessing.", tensors), about.get("preprocessing_features")
+    )
 
 
 def _read_training(metadata: Mapping[str, str]) -> dict[str, Any] | None:

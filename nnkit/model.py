@@ -301,10 +301,19 @@ def _fixed(name: str) -> Callable[[Model, Any], Any]:
 
 def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
     found = checked_preprocessing(value, model.dense[0].inputs)
-    features, width = vars(model).get("features"), model.dense[0].inputs if found is None else found.inputs
-    if features is not None and len(features) != width:
-        raise ValueError(f"preprocessing takes {width} features, but this network has {len(features)}: {features}")
+    if "features" in vars(model):  # of a network that is there
+        width = model.dense[0].inputs if found is None else found.inputs
+        vars(model)["features"] = _agreed(model.features, found, width)
     return found
+
+
+def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None, width: int) -> list[str] | None:
+    """The names of features as a list, those of a preprocessing where none are given; ValueError where both differ."""
+    fitted = getattr(preprocessing, "features", None)  # not all have them
+    names = fitted if features is None else checked_features(features, width)
+    if fitted is not None and list(fitted) != names:
+        raise ValueError(f"features is {names}; the preprocessing was fitted on {fitted}")
+    return None if names is None else list(names)
 
 
 # What is wrong shows where it is set, not where it is used.
@@ -316,5 +325,5 @@ _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),
     "preprocessing": _preprocessing,
     "classes": lambda model, value: None if value is None else checked_classes(value, model.dense[-1].units),
-    "features": lambda model, value: None if value is None else checked_features(value, model.width),
+    "features": lambda model, value: _agreed(value, model.preprocessing, model.width),
 }

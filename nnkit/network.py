@@ -50,7 +50,8 @@ class Network(Model):
         classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
             Where labels are text, or whole numbers other than 0 to k − 1, `fit` finds them.
         features: names of the features, in the order of the columns of samples; saved with the network. The columns of
-            a table (pandas, polars, pyarrow) are put in this order by their names. `fit` learns them from a table.
+            a table (pandas, polars, pyarrow) are put in this order by their names. `fit` learns them from a table, and
+            they are those of the preprocessing, if that was fitted on a table.
 
     Attributes:
         layers, cost, dtype, backend: as given, filled in. They cannot be set (AttributeError); `to` moves a network.

@@ -40,14 +40,14 @@ def text_names(table: Any) -> list[str] | None:
     return names if len(set(names)) == len(names) and all(isinstance(name, str) for name in names) else None
 
 
-def table_numbers(table: Any, name: str, features: Sequence[str] | None = None) -> NDArray[Any]:
-    """The numbers (n, d) of a table called `name` in errors, with its columns as in `features`, if these are known.
+def table_numbers(table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network") -> NDArray[Any]:
+    """The numbers (n, d) of a table called `name` in errors, with its columns as in the owner's `features`, if known.
 
     A table whose columns have no text for names (0, 1, 2, ... in pandas) is taken as it is. Raises ValueError for
     columns that are missing or unknown and for missing values, TypeError for a column that does not hold real numbers.
     """
     names = column_names(table)
-    order = None if features is None else _order(names, list(features), name)
+    order = None if features is None else _order(names, list(features), name, owner)
     if _is_uniform(table):
         array = np.asarray(table)
         array = np.ascontiguousarray(array if order is None else array[:, order])
@@ -143,7 +143,7 @@ def _no_array(values: Any, name: str) -> TypeError:
     return TypeError(f"{name} is {given}; expected an array, a list or a table{todo}")
 
 
-def _order(names: list[Any], features: list[str], name: str) -> list[int] | None:
+def _order(names: list[Any], features: list[str], name: str, owner: str) -> list[int] | None:
     """Where the features are among the columns; None if they are in this order, or if the columns have no names."""
     if names == features or not any(isinstance(column, str) for column in names):
         return None
@@ -152,8 +152,8 @@ def _order(names: list[Any], features: list[str], name: str) -> list[int] | None
     if missing or unknown:
         parts = [f"missing: {_listed(missing)}"] if missing else []
         parts += [f"unknown: {_listed(unknown)}"] if unknown else []
-        hint = "" if missing else f"; select the others, with {name.split()[-1]}[network.features]"
-        raise ValueError(f"{name} has other columns than the features of this network: {'; '.join(parts)}{hint}")
+        hint = "" if missing else f"; select the others, with {name.split()[-1]}[{owner}.features]"
+        raise ValueError(f"{name} has other columns than the features of this {owner}: {'; '.join(parts)}{hint}")
     for columns in (names, features):
         if len(set(columns)) < len(columns):
             twice = next(column for at, column in enumerate(columns) if column in columns[:at])

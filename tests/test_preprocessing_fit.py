@@ -1,7 +1,10 @@
 """Fitting normalization and whitening: some rows at a time, of any real type, in memory or on a disk."""
 
+import copy
+import pickle
 import statistics
 import tracemalloc
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nnkit
 from nnkit.data import Normalization, Whitening, moments, open_npy
 from nnkit.data.moments import sample_matrix
 
@@ -136,3 +140,70 @@ def test_the_first_of_several_wrong_numbers_is_told() -> None:
     samples[1, 2] = samples[3, 0] = np.nan
     with pytest.raises(ValueError, match=r"X holds nan at \[1, 2\]"):
         Normalization.fit(samples)
+
+
+@pytest.fixture(params=["pandas", "polars", "pyarrow"])
+def table(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """Makes a table of the library with some of the columns a, b and c, in the order of a text."""
+    library = pytest.importorskip(request.param, reason="its tables have names")
+    columns = {"a": [1.0, 3.0, 8.0, 1.0], "b": [10.0, 50.0, 20.0, 0.0], "c": [-1.0, 0.0, 0.5, 7.0], "d": [0.0] * 4}
+    make = library.table if request.param == "pyarrow" else library.DataFrame
+    return lambda names: make({name: columns[name] for name in names})
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+def test_columns_are_taken_by_their_names(kind: Any, table: Callable[[str], Any]) -> None:
+    fitted = kind.fit(table("abc"))
+    assert fitted.features == ["a", "b", "c"]
+    plain = kind.fit(np.asarray(table("abc")))
+    assert plain.features is None
+    wanted = plain.transform(np.asarray(table("abc")))
+    for again in (fitted, pickle.loads(pickle.dumps(fitted)), copy.deepcopy(fitted)):
+        assert again.features == fitted.features
+        np.testing.assert_array_equal(again.transform(table("cab")), wanted)
+        np.testing.assert_array_equal(again.transform(np.asarray(table("abc"))), wanted)
+        with pytest.raises(ValueError, match=rf"than the features of this {kind.kind}: missing: 'b'; unknown: 'd'"):
+            again.transform(table("adc"))
+        with pytest.raises(ValueError, match=rf"unknown: 'd'; select the others, with X\[{kind.kind}.features\]"):
+            again.transform(table("abcd"))
+    made = nnkit.data.preprocessing_from(fitted.kind, fitted.arrays, features=["c", "a", "b"])
+    assert made.features == ["c", "a", "b"]
+    assert fitted == plain
+    assert fitted != made
+    with pytest.raises(ValueError, match=r"features is .*; expected the names of 3 features"):
+        nnkit.data.preprocessing_from(fitted.kind, fitted.arrays, features=["a", "b"])
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+def test_a_network_has_the_names_of_its_preprocessing(kind: Any, table: Callable[[str], Any], tmp_path: Path) -> None:
+    fitted, y = kind.fit(table("abc")), [0, 1, 0, 1]
+    net = nnkit.Network([3, 2], seed=0, preprocessing=fitted)
+    assert net.features == ["a", "b", "c"]
+    net.fit(table("cab"), y, epochs=2, progress=False)
+    twin = nnkit.Network([3, 2], seed=0, preprocessing=kind(*fitted.arrays.values()))
+    twin.fit(np.asarray(table("abc")), y, epochs=2, progress=False)
+    np.testing.assert_array_equal(net.forward(table("bca")), twin.forward(np.asarray(table("abc"))))
+    assert nnkit.Network([3, 2], preprocessing=fitted, features=["a", "b", "c"]).features == fitted.features
+    with pytest.raises(ValueError, match=r"features is \['b', 'a', 'c'\]; the preprocessing was fitted on \['a'"):
+        nnkit.Network([3, 2], preprocessing=fitted, features=["b", "a", "c"])
+    twin.features = ["b", "a", "c"]
+    with pytest.raises(ValueError, match="the preprocessing was fitted on"):
+        twin.preprocessing = fitted
+    twin.features = None
+    twin.preprocessing = fitted
+    twin.features = None
+    assert twin.features == ["a", "b", "c"]
+    pytest.importorskip("safetensors", reason="writes the file")
+    for each in (net, twin):
+        each.save(tmp_path / "net.safetensors")
+        again = nnkit.load(tmp_path / "net.safetensors")
+        assert again.preprocessing == fitted
+        assert again.preprocessing is not None
+        assert getattr(again.preprocessing, "features", None) == again.features == ["a", "b", "c"]
+
+
+def test_constants_cannot_be_changed_in_place() -> None:
+    """Devices have copies of them, which would stay as they were."""
+    fitted = Normalization([1.0, 2.0], [1.0, 1.0])
+    with pytest.raises(ValueError, match="read-only"):
+        fitted.mean[0] = 5

@@ -110,7 +110,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "one_hot": (data.one_hot, lambda: {"labels": Y, "classes": 3, "dtype": "float32"}),
     "open_npy": (data.open_npy, lambda: {"path": _npy()}),
     "read": (data.read, lambda: {"path": _npy(), "target": "0"}),
-    "Normalization": (data.Normalization, lambda: {"mean": [0.0], "deviation": [1.0]}),
+    "Normalization": (data.Normalization, lambda: {"mean": [0.0], "deviation": [1.0], "features": ["a"]}),
     "Normalization.fit": (data.Normalization.fit, lambda: {"X": X, "per_feature": False}),
     "Normalization.pixels": (data.Normalization.pixels, lambda: {"width": 3, "largest": 255.0}),
     "Whitening.fit": (data.Whitening.fit, lambda: {"X": X}),

@@ -135,5 +135,5 @@ def test_attributes_can_be_set_to_what_they_may_be(tmp_path: Path) -> None:
     assert (again.seed, again.epochs_trained, again.optimizer, again.features) == (4, 3, nnkit.Adam(), ["a", "b", "c"])
     assert again.predict(X).tolist() == net.predict(X).tolist()
     wide = nnkit.data.Whitening(np.zeros(4), np.eye(4)[:, :3], np.ones(3))
-    with pytest.raises(ValueError, match="preprocessing takes 4 features, but this network has 3"):
+    with pytest.raises(ValueError, match=r"features is .*; expected the names of 4 features"):
         net.preprocessing = wide

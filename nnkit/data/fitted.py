@@ -1,6 +1,7 @@
 """The common base of normalization and whitening: validated constants and their copies on devices."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
-from nnkit.checks import check_finite
+from nnkit.checks import check_finite, checked_features
 from nnkit.data.moments import Real, sample_matrix
 from nnkit.inputs import on_host
 from nnkit.tables import as_array
@@ -20,15 +21,18 @@ class Fitted(ABC):
 
     Attributes:
         kind: "normalization" or "whitening". inputs: the number of features. outputs: their number after the transform.
-        arrays: the defining constants, float64 arrays by name.
+        arrays: the defining constants, read-only float64 arrays by name.
+        features: the names of the columns that it was fitted on, where these were a table's: other tables are then
+            taken by these names. None where they are not known: equal is then what has equal arrays.
     """
 
     kind: str
     _float32_suffices = False  # for samples that are float32
 
-    def __init__(self, outputs: int, **arrays: Real) -> None:
+    def __init__(self, outputs: int, features: Sequence[str] | None, **arrays: Real) -> None:
         self.arrays = arrays
         self.inputs, self.outputs = arrays["mean"].size, outputs
+        self.features = None if features is None else checked_features(features, self.inputs)
         self._placed: dict[tuple[Backend, str], list[Array]] = {}  # constants on devices, by dtype
 
     def __repr__(self) -> str:
@@ -37,19 +41,24 @@ class Fitted(ABC):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fitted) or self.kind != other.kind:
             return False
+        known = self.features is not None and other.features is not None
+        if known and self.features != other.features:
+            return False
         return all(np.array_equal(array, other.arrays[name]) for name, array in self.arrays.items())
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(self.arrays.values())  # without the copies on devices
+        return type(self), (*self.arrays.values(), self.features)  # without the copies on devices
 
     def transform(self, X: Any) -> Real:
         """Transform samples X (n, inputs); returns (n, outputs), float64 on the host.
 
-        Raises ValueError for another shape, TypeError unless X contains real numbers.
+        The columns of a table are put in the order of `features`, if these are known. Raises ValueError for another
+        shape and other columns, TypeError unless X contains real numbers.
         """
-        return np.asarray(self.apply(get_backend("numpy"), np.asarray(sample_matrix(X, self.inputs), np.float64)))
+        samples = sample_matrix(X, self.inputs, self.features, self.kind)
+        return np.asarray(self.apply(get_backend("numpy"), np.asarray(samples, np.float64)))
 
     def apply(self, backend: Backend, x: Array, out: Array | None = None) -> Array:
         """Transform samples x (n, inputs) on their backend; returns (n, outputs) in their dtype, or in that of `out`.
@@ -93,6 +102,7 @@ def checked_array(
     if given.dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {given.dtype}; expected real numbers")
     array = given.astype(np.float64)
+    array.flags.writeable = False  # devices have copies
     if array.ndim != ndim or array.size == 0 or (length is not None and array.shape[0] != length):
         expected = f"{ndim} axes" + ("" if length is None else f", the first of length {length}")
         raise ValueError(f"{name} has shape {array.shape}; expected {expected}")

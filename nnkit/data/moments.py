@@ -1,6 +1,6 @@
 """Mean, variance and covariance of samples in two passes; only one chunk at a time is converted to float64."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,19 +8,21 @@ from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.checks import check_finite
-from nnkit.tables import as_samples, is_table, table_numbers
+from nnkit.tables import as_samples, is_table, table_numbers, text_names
 
 _NUMBERS = 1 << 18  # per chunk: 2 MB in float64
 
 Real = NDArray[np.float64]
 
 
-def sample_matrix(X: Any, width: int | None = None) -> Any:
+def sample_matrix(X: Any, width: int | None = None, features: Sequence[str] | None = None, owner: str = "") -> Any:
     """Validate samples X (n, d) and return them as an array with rows, still unread if they are on disk.
+
+    Of a table these are the owner's `features`, in their order.
 
     Raises TypeError unless they are real numbers, ValueError for another shape or no samples.
     """
-    samples = table_numbers(X, "X") if is_table(X) else as_samples(X, "X")
+    samples = table_numbers(X, "X", features, owner) if is_table(X) else as_samples(X, "X")
     shape = tuple(samples.shape)
     if len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):
         expected = "(samples, features)" if width is None else f"(samples, {width})"
@@ -28,6 +30,11 @@ def sample_matrix(X: Any, width: int | None = None) -> Any:
     if getattr(samples.dtype, "kind", "") not in ("b", "i", "u", "f") and dtype_name(samples.dtype) not in FLOATS:
         raise TypeError(f"X has dtype {samples.dtype}; expected real numbers")
     return samples
+
+
+def feature_names(X: Any) -> list[str] | None:
+    """The names of the columns of a table, if X is one and they are text and differ; else None."""
+    return text_names(X) if is_table(X) else None
 
 
 # Overflow is checked in the results and underflow is harmless, whatever error handling the caller has set in NumPy.

@@ -3,7 +3,7 @@
 A network that is given one applies it to all samples that it gets: `nnkit.Network(..., preprocessing=normalization)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.checks import flag, in_range, unknown_name, whole
 from nnkit.data.fitted import Fitted, checked_array
-from nnkit.data.moments import Real, covariance, means, quiet, sample_matrix, variances
+from nnkit.data.moments import Real, covariance, feature_names, means, quiet, sample_matrix, variances
 from nnkit.kernels.preprocessing import centered, normalized
 
 _SMALL, _SCALE = 1e-290, 2.0**600  # variances that have lost digits, and what makes them others
@@ -23,7 +23,8 @@ class Normalization(Fitted):
     """X_n = (X − μ)/σ (eq. 20), each feature by its own mean and deviation, or all by one.
 
     Args:
-        mean: μ, (d,). deviation: σ, (d,), above 0. `fit` finds them.
+        mean: μ, (d,). deviation: σ, (d,), above 0. features: the names of the d columns, if they have some. `fit`
+            finds them.
 
     Raises ValueError for arrays of other shapes, not finite, or with a deviation that is not positive.
 
@@ -35,10 +36,10 @@ class Normalization(Fitted):
 
     kind = "normalization"
 
-    def __init__(self, mean: ArrayLike, deviation: ArrayLike) -> None:
+    def __init__(self, mean: ArrayLike, deviation: ArrayLike, features: Sequence[str] | None = None) -> None:
         self.mean = checked_array("mean", mean, 1)
         self.deviation = checked_array("deviation", deviation, 1, self.mean.size, positive=True)
-        super().__init__(self.mean.size, mean=self.mean, deviation=self.deviation)
+        super().__init__(self.mean.size, features, mean=self.mean, deviation=self.deviation)
         # Rounding μ moves (x − μ)/σ by up to 2⁻²⁴ |μ|/σ: with 4, by a few units in the last place of 1. Bytes of
         # 784-100-10 are gathered so in minibatches of 32 in 153 µs a step, and in float64 in 195.
         usual = (self.deviation > 1e-30) & (self.deviation < 1e30)  # nothing over- or underflows
@@ -49,7 +50,8 @@ class Normalization(Fitted):
     def fit(cls, X: Any, per_feature: bool = True) -> Self:
         """The mean and the deviation of samples X (n, d); constant features get σ = 1.
 
-        X is an array, or rows on a disk (`nnkit.data.open_npy`); it is read twice, some rows at a time.
+        X is an array, a table whose columns it keeps the names of, or rows on a disk (`nnkit.data.open_npy`); it is
+        read twice, some rows at a time, in float64: of whole numbers above 2⁵³ the last digits are lost.
         With `per_feature` False one mean and one deviation of all entries, as for images: a pixel at the edge that is
         hardly ever set would else become a large number where it is. Raises ValueError unless X is a matrix with
         samples, all finite, TypeError unless it holds real numbers.
@@ -70,7 +72,7 @@ class Normalization(Fitted):
         if per_feature and small.any():
             scale = np.where(small, _SCALE, 1.0)
             deviation = np.sqrt(variances(samples, mean, scale)) / scale
-        return cls(mean, np.where(deviation > 0, deviation, 1.0))
+        return cls(mean, np.where(deviation > 0, deviation, 1.0), feature_names(X))
 
     @classmethod
     def pixels(cls, width: int, largest: float = 255.0) -> Self:
@@ -97,7 +99,8 @@ class Whitening(Fitted):
     largest hold rounding only and are left out, so that the result has k ≤ d features.
 
     Args:
-        mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), above 0. `fit` finds them.
+        mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), above 0. features: the names of the d columns,
+            if they have some. `fit` finds them.
 
     Raises ValueError for arrays of other shapes, not finite, or with a singular value that is not positive.
 
@@ -110,7 +113,13 @@ class Whitening(Fitted):
 
     kind = "whitening"
 
-    def __init__(self, mean: ArrayLike, rotation: ArrayLike, singular_values: ArrayLike) -> None:
+    def __init__(
+        self,
+        mean: ArrayLike,
+        rotation: ArrayLike,
+        singular_values: ArrayLike,
+        features: Sequence[str] | None = None,
+    ) -> None:
         self.mean = checked_array("mean", mean, 1)
         self.rotation = checked_array("rotation", rotation, 2, self.mean.size)
         if self.rotation.shape[1] > self.mean.size:
@@ -118,7 +127,7 @@ class Whitening(Fitted):
         k = self.rotation.shape[1]
         self.singular_values = checked_array("singular_values", singular_values, 1, k, positive=True)
         arrays = {"mean": self.mean, "rotation": self.rotation, "singular_values": self.singular_values}
-        super().__init__(self.rotation.shape[1], **arrays)
+        super().__init__(self.rotation.shape[1], features, **arrays)
 
     @classmethod
     @quiet
@@ -136,7 +145,7 @@ class Whitening(Fitted):
         if not values[0] > 0:
             raise ValueError("X has samples that are all alike; there is no direction to whiten")
         kept = values > 1e-10 * values[0]
-        return cls(mean, rotation[:, kept], values[kept])
+        return cls(mean, rotation[:, kept], values[kept], feature_names(X))
 
     @quiet
     def _constants(self) -> tuple[Real, Real]:
@@ -150,8 +159,10 @@ class Whitening(Fitted):
             backend.copy(backend.matmul(deviations, scale), out)
 
 
-def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike]) -> Fitted:
-    """The preprocessing of a kind from its arrays, as a file keeps them; ValueError for others than it has.
+def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike], features: Sequence[str] | None = None) -> Fitted:
+    """The preprocessing of a kind from its arrays and the names of its columns, if it has them, as a file keeps them.
+
+    Raises ValueError for other arrays than it has.
 
     >>> normalization = nnkit.data.Normalization.pixels(3)
     >>> nnkit.data.preprocessing_from(normalization.kind, normalization.arrays)
@@ -166,5 +177,5 @@ def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike]) -> Fitted:
     make, names = kinds[kind]
     if set(arrays) != names:
         raise ValueError(f"{kind} has the arrays {sorted(arrays)}; expected {sorted(names)}")
-    made: Fitted = make(**arrays)
+    made: Fitted = make(**arrays, features=features)
     return made
