@@ -113,7 +113,7 @@ def test_what_is_no_real_number_is_refused(kind: Any, X: Any) -> None:
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("X", [[[1e308], [1e308], [1.0]], [[1e200], [-1e200]]])
 def test_what_is_too_large_is_refused(kind: Any, X: Any) -> None:
-    with pytest.raises(ValueError, match="X holds numbers whose sums or squares are too large for float64"):
+    with pytest.raises(ValueError, match="X holds numbers whose sums or squares overflow in float64"):
         kind.fit(X)
 
 
