@@ -1,10 +1,10 @@
-"""The array namespace in which a formula can be differentiated by the complex step.
+"""The array namespace for differentiating a formula by the complex step.
 
 f'(x) = Im f(x + ih)/h has no cancellation, so a tiny h gives the derivative to rounding (Squire and Trapp, SIAM
-Review 40, 1998). For functions made of analytic pieces, the piece must be chosen by the real part, and |z| continued
+Review 40, 1998). For piecewise analytic functions, the real part must select the piece, and |z| must be continued
 analytically (Martins, Sturdza and Alonso, ACM TOMS 29, 2003). NumPy orders complex numbers by their real parts and
-then by their imaginary parts, so comparisons, maximum and minimum are right as they are, and at a kink give the
-derivative from the right. |z| is a modulus in NumPy and sign a phase: those two, floor and astype are replaced.
+then by their imaginary parts, so comparisons, maximum and minimum need no change; at a kink they give the derivative
+from the right. In NumPy, abs is the modulus and sign the phase: these two, floor and astype are replaced.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ class ComplexStepNamespace:
 
     @staticmethod
     def astype(x: Any, dtype: Any, *, copy: bool = True) -> Any:
-        """An array of another dtype; bits are those of the real part, with the derivative 0."""
+        """Convert an array to another dtype; bits come from the real part, with derivative 0."""
         return np.asarray(np.real(x) if dtype == np.uint32 else x).astype(dtype, copy=copy)
 
 

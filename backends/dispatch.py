@@ -1,4 +1,4 @@
-"""Arrays decide for themselves: the backend of a call is the backend of its arrays."""
+"""Dispatch: the backend of a call is the backend of its arrays."""
 
 import importlib.util
 from typing import Any
@@ -9,9 +9,9 @@ from nnkit.backends.errors import BackendMismatchError
 
 
 def backend_of(**arguments: Any) -> Backend:
-    """The backend that owns these arrays; the selected one if they are all numbers, lists or None.
+    """The backend that owns these arrays; the selected backend if they are all numbers, lists or None.
 
-    Raises BackendMismatchError, naming both sides, when two backends own arrays among them.
+    Raises BackendMismatchError, which names both arguments, if the arrays belong to two backends.
 
     >>> backend_of(x=np.zeros(3), slope=0.5).name
     'numpy'
@@ -26,13 +26,13 @@ def backend_of(**arguments: Any) -> Backend:
             elif backend is not found:
                 raise BackendMismatchError(
                     f"{owner} is on backend {found.name!r} and {name} on {backend.name!r}; "
-                    f"move one of them first, with nnkit.get_backend({found.name!r}).asarray({name}) for example"
+                    f"expected one backend: for example, use nnkit.get_backend({found.name!r}).asarray({name})"
                 )
     return selection.get_backend() if found is None else found
 
 
 def _arrays(name: str, value: Any) -> tuple[Any, ...]:
-    """What has to have an owner in an argument: nothing in a number or a list, each array in a tuple of results."""
+    """The arrays in an argument: none for a number or a list, each array of a tuple of results."""
     if name == "out" and value is not None:
         outs = value if isinstance(value, tuple) else (value,)
         for out in outs or ((),):
@@ -45,7 +45,7 @@ def _arrays(name: str, value: Any) -> tuple[Any, ...]:
 def _owner(name: str, value: Any) -> Backend:
     backend = registry.owner_of(value)
     if backend is None:
-        # An array of another library, which only its backend would know; "standard" needs array-api-compat for that.
+        # An array of another library: the "standard" backend recognizes it only with array-api-compat.
         foreign = hasattr(value, "__dlpack__") and importlib.util.find_spec("array_api_compat") is None
         hint = "; for arrays of other libraries: python -m pip install array-api-compat" if foreign else ""
         raise TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number{hint}")

@@ -1,4 +1,4 @@
-"""Which floating-point types nnkit computes with, and how they mix."""
+"""The floating-point dtypes of nnkit and their promotion."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,7 +13,7 @@ COMPLEX = ("complex64", "complex128")  # for the complex step
 
 
 def dtype_name(dtype: Any) -> str:
-    """The name of a dtype of any namespace: `"float32"` for `numpy.float32`, `torch.float32` and their like."""
+    """The name of a dtype of any namespace, such as `"float32"` for `numpy.float32` and `torch.float32`."""
     if isinstance(dtype, np.dtype):
         return _numpy_name(dtype)
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
@@ -22,18 +22,18 @@ def dtype_name(dtype: Any) -> str:
 
 @lru_cache(maxsize=256)
 def _numpy_name(dtype: np.dtype[Any]) -> str:
-    return dtype.name  # which NumPy puts together anew each time, in 3 µs
+    return dtype.name  # cached, as NumPy assembles it on each access, in 3 µs
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """An array with the bytes of its numbers in this machine's order: itself, or a copy."""
+    """The array in native byte order: itself, or a copy."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def promote(operands: Mapping[str, Any]) -> str:
-    """The name of the dtype that a formula over these arrays has, as the array-API standard promotes.
+    """The name of the result dtype of a formula of these arrays, by the promotion rules of the array API standard.
 
-    Raises TypeError, naming the operand, for a dtype that is not floating-point, and for float16 with bfloat16.
+    Raises TypeError for a dtype that is not floating-point, naming the operand, and for float16 with bfloat16.
     """
     names = []
     for operand, array in operands.items():
@@ -47,17 +47,17 @@ def promote(operands: Mapping[str, Any]) -> str:
     if found & set(COMPLEX):
         return "complex128" if found & {"complex128", "float64"} else "complex64"
     if found == {"float16", "bfloat16"}:
-        raise TypeError("float16 and bfloat16 operands do not mix; cast one of them")
+        raise TypeError("operands have dtypes float16 and bfloat16; expected one of them")
     return max(found, key=FLOATS.index)
 
 
 def compute_type(name: str) -> str:
-    """The type that arithmetic is done in: float32 for the half types, else the type itself."""
+    """The dtype of the arithmetic: float32 for the half-precision types, else the dtype itself."""
     return "float32" if name in ("float16", "bfloat16") else name
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's dtype of a name; bfloat16 comes from ml_dtypes."""
+    """The NumPy dtype with this name; bfloat16 comes from ml_dtypes."""
     if name != "bfloat16":
         return np.dtype(name)
     try:

@@ -1,4 +1,4 @@
-"""An elementwise formula, written once in Python and compiled for every backend.
+"""Elementwise formulas, written once in Python and compiled for every backend.
 
 A formula is a plain function over an array-API namespace and its operands:
 
@@ -6,8 +6,8 @@ A formula is a plain function over an array-API namespace and its operands:
     def sigmoid_grad(xp, s, delta):
         return delta * s * (1 - s)
 
-It is traced once into a straight-line program (`nnkit.backends.tracing`). NumPy runs the program as ufuncs into
-preallocated arrays, CuPy compiles it to one CUDA kernel, and any other namespace calls the function itself.
+It is traced once into a straight-line program (`nnkit.backends.tracing`). NumPy runs the program as ufuncs on
+preallocated arrays, CuPy compiles it to one CUDA kernel, and other namespaces call the function itself.
 """
 
 import functools
@@ -23,16 +23,16 @@ from nnkit.backends.tracing import trace
 
 _listed: dict[str, "Formula"] = {}
 
-# What is remembered of formulas is limited, since a program may ask for ever new constants and make ever new formulas.
-_PROGRAMS = 64  # of a formula, by its constants
+# The caches are bounded, since a program may keep using new constants and creating new formulas.
+_PROGRAMS = 64  # per formula, by its constants
 _COMPOSED = 128
 
 
 class Formula:
     """An elementwise function of arrays that every backend can compile.
 
-    `operands` names the arrays (of shapes that broadcast) or numbers that `function` takes after the namespace;
-    `defaults` holds the constants that it takes after those, such as the slope of a leaky ReLU.
+    `operands` names the arguments of `function` after the namespace: arrays, whose shapes must broadcast, or numbers.
+    `defaults` contains the constants that follow, such as the slope of a leaky ReLU.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Formula:
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """What help() shows and calls are checked against."""
+        """The signature, for help() and for checking calls."""
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         return inspect.Signature(
             [inspect.Parameter(operand, kind) for operand in self.operands]
@@ -70,7 +70,7 @@ class Formula:
         return f"<formula {self.name}{self.__signature__}>"
 
     def __call__(self, *operands: Any, out: Any = None, **named: Any) -> Any:
-        """Evaluate on the backend of the operands; `out` is an array, or a tuple where there are several results."""
+        """Evaluate on the backend of the operands; `out` is an array, or a tuple if there are several results."""
         constants: dict[str, Any] = named
         if named or len(operands) != len(self.operands):
             operands, constants = self._bind(operands, named)
@@ -78,7 +78,7 @@ class Formula:
         return backend.elementwise(self, operands, out, constants)
 
     def program(self, constants: Mapping[str, float] | None = None) -> Program:
-        """The traced program for these constants; traced at the first call, the latest ones are remembered."""
+        """The traced program for these constants, in a cache of the most recent ones."""
         return self._traced(tuple(sorted(constants.items())) if constants else ())
 
     def _bind(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -97,14 +97,14 @@ class Formula:
 
 
 def formula(function: Callable[..., Any]) -> Formula:
-    """Make an elementwise formula of a function over an array namespace and its operands, and list it.
+    """Turn a function of an array namespace and operands into an elementwise formula, and list it.
 
-    The function's parameters without a default are its operands; those with one are constants. `FormulaError` is
-    raised when it is first used, if it branches on a value or calls what no kernel can do.
+    The function's parameters without a default are operands, those with a default are constants. On first use,
+    `FormulaError` is raised if it branches on a value or calls a function that cannot be compiled.
 
-    Beside real values there are conditions, such as a > 0, and bits: 32-bit unsigned integers, which
-    `xp.astype(a, xp.uint32)` makes of whole numbers from 0 to 2³² − 1. Bits know ^, >>, comparisons and *, which wraps,
-    with each other and with Python's ints. `xp.astype(condition, a.dtype)` is 1 or 0.
+    Besides real values, there are conditions, such as a > 0, and bits: 32-bit unsigned integers, created from integers
+    from 0 to 2³² − 1 by `xp.astype(a, xp.uint32)`. Bits support ^, >>, comparisons and *, which wraps around, with each
+    other and with Python ints. `xp.astype(condition, a.dtype)` is 1 or 0.
 
     >>> @formula
     ... def swish(xp, z, beta=1.0):
@@ -117,26 +117,26 @@ def formula(function: Callable[..., Any]) -> Formula:
     >>> is_odd(np.array([6.0, 7.0]))
     array([0., 1.])
     """
-    # From the code object: inspect.signature for all of nnkit's formulas would take milliseconds at import.
+    # From the code object, as inspect.signature for all of nnkit's formulas would take milliseconds at import.
     if not hasattr(function, "__code__"):
         raise TypeError(f"function is {function!r}; expected a function of xp and its operands, written in Python")
     names = function.__code__.co_varnames[1 : function.__code__.co_argcount]
     defaults = function.__defaults__ or ()
     count = len(names) - len(defaults)
     made = Formula(function, function.__name__, names[:count], dict(zip(names[count:], defaults, strict=True)))
-    functools.update_wrapper(made, function)  # help() and doctest find the function's own docstring
+    functools.update_wrapper(made, function)  # so that help() and doctest find the function's docstring
     _listed[f"{function.__module__}.{function.__qualname__}"] = made
     return made
 
 
 def list_formulas() -> dict[str, Formula]:
-    """Every formula that was made with `@formula` so far, by the full name of its function."""
+    """All formulas created with `@formula` so far, by the full names of their functions."""
     return dict(sorted(_listed.items()))
 
 
 @functools.lru_cache(maxsize=_COMPOSED)
 def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula:
-    """The formula outer(inner(...)), one pass over memory; with `keep_inner`, inner's value is a first result.
+    """The formula outer(inner(...)) in one pass over memory; with `keep_inner`, inner's value is the first result.
 
     >>> double = Formula(lambda xp, a: 2 * a, "double", ["a"])
     >>> add = Formula(lambda xp, a, b: a + b, "add", ["a", "b"])
@@ -144,12 +144,12 @@ def compose(outer: Formula, inner: Formula, keep_inner: bool = False) -> Formula
     6.0
     """
     if len(outer.operands) != 1:
-        raise FormulaError(f"{outer.name} takes {', '.join(outer.operands)}; only one operand can be composed")
+        raise FormulaError(f"{outer.name} takes {', '.join(outer.operands)}; expected a single operand")
 
     def composed(xp: Any, *operands: Any) -> Any:
         value = inner.function(xp, *operands)
         if isinstance(value, tuple):
-            raise FormulaError(f"{inner.name} has {len(value)} results; only one can be composed")
+            raise FormulaError(f"{inner.name} has {len(value)} results; expected a single result")
         result = outer.function(xp, value)
         return (value, result) if keep_inner else result
 

@@ -17,10 +17,9 @@ _ALL: tuple[Kind, ...] = ("real", "bits", "bool")
 class Operation:
     """One elementwise operation of the array-API standard.
 
-    `ufunc` computes it on NumPy (`where` has none: it is two masked copies; `astype` is one that casts), `cuda` is the
-    C++ expression over the arguments `{0}`, `{1}`, `{2}`, and `result` the kind of its value, where a real one is bits
-    if the arguments are. Its arguments may be of the kinds that it `takes`, all of one; the first of `where` is a
-    condition.
+    `ufunc` computes it on NumPy (None for `where`, which is two masked copies, and `astype`, a casting copy). `cuda` is
+    the C++ expression in the arguments `{0}`, `{1}`, `{2}`. `result` is the kind of its value; real becomes bits if the
+    arguments are bits. `takes` lists the kinds of its arguments, which must agree; the first of `where` is a condition.
     """
 
     ufunc: np.ufunc | None
@@ -29,7 +28,7 @@ class Operation:
     takes: tuple[Kind, ...] = ("real",)
 
 
-# maximum, minimum and sign hand a NaN on, as NumPy does; C++'s fmax and fmin would swallow it.
+# maximum, minimum and sign propagate NaN, as in NumPy; C++'s fmax and fmin would ignore it.
 OPERATIONS: dict[str, Operation] = {
     "add": Operation(np.add, "{0} + {1}"),
     "subtract": Operation(np.subtract, "{0} - {1}"),
@@ -67,7 +66,7 @@ OPERATIONS: dict[str, Operation] = {
     "astype(dtype)": Operation(None, "R({0})", takes=_CONDITIONS),
 }
 
-# How many arguments each takes; the expression says so.
+# The number of arguments of each operation, from its expression.
 ARITY: dict[str, int] = {
     name: sum(f"{{{i}}}" in operation.cuda for i in range(3)) for name, operation in OPERATIONS.items()
 }

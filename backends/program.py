@@ -1,4 +1,4 @@
-"""A formula's straight-line program: numbered values, each an operand, a constant or one operation on earlier ones."""
+"""The straight-line program of a formula: numbered values, each an operand, constant or operation on earlier ones."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A straight-line program: operands come first, every value uses only earlier ones. Compared by identity."""
+    """A straight-line program: operands first; every value uses only earlier ones. Compared by identity."""
 
     operands: tuple[str, ...]
     values: tuple[Value, ...]
@@ -25,16 +25,16 @@ class Program:
 
     @property
     def instructions(self) -> list[tuple[int, Value]]:
-        """The values that are computed, with their numbers, in order."""
+        """The computed values with their numbers, in order."""
         return [(i, v) for i, v in enumerate(self.values) if v.op in OPERATIONS]
 
     def last_uses(self) -> dict[int, int]:
-        """For each value, the number of the last value computed from it (outputs live to the end)."""
+        """For each value, the number of the last value that uses it (outputs are live to the end)."""
         last = {argument: i for i, value in enumerate(self.values) for argument in value.arguments}
         return last | dict.fromkeys(self.outputs, len(self.values))
 
     def without_dead_values(self) -> "Program":
-        """Leave out what no output needs; the operands stay."""
+        """Eliminate values that no output depends on; operands are kept."""
         needed = set(self.outputs)
         for i in reversed(range(len(self.values))):
             if i in needed:

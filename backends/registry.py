@@ -1,4 +1,4 @@
-"""The known backends by name, each made when it is first asked for."""
+"""The registry of backends by name; each is created on first use."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ class _Entry:
     owner: Owner
 
 
-# What every backend accepts and none owns.
+# Types that every backend accepts and none owns.
 NEUTRAL = (float, int, bool, list, tuple, type(None), np.generic)
 
 _entries: dict[str, _Entry] = {}
@@ -30,7 +30,7 @@ _lock = threading.RLock()
 
 
 def _forked() -> None:
-    """In a child process, which has no thread that could give the lock back."""
+    """Replace the lock in a child process, which lacks the thread that may hold it."""
     global _lock
     _lock = threading.RLock()
 
@@ -40,19 +40,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def register_backend(name: str, make: Factory, owner: Owner) -> None:
-    """Make a backend of your own known under a name.
+    """Register a custom backend under a name.
 
     Args:
         name: letters, digits, `-` and `_`; users select it with `use_backend(name)` or `NNKIT_BACKEND`.
-        make: called once with what follows the colon in `"name:detail"` (or `""`); returns the `Backend`, or raises
-            `BackendUnavailableError` with what is missing.
-        owner: given any array, the full name (`"name"` or `"name:detail"`) of the backend that owns it, or None. It
-            must be quick and must not import a library that the array did not already need.
+        make: called once with the part after the colon of `"name:detail"` (or `""`); returns the `Backend`, or raises
+            `BackendUnavailableError` with a message that says what is missing.
+        owner: takes any array and returns the full name (`"name"` or `"name:detail"`) of the backend that owns it, or
+            None. It must be fast and must not import libraries.
 
     Raises ValueError if the name is taken or malformed, TypeError if `make` or `owner` is not a function.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name is {name!r}; expected text")
+        raise TypeError(f"name is {name!r}; expected a string")
     for argument, function in (("make", make), ("owner", owner)):
         if not callable(function):
             raise TypeError(f"{argument} is {function!r}; expected a function")
@@ -65,7 +65,7 @@ def register_backend(name: str, make: Factory, owner: Owner) -> None:
 
 
 def unregister_backend(name: str) -> None:
-    """Forget a backend that was registered; KeyError if there is none of that name."""
+    """Remove a registered backend; raises KeyError if there is none with this name."""
     with _lock:
         del _entries[name]
         for full in [full for full in _made if full.partition(":")[0] == name]:
@@ -73,12 +73,12 @@ def unregister_backend(name: str) -> None:
 
 
 def backend_names() -> list[str]:
-    """The names that can be selected, `auto` aside."""
+    """The names that can be selected, except `auto`."""
     return list(_entries)
 
 
 def make_backend(full_name: str) -> Backend:
-    """The backend of a name such as `"cupy:1"`, made once and then kept."""
+    """The backend with a name such as `"cupy:1"`, created on first use."""
     backend = _made.get(full_name)
     if backend is not None:
         return backend
@@ -91,17 +91,17 @@ def make_backend(full_name: str) -> Backend:
             made = _entries[name].make(detail)
             if made.name.partition(":")[0] != name:
                 raise ValueError(f"the backend made for {full_name!r} has the name {made.name!r}; expected {name!r}")
-            _made[full_name] = _made.setdefault(made.name, made)  # "cupy" and "cupy:0" are one
+            _made[full_name] = _made.setdefault(made.name, made)  # "cupy" and "cupy:0" are the same
         return _made[full_name]
 
 
 def owner_of(array: Any) -> Backend | None:
-    """The backend that owns an array, or None if it is no array."""
+    """The backend that owns an array, or None if the argument is not an array."""
     if type(array) is np.ndarray:
         return make_backend("numpy")
     if isinstance(array, NEUTRAL):
         return None
-    # The latest first, and last of all "standard", which would take any array of the array-API standard.
+    # The latest first, and "standard" last, since it accepts any array of the array API standard.
     names = [name for name in reversed([*_entries]) if name != "standard"]
     for entry in [_entries.get(name) for name in [*names, "standard"]]:
         full_name = None if entry is None else entry.owner(array)

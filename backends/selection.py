@@ -1,4 +1,4 @@
-"""Which backend: argument > using_backend() > use_backend() > NNKIT_BACKEND > numpy."""
+"""Selection of the backend: argument > using_backend() > use_backend() > NNKIT_BACKEND > numpy."""
 
 import os
 import warnings
@@ -16,10 +16,11 @@ _auto: Backend | None = None
 
 
 def get_backend(name: str | Backend | None = None) -> Backend:
-    """The backend of this name; without one, the backend that is selected here and now.
+    """The backend with this name; without a name, the currently selected backend.
 
-    Names are `numpy`, `cupy`, `cupy:1` for a device, `standard:NAMESPACE` for any array-API namespace, `auto`, and what
-    `register_backend` added. Raises BackendUnavailableError, which says what is missing, if it cannot work.
+    Names are `numpy`, `cupy`, `cupy:1` for a device, `standard:NAMESPACE` for any array API namespace, `auto`, and
+    registered ones (`register_backend`). Raises BackendUnavailableError, which says what is missing, if it is not
+    available.
 
     >>> get_backend("numpy").name
     'numpy'
@@ -38,10 +39,10 @@ def get_backend(name: str | Backend | None = None) -> Backend:
 
 
 def use_backend(name: str | Backend | None) -> None:
-    """Select a backend for the whole process; None goes back to NNKIT_BACKEND.
+    """Select a backend for the whole process; None restores NNKIT_BACKEND.
 
-    Networks and arrays that exist stay where they are. Raises BackendUnavailableError if it cannot work; the selection
-    is then as before.
+    Existing networks and arrays are not moved. Raises BackendUnavailableError, without a change of the selection, if
+    the backend is not available.
     """
     global _process
     _process = None if name is None else get_backend(name)
@@ -50,7 +51,7 @@ def use_backend(name: str | Backend | None) -> None:
 def using_backend(name: str | Backend) -> AbstractContextManager[Backend]:
     """Select a backend inside a `with` block, for this thread or asyncio task only.
 
-    Raises TypeError if `name` is neither a name nor a Backend, and BackendUnavailableError if it cannot work.
+    Raises TypeError if `name` is neither a name nor a Backend, and BackendUnavailableError if it is not available.
 
     >>> with using_backend("numpy") as backend:
     ...     backend is get_backend()
@@ -78,7 +79,7 @@ def _resolve(name: str, source: str) -> Backend:
 
 
 def _automatic() -> Backend:
-    """CuPy where it works, else NumPy; the reason is told once."""
+    """CuPy if available, else NumPy, with a warning that gives the reason once."""
     global _auto
     if _auto is None:
         try:

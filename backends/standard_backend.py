@@ -1,7 +1,7 @@
-"""Any other array-API namespace, as it is: array-api-strict in the tests, PyTorch or JAX for a look.
+"""A backend for any other array API namespace: array-api-strict in the tests, PyTorch or JAX for experiments.
 
-Formulas are called as plain functions, so nothing is fused and nothing is preallocated. It needs array-api-compat,
-which knows where such libraries differ from the standard; NumPy and CuPy do without it.
+Formulas are called as plain functions, without fusion or preallocation. It needs array-api-compat, which handles the
+differences between libraries and the standard; NumPy and CuPy do not need it.
 """
 
 import importlib
@@ -25,7 +25,7 @@ _INSTALL = "array-api-compat is not installed: python -m pip install array-api-c
 
 
 class StandardBackend(Backend):
-    """Arrays of an array-API namespace on one of its devices (None is its default device)."""
+    """Arrays of an array API namespace on one of its devices (None for its default device)."""
 
     def __init__(self, name: str, xp: Any, device: Any = None) -> None:
         self.name = name
@@ -40,11 +40,11 @@ class StandardBackend(Backend):
                 values = owner.to_numpy(values)
             elif hasattr(values, "__dlpack__"):
                 values = np.from_dlpack(values)
-            # A copy: a NumPy array that is read-only or changes later must not shine through.
+            # A copy: the result must not share memory with a NumPy array, which may be read-only or change later.
             array = native(np.array(values))
-            if wanted is not None and dtype_name(array.dtype) == "bfloat16":  # of ml_dtypes, which few namespaces know
+            if wanted is not None and dtype_name(array.dtype) == "bfloat16":  # of ml_dtypes, which few libraries accept
                 array = array.astype(np.float32)
-            with quiet():  # a narrower type overflows to infinity
+            with quiet():  # overflow to infinity in a narrower dtype
                 return self.xp.asarray(array, dtype=wanted, device=self.device)
         device = self.xp.__array_namespace_info__().default_device() if self.device is None else self.device
         here = values if device is None else array_api_compat.to_device(values, device)
@@ -54,9 +54,9 @@ class StandardBackend(Backend):
             return self.xp.astype(here, wanted)
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        if array.__dlpack_device__()[0] in ON_GPU:  # such as PyTorch's there; NumPy reads the host only
+        if array.__dlpack_device__()[0] in ON_GPU:  # NumPy only reads host memory
             array = array_api_compat.to_device(array, "cpu")
-        if dtype_name(array.dtype) == "bfloat16":  # which NumPy does not read
+        if dtype_name(array.dtype) == "bfloat16":  # NumPy's DLPack does not support it
             return np.from_dlpack(self.xp.astype(array, self.xp.float32)).astype(numpy_dtype("bfloat16"))
         return np.from_dlpack(array)
 
@@ -70,7 +70,7 @@ class StandardBackend(Backend):
 
 
 def make_standard_backend(detail: str) -> StandardBackend:
-    """The backend of `"NAMESPACE"` or `"NAMESPACE:DEVICE"`; "" is array-api-strict, the standard's reference."""
+    """The backend for `"NAMESPACE"` or `"NAMESPACE:DEVICE"`; "" is array-api-strict, the reference implementation."""
     if array_api_compat is None:
         raise BackendUnavailableError(f"standard: {_INSTALL}")
     module, _, device_name = (detail or DEFAULT_NAMESPACE).partition(":")
@@ -78,21 +78,21 @@ def make_standard_backend(detail: str) -> StandardBackend:
         xp = importlib.import_module(module)
     except ImportError as error:
         hint = ": python -m pip install array-api-strict" if module == DEFAULT_NAMESPACE else ""
-        raise BackendUnavailableError(f"standard: namespace {module!r} does not import ({error}){hint}") from error
+        raise BackendUnavailableError(f"standard: namespace {module!r} cannot be imported ({error}){hint}") from error
     if not hasattr(xp, "__array_namespace_info__"):
-        raise BackendUnavailableError(f"standard: {module!r} is no array-API namespace")
+        raise BackendUnavailableError(f"standard: {module!r} is not an array API namespace")
     if not device_name:
         return StandardBackend(f"standard:{module}", xp)
     devices = {_device_name(device): device for device in xp.__array_namespace_info__().devices() if device is not None}
     if device_name not in devices:
-        raise BackendUnavailableError(f"standard: {module} has no device {device_name!r}; it has {', '.join(devices)}")
+        raise BackendUnavailableError(f"standard: {module} has no device {device_name!r}; known: {', '.join(devices)}")
     if devices[device_name] == xp.__array_namespace_info__().default_device():
-        return StandardBackend(f"standard:{module}", xp)  # as `standard_owner` calls it
+        return StandardBackend(f"standard:{module}", xp)  # the name that `standard_owner` returns
     return StandardBackend(f"standard:{module}:{device_name}", xp, devices[device_name])
 
 
 def standard_owner(array: Any) -> str | None:
-    """The name of the standard backend that owns an array of any array-API namespace."""
+    """The name of the standard backend that owns an array of any array API namespace."""
     if array_api_compat is None or not array_api_compat.is_array_api_obj(array):
         return None
     xp = array_api_compat.array_namespace(array)

@@ -1,7 +1,7 @@
-"""Tracing: a formula called with stand-in operands becomes a straight-line program.
+"""Tracing: a formula that is called with symbolic operands becomes a straight-line program.
 
-`Symbol` stands in for an operand: arithmetic on it is written down instead of done. `TraceNamespace` stands in for
-the array namespace. What was written down is a `Program`, with common subexpressions shared.
+A `Symbol` replaces an operand and records arithmetic instead of computing it. `TraceNamespace` replaces the array
+namespace. The result is a `Program` without common subexpressions.
 """
 
 import math
@@ -14,7 +14,7 @@ from nnkit.backends.errors import FormulaError
 from nnkit.backends.operations import ARITY, OPERATIONS, Kind
 from nnkit.backends.program import Program, Value
 
-# What errors call an argument of the wrong kind, and how they tell to make one of the right kind.
+# The names of the kinds in error messages, and hints on how to get an argument of the right kind.
 _CALLED: dict[Kind, str] = {"real": "a real value", "bool": "a condition", "bits": "bits"}
 _HINTS: dict[Kind, str] = {
     "real": "write xp.where(condition, a, b) to make a real value",
@@ -31,31 +31,31 @@ class Tracer:
         self._known: dict[tuple[object, ...], int] = {}
 
     def constant(self, number: float) -> int:
-        """The number of the real value that holds a Python number."""
+        """The value number of a real constant."""
         if not math.isfinite(number):
-            raise FormulaError(f"a formula holds the constant {number}; only finite constants can be compiled")
+            raise FormulaError(f"a formula contains the constant {number}; expected finite constants")
         key = ("constant", float(number), math.copysign(1.0, number))
         return self._add(key, Value("constant", constant=float(number)))
 
     def bits_constant(self, number: object, op: str, end: int = 2**32) -> int:
-        """The number of the bits that hold a Python int below `end`."""
+        """The value number of a bits constant, a Python int below `end`."""
         if type(number) is not int or not 0 <= number < end:
             raise FormulaError(f"{op} of bits got {number!r}; expected a Python int from 0 to {end - 1}")
         return self._add(("bits", number), Value("constant", kind="bits", constant=float(number)))
 
     def apply(self, op: str, *arguments: object) -> "Symbol":
-        """Write one operation down, or find it where it was written down before."""
+        """Record an operation, or find its earlier record."""
         operation = OPERATIONS[op]
         on_bits = "bits" in operation.takes and any(isinstance(a, Symbol) and a.dtype == "bits" for a in arguments)
         numbers = [self.number(argument, op, on_bits) for argument in arguments]
-        if op == "bitwise_right_shift":  # machines differ in what they make of a shift by 32 or more
+        if op == "bitwise_right_shift":  # shifts by 32 or more depend on the machine
             numbers[1] = self.bits_constant(arguments[1], op, 32)
         self._check_kinds(op, [self.values[number].kind for number in numbers])
         kind = "bits" if on_bits and operation.result == "real" else operation.result
         return Symbol(self, self._add((op, *numbers), Value(op, tuple(numbers), kind)))
 
     def number(self, argument: object, op: str, on_bits: bool = False) -> int:
-        """The number of a symbol's or a Python number's value."""
+        """The value number of a symbol or a Python number."""
         if isinstance(argument, Symbol):
             return argument.number
         if isinstance(argument, int | float):
@@ -92,7 +92,7 @@ def _unary(op: str) -> Callable[["Symbol"], "Symbol"]:
 
 
 class Symbol:
-    """An operand's stand-in while a formula is traced."""
+    """A symbolic value in a trace."""
 
     __slots__ = ("number", "tracer")
     __hash__ = None  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class Symbol:
 
     @property
     def dtype(self) -> Kind:
-        """What stands for the dtype: the value's kind."""
+        """The value's kind, which replaces the dtype."""
         return self.tracer.values[self.number].kind
 
     def __repr__(self) -> str:
@@ -113,10 +113,10 @@ class Symbol:
         raise FormulaError("a formula branches on a value; write xp.where(condition, a, b) instead")
 
     def __float__(self) -> float:
-        raise FormulaError("a formula makes a Python number of a value, as math.sin does; write xp.sin and the like")
+        raise FormulaError("a formula converts a value to a Python number, as math.sin does; write xp.sin")
 
     def __array__(self, *_: object, **__: object) -> NoReturn:
-        raise FormulaError("a formula makes a NumPy array of a value; write it with the functions of xp")
+        raise FormulaError("a formula converts a value to a NumPy array; use the functions of xp")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: object, **__: object) -> "Symbol":
         own = _own_name(ufunc, ufunc.__name__)
@@ -156,12 +156,12 @@ _ALIASES = {"absolute": "abs", "power": "pow", "right_shift": "bitwise_right_shi
 
 
 def _own_name(function: object, name: str) -> str:
-    """What a function of NumPy's is called in formulas."""
+    """The name in formulas of a NumPy function."""
     return next((op for op, known in OPERATIONS.items() if known.ufunc is function), _ALIASES.get(name, name))
 
 
 def _foreign(function: object, name: str) -> FormulaError:
-    """The error for a function of NumPy's in a formula, which would run on NumPy only."""
+    """The error for a NumPy function in a formula, which would only run on NumPy."""
     own = _own_name(function, name)
     hint = f"write xp.{own}" if own in OPERATIONS else f"formulas may use {_vocabulary()}"
     return FormulaError(f"a formula calls np.{name}, which other backends do not have; {hint}")
@@ -172,7 +172,7 @@ def _vocabulary() -> str:
 
 
 class TraceNamespace:
-    """The array namespace that a formula sees while it is traced."""
+    """The array namespace of a formula during tracing."""
 
     uint32: Kind = "bits"
 
@@ -180,9 +180,9 @@ class TraceNamespace:
         self._tracer = tracer
 
     def astype(self, x: object, dtype: object) -> Symbol:
-        """Bits of whole numbers from 0 to 2³² − 1, or 1 and 0 of a condition in the dtype of a real value."""
+        """Convert integers from 0 to 2³² − 1 to bits, or a condition to 1 and 0 in the dtype of a real value."""
         if dtype not in ("bits", "real"):
-            raise FormulaError(f"xp.astype got the dtype {dtype!r}; expected xp.uint32 or the dtype of an operand")
+            raise FormulaError(f"xp.astype got dtype {dtype!r}; expected xp.uint32 or the dtype of an operand")
         return self._tracer.apply("astype(uint32)" if dtype == "bits" else "astype(dtype)", x)
 
     def __getattr__(self, name: str) -> Callable[..., Symbol]:
@@ -191,7 +191,7 @@ class TraceNamespace:
 
         def operation(*arguments: object) -> Symbol:
             if len(arguments) != ARITY[name]:
-                raise FormulaError(f"xp.{name} takes {ARITY[name]} argument(s), got {len(arguments)}")
+                raise FormulaError(f"xp.{name} got {len(arguments)} arguments; expected {ARITY[name]}")
             return self._tracer.apply(name, *arguments)
 
         return operation
@@ -205,7 +205,7 @@ def trace(function: Callable[..., Any], operands: Sequence[str], parameters: dic
     results = result if isinstance(result, tuple) else (result,)
     outputs = tuple(tracer.number(value, "the result") for value in results)
     if not outputs:
-        raise FormulaError("a formula returns nothing; expected a value, or a tuple of values")
+        raise FormulaError("a formula returns nothing; expected a value or a tuple of values")
     for i in outputs:
         if tracer.values[i].kind != "real":
             raise FormulaError(f"a formula returns {_CALLED[tracer.values[i].kind]}; expected a real value")

@@ -93,8 +93,8 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
     (lambda xp, a, b: bits(xp, bits(xp, a)), r"astype\(uint32\) got bits"),
     (lambda xp, a, b: xp.astype(bits(xp, a), a.dtype), r"astype\(dtype\) got bits; expected a condition"),
     (lambda xp, a, b: xp.astype(a, b.dtype), r"astype\(dtype\) got a real value; expected a condition"),
-    (lambda xp, a, b: xp.astype(a > b, (a > b).dtype), "xp.astype got the dtype 'bool'; expected xp.uint32 or"),
-    (lambda xp, a, b: xp.astype(a, np.uint32), r"xp\.astype got the dtype .*uint32.*; expected xp\.uint32"),
+    (lambda xp, a, b: xp.astype(a > b, (a > b).dtype), "xp.astype got dtype 'bool'; expected xp.uint32 or"),
+    (lambda xp, a, b: xp.astype(a, np.uint32), r"xp\.astype got dtype .*uint32.*; expected xp\.uint32"),
     (lambda xp, a, b: xp.astype(a, xp.int64), r"xp\.int64; formulas may use"),
 ]
 

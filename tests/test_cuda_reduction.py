@@ -127,7 +127,7 @@ def test_shapes() -> None:
     assert reduced((2, 3, 4), 1, False) == (Shape(2, 3, 4), (2, 4))
     assert reduced((2, 3, 4), None, True) == (Shape(1, 24, 1), (1, 1, 1))
     assert reduced((), None, False) == (Shape(1, 1, 1), ())
-    with pytest.raises(ValueError, match=r"axis is 2; the array has shape \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"axis is 2; expected an axis of an array of shape \(3, 4\)"):
         reduced((3, 4), 2, False)
 
 

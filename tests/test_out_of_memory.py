@@ -96,7 +96,7 @@ def assert_the_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def assert_explained(error: nnkit.OutOfMemoryError, lower: str = "") -> None:
-    assert "were asked for" in str(error)
+    assert "were requested" in str(error)
     assert error.lower
     assert error.lower.startswith(lower)
     assert isinstance(error.__cause__, nnkit.OutOfMemoryError)
@@ -215,9 +215,9 @@ def test_a_network_that_is_too_large() -> None:
 @pytest.mark.parametrize(
     ("asked", "free", "total", "text"),
     [
-        (13 << 30, 3 << 29, 80 << 30, "cupy is out of memory: 13.0 GiB were asked for, 1.5 GiB of 80.0 GiB were free"),
-        (1536, 100, 5 << 20, "cupy is out of memory: 1.5 KiB were asked for, 100 bytes of 5.0 MiB were free"),
-        (None, 0, 1 << 30, "cupy is out of memory: more was asked for, 0 bytes of 1.0 GiB were free"),
+        (13 << 30, 3 << 29, 80 << 30, "cupy is out of memory: 13.0 GiB were requested, 1.5 GiB of 80.0 GiB were free"),
+        (1536, 100, 5 << 20, "cupy is out of memory: 1.5 KiB were requested, 100 bytes of 5.0 MiB were free"),
+        (None, 0, 1 << 30, "cupy is out of memory: more was requested, 0 bytes of 1.0 GiB were free"),
     ],
 )
 def test_text(asked: int | None, free: int, total: int, text: str) -> None:

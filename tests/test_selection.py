@@ -110,9 +110,9 @@ def test_a_name_is_a_string(name: object) -> None:
     [
         ("numpy:1", "NumPy has one device"),
         ("cupy:first", "expected a device number"),
-        ("standard:no_such_module", "namespace 'no_such_module' does not import"),
-        ("standard:json", "'json' is no array-API namespace"),
-        (f"{STRICT}:nowhere", "has no device 'nowhere'; it has CPU_DEVICE, device1, device2"),
+        ("standard:no_such_module", "namespace 'no_such_module' cannot be imported"),
+        ("standard:json", "'json' is not an array API namespace"),
+        (f"{STRICT}:nowhere", "has no device 'nowhere'; known: CPU_DEVICE, device1, device2"),
     ],
 )
 def test_a_backend_that_cannot_work_says_why(name: str, message: str) -> None:

@@ -1,7 +1,7 @@
-"""What the NumPy backend is made of.
+"""The parts of the NumPy backend.
 
-formulas    schedule: where each value lives, scratch; ufuncs: the calls; select, limits: faster ways for some of them
+formulas    schedule: the place of each value, scratch; ufuncs: the calls; select, limits: faster variants of some
 recordings  recording: the calls of their nodes
-products    products, blas: NumPy's BLAS, and SciPy's where it is installed; rows: minibatches
-work        blocks, threads: large arrays in parts, one after the other or side by side
+products    products, blas: NumPy's BLAS, and SciPy's if installed; rows: minibatches
+work        blocks, threads: large arrays in blocks, one after another or in parallel
 """

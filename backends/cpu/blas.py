@@ -1,7 +1,7 @@
-"""Products that add to what is there, C ← C + α AB, by SciPy's BLAS where SciPy is installed.
+"""Accumulating products, C ← C + α AB, by SciPy's BLAS if SciPy is installed.
 
-NumPy's own products only overwrite. So the gradient of gradient descent goes straight into the weights: it is neither
-written nor read again, which for a small network is most of an update's time.
+NumPy's products can only overwrite. With these, gradient descent adds the gradient directly to the weights: it is
+neither stored nor read again, which for a small network is most of an update's time.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ import numpy as np
 
 from nnkit.backends.recording import Call
 
-# Held while libraries are loaded or looked for, and by whoever forks: a child would wait for ever for the locks of
-# Python's imports and of the loader that a thread had which it does not have.
+# Held while libraries are loaded or searched, and during a fork: a child process would wait forever for import and
+# loader locks held by a thread that it does not have.
 _loading = RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
@@ -24,7 +24,7 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def blas_function(name: str, dtype: str) -> Any:
-    """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another type."""
+    """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another dtype."""
     if dtype not in ("float32", "float64"):
         return None
     with _loading:
@@ -36,27 +36,27 @@ def blas_function(name: str, dtype: str) -> Any:
 
 
 def one_thread() -> bool:
-    """Whether every BLAS that is loaded is known to compute with one thread; without threadpoolctl none is.
+    """Whether every loaded BLAS is known to use one thread; False without threadpoolctl.
 
-    NumPy and SciPy each bring an OpenBLAS of their own, whose idle threads spin. With two threads each on two cores, a
-    step of 784-100-10 that used both took 12.6 ms instead of 0.13 (measured).
+    NumPy and SciPy each ship their own OpenBLAS, whose idle threads spin. With two threads each on two cores, a step of
+    784-100-10 that used both took 12.6 ms instead of 0.13 (measured).
     """
     found = loaded_blas()
     return found is not None and thread_counts(found) <= {1}
 
 
 def thread_counts(found: Any) -> set[int]:
-    """How many threads each of the libraries that `loaded_blas` has found computes with."""
+    """The numbers of threads of the libraries found by `loaded_blas`."""
     return {library.num_threads for library in found.lib_controllers}
 
 
-_found: tuple[object, Any] = (None, None)  # which libraries were loaded, and the BLAS among them
+_found: tuple[object, Any] = (None, None)  # the state of loaded libraries, and the BLAS libraries among them
 
 
 def loaded_blas() -> Any:
-    """The BLAS of this process, as threadpoolctl's controller of them; None where that is not installed.
+    """threadpoolctl's controller of the BLAS libraries in this process; None if threadpoolctl is not installed.
 
-    Looking for them takes 1 to 4 ms, reading every library's name: they are kept until another library is loaded.
+    The search takes 1 to 4 ms, as it reads every library's name, so the result is cached until another one is loaded.
     """
     global _found
     with _loading:
@@ -87,13 +87,13 @@ _NOTE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Library), ctypes.c_size_t
 
 
 def _libraries_loaded() -> object:
-    """What changes when this process loads a library: the loader's own count, or else how many modules there are."""
+    """A value that changes when this process loads a library: the loader's counts, else the number of modules."""
     seen: list[object] = [len(sys.modules)]
 
     def note(library: Any, size: int, data: Any) -> int:
         if size >= ctypes.sizeof(_Library):
             seen[0] = (library.contents.loads, library.contents.unloads)
-        return 1  # every library tells the same
+        return 1  # stop: the counts are the same for every library
 
     iterate = _dl_iterate_phdr()
     if iterate is not None:
@@ -103,7 +103,7 @@ def _libraries_loaded() -> object:
 
 @cache
 def _dl_iterate_phdr() -> Any:
-    """The function of the C library that goes through the libraries of a process; None where there is none."""
+    """The C library's function that iterates over the libraries of a process; None if there is none."""
     try:
         return getattr(ctypes.CDLL(None), "dl_iterate_phdr", None)
     except (OSError, TypeError):  # as on Windows
@@ -111,7 +111,7 @@ def _dl_iterate_phdr() -> Any:
 
 
 def _columns(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:
-    """A matrix as BLAS wants it, in Fortran order, and whether it is to be transposed; None if it is neither order."""
+    """A matrix in Fortran order for BLAS and whether to transpose it; None if it is not contiguous."""
     if matrix.flags.f_contiguous:
         return matrix, 0
     return (matrix.T, 1) if matrix.flags.c_contiguous else None
@@ -120,7 +120,8 @@ def _columns(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:
 class AddProduct:
     """The call `out ← out + α ab` for a (m, k), b (k, n) and a contiguous out (m, n), all of one dtype.
 
-    `alpha` is a 0-d array that is read at each call. In BLAS's column order a C-contiguous out is outᵀ ← outᵀ + α bᵀaᵀ.
+    `alpha` is a 0-d array that is read in each call. For BLAS, which uses column-major order, a C-contiguous out is
+    computed as outᵀ ← outᵀ + α bᵀaᵀ.
     """
 
     __slots__ = ("a", "alpha", "b", "gemm", "out", "transposed_a", "transposed_b")
@@ -132,37 +133,37 @@ class AddProduct:
         self.alpha, self.out = alpha, out
         first, second = _columns(a), _columns(b)
         if first is None or second is None or not out.flags.f_contiguous or not a.dtype == b.dtype == out.dtype:
-            raise ValueError("a product can be added only to a contiguous matrix, from contiguous ones of its type")
+            raise ValueError("a, b or out differ in dtype or are not contiguous; expected contiguous, of one dtype")
         (self.a, self.transposed_a), (self.b, self.transposed_b) = first, second
 
     def __call__(self) -> None:
-        # After alpha, a, b: beta, c, whether to transpose a and b, write into c.
+        # The arguments after alpha, a, b: beta, c, trans_a, trans_b, overwrite_c.
         self.gemm(self.alpha.item(), self.a, self.b, 1.0, self.out, self.transposed_a, self.transposed_b, 1)
 
 
 def add_row_call(row: np.ndarray, out: np.ndarray) -> Call | None:
-    """The call `out ← out + 1 rowᵀ`, a row added to each of a C-contiguous matrix; None where BLAS has none.
+    """The call `out ← out + 1 rowᵀ`, which adds a row to each row of a C-contiguous matrix; None if unsupported.
 
-    It rounds as np.add does, which goes through a loop of its own for each row: 0.9 and 0.4 µs at 10 × 30, 3.2 and 1.5
-    at 128 × 100 (float32).
+    It rounds like np.add, which runs a separate loop for each row: np.add and this took 0.9 and 0.4 µs at 10 × 30, 3.2
+    and 1.5 at 128 × 100 (float32).
     """
     ger = blas_function("ger", out.dtype.name)
     if ger is None or out.ndim != 2 or row.shape != out.shape[1:] or row.dtype != out.dtype:
         return None
     if not (out.flags.c_contiguous and row.flags.c_contiguous and out.size) or np.may_share_memory(row, out):
         return None
-    # alpha, x, y, steps of x and y, a, and leave to write over each of the three.
+    # The arguments: alpha, x, y, incx, incy, a, overwrite_x, overwrite_y, overwrite_a.
     return partial(ger, 1.0, row, np.ones(len(out), out.dtype), 1, 1, out.T, 1, 1, 1)
 
 
-FEW = 64  # terms that may be added to what is there one by one
+FEW = 64  # terms that may be added to `out` one by one
 
 
 class AddColumnSums:
     """The call `out ← out + α 1ᵀa` for a C-contiguous a (n, d) and out (d,) of its dtype; `alpha` is a 0-d array.
 
-    Few rows are added to `out` in one product. Many are summed first: one small term after the other, rounded beside a
-    large entry, would lose digits (1024 rows of float32 were ten times as far from float64).
+    Few rows are added to `out` in one product. Many are summed first: adding small terms one by one to a large entry
+    would lose digits (with 1024 rows of float32, the error with respect to float64 was ten times as large).
     """
 
     __slots__ = ("a", "alpha", "gemv", "ones", "out", "sums")
@@ -175,7 +176,7 @@ class AddColumnSums:
 
     def __call__(self) -> None:
         if self.sums is None:
-            # After alpha, a, x: beta, y, offset and step of x, offset and step of y, transpose, write into y.
+            # The arguments after alpha, a, x: beta, y, offx, incx, offy, incy, trans, overwrite_y.
             self.gemv(self.alpha.item(), self.a.T, self.ones, 1.0, self.out, 0, 1, 0, 1, 0, 1)
             return
         np.dot(self.ones, self.a, self.sums)

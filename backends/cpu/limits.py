@@ -1,6 +1,6 @@
-"""`maximum` and `minimum` with a constant on NumPy: vector instructions need two arrays.
+"""`maximum` and `minimum` with a constant on NumPy, which uses vector instructions only for two arrays.
 
-On one CPU thread, the maximum of 65 536 float32 entries and the number 0 took 24 µs, and with as many zeros 5.5.
+On one CPU thread, the maximum of 65 536 float32 entries and the number 0 took 24 µs, and with an array of zeros 5.5.
 """
 
 import math
@@ -12,8 +12,8 @@ import numpy as np
 from nnkit.backends.cpu.blocks import can_be_cut
 from nnkit.backends.recording import Call
 
-FEW = 64  # entries that are as fast with a number
-BYTES = 1 << 18  # of the repeated constant, which stays in the cache
+FEW = 64  # entries; up to here, a number is as fast
+BYTES = 1 << 18  # for the array of the constant, which stays in the cache
 
 
 def limit_calls(
@@ -25,7 +25,7 @@ def limit_calls(
     plain = len(arrays) == 1 and result.size >= FEW and arrays[0].shape == result.shape
     plain = plain and arrays[0].flags.c_contiguous and result.flags.c_contiguous
     if not plain or not can_be_cut(arrays, [result]):
-        return [partial(ufunc, *arguments, out=result)]  # NumPy deprecates their third positional argument
+        return [partial(ufunc, *arguments, out=result)]  # NumPy deprecates the third positional argument of these two
     number = numbers[0].item()
     many = _repeated(number, numbers[0].dtype.str, math.copysign(1.0, number))
     x, out = arrays[0].reshape(-1), result.reshape(-1)
@@ -39,7 +39,7 @@ def limit_calls(
 
 @lru_cache(maxsize=16)
 def _repeated(number: float, dtype: str, sign: float) -> np.ndarray:
-    """A read-only array that holds a number again and again; its sign tells 0 from −0, which are equal."""
+    """A read-only array filled with a number; its sign distinguishes 0 from −0 in the cache."""
     array = np.full(BYTES // np.dtype(dtype).itemsize, number, dtype)
     array.flags.writeable = False
     return array

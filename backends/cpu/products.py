@@ -1,4 +1,4 @@
-"""Products and sums of NumPy arrays by BLAS: NumPy's own, and SciPy's where it is installed and gains."""
+"""Products and sums of NumPy arrays by BLAS: NumPy's, and SciPy's if it is installed and faster."""
 
 from functools import partial
 from typing import Any
@@ -10,14 +10,14 @@ from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, on
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import perform
 
-# OpenBLAS's products with the transpose of a matrix that lies row by row take up to four times as long as with one that
-# lies column by column, but not with few rows of long sums; see bench/NOTES.md.
+# OpenBLAS's products with the transpose of a matrix take up to four times as long if it is in row-major instead of
+# column-major order, except for long sums with few rows; see bench/NOTES.md.
 WIDE, NARROW = 40, 64
-MANY = 256  # rows, whose gradient NumPy's product and an update of its own are as fast for
+MANY = 256  # rows; above, NumPy's product and a separate update are as fast
 
 
 class NumpyProducts(Backend):
-    """The part of NumPy's backend that multiplies matrices and sums."""
+    """The matrix products and sums of the NumPy backend."""
 
     def matmul(self, a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         dtype = np.result_type(a, b) if a.dtype != b.dtype else a.dtype
@@ -26,7 +26,7 @@ class NumpyProducts(Backend):
         if out is None:
             shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
             out = np.empty(shape, dtype)
-        # np.dot has half of np.matmul's overhead on small matrices, but wants 2-D, one dtype and a C-ordered result.
+        # np.dot has half of np.matmul's overhead on small matrices, but needs 2-D, one dtype and a C-ordered result.
         plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype
         if plain and out.flags.f_contiguous and not out.flags.c_contiguous:
             call = partial(np.dot, b.T, a.T, out.T)
@@ -46,7 +46,7 @@ class NumpyProducts(Backend):
         columns = axis == 0 and a.ndim == 2 and not keepdims and a.dtype.kind == "f" and a.flags.c_contiguous
         with quiet():
             if columns and out.flags.c_contiguous and out.dtype == a.dtype:
-                # BLAS sums columns as a product with ones, in half the time of a reduction over the first axis.
+                # A product with ones sums columns in half the time of a reduction over the first axis.
                 perform(partial(np.dot, np.ones(a.shape[0], a.dtype), a, out), (a,), (out,), "sum")
             else:
                 perform(partial(np.add.reduce, a, axis, None, out, keepdims), (a,), (out,), "sum")
@@ -58,7 +58,7 @@ class NumpyProducts(Backend):
     def adds_products(self, out: np.ndarray, terms: int) -> bool:
         if not out.dtype.isnative or (out.dtype == np.float32 and terms > MANY):
             return False
-        # Asked before SciPy is imported, and again of SciPy's own threads.
+        # Checked before SciPy is imported, and again with SciPy's own threads.
         return one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
 
     def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
@@ -68,14 +68,14 @@ class NumpyProducts(Backend):
         perform(AddColumnSums(a, out, alpha), (a, alpha, out), (out,), "add_column_sums")
 
     def _half_matmul(self, a: Any, b: Any, out: Any, dtype: Any) -> np.ndarray:
-        """Products of half-precision matrices, accumulated in float32 as on a GPU."""
+        """Products of half-precision matrices, accumulated in float32, as on a GPU."""
         product: np.ndarray = self._into(
             "matmul", lambda: np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(dtype), (a, b), out
         )
         return product
 
     def _half_sum(self, a: Any, axis: int | None, keepdims: bool, out: Any) -> np.ndarray:
-        """Sums of half-precision entries, in float32 likewise: in float16, 2048 + 1 is 2048."""
+        """Sums of half-precision entries, accumulated in float32: in float16, 2048 + 1 is 2048."""
         total: np.ndarray = self._into(
             "sum",
             lambda: np.asarray(np.sum(a, axis=axis, dtype=np.float32, keepdims=keepdims)).astype(a.dtype),
@@ -91,7 +91,7 @@ def _is_half(dtype: np.dtype) -> bool:
 
 
 def reduced_shape(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[int, ...]:
-    """What is left of a shape when one axis, or all of them, are reduced."""
+    """The shape after a reduction over one axis or, with None, all axes."""
     if axis is None:
         return (1,) * len(shape) if keepdims else ()
     axis %= len(shape)

@@ -1,4 +1,4 @@
-"""A recording on NumPy: each node as calls of ufuncs and BLAS, with scratch of the recording's own."""
+"""Recordings on NumPy: each node as calls of ufuncs and BLAS, with the recording's own scratch arrays."""
 
 from nnkit.backends.cpu.blas import AddProduct
 from nnkit.backends.cpu.scratch import Scratch
@@ -7,9 +7,9 @@ from nnkit.backends.recording import Call, Nodes
 
 
 def lowered(nodes: Nodes) -> list[Call]:
-    """The calls of the nodes, formulas as ufuncs.
+    """The calls of the nodes, with formulas as ufuncs.
 
-    Where SciPy's BLAS computes anyway it adds biases too: importing it, and asking for its threads, takes time.
+    SciPy's BLAS adds biases only if a node uses it anyway, since importing it and checking its threads takes time.
     """
     scratch, calls = Scratch(), list[Call]()
     adds_rows = any(isinstance(node.call, AddProduct) for node in nodes)

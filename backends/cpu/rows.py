@@ -1,4 +1,4 @@
-"""Rows of NumPy arrays: each access is one call, bound to its arrays."""
+"""Row access for NumPy arrays: each access is one call, bound to its arrays."""
 
 from functools import partial
 from typing import Any
@@ -10,11 +10,11 @@ from nnkit.backends.row_access import RowAccess
 
 
 class NumpyRows(RowAccess):
-    """`RowAccess` without a copy that is not needed."""
+    """`RowAccess` without unnecessary copies."""
 
     def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out
-        # "raise" would go through a copy of `out`.
+        # mode="raise" would buffer `out`.
         perform(partial(rows.take, indices, 0, out, "clip"), (rows, indices), (out,), "take")
         return out
 

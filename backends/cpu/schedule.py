@@ -1,7 +1,7 @@
-"""Where each value of a formula's program lives while NumPy computes it.
+"""Register allocation for a formula's program on NumPy: the array that holds each value.
 
-Decided once per signature (shapes, dtypes, which operands share memory with which results): in a result's own memory
-where nothing there is still needed, else in scratch that later values use again.
+It is computed once per signature (shapes, dtypes, which operands share memory with which results). A value is stored
+in a result's memory if nothing there is still needed, else in scratch arrays, which are reused.
 """
 
 import functools
@@ -17,7 +17,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value lives: `kind` is operand, constant, out or scratch, and `index` which one."""
+    """The array of a value: `kind` is operand, constant, out or scratch, and `index` its number."""
 
     kind: str
     index: int
@@ -27,9 +27,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """All that a schedule depends on.
+    """The key of a schedule.
 
-    `shared[j]` holds the operands whose memory result j overlaps, `same[j]` those that are result j, entry by entry.
+    `shared[j]` are the operands whose memory overlaps result j, `same[j]` those identical to result j, entry by entry.
     """
 
     shapes: tuple[Shape, ...]
@@ -42,7 +42,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One ufunc call, or a copy where `op` is `"copy"`, or the two masked copies of `"where"`."""
+    """One ufunc call, a copy (`op` is `"copy"`), or the two masked copies of `"where"`."""
 
     op: str
     arguments: tuple[Place, ...]
@@ -50,7 +50,7 @@ class Move:
 
 
 class _Scheduler:
-    """Linear scan over a program: each value gets a place that is free while the value lives."""
+    """A linear scan over a program: each value gets a place that is free while the value is live."""
 
     def __init__(self, program: Program, signature: Signature) -> None:
         self.program = program
@@ -78,7 +78,7 @@ class _Scheduler:
     def _operand(self, number: int) -> None:
         shape, dtype = self.signature.shapes[number], self.signature.dtypes[number]
         place = Place("operand", number, shape, dtype)
-        if dtype != self.real:  # widened once, not at every use; exp of a float32 would be no float64 either
+        if dtype != self.real:  # widened once, not at every use; besides, exp of float32 would stay float32
             wide = self._new(shape, self.real)
             self.moves.append(Move("copy", (place,), wide))
             place = wide
@@ -89,7 +89,7 @@ class _Scheduler:
         self.places[number] = place
 
     def _overwritten_by_another(self, number: int) -> bool:
-        """Whether an operand that is itself a result lies in the memory of a different result, as in a swap."""
+        """Whether an operand that is a result overlaps the memory of a different result, as in a swap."""
         outputs = self.program.outputs
         return number in outputs and any(
             number in shared and (output != number or outputs.count(number) > 1)
@@ -102,7 +102,7 @@ class _Scheduler:
         shape = np.broadcast_shapes(*(a.shape for a in arguments))
         dtype = self._dtype(value)
         dying = {a for a in value.arguments if self.last_use[a] == number}
-        if value.op != "where":  # a masked copy overwrites before it has read everything; ufuncs do not
+        if value.op != "where":  # masked copies, unlike ufuncs, overwrite entries before reading all operands
             self._release(dying)
         self.places[number] = result = self._place(number, shape, dtype)
         if value.op == "where":
@@ -110,7 +110,7 @@ class _Scheduler:
         self.moves.append(Move(value.op, arguments, result))
 
     def _place(self, number: int, shape: Shape, dtype: str) -> Place:
-        """The result's own memory if the value can live there, else free scratch, else new scratch."""
+        """The result's memory if the value can be stored there, else free scratch, else new scratch."""
         wanted = [j for j, output in enumerate(self.program.outputs) if output == number]
         occupied = {place for place in self.places.values() if place not in self.free}
         for j in wanted or range(len(self.program.outputs)):
@@ -120,16 +120,16 @@ class _Scheduler:
                     self.free.remove(out)
                 return out
         for place in self.free:
-            # A result never waits in another result's memory: the copies at the end could overwrite it there.
+            # A result is never kept in another result's memory, where the final copies could overwrite it.
             if (place.shape, place.dtype) == (shape, dtype) and not (wanted and place.kind == "out"):
                 self.free.remove(place)
                 return place
         return self._new(shape, dtype)
 
     def _unread(self, j: int, number: int) -> bool:
-        """Whether no operand in the memory of result j is still read: a ufunc may read what it overwrites."""
+        """Whether no operand in the memory of result j is read later; a ufunc may read the array it overwrites."""
         same = self.signature.same[j] if self.signature.same else frozenset()
-        careful = self.program.values[number].op == "where"  # which overwrites some entries before it reads others
+        careful = self.program.values[number].op == "where"  # it overwrites some entries before it reads others
         return all(
             self.last_use.get(i, -1) + (1 if careful and i not in same else 0) <= number
             for i in self.signature.shared[j]
@@ -152,7 +152,7 @@ class _Scheduler:
 
 
 def _known(dtype: str) -> np.dtype:
-    # NumPy cannot promote bfloat16 with its own types; float16 promotes alike, and both compute in float32.
+    # NumPy cannot promote bfloat16; float16 has the same promotion rules, and both are computed in float32.
     return np.dtype("float16" if dtype == "bfloat16" else dtype)
 
 

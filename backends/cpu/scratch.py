@@ -1,4 +1,4 @@
-"""Scratch arrays for intermediate values: allocated once, used again by every later program."""
+"""Scratch arrays for intermediate values, allocated once and reused by later programs."""
 
 import threading
 from typing import Any
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 
 class Scratch:
-    """Numbered byte buffers that grow when they must; an array handed out before stays valid."""
+    """Numbered byte buffers that grow on demand; previously returned arrays stay valid."""
 
     def __init__(self) -> None:
         self._buffers: dict[int, NDArray[np.uint8]] = {}
         self._parts: dict[int, Scratch] = {}
 
     def array(self, number: int, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
-        """An uninitialised C-contiguous array in buffer `number`."""
+        """An uninitialized C-contiguous array in buffer `number`."""
         size = dtype.itemsize
         for length in shape:
             size *= length
@@ -25,7 +25,7 @@ class Scratch:
         return buffer[:size].view(dtype).reshape(shape)
 
     def part(self, number: int) -> "Scratch":
-        """Another scratch, for calls that run beside those that use this one."""
+        """A separate scratch, for calls that run in parallel with those that use this one."""
         return self._parts.setdefault(number, Scratch())
 
 

@@ -1,9 +1,9 @@
-"""Threads for elementwise work, only where they were measured to help.
+"""Threads for elementwise work, only where measurements show a gain.
 
-NumPy's ufuncs release the interpreter's lock, so blocks of rows can run side by side. On two cores of an EPYC, sigmoid
-of 2¹⁷ float32 entries took 0.10 ms with one thread and 0.13 ms with two, of 2¹⁸ 0.26 and 0.15 ms, of 2²⁰ 1.03 and 0.62;
-Adam's update of 79 536 parameters 0.10 and 0.13 ms, of 234 000 0.31 and 0.22, in float64 0.73 and 0.47. Formulas of
-cheaper operations than roots and e^x are bound by memory and hardly gained: ReLU of 2²⁰ took 0.39 and 0.42 ms.
+NumPy's ufuncs release the GIL, so blocks of rows can run in parallel. On two cores of an EPYC, sigmoid of 2¹⁷ float32
+entries took 0.10 ms with one thread and 0.13 ms with two, of 2¹⁸ 0.26 and 0.15 ms, of 2²⁰ 1.03 and 0.62 ms; Adam's
+update of 79 536 parameters 0.10 and 0.13 ms, of 234 000 0.31 and 0.22, in float64 0.73 and 0.47 ms. Formulas with
+cheaper operations than roots and exponentials are memory-bound and hardly gain: ReLU of 2²⁰ took 0.39 and 0.42 ms.
 """
 
 import os
@@ -21,19 +21,19 @@ from nnkit.backends.recording import Call
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-BYTES = 1 << 20  # of results: fewer are done sooner than another thread wakes up
+BYTES = 1 << 20  # of results; smaller ones are finished before another thread wakes up
 _COSTLY = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "pow", "sqrt"}
 
 
 def usable_cpus() -> int:
-    """The CPUs that this process may use, which in a container are fewer than the machine's."""
+    """The number of CPUs that this process may use; in a container, fewer than the machine's."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @cache
 def thread_count() -> int:
-    """The CPUs that this process may use, or OMP_NUM_THREADS if that is less."""
+    """The number of CPUs that this process may use, or OMP_NUM_THREADS if that is less."""
     cpus = usable_cpus()
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(cpus, int(wanted)) if wanted.isdecimal() and int(wanted) > 0 else cpus
@@ -41,17 +41,17 @@ def thread_count() -> int:
 
 @cache
 def _pool() -> "ThreadPoolExecutor":
-    from concurrent.futures import ThreadPoolExecutor  # milliseconds that only large arrays should cost
+    from concurrent.futures import ThreadPoolExecutor  # takes milliseconds, so only for large arrays
 
     return ThreadPoolExecutor(thread_count() - 1, "nnkit-elementwise")
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+if hasattr(os, "register_at_fork"):  # a child process does not have its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def thread_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
-    """Blocks of rows to compute side by side, or none where one thread is as fast."""
+    """Blocks of rows to compute in parallel, or an empty list if one thread is as fast."""
     out = outs[0]
     if sum(o.nbytes for o in outs) < BYTES:
         return []
@@ -64,7 +64,7 @@ def thread_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequen
 
 
 class SideBySide:
-    """A call that runs lists of calls on different threads and waits for all."""
+    """A call that runs lists of calls on different threads and waits for all of them."""
 
     def __init__(self, lists: Sequence[Sequence[Call]]) -> None:
         self.lists = lists
@@ -77,6 +77,6 @@ class SideBySide:
 
 
 def _run(calls: Sequence[Call]) -> None:
-    with quiet():  # the error state of NumPy belongs to a thread
+    with quiet():  # NumPy's error handling is set per thread
         for call in calls:
             call()

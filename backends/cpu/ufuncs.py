@@ -1,4 +1,4 @@
-"""A formula's program as NumPy ufunc calls into preallocated arrays; running it again allocates nothing."""
+"""A formula's program as NumPy ufunc calls on preallocated arrays; repeated runs do not allocate."""
 
 import math
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.recording import Call
 
-# Bytes of each array that are computed together: a few of them fit into the second cache. On one CPU thread gelu_tanh's
-# gradient took, at once and in blocks, 3.0 and 2.0 ns an entry with 2²¹ of them in float32, 4.0 and 2.1 with 2²³, and
-# 1.7 either way with 2¹⁹.
+# Bytes of each array per block, so that a few blocks fit into the L2 cache. On one CPU thread, gelu_tanh's gradient in
+# float32 took, at once and in blocks, 3.0 and 2.0 ns per entry with 2²¹ entries, 4.0 and 2.1 with 2²³, and 1.7 either
+# way with 2¹⁹.
 BLOCK = 1 << 18
 
 
 class Elementwise:
-    """The call of a program on these arrays, which a recording binds once, as ufuncs (`ufunc_calls`)."""
+    """The call of a program on these arrays; a recording binds it once, as ufuncs (`ufunc_calls`)."""
 
     __slots__ = ("operands", "outs", "program")
 
@@ -44,9 +44,9 @@ def ufunc_calls(
     scratch: Scratch,
     adds_rows: bool = False,
 ) -> list[Call]:
-    """Calls that compute a program on these arrays, side by side on threads where that is faster.
+    """Calls that compute a program on these arrays, on parallel threads if that is faster.
 
-    With `adds_rows` SciPy's BLAS adds a row to all rows of a result.
+    With `adds_rows`, SciPy's BLAS adds a row to all rows of a result.
     """
     parts = thread_blocks(program, operands, outs)
     if not parts:
@@ -60,7 +60,7 @@ def ufunc_calls(
 
 
 def _cache_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
-    """Blocks of rows to compute one after the other, where intermediate values of all would leave the cache."""
+    """Blocks of rows to compute one after another, if the intermediate values of all rows exceed the cache."""
     out, whole = outs[0], [(list(operands), list(outs))]
     if out.nbytes < 8 * BLOCK or out.ndim == 0 or not can_be_cut(operands, outs):
         return whole
@@ -88,7 +88,7 @@ def _bind(
     scratch: Scratch,
     adds_rows: bool = False,
 ) -> list[Call]:
-    """The schedule's moves as calls on these arrays; their intermediate values lie in `scratch`."""
+    """The schedule's moves as calls on these arrays, with intermediate values in `scratch`."""
     arrays: dict[Place, np.ndarray] = {}
 
     def array(place: Place) -> np.ndarray:
@@ -113,10 +113,10 @@ def _bind(
         elif ufunc in (np.maximum, np.minimum):
             calls += limit_calls(ufunc, arguments, [a.kind == "constant" for a in move.arguments], result)
         elif ufunc is np.negative and not result.flags.c_contiguous:
-            # NumPy 2.4's own is wrong in place at some strides, of 4 entries of float32 for one.
+            # NumPy 2.4's in-place negative is wrong for some strides, such as 4 entries of float32.
             calls.append(partial(np.multiply, arguments[0], np.asarray(-1, result.dtype), result))
         elif ufunc is not None:
-            calls.append(partial(ufunc, *arguments, result))  # a keyword would cost 0.1 µs in each call
+            calls.append(partial(ufunc, *arguments, result))  # a keyword argument would cost 0.1 µs per call
         elif move.op == "where":
             chosen, otherwise = (None if _is_zero(program, place) else array(place) for place in move.arguments[1:])
             calls += selection_calls(arguments[0], chosen, otherwise, result, scratch)
@@ -126,12 +126,12 @@ def _bind(
 
 
 def _adds_to(op: str, arguments: Sequence[np.ndarray], result: np.ndarray) -> bool:
-    """Whether an operation adds to what its result holds."""
+    """Whether an operation adds to its result in place."""
     return op == "add" and same_entries(arguments[0], result)
 
 
 def _is_zero(program: Program, place: Place) -> bool:
-    """Whether this is the constant 0, none of whose bits is set."""
+    """Whether this is the constant +0, with no bit set."""
     if place.kind != "constant":
         return False
     constant = program.values[place.index].constant

@@ -1,10 +1,10 @@
-"""A formula's program as CUDA text: one kernel, each input read once, each output written once.
+"""CUDA source for a formula's program: one kernel that reads each input once and writes each output once.
 
-No GPU and no CUDA header is needed to write it. The arithmetic stands in one inline function, `formula`, in the type
-`R` (float for the half types and float32, else double); the kernel around it loads, calls and stores. Two variants of a
-kernel exist: `lanes` = 1 works for any alignment, `lanes` > 1 moves 16 bytes at a time.
+Generating it needs neither a GPU nor CUDA headers. The inline function `formula` does the arithmetic in the type `R`
+(float for the half-precision types and float32, else double); the kernel around it loads, calls and stores. A kernel
+has two variants: `lanes` = 1 works with any alignment, `lanes` > 1 moves 16 bytes at a time.
 
-How an operand is broadcast is its layout:
+The layout of an operand says how it is broadcast:
     full    one entry for each entry of the result
     row     one for each column, the same for all rows (a bias)
     column  one for each row, the same for all columns (a sample's weight)
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _TYPES = {"real": "R", "bool": "bool", "bits": "unsigned int"}
 STORAGE = {"float16": "f16", "bfloat16": "bf16", "float32": "float", "float64": "double"}
 
-# The half types are wrapped bits: no header is needed, and a host compiler can stand in for the two conversions.
-# PTX rounds float32 to bfloat16 only from sm_80 on, so that rounding (to nearest, ties to even) is done on the bits.
+# The half-precision types wrap bits, so no header is needed, and a host compiler can replace the two conversions.
+# PTX rounds float32 to bfloat16 only from sm_80 on, so this rounding (to nearest, ties to even) works on the bits.
 PRELUDE = """\
 struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
@@ -49,14 +49,14 @@ template <typename T, int N> struct alignas(sizeof(T) * N) Pack { T lane[N]; };
 
 @dataclass(frozen=True, slots=True)
 class KernelSignature:
-    """What a kernel's text depends on beside its program."""
+    """The parameters of a kernel's source besides its program."""
 
     dtypes: tuple[str, ...]
     layouts: tuple[str, ...]
     out_dtypes: tuple[str, ...]
     lanes: int = 1
-    index: str = "long long"  # "unsigned int" where it suffices: dividing 64-bit integers is slow on a GPU
-    summed: int | None = None  # the number of the result whose columns are summed too
+    index: str = "long long"  # "unsigned int" if it suffices: 64-bit integer division is slow on a GPU
+    summed: int | None = None  # the index of the result whose columns are also summed
 
     @property
     def real(self) -> str:
@@ -65,12 +65,12 @@ class KernelSignature:
 
 
 def widest_lanes(dtypes: Sequence[str]) -> int:
-    """How many entries of the widest of these types fill 16 bytes."""
+    """The number of entries of the widest of these dtypes in 16 bytes."""
     return 16 // max(ITEMSIZE[dtype] for dtype in dtypes)
 
 
 def kernel_name(name: str) -> str:
-    """The C name of a formula's kernel: one that CUDA's own functions, such as tanh, do not have.
+    """The C name of a formula's kernel, distinct from CUDA functions such as tanh.
 
     >>> kernel_name("tanh"), kernel_name("my activation")
     ('nnkit_tanh', 'nnkit_my_activation')
@@ -79,7 +79,7 @@ def kernel_name(name: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    # A user's names may hold any letter of Unicode; CuPy writes the text to a file in the locale's encoding.
+    # Names may contain any Unicode letter, but CuPy writes the source to a file in the locale's encoding.
     return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
@@ -117,15 +117,14 @@ def _load(name: str, dtype: str, layout: str, lanes: int) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def kernel_source(program: Program, name: str, signature: KernelSignature) -> str:
-    """The complete text of `kernel_name(name)`, `extern "C"`, with the arguments (operands..., results..., n, columns).
+    """The complete source of `kernel_name(name)`, `extern "C"`, with arguments (operands..., results..., n, columns).
 
     `n` is the number of entries of each result and `columns` the length of its last axis, both of the index type. With
-    more than one lane, `n` (and `columns`, where an operand is a row or a column) must be a multiple of `lanes`, and
-    the pointers of full operands, rows and results must be aligned to a pack.
+    more than one lane, `n` (and `columns`, if an operand is a row or a column) must be a multiple of `lanes`, and the
+    pointers of full operands, rows and results must be aligned to a pack.
 
-    With a result that is `summed`, an array of the type of the arithmetic comes after the results: each thread writes
-    the sums of what it has computed to as many entries of it as there are lanes. The grid must be such that a stride of
-    it is a number of whole rows, as many as that array has.
+    With a `summed` result, an array of type R follows the results: each thread writes `lanes` sums of the entries that
+    it has computed. The stride of the grid must be a multiple of the row length, by the number of rows of this array.
     """
     lanes, index = signature.lanes, signature.index
     names = _operand_names(program)
@@ -161,7 +160,7 @@ def kernel_source(program: Program, name: str, signature: KernelSignature) -> st
 
 
 def _sums(signature: KernelSignature) -> tuple[list[str], list[str], list[str]]:
-    """What a kernel that sums columns does before its loop, for each entry, and after it."""
+    """The code of column sums before the loop, for each entry, and after the loop."""
     if signature.summed is None:
         return [], [], []
     lanes = signature.lanes
@@ -173,7 +172,7 @@ def _sums(signature: KernelSignature) -> tuple[list[str], list[str], list[str]]:
 
 
 def formula_source(formula: "Formula", dtype: str = "float32") -> str:
-    """The CUDA text of a formula whose operands all have one type and the shape of the result.
+    """The CUDA source of a formula whose operands all have one dtype and the shape of the result.
 
     >>> from nnkit.kernels.sigmoidal import sigmoid
     >>> "exp(" in formula_source(sigmoid, "float64")

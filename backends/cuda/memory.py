@@ -1,4 +1,4 @@
-"""CuPy's memory: what an error says where it is full, and giving back what is held but not used."""
+"""The memory of CuPy's devices: out-of-memory errors, and the release of cached memory."""
 
 from abc import abstractmethod
 from typing import Any
@@ -10,7 +10,7 @@ _MEMORY_ALLOCATION = 2  # CUDA's status cudaErrorMemoryAllocation
 
 
 class CupyMemory(Backend):
-    """What `CupyBackend` knows of its device's memory."""
+    """The memory operations of `CupyBackend`."""
 
     def out_of_memory(self, error: BaseException) -> OutOfMemoryError | None:
         cuda = self.xp.cuda
@@ -33,17 +33,17 @@ class CupyMemory(Backend):
 
     @abstractmethod
     def here(self) -> Any:
-        """The device as a context manager: CuPy keeps what it goes back to on a stack of each thread."""
+        """The device as a context manager; CuPy keeps the previous device on a stack per thread."""
 
     def _room(self) -> tuple[int, int]:
-        """Bytes that the current device or CuPy's pool can still give, and all that the device has."""
+        """The free bytes of the current device and CuPy's pool, and the total bytes of the device."""
         free, total = self.xp.cuda.runtime.memGetInfo()
         return free + self.xp.get_default_memory_pool().free_bytes(), total
 
 
 def memory_is_full(cuda: Any, error: BaseException) -> bool:
-    """Whether an error of CuPy's, whose module `cuda` is given, says that a device has no memory left."""
+    """Whether an error of CuPy, with the module `cupy.cuda`, means that a device is out of memory."""
     if isinstance(error, cuda.memory.OutOfMemoryError):
         return True
-    # What is not allocated through CuPy's pool, such as a kernel's code or a graph.
+    # Memory outside CuPy's pool, such as for a kernel's code or a graph.
     return isinstance(error, cuda.runtime.CUDARuntimeError) and error.status == _MEMORY_ALLOCATION

@@ -1,8 +1,8 @@
-"""Sums and maxima over one axis as CUDA text: one kernel for all, without atomics, in an order that is always the same.
+"""CUDA source for sums and maxima over one axis: one kernel for all cases, deterministic and without atomics.
 
-An array in C order is (outer, n, inner) to it; the middle axis goes. `lanes` threads share a result: each takes every
-`lanes`-th entry, and a tree in shared memory merges what they have. Where the results alone would leave multiprocessors
-idle, the axis is cut into parts, whose results a second launch merges.
+It views an array in C order as (outer, n, inner) and reduces the middle axis. `lanes` threads share a result: each
+reduces every `lanes`-th entry, and a tree in shared memory merges their values. If there are too few results to occupy
+all multiprocessors, the axis is split into parts, whose results a second launch merges.
 """
 
 import functools
@@ -12,12 +12,12 @@ from typing import NamedTuple
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.dtypes import compute_type
 
-THREADS = 256  # in a block; the shared memory below is made for them
-_COLUMNS = 32  # neighbouring results of a block: their entries are neighbours in memory
-_BLOCKS = 8  # of a multiprocessor, at most
-_ENTRIES = 32  # that a thread takes at least before the axis is cut
+THREADS = 256  # in a block; the size of the shared memory below
+_COLUMNS = 32  # adjacent results per block, for coalesced reads
+_BLOCKS = 8  # per multiprocessor, at most
+_ENTRIES = 32  # per thread, at least, before the axis is split
 
-# How two values are merged, and what changes none. A NaN is greater than everything.
+# How to merge two values, and the neutral element. NaN is greater than everything.
 _MERGED = {"sum": "a + b", "max": "(b > a || b != b) ? b : a"}
 _NEUTRAL = {"sum": "0", "max": "-__uint_as_float(0x7f800000u)"}
 
@@ -27,7 +27,7 @@ extern "C" __global__ void NAME(
     const S *x, D *out, const A *alpha, long long outputs, long long n, long long inner, long long part, int lanes) {
     __shared__ A shared[256];
     const int t = threadIdx.x, width = 256 / lanes;
-    const bool along = inner == 1;  // then neighbouring threads share a result
+    const bool along = inner == 1;  // adjacent threads share a result then
     const int lane = along ? t % lanes : t / width, step = along ? 1 : width;
     const long long output = (long long)blockIdx.x * width + (along ? t / lanes : t % width);
     const long long start = blockIdx.y * part, end = start + part < n ? start + part : n;
@@ -53,7 +53,7 @@ _ADD = "result += *alpha * shared[t];"
 
 
 class Shape(NamedTuple):
-    """An array in C order as a reduction sees it."""
+    """The shape of an array in C order as viewed by a reduction."""
 
     outer: int
     n: int
@@ -61,12 +61,12 @@ class Shape(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        """How many results there are."""
+        """The number of results."""
         return self.outer * self.inner
 
 
 def reduced(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[Shape, tuple[int, ...]]:
-    """What a reduction over an axis (None: over all) sees of an array, and the shape of its results.
+    """A reduction's view of an array for an axis (None: all axes), and the shape of the result.
 
     >>> reduced((2, 3, 4), -1, True)
     (Shape(outer=6, n=4, inner=1), (2, 3, 1))
@@ -74,7 +74,7 @@ def reduced(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[S
     if axis is None:
         return Shape(1, math.prod(shape), 1), (1,) * len(shape) if keepdims else ()
     if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis is {axis}; the array has shape {shape}")
+        raise ValueError(f"axis is {axis}; expected an axis of an array of shape {shape}")
     axis %= len(shape)
     before, after = shape[:axis], shape[axis + 1 :]
     results = (*before, 1, *after) if keepdims else before + after
@@ -82,7 +82,7 @@ def reduced(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[S
 
 
 class Launch(NamedTuple):
-    """How a reduction is spread over the GPU: `blocks` in x (results) and y (parts), and threads for each result."""
+    """The launch configuration of a reduction: `blocks` in x (results) and y (parts), and threads per result."""
 
     blocks: tuple[int, int]
     lanes: int
@@ -90,7 +90,7 @@ class Launch(NamedTuple):
 
 
 def launch_of(shape: Shape, multiprocessors: int, whole: bool = False) -> Launch:
-    """How to launch the kernel; in one part if `whole`, or if more would not be faster.
+    """The launch configuration; in one part if `whole`, or if several would not be faster.
 
     >>> launch_of(Shape(1, 8192, 4096), 132)
     Launch(blocks=(128, 8), lanes=8, part=1024)
@@ -106,7 +106,7 @@ def launch_of(shape: Shape, multiprocessors: int, whole: bool = False) -> Launch
 
 
 def _power_of_2(n: int) -> int:
-    """The smallest power of 2 that is not below n."""
+    """The smallest power of 2 that is at least n."""
     return 1 << max(n - 1, 0).bit_length()
 
 
@@ -117,9 +117,9 @@ def reduction_name(operation: str, added: bool = False) -> str:
 
 @functools.cache
 def reduction_source(operation: str, dtype: str, result: str, added: bool = False) -> str:
-    """The CUDA text of a `"sum"` or `"max"` of entries of a dtype.
+    """The CUDA source of a `"sum"` or `"max"` of entries of a dtype.
 
-    The results are of another, the type's own or that of its arithmetic; α times them is `added` to what is there.
+    The dtype of the `result` is the same or that of the arithmetic. With `added`, α times the result is added to `out`.
     """
     accumulated = STORAGE[compute_type(dtype)]
     text = _KERNEL.replace("MERGED", _MERGED[operation]).replace("NEUTRAL", _NEUTRAL[operation])

@@ -1,4 +1,4 @@
-"""Rows of an array as CUDA text: read or written where numbers on the device say, up to 16 bytes at a time."""
+"""CUDA source that gathers or scatters rows of an array by indices on the device, up to 16 bytes at a time."""
 
 import functools
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ INTEGERS = {
 _BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
 _HALVES = ("float16", "bfloat16")
 
-# `there` is an entry of the large array, whose rows are `stride` and their entries `step` apart; `here` one of the
-# few rows in C order. `packs` of LANES entries make a row.
+# `there` is an entry of the large array, with `stride` between rows and `step` between entries; `here` is an entry of
+# the selected rows in C order. A row has `packs` packs of LANES entries.
 _KERNEL = """\
 extern "C" __global__ void NAME(
     const S *from, D *to, const long long *start, const O *order, I n, I packs, long long stride, long long step) {
@@ -38,7 +38,7 @@ ADVANCE = 'extern "C" __global__ void nnkit_advance(long long *start, long long 
 
 @dataclass(frozen=True, slots=True)
 class RowSignature:
-    """What the text depends on: C types, entries at a time, whether rows are taken or put, and the index type."""
+    """The parameters of the source: C types, entries per access, gather or scatter (`puts`), and the index type."""
 
     source: str
     target: str
@@ -55,7 +55,7 @@ class RowSignature:
 
 
 def conversion(source: Any, target: Any) -> tuple[str, str, str] | None:
-    """The C types of two dtypes and the value of the second for an `x` of the first; None where the kernel has none."""
+    """The C types of two dtypes and the expression that converts an `x` of the first; None if unsupported."""
     if source == target:
         storage = _BYTES.get(source.itemsize)
         return None if storage is None else (storage, storage, "x.lane[k]")
@@ -67,9 +67,9 @@ def conversion(source: Any, target: Any) -> tuple[str, str, str] | None:
 
 
 def lanes_of(width: int, stride: int, step: int, places: list[tuple[int, int]]) -> int:
-    """How many entries of a row of `width` can be moved at a time.
+    """The number of entries of a row of `width` that can be moved at a time.
 
-    `places` are address and item size of both sides; `stride` and `step`, in entries, those of the large array.
+    `places` are the addresses and item sizes of both arrays; `stride` and `step`, in entries, are of the large array.
 
     >>> lanes_of(784, 784, 1, [(0, 4), (512, 4)]), lanes_of(10, 10, 1, [(0, 4), (512, 4)]), lanes_of(8, 1, 9, [(0, 4)])
     (4, 2, 1)
@@ -82,7 +82,7 @@ def lanes_of(width: int, stride: int, step: int, places: list[tuple[int, int]]) 
 
 @functools.cache
 def rows_source(signature: RowSignature) -> str:
-    """The CUDA text for a signature: (from, to, start, order, n, packs, stride, step), start and order maybe null."""
+    """The CUDA source for (from, to, start, order, n, packs, stride, step), where start and order may be null."""
     s = signature
     there, here = ("here", "there") if s.puts else ("there", "here")
     text = _KERNEL.replace("LANES", str(s.lanes)).replace("VALUE", s.value).replace("NAME", s.name)

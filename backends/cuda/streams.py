@@ -1,4 +1,4 @@
-"""Streams in order: what belongs together may be asked for on any stream of a device."""
+"""Ordering of streams: related work may be launched on any stream of a device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def current_stream(array: Any) -> Any:
-    """The stream that is current on the device of a CuPy array; None for an array of the host."""
+    """The current stream of the device of a CuPy array; None for a NumPy array."""
     if isinstance(array, np.ndarray):
         return None
     import cupy
@@ -18,10 +18,10 @@ def current_stream(array: Any) -> Any:
 
 @contextmanager
 def in_order(home: Any, stream: Any) -> Iterator[None]:
-    """In the `with` block: work on `stream` comes after what `home` was given before, and before what it gets later.
+    """Order the work on `stream` inside the `with` block after earlier and before later work on `home`.
 
-    Both are streams of the current device. So the buffers of one owner, whose stream `home` is, are never used twice at
-    a time, nor given to others too early. The host waits for nothing.
+    Both are streams of the current device. With it, buffers owned by `home` are never in use on both streams at once,
+    nor reused too early. The host does not wait.
     """
     if stream == home:
         yield
