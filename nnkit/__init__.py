@@ -88,7 +88,7 @@ from nnkit.kernels.smooth import (
     softplus_grad,
 )
 from nnkit.kernels.softmax import softmax, softmax_grad
-from nnkit.layers import Dense, Dropout
+from nnkit.layers import Dense, Dropout, Layer, register_layer, unregister_layer
 from nnkit.network import Network, load
 from nnkit.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
 from nnkit.training.divergence import DivergenceError
@@ -115,6 +115,7 @@ __all__ = [
     "EarlyStopping",
     "FormulaError",
     "History",
+    "Layer",
     "Lion",
     "Network",
     "OutOfMemoryError",
@@ -171,6 +172,7 @@ __all__ = [
     "quadratic_delta",
     "register_activation",
     "register_cost",
+    "register_layer",
     "relu",
     "relu_grad",
     "schedules",
@@ -193,6 +195,7 @@ __all__ = [
     "tanh_grad",
     "unregister_activation",
     "unregister_cost",
+    "unregister_layer",
     "use_backend",
     "using_backend",
     "verify",

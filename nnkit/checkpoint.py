@@ -1,6 +1,6 @@
 """Networks in safetensors files: parameters as tensors, everything else as text. No pickle.
 
-Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the dense layers in the
+Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the layers in the
 network's dtype, `preprocessing.mean` and so on in float64, and in the checkpoint of a training `training.*`; as
 metadata "network", a description in JSON, "training", and where `nnkit train` wrote it "samples", what it was trained
 with (`nnkit.commands.trained_on`), which no network needs. Format 1 had neither dropout nor numbers of costs,
@@ -20,7 +20,7 @@ from nnkit.checks import UnknownNameError, flag, whole
 from nnkit.classes import listed
 from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
-from nnkit.layers import Dense, Dropout, Layer, dense_layers
+from nnkit.layers import Layer, layer_description, layer_of, trainable_layers
 from nnkit.model import Model
 from nnkit.preprocessing import Preprocessing
 from nnkit.state import Arrays
@@ -82,15 +82,6 @@ def _description(model: Model) -> dict[str, Any]:
     } | ({} if fitted is None else {"preprocessing_features": fitted})
 
 
-def layer_description(layer: Layer) -> dict[str, Any]:
-    """A layer as JSON has it: what computes, not what its parameters started from."""
-    if isinstance(layer, Dense):
-        return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
-    if isinstance(layer, Dropout):
-        return {"dropout": layer.rate}
-    raise TypeError(f"layers hold {layer!r}, which no file can describe")
-
-
 class Saved(NamedTuple):
     """What a file holds, in the form of `nnkit.state`: a network, checked; and of its training, if any, as it is."""
 
@@ -107,15 +98,15 @@ def read(path: str | PathLike[str]) -> Saved:
     with damage(path):
         about = json.loads(metadata["network"])
         cost = about["cost"]
-        layers = [_read_layer(d) for d in about["layers"]]
+        layers = [layer_of(d) for d in about["layers"]]
         arrays = {name: array for name, array in tensors.items() if name.startswith("layers.")}
-        _check_parameters(arrays, dense_layers(layers))
+        dtype = _check_parameters(arrays, trainable_layers(layers))
         training = _read_training(metadata)
         arguments = {
             "layers": layers,
             "cost": get_cost(cost) if isinstance(cost, str) else get_cost(**cost),
             "seed": about["seed"],
-            "dtype": arrays["layers.0.W"].dtype.name,
+            "dtype": dtype,
             "preprocessing": _read_preprocessing(about, tensors),
             "classes": about.get("classes"),
             "features": about.get("features"),
@@ -132,6 +123,7 @@ def read(path: str | PathLike[str]) -> Saved:
 _TO_KNOW = {
     "activation": "if it is your own, register it before loading, with nnkit.register_activation",
     "cost": "if it is your own, register it before loading, with nnkit.register_cost",
+    "layer": "register it before loading, with nnkit.register_layer",
     "optimizer": "if it is your own, go on with fit(..., optimizer=..., checkpoint=..., resume=True)",
 }
 
@@ -150,21 +142,18 @@ def damage(path: str | PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
 
 
-def _read_layer(d: Mapping[str, Any]) -> Layer:
-    return Dropout(d["dropout"]) if "dropout" in d else Dense(d["inputs"], d["units"], d["activation"])
-
-
-def _check_parameters(arrays: Arrays, layers: list[Dense]) -> None:
-    """ValueError or KeyError unless there are W and b of each dense layer, of its shapes and one dtype."""
-    if not layers or len(arrays) != 2 * len(layers):
+def _check_parameters(arrays: Arrays, layers: list[Layer]) -> str:
+    """The one dtype of all arrays; ValueError or KeyError unless they are those of each layer, of its shapes."""
+    expected = {f"layers.{i}.{name}": s for i, layer in enumerate(layers) for name, s in layer.shapes.items()}
+    if not layers or len(arrays) != len(expected):
         raise ValueError(f"{len(layers)} layers are described, but there are {len(arrays)} tensors")
-    dtype = arrays["layers.0.W"].dtype
-    for i, layer in enumerate(layers):
-        W, b = arrays[f"layers.{i}.W"], arrays[f"layers.{i}.b"]
-        if W.shape != (layer.units, layer.inputs) or b.shape != (layer.units,):
-            raise ValueError(f"layer {i} has tensors {W.shape} and {b.shape}, which do not fit {layer}")
-        if not (W.dtype == b.dtype == dtype):
-            raise ValueError(f"layer {i} has tensors of {W.dtype} and {b.dtype}, the first of {dtype}")
+    first = arrays[next(iter(expected))].dtype
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}; expected {shape}")
+        if arrays[name].dtype != first:
+            raise ValueError(f"{name} is of {arrays[name].dtype}, the first tensor of {first}")
+    return first.name
 
 
 def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocessing | None:

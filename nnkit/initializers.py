@@ -163,31 +163,25 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
     return named("initializer", init, _named, ["uniform(a)", "normal(s)", "orthogonal(gain)"])
 
 
-def drawn(init: Initializer, rng: np.random.Generator, d_out: int, d_in: int, dtype: str, layer: int) -> Weights:
-    """What an initializer gives for a layer, in the dtype of the network.
+def checked_values(owner: str, values: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """The initial values of a parameter, in the dtype of the network.
 
-    Raises TypeError unless it is two arrays of real numbers, ValueError for other shapes and what is not finite.
+    Raises TypeError unless they are real numbers, ValueError for another shape and what is not finite.
     """
-    owner = f"init {getattr(init, '__name__', type(init).__name__)} of layer {layer}:"
-    found = init(rng, d_out, d_in)
-    if not isinstance(found, tuple | list) or len(found) != 2:
-        raise TypeError(f"{owner} returned {_in_words(found)}; expected (W, b)")
-    made = []
-    for name, values, shape in zip("Wb", found, ((d_out, d_in), (d_out,)), strict=True):
-        array = get_backend("numpy").asarray(as_array(values, f"{owner} {name}"))
-        if not is_real(array):
-            raise TypeError(f"{owner} {name} has dtype {array.dtype}; expected real numbers")
-        if array.shape != shape:
-            hint = "; W is (d_out, d_in); is it transposed?" if array.shape == shape[::-1] else ""
-            raise ValueError(f"{owner} {name} has shape {array.shape}; expected {shape}{hint}")
-        with np.errstate(over="ignore"):
-            array = array.astype(dtype)
-        check_finite(array, f"{owner} {name}", f"finite numbers in {dtype}")
-        made.append(array)
-    return made[0], made[1]
+    array: np.ndarray = get_backend("numpy").asarray(as_array(values, owner))
+    if not is_real(array):
+        raise TypeError(f"{owner} has dtype {array.dtype}; expected real numbers")
+    if array.shape != shape:
+        hint = "; W is (d_out, d_in); is it transposed?" if len(shape) == 2 and array.shape == shape[::-1] else ""
+        raise ValueError(f"{owner} has shape {array.shape}; expected {shape}{hint}")
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype)
+    check_finite(array, owner, f"finite numbers in {dtype}")
+    return array
 
 
-def _in_words(found: Any) -> str:
+def in_words(found: Any) -> str:
+    """What an initializer has returned, for an error."""
     if isinstance(found, tuple | list):
         return f"{len(found)} values"
     return f"an array of shape {np.shape(found)}" if hasattr(found, "shape") else f"a {type(found).__name__}"

@@ -1,28 +1,96 @@
 """Layers: what a network is made of, before it has parameters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from numbers import Real
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
 
-from nnkit.checks import in_range, whole
+import numpy as np
+
+from nnkit.backends.base import Array, Backend
+from nnkit.checks import in_range, named, whole
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.costs import Cost, default_cost, get_cost
-
-_COUPLES = "layers: softmax couples the units of a layer and is for the output only"
+from nnkit.kernels.dense import dense_backward, dense_forward
+from nnkit.kernels.dropout import dropout_grad
+from nnkit.kernels.registration import check_new_name
 
 
 class Layer(ABC):
-    """A part of a network: `Dense` or `Dropout`."""
+    """A part of a network: `Dense`, `Dropout`, or a layer of your own.
+
+    A layer of your own is a frozen dataclass with the fields `inputs` and `units`, numbers and text of its own, and
+    these methods. They compute with formulas and with methods of the backend only, so that a step can be recorded.
+    `nnkit.register_layer` makes the class known to files. The last layer of a network is a `Dense`.
+
+    >>> from dataclasses import dataclass
+    >>> @nnkit.formula
+    ... def shifted(xp, x, s):
+    ...     return x + s
+    >>> @dataclass(frozen=True)
+    ... class Shift(nnkit.Layer):
+    ...     inputs: int
+    ...     units: int
+    ...     @property
+    ...     def shapes(self):
+    ...         return {"s": (self.units,)}
+    ...     def start(self, rng):
+    ...         return {"s": np.zeros(self.units)}
+    ...     def forward(self, backend, x, parameters):
+    ...         return shifted(x, parameters["s"]), None
+    ...     def backward(self, backend, delta, saved, parameters, gradient, need_dx):
+    ...         backend.sum(delta, axis=0, out=gradient["s"])
+    ...         return delta
+    >>> net = nnkit.Network([Shift(2, 2), nnkit.Dense(2, 3)], seed=0)
+    >>> nnkit.check_gradients(net, [[0.0, 1.0], [1.0, 0.5]], [0, 2]).max_error < 1e-13
+    True
+    """
 
     __slots__ = ()
 
+    inputs: int
+    units: int
+
     @property
-    @abstractmethod
     def label(self) -> str:
         """The layer in the description of a network."""
+        return f"{self.units} {type(self).__name__}"
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each of its parameters by name; those with two or more axes are penalized and decay."""
+
+    @abstractmethod
+    def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
+        """The initial value of each parameter."""
+
+    @abstractmethod
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        """The outputs (n, units) for inputs x (n, inputs), and what `backward` needs.
+
+        `nnkit.check_gradients` calls it with complex arrays on NumPy.
+        """
+
+    def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
+        """The outputs alone, for predictions."""
+        return self.forward(backend, x, parameters)[0]
+
+    @abstractmethod
+    def backward(
+        self,
+        backend: Backend,
+        delta: Array,
+        saved: Any,
+        parameters: Mapping[str, Array],
+        gradient: Mapping[str, Array],
+        need_dx: bool,
+    ) -> Array:
+        """Write the gradient of each parameter into `gradient`; return δx (n, inputs), which `need_dx` asks for.
+
+        `delta`, (n, units), is the gradient of the outputs, with the share of each sample in the mean. It may be
+        overwritten, and returned.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +121,38 @@ class Dense(Layer):
     def label(self) -> str:
         return f"{self.units} {self.activation}"
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"W": (self.units, self.inputs), "b": (self.units,)}
+
+    def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
+        W, b = get_initializer(self.init, str(self.activation))(rng, self.units, self.inputs)
+        return {"W": W, "b": b}
+
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        z, name = None, str(self.activation)
+        if get_activation(name).gradient_from == "preactivation":
+            z = backend.empty((x.shape[0], self.units), x.dtype)
+        h = dense_forward(x, parameters["W"], parameters["b"], name, z=z)
+        return h, (x, h, z)
+
+    def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
+        return dense_forward(x, parameters["W"], parameters["b"], str(self.activation))
+
+    def backward(
+        self,
+        backend: Backend,
+        delta: Array,
+        saved: Any,
+        parameters: Mapping[str, Array],
+        gradient: Mapping[str, Array],
+        need_dx: bool,
+    ) -> Array:
+        (x, h, z), out = saved, (None, gradient["W"], gradient["b"])
+        return dense_backward(
+            delta, x, parameters["W"], h, str(self.activation), z=z, out=out, need_dx=need_dx, overwrite_delta=True
+        )[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Dropout(Layer):
@@ -75,95 +175,81 @@ class Dropout(Layer):
     def label(self) -> str:
         return f"dropout {self.rate:g}"
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {}
 
-def build_layers(
-    sizes: Sequence[int | Layer], activation: str | None, output_activation: str | None, cost: str | Cost | None
-) -> tuple[list[Layer], Cost]:
-    """Layers from a list of sizes or of layers, each dense one with its activation filled in; and the cost.
+    def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {}
 
-    Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it,
-    and TypeError for an activation where the layers have their own.
-    """
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
-        raise TypeError(f"layers is {sizes!r}; expected a list of sizes or of layers, such as [4, 8, 3]")
-    layers = _layers_of(list(sizes), activation)
-    dense = dense_layers(layers)
-    if not dense or layers[-1] is not dense[-1]:
-        raise ValueError(f"layers: the last layer is {layers[-1]}; expected a Dense layer")
-    for before, after in pairwise(dense):
-        if before.units != after.inputs:
-            raise ValueError(f"layers: {before} gives {before.units} values, but {after} takes {after.inputs}")
-        if before.activation == "softmax":
-            raise ValueError(_COUPLES)
-    last = dense[-1]
-    if last.activation is not None and output_activation is not None:
-        raise TypeError(
-            f"output_activation is {output_activation!r}, which has no effect: the last layer has its own, "
-            f"{last.activation!r}; leave one of them out"
-        )
-    output = last.activation if output_activation is None else output_activation
-    chosen = default_cost(last.units, output) if cost is None else get_cost(cost)
-    output = chosen.output if output is None else output
-    if output == "softmax" and last.units == 1:
-        raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
-    hidden = [_named(layer, "identity") for layer in layers[:-1]]
-    return [*hidden, Dense(last.inputs, last.units, output, last.init)], chosen
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        return x, None  # as in a prediction; what a training drops is chosen by the network (`DropoutState`)
 
-
-def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
-    """Layers as they are, or those of sizes, without an output activation."""
-    for item in items:
-        if not isinstance(item, Real) and type(item) not in (Dense, Dropout):
-            raise TypeError(_not_a_layer(item))
-    layers = [item for item in items if isinstance(item, Layer)]
-    if not layers:
-        if len(items) < 2:
-            raise ValueError(f"layers: {items!r}; expected at least two sizes, of the input and the output")
-        activation = "sigmoid" if activation is None else activation
-        if activation == "softmax":
-            raise ValueError(_COUPLES)
-        get_activation(activation)  # an unknown name is an error without a hidden layer, too
-        hidden = [Dense(a, b, activation) for a, b in pairwise(items[:-1])]  # type: ignore[arg-type]
-        return [*hidden, Dense(items[-2], items[-1])]  # type: ignore[arg-type]
-    if len(layers) < len(items):
-        raise TypeError("layers: sizes and layers do not mix; give all of one kind")
-    if activation is not None:
-        raise TypeError(
-            f"activation is {activation!r}, which has no effect beside layers; give each layer its own, "
-            "such as Dense(4, 8, 'relu')"
-        )
-    return layers
-
-
-def _not_a_layer(item: object) -> str:
-    own = type(item)
-    if isinstance(item, type) and issubclass(item, Layer):
-        return f"layers hold the class {item.__name__}; expected a layer, such as Dense(4, 8, 'relu') or Dropout(0.2)"
-    if not isinstance(item, Layer):
-        return f"layers hold {item!r}; expected whole numbers, or Dense and Dropout layers"
-    return (
-        f"layers hold a {own.__name__}, whose own code would not run: a network computes Dense and Dropout only. For a "
-        "function of your own use nnkit.register_activation and Dense(..., activation); for another kind of layer "
-        "write the loop with nnkit.dense_forward and nnkit.dense_backward"
-    )
-
-
-def initializers_of(dense: Sequence[Dense], init: str | Initializer | None) -> list[Initializer]:
-    """What draws the parameters of each dense layer; `init` is the network's, for those that have none.
-
-    Raises ValueError for an unknown name, and TypeError where all layers have their own.
-    """
-    if init is not None and all(layer.init is not None for layer in dense):
-        raise TypeError(f"init is {init!r}, which has no effect: each layer has its own; leave it out")
-    return [get_initializer(init if layer.init is None else layer.init, str(layer.activation)) for layer in dense]
+    def backward(
+        self,
+        backend: Backend,
+        delta: Array,
+        saved: Any,
+        parameters: Mapping[str, Array],
+        gradient: Mapping[str, Array],
+        need_dx: bool,
+    ) -> Array:
+        return backend.elementwise(dropout_grad, (delta, saved))
 
 
 def dense_layers(layers: Sequence[Layer]) -> list[Dense]:
-    """Those that have parameters."""
+    """Those that are dense; the last layer of a network is."""
     return [layer for layer in layers if isinstance(layer, Dense)]
 
 
-def _named(layer: Layer, activation: str) -> Layer:
-    if isinstance(layer, Dense) and layer.activation is None:
-        return Dense(layer.inputs, layer.units, activation, layer.init)
-    return layer
+def trainable_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """Those that may have parameters: all but Dropout."""
+    return [layer for layer in layers if not isinstance(layer, Dropout)]
+
+
+def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Mapping[str, Array]], x: Array) -> Array:
+    """What layers with these parameters make of samples x (n, d_in) in a prediction, where nothing is dropped."""
+    for layer, own in zip(trainable_layers(layers), parameters, strict=True):
+        x = layer.outputs(backend, x, own)
+    return x
+
+
+_registered: dict[str, type[Layer]] = {}
+
+
+def register_layer(kind: type[Layer]) -> type[Layer]:
+    """Make a class of layers known by its name, so that networks with it can be loaded; returns it, as decorators do.
+
+    Raises TypeError if it is not a dataclass derived from `nnkit.Layer`, and ValueError for a name that is taken.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Layer) and is_dataclass(kind)):
+        raise TypeError(f"kind is {kind!r}; expected a dataclass derived from nnkit.Layer")
+    check_new_name("layer", kind.__name__, [*_registered, "Dense", "Dropout"])
+    _registered[kind.__name__] = kind
+    return kind
+
+
+def unregister_layer(name: str) -> None:
+    """Forget a class of layers that was registered; KeyError if there is none of this name."""
+    del _registered[name]
+
+
+def layer_description(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON describes it: what computes, not what its parameters started from."""
+    if isinstance(layer, Dense):
+        return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
+    if isinstance(layer, Dropout):
+        return {"dropout": layer.rate}
+    if not is_dataclass(layer):
+        raise TypeError(f"layers hold {layer!r}, which is not a dataclass; only those can be written to a file")
+    return {"layer": type(layer).__name__} | asdict(layer)
+
+
+def layer_of(description: Mapping[str, Any]) -> Layer:
+    """The layer that was described. Raises UnknownNameError, with the kind "layer", for a name not known here."""
+    if "dropout" in description:
+        return Dropout(description["dropout"])
+    if "layer" not in description:
+        return Dense(description["inputs"], description["units"], description["activation"])
+    fields = dict(description)
+    return named("layer", fields.pop("layer"), _registered)(**fields)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from nnkit.backends.recording import active_tape
 from nnkit.checks import checked_dtype, checked_features, flag, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.forward import ForwardPass
-from nnkit.initializers import Initializer, drawn
+from nnkit.initializers import Initializer
 from nnkit.inputs import (
     are_labels,
     check_samples,
@@ -25,14 +26,14 @@ from nnkit.inputs import (
     targets,
 )  # fmt: skip
 from nnkit.kernels.costs import Cost
-from nnkit.kernels.dense import dense_forward
 from nnkit.kernels.output import output_pair
-from nnkit.layers import Layer, build_layers, dense_layers, initializers_of
+from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
+from nnkit.structure import build_layers, initialized, started
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 from nnkit.turns import Turn
 
@@ -67,8 +68,10 @@ class Model:
         features: Sequence[str] | None = None,
     ) -> None:
         self.layers, self.cost = build_layers(layers, activation, output_activation, cost)
-        self.dense = dense_layers(self.layers)
-        self.output = output_pair(self.cost, self.dense[-1].activation)
+        self.dense, last = dense_layers(self.layers), dense_layers(self.layers)[-1]
+        self.d_in, self.d_out = trainable_layers(self.layers)[0].inputs, last.units
+        self.to_logits = [*self.layers[:-1], replace(last, activation="identity")]  # the last one belongs to the cost
+        self.output = output_pair(self.cost, last.activation)
         self.dtype = checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.classifies = self.cost.classifies
@@ -77,9 +80,8 @@ class Model:
             setattr(self, name, value)
         self.vector_targets, self.epochs_trained, self.optimizer, self.turn = False, 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
-        makers = initializers_of(self.dense, init)
-        pairs = enumerate(zip(makers, self.dense, strict=True))
-        values = (drawn(make, rng, d.units, d.inputs, self.dtype, i) for i, (make, d) in pairs)
+        trainable = enumerate(initialized(self.layers, init))
+        values = (started(layer, rng, self.dtype, i) for i, layer in trainable)
         target = get_backend(backend)
         try:
             self.placement = Placement(target, self.layers, self.dtype, self.seed)
@@ -93,7 +95,7 @@ class Model:
         object.__setattr__(self, name, value if check is None else check(self, value))
 
     def __repr__(self) -> str:
-        chain = " → ".join([str(self.dense[0].inputs), *(layer.label for layer in self.layers)])
+        chain = " → ".join([str(self.d_in), *(layer.label for layer in self.layers)])
         return (
             f"{type(self).__name__}({chain}, {self.cost.name}, {self.parameters.count} parameters in {self.dtype} "
             f"on {self.backend.name}, seed {self.seed})"
@@ -102,7 +104,7 @@ class Model:
     @property
     def width(self) -> int:
         """How many features a sample has, before any preprocessing."""
-        return self.dense[0].inputs if self.preprocessing is None else self.preprocessing.inputs
+        return self.d_in if self.preprocessing is None else self.preprocessing.inputs
 
     def samples(self, x: Any, name: str = "X") -> Array:
         """Samples (n, width) of any kind as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
@@ -120,7 +122,7 @@ class Model:
 
     def learn_shape(self, y: Any) -> None:
         """Note whether the targets of a single output that does not classify are (n,): predictions are then, too."""
-        if not self.classifies and self.dense[-1].units == 1:
+        if not self.classifies and self.d_out == 1:
             self.vector_targets = len(y.shape) == 1
 
     def preprocessed(self, x: Any, out: Array | None = None) -> Array:
@@ -135,7 +137,7 @@ class Model:
         """
         if self.classes is not None and is_table(y):
             names, classes = text_names(y), self.classes.tolist()
-            if names is not None and len(classes) == self.dense[-1].units and set(names) == set(classes):
+            if names is not None and len(classes) == self.d_out and set(names) == set(classes):
                 y = table_numbers(y, name, classes)
         y = as_array(y, name)
         return y[:, 0] if self.classifies and is_label_column(y) else y
@@ -148,7 +150,7 @@ class Model:
         y = self.answers(y, name)
         if self.classes is not None and are_labels(y, name):
             y = class_indices(self.classes, y, name)
-        array = targets(self.backend, self.dtype, self.cost, self.dense[-1].units, y, n, name)
+        array = targets(self.backend, self.dtype, self.cost, self.d_out, y, n, name)
         if check:
             check_targets(self.backend, array, self.cost, name)
         return array
@@ -211,7 +213,7 @@ class Model:
         return place.take("pass", n, partial(self._record_pass, place, n))
 
     def _record_pass(self, place: Placement, n: int) -> ForwardPass:
-        shape, activate = (n, self.dense[0].inputs), partial(self.output.outputs, place.backend)
+        shape, activate = (n, self.d_in), partial(self.output.outputs, place.backend)
         return ForwardPass(
             place.backend, self.dtype, shape, partial(self.propagate, parameters=place.parameters), activate
         )
@@ -219,9 +221,7 @@ class Model:
     def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
         """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
         p = self.parameters if parameters is None else parameters
-        for layer, W, b in zip(self.dense[:-1], p.W, p.b, strict=False):
-            h = dense_forward(h, W, b, str(layer.activation))
-        return dense_forward(h, p.W[-1], p.b[-1])
+        return outputs(self.to_logits, p.backend, p.layers, h)
 
     @property
     def current_state(self) -> OptimizerState | None:
@@ -300,9 +300,9 @@ def _fixed(name: str) -> Callable[[Model, Any], Any]:
 
 
 def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
-    found = checked_preprocessing(value, model.dense[0].inputs)
+    found = checked_preprocessing(value, model.d_in)
     if "features" in vars(model):  # of a network that is there
-        width = model.dense[0].inputs if found is None else found.inputs
+        width = model.d_in if found is None else found.inputs
         vars(model)["features"] = _agreed(model.features, found, width)
     return found
 
@@ -318,12 +318,12 @@ def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None,
 
 # What is wrong shows where it is set, not where it is used.
 _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
-    **{name: _fixed(name) for name in ("layers", "cost", "dense", "output", "dtype", "classifies", "turn")},
+    **{name: _fixed(name) for name in ("layers", "cost", "d_in", "d_out", "output", "dtype", "classifies", "turn")},
     "seed": lambda _, value: whole("", "seed", value, 0),
     "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
     "vector_targets": lambda _, value: flag("", "vector_targets", value),
     "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),
     "preprocessing": _preprocessing,
-    "classes": lambda model, value: None if value is None else checked_classes(value, model.dense[-1].units),
+    "classes": lambda model, value: None if value is None else checked_classes(value, model.d_out),
     "features": lambda model, value: _agreed(value, model.preprocessing, model.width),
 }

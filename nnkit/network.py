@@ -119,7 +119,7 @@ class Network(Model):
         >>> sorted(net.evaluate([[0.0, 1.0], [1.0, 0.0]], [0, 1], metrics=["mae"]))
         ['accuracy', 'cost', 'mae']
         """
-        measured = get_metrics(metrics, self.dense[-1].units, self.classifies)
+        measured = get_metrics(metrics, self.d_out, self.classifies)
         this = self.snapshot()
         return evaluate(this, source_of(this, x, y, sample_weight, class_weight), measured)
 
@@ -164,8 +164,10 @@ class Network(Model):
     @explains_memory(LOWER_STEP)
     def gradients(
         self, x: Any, y: Any, *, sample_weight: Any = None, training: bool = False
-    ) -> tuple[Array, list[tuple[Array, Array]]]:
+    ) -> tuple[Array, list[tuple[Array, ...]]]:
         """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays.
+
+        A layer of your own has the gradients of its parameters, in the order of its `shapes`.
 
         With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: it
         takes the random numbers of the next step, as a step does, so that RuntimeError is raised where another thread
@@ -184,8 +186,8 @@ class Network(Model):
             step = mine._run(x, y, weights, None, drops=False)
         backend = place.backend
         found = [
-            tuple(backend.copy(a, backend.empty(a.shape, self.dtype)) for a in pair)
-            for pair in zip(beside.gradient.W, beside.gradient.b, strict=True)
+            tuple(backend.copy(a, backend.empty(a.shape, self.dtype)) for a in own.values())
+            for own in beside.gradient.layers
         ]
         cost = step.cost()
         place.leave(lent)

@@ -1,11 +1,12 @@
-"""Parameters in one flat vector: all weights first, then all biases, with W and b of each layer as views.
+"""Parameters in one flat vector: all weights first, then all biases, with each layer's arrays as views.
 
 A single kernel can then update all parameters, and weight decay, which excludes the biases, applies to one slice. Each
 array starts at a multiple of 64 bytes, for aligned loads and tensor cores; the padding is zero. The first layer's W,
 which the backward pass does not read, is stored in column-major order if the backend's products prefer that.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -14,43 +15,57 @@ from nnkit.backends.dtypes import ITEMSIZE
 
 ALIGNMENT = 64  # bytes
 
+Shapes = Mapping[str, tuple[int, ...]]  # of a layer's arrays, by name
+
 
 class Parameters:
-    """The weights and biases of dense layers, or their gradients.
+    """The parameters of a network's layers, or their gradients.
+
+    Arrays of two or more axes are weights, which alone are penalized and decay; vectors are biases.
 
     Attributes:
         flat: the vector, (size,), including padding.
-        starts: the offset of each W, then of each b, in the vector.
+        starts: the offset of each array in the vector, of all weights and then of all biases.
         weights: the part of `flat` with the weights. biases: the rest.
-        W: a view (d_out, d_in) per layer. b: a view (d_out,) per layer. The first W may be in column-major order: write
-            to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
+        layers: for each layer its arrays by name, views of the vector.
+        W: a view (d_out, d_in) per dense layer. b: a view (d_out,) per dense layer. The first W may be in column-major
+            order: write to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
     """
 
-    def __init__(self, backend: Backend, shapes: Sequence[tuple[int, int]], dtype: str) -> None:
+    def __init__(self, backend: Backend, shapes: Sequence[Shapes], dtype: str) -> None:
         self.backend = backend
         self.shapes = list(shapes)
         self.dtype = dtype
-        lengths = [d_out * d_in for d_out, d_in in shapes] + [d_out for d_out, _ in shapes]
-        starts = _starts(lengths, ALIGNMENT // ITEMSIZE[dtype])
-        self.starts, split = starts[:-1], starts[len(shapes)]
+        starts = _starts([math.prod(shape) for _, _, shape in self._arranged()], ALIGNMENT // ITEMSIZE[dtype])
+        self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self._arranged())]
         self.flat = backend.zeros((starts[-1],), dtype)
         self.weights, self.biases = self.flat[:split], self.flat[split:]
-        views = [self.flat[start : start + length] for start, length in zip(starts, lengths, strict=False)]
-        count = len(shapes)
-        self.W = [backend.xp.reshape(v, shape) for v, shape in zip(views[:count], shapes, strict=True)]
-        self.b = views[count:]
-        d_out, d_in = shapes[0]
-        self._by_columns = backend.by_columns(d_out, d_in, dtype)
+        self.layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
+        for start, (i, name, shape) in zip(starts, self._arranged(), strict=False):
+            view = self.flat[start : start + math.prod(shape)]
+            self.layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
+        self._by_columns = False
+        if {*shapes[0]} == {"W", "b"}:  # of a dense layer
+            d_out, d_in = shapes[0]["W"]
+            self._by_columns = backend.by_columns(d_out, d_in, dtype)
         if self._by_columns:
-            self.W[0] = backend.xp.reshape(views[0], (d_in, d_out)).mT
+            self.layers[0]["W"] = backend.xp.reshape(self.flat[: d_out * d_in], (d_in, d_out)).mT
+        self.W, self.b = ([layer[name] for layer in self.layers if {"W", "b"} <= {*layer}] for name in "Wb")
 
-    def assign(self, values: Iterable[tuple[Array, Array]]) -> None:
-        """Set (W, b) of each layer from arrays of NumPy or this backend; raises ValueError for other shapes."""
-        for i, (W, b, pair) in enumerate(zip(self.W, self.b, values, strict=True)):
-            for name, view, values_of_layer in zip("Wb", (W, b), pair, strict=True):
-                array = self.backend.asarray(values_of_layer, self.dtype)
+    def _arranged(self) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+        """The layer, name and shape of each array, in the order of the vector."""
+        for biases in (False, True):
+            for i, layer in enumerate(self.shapes):
+                yield from ((i, name, shape) for name, shape in layer.items() if (len(shape) == 1) == biases)
+
+    def assign(self, values: Iterable[Sequence[Array]]) -> None:
+        """Set the arrays of each layer, (W, b) of a dense one; raises ValueError for other shapes."""
+        for i, (layer, given) in enumerate(zip(self.layers, values, strict=True)):
+            for (name, view), values_of_one in zip(layer.items(), given, strict=True):
+                array = self.backend.asarray(values_of_one, self.dtype)
                 if array.shape != view.shape:  # a smaller array would be broadcast
-                    hint = "; W is (d_out, d_in); is it transposed?" if array.shape == view.shape[::-1] else ""
+                    transposed = name == "W" and array.shape == view.shape[::-1]
+                    hint = "; W is (d_out, d_in); is it transposed?" if transposed else ""
                     raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}{hint}")
                 self.backend.copy(array, view)
 
@@ -58,7 +73,7 @@ class Parameters:
         """Convert a vector with this layout to the layout of files: on the host, each W in row-major order."""
         host = np.array(self.backend.to_numpy(flat))
         if self._by_columns:
-            d_out, d_in = self.shapes[0]
+            d_out, d_in = self.shapes[0]["W"]
             first = host[: d_out * d_in]
             first[...] = first.reshape(d_in, d_out).T.reshape(-1)
         return host
@@ -69,14 +84,14 @@ class Parameters:
             raise ValueError(f"shape {saved.shape}; expected {tuple(self.flat.shape)}")
         host = np.array(saved)
         if self._by_columns:
-            d_out, d_in = self.shapes[0]
+            d_out, d_in = self.shapes[0]["W"]
             first = host[: d_out * d_in]
             first[...] = first.reshape(d_out, d_in).T.reshape(-1)
         return self.backend.asarray(host, self.dtype)
 
     def clear_padding(self) -> None:
         """Reset the padding to 0: a step that writes NaN everywhere, as with `clip_norm`, writes it there, too."""
-        lengths = [d_out * d_in for d_out, d_in in self.shapes] + [d_out for d_out, _ in self.shapes]
+        lengths = [math.prod(shape) for _, _, shape in self._arranged()]
         for start, length, end in zip(self.starts, lengths, [*self.starts[1:], self.flat.shape[0]], strict=True):
             if start + length < end:
                 self.flat[start + length : end] = 0
@@ -84,7 +99,7 @@ class Parameters:
     @property
     def count(self) -> int:
         """The number of parameters, without padding."""
-        return sum(d_out * (d_in + 1) for d_out, d_in in self.shapes)
+        return sum(math.prod(shape) for _, _, shape in self._arranged())
 
 
 def _starts(lengths: Sequence[int], step: int) -> list[int]:

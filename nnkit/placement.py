@@ -9,7 +9,7 @@ from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.kernels import dropout as kernels
-from nnkit.layers import Dropout, Layer, dense_layers
+from nnkit.layers import Dropout, Layer, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
 
@@ -27,14 +27,14 @@ class Placement:
 
     Attributes:
         backend, dtype: where they are, and of what type.
-        parameters, gradient: of the dense layers. dropout: the state of its random numbers, if there is dropout.
+        parameters, gradient: of the layers. dropout: the state of its random numbers, if there is dropout.
         state: of the optimizer, once there is one.
         recorded: steps, by what they are recorded for; see `nnkit.step`.
     """
 
     def __init__(self, backend: Backend, layers: Sequence[Layer], dtype: str, seed: int) -> None:
         self.backend, self.dtype = backend, dtype
-        shapes = [(d.units, d.inputs) for d in dense_layers(layers)]
+        shapes = [layer.shapes for layer in trainable_layers(layers)]
         self.parameters, self.gradient = (Parameters(backend, shapes, dtype) for _ in range(2))
         drops = any(isinstance(layer, Dropout) for layer in layers)
         self.dropout = DropoutState(backend, dtype, seed) if drops else None

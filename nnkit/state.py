@@ -36,11 +36,9 @@ def arrays(model: Model) -> Arrays:
 
 
 def parameters(model: Model) -> Arrays:
-    """W and b of each dense layer, on the host."""
-    to_numpy, found = model.backend.to_numpy, {}
-    for i, (W, b) in enumerate(zip(model.parameters.W, model.parameters.b, strict=True)):
-        found[f"layers.{i}.W"], found[f"layers.{i}.b"] = to_numpy(W), to_numpy(b)
-    return found
+    """The arrays of each layer, on the host."""
+    to_numpy, layers = model.backend.to_numpy, enumerate(model.parameters.layers)
+    return {f"layers.{i}.{name}": to_numpy(array) for i, layer in layers for name, array in layer.items()}
 
 
 def training_state(model: Model) -> Arrays:
@@ -66,7 +64,8 @@ def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = 
 
     Raises KeyError for an array that is missing, ValueError for one of another shape.
     """
-    place.parameters.assign((saved[f"layers.{i}.W"], saved[f"layers.{i}.b"]) for i in range(len(place.parameters.W)))
+    layers = enumerate(place.parameters.shapes)
+    place.parameters.assign([[saved[f"layers.{i}.{name}"] for name in shapes] for i, shapes in layers])
     if training:
         for values, array in matched(place, place.state, saved):
             place.backend.copy(values, array)

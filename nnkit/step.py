@@ -4,16 +4,13 @@ The calls are those of the kernels: forward (eq. 2), the output error (eq. 19 or
 optimizer's update (eq. 17). The cost comes from the same logits by calls of its own, as training does not need it.
 """
 
-from typing import NamedTuple
+from typing import Any
 
 from nnkit.backends.base import Array
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import Nodes
-from nnkit.kernels.activations import get_activation
-from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.descent import dense_descent
-from nnkit.kernels.dropout import dropout_grad
-from nnkit.layers import Dropout
+from nnkit.layers import Dense, Dropout, Layer
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 
@@ -39,8 +36,8 @@ class Step:
     ) -> None:
         backend, dtype = model.backend, model.dtype
         self.backend, self.dtype, self.state = backend, dtype, state  # not the model: it holds its steps
-        self.x = backend.zeros((samples, model.dense[0].inputs), dtype)
-        self.y = backend.zeros((samples, model.dense[-1].units), dtype)
+        self.x = backend.zeros((samples, model.d_in), dtype)
+        self.y = backend.zeros((samples, model.d_out), dtype)
         self.share = backend.asarray(1.0 if sums else 1 / samples, dtype)
         self.scale = backend.zeros((samples, weight_columns), dtype) if weight_columns else self.share
         self._dropout = model.dropout if drops else None
@@ -72,71 +69,52 @@ class Step:
 
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
-        parameters, gradient = model.parameters, model.gradient
-        minus_rate = None  # unless the update is inside the gradient's products
-        if state is not None and state.is_descent and self.backend.adds_products(parameters.W[0], self.x.shape[0]):
-            minus_rate = state.rate[1, ...]
+        backend, parameters, gradient = self.backend, model.parameters, model.gradient
+        minus_rate = self._minus_rate(model, state)
         logits, passes = self._forward(model)
-        delta = model.output.delta(self.backend, logits, self.y, self.scale)
-        for i, layer in reversed(list(enumerate(passes))):
-            W, b = parameters.W[i], parameters.b[i]
-            if minus_rate is not None:
+        delta = model.output.delta(backend, logits, self.y, self.scale)
+        for layer, saved, i in reversed(passes):
+            if i < 0:
+                break  # dropout of the inputs, which have no gradient
+            own = parameters.layers[i]
+            if isinstance(layer, Dense) and minus_rate is not None:
+                x, h, z = saved
                 delta = dense_descent(
-                    delta, layer.x, W, b, layer.h, layer.activation,
-                    z=layer.z, minus_rate=minus_rate, need_dx=i > 0, overwrite_delta=True,
+                    delta, x, own["W"], own["b"], h, str(layer.activation),
+                    z=z, minus_rate=minus_rate, need_dx=i > 0, overwrite_delta=True,
                 )  # fmt: skip
             else:
-                out = (None, gradient.W[i], gradient.b[i])
-                delta, _, _ = dense_backward(
-                    delta,
-                    layer.x,
-                    W,
-                    layer.h,
-                    layer.activation,
-                    z=layer.z,
-                    out=out,
-                    need_dx=i > 0,
-                    overwrite_delta=True,
-                )
-            for mask in layer.masks if i > 0 else ():
-                delta = self.backend.elementwise(dropout_grad, (delta, mask))
+                own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
+                delta = layer.backward(backend, delta, saved, own, own_gradient, need_dx=i > 0)
         if state is not None and minus_rate is None:
             state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()
         return logits
 
-    def _forward(self, model: Model) -> "tuple[Array, list[_Pass]]":
-        """The forward pass (eq. 2); the last layer stops at its logits, as its activation belongs to the cost."""
-        parameters, h = model.parameters, self.x
-        passes: list[_Pass] = []
-        masks: list[Array] = []  # of the dropout that has come since the last dense layer
-        for number, layer in enumerate(model.layers):
-            if isinstance(layer, Dropout):
-                if self._dropout is not None:
-                    h, mask = self._dropout.apply(h, layer.rate, number)
-                    masks.append(mask)
+    def _minus_rate(self, model: Model, state: OptimizerState | None) -> Array | None:
+        """−ε where the update is done inside the products of the gradients, else None."""
+        dense = len(model.dense) == len(model.parameters.layers)
+        if state is None or not state.is_descent or not dense:
+            return None
+        return state.rate[1, ...] if self.backend.adds_products(model.parameters.W[0], self.x.shape[0]) else None
+
+    def _forward(self, model: Model) -> "tuple[Array, list[tuple[Layer, Any, int]]]":
+        """The logits, and for each layer what its backward pass needs, with the number of the latest with parameters.
+
+        The last layer stops at its logits, as its activation belongs to the cost.
+        """
+        h, passes, i = self.x, list[tuple[Layer, Any, int]](), -1
+        for number, layer in enumerate(model.to_logits):
+            if not isinstance(layer, Dropout):
+                i += 1
+                h, saved = layer.forward(self.backend, h, model.parameters.layers[i])
+            elif self._dropout is None:
                 continue
-            i = len(passes)
-            W, b, last = parameters.W[i], parameters.b[i], layer is model.layers[-1]
-            name = "identity" if last else str(model.dense[i].activation)
-            z = None
-            if get_activation(name).gradient_from == "preactivation":
-                z = self.backend.empty((self.x.shape[0], W.shape[0]), self.dtype)
-            x, h = h, dense_forward(h, W, b, name, z=z)
-            passes.append(_Pass(x, z, h, name, masks))
-            masks = []
+            else:
+                h, saved = self._dropout.apply(h, layer.rate, number)
+            passes.append((layer, saved, i))
         return h, passes
-
-
-class _Pass(NamedTuple):
-    """What the forward pass of a dense layer leaves for the backward pass, and the dropout masks on its input."""
-
-    x: Array
-    z: Array | None
-    h: Array
-    activation: str
-    masks: list[Array]
 
 
 _KEPT = 6  # of a model's recorded steps: usually for the batch, the last batch, single samples, and gradients alone

@@ -1,6 +1,5 @@
 """Networks, data and orders to train for an epoch in one launch, and nnkit's own steps to compare with."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -117,7 +116,7 @@ class Trained:
 def trained(model: nnkit.Network, state: OptimizerState, logits: Array) -> Trained:
     """Copies, in float64 and without padding."""
     parameters, read = model.parameters, model.backend.to_numpy
-    lengths = [math.prod(shape) for shape in parameters.shapes] + [units for units, _ in parameters.shapes]
+    lengths = [W.size for W in parameters.W] + [b.size for b in parameters.b]
     places = [slice(start, start + n) for start, n in zip(parameters.starts, lengths, strict=True)]
     flats = [read(parameters.flat), *(read(array) for array in state.arrays.values() if array.ndim)]
     numbers = [np.ravel(read(array)) for array in state.arrays.values() if array.ndim == 0]

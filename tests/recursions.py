@@ -13,6 +13,7 @@ from nnkit.optimizers import Adagrad, AdamW, Lion, Optimizer, RMSprop
 Memory = dict[str, float]
 
 SHAPES = [(3, 5), (2, 3)]
+LAYERS = [nnkit.Dense(d_in, d_out).shapes for d_out, d_in in SHAPES]
 STEPS = 60
 ALL: Any = {"l1": 0.02, "l2": 0.3, "weight_decay": 0.1, "clip_value": 5.0, "clip_norm": 4.0}
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {

@@ -88,9 +88,9 @@ INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
         ({}, {"network": json.dumps(ABOUT | {"epochs_trained": 1.5})}, "damaged.*epochs_trained"),
         ({"layers.1.b": None}, {}, "damaged.*2 layers are described, but there are 3 tensors"),
         ({"layers.1.b": None, "layers.1.c": np.ones(3, "f4")}, {}, r"damaged.*layers\.1\.b"),
-        ({"layers.1.b": np.ones(4, "f4")}, {}, r"layer 1 has tensors \(3, 6\) and \(4,\)"),
-        ({"layers.0.W": np.ones((4, 6), "f4")}, {}, r"layer 0 has tensors \(4, 6\) and \(6,\)"),
-        ({"layers.1.b": np.ones(3, "f8")}, {}, "layer 1 has tensors of float32 and float64"),
+        ({"layers.1.b": np.ones(4, "f4")}, {}, r"damaged.*layers\.1\.b has shape \(4,\); expected \(3,\)"),
+        ({"layers.0.W": np.ones((4, 6), "f4")}, {}, r"damaged.*layers\.0\.W has shape \(4, 6\); expected \(6, 4\)"),
+        ({"layers.1.b": np.ones(3, "f8")}, {}, r"damaged.*layers\.1\.b is of float64, the first tensor of float32"),
         (INTEGERS, {}, "dtype is 'int32'"),
     ],
 )

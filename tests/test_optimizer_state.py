@@ -20,7 +20,7 @@ from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.parameters import Parameters
 from tests.host_cuda import aligned, build, launch, with_driver
 from tests.kernels import variant
-from tests.recursions import ALL, OPTIMIZERS, SHAPES
+from tests.recursions import ALL, LAYERS, OPTIMIZERS
 from tests.rounding import allowed_differences, assert_agree
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def test_kernels_of_options_agree_with_numpy(dtype: str, tmp_path: Path) -> None
 
 
 def test_state_has_what_a_continued_training_needs() -> None:
-    parameters = Parameters(nnkit.get_backend("numpy"), SHAPES, "float32")
+    parameters = Parameters(nnkit.get_backend("numpy"), LAYERS, "float32")
     names = {name: list(make().start(parameters).arrays) for name, make in OPTIMIZERS.items()}
     assert names["descent-all"] == []
     assert names["nesterov-all"] == ["velocity"]

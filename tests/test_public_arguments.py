@@ -3,6 +3,8 @@
 import inspect
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ def _layer() -> dict[str, Any]:
 
 def _backward() -> dict[str, Any]:
     return {"delta": np.ones((6, 3)), "x": X, "W": np.ones((3, 4)), "h": np.ones((6, 3)), "activation": "relu"}
+
+
+@dataclass(frozen=True)
+class OwnLayer(nnkit.Layer):
+    """Its methods are not called here."""
+
+    inputs: int
+    units: int
 
 
 def _folder() -> Path:
@@ -152,6 +162,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         "name": "half", "terms": lambda xp, h, y, scale: (h - y) ** 2 * scale / 2,
         "delta": lambda xp, h, y, scale: (h - y) * scale, "output": "tanh", "classifies": True,
     }),
+    "register_layer": (nnkit.register_layer, lambda: {"kind": OwnLayer}),
     "register_backend": (register_backend, lambda: {
         "name": "mine", "make": lambda detail: None, "owner": lambda array: None,
     }),
@@ -191,6 +202,8 @@ def _as_it_was() -> Iterator[None]:
         nnkit.unregister_activation("cube")
     if "half" in nnkit.cost_names():
         nnkit.unregister_cost("half")
+    with suppress(KeyError):
+        nnkit.unregister_layer("OwnLayer")
     if "mine" in backend_names():
         nnkit.backends.unregister_backend("mine")
 

@@ -10,7 +10,7 @@ import nnkit
 from nnkit.kernels import updates
 from nnkit.optimizers import AdamW, Optimizer
 from nnkit.parameters import Parameters
-from tests.recursions import OPTIMIZERS, SHAPES, STEPS, draw, recursion
+from tests.recursions import LAYERS, OPTIMIZERS, SHAPES, STEPS, draw, recursion
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -20,7 +20,7 @@ def train(arrays: "Arrays", optimizer: Optimizer, dtype: str = "float64") -> Par
     """The parameters after all steps, with gradients that are given."""
     start, gradients = draw()
     backend = arrays.backend
-    parameters, gradient = (Parameters(backend, SHAPES, dtype) for _ in range(2))
+    parameters, gradient = (Parameters(backend, LAYERS, dtype) for _ in range(2))
     parameters.assign(zip(start[::2], start[1::2], strict=True))
     state = optimizer.start(parameters)
     for g in gradients:

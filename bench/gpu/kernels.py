@@ -107,7 +107,9 @@ def _updates(device: Device, entries: int) -> Iterator[Case]:
     optimizers += [("sgd, l2", SGD(l2=1e-4)), ("rmsprop, momentum", RMSprop(momentum=0.9))]
     for name, optimizer in optimizers:
         optimizer.learning_rate = 1e-6
-        parameters, gradient = (Parameters(backend, [(width, width)], "float32") for _ in range(2))
+        parameters, gradient = (
+            Parameters(backend, [{"W": (width, width), "b": (width,)}], "float32") for _ in range(2)
+        )
         for vector in (parameters, gradient):
             vector.flat[...] = _random(device, vector.flat.size)
         state = optimizer.start(parameters)

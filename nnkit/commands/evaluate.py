@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if network.classifies:
         y = whole_labels(y)
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
-    check_metrics(options.metrics, y, "the target", network.cost, network.dense[-1].units, labels)
+    check_metrics(options.metrics, y, "the target", network.cost, network.d_out, labels)
     if picture is not None and not (network.classifies and y.ndim == 1):
         raise ValueError("--confusion is for labels, and networks that classify")
     with placing({"": dataset.place}):

@@ -113,7 +113,7 @@ def _predictions(
 
 
 def _header(network: Network, probabilities: bool) -> list[str]:
-    outputs = network.dense[-1].units
+    outputs = network.d_out
     if probabilities:
         classes = range(max(outputs, 2)) if network.classes is None else network.classes.tolist()
         return [str(name) for name in classes]

@@ -47,7 +47,7 @@ def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     """
     if (
         model.dtype != "float32"
-        or model.dropout is not None
+        or model.layers != list(model.dense)
         or type(state) is not OptimizerState
         or "clip_norm" in state.options
     ):
@@ -61,7 +61,7 @@ def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     updates = (programs[name] for name in ("weights", "biases", "clock") if name in programs)
     numbers = dict.fromkeys(o for program in updates for o in program.operands if o not in known)
     return Recipe(
-        widths=(model.dense[0].inputs, *(layer.units for layer in model.dense)),
+        widths=(model.d_in, *(layer.units for layer in model.dense)),
         programs=programs,
         saves_z=tuple(f.gradient_from == "preactivation" for f in hidden),
         softmax=model.output.activation is None,

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nnkit.backends.cpu.blas import blas_function, loaded_blas, thread_counts
+from nnkit.layers import trainable_layers
 from nnkit.model import Model
 
 SMALL = 8_000_000  # multiplications of numbers in a step
@@ -87,7 +88,7 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     """Compute with one BLAS thread inside, if this network's steps are small; afterwards with as many as before."""
-    products = 3 * batch_size * sum(d.inputs * d.units for d in model.dense)
+    products = 3 * batch_size * sum(layer.inputs * layer.units for layer in trainable_layers(model.layers))
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return

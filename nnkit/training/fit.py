@@ -133,7 +133,7 @@ def fit(
     callbacks = _checked_callbacks(callbacks)
     optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)
-    measured = get_metrics(metrics, model.dense[-1].units, model.classifies)
+    measured = get_metrics(metrics, model.d_out, model.classifies)
     stack = ExitStack()
     with _names(model, X, y):
         prints = checkpoint is not None
@@ -276,7 +276,7 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
             model.learn_shape(labels)
             # Outputs that were trained already stand for 0 to k − 1: names would give them other numbers.
             if model.classifies and model.classes is None and model.epochs_trained == 0:
-                model.classes = names_in(labels, model.dense[-1].units)
+                model.classes = names_in(labels, model.d_out)
         yield
     except BaseException as error:
         if model.epochs_trained == trained and not isinstance(error, DivergenceError):

@@ -12,9 +12,10 @@ import numpy as np
 
 from nnkit import checkpoint, state
 from nnkit.backends.base import Array
-from nnkit.checkpoint import Saved, check_safetensors, layer_description
+from nnkit.checkpoint import Saved, check_safetensors
 from nnkit.files import locked, writable
 from nnkit.history import History
+from nnkit.layers import layer_description
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
 from nnkit.placement import Placement

@@ -34,7 +34,7 @@ class Meter:
 
     def __init__(self, model: Model, samples: int, largest_batch: int, metrics: Sequence[Metric] = ()) -> None:
         self.model, self.backend, self.metrics = model, model.backend, metrics
-        self._width = model.dense[-1].units
+        self._width = model.d_out
         self.logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
         self._one = self.backend.asarray(1.0, model.dtype)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
 from nnkit.checks import whole
-from nnkit.kernels.dense import dense_forward
+from nnkit.layers import outputs
 from nnkit.network import Network
 from nnkit.state import arguments, parameters, restore
 from nnkit.verify.derivatives import complex_steps
@@ -69,17 +69,13 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
     inputs = twin.samples(x)
     targets = twin.cost.smoothed(twin.backend, twin.targets(y, inputs.shape[0]))
     host_x, host_y = to_numpy(inputs), to_numpy(targets)
-    parameters = [
-        [to_numpy(W).astype(complex), to_numpy(b).astype(complex)]
-        for W, b in zip(twin.parameters.W, twin.parameters.b, strict=True)
-    ]
+    layers = [{name: to_numpy(a).astype(complex) for name, a in own.items()} for own in twin.parameters.layers]
     rng = np.random.default_rng(seed)
     errors, compared = {}, 0
-    for i, pair in enumerate(gradients):
-        for place, gradient in enumerate(pair):
-            name, parameter = "Wb"[place], parameters[i][place]
+    for i, found in enumerate(gradients):
+        for (name, parameter), gradient in zip(layers[i].items(), found, strict=True):
             chosen = rng.permutation(parameter.size)[:entries]
-            cost = partial(_cost_with, twin, parameters, (i, place), host_x, host_y)
+            cost = partial(_cost_with, twin, layers, (i, name), host_x, host_y)
             exact = list(complex_steps(cost, parameter, chosen.tolist()))
             errors[f"layers.{i}.{name}"] = relative_error(to_numpy(gradient).ravel()[chosen], exact)
             compared += len(chosen)
@@ -94,21 +90,16 @@ def _float64_twin(network: Network) -> Network:
 
 def _cost_with(
     network: Network,
-    parameters: list[list[NDArray[Any]]],
-    which: tuple[int, int],
+    layers: list[dict[str, NDArray[Any]]],
+    which: tuple[int, str],
     x: NDArray[Any],
     y: NDArray[Any],
     point: NDArray[Any],
 ) -> Any:
-    """The mean cost with `point` in place of one parameter, `which` = (layer, 0 for W or 1 for b)."""
-    layer, place = which
-    replaced = [*parameters]
-    replaced[layer] = [point if i == place else kept for i, kept in enumerate(parameters[layer])]
-    h = x
-    for dense, (W, b) in zip(network.dense[:-1], replaced, strict=False):
-        h = dense_forward(h, W, b, str(dense.activation))
-    W, b = replaced[-1]
-    return complex_cost(network, dense_forward(h, W, b), y)
+    """The mean cost with `point` in place of one parameter, `which` = (layer, name)."""
+    layer, name = which
+    replaced = [own | {name: point} if i == layer else own for i, own in enumerate(layers)]
+    return complex_cost(network, outputs(network.to_logits, get_backend("numpy"), replaced, x), y)
 
 
 def complex_cost(network: Network, z: NDArray[Any], y: NDArray[Any]) -> Any:
