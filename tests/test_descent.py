@@ -85,7 +85,7 @@ def test_add_column_sums(shape: tuple[int, int]) -> None:
 def test_strided_matrices_are_refused_before_anything_is_written() -> None:
     pytest.importorskip("scipy", reason="SciPy is not installed")
     a, one = np.ones((4, 4)), np.array(1.0)
-    with pytest.raises(ValueError, match="only to a contiguous matrix"):
+    with pytest.raises(ValueError, match="expected contiguous, of one dtype"):
         AddProduct(a, a, np.ones((8, 4))[::2], one)
     with pytest.raises(ValueError, match="contiguous"):
         AddProduct(np.ones((4, 8))[:, ::2], a, np.ones((4, 4)), one)

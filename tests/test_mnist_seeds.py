@@ -58,4 +58,5 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_training(
     monkeypatch.setattr(nnkit.data, "mnist", lambda: pytest.fail("MNIST was read"))
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, "--picture", "spread.gif")
-    assert capsys.readouterr().err.endswith("error: path must end in .png, .svg, .pdf, got 'spread.gif'\n")
+    end = "error: path is 'spread.gif'; expected a name that ends in .png, .svg, .pdf\n"
+    assert capsys.readouterr().err.endswith(end)
