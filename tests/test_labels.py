@@ -407,3 +407,14 @@ def test_names_cannot_be_cut_in_place() -> None:
         net.classes[0] = "longer"
     predicted = net.predict(X)
     predicted[0] = "z"  # a copy of its own
+
+
+def test_steps_give_outputs_their_meaning_too() -> None:
+    """After train_step on 0 to k − 1 the outputs stand for these numbers, as they do after an epoch."""
+    net = network()
+    net.train_step(X, NUMBERS)
+    with pytest.raises(TypeError, match=r"y holds '.' at \[0\]; .*; if classes have other names"):
+        net.fit(X, np.array(["a", "b", "c"])[NUMBERS], **OPTIONS)
+    assert net.classes is None
+    net.classes = np.array(["a", "b", "c"])
+    net.fit(X, np.array(["a", "b", "c"])[NUMBERS], **OPTIONS)

@@ -208,3 +208,23 @@ def test_named_metrics_are_weighted(metric: str, cost: str) -> None:
     repeated = net.evaluate(np.repeat(X, times, axis=0), np.repeat(y, times, axis=0), metrics=[metric])[metric]
     assert found == pytest.approx(repeated, rel=1e-13)
     assert found != pytest.approx(net.evaluate(X, y, metrics=[metric])[metric], rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_shares_count_as_labels_do(dtype: str) -> None:
+    """One-hot rows are labels; a weight is linear between two classes, for one output as for two."""
+    weights = {0: 0.5, 1: 7.0, 2: 2.0}
+    for y, weight in ((LABELS, weights), (LABELS, "balanced")):
+        nets = [nnkit.Network([4, 3], seed=0, dtype=dtype) for _ in range(2)]
+        nets[0].fit(X, y, class_weight=weight, epochs=2, progress=False)
+        given = {k: 24 / 3 / n for k, n in enumerate(np.bincount(y).tolist())} if weight == "balanced" else weight
+        nets[1].fit(X, np.eye(3)[y], class_weight=given, epochs=2, progress=False)
+        np.testing.assert_allclose(
+            nets[0].parameters.flat, nets[1].parameters.flat, rtol=1e-5 if dtype == "float32" else 1e-13
+        )
+    share = RNG.uniform(size=24)
+    by_hand = (1 - share) * 0.5 + share * 7.0
+    one, two = nnkit.Network([4, 1], seed=0, dtype="float64"), nnkit.Network([4, 2], seed=0, dtype="float64")
+    for net, rows in ((one, share), (one, share[:, None]), (two, np.stack([1 - share, share], axis=1))):
+        found = net.evaluate(X, rows, class_weight={0: 0.5, 1: 7.0})["cost"]
+        assert found == pytest.approx(net.evaluate(X, rows, sample_weight=by_hand)["cost"], rel=1e-12)

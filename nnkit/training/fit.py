@@ -76,9 +76,12 @@ def fit(
             iterable only from the second epoch on, when the number of steps is known.
         validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
         metrics: besides cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
-        sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics. class_weight: a dict
-            from classes to weights that multiply them in the cost, or "balanced", which makes all classes count alike.
-            In an iterable weights count as they are: let their mean be about 1; they cannot be "balanced".
+        sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics.
+        class_weight: a dict from classes to weights, or "balanced", which makes all classes count alike. Labels, and
+            rows of shares in classes (softmax), multiply the weight of their sample by it in the cost. Of a matrix of
+            targets where a sample may be of several classes (cross_entropy) it multiplies the cost of that output,
+            as it is: there a weight of 2 for all classes doubles the cost. In an iterable weights count as they are,
+            too: let their mean be about 1; they cannot be "balanced".
         early_stopping: when to stop before `epochs`, as `nnkit.EarlyStopping(patience=5)`.
         gradient_accumulation_steps: minibatches whose gradients make one update together: the mean over all their
             samples, for batches larger than memory.
@@ -275,7 +278,8 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
             labels = model.answers(y)
             model.learn_shape(labels)
             # Outputs that were trained already stand for 0 to k − 1: names would give them other numbers.
-            if model.classifies and model.classes is None and model.epochs_trained == 0:
+            trains_first = model.epochs_trained == 0 and model.state is None  # nor by train_step
+            if model.classifies and model.classes is None and trains_first:
                 model.classes = names_in(labels, model.d_out)
         yield
     except BaseException as error:

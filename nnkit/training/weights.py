@@ -16,6 +16,7 @@ from nnkit.backends.base import Array
 from nnkit.checks import unknown_name
 from nnkit.classes import listed
 from nnkit.inputs import checked_weights
+from nnkit.kernels.costs import Cost
 from nnkit.model import Model
 
 ClassWeight = Mapping[Any, float] | str | None
@@ -34,8 +35,8 @@ def weights_of(
     """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
 
     y are the targets (n, d_out); `one_label` says that they were labels, one a sample. A class's weight counts for the
-    samples of that class, or, where a sample may have several (cross-entropy of a matrix of targets), for its output:
-    as it is then, like the `weight` of PyTorch's binary_cross_entropy.
+    samples of that class, by their shares in classes, or, where a sample may have several (cross-entropy of a matrix
+    of targets), for its output: as it is then, like the `weight` of PyTorch's binary_cross_entropy.
     Raises ValueError and TypeError for weights that do not fit, naming them.
     """
     if sample_weight is None and class_weight is None:
@@ -49,7 +50,7 @@ def weights_of(
         targets = model.backend.to_numpy(y)
         of_class = _class_weights(model, targets, one_label, class_weight)
         if one_label or model.cost.domain == "distribution":
-            weights = weights * _by_sample(of_class, targets, one_label)
+            weights = weights * _by_sample(of_class, targets, one_label, model.cost)
         else:
             columns = of_class
     if scaled:
@@ -97,8 +98,12 @@ def _classes_of(targets: NDArray[Any]) -> NDArray[np.int64]:
     return column.astype(np.int64)
 
 
-def _by_sample(of_class: NDArray[np.float64], targets: NDArray[Any], one_label: bool) -> NDArray[np.float64]:
+def _by_sample(
+    of_class: NDArray[np.float64], targets: NDArray[Any], one_label: bool, cost: Cost
+) -> NDArray[np.float64]:
     """Each sample's weight, (n, 1): that of its class, or for shares in several classes the mean by these shares."""
-    if one_label:
+    if cost.domain == "unit" and targets.shape[1] == 1:  # the share of class 1
+        targets = np.hstack([1 - targets.astype(np.float64), targets])
+    elif one_label:
         return of_class[_classes_of(targets)][:, None]
     return (targets.astype(np.float64) @ of_class)[:, None]
