@@ -1,7 +1,8 @@
 """The kernels of nnkit.one_launch compiled as C++ for the host, where threads play the threads of a cluster's blocks.
 
-Each thread of each block is a thread of its own, with barriers for __syncthreads and for the cluster, and blocks read
-each other's shared memory by plain pointers. Shared memory is full of NaN when a kernel starts.
+Each thread of each block has a stack of its own, and runs until it waits at a barrier of its block or of the cluster;
+for ThreadSanitizer they are threads of the host. Blocks read each other's shared memory by plain pointers. It is full
+of NaN when a kernel starts.
 """
 
 import ctypes
@@ -20,45 +21,55 @@ from nnkit.backends.cuda.formula_text import PRELUDE
 from nnkit.one_launch.layout import Layout
 from nnkit.one_launch.recipe import Recipe
 from nnkit.one_launch.text import arguments, epoch_text
+from tests.host_cuda import C_HEADERS
 
 Array = NDArray[Any]
 
 _HOST = """\
-#include <atomic>
-#include <limits>
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
-#include <thread>
-#include <vector>
 #define __device__
 
-class Barrier {  // no mutex: one that is taken again on waking would order more than a barrier does
-    std::atomic<int> here{0};
-    std::atomic<long long> phase{0};
-    const int size;
-public:
-    explicit Barrier(int size) : size(size) {}
-    long long arrive() {
-        const long long now = phase.load(std::memory_order_relaxed);
-        if (here.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
-            here.store(0, std::memory_order_relaxed);
-            phase.store(now + 1, std::memory_order_release);
-        }
-        return now;
-    }
-    void wait(long long arrived) {
-        while (phase.load(std::memory_order_acquire) == arrived) std::this_thread::yield();
-    }
-};
 struct Coordinate { unsigned int x; };
 static thread_local Coordinate threadIdx, blockDim;
+struct Barrier { int here, size; long long phase; };
 static thread_local Barrier *block, *cluster;
 static thread_local long long arrived;
 static thread_local float *own, *const *memories;
-static inline void block_sync() { block->wait(block->arrive()); }
-static inline void cluster_arrive() { arrived = cluster->arrive(); }
-static inline void cluster_wait() { cluster->wait(arrived); }
+
+#ifdef __SANITIZE_THREAD__
+#include <pthread.h>
+#include <sched.h>
+static void others() { sched_yield(); }
+#else
+#include <ucontext.h>
+static ucontext_t host, each[1024];
+static char stacks[1024][1 << 16], ended[1024];
+static unsigned running;
+static void others() {
+    const Coordinate index = threadIdx;
+    Barrier *const of_block = block;
+    const long long phase = arrived;
+    float *const memory = own;
+    swapcontext(&each[running], &host);
+    threadIdx = index; block = of_block; arrived = phase; own = memory;
+}
+#endif
+
+// No mutex: one that is taken again on waking would order more than a barrier does.
+static long long arrive(Barrier &b) {
+    const long long now = __atomic_load_n(&b.phase, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&b.here, 1, __ATOMIC_ACQ_REL) == b.size) {
+        __atomic_store_n(&b.here, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&b.phase, now + 1, __ATOMIC_RELEASE);
+    }
+    return now;
+}
+static void wait(Barrier &b, long long arrived) {
+    while (__atomic_load_n(&b.phase, __ATOMIC_ACQUIRE) == arrived) others();
+}
+static inline void block_sync() { wait(*block, arrive(*block)); }
+static inline void cluster_arrive() { arrived = arrive(*cluster); }
+static inline void cluster_wait() { wait(*cluster, arrived); }
 static inline Pack<float, 4> load_peer(const float *p, unsigned int rank) {
     return *reinterpret_cast<const Pack<float, 4> *>(memories[rank] + (p - own));
 }
@@ -66,24 +77,50 @@ template <int BYTES> static inline void copy_early(void *to, const void *from) {
 static inline void copies_done() {}
 """
 _DRIVER = """
-extern "C" void run(void **p, long long samples, int blocks, int threads, long long bytes) {
-    Barrier all(blocks * threads);
-    std::vector<Barrier *> barriers;
-    std::vector<float *> memory;
-    for (int rank = 0; rank < blocks; ++rank) {
-        barriers.push_back(new Barrier(threads));
-        memory.push_back((float *)aligned_alloc(16, bytes));
-        for (int i = 0; i < bytes / 4; ++i) memory[rank][i] = std::numeric_limits<float>::quiet_NaN();
+static void **p;
+static long long samples;
+static int threads;
+static Barrier whole, of_blocks[64];
+static float *memory[64];
+
+static void play(int number) {
+    const int rank = number / threads;
+    threadIdx.x = number % threads; blockDim.x = threads; block = &of_blocks[rank]; cluster = &whole;
+    own = memory[rank]; memories = memory;
+    epoch(own, rank, ARGUMENTS);
+}
+
+#ifdef __SANITIZE_THREAD__
+static void *play_thread(void *number) { play((int)(long long)number); return 0; }
+static void play_all(int count) {
+    pthread_t playing[1024];
+    for (long long i = 0; i < count; ++i) pthread_create(&playing[i], 0, play_thread, (void *)i);
+    for (int i = 0; i < count; ++i) pthread_join(playing[i], 0);
+}
+#else
+static void play_running() { const unsigned me = running; play(me); ended[me] = 1; }
+static void play_all(int count) {
+    for (int i = 0; i < count; ++i) {
+        getcontext(&each[i]);
+        each[i].uc_stack.ss_sp = stacks[i]; each[i].uc_stack.ss_size = sizeof stacks[i]; each[i].uc_link = &host;
+        makecontext(&each[i], play_running, 0);
+        ended[i] = 0;
     }
-    auto play = [&](int rank, int thread) {
-        threadIdx.x = thread; blockDim.x = threads; block = barriers[rank]; cluster = &all;
-        own = memory[rank]; memories = memory.data();
-        epoch(own, rank, ARGUMENTS);
-    };
-    std::vector<std::thread> playing;
-    for (int i = 0; i < blocks * threads; ++i) playing.emplace_back(play, i / threads, i % threads);
-    for (auto &one : playing) one.join();
-    for (int rank = 0; rank < blocks; ++rank) { delete barriers[rank]; free(memory[rank]); }
+    for (int left = count; left; ) for (running = 0; running < (unsigned)count; ++running)
+        if (!ended[running]) { swapcontext(&host, &each[running]); left -= ended[running]; }
+}
+#endif
+
+extern "C" void run(void **given, long long all_samples, int blocks, int threads_of_block, long long bytes) {
+    p = given; samples = all_samples; threads = threads_of_block;
+    whole = {0, blocks * threads, 0};
+    for (int rank = 0; rank < blocks; ++rank) {
+        of_blocks[rank] = {0, threads, 0};
+        memory[rank] = (float *)aligned_alloc(16, bytes);
+        for (int i = 0; i < bytes / 4; ++i) memory[rank][i] = NAN;
+    }
+    play_all(blocks * threads);
+    for (int rank = 0; rank < blocks; ++rank) free(memory[rank]);
 }
 """
 
@@ -95,7 +132,7 @@ def host_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int)
     )
     given = [f"({kind})p[{i}]" for i, (kind, _) in enumerate(arguments(recipe)[:-1])]
     driver = _DRIVER.replace("ARGUMENTS", ", ".join([*given, "samples"]))
-    return machine + epoch_text(recipe, layout, starts, lanes) + driver
+    return C_HEADERS + machine + epoch_text(recipe, layout, starts, lanes) + driver
 
 
 def compiled(text: str, folder: Path, *options: str) -> Path:
@@ -105,10 +142,9 @@ def compiled(text: str, folder: Path, *options: str) -> Path:
         pytest.skip("there is no C++ compiler (c++, or what CXX names)")
     source, made = folder / "epoch.cpp", folder / "epoch.so"
     source.write_text(text)
-    command = [compiler, "-std=c++17", "-O1", "-ffp-contract=off", "-w", *(options or ("-fPIC", "-shared"))]
-    done = subprocess.run(
-        [*command, str(source), "-o", str(made), "-pthread"], capture_output=True, text=True, check=False
-    )
+    kind = options or ("-fPIC", "-shared")
+    command = [compiler, "-std=c++17", "-nostdinc++", "-O1", "-ffp-contract=off", "-w", *kind, "-pthread"]
+    done = subprocess.run([*command, str(source), "-o", str(made), "-lm"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
     return made
 

@@ -24,13 +24,13 @@ Array = NDArray[Any]
 
 # C's headers alone: those of C++ take longer to read than a kernel to compile. CUDA's functions are of float too.
 _FUNCTIONS = ("fabs", "sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "floor")
-_HOST = """\
+C_HEADERS = """\
 #include <math.h>
 #include <string.h>
 """
-_HOST += "".join(f"static inline float {name}(float x) {{ return {name}f(x); }}\n" for name in _FUNCTIONS)
-_HOST += """\
-static inline float pow(float x, float y) { return powf(x, y); }
+C_HEADERS += "".join(f"static inline float {name}(float x) {{ return {name}f(x); }}\n" for name in _FUNCTIONS)
+C_HEADERS += "static inline float pow(float x, float y) { return powf(x, y); }\n"
+_HOST = """\
 #define __device__
 #define __global__
 struct Coordinate { unsigned int x, y; };
@@ -99,7 +99,7 @@ def build(text: str, folder: Path) -> ctypes.CDLL:
         assert ptx in prelude
         prelude = prelude.replace(ptx, host)
     source, library = folder / "kernels.cpp", folder / "kernels.so"
-    source.write_text(_HOST + prelude + text)
+    source.write_text(C_HEADERS + _HOST + prelude + text)
     # No contraction of a * b + c: NumPy rounds both. Not optimized: that takes longer than the kernels run.
     options = ["-std=c++17", "-nostdinc++", "-O0", "-fPIC", "-shared", "-ffp-contract=off"]
     done = subprocess.run(

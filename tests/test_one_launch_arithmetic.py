@@ -3,7 +3,9 @@
 import ctypes
 import re
 import subprocess
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -148,24 +150,30 @@ def _main(case: Case, recipe: Recipe, made: Layout, sizes: list[int]) -> str:
     lines = ["unsigned state = 1;", "auto number = [&] { return ((state = state * 1664525u + 1) >> 8) * 0x1p-24f; };"]
     for (kind, name), length in zip(arguments(recipe)[:-1], sizes, strict=True):
         whole = "long" in kind
-        value = f"{case.samples - 1} - (int)i" if whole else "number()"
-        lines.append(f"std::vector<{'long long' if whole else 'float'}> of_{name}({length});")
-        lines.append(f"for (size_t i = 0; i < {length}; ++i) of_{name}[i] = {value};")
-    given = ", ".join(f"of_{name}.data()" for _, name in arguments(recipe)[:-1])
+        value = f"{case.samples - 1} - i" if whole else "number()"
+        lines.append(f"alignas(16) static {'long long' if whole else 'float'} of_{name}[{max(length, 1)}];")
+        lines.append(f"for (int i = 0; i < {length}; ++i) of_{name}[i] = {value};")
+    given = ", ".join(f"of_{name}" for _, name in arguments(recipe)[:-1])
     lines += [f"void *p[] = {{{given}}};", f"run(p, {case.samples}, {made.blocks}, 3, {made.bytes});"]
     return "int main() {\n" + "\n".join(lines) + "\n}\n"
 
 
 def races(text: str, folder: Path) -> str:
     """What ThreadSanitizer says of a program; skips the test where it does not work."""
-    empty = compiled_with_sanitizer("int main() {}", folder)
-    if empty is None or subprocess.run([empty], capture_output=True, check=False).returncode:
+    if not sanitizer_works():
         pytest.skip("ThreadSanitizer does not work here")
     program = compiled_with_sanitizer(text, folder)
     assert program is not None
     done = subprocess.run([program], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode != 0) == ("WARNING: ThreadSanitizer: data race" in done.stderr), done.stderr[:4000]
     return done.stderr
+
+
+@cache
+def sanitizer_works() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        empty = compiled_with_sanitizer("int main() {}", Path(folder))
+        return empty is not None and subprocess.run([empty], capture_output=True, check=False).returncode == 0
 
 
 def compiled_with_sanitizer(text: str, folder: Path) -> Path | None:
