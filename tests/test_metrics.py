@@ -85,6 +85,15 @@ def test_what_is_no_pair_of_targets_and_outputs(metric: Any, y: Any, h: Any, err
         metric(y, h)
 
 
+def test_which_metrics_take_a_single_column_is_said() -> None:
+    for metric in (accuracy, top_k(2)):
+        with pytest.raises(ValueError, match=r"y has shape \(3,\); expected \(n, d_out\) with at least one sample"):
+            metric(np.ones(3), np.ones(3))
+    for metric in (r2, mean_absolute_error):
+        with pytest.raises(ValueError, match=r"y has shape \(1, 3, 1\); expected \(n, d_out\) or \(n,\) with at least"):
+            metric(np.ones((1, 3, 1)), np.ones((1, 3, 1)))
+
+
 WEIGHTS = np.array([0.0, 2.0, 0.5, 1.0, 0.0, 3.0, 1.5, 0.25])
 MULTI = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], float)
 CLASSES = np.array([0, 2, 1, 1, 0, 2, 0, 1])
