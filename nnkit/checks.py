@@ -101,7 +101,7 @@ def checked_dtype(dtype: str) -> str:
 
 def checked_features(features: Sequence[str], width: int) -> list[str]:
     """The names of `width` features as a list; ValueError for another number of them, and if one is not text."""
-    if not isinstance(features, Iterable) or isinstance(features, Mapping | Set):
+    if not isinstance(features, Iterable) or isinstance(features, Mapping | Set) or getattr(features, "ndim", 1) != 1:
         raise TypeError(f"features is {features!r}; expected the names of {width} features")
     names = [features] if isinstance(features, str) else list(features)
     if len(names) != width or not all(isinstance(name, str) for name in names):

@@ -93,7 +93,8 @@ def as_array(values: Any, name: str) -> Any:
         array = _from_python(values, name)
         return np.array(values, object) if array.dtype.kind in "US" else array  # [1, "a"] would become text
     converts = hasattr(type(values), "__array__")
-    if hasattr(values, "shape") and not isinstance(values, type) and (hasattr(values, "__dlpack__") or not converts):
+    is_array = hasattr(values, "dtype") and hasattr(values, "shape") and not isinstance(values, type)
+    if is_array and (hasattr(values, "__dlpack__") or not converts):
         return _plain(values, name)
     if not converts:  # a range or a buffer, or nothing of the kind
         array = _from_python(values, name)
@@ -114,6 +115,8 @@ def _plain(values: Any, name: str) -> Any:
 
     Raises TypeError, naming it, if the mask would be lost.
     """
+    if not str(getattr(values, "layout", "strided")).endswith("strided"):  # PyTorch's sparse and MKL-DNN tensors
+        raise TypeError(f"{name} is a tensor of layout {values.layout}; make it dense, with to_dense()")
     if getattr(values, "requires_grad", False) is True:  # PyTorch gives such numbers to nobody
         return values.detach()
     if not isinstance(values, np.ma.MaskedArray):

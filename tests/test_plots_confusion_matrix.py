@@ -134,3 +134,9 @@ def test_labels_may_be_of_any_kind(arrays: Arrays) -> None:
 def test_bad_labels_are_named(y: Any, predicted: Any, classes: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         confusion_matrix(y, predicted, classes)
+
+
+@pytest.mark.parametrize("classes", [{0, 1}, {0: "a", 1: "b"}, b"ab"])
+def test_classes_without_an_order_are_refused(classes: Any) -> None:
+    with pytest.raises(TypeError, match=r"classes is .*; expected a list of labels or names"):
+        confusion_matrix([0, 1], [1, 1], classes)

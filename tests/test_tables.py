@@ -331,3 +331,15 @@ def test_a_lazy_frame_is_told_to_collect() -> None:
     for ask in (network().predict, nnkit.data.Normalization.fit, lambda x: network().fit(x, LABELS)):
         with pytest.raises(TypeError, match=r"X is a LazyFrame; .*; call its collect\(\) first"):
             ask(lazy)
+
+
+def test_buffers_and_sparse_tensors() -> None:
+    weights = np.arange(12.0).data
+    assert network().evaluate(X, LABELS.data, sample_weight=weights) == network().evaluate(
+        X, LABELS, sample_weight=np.arange(12.0)
+    )
+    torch = pytest.importorskip("torch", reason="its tensors may be sparse")
+    sparse = torch.tensor(X).to_sparse()
+    for ask in (network().predict, nnkit.data.Normalization.fit, lambda x: network().evaluate(X, x)):
+        with pytest.raises(TypeError, match=r"[Xy] is a tensor of layout torch.sparse.*to_dense\(\)"):
+            ask(sparse)

@@ -1,7 +1,7 @@
 """The confusion matrix: which classes are mistaken for which."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +83,7 @@ def _classes(
     """The labels in the order of the rows, and the names to write next to them."""
     if classes is None:
         labels = np.union1d(y, predicted).tolist()
-    elif isinstance(classes, str) or not hasattr(classes, "__len__"):
+    elif isinstance(classes, str | bytes | Mapping | Set) or not hasattr(classes, "__len__"):
         raise TypeError(f"classes is {classes!r}; expected a list of labels or names")
     else:
         labels = classes.tolist() if isinstance(classes, np.ndarray) else list(classes)
