@@ -106,18 +106,6 @@ class Backend(RowAccess, ABC):
         """Whether x Wᵀ is faster with a W (d_out, d_in) that lies column by column."""
         return False
 
-    def adds_products(self, out: Array, terms: int) -> bool:
-        """Whether `add_product` and `add_column_sums` write into arrays like this one, and a sum of `terms` gains."""
-        return False
-
-    def add_product(self, a: Array, b: Array, out: Array, alpha: Array) -> None:
-        """out ← out + α a b in one pass, for matrices; α is a 0-d array that each replay reads."""
-        raise NotImplementedError
-
-    def add_column_sums(self, a: Array, out: Array, alpha: Array) -> None:
-        """out ← out + α 1ᵀa in one pass, for a matrix a; α is a 0-d array that each replay reads."""
-        raise NotImplementedError
-
     # --- recording ----------------------------------------------------------------------------------------------
 
     def recording(self) -> AbstractContextManager[Tape]:

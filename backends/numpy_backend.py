@@ -11,7 +11,7 @@ from nnkit.backends import registry
 from nnkit.backends.base import quiet
 from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.cpu.products import NumpyProducts, reduced_shape
-from nnkit.backends.cpu.recording import lowered
+from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
 from nnkit.backends.cpu.ufuncs import Elementwise
 from nnkit.backends.dtypes import native, numpy_dtype, promote
@@ -102,7 +102,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return out
 
     def recording(self) -> AbstractContextManager[Tape]:
-        return recording(Tape(lower=lowered, around=quiet))
+        return recording(Tape(PASSES, lowered, quiet))
 
     def describe(self) -> dict[str, str]:
         return {"numpy": np.__version__}

@@ -65,9 +65,11 @@ class Tape:
         return self._calls
 
     def rewrite(self) -> None:
-        """Let the passes rewrite the nodes, at the end of the recording."""
+        """Let the passes rewrite the nodes at the end of the recording; composite calls that are left become others."""
         for rewritten in self._passes:
             self.nodes = rewritten(self.nodes)
+        expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
+        self.nodes = [node for some in expanded for node in some]
         self._calls = None
 
     def replay(self, times: int = 1, after_each: Call | None = None) -> None:
@@ -83,6 +85,14 @@ class Tape:
                     call()
                 if after_each is not None:
                     after_each()
+
+
+class Composite:
+    """A call that asks a backend for others, which take its place at the end of a recording: a pass may do better."""
+
+    def __call__(self) -> None:
+        """Ask for them."""
+        raise NotImplementedError
 
 
 class HostCall:
@@ -130,7 +140,6 @@ def perform(
 
 def nodes_of(do: Callable[[], object]) -> Nodes:
     """What a function asks a backend to do, as nodes that no pass has seen: passes make nodes so."""
-    tape = Tape()
-    with recording(tape):
+    with recording(Tape()) as tape:
         do()
     return tape.nodes

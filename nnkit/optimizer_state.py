@@ -14,6 +14,7 @@ import numpy as np
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.recording import HostCall, perform
+from nnkit.backends.update_fusion import Accumulate
 from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
@@ -176,8 +177,17 @@ class OptimizerState:
         return self.optimizer.formula is updates.gradient_descent and not self.options and self.updates_by_formula
 
     def record(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Leave the update on the tape that records: its calls, or one call of an `update` that cannot be recorded."""
-        if self.updates_by_formula or self.recordable:
+        """Leave the update on the tape that records: its calls, or one call of an `update` that cannot be recorded.
+
+        Plain descent may become part of the products that give the gradients, which are then as they were.
+        """
+        if self.is_descent:
+            layers = zip(parameters.layers, gradients.layers, strict=True)
+            pairs = [(array, gradient[name]) for own, gradient in layers for name, array in own.items()]
+            read, written = (parameters.flat, gradients.flat, self.rate), (parameters.flat, gradients.flat)
+            descent = Accumulate(lambda: self.update(parameters, gradients), pairs, self.rate[1, ...])
+            perform(descent, read, written, "gradient_descent")
+        elif self.updates_by_formula or self.recordable:
             self.update(parameters, gradients)
         else:
             perform(HostCall(lambda: self.update(parameters, gradients)))

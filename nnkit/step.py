@@ -9,8 +9,7 @@ from typing import Any
 from nnkit.backends.base import Array
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import Nodes
-from nnkit.kernels.descent import dense_descent
-from nnkit.layers import Dense, Dropout, Layer
+from nnkit.layers import Dropout, Layer
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 
@@ -70,34 +69,18 @@ class Step:
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
         """Make the calls of a step; returns the logits."""
         backend, parameters, gradient = self.backend, model.parameters, model.gradient
-        minus_rate = self._minus_rate(model, state)
         logits, passes = self._forward(model)
         delta = model.output.delta(backend, logits, self.y, self.scale)
         for layer, saved, i in reversed(passes):
             if i < 0:
                 break  # dropout of the inputs, which have no gradient
-            own = parameters.layers[i]
-            if isinstance(layer, Dense) and minus_rate is not None:
-                x, h, z = saved
-                delta = dense_descent(
-                    delta, x, own["W"], own["b"], h, str(layer.activation),
-                    z=z, minus_rate=minus_rate, need_dx=i > 0, overwrite_delta=True,
-                )  # fmt: skip
-            else:
-                own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
-                delta = layer.backward(backend, delta, saved, own, own_gradient, need_dx=i > 0)
-        if state is not None and minus_rate is None:
+            own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
+            delta = layer.backward(backend, delta, saved, parameters.layers[i], own_gradient, need_dx=i > 0)
+        if state is not None:
             state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()
         return logits
-
-    def _minus_rate(self, model: Model, state: OptimizerState | None) -> Array | None:
-        """−ε where the update is done inside the products of the gradients, else None."""
-        dense = len(model.dense) == len(model.parameters.layers)
-        if state is None or not state.is_descent or not dense:
-            return None
-        return state.rate[1, ...] if self.backend.adds_products(model.parameters.W[0], self.x.shape[0]) else None
 
     def _forward(self, model: Model) -> "tuple[Array, list[tuple[Layer, Any, int]]]":
         """The logits, and for each layer what its backward pass needs, with the number of the latest with parameters.

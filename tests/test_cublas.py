@@ -20,6 +20,7 @@ from nnkit.backends.cuda.cublas import CublasError, Handle, Handles, cublas, cub
 from nnkit.backends.cuda.gemm import gemm_arguments, stored
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
+from tests.support.accumulating import add_product, replayed
 
 # The declarations are cublas_api.h's, with its types spelled out: enumerations are int.
 SOURCE = """\
@@ -182,7 +183,9 @@ def test_products_that_are_added(host: HostDevice) -> None:
     rng = np.random.default_rng(0)
     a, b, c = (rng.integers(-9, 9, shape).astype("f4") for shape in ((4, 5), (5, 6), (4, 6)))
     out = host.asarray(c.copy())
-    host.add_product(host.asarray(a), host.asarray(b), out, host.asarray(np.float32(-0.5)))
+    alpha = host.asarray(np.float32(-0.5))
+    names = replayed(host, lambda: add_product(host, host.asarray(a), host.asarray(b), out, alpha))
+    assert names == ["add_product"]
     np.testing.assert_array_equal(on_host(out), c - 0.5 * (a @ b))
 
 

@@ -14,6 +14,7 @@ from nnkit.backends.cuda.device import CupyDevice
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad
 from nnkit.kernels.updates import momentum_descent
 from tests.host_device import HostDevice
+from tests.support.accumulating import add_column_sums, add_product
 
 # What pip must be told, word for word.
 INSTALL = 'python -m pip install "cupy-cuda13x>=14" "cuda-toolkit[cublas,cudart,nvrtc]==13.*"'
@@ -171,8 +172,8 @@ def test_every_call_is_one_that_cupy_takes(cupy: Any) -> None:
         backend.take_at(a, index[0], backend.empty((2, 4), "f8"))
         backend.put_at(a[:2], index[0], backend.empty((6, 4), "f4"))
         backend.advance(index[0], 2)
-        backend.add_product(a, b, backend.empty((6, 6), "f4"), row[0])
-        backend.add_column_sums(a, row, row[0])
+        add_product(backend, a, b, backend.empty((6, 6), "f4"), row[0])
+        add_column_sums(backend, a, row, backend.empty((), "f4"))
         backend.copy(row, row)
         backend.elementwise(sigmoid_grad, (a, row), out=a)
         backend.elementwise(sigmoid_grad, (b.mT, row), out=b.mT)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nnkit.kernels.updates import gradient_descent
 from tests.host_device import HostDevice, HostGemm, views
 from tests.host_memory import on_host
 from tests.rounding import spacing
+from tests.support.accumulating import add_column_sums, add_product, replayed
 
 Array = NDArray[Any]
 SIZES = [(3, 4, 5), (1, 4, 5), (3, 1, 5), (3, 4, 1), (1, 4, 1), (1, 1, 1)]
@@ -88,20 +90,34 @@ def test_matmul_into_an_operand_and_into_another_type(host: HostDevice) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_products_are_added(host: HostDevice, dtype: str) -> None:
     out = host.asarray(np.ones((3, 5)), dtype)
-    assert host.adds_products(out, 3)
-    assert not host.adds_products(host.empty((3, 5), "float16"), 3)
     alpha, exact = host.asarray(-0.5, dtype), np.ones((3, 5))
     for (_, a), (_, b) in itertools.product(views((3, 4), dtype, 1), views((4, 5), dtype, 2)):
         with host.recording() as tape:
-            host.add_product(host.place(a), host.place(b), out, alpha)
+            add_product(host, host.place(a), host.place(b), out, alpha)
+        assert tape.nodes[-1].name == "add_product"  # after copies of factors that cuBLAS cannot read
+        assert "matmul" not in [node.name for node in tape.nodes]
         for rate in (-0.5, 0.25):  # read at each replay
             on_host(alpha)[...] = rate
             tape.replay()
             exact += rate * (a.astype(float) @ b.astype(float))
     np.testing.assert_allclose(on_host(out), exact, rtol=0, atol=2000 * float(np.finfo(dtype).eps))
-    for wrong in (host.empty((5, 3), dtype).mT, host.empty((3, 10), dtype)[:, ::2]):
-        with pytest.raises(ValueError, match="a product can be added only to a C-contiguous matrix"):
-            host.add_product(host.empty((3, 4), dtype), host.empty((4, 5), dtype), wrong, alpha)
+
+
+def test_products_are_not_added_where_cublas_cannot(host: HostDevice) -> None:
+    """To a matrix that is not in row order, with a factor or α of another type, and in half precision."""
+    a, b, half = np.arange(12.0).reshape(3, 4), np.arange(20.0).reshape(4, 5), host.asarray(-0.5, "float16")
+    single, double = (host.asarray(-0.5, dtype) for dtype in ("float32", "float64"))
+    for dtype, out, alpha in (
+        ("float32", host.zeros((5, 3), "float32").mT, single),
+        ("float32", host.zeros((3, 10), "float32")[:, ::2], single),
+        ("float32", host.zeros((3, 5), "float64"), double),
+        ("float16", host.zeros((3, 5), "float16"), half),
+        ("float16", host.zeros((3, 5), "float32"), single),
+    ):
+        x, y = host.asarray(a, dtype), host.asarray(b, dtype)
+        names = replayed(host, partial(add_product, host, x, y, out, alpha))
+        assert "add_product" not in names
+        np.testing.assert_array_equal(on_host(out), -0.5 * a @ b, err_msg=f"{dtype} {out.dtype}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -109,11 +125,10 @@ def test_products_are_added(host: HostDevice, dtype: str) -> None:
 def test_column_sums_are_added(host: HostDevice, dtype: str, rows: int) -> None:
     a = np.random.default_rng(rows).normal(size=(rows, 5)).astype(dtype)
     out, alpha = host.asarray(np.full(5, 3.0), dtype), host.asarray(-0.25, dtype)
-    host.add_column_sums(host.asarray(a), out, alpha)
+    names = replayed(host, partial(add_column_sums, host, host.asarray(a), out, alpha))
+    assert set(names) == {"sum"}  # whose last kernel adds
     exact = 3 - 0.25 * a.astype(np.longdouble).sum(0)
     np.testing.assert_allclose(on_host(out), exact.astype(float), rtol=0, atol=rows * float(np.finfo(dtype).eps))
-    with pytest.raises(ValueError, match="sums of a"):
-        host.add_column_sums(host.asarray(a), host.empty((4,), dtype), alpha)
 
 
 class Asked(HostGemm):

@@ -10,9 +10,9 @@ import nnkit
 from nnkit.backends import get_backend
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.kernels import dropout as _dropout  # noqa: F401  makes its formulas
-from nnkit.kernels.descent import dense_descent
 from nnkit.kernels.regularization import treated
 from nnkit.kernels.updates import adam
+from tests.support.accumulating import accumulate
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -103,12 +103,14 @@ def test_dense_layers_whatever_the_order_of_bytes(activation: str, dtype: str) -
         nnkit.dense_backward(delta, x, W, h, activation, z=z, out=outs)
         for found, value in zip(outs, wanted, strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
-        one, rate = [np.array(W), np.array(b)], np.array(-0.5, dtype)
-        dense_descent(delta, x, one[0], one[1], h, activation, z=z, minus_rate=rate)
-        other = [swapped(W), swapped(b)]
-        dense_descent(
-            big[3], big[0], other[0], other[1], big[5], activation, z=big[4], minus_rate=np.array(-0.5, dtype)
-        )
+        one, other = [np.array(W), np.array(b)], [swapped(W), swapped(b)]
+        gradients = np.empty_like(W), np.empty_like(b)
+        for parameters in (one, other):
+            with get_backend("numpy").recording() as tape:
+                nnkit.dense_backward(big[3], big[0], W, big[5], activation, z=big[4], out=(None, *gradients))
+                pairs = list(zip(parameters, gradients, strict=True))
+                accumulate(get_backend("numpy"), pairs, np.array(-0.5, dtype))
+            tape.replay()
         for found, value in zip(other, one, strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
 

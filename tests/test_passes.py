@@ -1,6 +1,7 @@
 """The passes over a recording on a GPU, each alone and in any order: the same numbers, and fewer or other nodes."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from nnkit.backends.cuda import elementwise_call
 from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.cuda.recording import PASSES, begin_sums, cast_factors, chain
 from nnkit.backends.formula import Formula
-from nnkit.backends.recording import Node, Pass, Tape, recording
+from nnkit.backends.recording import Node, Pass, Tape, perform, recording
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
+from tests.support.accumulating import accumulate
 from tests.test_recorded_programs import Layer
 
-CHOICES = [chosen for count in range(4) for chosen in itertools.permutations(PASSES, count)]
+CHOICES = [chosen for count in range(5) for chosen in itertools.permutations(PASSES, count)]
 TWICE = Formula(lambda xp, a: a * 2, "twice", ["a"])
 SUM = Formula(lambda xp, a, b: a + b, "added", ["a", "b"])
 
@@ -28,6 +30,13 @@ def medium() -> Any:
     nnkit.set_matmul_precision("highest")
 
 
+def asked(do: Callable[[], object]) -> list[Node]:
+    """The nodes of a recording before its end, when calls that ask for others become these."""
+    with recording(Tape()) as tape:
+        do()
+        return list(tape.nodes)
+
+
 def names(nodes: list[Node]) -> list[str]:
     return [node.name for node in nodes]
 
@@ -35,13 +44,19 @@ def names(nodes: list[Node]) -> list[str]:
 @pytest.mark.usefixtures("medium")
 @pytest.mark.parametrize("passes", CHOICES, ids=lambda passes: "-".join(p.__name__ for p in passes) or "none")
 def test_any_passes_in_any_order(host: HostDevice, monkeypatch: pytest.MonkeyPatch, passes: tuple[Pass, ...]) -> None:
-    """A layer's six calls, twice, on whole numbers, which all of these ways compute exactly."""
+    """A layer's six calls, twice, and an update, on whole numbers, which all of these ways compute exactly."""
     monkeypatch.setattr(elementwise_call, "_FEWER", 0)
     layer = Layer(host)
     with recording(Tape(passes)) as tape:
         for number in (*range(6), *range(6)):
             layer.calls[number]()
             layer.by_numpy(number)
+        arrays, expected = layer.arrays, layer.expected
+        accumulate(host, [(arrays["W"], arrays["δW"]), (arrays["b"], arrays["δb"])], host.asarray(-2.0, "float32"))
+        for parameters, gradients in (("W", "δW"), ("b", "δb")):  # which may not have been written
+            host.copy(arrays[parameters], arrays[gradients])
+            expected[parameters] -= 2 * expected[gradients]
+            expected[gradients][...] = expected[parameters]
     tape.replay()
     layer.check(passes)
 
@@ -86,16 +101,20 @@ def test_casts_stand_behind_the_kernel_that_gives_the_matrix(host: HostDevice) -
 def test_sums_begin_in_the_kernel_that_gives_the_matrix(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elementwise_call, "_FEWER", 0)
     a = host.asarray(np.arange(32.0).reshape(4, 8), "float32")
-    with recording(Tape()) as tape:
+    sums: list[Any] = []
+
+    def do() -> None:
         b = host.elementwise(TWICE, (a,))
-        sums = [host.sum(b, axis=0), host.sum(a, axis=0)]  # no kernel gives a
-    begun = begin_sums(tape.nodes)
+        sums.extend((host.sum(b, axis=0), host.sum(a, axis=0)))  # no kernel gives a
+
+    nodes = asked(do)
+    begun = begin_sums(nodes)
     assert names(begun) == ["twice", "sum", "sum"]
     assert isinstance(begun[0].call, ElementwiseCall)
     assert len(begun[0].written or ()) == 2
     assert (begun[1].read or ())[0] is (begun[0].written or ())[1]
-    for nodes in (tape.nodes, begun):
-        for node in nodes:
+    for some in (nodes, begun):
+        for node in some:
             node.call()
         np.testing.assert_array_equal(on_host(sums[0]), 2 * np.arange(32.0).reshape(4, 8).sum(axis=0))
         np.testing.assert_array_equal(on_host(sums[1]), np.arange(32.0).reshape(4, 8).sum(axis=0))
@@ -105,10 +124,13 @@ def test_sums_begin_in_the_kernel_that_gives_the_matrix(host: HostDevice, monkey
 @pytest.mark.parametrize("rewrite", [cast_factors, begin_sums], ids=lambda rewrite: rewrite.__name__)
 def test_a_call_of_which_nothing_is_known_may_write_anything(host: HostDevice, rewrite: Pass) -> None:
     x = host.zeros((4096, 8), "float32")
-    with recording(Tape()) as tape:
+
+    def do() -> None:
         h = host.elementwise(TWICE, (x,))
-        tape.nodes.append(Node(lambda: None))
+        perform(lambda: None)
         host.matmul(h, host.zeros((8, 8), "float32"))
         host.sum(h, axis=0)
-    assert names(rewrite(tape.nodes))[:2] == ["twice", ""]
-    assert rewrite(tape.nodes)[0].written == tape.nodes[0].written
+
+    nodes = asked(do)
+    assert names(rewrite(nodes))[:2] == ["twice", ""]
+    assert rewrite(nodes)[0] is nodes[0]

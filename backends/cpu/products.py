@@ -1,4 +1,4 @@
-"""Products and sums of NumPy arrays by BLAS: NumPy's, and SciPy's if it is installed and faster."""
+"""Products and sums of NumPy arrays by BLAS."""
 
 from functools import partial
 from typing import Any
@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Backend, quiet
-from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import perform
 
 # OpenBLAS's products with the transpose of a matrix take up to four times as long if it is in row-major instead of
 # column-major order, except for long sums with few rows; see bench/NOTES.md.
 WIDE, NARROW = 40, 64
-MANY = 256  # rows; above, NumPy's product and a separate update are as fast
 
 
 class NumpyProducts(Backend):
@@ -54,18 +52,6 @@ class NumpyProducts(Backend):
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         return dtype == "float32" and (d_out >= WIDE or d_in <= NARROW)
-
-    def adds_products(self, out: np.ndarray, terms: int) -> bool:
-        if not out.dtype.isnative or (out.dtype == np.float32 and terms > MANY):
-            return False
-        # Checked before SciPy is imported, and again with SciPy's own threads.
-        return one_thread() and blas_function("gemm", out.dtype.name) is not None and one_thread()
-
-    def add_product(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
-        perform(AddProduct(a, b, out, alpha), (a, b, alpha, out), (out,), "add_product")
-
-    def add_column_sums(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
-        perform(AddColumnSums(a, out, alpha), (a, alpha, out), (out,), "add_column_sums")
 
     def _half_matmul(self, a: Any, b: Any, out: Any, dtype: Any) -> np.ndarray:
         """Products of half-precision matrices, accumulated in float32, as on a GPU."""

@@ -1,9 +1,42 @@
-"""Recordings on NumPy: each node as calls of ufuncs and BLAS, with the recording's own scratch arrays."""
+"""Recordings on NumPy: their pass, and each node as calls of ufuncs and BLAS, with scratch arrays of their own."""
 
-from nnkit.backends.cpu.blas import AddProduct
+import numpy as np
+
+from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, one_thread
+from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.scratch import Scratch
 from nnkit.backends.cpu.ufuncs import Elementwise, ufunc_calls
-from nnkit.backends.recording import Call, Nodes
+from nnkit.backends.recording import Call, Node, Nodes
+from nnkit.backends.update_fusion import Accumulate, inside_products
+
+MANY = 256  # rows; above, NumPy's product and a separate update are as fast
+
+
+def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Node | None:
+    """The node that adds α times a product, or sums of columns, to `out` by SciPy's BLAS, where that gains."""
+    if getattr(node.call, "func", None) not in (np.dot, np.matmul) or node.read is None or node.written is None:
+        return None
+    a, *b = node.read  # of sums of columns, which are a product with ones, a alone
+    fits = out.ndim == 1 + len(b) and (node.written[0] is x or same_entries(node.written[0], x)) and out.dtype.isnative
+    if not fits or not all(array.flags.forc and array.dtype == out.dtype for array in (*node.read, out)):
+        return None
+    terms = node.read[-1].shape[0]
+    if out.dtype == np.float32 and terms > MANY:
+        return None
+    call: Call = AddProduct(a, b[0], out, alpha) if b else AddColumnSums(a, out, alpha)
+    return Node(call, (*node.read, alpha, out), (out,), "add_product" if b else "add_column_sums")
+
+
+def accumulate(nodes: Nodes) -> Nodes:
+    """Products and sums that add to what is there, where SciPy's BLAS may compute beside NumPy's."""
+    alpha = next((node.call.alpha for node in nodes if isinstance(node.call, Accumulate)), None)
+    # That is with one thread each; asked before SciPy is imported, and again of SciPy's own threads.
+    if alpha is None or not one_thread() or blas_function("gemm", alpha.dtype.name) is None or not one_thread():
+        return nodes
+    return inside_products(nodes, adding, np.may_share_memory)
+
+
+PASSES = (accumulate,)
 
 
 def lowered(nodes: Nodes) -> list[Call]:

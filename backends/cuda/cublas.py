@@ -16,7 +16,7 @@ from typing import Any
 
 from nnkit.backends.cuda.gemm import DATA_TYPES, DEFAULT_ALGORITHM, Stored, gemm_arguments, stored, strides_of
 from nnkit.backends.cuda.launch import same
-from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import Node
 
 _POINTERS_ON_DEVICE = 1
@@ -154,11 +154,11 @@ class Product:
     """The call `out ← α ab + β out` for matrices, or stacks of them, with entries and `out` in row order.
 
     The factors lie so that cuBLAS can read them. `kind` is the dtype in which it does; a factor of another one has to
-    be cast, which the call does by itself. `scales` are α and β, 0-d arrays of the type of the sums; β is 1 if the
-    product `accumulates`, else 0.
+    be cast, which the call does by itself. α, if it is given, is a 0-d array of the type of the sums, and β 1; without
+    it α is 1 and β 0.
     """
 
-    __slots__ = ("_arguments", "_stacked", "accumulates", "compute", "device", "factors", "kind", "out", "scales")
+    __slots__ = ("_arguments", "_stacked", "alpha", "compute", "device", "factors", "kind", "out")
 
     def __init__(
         self,
@@ -167,19 +167,27 @@ class Product:
         out: Any,
         kind: str,
         compute: int,
-        scales: tuple[Any, Any],
-        accumulates: bool,
+        alpha: Any = None,
     ) -> None:
         self.device, self.factors, self.out, self.kind = device, factors, out, kind
-        self.compute, self.scales, self.accumulates = compute, scales, accumulates
+        self.compute, self.alpha = compute, alpha
         self._stacked = math.prod(out.shape[:-2]) > 1
         self._arguments = None if self.to_cast() else self._bound()
 
     @property
     def node(self) -> Node:
         """What a recording holds of it."""
-        read = (*self.factors, *self.scales, *((self.out,) if self.accumulates else ()))
-        return Node(self, read, (self.out,), "matmul")
+        if self.alpha is None:
+            return Node(self, self.factors, (self.out,), "matmul")
+        return Node(self, (*self.factors, self.alpha, self.out), (self.out,), "add_product")
+
+    def added_to(self, out: Any, alpha: Any) -> "Product | None":
+        """The product that adds to a matrix instead; None where it already does, or types and layout do not suit."""
+        types = {dtype_name(array.dtype) for array in (*self.factors, self.out, out, alpha)}
+        layout = stored(out.shape, strides_of(out), out.shape[:-2])
+        if self.alpha is not None or layout is None or layout.transposed or types not in ({"float32"}, {"float64"}):
+            return None
+        return Product(self.device, self.factors, out, self.kind, self.compute, alpha)
 
     def to_cast(self) -> list[Any]:
         """The matrices that are cast, each as it lies in row order: a copy serves the matrix and its transpose."""
@@ -194,9 +202,7 @@ class Product:
                 copy = next(copy for matrix, copy in copies if same(matrix, rows))
                 factor = copy if rows is factor else copy.mT
             factors.append(factor)
-        return Product(
-            self.device, (factors[0], factors[1]), self.out, self.kind, self.compute, self.scales, self.accumulates
-        )
+        return Product(self.device, (factors[0], factors[1]), self.out, self.kind, self.compute, self.alpha)
 
     def __call__(self) -> None:
         if self._arguments is None:
@@ -211,7 +217,9 @@ class Product:
 
     def _bound(self) -> tuple[Any, ...]:
         """The arguments of cuBLAS after the handle."""
-        (a, b), out, (alpha, beta) = self.factors, self.out, self.scales
+        (a, b), out = self.factors, self.out
+        zero, one = self.device.units[compute_type(dtype_name(out.dtype))]
+        alpha, beta = (one, zero) if self.alpha is None else (self.alpha, one)
         in_a, in_b, in_out = (self._stored(array) for array in (a, b, out))
 
         def place(array: Any, layout: Stored) -> tuple[int, ...]:

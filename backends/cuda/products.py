@@ -18,7 +18,7 @@ _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
 
 class CupyProducts(CupyDevice):
-    """`matmul` and `add_product`, in the precision that is chosen when they are asked for."""
+    """`matmul`, in the precision that is chosen when it is asked for."""
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         dtype = promote({"a": a, "b": b})
@@ -38,30 +38,18 @@ class CupyProducts(CupyDevice):
                 fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
                 direct = fits and not overlap(result, a) and not overlap(result, b)
                 target = result if direct else self.empty(shape, dtype)
-                self._multiply(a, b, target, dtype, self.units[compute_type(dtype)][1], accumulates=False)
+                self._multiply(a, b, target, dtype)
                 if target is not result:
                     self.copy(target, result)
         return result
 
-    def adds_products(self, out: Any, terms: int) -> bool:
-        return dtype_name(out.dtype) in ("float32", "float64")
-
-    def add_product(self, a: Any, b: Any, out: Any, alpha: Any) -> None:
-        dtype = dtype_name(out.dtype)
-        if not _in_row_order(out) or {dtype_name(array.dtype) for array in (a, b, alpha)} != {dtype}:
-            raise ValueError("a product can be added only to a C-contiguous matrix, from matrices and an α of its type")
-        if a.shape[-1] and out.size:
-            with self.here():
-                self._multiply(a, b, out, dtype, alpha, accumulates=True)
-
-    def _multiply(self, a: Any, b: Any, out: Any, dtype: str, alpha: Any, accumulates: bool) -> None:
-        """out ← α ab, and what is there if it `accumulates`, for matrices with entries and an `out` in row order."""
+    def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> None:
+        """out ← ab, for matrices with entries and an `out` in row order."""
         precision = get_matmul_precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         factors = tuple(self._readable(array, out.shape[:-2]) for array in (a, b))
         compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
-        scales = alpha, self.units[compute_type(dtype)][accumulates]
-        perform(*Product(self, (factors[0], factors[1]), out, kind, compute, scales, accumulates).node)
+        perform(*Product(self, (factors[0], factors[1]), out, kind, compute).node)
 
     def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:
         """A factor that lies so that cuBLAS can read it: itself, or a copy that each replay makes."""

@@ -1,5 +1,6 @@
 """The passes over a recording on a GPU: fewer launches, and fewer arrays that are read and written.
 
+    accumulate    an update inside the product that it waits for (`nnkit.backends.update_fusion`)
     cast_factors  products that want other types than their factors' read copies, which they share and which kernels of
                   nnkit write beside what they compute
     chain         a kernel goes on with what the kernel before it computes
@@ -16,17 +17,43 @@ from typing import Any
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.elementwise_call import ElementwiseCall
 from nnkit.backends.cuda.launch import overlap, same
-from nnkit.backends.recording import Node, Nodes, nodes_of
+from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.recording import Composite, Node, Nodes, nodes_of
+from nnkit.backends.update_fusion import inside_products
 
 
-class ColumnSums:
-    """The call `out ← sums of a's columns`, or with α `out ← out + α sums`; at the end of a recording it is kernels."""
+class ColumnSums(Composite):
+    """The call `out ← sums of a's columns`, or with α `out ← out + α sums`, of a matrix with entries."""
 
     def __init__(self, device: Any, a: Any, out: Any, alpha: Any = None) -> None:
         self.device, self.a, self.out, self.alpha = device, a, out, alpha
 
     def __call__(self) -> None:
         self.device.sum_columns(self.a, self.out, self.alpha)
+
+    @property
+    def node(self) -> Node:
+        """What a recording holds of it."""
+        if self.alpha is None:
+            return Node(self, (self.a,), (self.out,), "sum")
+        return Node(self, (self.a, self.alpha, self.out), (self.out,), "add_column_sums")
+
+
+def adding(node: Node, out: Any, x: Any, alpha: Any) -> Node | None:
+    """The node that adds α times a product, or sums of columns, to `out`."""
+    call = node.call
+    if isinstance(call, Product) and same(call.out, x):
+        made = call.added_to(out, alpha)
+        return None if made is None else made.node
+    if isinstance(call, ColumnSums) and call.alpha is None and same(call.out, x) and out.flags.c_contiguous:
+        types = {dtype_name(array.dtype) for array in (call.a, x, out, alpha)}
+        return ColumnSums(call.device, call.a, out, alpha).node if len(types) == 1 else None
+    return None
+
+
+def accumulate(nodes: Nodes) -> Nodes:
+    """Products and sums that add to what is there, with the factor of an update."""
+    return inside_products(nodes, adding, overlap)
 
 
 def cast_factors(nodes: Nodes) -> Nodes:
@@ -68,32 +95,31 @@ def chain(nodes: Nodes) -> Nodes:
 
 
 def begin_sums(nodes: Nodes) -> Nodes:
-    """Sums of columns as kernels; where it can be from what the kernel has summed that gives the matrix."""
+    """Sums of columns from what the kernel has summed that gives the matrix."""
     done: Nodes = []
     for node in nodes:
         sums = node.call
-        if not isinstance(sums, ColumnSums):
+        begun = _begun(done, sums.a) if isinstance(sums, ColumnSums) else None
+        if begun is None or not isinstance(sums, ColumnSums):
             done.append(node)
-            continue
-        place = _place_of_kernel(done, sums.a)
-        begun = None if place is None else _begun(done[place].call, sums.a)
-        if place is None or begun is None:
-            done += nodes_of(sums)
         else:
-            kernel, some = begun
+            place, kernel, some = begun
             done[place] = kernel.node
             done += nodes_of(partial(sums.device.finish_sums, some, sums.out, sums.alpha))
     return done
 
 
-PASSES = (cast_factors, chain, begin_sums)
+PASSES = (accumulate, cast_factors, chain, begin_sums)
 
 
-def _begun(call: Any, matrix: Any) -> tuple[ElementwiseCall, Any] | None:
-    """The kernel that begins the sums of a matrix too, if it gives it and can, and the (rows, columns) of them."""
-    given = (number for number, out in enumerate(call.outs) if same(out, matrix))
-    number = next(given, None)
-    return None if number is None else call.with_sums(number)
+def _begun(nodes: Nodes, matrix: Any) -> tuple[int, ElementwiseCall, Any] | None:
+    """The kernel that sums a matrix's columns too, with its place and the array (rows, columns) of sums, if one can."""
+    place = _place_of_kernel(nodes, matrix)
+    call: Any = None if place is None else nodes[place].call
+    given = () if call is None else (number for number, out in enumerate(call.outs) if same(out, matrix))
+    number = next(iter(given), None)
+    made = None if number is None else call.with_sums(number)
+    return None if place is None or made is None else (place, *made)
 
 
 def _place_of_kernel(nodes: Nodes, array: Any) -> int | None:

@@ -21,22 +21,13 @@ from nnkit.backends.recording import perform
 
 
 class CupyReductions(CupyDevice):
-    """`sum`, `max` and `add_column_sums`, accumulated in float32 for the half types."""
+    """`sum` and `max`, accumulated in float32 for the half types."""
 
     def sum(self, a: Any, axis: int | None = None, keepdims: bool = False, out: Any = None) -> Any:
         return self._reduce("sum", a, axis, keepdims, out)
 
     def max(self, a: Any, axis: int, keepdims: bool = False, out: Any = None) -> Any:
         return self._reduce("max", a, axis, keepdims, out)
-
-    def add_column_sums(self, a: Any, out: Any, alpha: Any) -> None:
-        if a.ndim != 2 or out.shape != a.shape[1:] or not out.flags.c_contiguous:
-            raise ValueError(f"sums of a {a.shape} do not go into {out.shape}; expected a C-contiguous {a.shape[1:]}")
-        if not dtype_name(a.dtype) == dtype_name(out.dtype) == dtype_name(alpha.dtype):
-            raise ValueError(f"a is {a.dtype}, out {out.dtype} and alpha {alpha.dtype}; expected one dtype")
-        if out.size:
-            with self.here():
-                perform(ColumnSums(self, a, out, alpha), (a, alpha, out), (out,), "add_column_sums")
 
     def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
         dtype = dtype_name(a.dtype)
@@ -53,7 +44,7 @@ class CupyReductions(CupyDevice):
                 kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
                 target = result if kept and not overlap(result, a) else self.empty(results, dtype)
                 if operation == "sum" and a.ndim == 2 and axis in (0, -2):
-                    perform(ColumnSums(self, a, target), (a,), (target,), "sum")
+                    perform(*ColumnSums(self, a, target).node)
                 else:
                     self._passes(operation, self.contiguous(a), shape, target)
                 if target is not result:

@@ -13,7 +13,7 @@ from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_command, known
-from nnkit.kernels import cost_functions, dense, preprocessing, softmax
+from nnkit.kernels import arithmetic, cost_functions, dense, preprocessing, softmax
 from nnkit.kernels.costs import cost_names, get_cost
 from nnkit.kernels.output import FROM_LOGITS
 
@@ -67,7 +67,7 @@ def functions() -> dict[str, Entry]:
         "dense_forward": Entry(dense.dense_forward, [dense.biased]),
         "dense_backward": Entry(dense.dense_backward, []),
         "softmax": Entry(softmax.softmax, [softmax.shifted_exp, softmax.divided]),
-        "softmax_grad": Entry(softmax.softmax_grad, [softmax.product, softmax.softmax_pullback]),
+        "softmax_grad": Entry(softmax.softmax_grad, [arithmetic.product, softmax.softmax_pullback]),
         "data.Normalization": Entry(data.Normalization, [preprocessing.normalized]),
         "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
     }

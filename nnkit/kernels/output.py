@@ -12,10 +12,10 @@ from typing import Any
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, formula
 from nnkit.kernels.activations import Activation, get_activation
+from nnkit.kernels.arithmetic import product
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.softmax import (
     exponentials,
-    product,
     softmax,
     softmax_delta,
     softmax_grad,

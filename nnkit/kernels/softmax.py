@@ -6,6 +6,7 @@ from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import formula
 from nnkit.backends.results import check_axes
+from nnkit.kernels.arithmetic import product
 
 
 @formula
@@ -36,12 +37,6 @@ def softmax_delta(xp: Any, exponential: Any, total: Any, y: Any, scale: Any) -> 
 def softmax_weighted_delta(xp: Any, exponential: Any, total: Any, shares: Any, sum_of_shares: Any) -> Any:
     """δh̄ = p Σ s − s with s = y · scale: the derivative where the outputs of a sample have different weights."""
     return exponential / total * sum_of_shares - shares
-
-
-@formula
-def product(xp: Any, a: Any, b: Any) -> Any:
-    """a b."""
-    return a * b
 
 
 @formula

@@ -6,8 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from nnkit.kernels.descent import scaled_sum
-from nnkit.kernels.softmax import product
+from nnkit.kernels.arithmetic import product, scaled_sum
 from nnkit.metrics import Metric
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState

@@ -16,7 +16,7 @@ from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
 from nnkit.inputs import are_labels, check_samples, on_disk, one_class_each
-from nnkit.kernels.softmax import product
+from nnkit.kernels.arithmetic import product
 from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
