@@ -73,7 +73,9 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
 
 def make_cupy_backend(detail: str) -> CupyBackend:
     """The CuPy backend on device `detail` ("" is 0), or BackendUnavailableError with what is missing."""
-    from nnkit.backends.cuda.check import checked_cupy
+    from nnkit.backends.cuda.check import checked_cupy, trial
 
     cupy, device = checked_cupy(detail)
-    return CupyBackend(cupy, device)
+    backend = CupyBackend(cupy, device)
+    backend.tried = trial(backend, cupy)
+    return backend

@@ -1,16 +1,19 @@
 """CuPy where there is no GPU: what is missing is said, and what the backend asks of CuPy is something CuPy takes."""
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from nnkit.backends import BackendUnavailableError, get_backend
-from nnkit.backends.cuda.check import check_libraries
+import nnkit
+from nnkit.backends import BackendUnavailableError, get_backend, selection
+from nnkit.backends.cuda.check import check_libraries, trial
 from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.device import CupyDevice
+from nnkit.backends.recording import Tape, active_tape
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad
 from nnkit.kernels.updates import momentum_descent
 from tests.host_device import HostDevice
@@ -219,3 +222,45 @@ def test_errors_name_the_formula_and_what_is_wrong(cupy: Any) -> None:
         backend.elementwise(sigmoid, (backend.empty((4,), "c16"),))
     with pytest.raises(TypeError, match="a has dtype int64"):
         backend.matmul(backend.empty((2, 2), "i8"), a)
+
+
+def test_a_trial_runs_what_a_training_needs(host: Any) -> None:
+    took = trial(host, host.xp)
+    assert list(took) == ["first kernel", "first product", "first recording"]
+    assert all(re.fullmatch(r"\d+\.\d\d s", text) for text in took.values())
+
+
+@pytest.mark.parametrize(("name", "step"), [("_launch", "kernel"), ("_multiply", "product")])
+def test_a_trial_that_fails_says_what_helps(host: Any, monkeypatch: pytest.MonkeyPatch, name: str, step: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        if active_tape() is None:
+            raise RuntimeError("nvrtc: error: failed to open cuda_runtime.h\nand more")
+
+    monkeypatch.setattr(type(host), name, fail)
+    with pytest.raises(BackendUnavailableError) as caught:
+        trial(host, host.xp)
+    assert str(caught.value) == (
+        f"CuPy is installed, but a first {step} fails (RuntimeError: nvrtc: error: failed to open cuda_runtime.h); "
+        'python -m pip install "cuda-toolkit[cublas,cudart,nvrtc]==12.*"'
+    )
+
+
+def test_a_trial_sees_a_recording_that_does_not_replay(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tape, "replay", lambda tape: None)
+    with pytest.raises(BackendUnavailableError, match=r"^CuPy is installed, but a first recording gives .*, not 2\.0$"):
+        trial(host, host.xp)
+
+
+def test_a_gpu_is_tried_before_it_is_used(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for `auto` gets NumPy with the reason where a first kernel fails."""
+    monkeypatch.setattr("nnkit.backends.cuda.check.checked_cupy", lambda detail: (cupy, 0))
+    monkeypatch.setattr("nnkit.backends.cupy_backend.CupyBackend", lambda cupy, device: HostDevice(cupy))
+
+    def fail(*_: object) -> None:
+        raise BackendUnavailableError("CuPy is installed, but a first kernel fails")
+
+    monkeypatch.setattr("nnkit.backends.cuda.check.trial", fail)
+    monkeypatch.setattr(selection, "_auto", None)
+    with pytest.warns(nnkit.BackendFallbackWarning, match="backend 'auto' uses numpy: .* a first kernel fails"):
+        assert get_backend("auto").name == "numpy"
+    monkeypatch.setattr(selection, "_auto", None)

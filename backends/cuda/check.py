@@ -1,9 +1,13 @@
 """Whether CuPy can work on this machine, and if not, what is missing."""
 
+import time
+from collections.abc import Callable
 from types import ModuleType
 
+from nnkit.backends.base import Backend
 from nnkit.backends.cuda.cublas import cublas_version
 from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.formula import Formula
 
 # CUDA's status codes (cuda_runtime_api.h).
 _INSUFFICIENT_DRIVER = 35
@@ -86,8 +90,50 @@ def check_libraries(cupy: ModuleType) -> None:
         cublas_version()
     except (ImportError, OSError, RuntimeError) as error:
         missing = str(error).strip().partition("\n")[0]
-        built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
         raise BackendUnavailableError(
-            f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; "
-            f"python -m pip install {_libraries(built_for)}"
+            f"CuPy is installed, but a library of the CUDA toolkit is missing: {missing}; {_remedy(cupy)}"
         ) from error
+
+
+_doubled = Formula(lambda xp, a: 2 * a, "doubled", ["a"])
+
+
+def trial(backend: Backend, cupy: ModuleType) -> dict[str, str]:
+    """Compile and run a kernel, a product and a recording of both; the time that each took.
+
+    A library that loads may still not work, as where NVRTC finds no headers. Raises BackendUnavailableError, with what
+    failed and what helps.
+    """
+    one = backend.asarray([[1.0]], "float32")
+    with backend.recording() as tape:
+        recorded = backend.elementwise(_doubled, (backend.matmul(one, one),))
+
+    def replayed() -> object:
+        tape.replay()  # as calls
+        tape.replay()  # which captures them
+        return recorded
+
+    steps: dict[str, tuple[float, Callable[[], object]]] = {
+        "kernel": (2.0, lambda: backend.elementwise(_doubled, (one,))),
+        "product": (1.0, lambda: backend.matmul(one, one)),
+        "recording": (2.0, replayed),
+    }
+    took = {}
+    for name, (expected, run) in steps.items():
+        began = time.perf_counter()
+        try:
+            found = float(backend.to_numpy(run())[0, 0])
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+            raise BackendUnavailableError(
+                f"CuPy is installed, but a first {name} fails ({reason}); {_remedy(cupy)}"
+            ) from error
+        if found != expected:
+            raise BackendUnavailableError(f"CuPy is installed, but a first {name} gives {found}, not {expected}")
+        took[f"first {name}"] = f"{time.perf_counter() - began:.2f} s"
+    return took
+
+
+def _remedy(cupy: ModuleType) -> str:
+    """How to install the libraries that this CuPy was built for."""
+    return f"python -m pip install {_libraries(cupy.cuda.runtime.runtimeGetVersion() // 1000)}"

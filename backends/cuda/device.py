@@ -23,6 +23,8 @@ _MIB = 1 << 20
 class CupyDevice(CupyMemory):
     """What the parts of the CuPy backend share: a device, its memory, its kernels and its tape."""
 
+    tried: dict[str, str] = {}  # noqa: RUF012  how long the first calls took, once they have been made
+
     def __init__(self, cupy: Any, device: int) -> None:
         self.name = "cupy" if device == 0 else f"cupy:{device}"
         self.xp = cupy
@@ -87,7 +89,7 @@ class CupyDevice(CupyMemory):
             "CUDA": f"runtime {self.xp.cuda.runtime.runtimeGetVersion()}, "
             f"driver {self.xp.cuda.runtime.driverGetVersion()}",
             "cuBLAS": cublas_version(),
-        }
+        } | self.tried
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
         # NumPy's scalars have a dtype, but no place on the device.
