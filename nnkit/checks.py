@@ -182,7 +182,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     names = list(known)
     near = _near(kind, str(getattr(name, "__name__", name)), names)
     listed = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {listed}"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {listed or 'none'}"
     error = UnknownNameError(f"unknown {kind} {name!r}; {hint}")
     error.kind, error.name = kind, name
     return error

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 _ERRORS = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError, OverflowError)
+_LONGEST = 1000  # characters of an error: names in files may be of any length
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +65,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         if options.debug:
             raise
         text = ": ".join([*getattr(error, "__notes__", []), str(error) or type(error).__name__])
-        print(f"nnkit: error: {one_line(in_options(text, options.parser))}", file=sys.stderr)
+        text = one_line(in_options(text, options.parser))
+        print(f"nnkit: error: {text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}", file=sys.stderr)
         return 1 if isinstance(error, DivergenceError) else 2
     return code
 

@@ -39,14 +39,14 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     if is_special(path):
         content = io.BytesIO()
         yield content
-        with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as special:
+        with _naming(path), open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as special:
             special.write(content.getbuffer())
         return
     target = os.path.realpath(path)
     _remove_leftovers(target)
     file, temporary = _temporary(target)
     try:
-        with file:
+        with _naming(path), file:
             yield file
             file.flush()
             _take_after(target, file)
@@ -60,6 +60,19 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             os.unlink(temporary)
         raise
     _flush_folder(os.path.dirname(target))
+
+
+@contextmanager
+def _naming(path: str | PathLike[str]) -> Iterator[None]:
+    """Let the system's errors while a file is written, such as of a full disk, have its name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # NumPy's, of an array that was not written whole
+            error.add_note(os.fspath(path))
+        elif error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def writable(path: str | PathLike[str], name: str) -> Path:

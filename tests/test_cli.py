@@ -92,6 +92,8 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --data houses.csv --target price --metrics top_5", "holds numbers, with the cost quadratic"),
         ("train --data houses.csv --target price --cost cross_entropy", "give the network --cost quadratic"),
         ("train --data houses.csv --target price --label-smoothing 0.1", "--label-smoothing: quadratic has no label"),
+        ("train --data empty.npz --target y", "empty.npz: unknown array 'y'; known: none"),
+        ("train --data long.csv --target b", f"unknown column 'b'; known: {'a' * 900}"),
         ("train --data .", ".: a folder; expected a file"),
         ("train --data /dev/null", "/dev/null: a device or a pipe; expected a file"),
         ("train --data pipe.csv --target y", "pipe.csv: a device or a pipe; expected a file"),
@@ -115,6 +117,8 @@ def test_an_error_is_one_line_and_code_2(
     flowers(here / "flowers.csv")
     houses(here / "houses.csv")
     Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
+    Path("long.csv").write_text(f"{'a' * 5000},y\n1,2\n")
+    np.savez("empty.npz")
     Path("one.csv").write_text("x,y\n1,a\n2,b\n")
     os.mkfifo("pipe.csv")
     Path("loop.csv").symlink_to("loop.csv")
@@ -126,6 +130,7 @@ def test_an_error_is_one_line_and_code_2(
     assert error.startswith("nnkit: error: ")
     assert error.count("\n") == 1
     assert message in error
+    assert len(error) < 1100
     assert {path: path.read_bytes() for path in here.iterdir() if path.is_file()} == before
 
 

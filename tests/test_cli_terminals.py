@@ -185,3 +185,34 @@ def test_a_wrong_mplbackend_is_told_before_the_work(tmp_path: Path, arguments: s
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("nnkit: error: Matplotlib does not start with MPLBACKEND='nonsense': ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        ("train --epochs 1 --quiet --no-picture --model /dev/full", "[Errno 28] No space left on device: '/dev/full'"),
+        ("train --epochs 1 --quiet --no-picture --history /dev/full --no-model", "device: '/dev/full'"),
+        ("train --epochs 1 --quiet --no-picture --no-model --checkpoint /dev/full", "device: '/dev/full'"),
+        ("predict net.safetensors x.npy --output /dev/full", "device: '/dev/full'"),
+        ("predict net.safetensors x.npy --output out.csv", "[Errno 27] File too large: 'out.csv'"),
+        ("predict net.safetensors x.npy --output out.npy", "out.npy: 9000 requested and "),
+        ("train --epochs 1 --quiet --no-picture", "[Errno 27] File too large: 'nnkit-model.safetensors'"),
+        ("train --epochs 1 --quiet --no-model", "[Errno 27] File too large: 'nnkit-curve.png'"),
+    ],
+)
+def test_a_file_that_there_is_no_room_for_is_named_and_none_is_left(tmp_path: Path, arguments: str, file: str) -> None:
+    needs("safetensors", "matplotlib")
+    nnkit.Network([2, 2], seed=0).save(tmp_path / "net.safetensors")
+    np.save(tmp_path / "x.npy", np.ones((9000, 2)))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    command = f'ulimit -f 8; "{sys.executable}" -m nnkit {arguments}'
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("nnkit: error: ")
+    assert file in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
