@@ -63,8 +63,7 @@ def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
                     return function(model, *arguments, **options)
                 except Exception as error:
                     if model.backend.out_of_memory(error) is not None:
-                        for key in [key for key in place.recorded if key not in steps]:
-                            del place.recorded[key]
+                        _forget(place.recorded, steps)
                         if model.epochs_trained == before[-1]:
                             model.optimizer, place.state, model.classes, _ = before
                     raise_if_full(model.backend, error, lower)
@@ -73,3 +72,9 @@ def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
         return changing if changes else explained  # type: ignore[return-value]
 
     return decorate
+
+
+def _forget(recorded: dict[Any, Any], kept: tuple[Any, ...]) -> None:
+    """Forget what was recorded but for these keys; a key holds a state, which no frame of the error may keep alive."""
+    for key in [key for key in recorded if key not in kept]:
+        del recorded[key]

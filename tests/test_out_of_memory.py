@@ -122,7 +122,8 @@ def test_the_network_is_as_it_was_wherever_memory_ends(what: str) -> None:
     backend, done = Limited(), False
     for number in range(400):
         net = network(backend)
-        net.train_step(X[:4], Y[:4], nnkit.SGD(0.5, momentum=0.5))  # a state and a recorded step that must survive
+        if what != "fit, names":  # which only outputs that nothing has trained learn
+            net.train_step(X[:4], Y[:4], nnkit.SGD(0.5, momentum=0.5))  # a state and a recorded step that must survive
         before, alive = contents(net), backend.alive()
         backend.refuse = number
         try:
