@@ -93,6 +93,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --data houses.csv --target price --cost cross_entropy", "give the network --cost quadratic"),
         ("train --data houses.csv --target price --label-smoothing 0.1", "--label-smoothing: quadratic has no label"),
         ("train --data empty.npz --target y", "empty.npz: unknown array 'y'; known: none"),
+        ("train --data deep.npz --target y", "target 'y' has shape (8, 2, 2); expected (8,) or (8, outputs)"),
         ("train --data long.csv --target b", f"unknown column 'b'; known: {'a' * 900}"),
         ("train --data .", ".: a folder; expected a file"),
         ("train --data /dev/null", "/dev/null: a device or a pipe; expected a file"),
@@ -119,6 +120,7 @@ def test_an_error_is_one_line_and_code_2(
     Path("single.csv").write_text("x,kind\n" + "1,a\n2,a\n" * 5)
     Path("long.csv").write_text(f"{'a' * 5000},y\n1,2\n")
     np.savez("empty.npz")
+    np.savez("deep.npz", X=np.ones((8, 1)), y=np.ones((8, 2, 2)))
     Path("one.csv").write_text("x,y\n1,a\n2,b\n")
     os.mkfifo("pipe.csv")
     Path("loop.csv").symlink_to("loop.csv")

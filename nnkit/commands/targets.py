@@ -33,11 +33,14 @@ def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
     """What labels (n,) or targets (n,), (n, d_out) ask for; `name` is what messages call them.
 
     Without a cost, text and whole numbers are labels and get the softmax cross-entropy; real numbers get the quadratic
-    cost. Raises ValueError for a single class, for text where the cost is one of numbers, and for a matrix of text.
+    cost. Raises ValueError for a single class, for text where the cost is one of numbers, for a matrix of text and for
+    more than two axes.
     """
     text = y.dtype.kind in "US"
     if text and y.ndim > 1:
         raise ValueError(f"{name} is text of shape {y.shape}; expected ({len(y)},), one class for each sample")
+    if y.ndim > 2:
+        raise ValueError(f"{name} has shape {y.shape}; expected ({len(y)},) or ({len(y)}, outputs)")
     labels = y.ndim == 1 and y.dtype.kind != "f"
     cost = cost or ("softmax_cross_entropy" if labels else "quadratic")
     if not get_cost(cost).classifies:
