@@ -1,1 +1,1 @@
-"""Benchmarks: pytest-benchmark suites, and the step next to its floor and to its peers (`python -m bench`)."""
+"""Benchmarks: pytest-benchmark suites, and a training step compared with its floor and peers (`python -m bench`)."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: one step of nnkit next to its floor and its peers, as a table, JSON and two pictures."""
+"""`python -m bench`: a training step of nnkit compared with its floor and peers, as a table, JSON and two plots."""
 
 import argparse
 import importlib.util
@@ -21,7 +21,7 @@ SHORT = {"sizes": ["20-10-5x4"], "batches": ["20-10-5x1,4"], "rounds": 2, "secon
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write; 1 if a contender failed or computes something else."""
+    """Measure, print and write; returns 1 if a contender failed or computes a different result."""
     options = _options(arguments)
     missing = [name for name in ("packaging", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measure(result: dict[str, Any], sizes: list[Size], options: argparse.Namespace, plan: Plan) -> None:
-    """Fill in the sizes; what is done is shown on the error output."""
+    """Measure all sizes, with a progress bar on standard error."""
     from tqdm import tqdm
 
     names = options.contenders
@@ -92,24 +92,24 @@ def _sizes(texts: list[str]) -> list[Size]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
-    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=f"of the table; default {' '.join(SIZES)}")
-    parser.add_argument("--batches", nargs="*", metavar="SIZE", help=f"of the second picture; default {BATCHES[0]}")
-    parser.add_argument("--contenders", nargs="+", choices=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=f"of the table (default: {' '.join(SIZES)})")
+    parser.add_argument("--batches", nargs="*", metavar="SIZE", help=f"of the second plot (default: {BATCHES[0]})")
+    parser.add_argument("--contenders", nargs="+", choices=NAMES, metavar="NAME", help=f"among {', '.join(NAMES)}")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--optimizer", choices=LEARNING_RATES, default="sgd")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="sigmoid")
-    parser.add_argument("--threads", type=int, default=1, help="of each contender, on as many cores (default 1)")
-    parser.add_argument("--rounds", type=int, help="in which each contender is timed in turn (default 10)")
-    parser.add_argument("--seconds", type=float, help="for each contender and size, in all rounds (default 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
-    parser.add_argument("--picture", metavar="FILE.png", help="draw it here, and FILE-batches.png")
-    parser.add_argument("--short", action="store_true", help="tiny sizes and times: that everything runs")
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores of each contender (default: 1)")
+    parser.add_argument("--rounds", type=int, help="in which contenders are timed in turn (default: 10)")
+    parser.add_argument("--seconds", type=float, help="seconds per contender and size, in all rounds (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
+    parser.add_argument("--picture", metavar="FILE.png", help="write plots to this file and FILE-batches.png")
+    parser.add_argument("--short", action="store_true", help="tiny sizes and times, to check that everything runs")
     options = parser.parse_args(arguments)
     full = {"sizes": SIZES, "batches": BATCHES, "rounds": 10, "seconds": 2.0, "contenders": list(NAMES)}
     for name, value in (full | SHORT if options.short else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.contenders = list(dict.fromkeys(["floor", *options.contenders]))  # nothing is measured without it
+    options.contenders = list(dict.fromkeys(["floor", *options.contenders]))  # the floor is always measured
     try:
         _sizes(options.sizes + options.batches)
         choose_cores(options.threads)

@@ -1,9 +1,9 @@
-"""What every suite shares: the backend that NNKIT_BACKEND names, timed to the end of its work, and how much is run.
+"""Fixtures and options of all suites: the backend from NNKIT_BACKEND, synchronized timing, and the selection.
 
-pytest bench/                                  a selection with everything once: kernels, steps, epochs, predictions
+pytest bench/                                  a selection of everything: kernels, steps, epochs, predictions
 pytest bench/ --full                           every size, dtype and cost
-pytest bench/ --short                          each benchmark once, smallest size, not timed: that it runs
-pytest bench/ -k sigmoid --benchmark-histogram pictures, by pytest-benchmark
+pytest bench/ --short                          each benchmark once at its smallest size, untimed, to check that it runs
+pytest bench/ -k sigmoid --benchmark-histogram plots, by pytest-benchmark
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ import pytest
 
 from nnkit.backends import Backend, get_backend
 
-# What pytest-benchmark takes for one benchmark, unless its options say it: with its own second and 5 rounds for each of
-# 1 400 all of them take more than an hour.
+# Limits of pytest-benchmark per benchmark, unless given as options: with its defaults of one second and 5 rounds, the
+# 1 400 benchmarks take more than an hour.
 LIMITS = {"benchmark_max_time": Decimal("0.25"), "benchmark_min_rounds": 3}
 
 
@@ -41,9 +41,9 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is only in the full mode; in the short mode, the larger sizes of each benchmark."""
+    """Deselect benchmarks of the full mode; in the short mode, skip the larger sizes of each benchmark."""
     if config.getoption("--short"):
-        skip = pytest.mark.skip(reason="a larger size than the short mode needs")
+        skip = pytest.mark.skip(reason="larger than the sizes of the short mode")
         for item in items:
             size = getattr(item, "callspec", None) and item.callspec.params.get("size")  # type: ignore[attr-defined]
             if isinstance(size, int) and size > 1024:
@@ -56,20 +56,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def backend() -> Backend:
-    """The selected backend; the error that says why, if it cannot work."""
+    """The selected backend; an error if it is not available."""
     return get_backend()
 
 
 @pytest.fixture
 def random(backend: Backend) -> Callable[..., Any]:
-    """Random arrays of the backend: `random((n, d), "float32")`, normal numbers of a fixed seed."""
+    """Normally distributed arrays of the backend with a fixed seed: `random((n, d), "float32")`."""
     rng = np.random.default_rng(0)
     return lambda shape, dtype="float32": backend.asarray(rng.standard_normal(shape), dtype)
 
 
 @pytest.fixture
 def measure(benchmark: Any, backend: Backend) -> Callable[..., None]:
-    """Time a function to the end of the device's work, in a named group of pytest-benchmark's tables."""
+    """Time a function until the device has finished, in a named group of pytest-benchmark's tables."""
 
     def timed(group: str, function: Callable[..., object], *arguments: object) -> None:
         benchmark.group = f"{group} ({backend.name})"

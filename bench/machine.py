@@ -1,4 +1,4 @@
-"""What a result needs beside it to be read later: the machine, the versions, and the sizes of what was installed."""
+"""Metadata of a result: the machine, the versions, and the sizes of the installed packages."""
 
 import datetime
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the base of the software, for JSON; without threadpoolctl no BLAS is known."""
+    """The machine and the basic software, for JSON; `blas` is empty without threadpoolctl."""
     try:
         from threadpoolctl import threadpool_info
 
@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """The processor's name, with its family and model where Linux knows them, as one name is many processors."""
+    """The processor's name, with family and model on Linux, as one name covers many processors."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -50,7 +50,7 @@ def cpu_model() -> str:
 
 
 def memory() -> int | None:
-    """The machine's memory in bytes, where the system says."""
+    """The machine's memory in bytes, or None if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -58,7 +58,7 @@ def memory() -> int | None:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with + where files differ from it; None without git."""
+    """The commit of this checkout, with + if there are uncommitted changes; None without git."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--exclude=*", "--dirty=+"], cwd=ROOT, capture_output=True, text=True,
@@ -70,9 +70,9 @@ def commit() -> str | None:
 
 
 def installed(distributions: tuple[str, ...]) -> dict[str, Any] | None:
-    """The version of the first distribution, and the bytes of all with what they require; None if it is not installed.
+    """The first distribution's version, and the bytes of all with their dependencies; None if it is not installed.
 
-    Those that are missing of the others count nothing. Compiled bytecode does not count.
+    Other missing distributions and bytecode are not counted.
     """
     try:
         version, own = distribution(distributions[0]).version, 0
@@ -87,7 +87,7 @@ def installed(distributions: tuple[str, ...]) -> dict[str, Any] | None:
 
 
 def _collect(name: str, found: dict[str, Distribution]) -> None:
-    """Add a distribution and all that it requires on this system, without extras."""
+    """Add a distribution and its dependencies on this system, without extras."""
     from packaging.requirements import Requirement
 
     key = re.sub(r"[-_.]+", "-", name).lower()
@@ -104,7 +104,7 @@ def _collect(name: str, found: dict[str, Distribution]) -> None:
 
 
 def _bytes(installed: Distribution) -> int:
-    """The bytes of a distribution's files; of an nnkit that is installed from a checkout, those of its packages."""
+    """The bytes of a distribution's files; for nnkit, which may be installed from a checkout, of its packages."""
     if installed.name == "nnkit":
         return _own_bytes()
     paths = [Path(str(file.locate())) for file in installed.files or () if file.suffix != ".pyc"]

@@ -1,4 +1,4 @@
-"""Two pictures of a result: the time over the floor by contender and size, and the time by batch size."""
+"""Two plots of a result: the time relative to the floor by contender and size, and the time by batch size."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The rest of Okabe and Ito's palette for the peers; the other rows of nnkit are dotted.
+# The rest of Okabe and Ito's palette for the peers; further variants of nnkit are dotted.
 _COLORS = {
     "floor": BLACK, "nnkit": BLUE, "numpy": GREY, "jax": "#009E73", "torch": VERMILION,
     "torch-compiled": DARK_VERMILION, "thinc": "#CC79A7", "scikit-learn": "#A07800",
@@ -17,7 +17,7 @@ _COLORS = {
 
 
 def by_contender(result: dict[str, Any], sizes: list[str]) -> "Figure":
-    """A panel for each size, in it a bar for each contender: its time over the floor's, by the minima, from 1 on."""
+    """A panel per size with a bar per contender: its time divided by the floor's, for the minima, starting at 1."""
     names = [name for name in result["contenders"] if name != "floor"]
     names = [n for n in names if any("minimum" in result["sizes"][s]["contenders"].get(n, {}) for s in sizes)]
     columns = min(3, len(sizes))
@@ -29,14 +29,14 @@ def by_contender(result: dict[str, Any], sizes: list[str]) -> "Figure":
         _bars(axes, size, result, names)
     for axes in panels[max(0, len(sizes) - columns) : len(sizes)]:
         axes.set_xlabel("time / floor; bars start at 1", fontsize=LABEL, color=GREY)
-        axes.tick_params(labelbottom=True)  # also where the place below is empty
+        axes.tick_params(labelbottom=True)  # also if the place below is empty
     for axes in panels[len(sizes) :]:
         axes.set_visible(False)
     return figure
 
 
 def by_batch(result: dict[str, Any], sizes: list[str]) -> "Figure":
-    """The time of a step for each sample by batch size, a line for each contender, for one network."""
+    """The time of a step per sample by batch size, with a line per contender, for one network."""
     measured = sorted((result["sizes"][size] for size in sizes), key=lambda m: m["batch"])
     network = "-".join(map(str, measured[0]["widths"]))
     figure = new_figure(9, 6, f"A training step of {network} by batch size\n{_where(result)}")
@@ -90,7 +90,7 @@ def _ratios(measured: dict[str, Any]) -> list[float]:
 
 
 def _label(axes: "Axes", x: float, ends: list[tuple[float, str, str]]) -> None:
-    """Names at the left ends of the lines, moved apart where they would meet."""
+    """Names at the left ends of the lines, moved apart to avoid overlap."""
     low, high = axes.get_ylim()
     apart = (high / low) ** 0.045
     ends, last = sorted(ends), 0.0

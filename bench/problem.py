@@ -1,7 +1,7 @@
-"""What every contender does: the network, its first parameters, one batch, and the optimizer's numbers.
+"""The task of every contender: the network, its initial parameters, one batch, and the optimizer's hyperparameters.
 
-Hidden layers of one activation, outputs that are sigmoids, the cross-entropy summed over the outputs and averaged over
-the batch (eq. 18), one step of gradient descent or Adam on the same batch again and again.
+The hidden layers have one activation and the outputs are sigmoids. The cost is the cross-entropy, summed over the
+outputs and averaged over the batch (eq. 18). Steps of gradient descent or Adam are repeated on the same batch.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy as np
 Parameters = list[tuple[np.ndarray, np.ndarray]]
 
 LEARNING_RATES = {"sgd": 0.1, "adam": 1e-4}
-# Of Adam. Thinc and scikit-learn add ε to the root of v before its bias is corrected, others after: it is small enough
-# for both to be the same.
+# Adam's. Thinc and scikit-learn add ε to the root of v before the bias correction, others after it: ε is so small that
+# both are equal.
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-18
 ACTIVATIONS = ("sigmoid", "relu")
 DTYPES = ("float32", "float64")
@@ -35,9 +35,9 @@ class Size:
 
 
 def parse_sizes(text: str) -> list[Size]:
-    """The sizes that a text such as 784-30-10x10, or 784-30-10x1,10,100 with several batch sizes, names.
+    """Parse a size such as 784-30-10x10, or several, such as 784-30-10x1,10,100 with three batch sizes.
 
-    ValueError if it does not: widths and batch sizes are positive, with at least two layers and two outputs.
+    Raises ValueError unless widths and batch sizes are positive, and there are at least two widths and two outputs.
 
     >>> [str(size) for size in parse_sizes("784-30-10x1,10")]
     ['784-30-10x1', '784-30-10x10']
@@ -48,20 +48,20 @@ def parse_sizes(text: str) -> list[Size]:
     except ValueError:
         sizes = []
     if not sizes or any(min(*size.widths, size.batch) < 1 for size in sizes) or len(sizes[0].widths) < 2:
-        raise ValueError(f"{text!r} is no size; expected widths and a batch size such as 784-30-10x10")
+        raise ValueError(f"{text!r} is not a size; expected widths and a batch size such as 784-30-10x10")
     if sizes[0].widths[-1] < 2:
         raise ValueError(
-            f"{text!r} has one output; expected at least two, as scikit-learn takes one as another problem"
+            f"{text!r} has one output; expected at least two, as scikit-learn treats one output differently"
         )
     return sizes
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One size with everything else that decides the arithmetic; the same in each process, as the seed is fixed.
+    """A size and all other parameters of the computation; the fixed seed makes it the same in each process.
 
-    `device` is "cpu" or "cuda"; `precision` is that of the products, where parameters are float32: "float32", "tf32"
-    or "bf16"; `rate` is the learning rate, if it is not the optimizer's usual one.
+    `device` is "cpu" or "cuda". `precision` is that of products of float32 parameters: "float32", "tf32" or "bf16".
+    `rate` replaces the optimizer's usual learning rate.
     """
 
     size: Size
@@ -74,11 +74,11 @@ class Problem:
 
     @property
     def learning_rate(self) -> float:
-        """The step width of the optimizer: of an order that neither stands still nor diverges."""
+        """The learning rate, of a magnitude with which training neither stagnates nor diverges."""
         return LEARNING_RATES[self.optimizer] if self.rate is None else self.rate
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """X (n, d_in) in [0, 1), as images are, and Y (n, d_out), of which one number in each row is 1."""
+        """X (n, d_in) in [0, 1), like images, and one-hot Y (n, d_out)."""
         n, widths = self.size.batch, self.size.widths
         X = np.random.default_rng(1).random((n, widths[0]), np.float32)
         labels = np.random.default_rng(2).integers(widths[-1], size=n)

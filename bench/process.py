@@ -1,4 +1,4 @@
-"""A process that answers requests, pickled over its standard input and output; what it prints is kept for errors."""
+"""A process that answers pickled requests over standard input and output; its printed output is kept for errors."""
 
 import pickle
 import subprocess
@@ -11,16 +11,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
-class LeftOut(Exception):  # noqa: N818 - no error: a contender that is not there
-    """Why a contender takes no part."""
+class LeftOut(Exception):  # noqa: N818 - not an error: the contender is not available
+    """The reason why a contender does not take part."""
 
 
 class Failed(RuntimeError):  # noqa: N818
-    """A contender that ended with an error, or computes something else."""
+    """A contender ended with an error or computes a different result."""
 
 
 class Process:
-    """One contender in a process of its own; ends with `close`."""
+    """One contender in a separate process, which ends with `close`."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
         self.printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
@@ -29,7 +29,7 @@ class Process:
         )
 
     def ask(self, request: Any, seconds: float | None = None) -> Any:
-        """Send a request and wait for its answer; LeftOut or Failed if there is none, or none in that many seconds."""
+        """Send a request and return its answer; raises LeftOut, or Failed, also if it takes more than `seconds`."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         late = threading.Event()

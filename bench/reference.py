@@ -1,4 +1,4 @@
-"""The steps in float64 by the lecture's equations, and whether what a contender made of the parameters is the same."""
+"""Training steps in float64 by the lecture's equations, and the comparison of a contender's parameters with them."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
-STEPS = 5  # that each contender does before it is compared and timed
-# Of the change of an array in these steps: how far, in the Euclidean norm, a contender may be from the reference.
+STEPS = 5  # by each contender before it is compared and timed
+# The allowed error of a contender, in the Euclidean norm, relative to the change of an array in these steps.
 TOLERANCES = {"float32": 1e-3, "float64": 1e-10}
 
 
 def reference(problem: Problem, steps: int = STEPS, xp: Any = np) -> Parameters:
-    """The parameters after some steps, in float64; computed by NumPy, or by CuPy and still its arrays."""
+    """The parameters after some steps, in float64, as arrays of NumPy or CuPy (`xp`)."""
     X, Y = (xp.asarray(a, np.float64) for a in problem.batch())
     parameters = [xp.array(a, np.float64) for pair in problem.parameters() for a in pair]
     mean, square = [xp.zeros_like(p) for p in parameters], [xp.zeros_like(p) for p in parameters]
@@ -29,9 +29,9 @@ def reference(problem: Problem, steps: int = STEPS, xp: Any = np) -> Parameters:
 
 
 def errors(problem: Problem, expected: Parameters, found: Parameters, first: Parameters | None = None) -> list[float]:
-    """For each W and b, ‖found − expected‖/‖expected − first‖; inf for other shapes or dtypes, or NaN in it.
+    """For each W and b, ‖found − expected‖/‖expected − first‖; inf for another shape or dtype, or NaN.
 
-    `first` are the parameters from before the steps, the problem's, which take a while to be drawn.
+    `first` are the initial parameters; by default they are drawn again, which takes a while.
     """
     result = []
     for pairs in zip(first or problem.parameters(), expected, found, strict=True):

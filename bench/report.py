@@ -1,10 +1,10 @@
-"""The measured ratios as a Markdown table, and lines for what is not in it."""
+"""The measured ratios as a Markdown table, and lines for missing contenders."""
 
 from typing import Any
 
 
 def table(result: dict[str, Any], sizes: list[str]) -> str:
-    """Rows are contenders, columns sizes: the time of a step over the floor's, by the minima, and by the medians."""
+    """A table of contenders by sizes: the time of a step divided by the floor's, for the minima and the medians."""
     contenders = result["contenders"]
     lines = [
         "| step / floor, minima (medians) | " + " | ".join(size.replace("x", ", ") for size in sizes)
@@ -23,12 +23,12 @@ def table(result: dict[str, Any], sizes: list[str]) -> str:
 
 
 def ratio(row: dict[str, Any], floor: dict[str, Any], which: str) -> float | None:
-    """A contender's time over the floor's; None where either was not measured."""
+    """A contender's time divided by the floor's; None if either was not measured."""
     return row[which] / floor[which] if which in row and which in floor else None
 
 
 def absent(result: dict[str, Any]) -> list[str]:
-    """A line for each contender that was left out or failed, with the sizes where it was not so at all."""
+    """A line for each contender that was left out or failed, with the sizes if it is not all of them."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for size, measured in result["sizes"].items():
         for name, row in measured["contenders"].items():
@@ -47,7 +47,7 @@ def absent(result: dict[str, Any]) -> list[str]:
 
 
 def describe(result: dict[str, Any]) -> str:
-    """What was measured, and where, in a few lines."""
+    """A few lines on what was measured, and on which machine."""
     machine, settings = result["machine"], result["settings"]
     return (
         f"One step of {settings['optimizer']} in {settings['dtype']}, hidden layers {settings['activation']}, "
@@ -57,8 +57,8 @@ def describe(result: dict[str, Any]) -> str:
         f"{settings['rounds']} interleaved rounds, {settings['seconds']:g} s for each contender and size. After "
         f"{settings['compared_steps']} steps all parameters were within {settings['tolerance']:.0e} of their change "
         "from float64 by plain NumPy.\n"
-        "nnkit is the step as `fit` does it, with SciPy. Peak memory is of the process at the largest size, with "
-        "Python; installed are the package and all it requires, without bytecode."
+        "nnkit is the step of `fit`, with SciPy. Peak memory is that of the process at the largest size, including "
+        "Python; installed is the package with its dependencies, without bytecode."
     )
 
 
@@ -77,7 +77,7 @@ def _number(value: float) -> str:
 
 
 def of_time(seconds: float) -> str:
-    """Seconds as text, with three digits and the unit that suits them."""
+    """Format seconds with three digits and a suitable unit."""
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e6:.3g} µs" if seconds < 1e-3 else f"{seconds * 1e3:.3g} ms"

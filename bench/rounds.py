@@ -1,4 +1,4 @@
-"""The parent's side: contenders' processes that wait while one of them computes, compared first and timed in rounds."""
+"""The parent process: starts the contenders' processes, compares their results and times one at a time, in rounds."""
 
 import os
 import statistics
@@ -11,12 +11,12 @@ from bench.problem import Parameters, Problem
 from bench.process import Failed, LeftOut, Process
 from bench.reference import TOLERANCES, errors, reference
 
-CHUNK = 0.004  # seconds: long to the clock and short to what disturbs it
+CHUNK = 0.004  # seconds: long compared with the clock's resolution, short compared with disturbances
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: threads of each contender on these cores, rounds, seconds for each contender in all of them."""
+    """How to measure: threads per contender, the cores, rounds, and seconds per contender in all rounds together."""
 
     threads: int
     cores: tuple[int, ...]
@@ -25,17 +25,17 @@ class Plan:
 
 
 def choose_cores(threads: int) -> tuple[int, ...]:
-    """The last ones that this process may use, as the first serve interrupts; none where a system cannot say."""
+    """The last cores that this process may use, as the first handle interrupts; empty if the system does not tell."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
     usable = sorted(os.sched_getaffinity(0))
     if threads > len(usable):
-        raise ValueError(f"threads is {threads}; this process may use {len(usable)} cores")
+        raise ValueError(f"threads is {threads}; expected at most {len(usable)}, the cores of this process")
     return tuple(usable[-threads:])
 
 
 class Worker(Process):
-    """One contender, made for a problem, in a process of its own; ends with `close`."""
+    """One contender, for one problem, in a separate process, which ends with `close`."""
 
     def __init__(self, name: str, problem: Problem, plan: Plan) -> None:
         command = [sys.executable, "-m", "bench.worker", name, ",".join(map(str, plan.cores))]
@@ -48,9 +48,9 @@ class Worker(Process):
 
 
 def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """For each contender its times, the error of its parameters and its memory; or why it is left out, or failed.
+    """For each contender, its times, the error of its parameters and its memory, or why it is left out or failed.
 
-    `say` is told what is being done; there are `len(names) * (plan.rounds + 2)` such messages.
+    `say` is called `len(names) * (plan.rounds + 2)` times with the current activity.
     """
     results: dict[str, dict[str, Any]] = {}
     workers: dict[str, Worker] = {}
@@ -69,7 +69,7 @@ def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str],
 
     def end(name: str) -> None:
         if name in workers:
-            workers[name].ask(("parameters",))  # they are still finite
+            workers[name].ask(("parameters",))  # checks that they are still finite
             results[name] |= summary(times[name]) | {"steps_in_a_chunk": steps[name]}
 
     turns = [("start", start), *((f"round {i + 1}", go_on) for i in range(plan.rounds)), ("end", end)]
@@ -79,7 +79,7 @@ def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str],
                 say(f"{problem.size} {name}: {what}")
                 try:
                     turn(name)
-                except (LeftOut, Failed) as error:  # this one is out; the others go on
+                except (LeftOut, Failed) as error:  # drop this one and continue with the others
                     results[name] = {"left_out" if isinstance(error, LeftOut) else "failed": str(error)}
                     if name in workers:
                         workers.pop(name).close()
@@ -90,7 +90,7 @@ def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str],
 
 
 def _compared(problem: Problem, worker: Worker, expected: Parameters) -> float | None:
-    """The largest error of the parameters; None for the floor, which has none. Failed if it is above the tolerance."""
+    """The largest error of the parameters, None for the floor; raises Failed if it exceeds the tolerance."""
     found = worker.ask(("parameters",))
     if found is None:
         return None
@@ -101,21 +101,21 @@ def _compared(problem: Problem, worker: Worker, expected: Parameters) -> float |
 
 
 def _round(worker: Worker, steps: int, plan: Plan, before: list[float]) -> list[float]:
-    """The times of one round: as many chunks as its share of the seconds has room for, at least one."""
+    """The times of one round: as many chunks as fit into its share of the seconds, at least one."""
     chunk = steps * min(before) if before else CHUNK
     found: list[float] = worker.ask(("time", steps, max(1, round(plan.seconds / plan.rounds / chunk))))
     return found
 
 
 def summary(times: list[float]) -> dict[str, Any]:
-    """The minimum, the quartiles and the number of some times."""
+    """The minimum, the quartiles and the number of the times."""
     low, median, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     found = {"minimum": min(times), "lower_quartile": low, "median": median, "upper_quartile": high}
     return found | {"chunks": len(times)}
 
 
 def _thread_variables(threads: int) -> dict[str, str]:
-    """What tells BLAS, OpenMP and XLA how many threads to use; they read it when they are loaded."""
+    """The environment variables for the number of threads of BLAS, OpenMP and XLA, which read them when loaded."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     several = "true" if threads > 1 else "false"
     return dict.fromkeys(names, str(threads)) | {

@@ -1,8 +1,8 @@
 """The requests that a contender's process answers, pickled over its standard input and output.
 
-The first is a Problem. Then ("parameters",) gives the pairs (W, b); ("chunk", seconds) a number of steps that take so
-long, after as much of warming up; ("time", steps, chunks) the seconds a step took, one number for each chunk of steps.
-An answer is ("ok", value), or ("left_out", why) or ("failed", traceback) and the end.
+The first request is a Problem. Then ("parameters",) returns the pairs (W, b); ("chunk", seconds) the number of steps
+that take this long, after an equal warm-up; ("time", steps, chunks) the seconds per step, one number for each chunk of
+steps. An answer is ("ok", value); the process ends after ("left_out", reason) or ("failed", traceback).
 """
 
 import os
@@ -25,7 +25,7 @@ from bench.reference import STEPS
 def serve(name: str) -> None:
     """Answer requests until the input ends."""
     with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what a package prints is no answer
+        os.dup2(2, 1)  # printed output of packages must not mix with answers
         warnings.simplefilter("ignore")
         try:
             made, peak = _start(name, pickle.load(sys.stdin.buffer))
@@ -37,12 +37,12 @@ def serve(name: str) -> None:
             return
         except (ImportError, ValueError) as error:
             send(answers, "left_out", str(error))
-        except Exception:  # of any package; the parent says which
+        except Exception:  # from any package; the parent reports it
             send(answers, "failed", traceback.format_exc())
 
 
 def _start(name: str, problem: Problem) -> tuple[Contender, int]:
-    """The contender after the steps that are compared, and the process's peak memory in bytes until then."""
+    """The contender after the steps to compare, and the peak memory of the process in bytes until then."""
     made = contender(name)(problem)
     for _ in range(STEPS):
         made.step()
@@ -51,9 +51,9 @@ def _start(name: str, problem: Problem) -> tuple[Contender, int]:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held."""
+    """The peak memory of this process in bytes."""
     try:
-        with open("/proc/self/status") as status:  # getrusage knows the parent's too, from before exec
+        with open("/proc/self/status") as status:  # getrusage includes the parent's memory from before exec
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         import resource
@@ -63,7 +63,7 @@ def peak_memory() -> int:
 
 
 def steps_in(made: Contender, seconds: float) -> int:
-    """How many steps take at least so long, found by doubling."""
+    """The number of steps that take at least `seconds`, found by doubling."""
     steps = 1
     while (needed := time_chunks(made, steps, 1)[0] * steps) < seconds:
         steps = max(2 * steps, min(int(steps * seconds / needed), 10 * steps))
@@ -71,7 +71,7 @@ def steps_in(made: Contender, seconds: float) -> int:
 
 
 def time_chunks(made: Contender, steps: int, chunks: int) -> list[float]:
-    """The seconds of a step, in each of some chunks."""
+    """The seconds per step in each chunk."""
     seconds = []
     for _ in range(chunks):
         start = perf_counter()
@@ -82,7 +82,7 @@ def time_chunks(made: Contender, steps: int, chunks: int) -> list[float]:
 
 
 def parameters(made: Contender) -> Any:
-    """The parameters now; FloatingPointError if they are not finite, as NaN takes another time."""
+    """The current parameters; raises FloatingPointError if they are not finite, as NaN changes the time."""
     pairs = made.parameters()
     for pair in pairs or ():
         if not all(np.isfinite(a).all() for a in pair):
@@ -91,7 +91,7 @@ def parameters(made: Contender) -> Any:
 
 
 def send(answers: Any, *answer: Any) -> None:
-    """Give an answer."""
+    """Send an answer."""
     pickle.dump(answer, answers)
     answers.flush()
 

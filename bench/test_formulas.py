@@ -1,4 +1,4 @@
-"""Each kernel over arrays, fused, against the same expression in plain array operations."""
+"""Each fused kernel compared with the same expression in plain array operations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from nnkit.kernels.dropout import dropout
 from nnkit.kernels.regularization import treated
 
 SIZES = [1 << 10, 1 << 14, 1 << 18, 1 << 21, 1 << 24]
-SHOWN = {1 << 14, 1 << 21}  # in the default selection: in the second cache, and in none
+SHOWN = {1 << 14, 1 << 21}  # the default selection: fits into the L2 cache, and exceeds all caches
 UPDATES = [
     name
     for name, update in vars(nnkit.kernels.updates).items()
@@ -25,7 +25,7 @@ DTYPES = ["float16", "bfloat16", "float32", "float64"]
 
 
 def _case(how: str, size: int, dtype: str) -> Any:
-    """In the default selection float32 beside plain array operations; other dtypes fused, in the second cache."""
+    """The default selection is float32, fused and plain, and the other dtypes fused, at the size for the L2 cache."""
     shown = size in SHOWN if dtype == "float32" else (how, size) == ("fused", 1 << 14)
     return pytest.param(how, size, dtype, marks=() if shown else pytest.mark.full)
 

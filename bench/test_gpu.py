@@ -1,4 +1,4 @@
-"""`python -m bench.gpu` without a GPU: its contenders' arithmetic on the CPU, its tables, and its whole course."""
+"""`python -m bench.gpu` without a GPU: its contenders' arithmetic on the CPU, its tables, and complete runs."""
 
 import json
 import os
@@ -25,13 +25,13 @@ from bench.test_runner import FLOOR_OF_6_5_4_3
 from nnkit.backends import BackendUnavailableError
 
 ROOT = Path(__file__).parent.parent
-QUICK = tuple(name for name in NAMES if "compiled" not in name)  # the others need a compiler, and 10 s
+QUICK = tuple(name for name in NAMES if "compiled" not in name)  # the others need a compiler and 10 s
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("NNKIT_ONE_LAUNCH", "1")  # a contender may turn it off, for its process
+    monkeypatch.setenv("NNKIT_ONE_LAUNCH", "1")  # a contender may turn it off in its process
 
 
 def made(name: str, problem: Problem) -> GpuContender:
@@ -61,7 +61,7 @@ def test_same_arithmetic(name: str, precision: str) -> None:
         error = max(errors(problem, reference(problem), parameters))
         assert error <= steps.TOLERANCES[precision]
         if precision == "bf16":
-            assert error > 1e-4  # its products are not those of float32
+            assert error > 1e-4  # its products are not in float32
     found.close()
 
 
@@ -160,7 +160,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.full
 def test_short_run(tmp_path: Path) -> None:
-    names = [name for name in QUICK if name != "torch-graph"]  # which is PyTorch itself here
+    names = [name for name in QUICK if name != "torch-graph"]  # the same as eager PyTorch here
     done = run("--short", "--device", "cpu", "--output", str(tmp_path), "--contenders", *names)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "cpu.json").read_text())
@@ -208,7 +208,7 @@ def test_it_keeps_to_its_budget(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "cpu.json").read_text())
     assert result["seconds"] < 10
     assert {"ceilings: copy", "kernels: activations", "steps: 784-30-10x10 float32"} <= set(result["skipped"])
-    assert "left out, as everything may take 1 s: ceilings: copy" in (tmp_path / "cpu.md").read_text()
+    assert "left out, as the budget is 1 s: ceilings: copy" in (tmp_path / "cpu.md").read_text()
 
 
 def test_without_a_gpu(tmp_path: Path) -> None:

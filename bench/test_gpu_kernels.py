@@ -1,4 +1,4 @@
-"""The kernels that `python -m bench.gpu` times: their bytes, and what one does that fails."""
+"""The kernels that `python -m bench.gpu` times: their bytes, and failures."""
 
 from typing import Any
 
@@ -42,5 +42,5 @@ def test_bytes_are_those_of_the_arrays_that_a_kernel_needs() -> None:
     }  # fmt: skip
     for row in kernels.measure_kernels(Device("cpu"), entries, 1, Budget(60)):
         arrays = needed[row["kind"]] if row["kind"] in needed else updates[row["name"]]
-        # Of a network's parameters some are biases.
+        # Some of a network's parameters are biases.
         assert arrays <= row["bytes"] / (4 * entries) <= arrays * (1.01 if row["kind"] == "update" else 1)

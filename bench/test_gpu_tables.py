@@ -1,4 +1,4 @@
-"""The tables of `python -m bench.gpu`, from a small result written by hand."""
+"""The tables of `python -m bench.gpu`, from a small hand-written result."""
 
 import json
 from typing import Any
@@ -69,14 +69,14 @@ def test_tables_say_what_the_result_says() -> None:
         "| nnkit | 4 µs |",
         "| nnkit | 400 |",
         "| products alone | 500 (2) |",
-        "| nnkit | 50 ms (60 ms) = 1.00; one launch, 8.33 µs a step |",
-        "| nnkit, graphs | 150 ms (160 ms) = 3.00; graphs, 25.0 µs a step |",
+        "| nnkit | 50 ms (60 ms) = 1.00; one launch, 8.33 µs per step |",
+        "| nnkit, graphs | 150 ms (160 ms) = 3.00; graphs, 25.0 µs per step |",
         "| PyTorch | 2 s (2.1 s) = 40.0 |",
         "- JAX jit left out: not installed; python -m pip install jax (784-30-10x10 in float32)",
         "- products alone left out: no PyTorch (the product in bf16)",
         "- PyTorch failed: ValueError: b (64-64x8 in bf16)",
         "- gradient gelu failed: Error: x",
-        "- left out, as everything may take 450 s: steps: 64-64x8 tf32",
+        "- left out, as the budget is 450 s: steps: 64-64x8 tf32",
     ):
         assert line in lines, line
     assert sum(line.startswith("| nnkit, graphs |") for line in lines) == 1
@@ -92,4 +92,4 @@ def test_tables_of_a_measurement_that_ended_early() -> None:
     early = {k: v for k, v in RESULT.items() if k not in ("ceilings", "steps", "epochs")}
     text = markdown(early | {"kernels": [], "stopped": "by Ctrl-C"})
     assert "|" not in text.replace("Not in the tables", "")
-    assert "- the measurement was ended by Ctrl-C" in text
+    assert "- the measurement was stopped by Ctrl-C" in text

@@ -1,4 +1,4 @@
-"""Layers, costs, steps, epochs, predictions, requests of a server's clients, and files."""
+"""Layers, costs, steps, epochs, predictions, requests from clients of a server, and files."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`python -m bench` in its short form, and that nothing is timed which computes something else."""
+"""`python -m bench` in its short form, and that no contender with different results is timed."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def problem(activation: str = "sigmoid", optimizer: str = "sgd", dtype: str = "f
 def test_short_run(tmp_path: Path) -> None:
     for package in ("matplotlib", "packaging", "tqdm"):
         pytest.importorskip(package, reason=f"{package} is not installed")
-    names = [name for name in NAMES if name != "torch-compiled"]  # which takes 10 s and a compiler
+    names = [name for name in NAMES if name != "torch-compiled"]  # takes 10 s and needs a compiler
     command = [sys.executable, "-m", "bench", "--short", "--contenders", *names]
     command += ["--json", str(tmp_path / "a.json"), "--picture", str(tmp_path / "a.png")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
@@ -73,7 +73,7 @@ def test_bars_start_at_1_and_their_picture_says_so(sizes: int) -> None:
         bars: Any = axes.patches
         assert {bar.get_x() for bar in bars} == {1}
         assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(ends)
-        assert axes.get_xlim()[0] < min(1.0, *ends)  # the shortest bar of all is seen whole
+        assert axes.get_xlim()[0] < min(1.0, *ends)  # the shortest bar is completely visible
     # The lowest panel of each column has the axis.
     assert [bool(axes.get_xlabel()) for axes in panels] == [place >= sizes - 3 for place in range(sizes)]
     assert panels[-1].get_xlabel() == "time / floor; bars start at 1"
@@ -171,7 +171,7 @@ def test_missing_peer(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -
         contender(name)(problem())
 
 
-# The products of one step of 6-5-4-3 on 7 samples: the shapes of both factors and of the result.
+# The products of one step of 6-5-4-3 with 7 samples: the shapes of both factors and of the result.
 FLOOR_OF_6_5_4_3 = [
     ((7, 6), (6, 5), (7, 5)), ((7, 5), (5, 4), (7, 4)), ((7, 4), (4, 3), (7, 3)),
     ((3, 7), (7, 4), (3, 4)), ((7, 3), (3, 4), (7, 4)),
@@ -189,14 +189,14 @@ def test_products_of_the_floor() -> None:
     "text", ["", "784", "784-10", "784-10x", "784x5", "784-10x0", "-1-10x5", "784-1x5", "a-bx1", "3-2x1,"]
 )
 def test_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is no size|has one output"):
+    with pytest.raises(ValueError, match=r"is not a size|has one output"):
         parse_sizes(text)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("--sizes 784", "'784' is no size"),
+        ("--sizes 784", "'784' is not a size"),
         ("--threads 4096", "threads"),
         ("--rounds 0", "--rounds is 0"),
         ("--picture a.txt", "--picture"),

@@ -1,11 +1,11 @@
-"""A contender's process: `python -m bench.worker NAME CORES`; it pins itself before anything can start threads."""
+"""A contender's process, `python -m bench.worker NAME CORES`, which pins itself before any thread starts."""
 
 import os
 import sys
 
 
 def pin(cores: list[int]) -> None:
-    """Stay on these cores, where the system lets a process choose."""
+    """Run on these cores only, if the system supports it."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 

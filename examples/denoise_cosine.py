@@ -1,4 +1,4 @@
-"""The lecture's denoiser (eq. 15, 16): y = W₂ σ(W₁x + b) learns to take the noise out of a cosine.
+"""The lecture's denoiser (eq. 15, 16): y = W₂ σ(W₁x + b) learns to remove the noise from a cosine.
 
 python examples/denoise_cosine.py                 writes denoised-cosine.png
 NNKIT_BACKEND=cupy python examples/denoise_cosine.py
@@ -17,7 +17,7 @@ CLEAN = np.cos(T)
 
 
 def train(steps: int = 500, seed: int = 0) -> tuple[list[float], np.ndarray, np.ndarray]:
-    """Gradient descent on ½ Σ (y − cos t)², new noise each step; the costs, a noisy signal, and it restored."""
+    """Minimize ½ Σ (y − cos t)² with new noise in each step; returns the costs, a noisy and the restored signal."""
     backend, rng = nnkit.get_backend(), np.random.default_rng(seed)
     W1, b = (backend.asarray(rng.uniform(-0.1, 0.1, shape)) for shape in ((HIDDEN, LENGTH), (HIDDEN,)))
     W2, no_bias = backend.asarray(rng.uniform(-0.1, 0.1, (LENGTH, HIDDEN))), backend.zeros((LENGTH,), "float64")

@@ -1,16 +1,17 @@
-"""The lecture's MNIST exercise: one network from five seeds, and the spread of what they reach.
+"""The lecture's MNIST exercise: one network with five seeds, and the spread of the accuracies.
 
 python examples/mnist_seeds.py                               writes mnist-seeds.png
 python examples/mnist_seeds.py --seeds 7 8 --epochs 3 --picture two.svg
-NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
+NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 
-As in the lecture: 59 000 images to train on, 1 000 to validate with and 10 000 to test on, normalized inputs (eq. 20),
+As in the lecture: 59 000 images for training, 1 000 for validation and 10 000 for testing, normalized inputs (eq. 20),
 one-hot labels, three dense layers, minibatches of 200, step size 0.01, 10 epochs; about 93.6 % of the test images.
-The lecture leaves the rest open. Chosen are 784-128-128-10 with ReLU (eq. 14), the cross-entropy of sigmoid outputs
-(eq. 18, 19), pixels normalized each by its own mean and deviation, and W and b from U[−0.1, 0.1], where eq. 17 starts.
+The lecture leaves the rest open. Chosen here: 784-128-128-10 with ReLU (eq. 14), the cross-entropy of sigmoid outputs
+(eq. 18, 19), normalization of each pixel by its own mean and deviation, and initial W and b from U[−0.1, 0.1].
 
-Measured with the seeds 0 to 4: 93.51 ± 0.18 % (mean and standard deviation), 6 s a run on one CPU thread. With the
-same five seeds, He's start reaches 94.7 %, softmax outputs 93.2 %, and tanh with Glorot's start 92.3 %.
+Measured with the seeds 0 to 4: 93.51 ± 0.18 % (mean and standard deviation), 6 s per run on one CPU thread. With the
+same five seeds, He's initialization reaches 94.7 %, softmax outputs 93.2 %, and tanh with Glorot's initialization
+92.3 %.
 """
 
 import argparse
@@ -21,13 +22,13 @@ import nnkit
 from nnkit.pictures import picture_path
 
 NEEDS_MNIST = (
-    "this example needs MNIST, which this fetches: "
+    "this example needs MNIST; download it with: "
     'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
 )
 
 
 def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History, float]:
-    """Train one network; the last 1 000 training images validate. Its history, and its accuracy on the test images."""
+    """Train one network, with the last 1 000 training images for validation; returns its history and test accuracy."""
     X, Y = data.X_train, nnkit.data.one_hot(data.y_train, 10)
     net = nnkit.Network(
         [784, 128, 128, 10],
@@ -49,14 +50,14 @@ def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History
 
 
 def main() -> None:
-    """Train from each seed, print what each reached with mean and standard deviation, and draw median and quartiles."""
+    """Train with each seed, print the accuracies with mean and standard deviation, and draw median and quartiles."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=10, help="passes over the training images (default: 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (default: 0 1 2 3 4)")
     parser.add_argument("--picture", default="mnist-seeds.png", help="where to draw the runs (default: %(default)s)")
     options = parser.parse_args()
     try:
-        picture = picture_path(options.picture)  # refused before the training, not after it
+        picture = picture_path(options.picture)  # checked before the training, not after it
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     try:

@@ -1,13 +1,13 @@
-"""Nielsen's results (Neural Networks and Deep Learning, chapters 1 and 3), published against obtained.
+"""Nielsen's results (Neural Networks and Deep Learning, chapters 1 and 3), published and reproduced.
 
 python examples/nielsen.py                          every row with three seeds: a quarter of an hour
 python examples/nielsen.py --rows 1 5 --seeds 7     some of them
-NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
+NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 
-Sigmoid everywhere, minibatches of 10, pixels/255, the first 50 000 training images to train on and the other 10 000 to
-validate. λ is L2 as (1 − ηλ/n) w, so that l2 is λ/n here. "large" weights are N(0, 1), "new" ones N(0, 1/n_in). A row
-of two accuracies has the first one of each seed, then the second. With the quadratic cost and large weights a class may
-stay dead, so that such a row is fair only as the best of several seeds.
+Sigmoid everywhere, minibatches of 10, pixels/255, the first 50 000 training images for training and the other 10 000
+for validation. λ is L2 as (1 − ηλ/n) w, so l2 is λ/n here. "large" weights are N(0, 1), "new" ones N(0, 1/n_in). A row
+with two accuracies lists the first one for each seed, then the second. With the quadratic cost and large weights, a
+class may stay dead, so compare the best of several seeds in such a row.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from typing import NamedTuple
 import nnkit
 
 NEEDS_MNIST = (
-    "this example needs MNIST, which this fetches: "
+    "this example needs MNIST; download it with: "
     'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
 )
 
 
 class Row(NamedTuple):
-    """A network, how it is trained, what was published of it, and the accuracy meant, in percent."""
+    """A network, its training, its published accuracy in percent, and how that accuracy is defined."""
 
     hidden: int
     cost: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
     lam: float
     epochs: int
     published: str
-    measured: str  # best or last or first epoch, on which images
+    measured: str  # best, last or first epoch, and the set of images
     images: int = 50_000
 
 
@@ -53,7 +53,7 @@ ROWS = [
 
 
 def run(row: Row, data: nnkit.data.MNIST, seed: int, epochs: int) -> list[float]:
-    """Train one network; the accuracies that the row means, in percent."""
+    """Train one network; returns the row's accuracies in percent."""
     X, y = data.X_train[: row.images], data.y_train[: row.images]
     tests = {"validation": (data.X_train[50_000:], data.y_train[50_000:]), "test": (data.X_test, data.y_test)}
     which = "validation" if "validation" in row.measured else "test"
@@ -83,9 +83,9 @@ def main() -> None:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     numbers = range(1, len(ROWS) + 1)
-    parser.add_argument("--rows", type=int, nargs="+", choices=numbers, default=numbers, help="which (default: all)")
+    parser.add_argument("--rows", type=int, nargs="+", choices=numbers, default=numbers, help="rows (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")
-    parser.add_argument("--epochs", type=int, help="fewer, to try it")
+    parser.add_argument("--epochs", type=int, help="number of epochs, to run fewer")
     options = parser.parse_args()
     try:
         data = nnkit.data.mnist()
@@ -93,7 +93,7 @@ def main() -> None:
         print(NEEDS_MNIST, file=sys.stderr)
         sys.exit(2)
     seeds = ", ".join(map(str, options.seeds))
-    print(f"| net | cost, weights | η, λ, epochs | accuracy in % | published | obtained, seeds {seeds} | a run takes |")
+    print(f"| net | cost, weights | η, λ, epochs | accuracy in % | published | reproduced, seeds {seeds} | run time |")
     print("|---|---|---|---|---|---|---|")
     for row in [ROWS[number - 1] for number in options.rows]:
         started, epochs = time.perf_counter(), row.epochs if options.epochs is None else options.epochs

@@ -1,4 +1,4 @@
-"""A training loop of one's own, in two ways: with recorded steps, and with nothing but gradients.
+"""A custom training loop in two ways: with recorded steps, and with gradients only.
 
 python examples/own_loop.py
 """
@@ -11,13 +11,13 @@ BATCH, RATE = 32, 0.1
 
 
 def minibatches(n: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """The places of n samples in a new order, in groups of 32."""
+    """The indices of n samples in a new order, in groups of 32."""
     order = rng.permutation(n)
     return [order[start : start + BATCH] for start in range(0, n, BATCH)]
 
 
 def with_steps(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int) -> None:
-    """`train_step` does it all: forward, backward, update. It is recorded once for each number of samples."""
+    """`train_step` does everything: forward, backward, update. It is recorded once for each number of samples."""
     optimizer = nnkit.SGD(RATE)
     rng = np.random.default_rng(0)
     for _ in range(epochs):
@@ -26,7 +26,7 @@ def with_steps(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int) ->
 
 
 def with_gradients(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int) -> None:
-    """`gradients` gives δW and δb of each layer; what becomes of them is yours: here eq. 17."""
+    """`gradients` returns δW and δb of each layer for any update, here eq. 17."""
     rng = np.random.default_rng(0)
     for _ in range(epochs):
         for places in minibatches(len(X), rng):
@@ -37,7 +37,7 @@ def with_gradients(net: nnkit.Network, X: np.ndarray, y: np.ndarray, epochs: int
 
 
 def main(epochs: int = 20) -> list[float]:
-    """Train the same network both ways; the two accuracies on the test images."""
+    """Train the same network both ways; returns the two accuracies on the test images."""
     X, y, X_test, y_test = nnkit.data.split(*nnkit.data.digits(), seed=0)
     found = []
     for way in (with_steps, with_gradients):

@@ -1,7 +1,7 @@
 """784-256-128-10 with ReLU on MNIST, step size 0.1 halved each epoch, minibatches of 100: 97 % in 5 epochs.
 
 python examples/relu_halving.py
-NNKIT_DATA=folder names the folder of MNIST's files, which `nnkit.data.mnist(download=True)` fetches with pooch.
+NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 """
 
 import sys
@@ -9,13 +9,13 @@ import sys
 import nnkit
 
 NEEDS_MNIST = (
-    "this example needs MNIST, which this fetches: "
+    "this example needs MNIST; download it with: "
     'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"'
 )
 
 
 def train(data: nnkit.data.MNIST, seed: int = 0, images: int = 60_000, epochs: int = 5) -> float:
-    """Train one network; its accuracy on the test images."""
+    """Train one network; returns its accuracy on the test images."""
     net = nnkit.Network(
         [784, 256, 128, 10], "relu", "softmax_cross_entropy", seed=seed,
         preprocessing=nnkit.data.Normalization.fit(data.X_train[:images], per_feature=False),

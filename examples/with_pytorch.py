@@ -1,9 +1,9 @@
-"""nnkit inside a PyTorch program: arrays go both ways by DLPack, and nothing is copied.
+"""nnkit inside a PyTorch program: arrays are shared in both directions by DLPack, without copies.
 
 python examples/with_pytorch.py                       on the CPU
 NNKIT_BACKEND=cupy python examples/with_pytorch.py    on the GPU, with a PyTorch that has CUDA
 
-A PyTorch model's hidden layer is continued by nnkit's kernels, whose gradient flows back into PyTorch's autograd.
+nnkit's kernels compute a layer of a PyTorch model, and its gradient flows back into PyTorch's autograd.
 """
 
 import sys
@@ -19,12 +19,12 @@ except ImportError:
 
 
 def to_nnkit(tensor: Any) -> Any:
-    """A tensor's memory as an array of the selected backend."""
+    """View a tensor's memory as an array of the selected backend."""
     return nnkit.get_backend().xp.from_dlpack(tensor.detach().contiguous())
 
 
 def to_torch(array: Any) -> Any:
-    """An array's memory as a tensor."""
+    """View an array's memory as a tensor."""
     return torch.from_dlpack(array)
 
 
@@ -34,25 +34,25 @@ class Dense(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Any, W: Any, b: Any) -> Any:
         h = to_torch(nnkit.dense_forward(to_nnkit(x), to_nnkit(W), to_nnkit(b), activation="sigmoid"))
-        ctx.save_for_backward(x, W, h)  # so that PyTorch refuses a backward pass after one of them was changed in place
+        ctx.save_for_backward(x, W, h)  # so that PyTorch detects in-place changes before the backward pass
         return h
 
     @staticmethod
     def backward(ctx: Any, delta: Any) -> Any:
-        if torch.is_grad_enabled():  # create_graph=True: autograd does not see into nnkit, and would leave it out
+        if torch.is_grad_enabled():  # create_graph=True: autograd cannot differentiate nnkit's kernels
             raise RuntimeError("nnkit's layer has no second derivatives")
         delta, x, W, h = map(to_nnkit, (delta, *ctx.saved_tensors))
         return tuple(map(to_torch, nnkit.dense_backward(delta, x, W, h, activation="sigmoid")))
 
 
 def main() -> float:
-    """The largest difference between the gradients of nnkit's layer and of PyTorch's own."""
+    """The largest difference between the gradients of nnkit's layer and PyTorch's."""
     torch.manual_seed(0)
     device = "cuda" if nnkit.get_backend().name.startswith("cupy") else "cpu"
     x, W, b = (torch.randn(s, dtype=torch.float64, device=device, requires_grad=True) for s in ((8, 5), (3, 5), (3,)))
     shared = to_nnkit(x)
     same = to_torch(shared).data_ptr() == x.data_ptr()
-    print(f"{tuple(x.shape)} float64 on {device}: {'one memory' if same else 'a copy'} for PyTorch and {type(shared)}")
+    print(f"{tuple(x.shape)} float64 on {device}: {'shared' if same else 'copied'} between PyTorch and {type(shared)}")
     ours = torch.autograd.grad(Dense.apply(x, W, b).square().sum(), (x, W, b))
     theirs = torch.autograd.grad(torch.sigmoid(x @ W.T + b).square().sum(), (x, W, b))
     error = max(float((a - t).abs().max()) for a, t in zip(ours, theirs, strict=True))

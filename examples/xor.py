@@ -1,4 +1,4 @@
-"""XOR by backpropagation written out: two dense layers, forward and backward, and nothing else of nnkit.
+"""XOR by explicit backpropagation: only two dense layers of nnkit, forward and backward.
 
 python examples/xor.py            on NumPy
 NNKIT_BACKEND=cupy python examples/xor.py
@@ -10,7 +10,7 @@ import nnkit
 
 
 def train(steps: int = 2000, step_size: float = 2.0, seed: int = 0) -> tuple[list[float], np.ndarray]:
-    """Train 2-4-1 with tanh and sigmoid on the four cases; the costs and the four outputs come back."""
+    """Train 2-4-1 with tanh and sigmoid on the four cases; returns the costs and the four outputs."""
     backend, rng = nnkit.get_backend(), np.random.default_rng(seed)
     x = backend.asarray([[0, 0], [0, 1], [1, 0], [1, 1]], "float64")
     y = backend.asarray([[0], [1], [1], [0]], "float64")

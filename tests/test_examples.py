@@ -72,7 +72,7 @@ def test_loops_of_ones_own_agree(arrays: "Arrays", capsys: pytest.CaptureFixture
 def test_pytorch_and_nnkit_share_memory(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="the example is a PyTorch program")
     assert _load("with_pytorch").main() < 1e-14
-    assert "one memory" in capsys.readouterr().out
+    assert "shared between PyTorch" in capsys.readouterr().out
 
 
 def test_pytorch_refuses_what_nnkits_layer_cannot_know() -> None:
@@ -156,7 +156,7 @@ def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) 
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "this example needs MNIST, which this fetches: "
+        "this example needs MNIST; download it with: "
         'python -m pip install pooch && python -c "import nnkit; nnkit.data.mnist(download=True)"\n'
     )
 

@@ -1,4 +1,4 @@
-"""Who takes part: the floor, nnkit, and its peers, each a file and loaded only where it is asked for."""
+"""The contenders: the floor, nnkit and its peers, each in a file that is imported on demand."""
 
 from importlib import import_module
 
@@ -22,7 +22,7 @@ NAMES = tuple(_CLASSES)
 
 
 def contender(name: str, classes: dict[str, str] = _CLASSES) -> type[Contender]:
-    """The class of a name; ValueError for an unknown one, with the nearest. Its peer is not imported yet."""
+    """The contender class with this name, without importing its package; raises ValueError for an unknown name."""
     if name not in classes:
         raise unknown_name("contender", name, classes)
     module, kind = classes[name].split(":")

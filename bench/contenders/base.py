@@ -1,4 +1,4 @@
-"""What a contender is, and how it gets at the package that it stands for."""
+"""The base class of contenders, and the import of their packages."""
 
 from abc import ABC, abstractmethod
 from importlib import import_module
@@ -8,10 +8,12 @@ from bench.problem import Parameters, Problem
 
 
 class Contender(ABC):
-    """One way to do the step, made for one problem; ImportError without its package, ValueError if it cannot do this.
+    """One implementation of the step, for one problem.
+
+    The constructor raises ImportError if the package is missing, ValueError if it does not support the problem.
 
     Attributes:
-        label: its name in tables and pictures. distributions: what one installs for it, the main one first.
+        label: the name in tables and plots. distributions: the packages to install, the main one first.
     """
 
     label: ClassVar[str]
@@ -25,22 +27,22 @@ class Contender(ABC):
         """Do one step on the batch."""
 
     def steps(self, count: int) -> None:
-        """Do that many steps, as a training does them."""
+        """Do `count` steps, as in a training run."""
         step = self.step
         for _ in range(count):
             step()
 
     def wait(self) -> None:
-        """Return when the steps are done, where `step` only asks for them."""
+        """Wait for the steps to finish, if `step` is asynchronous."""
         return
 
     @abstractmethod
     def parameters(self) -> Parameters | None:
-        """The pairs (W, b), (d_out, d_in) and (d_out,), as they are now; None for the floor, which has no update."""
+        """The current pairs (W, b), (d_out, d_in) and (d_out,); None for the floor, which has no update."""
 
 
 def peer(module: str, distribution: str) -> Any:
-    """The module of a peer; ImportError with the command that installs it."""
+    """Import the module of a peer; raises ImportError with the install command."""
     try:
         return import_module(module)
     except ImportError as error:

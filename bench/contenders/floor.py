@@ -1,4 +1,4 @@
-"""The floor: the matrix products of a step alone, into arrays that are there."""
+"""The floor: only the matrix products of a step, with preallocated results."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from bench.problem import Problem
 
 
 def products(X: Any, W: list[Any], outputs: list[Any], deltas: list[Any], gradients: list[Any]) -> list[Any]:
-    """The operands (a, b, out) of each product of a step, in the order of a step."""
+    """The operands (a, b, out) of each product of a step, in order."""
     inputs = [X, *outputs[:-1]]
     found = [(x, w.T, h) for x, w, h in zip(inputs, W, outputs, strict=True)]
     for i in reversed(range(len(W))):
@@ -20,10 +20,10 @@ def products(X: Any, W: list[Any], outputs: list[Any], deltas: list[Any], gradie
 
 
 class Floor(Contender):
-    """X Wᵀ of each layer (eq. 2), and backwards Δᵀ X (eq. 10) and, but for the first layer, Δ W (eq. 8).
+    """X Wᵀ of each layer (eq. 2), and backward Δᵀ X (eq. 10) and, except for the first layer, Δ W (eq. 8).
 
-    Nothing else: no bias, activation, cost or update. It is not the least that is possible (a step may be arranged
-    otherwise), but what a step of this arrangement cannot go below.
+    There is no bias, activation, cost or update. It is a lower bound for steps with these products; a step may arrange
+    its products differently.
     """
 
     label = "floor"

@@ -1,4 +1,4 @@
-"""JAX: the whole step under jit, the old parameters donated; the gradient by automatic differentiation."""
+"""JAX: the whole step under jit with donated parameters, and the gradient by automatic differentiation."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _PRECISIONS = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"
 
 
 class Jax(Contender):
-    """One call of the compiled step for each batch, which lies on JAX's device."""
+    """One call of the compiled step for each batch, which is on JAX's device."""
 
     label = "JAX jit"
     distributions = ("jax",)
@@ -20,12 +20,12 @@ class Jax(Contender):
         jax = peer("jax", "jax")
         jax.config.update("jax_platforms", problem.device)
         jax.config.update("jax_enable_x64", problem.dtype == "float64")
-        # Left to itself, JAX uses tf32 for float32 where a GPU has it.
+        # By default, JAX uses tf32 for float32 if the GPU supports it.
         jax.config.update("jax_default_matmul_precision", _PRECISIONS[problem.precision])
         self.X, self.Y = (jax.device_put(a) for a in problem.batch())
         weights = [(jax.device_put(W.T.copy()), jax.device_put(b)) for W, b in problem.parameters()]
         zeros = [jax.tree.map(jax.numpy.zeros_like, weights) for _ in range(2 if problem.optimizer == "adam" else 0)]
-        # Adam's powers β₁ᵗ and β₂ᵗ are part of the state; so are its means, each of the parameters' shapes.
+        # The state includes Adam's step count t and its means, in the shapes of the parameters.
         self.state = (weights, jax.numpy.zeros((), problem.dtype), *zeros)
         self.jax, self._step = jax, jax.jit(_step(jax, problem), donate_argnums=0)
 
@@ -40,7 +40,7 @@ class Jax(Contender):
 
 
 def _step(jax: Any, problem: Problem) -> Any:
-    """The function (state, X, Y) → state that is compiled."""
+    """The function (state, X, Y) → state to compile."""
     jnp, rate = jax.numpy, problem.learning_rate
     activation = jax.nn.relu if problem.activation == "relu" else jax.nn.sigmoid
 

@@ -1,4 +1,4 @@
-"""nnkit: `train_step`, the recorded step as `fit` replays it, and the same without SciPy."""
+"""nnkit: `train_step`, the recorded step that `fit` replays, and the same without SciPy."""
 
 import sys
 from typing import ClassVar
@@ -13,7 +13,7 @@ from nnkit.training.blas_threads import threads_for
 
 
 class TrainStep(Contender):
-    """`train_step`, for a loop of one's own: it checks the batch and gives the cost."""
+    """`train_step`, for custom training loops: it checks the batch and returns the cost."""
 
     label = "nnkit train_step"
     distributions: ClassVar[tuple[str, ...]] = ("nnkit", "scipy")
@@ -42,13 +42,13 @@ class TrainStep(Contender):
 
 
 class RecordedStep(TrainStep):
-    """What `fit` does with a minibatch: replay the recorded step, which has the batch, as every contender has it."""
+    """The work of `fit` for a minibatch: replay the recorded step on a batch in place, as with every contender."""
 
     label = "nnkit"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.threads = threads_for(self.net, len(self.x))  # kept, as it ends with the contender
+        self.threads = threads_for(self.net, len(self.x))  # kept until the contender ends
         self.threads.__enter__()
         self.recorded = step_for(self.net, len(self.x), self.state)
         np.copyto(self.recorded.x, self.x)
@@ -62,11 +62,11 @@ class RecordedStep(TrainStep):
 
 
 class WithoutSciPy(RecordedStep):
-    """The recorded step of the base install."""
+    """The recorded step of an installation without extras."""
 
     label = "nnkit without SciPy"
     distributions = ("nnkit",)
 
     def __init__(self, problem: Problem) -> None:
-        sys.modules["scipy"] = None  # type: ignore[assignment]  # its import fails from now on in this process
+        sys.modules["scipy"] = None  # type: ignore[assignment]  # makes its import fail in this process
         super().__init__(problem)

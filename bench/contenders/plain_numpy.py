@@ -1,4 +1,4 @@
-"""Plain NumPy, as a student writes it: expressions that make new arrays, nothing preallocated."""
+"""Plain NumPy, as a student would write it: expressions that allocate new arrays."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
 class PlainNumPy(Contender):
-    """Weights (d_in, d_out), so that it reads x @ W + b."""
+    """The weights are (d_in, d_out), for x @ W + b."""
 
     label = "plain NumPy"
     distributions = ("numpy",)

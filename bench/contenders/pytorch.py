@@ -1,4 +1,4 @@
-"""PyTorch as one writes it: modules, autograd, an optimizer of torch.optim."""
+"""Idiomatic PyTorch: modules, autograd, an optimizer of torch.optim."""
 
 import os
 from contextlib import nullcontext
@@ -11,18 +11,18 @@ from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
 def torch_for(problem: Problem) -> Any:
-    """The module torch, with as many threads as the other contenders have, set to a problem's precision."""
+    """The module torch, set to the threads of the other contenders and the precision of a problem."""
     torch = peer("torch", "torch")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if problem.device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"PyTorch {torch.__version__} sees no GPU")
-    # What is called "high" uses tf32 on a GPU; bfloat16 products are asked for by autocast.
+    # "high" is tf32 on a GPU; for bfloat16 products there is autocast.
     torch.set_float32_matmul_precision("highest" if problem.precision == "float32" else "high")
     return torch
 
 
 class PyTorch(Contender):
-    """What all contenders of PyTorch have; `X` and `Y` are the batch's tensors."""
+    """The base class of PyTorch's contenders; `X` and `Y` are the tensors of the batch."""
 
     distributions = ("torch",)
 
@@ -31,11 +31,11 @@ class PyTorch(Contender):
         self.X, self.Y = map(self.tensor, problem.batch())
 
     def tensor(self, array: np.ndarray) -> Any:
-        """An array as a tensor on the device."""
+        """Convert an array to a tensor on the device."""
         return self.torch.from_numpy(array).to(self.problem.device)
 
     def autocast(self) -> Any:
-        """A context in which products are of the problem's precision; each weight is used once, so nothing is kept."""
+        """A context for products in the problem's precision, without a cache, as each weight is used once."""
         if self.problem.precision != "bf16":
             return nullcontext()
         return self.torch.autocast(self.problem.device, dtype=self.torch.bfloat16, cache_enabled=False)
@@ -46,7 +46,7 @@ class PyTorch(Contender):
 
 
 class Eager(PyTorch):
-    """zero_grad, backward, step; the batch is tensors already."""
+    """zero_grad, backward, step on a batch of tensors."""
 
     label = "PyTorch"
 

@@ -1,4 +1,4 @@
-"""PyTorch compiled: the whole step, gradient and update, as one function under torch.compile."""
+"""Compiled PyTorch: the whole step, with gradient and update, as one function under torch.compile."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
 class Compiled(PyTorch):
-    """One compiled call: of what was tried (the cost, the cost and the optimizer, the step), the fastest by far."""
+    """One compiled call of the step, by far faster than compiling the cost, or the cost and the optimizer."""
 
     label = "PyTorch compiled"
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.torch.compiler.reset()  # it compiles a function a few times only
+        self.torch.compiler.reset()  # as the number of compilations of a function is limited
         self.weights = [self.tensor(a) for pair in problem.parameters() for a in pair]
         self.t = self.torch.zeros((), dtype=self.X.dtype, device=problem.device)
         self.means = [[self.torch.zeros_like(p) for p in self.weights] for _ in range(2)]
@@ -31,7 +31,7 @@ class Compiled(PyTorch):
 
 
 def _step(made: Compiled, problem: Problem) -> Any:
-    """The function that is compiled; it writes over the parameters and the optimizer's state."""
+    """The function to compile; it updates the parameters and the optimizer's state in place."""
     torch, rate = made.torch, problem.learning_rate
     functional, device, bfloat16 = torch.nn.functional, problem.device, problem.precision == "bf16"
     activation = torch.relu if problem.activation == "relu" else torch.sigmoid

@@ -1,13 +1,13 @@
-"""scikit-learn's MLPClassifier: one batch given to partial_fit is one step."""
+"""scikit-learn's MLPClassifier: a call of partial_fit with one batch is one step."""
 
 from bench.contenders.base import Contender, peer
 from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
 class ScikitLearn(Contender):
-    """With a matrix of labels its outputs are sigmoids and its cost is the cross-entropy: the same arithmetic.
+    """With a label matrix, it uses sigmoid outputs and the cross-entropy: the same arithmetic.
 
-    Without momentum, L2 and shuffling, and the whole batch at once. It checks the batch and computes the cost too.
+    Momentum, L2 and shuffling are off, and a step is the whole batch. It also checks the batch and computes the cost.
     """
 
     label = "scikit-learn"
@@ -24,8 +24,8 @@ class ScikitLearn(Contender):
             momentum=0.0, nesterovs_momentum=False, beta_1=BETA1, beta_2=BETA2, epsilon=EPSILON, shuffle=False,
             random_state=0,
         )  # fmt: skip
-        self.net.partial_fit(self.X, self.Y, classes=range(Y.shape[1]))  # allocates; its parameters are then replaced
-        del self.net._optimizer  # with the state that this step left
+        self.net.partial_fit(self.X, self.Y, classes=range(Y.shape[1]))  # allocates; the parameters are replaced below
+        del self.net._optimizer  # discards the state after this step
         for i, (W, b) in enumerate(problem.parameters()):
             self.net.coefs_[i][...] = W.T
             self.net.intercepts_[i][...] = b

@@ -1,4 +1,4 @@
-"""Thinc: a chain of its layers; the error of the output by hand, as its callbacks want it."""
+"""Thinc: a chain of its layers, with the output error computed by hand for its callbacks."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from bench.problem import BETA1, BETA2, EPSILON, Parameters, Problem
 
 
 class Thinc(Contender):
-    """begin_update, the callback, finish_update; float32 only. It computes the gradient of the batch X too."""
+    """begin_update, the callback, finish_update; float32 only. It also computes the gradient of the batch X."""
 
     label = "Thinc"
     distributions = ("thinc",)
@@ -15,7 +15,7 @@ class Thinc(Contender):
     def __init__(self, problem: Problem) -> None:
         api = peer("thinc.api", "thinc")
         if problem.dtype != "float32":
-            raise ValueError("has parameters in float32 only")
+            raise ValueError("supports float32 parameters only")
         api.set_current_ops(api.NumpyOps())
         self.X, self.Y = problem.batch()
         hidden = api.Relu if problem.activation == "relu" else api.Sigmoid

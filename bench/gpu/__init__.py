@@ -1,1 +1,1 @@
-"""What a GPU can do, and how near nnkit and its peers come to it (`python -m bench.gpu`)."""
+"""The limits of a GPU, and how close nnkit and its peers come to them (`python -m bench.gpu`)."""

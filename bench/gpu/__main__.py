@@ -1,4 +1,4 @@
-"""`python -m bench.gpu`: what this GPU can do, and how near nnkit and its peers come to it, as JSON and Markdown."""
+"""`python -m bench.gpu`: the limits of this GPU, and how close nnkit and its peers come, as JSON and Markdown."""
 
 import argparse
 import json
@@ -34,7 +34,7 @@ _RESERVE = 100.0  # of the budget, for the epochs
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, write; 1 if a contender failed or computes something else, 2 without a GPU."""
+    """Measure, print and write; returns 1 if a contender failed or computes a different result, 2 without a GPU."""
     options = _options(arguments)
     try:
         device = Device(options.device)
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     contestants = {name: Contestant(name, device, budget) for name in options.contenders}
     path = options.output / device.file_name()
 
-    def save() -> None:  # after each section, as the next one may be killed
+    def save() -> None:  # after each section, as the process may be killed in the next one
         result.update(skipped=budget.skipped, seconds=budget.spent())
         _write(result, path)
 
@@ -72,7 +72,7 @@ def _measure(
     result: dict[str, Any], options: argparse.Namespace, contestants: dict[str, Contestant], device: Device,
     budget: Budget, numbers: dict[str, Any], save: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Fill in the sections that are asked for, each as far as the budget goes, and save after each."""
+    """Measure the requested sections as far as the budget allows, and save after each."""
     plan, everyone = Plan(3, numbers["seconds"]), list(contestants.values())
     budget.reserve(_RESERVE if "epochs" in options.sections and not options.short else 0)
     calls = 2 if options.short else 20
@@ -109,15 +109,15 @@ def _write(result: dict[str, Any], path: Path) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench.gpu", description=__doc__)
-    parser.add_argument("--sizes", nargs="+", metavar="SIZE", default=SIZES, help=f"default {' '.join(SIZES)}")
-    parser.add_argument("--epochs", nargs="+", metavar="SIZE", default=MNIST, help=f"default {' '.join(MNIST)}")
+    parser.add_argument("--sizes", nargs="+", metavar="SIZE", default=SIZES, help=f"default: {' '.join(SIZES)}")
+    parser.add_argument("--epochs", nargs="+", metavar="SIZE", default=MNIST, help=f"default: {' '.join(MNIST)}")
     parser.add_argument("--contenders", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), metavar="PRECISION")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="for everything (default 450)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="total time (default: 450)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only to check the arithmetic")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results", metavar="FOLDER")
-    parser.add_argument("--short", action="store_true", help="tiny sizes and times: that everything runs")
+    parser.add_argument("--short", action="store_true", help="tiny sizes and times, to check that everything runs")
     options = parser.parse_args(arguments)
     if options.short and options.sizes is SIZES:
         options.sizes, options.epochs = ["20-10-5x4", "32-32-32-32x8"], ["784-12-10x64"]
@@ -129,7 +129,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     if not options.output.is_dir():
-        parser.error(f"--output: the folder {options.output} does not exist")
+        parser.error(f"--output: directory {options.output} does not exist")
     return options
 
 

@@ -1,28 +1,28 @@
-"""What is not in the tables of a result, and why."""
+"""What is missing in the tables of a result, and why."""
 
 from typing import Any
 
 
 def failures(result: dict[str, Any]) -> list[str]:
-    """A line for each contender, or kernel, that ended with an error or computes something else."""
+    """A line for each contender or kernel that ended with an error or computes a different result."""
     lines = [line for line, kind in _reasons(result) if kind == "failed"]
     failed = [row for row in result["kernels"] if "failed" in row]
     return lines + [f"{row['kind']} {row['name']} failed: {row['failed']}" for row in failed]
 
 
 def absent(result: dict[str, Any]) -> str:
-    """A line for all that was left out or failed, with where."""
+    """A line for everything that was left out or failed, with the places."""
     lines = [line for line, kind in _reasons(result) if kind == "left_out"] + failures(result)
     if result["skipped"]:
         budget = result["settings"]["budget"]
-        lines.append(f"left out, as everything may take {budget:.0f} s: {'; '.join(result['skipped'])}")
+        lines.append(f"left out, as the budget is {budget:.0f} s: {'; '.join(result['skipped'])}")
     if "stopped" in result:
-        lines.append(f"the measurement was ended {result['stopped']}")
+        lines.append(f"the measurement was stopped {result['stopped']}")
     return "\n".join(["Not in the tables:", "", *(f"- {line}" for line in lines)]) if lines else ""
 
 
 def _reasons(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Why contenders are missing, each with the places where it is so; and whether they were left out or failed."""
+    """The reasons for missing contenders with their places, and whether they were left out or failed."""
     places = [
         (f"the product in {precision}", {"floor": row})
         for precision, row in result.get("ceilings", {}).get("products", {}).items()

@@ -1,4 +1,4 @@
-"""The device that is measured, as the parent process sees it, and what a result must say of it."""
+"""The measured device in the parent process, and its description in a result."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from nnkit.backends import Backend, get_backend
 
 
 class Device:
-    """A GPU by CuPy; or with "cpu" the processor by NumPy, to check that everything runs.
+    """A GPU with CuPy or, for "cpu", the processor with NumPy, to check that everything runs.
 
     Raises BackendUnavailableError, which says what is missing.
     """
@@ -25,7 +25,7 @@ class Device:
         self.xp: Any = self.backend.xp if device == "cuda" else np
 
     def free_bytes(self) -> int:
-        """Free memory of the device; 0 on the CPU, where nobody asks."""
+        """Free memory of the device; 0 on the CPU, where it is not used."""
         if self.kind != "cuda":
             return 0
         self.backend.release()
@@ -33,7 +33,7 @@ class Device:
         return free
 
     def times(self, work: Callable[[], object], calls: int, times: int) -> dict[str, float]:
-        """The seconds of a call, from `calls` in a row waited for together; minimum and median of some times."""
+        """Seconds per call, from `calls` calls and one synchronization; minimum and median of `times` repetitions."""
         work()
         found = []
         for _ in range(times):
@@ -46,7 +46,7 @@ class Device:
         return {"minimum": min(found), "median": median(found)}
 
     def describe(self) -> dict[str, Any]:
-        """The GPU, the versions of what computes on it, and the machine around it."""
+        """The GPU, the versions of its libraries, and the machine."""
         found = {"gpu": machine.cpu_model(), "driver": None, "cuda_runtime": None, "memory_bytes": None}
         if self.kind == "cuda":
             runtime = self.xp.cuda.runtime
@@ -66,7 +66,7 @@ class Device:
         return found | versions | kept
 
     def file_name(self) -> str:
-        """The GPU's name as part of a file's: such as nvidia-h100-80gb-hbm3."""
+        """The GPU's name in the form for file names, such as nvidia-h100-80gb-hbm3."""
         if self.kind == "cpu":
             return "cpu"
         return re.sub(r"[^a-z0-9]+", "-", str(self.describe()["gpu"]).lower()).strip("-")
@@ -89,12 +89,12 @@ def _version(*names: str) -> str | None:
 
 
 def _dotted(number: int) -> str:
-    """CUDA's 12040 as 12.4."""
+    """Format CUDA's 12040 as 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _driver() -> str | None:
-    """The driver's version, by its own file or tool; None where neither is there."""
+    """The driver's version, from its file or tool; None if neither exists."""
     import subprocess
     from pathlib import Path
 

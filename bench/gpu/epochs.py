@@ -1,4 +1,4 @@
-"""An epoch of MNIST by `fit`, beside each peer's own loop over the same minibatches, which lie on the device."""
+"""An epoch of MNIST by `fit`, compared with each peer's loop over the same minibatches, which are on the device."""
 
 from statistics import median
 from typing import Any
@@ -12,14 +12,14 @@ from bench.problem import Parameters, Problem, Size
 from bench.process import Failed, LeftOut
 from bench.reference import errors, gradients
 
-TOLERANCE = 1e-2  # of the change of an array in an epoch: thousands of steps in float32
-TIMED = 3  # epochs after the one that is compared
+TOLERANCE = 1e-2  # relative to the change of an array in an epoch of thousands of steps in float32
+TIMED = 3  # epochs after the compared one
 
 
 def measure_epochs(
     sizes: list[Size], count: int, real: bool, contestants: list[Contestant], budget: Budget
 ) -> dict[str, Any]:
-    """{size: {"samples", "steps", "data", "contenders": {name: what was found}}}, in float32."""
+    """{size: {"samples", "steps", "data", "contenders": {name: result}}}, in float32."""
     found: dict[str, Any] = {}
     for size in sizes if contestants else []:
         if not budget.allows(f"epoch: {size}", 8.0):
@@ -35,7 +35,7 @@ def measure_epochs(
                     kind = "left_out" if isinstance(error, LeftOut) else "failed"
                     rows[contestant.name] = {kind: str(error)}
                 contestant.drop()
-        data = "MNIST" if real else "random bytes in the place of MNIST"
+        data = "MNIST" if real else "random bytes instead of MNIST"
         steps = -(-count // size.batch)
         found[str(size)] = {"samples": count, "steps": steps, "data": data, "contenders": rows}
     return found
@@ -62,7 +62,7 @@ def _measure(
 
 
 def after_epochs(problem: Problem, count: int, real: bool, epochs: int = 1) -> Parameters:
-    """The parameters after some epochs in nnkit's order, in float64 by plain NumPy."""
+    """The parameters after some epochs in nnkit's order, in float64 with plain NumPy."""
     X, Y = (a.astype(np.float64) for a in samples(count, real))
     parameters = [a.astype(np.float64) for pair in problem.parameters() for a in pair]
     for epoch in range(epochs):

@@ -1,4 +1,4 @@
-"""What the memory can do, and each fused kernel beside it: bytes that must be read and written once, over the time."""
+"""The bandwidth of memory and of each fused kernel: the bytes to read and write once, divided by the time."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,12 +14,12 @@ from nnkit.kernels.output import output_pair
 from nnkit.optimizers import SGD, Optimizer, RMSprop, get_optimizer, optimizer_names
 from nnkit.parameters import Parameters
 
-COLUMNS = 16  # of the outputs that the costs' deltas are measured on
+COLUMNS = 16  # outputs per sample for the costs' deltas
 Case = tuple[str, str, int, Callable[[], object]]  # kind, name, bytes, work
 
 
 def measure_copy(device: Device, size: int, calls: int) -> dict[str, float]:
-    """The time of a copy of so many bytes within the device's memory: each is read and written."""
+    """The time of a copy of `size` bytes within the device's memory; each byte is read and written."""
     source = _random(device, size // 4)
     out = device.backend.empty(source.shape, "float32")
 
@@ -33,7 +33,7 @@ def measure_copy(device: Device, size: int, calls: int) -> dict[str, float]:
 
 
 def measure_kernels(device: Device, entries: int, calls: int, budget: Budget) -> list[dict[str, Any]]:
-    """Each activation and gradient, output delta and update on so many float32 entries, which no cache holds."""
+    """Time each activation, gradient, output delta and update on `entries` float32 numbers, too many for any cache."""
     found: list[dict[str, Any]] = []
     for title, section in (("activations", _activations), ("output deltas", _deltas), ("updates", _updates)):
         if not budget.allows(f"kernels: {title}", 5.0):
@@ -46,14 +46,14 @@ def measure_kernels(device: Device, entries: int, calls: int, budget: Budget) ->
                     break
                 found.append({"kind": kind, "name": name, "bytes": size} | _measured(device, work, calls))
                 last = name
-        except Exception as error:  # a case that cannot be made ends its section, not the others
+        except Exception as error:  # a case that cannot be set up ends its section, not the others
             found.append({"kind": title, "name": f"after {last}", "failed": _line(error)})
         device.backend.release()
     return found
 
 
 def _measured(device: Device, work: Callable[[], object], calls: int) -> dict[str, Any]:
-    """The times of a kernel; one that fails is a line of the result."""
+    """The times of a kernel, or its error."""
     try:
         return dict(device.times(work, calls, 5))
     except Exception as error:
@@ -65,7 +65,7 @@ def _line(error: Exception) -> str:
 
 
 def _random(device: Device, entries: int, shape: tuple[int, ...] = ()) -> Array:
-    """Normal numbers; a million of them again and again, as the host draws slowly."""
+    """Normally distributed numbers; a million, repeated, as the host generates them slowly."""
     few = np.random.default_rng(0).standard_normal(min(entries, 1 << 20), np.float32)
     out = device.backend.empty((entries,), "float32")
     out[...] = device.xp.resize(device.backend.asarray(few), (entries,))
@@ -96,7 +96,7 @@ def _deltas(device: Device, entries: int) -> Iterator[Case]:
         with backend.recording() as tape:
             output_pair(name).delta(backend, z, y, scale)
         yield "output delta", name, 3 * z.nbytes, tape.replay
-        tape.nodes.clear()  # with the arrays that they hold
+        tape.nodes.clear()  # releases their arrays
         tape.calls.clear()
 
 

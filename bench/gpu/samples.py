@@ -1,14 +1,14 @@
-"""What an epoch is measured on: MNIST, or where it is not there as many random bytes."""
+"""The data for an epoch: MNIST, or as many random bytes if it is not available."""
 
 import numpy as np
 
 import nnkit
 
-SEED = 0  # of nnkit's network, which decides the order of its minibatches
+SEED = 0  # of nnkit's network, which determines the order of its minibatches
 
 
 def samples(count: int, real: bool) -> tuple[np.ndarray, np.ndarray]:
-    """X (count, 784) in [0, 1] and Y (count, 10), of which one number in each row is 1, both float32."""
+    """X (count, 784) in [0, 1] and one-hot Y (count, 10), both float32."""
     if real:
         images = nnkit.data.mnist()
         found, labels = images.X_train[:count], images.y_train[:count]
@@ -21,7 +21,7 @@ def samples(count: int, real: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def has_mnist() -> bool:
-    """Whether the files of MNIST are where nnkit looks for them."""
+    """Whether nnkit finds the files of MNIST."""
     try:
         nnkit.data.mnist()
     except (FileNotFoundError, ValueError):
@@ -30,7 +30,7 @@ def has_mnist() -> bool:
 
 
 def order_of(epoch: int, count: int) -> np.ndarray:
-    """The order in which nnkit goes through that many samples in an epoch, counted from 0."""
+    """The order of `count` samples in an epoch of nnkit; epochs start at 0."""
     order = np.arange(count)
     np.random.default_rng([SEED, 1, epoch]).shuffle(order)
     return order

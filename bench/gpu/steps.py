@@ -1,4 +1,4 @@
-"""The parent's side: contenders' processes, of which one computes at a time: compared with float64, timed in turn."""
+"""The parent process: compares the contenders' processes with float64 and times them in turn, one at a time."""
 
 import os
 import sys
@@ -15,33 +15,33 @@ from bench.reference import STEPS, errors, reference
 from bench.rounds import summary
 
 PRECISIONS = ("float32", "tf32", "bf16")
-# Of the change of an array in these steps. The operands of a product are rounded to 24, 11 and 8 bits, and a
-# gradient comes from some ten products in a row.
+# Relative to the change of an array in these steps. The operands of a product are rounded to 24, 11 and 8 bits, and a
+# gradient is the result of about ten consecutive products.
 TOLERANCES = {"float32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
-QUEUE = 0.02  # seconds of work, or 20 steps, that are asked for at once to see how long that takes the host
-ANSWER = 120.0  # seconds for one request
-GIVEN_UP = 3  # failures after which a contender is not tried again
+QUEUE = 0.02  # seconds of work, at most 20 steps, that are queued at once to time the host
+ANSWER = 120.0  # seconds per request, at most
+GIVEN_UP = 3  # consecutive failures after which a contender is not tried again
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to time: so many rounds, and seconds for each contender, size and precision in all of them."""
+    """How to time: the number of rounds, and seconds per contender, size and precision in all rounds together."""
 
     rounds: int
     seconds: float
 
 
 class Contestant:
-    """A contender's process, started when it is first needed and again after it failed, but not for ever."""
+    """A contender's process, started on demand and, up to a limit, again after a failure."""
 
     def __init__(self, name: str, device: Device, budget: Budget) -> None:
         self.name, self.device, self.budget = name, device, budget
-        self.bytes = 0  # of the device that the process holds
+        self.bytes = 0  # device memory held by the process
         self._process: Process | None = None
-        self._failures: list[str] = []  # one after the other
+        self._failures: list[str] = []  # consecutive ones
 
     def ask(self, *request: Any) -> Any:
-        """The answer to a request; LeftOut, or Failed with the process ended."""
+        """Return the answer to a request; raises LeftOut, or Failed after ending the process."""
         if len(self._failures) >= GIVEN_UP:
             raise Failed(f"not tried again: {self._failures[-1]}")
         before = self.device.free_bytes()
@@ -56,12 +56,12 @@ class Contestant:
             raise
         finally:
             self.bytes += before - self.device.free_bytes()
-        if request[0] == "memory":  # it has computed the right numbers
+        if request[0] == "memory":  # sent after its results were found correct
             self._failures.clear()
         return answer
 
     def drop(self) -> None:
-        """Let the process, if there is one, give back what it holds for its problem."""
+        """Let the process, if there is one, release the resources of its problem."""
         if self._process is not None:
             try:
                 self.ask("drop")
@@ -76,7 +76,7 @@ class Contestant:
 
 
 def problem_of(size: Size, precision: str, device: str) -> Problem:
-    """The problem of a size; where thousands of outputs each push a hidden unit, with a smaller learning rate."""
+    """The problem for a size; with a smaller learning rate for wide layers, where gradients sum over many outputs."""
     rate = 1e-3 if max(size.widths[1:]) > 1024 else None
     return Problem(size, device=device, precision=precision, rate=rate)
 
@@ -84,9 +84,9 @@ def problem_of(size: Size, precision: str, device: str) -> Problem:
 def measure_steps(
     sizes: list[Size], precisions: tuple[str, ...], contestants: list[Contestant], plan: Plan, budget: Budget
 ) -> dict[str, Any]:
-    """{size: {precision: {contender: what was found}}}.
+    """{size: {precision: {contender: result}}}.
 
-    The first precision at all sizes, then the others from the widest network on: narrow ones gain the least by them.
+    Measures the first precision at all sizes, then the others, widest network first: narrow ones gain least from them.
     """
     found: dict[str, Any] = {str(size): {} for size in sizes}
     order = [(size, precisions[0]) for size in sizes]
@@ -109,7 +109,7 @@ def _measure(
     if not budget.allows(f"steps: {size} {precision}", needed):
         return {}
     first = expected = None
-    if any(contestant.name != "floor" for contestant in contestants):  # which has no parameters
+    if any(contestant.name != "floor" for contestant in contestants):  # the floor has no parameters
         expected, first = expected_parameters(problem, contestants[0].device), problem.parameters()
 
     def start(contestant: Contestant) -> None:
@@ -138,7 +138,7 @@ def _measure(
         for contestant in contestants:
             try:
                 turn(contestant)
-            except (LeftOut, Failed) as error:  # this one is out; the others go on
+            except (LeftOut, Failed) as error:  # drop this one and continue with the others
                 rows[contestant.name] = {_kind(error): str(error)}
                 times.pop(contestant.name, None)
     for contestant in contestants:
@@ -147,7 +147,7 @@ def _measure(
 
 
 def expected_parameters(problem: Problem, device: Device) -> Parameters:
-    """The parameters after the steps that are compared, in float64, computed on the device as it is the quickest."""
+    """The parameters after the compared steps, in float64, computed on the device for speed."""
     found = reference(problem, STEPS, device.xp)
     return [(device.backend.to_numpy(W), device.backend.to_numpy(b)) for W, b in found]
 
@@ -155,7 +155,7 @@ def expected_parameters(problem: Problem, device: Device) -> Parameters:
 def compare(
     problem: Problem, expected: Parameters | None, found: Parameters | None, first: Parameters | None = None
 ) -> float | None:
-    """The largest error of the parameters; None for the floor, which has none. Failed if it is above the tolerance."""
+    """The largest error of the parameters, None for the floor; raises Failed if it exceeds the tolerance."""
     if found is None:
         return None
     assert expected is not None
@@ -170,7 +170,7 @@ def _kind(error: Exception) -> str:
 
 
 def _environment(device: str) -> Mapping[str, str]:
-    """One thread for what is left to the host, memory of the GPU as it is needed, the same GPU for all."""
+    """The environment: one host thread, no preallocation of GPU memory, the same device for all."""
     given = {
         "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PLATFORMS": device,
         "NNKIT_BACKEND": "numpy",

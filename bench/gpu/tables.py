@@ -1,4 +1,4 @@
-"""The Markdown of a result, from its JSON alone."""
+"""A result in Markdown, generated from its JSON."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Everything that a result holds: where it was measured, the tables, and what is not in them."""
+    """The whole result: the machine, the tables, and what is missing in them."""
     parts = [_head(result), _ceilings(result), _kernels(result)]
     for precision in result["settings"]["precisions"]:
         parts += [_steps(result, precision), _peers(result, precision)]
@@ -28,12 +28,13 @@ def _head(result: dict[str, Any]) -> str:
         f"# {m['gpu']}\n\n"
         f"{where}{versions}; nnkit {m['nnkit']} at {m['commit']}; Python {m['python']}, {m['os']}, {m['cpu']}; "
         f"{m['date']}; {result['seconds']:.0f} s in all.\n\n"
-        "A step of gradient descent: sigmoid layers, cross-entropy, parameters in float32. One process a contender, of "
-        f"which one computes at a time, in {s['rounds']} rounds, {s['seconds']:g} s each in all; a host clock around "
-        "many steps that are waited for together. Before it was timed, each contender's parameters after "
-        f"{s['compared_steps']} steps were compared with float64: of the change of each array, within {tolerances}. "
-        "bf16: products of bfloat16 operands, parameters in float32; PyTorch by autocast, where results are bfloat16 "
-        f"too and partial sums may be, JAX likewise, while nnkit's sums and results are float32.{short}"
+        "A step of gradient descent: sigmoid layers, cross-entropy, parameters in float32. Each contender has a "
+        f"process; one computes at a time, in {s['rounds']} rounds, {s['seconds']:g} s each in total. A host clock "
+        "times many steps, with one synchronization at the end. Before the timing, the parameters of each contender "
+        f"after {s['compared_steps']} steps were compared with float64; tolerances, relative to the change of each "
+        f"array: {tolerances}. bf16: products of bfloat16 operands, parameters in float32. In PyTorch (by autocast) "
+        "and JAX, results are also bfloat16, and partial sums may be; nnkit's sums and results are float32."
+        f"{short}"
     )
 
 
@@ -49,7 +50,7 @@ def _ceilings(result: dict[str, Any]) -> str:
     for precision, row in found.get("products", {}).items():
         if "minimum" in row:
             rows.append([f"product of two {row['width']}², {precision}", _flops(row["flops"] / row["minimum"])])
-    return _table("What this GPU can do", ["", "rate"], rows)
+    return _table("The limits of this GPU", ["", "rate"], rows)
 
 
 def _kernels(result: dict[str, Any]) -> str:
@@ -61,7 +62,7 @@ def _kernels(result: dict[str, Any]) -> str:
             rate = row["bytes"] / row["minimum"]
             share = f"{100 * rate / peak:.0f} %" if peak else "–"
             rows.append([row["kind"], row["name"], of_time(row["minimum"]), f"{rate / 1e9:.0f} GB/s", share])
-    title = "Fused kernels: bytes that must be read and written once, over the time"
+    title = "Fused kernels: the bytes to read and write once, divided by the time"
     return _table(title, ["kind", "kernel", "time", "rate", "share of the copy"], rows)
 
 
@@ -84,12 +85,12 @@ def _peers(result: dict[str, Any], precision: str) -> str:
             return "–"
         return f"{_number(row['minimum'] / own['minimum'])} ({_number(row['median'] / own['median'])})"
 
-    return _by_size(result, precision, f"How many times nnkit's step each takes in {precision}: minima (medians)", cell)
+    return _by_size(result, precision, f"A step in {precision} as a multiple of nnkit's: minima (medians)", cell)
 
 
 def _host(result: dict[str, Any]) -> str:
     return _by_size(
-        result, "float32", "How long asking for a step holds the host, float32",
+        result, "float32", "The time that launching a step occupies the host, float32",
         lambda row, _: of_time(row["host"]) if "host" in row else "–",
     )  # fmt: skip
 
@@ -100,8 +101,8 @@ def _memory(result: dict[str, Any]) -> str:
         return f"{row['device_bytes'] / 1e6:.0f}{peak}" if row.get("device_bytes") else "–"
 
     title = (
-        "Memory of the device in MB, float32: what the process holds after the steps, with its context and libraries "
-        "(the most that its library's arrays took; JAX counts those of the sizes before too)"
+        "Device memory in MB, float32: held by the process after the steps, including its context and libraries (peak "
+        "memory of the library's arrays; JAX includes previous sizes)"
     )
     return _by_size(result, "float32", title, cell)
 
@@ -118,20 +119,20 @@ def _epochs(result: dict[str, Any]) -> str:
             cell = f"{of_time(row['minimum'])} ({of_time(row['median'])}){times}" if "minimum" in row else "–"
             if cell != "–" and name.startswith("nnkit"):
                 way = f"{row['way']}, " if "way" in row else ""
-                cell += f"; {way}{_number(1e6 * row['minimum'] / measured['steps'])} µs a step"
+                cell += f"; {way}{_number(1e6 * row['minimum'] / measured['steps'])} µs per step"
             cells.append(cell)
         if any(cell != "–" for cell in cells):
             rows.append([result["contenders"][name], *cells])
     title = (
-        f"An epoch ({data}): nnkit by `fit`, which measures cost and accuracy too; the others by a plain loop over the "
-        "same minibatches on the device; minimum (median) = multiple of nnkit's; for nnkit also the way it went, and "
-        "the minimum over the number of steps"
+        f"An epoch ({data}): nnkit by `fit`, which also measures cost and accuracy; the others by a plain loop over "
+        "the same minibatches on the device; minimum (median) = multiple of nnkit's; for nnkit also the method, and "
+        "the minimum divided by the number of steps"
     )
     return _table(title, ["", *map(_title, sizes)], rows)
 
 
 def _by_size(result: dict[str, Any], precision: str, title: str, cell: Callable[[Row, dict[str, Row]], str]) -> str:
-    """A table of contenders by sizes; rows and columns without anything do not appear."""
+    """A table of contenders by sizes, without empty rows and columns."""
     sizes = {size: by[precision] for size, by in result.get("steps", {}).items() if precision in by}
     rows = []
     for name, label in result["contenders"].items():

@@ -1,11 +1,11 @@
-"""A contender's process: `python -m bench.gpu.worker NAME`; it answers requests about one problem after another.
+"""A contender's process, `python -m bench.gpu.worker NAME`, which answers requests about one problem after another.
 
-("make", problem, steps) makes the contender and does some steps; the answer is its parameters, or None for the floor.
-("chunk", seconds), ("time", steps, chunks) and ("parameters",) are those of `bench.serving`; ("host", steps, times)
-gives the seconds for which a call of `step` holds the host, the device's work not waited for; ("memory",) the most
-bytes of the device, and ("finite",) looks whether the parameters are numbers. ("keep", count, real) puts the samples of
-an epoch on the device; ("epoch",) trains it, and ("way",) says how, or None. ("drop",) gives everything back. Answers
-are those of `bench.serving`; one that is no "ok" ends only the problem.
+("make", problem, steps) creates the contender, does some steps and returns its parameters, or None for the floor.
+("chunk", seconds), ("time", steps, chunks) and ("parameters",) are those of `bench.serving`. ("host", steps, times)
+returns the seconds that a call of `step` occupies the host, without waiting for the device; ("memory",) the peak bytes
+on the device; ("finite",) checks that the parameters are finite. ("keep", count, real) puts the samples of an epoch on
+the device, ("epoch",) trains it, and ("way",) says how, or None. ("drop",) releases everything. Answers are those of
+`bench.serving`, but only "ok" keeps the problem; the process continues.
 """
 
 import os
@@ -26,14 +26,14 @@ from bench.serving import parameters, send, steps_in, time_chunks
 
 
 class Server:
-    """The contender of a name, made for the problem that is asked for."""
+    """The contender with this name, for the requested problem."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.made: GpuContender | None = None
 
     def answer(self, what: str, *arguments: Any) -> Any:
-        """Do what a request asks."""
+        """Answer a request."""
         if what == "make":
             return self.make(*arguments)
         if what == "drop":
@@ -42,7 +42,7 @@ class Server:
         return _REQUESTS[what](self.made, *arguments)
 
     def make(self, problem: Problem, steps: int) -> Any:
-        """The parameters after some steps of a new contender."""
+        """Create a contender and return its parameters after some steps."""
         self.drop()
         kind = contender(self.name, CLASSES)
         assert issubclass(kind, GpuContender)
@@ -53,14 +53,14 @@ class Server:
         return parameters(self.made)
 
     def drop(self) -> None:
-        """Give back what the last contender had."""
+        """Release the resources of the last contender."""
         if self.made is not None:
             self.made.close()
         self.made = None
 
 
 def host(made: GpuContender, steps: int, times: int) -> list[float]:
-    """The seconds of the host in a step, some times: the mean of as many steps as the device's queue takes at once."""
+    """Seconds of the host per step, several times: each the mean of `steps` steps, which must fit into the queue."""
     found = []
     for _ in range(times):
         made.wait()
@@ -78,7 +78,7 @@ def keep(made: GpuContender, count: int, real: bool) -> None:
 
 
 def epoch(made: GpuContender) -> tuple[float, float]:
-    """Train an epoch; its seconds, and those of the whole call."""
+    """Train an epoch; returns its seconds, and those of the whole call."""
     made.wait()
     start = perf_counter()
     own = made.epoch()
@@ -87,17 +87,17 @@ def epoch(made: GpuContender) -> tuple[float, float]:
 
 
 def way(made: GpuContender) -> str | None:
-    """How an epoch is trained, where there are several ways."""
+    """How an epoch is trained, if there are several ways."""
     return made.way()
 
 
 def finite(made: GpuContender) -> None:
-    """FloatingPointError if the parameters are not finite, as NaN takes another time."""
+    """Raise FloatingPointError if the parameters are not finite, as NaN changes the time."""
     parameters(made)
 
 
 def memory(made: GpuContender) -> int | None:
-    """The most bytes of the device."""
+    """The peak memory on the device in bytes."""
     return made.peak_bytes()
 
 
@@ -110,7 +110,7 @@ _REQUESTS: dict[str, Callable[..., Any]] = {
 def serve(name: str) -> None:
     """Answer requests until the input ends."""
     with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # what a package prints is no answer
+        os.dup2(2, 1)  # printed output of packages must not mix with answers
         warnings.simplefilter("ignore")
         server = Server(name)
         while True:
@@ -122,7 +122,7 @@ def serve(name: str) -> None:
                 send(answers, "ok", server.answer(*request))
             except (ImportError, ValueError) as error:
                 send(answers, "left_out", str(error))
-            except Exception:  # of any package; the parent says which
+            except Exception:  # from any package; the parent reports it
                 send(answers, "failed", traceback.format_exc())
 
 

@@ -1,9 +1,9 @@
-"""Which changes of the source no test sees: `python -m tests.support.mutate [FILE ...]` makes them one at a time.
+"""Mutation testing: `python -m tests.support.mutate [FILE ...]` changes the source and lists changes no test detects.
 
-A copy of the checkout is changed at random places, by a seed, and the tests that belong to the changed file are run, as
-many as fit into a limit of time. A change that they pass has survived: a test is missing or was left out, or the change
-alters no behaviour. Files that differ from the base revision are tried unless others are named. The exit status is 1 if
-less than 9 of 10 are killed in some folder.
+It mutates a copy of the checkout at random places, one at a time, and runs the tests related to the changed file, as
+many as fit into a time limit. A mutation that passes them has survived: a test is missing or was left out, or the
+mutation does not alter behaviour. By default, files that differ from the base revision are mutated. The exit status is
+1 if less than 9 of 10 mutations are killed in any directory.
 """
 
 import argparse
@@ -36,7 +36,7 @@ OPERATORS: dict[type[ast.AST], Callable[[], ast.AST]] = {
 
 @dataclass(frozen=True)
 class Mutation:
-    """A change of a file: the text from byte `start` to `end` becomes `after`."""
+    """A change of a file: `after` replaces the text from byte `start` to `end`."""
 
     line: int
     start: int
@@ -52,7 +52,7 @@ class Mutation:
 
 
 def mutations(source: bytes) -> list[Mutation]:
-    """Every change of this source, in its order. Docstrings, annotations, and messages in f-strings are left."""
+    """All mutations of this source, in order; docstrings, annotations and f-strings are not mutated."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -64,7 +64,7 @@ def mutations(source: bytes) -> list[Mutation]:
 
 
 def _changes(node: ast.AST, keyword: str) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
-    """What stands below a node and may be replaced, each with its other text; `keyword` is the argument it is."""
+    """The replaceable nodes below a node, each with its replacement; `keyword` is the name of its argument."""
     if isinstance(node, ast.JoinedStr):
         return
     if isinstance(node, ast.stmt):
@@ -82,7 +82,7 @@ def _changes(node: ast.AST, keyword: str) -> Iterator[tuple[ast.expr | ast.stmt,
 
 
 def _may_be_dropped(node: ast.stmt) -> bool:
-    """Statements without which the rest still runs; one that gives a name its value is seen by everything."""
+    """Whether the rest may run without a statement; without an assignment to a name, everything fails."""
     if isinstance(node, ast.Expr):
         return not isinstance(node.value, ast.Constant | ast.Yield | ast.YieldFrom)
     if isinstance(node, ast.Assign):
@@ -91,7 +91,7 @@ def _may_be_dropped(node: ast.stmt) -> bool:
 
 
 def _others(node: ast.expr, keyword: str) -> Iterator[str]:
-    """The other texts of one expression."""
+    """The replacements of an expression."""
     match node:
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             yield f"({ast.unparse(ast.BinOp(left, OPERATORS[type(op)](), right))})"  # type: ignore[arg-type]
@@ -116,13 +116,13 @@ def choice(everything: list[T], count: int, seed: int) -> list[T]:
 
 
 def choice_of_all(everything: dict[str, list[Mutation]], total: int, seed: int) -> dict[str, list[Mutation]]:
-    """So many mutations of all files together, by file: a file of twice as many is hit twice as often."""
+    """`total` mutations of all files together, by file, chosen in proportion to the possible mutations of a file."""
     chosen = choice([(file, mutation) for file, found in everything.items() for mutation in found], total, seed)
     return {file: [mutation for other, mutation in chosen if other == file] for file in everything}
 
 
 def belonging(root: Path, file: str) -> list[str]:
-    """The tests of a module, nearest first: its namesake's, those that use its names, those of its importers."""
+    """The tests of a module, closest first: with the same name, those that use its names, those of its importers."""
     tests = {path: _names(path) for path in sorted((root / "tests").glob("**/test_*.py"))}
     source = {path: _names(path) for top in ("nnkit", "backends") for path in (root / top).rglob("*.py")}
     wanted, seen = {root / file}, set[Path]()
@@ -140,7 +140,7 @@ def belonging(root: Path, file: str) -> list[str]:
 
 
 def _names(path: Path) -> set[str]:
-    """The modules that a file imports, with their dots, and the names that it uses."""
+    """The modules that a file imports, with dots, and the names that it uses."""
     names = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -165,7 +165,7 @@ def _module(root: Path, path: Path) -> str:
 
 
 def copied(root: Path, folder: Path) -> Path:
-    """A copy of what git knows of a checkout, and of new files that it does not ignore; links stay links."""
+    """Copy a checkout's tracked files, and untracked ones that git does not ignore; links stay links."""
     listed = _git(root, "ls-files", "-co", "--exclude-standard", "-z").split("\0")
     for name in filter(None, listed):
         if (root / name).is_symlink() or (root / name).is_file():
@@ -179,11 +179,11 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[bool, str]:
-    """Whether the tests pass in a copy, within so many seconds; and what they print. No process of theirs stays."""
+    """Whether the tests pass in a copy within `timeout` seconds, and their output; kills all their processes."""
     temporary = copy.parent / "temporary"
     temporary.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    # Without bytecode: a file changed twice within a second, to the same length, would be taken for the old one.
+    # Without bytecode, whose cache would miss a file that is changed twice within a second and keeps its length.
     environment |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(temporary)}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # faster
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(copy), *tests]
@@ -196,7 +196,7 @@ def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[boo
             output = process.communicate(timeout=timeout)[0]
             return process.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), output
         except subprocess.TimeoutExpired:
-            return False, f"no end within {timeout} s"
+            return False, f"timed out after {timeout} s"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -205,7 +205,7 @@ def passes(copy: Path, tests: Sequence[str], timeout: float | None) -> tuple[boo
 
 
 def fitting(copy: Path, tests: Sequence[str], limit: float, measured: dict[str, float]) -> list[str]:
-    """The tests, in their order, that take no more than `limit` seconds together; `measured` learns what each takes."""
+    """The first tests that take at most `limit` seconds together; adds the time of each test to `measured`."""
     chosen, left = [], limit
     for test in tests:
         if test not in measured:
@@ -223,7 +223,7 @@ def fitting(copy: Path, tests: Sequence[str], limit: float, measured: dict[str, 
 
 
 def tried(copy: Path, file: str, tests: Sequence[str], chosen: Sequence[Mutation], timeout: float) -> int:
-    """How many of the mutations of a file its tests kill; prints those that survive."""
+    """The number of mutations of a file killed by its tests; prints the surviving ones."""
     source = (copy / file).read_bytes()
     killed = 0
     for mutation in chosen:
@@ -239,14 +239,14 @@ def tried(copy: Path, file: str, tests: Sequence[str], chosen: Sequence[Mutation
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.mutate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help="source files; default: those that differ from --base")
-    parser.add_argument("--count", type=int, default=20, help="how many changes to a file (default: 20)")
-    parser.add_argument("--total", type=int, help="how many changes of all files together, in the place of --count")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests for one change (default: 60)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice (default: 0)")
+    parser.add_argument("--count", type=int, default=20, help="mutations per file (default: 20)")
+    parser.add_argument("--total", type=int, help="mutations of all files together, instead of --count")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of tests per mutation (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: 0)")
     parser.add_argument("--base", default="main", help="the revision to compare with (default: main)")
-    parser.add_argument("--tests", nargs="+", metavar="PATH", help="tests to run; default: those that belong to a file")
+    parser.add_argument("--tests", nargs="+", metavar="PATH", help="tests to run; default: those related to a file")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the copy is removed then, too
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the copy is removed
     root = Path(_git(Path.cwd(), "rev-parse", "--show-toplevel").strip())
     files = [Path(file).resolve().relative_to(root).as_posix() for file in options.files]
     if not files:

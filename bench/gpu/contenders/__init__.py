@@ -1,4 +1,4 @@
-"""Who takes part on a GPU: the products alone, nnkit, and its peers; last those that take long to be ready."""
+"""The contenders on a GPU: the products alone, nnkit and its peers; those with a long setup are last."""
 
 CLASSES = {
     "floor": "bench.gpu.contenders.floor:GraphedProducts",
@@ -12,5 +12,5 @@ CLASSES = {
     "torch-compiled-graph": "bench.gpu.contenders.pytorch_gpu:CompiledGraphed",
 }
 NAMES = tuple(CLASSES)
-EPOCHS = tuple(name for name in NAMES if name not in ("floor", "nnkit-train-step"))  # that train an epoch
-ONLY_EPOCHS = ("nnkit-graph",)  # whose step is another's
+EPOCHS = tuple(name for name in NAMES if name not in ("floor", "nnkit-train-step"))  # those that train epochs
+ONLY_EPOCHS = ("nnkit-graph",)  # their step is the same as another contender's

@@ -1,4 +1,4 @@
-"""What a contender on a GPU does beside the step: an epoch over samples that lie there; it says what memory it took."""
+"""The base class of contenders on a GPU: besides the step, an epoch over samples on the device, and peak memory."""
 
 import gc
 from abc import abstractmethod
@@ -13,40 +13,40 @@ from bench.problem import Problem
 
 
 class GpuContender(Contender):
-    """A contender with an epoch; `problem` is what it was made for."""
+    """A contender that can train an epoch; `problem` is the argument of the constructor."""
 
     problem: Problem
-    samples: int  # of an epoch
-    epochs = 0  # that it has trained
+    samples: int  # per epoch
+    epochs = 0  # trained so far
 
     @abstractmethod
     def peak_bytes(self) -> int | None:
-        """The most memory of the device that arrays took, as its library counts; None where it does not."""
+        """The peak memory of arrays on the device, as counted by the library; None if it does not count."""
 
     def close(self) -> None:
-        """Give back all arrays, and what a library keeps after they are gone."""
+        """Release all arrays, and memory that the library has cached."""
         give_back = self._giver()
         vars(self).clear()
         gc.collect()
         give_back()
 
     def _giver(self) -> Callable[[], object]:
-        """What gives back the memory that the library keeps; without a reference to this contender."""
+        """A function that releases the library's cached memory, without a reference to this contender."""
         return lambda: None
 
     def keep(self, X: np.ndarray, Y: np.ndarray) -> None:
         """Put an epoch's samples (n, d_in) and targets (n, d_out) on the device."""
-        raise ValueError(f"{self.label} trains no epochs")
+        raise ValueError(f"{self.label} does not train epochs")
 
     def epoch(self) -> float | None:
-        """Train on all samples once, in minibatches, and wait; the seconds, if it measures them better itself."""
+        """Train on all samples once, in minibatches, and wait; returns the seconds if it measures them itself."""
         self._pass(order_of(self.epochs, self.samples))
         self.epochs += 1
         self.wait()
         return None
 
     def way(self) -> str | None:
-        """How it trains an epoch, where it has several ways to."""
+        """How it trains an epoch, if it has several ways."""
         return None
 
     def _pass(self, order: np.ndarray) -> None:
@@ -54,7 +54,7 @@ class GpuContender(Contender):
 
 
 class PlainLoop(GpuContender):
-    """An epoch as one writes it: for each minibatch gather its rows on the device, and do a step."""
+    """A plain loop: for each minibatch, gather its rows on the device and do a step."""
 
     X: Any
     Y: Any
@@ -66,9 +66,9 @@ class PlainLoop(GpuContender):
             self.step()
 
     def on_device(self, order: np.ndarray) -> Any:
-        """The order as an array of the device."""
+        """The order as an array on the device."""
         raise NotImplementedError
 
     def gather(self, indices: Any, start: int, count: int) -> None:
-        """Let the next step be on these samples."""
+        """Select these samples for the next step."""
         raise NotImplementedError

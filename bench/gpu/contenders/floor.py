@@ -1,4 +1,4 @@
-"""The floor on a GPU: the matrix products of a step alone, into arrays that are there, in one CUDA graph."""
+"""The floor on a GPU: only the matrix products of a step, with preallocated results, in one CUDA graph."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from bench.problem import Problem
 
 
 class GraphedProducts(OnDevice):
-    """By PyTorch, whose products are cuBLAS's; bfloat16 operands give bfloat16 results. All operands are random."""
+    """By PyTorch, which uses cuBLAS; bfloat16 operands have bfloat16 results. All operands are random."""
 
     label = "products alone"
 

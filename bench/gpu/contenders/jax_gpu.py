@@ -1,4 +1,4 @@
-"""JAX on a GPU: the jitted step, and epochs that gather with another jitted function."""
+"""JAX on a GPU: the jitted step, and epochs that gather minibatches with a second jitted function."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from bench.problem import Problem
 
 
 class JaxOnDevice(Jax, PlainLoop):
-    """As on the CPU, with products of the problem's precision."""
+    """As on the CPU, with products in the problem's precision."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem

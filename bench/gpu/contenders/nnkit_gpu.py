@@ -1,4 +1,4 @@
-"""nnkit on a GPU: the recorded step, `train_step`, and epochs by `fit`, with and without one launch for each."""
+"""nnkit on a GPU: the recorded step, `train_step`, and epochs by `fit`, with and without one launch per epoch."""
 
 import os
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "medium"}
 
 
 class TrainStepOnDevice(TrainStep, GpuContender):
-    """`train_step` on a batch that lies on the device: it checks shapes and types, and gives the cost."""
+    """`train_step` on a batch on the device: it checks shapes and dtypes, and returns the cost."""
 
     def __init__(self, problem: Problem) -> None:
         set_precision(problem)
@@ -35,7 +35,7 @@ class TrainStepOnDevice(TrainStep, GpuContender):
 
 
 class Replayed(TrainStepOnDevice):
-    """The recorded step, replayed on a batch that is where it reads, as those of the peers are."""
+    """The recorded step, replayed on a batch in place, as with the peers."""
 
     label = "nnkit"
 
@@ -56,10 +56,10 @@ class Replayed(TrainStepOnDevice):
         self.all = self.net.backend.asarray(X), self.net.backend.asarray(Y)
 
     def epoch(self) -> float | None:
-        """By `fit`, which shuffles, trains, and measures cost and accuracy; the seconds are those of its history.
+        """Train by `fit`, which shuffles, and measures cost and accuracy; returns the seconds in its history.
 
-        After the first, which is compared and not timed, it is two: the first one of a `fit` records, and captures its
-        graphs, as a peer does when it is made.
+        The first call, which is compared but not timed, trains one epoch, later calls two: the first epoch of a `fit`
+        records and captures graphs, which peers do in their constructors.
         """
         count = 1 if self.epochs == 0 else 2
         history = self.net.fit(*self.all, epochs=count, batch_size=self.problem.size.batch, progress=False)
@@ -78,17 +78,17 @@ class Replayed(TrainStepOnDevice):
 
 
 class WithoutOneLaunch(Replayed):
-    """The same, but that small networks too train an epoch by a graph a step."""
+    """The same, but small networks, too, train an epoch with one graph per step."""
 
-    label = "nnkit, a graph a step"
+    label = "nnkit, a graph per step"
 
     def __init__(self, problem: Problem) -> None:
-        os.environ["NNKIT_ONE_LAUNCH"] = "0"  # from now on in this process
+        os.environ["NNKIT_ONE_LAUNCH"] = "0"  # for this process
         super().__init__(problem)
 
 
 def set_precision(problem: Problem) -> None:
-    """Let nnkit's products be of the problem's precision; ValueError where it cannot do that."""
+    """Set nnkit's products to the problem's precision; raises ValueError if that is not supported."""
     choose = getattr(nnkit, "set_matmul_precision", None)
     if choose is not None and problem.device == "cuda":
         choose(PRECISIONS[problem.precision])

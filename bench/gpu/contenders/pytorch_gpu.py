@@ -12,7 +12,7 @@ from bench.problem import Problem
 
 
 def captured(made: PyTorch, work: Callable[[], None]) -> Callable[[], None]:
-    """Do some work three times to warm up, then capture it; what replays it. On the CPU the work itself."""
+    """Warm up with three runs, capture the work, and return a function that replays it; on the CPU, the work itself."""
     torch = made.torch
     if made.problem.device != "cuda":
         return work
@@ -31,7 +31,7 @@ def captured(made: PyTorch, work: Callable[[], None]) -> Callable[[], None]:
 
 
 class OnDevice(PyTorch, GpuContender):
-    """PyTorch's own count of memory."""
+    """PyTorch's memory statistics."""
 
     def peak_bytes(self) -> int | None:
         return self.torch.cuda.max_memory_reserved() if self.problem.device == "cuda" else None
@@ -72,7 +72,7 @@ class CompiledOnDevice(_Loop, Compiled):
 
 
 class _Graph(_Loop):
-    """A step that is captured once; the smaller last minibatch of an epoch is done without the graph."""
+    """A step that is captured once; a smaller last minibatch of an epoch runs without the graph."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
@@ -95,7 +95,7 @@ class _Graph(_Loop):
             self.torch.index_select(every, 0, indices[start : start + count], out=batch)
 
     def _put_back(self, first: Any) -> None:
-        """The parameters from before the warm-up, into the tensors that the graph knows; descent has no other state."""
+        """Restore the parameters from before the warm-up in the graph's tensors; descent has no other state."""
         tensors = self.weights if isinstance(self, Compiled) else list(self.net.parameters())  # type: ignore[attr-defined]
         with self.torch.no_grad():
             for tensor, array in zip(tensors, [a for pair in first for a in pair], strict=True):
