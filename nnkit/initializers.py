@@ -166,7 +166,7 @@ def get_initializer(init: str | Initializer | None, activation: str = "identity"
 def checked_values(owner: str, values: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """The initial values of a parameter, in the dtype of the network.
 
-    Raises TypeError unless they are real numbers, ValueError for another shape and what is not finite.
+    Raises TypeError unless they are real numbers, ValueError for another shape, NaN and infinities.
     """
     array: np.ndarray = get_backend("numpy").asarray(as_array(values, owner))
     if not is_real(array):

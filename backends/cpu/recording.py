@@ -1,4 +1,4 @@
-"""Recordings on NumPy: their pass, and each node as calls of ufuncs and BLAS, with scratch arrays of their own."""
+"""Recordings on NumPy: their pass, and the lowering of nodes to ufuncs and BLAS, with separate scratch arrays."""
 
 import numpy as np
 
@@ -13,10 +13,10 @@ MANY = 256  # rows; above, NumPy's product and a separate update are as fast
 
 
 def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Node | None:
-    """The node that adds α times a product, or sums of columns, to `out` by SciPy's BLAS, where that gains."""
+    """The node that adds α times a product or column sums to `out` by SciPy's BLAS; None if that is not faster."""
     if getattr(node.call, "func", None) not in (np.dot, np.matmul) or node.read is None or node.written is None:
         return None
-    a, *b = node.read  # of sums of columns, which are a product with ones, a alone
+    a, *b = node.read  # column sums, a product with ones, read only a
     fits = out.ndim == 1 + len(b) and (node.written[0] is x or same_entries(node.written[0], x)) and out.dtype.isnative
     if not fits or not all(array.flags.forc and array.dtype == out.dtype for array in (*node.read, out)):
         return None
@@ -28,9 +28,9 @@ def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Nod
 
 
 def accumulate(nodes: Nodes) -> Nodes:
-    """Products and sums that add to what is there, where SciPy's BLAS may compute beside NumPy's."""
+    """Turn products and column sums into accumulating ones, if SciPy's BLAS can be used next to NumPy's."""
     alpha = next((node.call.alpha for node in nodes if isinstance(node.call, Accumulate)), None)
-    # That is with one thread each; asked before SciPy is imported, and again of SciPy's own threads.
+    # That requires one thread each; checked before SciPy is imported, and again with SciPy's own threads.
     if alpha is None or not one_thread() or blas_function("gemm", alpha.dtype.name) is None or not one_thread():
         return nodes
     return inside_products(nodes, adding, np.may_share_memory)

@@ -33,7 +33,7 @@ def sample_matrix(X: Any, width: int | None = None, features: Sequence[str] | No
 
 
 def feature_names(X: Any) -> list[str] | None:
-    """The names of the columns of a table, if X is one and they are text and differ; else None."""
+    """The column names of X if it is a table and they are distinct strings; else None."""
     return text_names(X) if is_table(X) else None
 
 

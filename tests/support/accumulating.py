@@ -1,4 +1,4 @@
-"""Products and sums that add to what is there, as a recording asks for them."""
+"""Accumulating products and column sums in a recording."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def add_column_sums(backend: Backend, a: Any, out: Any, alpha: Any) -> None:
 
 
 def replayed(backend: Backend, do: Callable[[], object]) -> list[str]:
-    """Do what a function asks for from a recording of it; returns the names of its nodes."""
+    """Record a function and replay the recording; returns the names of its nodes."""
     with backend.recording() as tape:
         do()
     tape.replay()
