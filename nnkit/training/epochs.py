@@ -59,8 +59,8 @@ class Epochs:
         cannot be read twice is looked at after each step.
         """
         self.check_place()
-        if self.model.parameters is not self._prepared_for or self.model.optimizer_state() is not self.state:
-            self._prepare()  # a callback has given the network other arrays or another optimizer
+        if self.model.optimizer_state() is not self.state:
+            self._prepare()  # a callback has given the network another optimizer, or other arrays and with them a state
         careful = not self.source.repeatable
         self.undo.begin()
         measured = self._pass(number, history, progress, careful)
@@ -82,7 +82,6 @@ class Epochs:
     def _prepare(self) -> None:
         """Make what works on the network's arrays."""
         model, plan, source, meter = self.model, self.plan, self.source, self.meter
-        self._prepared_for = model.parameters
         model.parameters.clear_padding()
         self.state: OptimizerState = model.optimizer_state()
         self.undo = Undo(model, self.state)
@@ -161,7 +160,6 @@ class OneByOne(Way):
     ) -> None:
         self.model, self.source, self.meter, self.state = model, source, meter, state
         self.plan, self.undo, self.interrupt = plan, undo, interrupt
-        self.done = 0
         self._sum = Accumulation(model, state) if plan.gradient_accumulation_steps > 1 else None
 
     def run(self, rates: Rates, after_step: Callable[[], None], look: Look | None = None) -> None:
