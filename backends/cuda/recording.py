@@ -98,28 +98,31 @@ def begin_sums(nodes: Nodes) -> Nodes:
     """Sums of columns from what the kernel has summed that gives the matrix."""
     done: Nodes = []
     for node in nodes:
-        sums = node.call
-        begun = _begun(done, sums.a) if isinstance(sums, ColumnSums) else None
-        if begun is None or not isinstance(sums, ColumnSums):
+        begun = _begun(done, node.call) if isinstance(node.call, ColumnSums) else None
+        if begun is None:
             done.append(node)
         else:
-            place, kernel, some = begun
-            done[place] = kernel.node
-            done += nodes_of(partial(sums.device.finish_sums, some, sums.out, sums.alpha))
+            place, kernel, rest = begun
+            done[place] = kernel
+            done += rest
     return done
 
 
 PASSES = (accumulate, cast_factors, chain, begin_sums)
 
 
-def _begun(nodes: Nodes, matrix: Any) -> tuple[int, ElementwiseCall, Any] | None:
-    """The kernel that sums a matrix's columns too, with its place and the array (rows, columns) of sums, if one can."""
-    place = _place_of_kernel(nodes, matrix)
-    call: Any = None if place is None else nodes[place].call
-    given = () if call is None else (number for number, out in enumerate(call.outs) if same(out, matrix))
-    number = next(iter(given), None)
-    made = None if number is None else call.with_sums(number)
-    return None if place is None or made is None else (place, *made)
+def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
+    """The place of the kernel that gives a matrix, the one that begins its sums too, and the nodes that finish them."""
+    place = _place_of_kernel(nodes, sums.a)
+    if place is None:
+        return None
+    call: Any = nodes[place].call
+    numbers = [number for number, out in enumerate(call.outs) if same(out, sums.a)]
+    made = call.with_sums(numbers[0]) if numbers else None
+    if made is None:
+        return None
+    kernel, some = made
+    return place, kernel.node, nodes_of(partial(sums.device.finish_sums, some, sums.out, sums.alpha))
 
 
 def _place_of_kernel(nodes: Nodes, array: Any) -> int | None:
