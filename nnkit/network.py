@@ -20,8 +20,8 @@ from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.placement import Placement
 from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.step import Step, step_for
+from nnkit.training.checkpoints import resume
 from nnkit.training.fit import fit
-from nnkit.training.keeping import resume
 from nnkit.training.meter import evaluate
 from nnkit.training.sources import source_of
 from nnkit.training.weights import ClassWeight, weights_of

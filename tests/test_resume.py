@@ -17,7 +17,7 @@ import pytest
 
 import nnkit
 from nnkit.files import locked
-from nnkit.training import keeping
+from nnkit.training import checkpoints
 
 pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
 
@@ -331,7 +331,7 @@ def test_a_checkpoint_is_read_when_nobody_writes_it(tmp_path: Path, monkeypatch:
         with locked(name):
             yield
 
-    monkeypatch.setattr(keeping, "locked", waits)
+    monkeypatch.setattr(checkpoints, "locked", waits)
     net = network()
     history = train(net, path, epochs=5, callbacks=[lambda *_: pytest.fail("it is over")], **options)
     assert (history.epochs, history.stopped) == (5, "epochs")

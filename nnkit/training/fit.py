@@ -16,12 +16,12 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
+from nnkit.training.checkpoints import Best, Keeper, Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
 from nnkit.training.interrupt import Interrupt, interruptible
-from nnkit.training.keeping import Best, Keeper, Plan
 from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, check_progress
 from nnkit.training.sources import Source, is_stream, source_of

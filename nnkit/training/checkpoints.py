@@ -1,4 +1,4 @@
-"""Keeping a training: its best parameters, and checkpoints that it can go on from after it was killed."""
+"""Checkpoints of a training, which it can go on from after it was killed, and the parameters of its best epoch."""
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
