@@ -7,21 +7,25 @@ from typing import Any
 import pytest
 
 REASON = "the notebook is executed with nbclient and ipykernel: python -m pip install nbclient ipykernel"
-nbformat = pytest.importorskip("nbformat", reason=REASON)
-nbclient = pytest.importorskip("nbclient", reason=REASON)
-pytest.importorskip("ipykernel", reason=REASON)
-
 NOTEBOOK = Path(__file__).parents[1] / "examples" / "equations.ipynb"
 
 
 @pytest.fixture(scope="module")
-def committed() -> Any:
+def nbformat() -> Any:
+    """Imported here, in one process and not in all: it takes 3 seconds."""
+    return pytest.importorskip("nbformat", reason=REASON)
+
+
+@pytest.fixture(scope="module")
+def committed(nbformat: Any) -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
 @pytest.fixture(scope="module")
-def executed(committed: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def executed(nbformat: Any, committed: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The notebook with its outputs; what Jupyter and IPython keep for later goes into a folder of the test."""
+    nbclient = pytest.importorskip("nbclient", reason=REASON)
+    pytest.importorskip("ipykernel", reason=REASON)
     folder = tmp_path_factory.mktemp("jupyter")
     notebook = nbformat.from_dict(committed)
     with pytest.MonkeyPatch.context() as environment:
@@ -67,7 +71,7 @@ def test_every_equation_is_displayed_with_its_number(committed: Any) -> None:
     assert {int(number) for tag in tags for number in tag.split(",")} == set(range(1, 23))
 
 
-def test_the_committed_file_is_valid_and_has_no_outputs(committed: Any) -> None:
+def test_the_committed_file_is_valid_and_has_no_outputs(nbformat: Any, committed: Any) -> None:
     nbformat.validate(committed)
     assert len({cell.id for cell in committed.cells}) == len(committed.cells)
     code = [cell for cell in committed.cells if cell.cell_type == "code"]
