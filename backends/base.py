@@ -9,14 +9,17 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.backends.dtypes import FLOATS, dtype_name, promote
+from nnkit.backends.complex_step import complex_step_namespace
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote
 from nnkit.backends.errors import OutOfMemoryError
+from nnkit.backends.program import Program
 from nnkit.backends.recording import Tape, active_tape, perform, recording
-from nnkit.backends.results import broadcast_shape, checked_outs
+from nnkit.backends.results import Result, checked_outs, result_of
 from nnkit.backends.row_access import Array as Array
 from nnkit.backends.row_access import RowAccess
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 # Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")
+
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
 class Backend(RowAccess, ABC):
@@ -37,6 +42,8 @@ class Backend(RowAccess, ABC):
 
     name: str
     xp: Any
+    types: tuple[str, ...] = FLOATS + COMPLEX  # that formulas are computed in
+    runs_programs = False  # whether `run_program` computes formulas, without a call of their functions
 
     # --- moving arrays ------------------------------------------------------------------------------------------
 
@@ -88,7 +95,31 @@ class Backend(RowAccess, ABC):
         constants: Mapping[str, float] | None = None,
     ) -> Any:
         """Evaluate a formula over broadcast operands; one array, or a tuple where it has several results."""
-        return self._call(formula, self.xp, self.operands(formula.operands, operands), out, constants)
+        arrays = self.operands(formula.operands, operands)
+        shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(dtype_name, map(_DTYPE, arrays)))
+        try:
+            shape, dtype = result_of(formula.operands, shapes, dtypes)
+        except ValueError as error:
+            raise ValueError(f"{formula.name}: {error}") from None
+        if dtype not in self.types:
+            raise TypeError(f"{formula.name}: operands are {dtype}; expected one of {', '.join(self.types)}")
+        program = formula.program(constants)
+        outs = [] if out is None else checked_outs(formula.name, out, shape, len(program.outputs), self.types)
+        if not self.runs_programs or dtype in COMPLEX:
+            return self._call(formula, arrays, Result(shape, dtype), out, constants)
+        if out is None:
+            for _ in program.outputs:
+                outs.append(self.empty(shape, dtype))
+        self.run_program(program, formula.name, arrays, outs)
+        return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
+
+    def run_program(self, program: Program, name: str, operands: Sequence[Array], outs: Sequence[Array]) -> None:
+        """Compute a formula's program over arrays of floats that broadcast, into these results, of one shape.
+
+        For a backend that says `runs_programs`; others call the formula's function. All arguments are checked. Results
+        may overlap operands.
+        """
+        raise NotImplementedError
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """The matrix product over the last two axes."""
@@ -146,12 +177,16 @@ class Backend(RowAccess, ABC):
             raise ValueError(f"{name} holds a whole number that is too large for {dtype}") from None
 
     def _call(
-        self, formula: "Formula", xp: Any, arrays: Sequence[Array], out: Any, constants: Mapping[str, float] | None
+        self,
+        formula: "Formula",
+        arrays: Sequence[Array],
+        result: Result,
+        out: Any,
+        constants: Mapping[str, float] | None,
     ) -> Any:
-        """Evaluate a formula as a plain function over `xp`, into arrays of their own."""
-        dtype = promote(dict(zip(formula.operands, arrays, strict=True)))
-        shape = broadcast_shape(formula, arrays)
-        checked_outs(formula, out, shape, len(formula.program(constants).outputs))
+        """Evaluate a formula as a plain function, into arrays of their own."""
+        shape, dtype = result
+        xp = complex_step_namespace if self.xp is np and dtype in COMPLEX else self.xp
 
         def compute() -> Any:
             values = formula.function(xp, *arrays, **(constants or {}))

@@ -3,9 +3,13 @@
 import importlib.util
 from typing import Any
 
+import numpy as np
+
 from nnkit.backends import registry, selection
 from nnkit.backends.base import Backend
 from nnkit.backends.errors import BackendMismatchError
+
+_NUMPY = {np.ndarray, type(None)}
 
 
 def backend_of(**arguments: Any) -> Backend:
@@ -16,6 +20,9 @@ def backend_of(**arguments: Any) -> Backend:
     >>> backend_of(x=np.zeros(3), slope=0.5).name
     'numpy'
     """
+    kinds = set(map(type, arguments.values()))
+    if np.ndarray in kinds and kinds <= _NUMPY:  # nearly always on the CPU
+        return registry.make_backend("numpy")
     found: Backend | None = None
     owner = ""
     for name, value in arguments.items():

@@ -1,6 +1,6 @@
 """The floating-point dtypes of nnkit and their promotion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,12 +35,14 @@ def promote(operands: Mapping[str, Any]) -> str:
 
     Raises TypeError for a dtype that is not floating-point, naming the operand, and for float16 with bfloat16.
     """
-    names = []
-    for operand, array in operands.items():
-        name = dtype_name(array.dtype)
+    return promoted(list(operands), [dtype_name(array.dtype) for array in operands.values()])
+
+
+def promoted(operands: Sequence[str], names: Sequence[str]) -> str:
+    """The same for operands of these dtypes, by name."""
+    for operand, name in zip(operands, names, strict=True):
         if name not in FLOATS and name not in COMPLEX:
             raise TypeError(f"{operand} has dtype {name}; expected one of {', '.join(FLOATS)}")
-        names.append(name)
     found = set(names)
     if len(found) == 1:
         return names[0]

@@ -1,26 +1,26 @@
 """NumPy: formulas as ufunc calls into preallocated arrays, products by BLAS."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from nnkit.backends import registry
 from nnkit.backends.base import quiet
-from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.cpu.products import NumpyProducts, reduced_shape
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
 from nnkit.backends.cpu.ufuncs import Elementwise
-from nnkit.backends.dtypes import native, numpy_dtype, promote
+from nnkit.backends.dtypes import COMPLEX, FLOATS, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.program import Program
 from nnkit.backends.recording import Tape, perform, recording
-from nnkit.backends.results import broadcast_shape, checked_outs
 
-if TYPE_CHECKING:
-    from nnkit.backends.formula import Formula
+_ARRAYS, _TYPES = {np.ndarray}, {np.dtype(name) for name in (*FLOATS, *COMPLEX) if name != "bfloat16"}
+_DTYPE = attrgetter("dtype")
 
 
 class NumpyBackend(NumpyRows, NumpyProducts):
@@ -28,6 +28,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
 
     name = "numpy"
     xp = np
+    runs_programs = True
 
     def asarray(self, values: Any, dtype: str | None = None) -> np.ndarray:
         owner = registry.owner_of(values)
@@ -62,6 +63,8 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return out
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        if set(map(type, values)) == _ARRAYS and set(map(_DTYPE, values)) <= _TYPES:  # nearly always
+            return list(values)
         # Calls look at memory as numbers of this machine, and subclasses such as np.matrix have other rules of shapes.
         return [
             a if type(a) is np.ndarray and a.dtype.isnative else self._plain(np.asarray(a))
@@ -72,28 +75,19 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         """An array with its bytes in this machine's order; a copy is made anew by each replay."""
         if array.dtype.isnative:
             return array
-        return self.copy(array, np.empty(array.shape, array.dtype.newbyteorder("=")))
+        return self.copy(array, np.empty(array.shape, _native(array.dtype)))
 
-    def elementwise(
-        self,
-        formula: "Formula",
-        operands: Sequence[Any],
-        out: Any = None,
-        constants: Mapping[str, float] | None = None,
-    ) -> Any:
-        arrays = self.operands(formula.operands, operands)
-        dtype = promote(dict(zip(formula.operands, arrays, strict=True)))
-        if dtype.startswith("complex"):
-            return self._call(formula, complex_step_namespace, arrays, out, constants)
-        program = formula.program(constants)
-        results = self._results(formula, arrays, dtype, len(program.outputs), out)
-        outs = [np.asarray(r) if r.dtype.isnative else np.empty(r.shape, r.dtype.newbyteorder("=")) for r in results]
+    def run_program(self, program: Program, name: str, operands: Sequence[Any], outs: Sequence[Any]) -> None:
+        if outs[0].dtype.isnative and len(outs) == 1 and type(outs[0]) is np.ndarray:
+            made = outs
+        else:
+            made = [np.asarray(o) if o.dtype.isnative else np.empty(o.shape, _native(o.dtype)) for o in outs]
         with quiet():
-            perform(Elementwise(program, arrays, outs), tuple(arrays), tuple(outs), formula.name)
-        for made, result in zip(outs, results, strict=True):
-            if not result.dtype.isnative:
-                self.copy(made, result)
-        return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
+            perform(Elementwise(program, operands, made), tuple(operands), tuple(made), name)
+        if made is not outs:
+            for array, out in zip(made, outs, strict=True):
+                if not out.dtype.isnative:
+                    self.copy(array, out)
 
     def max(self, a: np.ndarray, axis: int, keepdims: bool = False, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty(reduced_shape(a.shape, axis, keepdims), a.dtype) if out is None else out
@@ -107,17 +101,9 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def describe(self) -> dict[str, str]:
         return {"numpy": np.__version__}
 
-    def _results(
-        self, formula: "Formula", arrays: Sequence[np.ndarray], dtype: str, count: int, out: Any
-    ) -> list[np.ndarray]:
-        """The arrays that the results go to, checked if they were given."""
-        shape = broadcast_shape(formula, arrays)
-        if out is None:
-            return [np.empty(shape, numpy_dtype(dtype)) for _ in range(count)]
-        outs = checked_outs(formula, out, shape, count)
-        if not all(array.flags.writeable for array in outs):
-            raise ValueError(f"{formula.name}: out is read-only")
-        return outs
+
+def _native(dtype: np.dtype) -> np.dtype:
+    return dtype.newbyteorder("=")
 
 
 def make_numpy_backend(detail: str) -> NumpyBackend:

@@ -212,13 +212,13 @@ def test_errors_name_the_formula_and_what_is_wrong(cupy: Any) -> None:
     a, b = backend.empty((2, 3), "f4"), backend.empty((4,), "f4")
     with pytest.raises(ValueError, match=r"^sigmoid_grad: operands do not broadcast: s \(2, 3\), delta \(4,\)$"):
         backend.elementwise(sigmoid_grad, (a, b))
-    with pytest.raises(ValueError, match=r"^sigmoid: out has shape\(s\) \[\(4,\)\]; expected 1 of \(2, 3\)$"):
+    with pytest.raises(ValueError, match=r"^sigmoid: out has shape \(4,\); expected \(2, 3\)$"):
         backend.elementwise(sigmoid, (a,), out=b)
-    with pytest.raises(ValueError, match=r"^momentum_descent: out has shape\(s\) \[\(4,\)\]; expected 2 of \(4,\)$"):
+    with pytest.raises(ValueError, match=r"^momentum_descent: out has 1 array\(s\); expected 2$"):
         backend.elementwise(momentum_descent, (b, b, b, b, b), out=b)
     with pytest.raises(TypeError, match="sigmoid: out has dtype int32; expected one of float16,"):
         backend.elementwise(sigmoid, (b,), out=backend.empty((4,), "i4"))
-    with pytest.raises(TypeError, match="sigmoid: operands are complex128, which CuPy"):
+    with pytest.raises(TypeError, match="sigmoid: operands are complex128; expected one of float16,"):
         backend.elementwise(sigmoid, (backend.empty((4,), "c16"),))
     with pytest.raises(TypeError, match="a has dtype int64"):
         backend.matmul(backend.empty((2, 2), "i8"), a)
@@ -230,7 +230,7 @@ def test_a_trial_runs_what_a_training_needs(host: Any) -> None:
     assert all(re.fullmatch(r"\d+\.\d\d s", text) for text in took.values())
 
 
-@pytest.mark.parametrize(("name", "step"), [("_launch", "kernel"), ("_multiply", "product")])
+@pytest.mark.parametrize(("name", "step"), [("run_program", "kernel"), ("_multiply", "product")])
 def test_a_trial_that_fails_says_what_helps(host: Any, monkeypatch: pytest.MonkeyPatch, name: str, step: str) -> None:
     def fail(*_: object, **__: object) -> None:
         if active_tape() is None:

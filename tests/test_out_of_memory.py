@@ -39,10 +39,6 @@ class Limited(NumpyBackend):
         array = super().asarray(values, dtype)
         return array if array is values else self._made(array)
 
-    def elementwise(self, formula: Any, operands: Any, out: Any = None, constants: Any = None) -> Any:
-        result = super().elementwise(formula, operands, out, constants)
-        return result if out is not None or isinstance(result, tuple) else self._made(result)
-
     def matmul(self, a: Any, b: Any, out: Any = None) -> np.ndarray:
         result = super().matmul(a, b, out)
         return result if out is not None else self._made(result)

@@ -5,43 +5,40 @@ in a result's memory if nothing there is still needed, else in scratch arrays, w
 """
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from nnkit.backends.dtypes import compute_type
+from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.program import Program, Value
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The array of a value: `kind` is operand, constant, out or scratch, and `index` its number."""
+class Place(NamedTuple):
+    """The array of a value: `kind` is operand, constant, out or scratch, and `number` which one."""
 
     kind: str
-    index: int
+    number: int
     shape: Shape
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """The key of a schedule.
 
     `shared[j]` are the operands whose memory overlaps result j, `same[j]` those identical to result j, entry by entry.
     """
 
     shapes: tuple[Shape, ...]
-    dtypes: tuple[str, ...]
+    dtypes: tuple[np.dtype, ...]
     out_shape: Shape
-    out_dtypes: tuple[str, ...]
+    out_dtypes: tuple[np.dtype, ...]
     shared: tuple[frozenset[int], ...]
     same: tuple[frozenset[int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """One ufunc call, a copy (`op` is `"copy"`), or the two masked copies of `"where"`."""
 
     op: str
@@ -55,7 +52,7 @@ class _Scheduler:
     def __init__(self, program: Program, signature: Signature) -> None:
         self.program = program
         self.signature = signature
-        self.real = compute_type(np.result_type(*map(_known, signature.dtypes)).name)
+        self.real = compute_type(np.result_type(*map(_known, map(dtype_name, signature.dtypes))).name)
         self.last_use = program.last_uses()
         self.places: dict[int, Place] = {}
         self.free: list[Place] = []
@@ -76,7 +73,7 @@ class _Scheduler:
         return self.moves
 
     def _operand(self, number: int) -> None:
-        shape, dtype = self.signature.shapes[number], self.signature.dtypes[number]
+        shape, dtype = self.signature.shapes[number], dtype_name(self.signature.dtypes[number])
         place = Place("operand", number, shape, dtype)
         if dtype != self.real:  # widened once, not at every use; besides, exp of float32 would stay float32
             wide = self._new(shape, self.real)
@@ -148,7 +145,7 @@ class _Scheduler:
         return Place("scratch", self.scratch_count, shape, dtype)
 
     def _out(self, j: int) -> Place:
-        return Place("out", j, self.signature.out_shape, self.signature.out_dtypes[j])
+        return Place("out", j, self.signature.out_shape, dtype_name(self.signature.out_dtypes[j]))
 
 
 def _known(dtype: str) -> np.dtype:

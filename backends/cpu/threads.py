@@ -53,7 +53,7 @@ if hasattr(os, "register_at_fork"):  # a child process does not have its parent'
 def thread_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
     """Blocks of rows to compute in parallel, or an empty list if one thread is as fast."""
     out = outs[0]
-    if sum(o.nbytes for o in outs) < BYTES:
+    if out.nbytes * len(outs) < BYTES:  # of one shape
         return []
     count = thread_count()
     if count < 2 or out.ndim == 0 or out.shape[0] < count:

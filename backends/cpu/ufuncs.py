@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from nnkit.backends.cpu.schedule import Place, Signature, schedule
 from nnkit.backends.cpu.scratch import Scratch, thread_scratch
 from nnkit.backends.cpu.select import selection_calls
 from nnkit.backends.cpu.threads import SideBySide, thread_blocks
-from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.operations import OPERATIONS
 from nnkit.backends.program import Program
 from nnkit.backends.recording import Call
@@ -22,6 +22,8 @@ from nnkit.backends.recording import Call
 # float32 took, at once and in blocks, 3.0 and 2.0 ns per entry with 2²¹ entries, 4.0 and 2.1 with 2²³, and 1.7 either
 # way with 2¹⁹.
 BLOCK = 1 << 18
+
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
 class Elementwise:
@@ -51,6 +53,8 @@ def ufunc_calls(
     parts = thread_blocks(program, operands, outs)
     if not parts:
         blocks = _cache_blocks(program, operands, outs)
+        if len(blocks) == 1:
+            return _bind(program, operands, outs, scratch, adds_rows)
         return [call for block in blocks for call in _bind(program, *block, scratch, adds_rows)]
     lists = []
     for i, part in enumerate(parts):
@@ -71,13 +75,17 @@ def _cache_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequen
 
 
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
+    shared, same = [], []
+    for out in outs:
+        shared.append([i for i, a in enumerate(operands) if np.may_share_memory(out, a)])
+        same.append([i for i in shared[-1] if same_entries(out, operands[i])])
     return Signature(
-        tuple(a.shape for a in operands),
-        tuple(dtype_name(a.dtype) for a in operands),
+        tuple(map(_SHAPE, operands)),
+        tuple(map(_DTYPE, operands)),
         outs[0].shape,
-        tuple(dtype_name(o.dtype) for o in outs),
-        tuple(frozenset(i for i, a in enumerate(operands) if np.may_share_memory(o, a)) for o in outs),
-        tuple(frozenset(i for i, a in enumerate(operands) if same_entries(o, a)) for o in outs),
+        tuple(map(_DTYPE, outs)),
+        tuple(map(frozenset, shared)),
+        tuple(map(frozenset, same)),
     )
 
 
@@ -90,22 +98,19 @@ def _bind(
 ) -> list[Call]:
     """The schedule's moves as calls on these arrays, with intermediate values in `scratch`."""
     arrays: dict[Place, np.ndarray] = {}
-
-    def array(place: Place) -> np.ndarray:
-        if place not in arrays:
-            if place.kind == "operand":
-                arrays[place] = operands[place.index]
-            elif place.kind == "out":
-                arrays[place] = outs[place.index]
-            elif place.kind == "constant":
-                arrays[place] = np.asarray(program.values[place.index].constant, place.dtype)
-            else:
-                arrays[place] = scratch.array(place.index, place.shape, np.dtype(place.dtype))
-        return arrays[place]
-
     calls: list[Call] = []
     for move in schedule(program, _signature(operands, outs)):
-        arguments, result = [array(a) for a in move.arguments], array(move.result)
+        for place in (*move.arguments, move.result):
+            if place not in arrays:
+                if place.kind == "operand":
+                    arrays[place] = operands[place.number]
+                elif place.kind == "out":
+                    arrays[place] = outs[place.number]
+                elif place.kind == "constant":
+                    arrays[place] = np.asarray(program.values[place.number].constant, place.dtype)
+                else:
+                    arrays[place] = scratch.array(place.number, place.shape, np.dtype(place.dtype))
+        arguments, result = [*map(arrays.__getitem__, move.arguments)], arrays[move.result]
         ufunc = OPERATIONS[move.op].ufunc if move.op in OPERATIONS else None
         added = add_row_call(arguments[1], result) if adds_rows and _adds_to(move.op, arguments, result) else None
         if added is not None:
@@ -118,7 +123,7 @@ def _bind(
         elif ufunc is not None:
             calls.append(partial(ufunc, *arguments, result))  # a keyword argument would cost 0.1 µs per call
         elif move.op == "where":
-            chosen, otherwise = (None if _is_zero(program, place) else array(place) for place in move.arguments[1:])
+            chosen, otherwise = (None if _is_zero(program, place) else arrays[place] for place in move.arguments[1:])
             calls += selection_calls(arguments[0], chosen, otherwise, result, scratch)
         else:  # a copy, or astype
             calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
@@ -134,5 +139,5 @@ def _is_zero(program: Program, place: Place) -> bool:
     """Whether this is the constant +0, with no bit set."""
     if place.kind != "constant":
         return False
-    constant = program.values[place.index].constant
+    constant = program.values[place.number].constant
     return constant == 0 and math.copysign(1.0, constant) > 0
