@@ -155,6 +155,22 @@ def test_training_after_an_error_is_the_training_without_it() -> None:
         np.testing.assert_array_equal(result, results[0])
 
 
+def test_an_epoch_that_finds_no_memory_to_begin_undoes_none_before() -> None:
+    """A callback gives another optimizer, for whose state the next epoch has no room."""
+    backend, after = Limited(), list[np.ndarray]()
+    net = network(backend)
+
+    def change(net: nnkit.Network, history: nnkit.History) -> None:
+        after.append(net.parameters.flat.copy())
+        net.optimizer = nnkit.Adam()
+        backend.refuse = 0
+
+    with pytest.raises(nnkit.OutOfMemoryError) as caught:
+        net.fit(X, Y, epochs=2, batch_size=8, callbacks=[change])
+    assert vars(caught.value)["history"].epochs == net.epochs_trained == len(after) == 1
+    np.testing.assert_array_equal(net.parameters.flat, after[0])
+
+
 def test_a_last_minibatch_that_finds_no_memory_undoes_the_epoch() -> None:
     backend = Limited()
     net = network(backend)

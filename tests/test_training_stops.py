@@ -64,6 +64,24 @@ def test_ctrl_c_leaves_a_usable_network(k: int, presses: int, monkeypatch: pytes
     assert net.epochs_trained == k // 5 + 1
 
 
+def test_ctrl_c_in_an_epoch_that_diverges_leaves_finite_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step of it was looked at: what its end would have shown is seen where it is interrupted."""
+    net = network()
+    net.fit(X, LABELS, epochs=1, batch_size=5, progress=False)
+    before, infinite = np.array(net.parameters.flat).tobytes(), [False]
+
+    def press() -> None:
+        net.parameters.flat[...] = np.inf  # as a step before this one may have left them
+        infinite[0] = True
+        signal.raise_signal(signal.SIGINT)
+
+    in_step(3, monkeypatch, press)
+    net.recorded.clear()
+    assert net.fit(X, LABELS, epochs=2, batch_size=5, progress=False).interrupted
+    assert infinite[0]
+    assert np.array(net.parameters.flat).tobytes() == before
+
+
 def test_ctrl_c_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     from nnkit.backends.recording import active_tape
 
