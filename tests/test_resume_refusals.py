@@ -215,6 +215,27 @@ def that_counts(epoch: float) -> float:
     return 1.0
 
 
+RATES = (1.0, (0.5, 0.25))
+
+
+def by_a_table(epoch: float) -> Any:
+    return RATES[int(epoch)]
+
+
+def that_calls_itself(epoch: float) -> float:
+    return RATE if epoch < 1 else that_calls_itself(epoch - 1)
+
+
+def test_digests_of_functions_that_read_tuples_or_call_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = (by_a_table, that_calls_itself)
+    before = [fingerprints.of_function(each) for each in functions]
+    assert before == [fingerprints.of_function(each) for each in functions]
+    monkeypatch.setitem(globals(), "RATES", (1.0, (0.5, 0.125)))
+    monkeypatch.setitem(globals(), "RATE", 0.25)
+    after = [fingerprints.of_function(each) for each in functions]
+    assert all(map(fingerprints.differ, before, after))
+
+
 def test_digests_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = fingerprints.of_function
     before, counting = digest(by_a_global), digest(that_counts)
