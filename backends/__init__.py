@@ -25,9 +25,9 @@ This package knows nothing of networks. Formulas, which it compiles, are in `nnk
 them to is in `cpu` and `cuda`, one for each of `numpy_backend` and `cupy_backend`.
 """
 
+from typing import Any
+
 from nnkit.backends.base import Backend
-from nnkit.backends.builtin import register_builtin_backends
-from nnkit.backends.dispatch import backend_of
 from nnkit.backends.errors import (
     BackendError,
     BackendFallbackWarning,
@@ -37,10 +37,16 @@ from nnkit.backends.errors import (
     OutOfMemoryError,
     UnknownBackendError,
 )
-from nnkit.backends.registry import backend_names, register_backend, unregister_backend
-from nnkit.backends.selection import get_backend, use_backend, using_backend
-
-register_builtin_backends()
+from nnkit.backends.numpy_backend import make_numpy_backend, numpy_owner
+from nnkit.backends.selection import (
+    backend_names,
+    backend_of,
+    get_backend,
+    register_backend,
+    unregister_backend,
+    use_backend,
+    using_backend,
+)
 
 __all__ = [
     "Backend",
@@ -59,6 +65,38 @@ __all__ = [
     "use_backend",
     "using_backend",
 ]
+
+
+def _make_cupy(detail: str) -> Backend:
+    from nnkit.backends.cupy_backend import make_cupy_backend
+
+    return make_cupy_backend(detail)
+
+
+def _cupy_owner(array: Any) -> str | None:
+    # By the name of its module: CuPy is not imported to find out that an array is not CuPy's.
+    if type(array).__module__.partition(".")[0] != "cupy" or not hasattr(array, "device"):
+        return None
+    device = int(array.device.id)
+    return "cupy" if device == 0 else f"cupy:{device}"
+
+
+def _make_standard(detail: str) -> Backend:
+    from nnkit.backends.standard_backend import make_standard_backend
+
+    return make_standard_backend(detail)
+
+
+def _standard_owner(array: Any) -> str | None:
+    from nnkit.backends.standard_backend import standard_owner
+
+    return standard_owner(array)
+
+
+# In the order in which arrays are offered to them, the last one first; each is imported when it is first asked for.
+register_backend("numpy", make_numpy_backend, numpy_owner)
+register_backend("cupy", _make_cupy, _cupy_owner)
+register_backend("standard", _make_standard, _standard_owner)
 
 
 def __dir__() -> list[str]:

@@ -9,22 +9,131 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends.complex_step import complex_step_namespace
-from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote
+from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote, promoted
 from nnkit.backends.errors import OutOfMemoryError
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.complex_step import complex_step_namespace
+from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import Tape, active_tape, perform, recording
-from nnkit.backends.results import Result, checked_outs, result_of
-from nnkit.backends.row_access import Array as Array
-from nnkit.backends.row_access import RowAccess
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula
+
+
+_AXES = 32
+
+
+class Result(NamedTuple):
+    """What each result of a formula is."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@lru_cache(maxsize=1024)
+def result_of(operands: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...]) -> Result:
+    """The shape and the dtype of the results of a formula over operands of these shapes and dtypes.
+
+    Raises ValueError with every operand's shape if they do not broadcast, and for one of more than 32 axes; TypeError
+    like `promote`.
+    """
+    for name, shape in zip(operands, shapes, strict=True):
+        _check_axes(name, len(shape))
+    dtype = promoted(operands, dtypes)
+    try:
+        return Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
+    except ValueError:
+        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(operands, shapes, strict=True))
+        raise ValueError(f"operands do not broadcast: {given}") from None
+
+
+def check_axes(name: str, array: Any) -> None:
+    """ValueError for an array of more axes than NumPy's iterators know."""
+    _check_axes(name, len(array.shape))
+
+
+def _check_axes(name: str, axes: int) -> None:
+    if axes > _AXES:
+        raise ValueError(f"{name} has {axes} axes; expected at most {_AXES}")
+
+
+def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, types: Sequence[str]) -> list[Any]:
+    """The arrays that were given for the results; refuses those that cannot hold them, of other types than these."""
+    outs: list[Any] = list(out) if isinstance(out, tuple) else [out]
+    if len(outs) != count:
+        raise ValueError(f"{formula}: out has {len(outs)} array(s); expected {count}")
+    for array in outs:
+        name = dtype_name(array.dtype)
+        if tuple(array.shape) != shape:
+            raise ValueError(f"{formula}: out has shape {tuple(array.shape)}; expected {shape}")
+        if name not in types:
+            raise TypeError(f"{formula}: out has dtype {name}; expected one of {', '.join(FLOATS)}")
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            raise ValueError(f"{formula}: out is read-only")
+    return outs
+
+
+Array = Any  # an array of whichever namespace
+
+
+class RowAccess:
+    """What `Backend` does with rows, over any array-API namespace.
+
+    One recording serves all minibatches of an epoch, as where they start is read anew by each replay.
+    """
+
+    xp: Any
+    empty: Callable[..., Array]
+    _into: Callable[..., Any]
+    _write: Callable[[Array, Array], None]
+    _perform: Callable[[str, Callable[[], None], tuple[Array, ...], tuple[Array, ...]], None]
+
+    def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
+        """The rows of a matrix (or the entries of a vector) at `indices`, which the caller has checked."""
+        if out is None and active_tape() is not None:  # no trial run: what `indices` holds by now may be anything
+            out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
+        return self._into("take", lambda: self.xp.take(rows, indices, axis=0), (rows, indices), out)
+
+    def take_at(self, rows: Array, start: Array, out: Array, order: Array | None = None) -> Array:
+        """Write into the n rows of `out` those of `rows` at `order[start : start + n]`; without an order, at these.
+
+        `start` is a 0-d array of int64. `out` may be of another type; if it has an axis less than `rows`, it is one
+        row. The caller has checked all indices.
+        """
+        single = out.ndim < rows.ndim
+
+        def take() -> None:
+            first = int(start)
+            if order is None:
+                found = rows[first, ...] if single else rows[first : first + out.shape[0], ...]
+            elif single:
+                found = rows[int(order[first]), ...]
+            else:
+                found = self.xp.take(rows, order[first : first + out.shape[0]], axis=0)
+            self._write(found, out)
+
+        self._perform("take", take, (rows, start) if order is None else (rows, start, order), (out,))
+        return out
+
+    def put_at(self, values: Array, start: Array, out: Array) -> Array:
+        """Write n rows of values into rows `start` to `start + n` of `out`, which has them; `start` as in `take_at`."""
+
+        def put() -> None:
+            first = int(start)
+            self._write(values, out[first : first + values.shape[0], ...])
+
+        self._perform("put", put, (values, start), (out,))
+        return out
+
+    def advance(self, start: Array, count: int) -> None:
+        """start ← start + count, for a 0-d array of int64."""
+        self._perform("advance", lambda: self._write(start + count, start), (start,), (start,))
+
 
 # Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
-from nnkit.backends.cuda.launch import clobbers, layout_of
+from nnkit.backends.cuda.elementwise import ElementwiseCall, clobbers, layout_of
 from nnkit.backends.cuda.products import CupyProducts
 from nnkit.backends.cuda.reductions import CupyReductions
 from nnkit.backends.cuda.rows import CupyRows
 from nnkit.backends.dtypes import FLOATS
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import perform
 
 

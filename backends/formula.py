@@ -6,7 +6,7 @@ A formula is a plain function over an array-API namespace and its operands:
     def sigmoid_grad(xp, s, delta):
         return delta * s * (1 - s)
 
-It is traced once into a straight-line program (`nnkit.backends.tracing`). NumPy runs the program as ufuncs on
+It is traced once into a straight-line program (`nnkit.backends.formulas.tracing`). NumPy runs the program as ufuncs on
 preallocated arrays, CuPy compiles it to one CUDA kernel, and other namespaces call the function itself.
 """
 
@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from nnkit.backends.dispatch import backend_of
 from nnkit.backends.errors import FormulaError
-from nnkit.backends.program import Program
-from nnkit.backends.tracing import trace
+from nnkit.backends.formulas.program import Program
+from nnkit.backends.formulas.tracing import trace
+from nnkit.backends.selection import backend_of
 
 _listed: dict[str, "Formula"] = {}
 

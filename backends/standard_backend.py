@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends import registry
+from nnkit.backends import selection
 from nnkit.backends.base import Backend, quiet
 from nnkit.backends.dtypes import ON_GPU, dtype_name, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
@@ -35,7 +35,7 @@ class StandardBackend(Backend):
     def asarray(self, values: Any, dtype: str | None = None) -> Any:
         wanted = None if dtype is None else self.dtype(dtype)
         if not _is_from(values, self.xp):
-            owner = registry.owner_of(values)
+            owner = selection.owner_of(values)
             if owner is not None:
                 values = owner.to_numpy(values)
             elif hasattr(values, "__dlpack__"):

@@ -5,7 +5,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from nnkit.backends import BackendUnavailableError, backend_names, get_backend
-from nnkit.backends.cpu.threads import usable_cpus
+from nnkit.backends.cpu.blocks import usable_cpus
 from nnkit.version import __version__
 
 __all__ = ["report"]

@@ -9,7 +9,7 @@ from nnkit import checks
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.backends.registry import owner_of
+from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
 from nnkit.kernels.costs import Cost
 from nnkit.kernels.output import OutputPair

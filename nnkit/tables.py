@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.registry import owner_of
+from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, Decimal)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends import Backend, BackendUnavailableError, get_backend, registry, using_backend
+from nnkit.backends import Backend, BackendUnavailableError, get_backend, selection, using_backend
 from nnkit.backends.dtypes import dtype_name
 
 try:
@@ -160,6 +160,6 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from tests.host_device import HostDevice
 
     made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
-    monkeypatch.setitem(registry._made, "cupy", made)
+    monkeypatch.setitem(selection._made, "cupy", made)
     yield made
     nnkit.set_matmul_precision("highest")

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, DATA_TYPES
 from nnkit.backends.cuda.formula_text import PRELUDE
-from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, DATA_TYPES
 from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.cupy_backend import CupyBackend
 from nnkit.backends.dtypes import numpy_dtype

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends.cuda.formula_text import PRELUDE, KernelSignature, kernel_name, kernel_source, widest_lanes
 from nnkit.backends.formula import Formula, compose, list_formulas
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.program import Program
 from nnkit.kernels.activations import activation_names, get_activation
 from nnkit.kernels.dense import biased
 

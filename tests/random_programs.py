@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from nnkit.backends.formula import Formula
-from nnkit.backends.operations import ARITY, OPERATIONS
+from nnkit.backends.formulas.operations import ARITY, OPERATIONS
 
 # What every loop of NumPy computes to the same bits: IEEE 754 rounds these correctly. The others may differ between
 # contiguous and strided memory on some CPUs, maximum and minimum in the sign of zero.

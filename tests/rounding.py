@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.backends.dtypes import compute_type, numpy_dtype
-from nnkit.backends.operations import OPERATIONS
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.operations import OPERATIONS
+from nnkit.backends.formulas.program import Program
 
 Real = NDArray[Any]
 

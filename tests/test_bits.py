@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from nnkit.backends.complex_step import complex_step_namespace
 from nnkit.backends.errors import FormulaError
 from nnkit.backends.formula import Formula
-from nnkit.backends.tracing import trace
+from nnkit.backends.formulas.complex_step import complex_step_namespace
+from nnkit.backends.formulas.tracing import trace
 from tests.host_cuda import aligned, build, launch, with_driver
 from tests.kernels import variant
 

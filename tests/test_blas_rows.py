@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnkit.backends.cpu.scratch import Scratch
-from nnkit.backends.cpu.ufuncs import ufunc_calls
+from nnkit.backends.cpu.calls import Scratch, ufunc_calls
 from nnkit.backends.formula import Formula
 
 biased = Formula(lambda xp, h, b: h + b, "biased", ["h", "b"])

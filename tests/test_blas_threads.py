@@ -14,7 +14,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import nnkit
-from nnkit.backends.cpu.blas import blas_function, loaded_blas
+from nnkit.backends.cpu.products import blas_function, loaded_blas
 from nnkit.training import blas_threads
 
 X, LABELS = np.random.default_rng(0).normal(size=(20, 30)), np.arange(20) % 3

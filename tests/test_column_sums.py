@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends import registry
-from nnkit.backends.cuda import elementwise_call
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
-from nnkit.backends.cuda.launch import THREADS, grid, grid_of_rows
+from nnkit.backends import selection
+from nnkit.backends.cuda import elementwise
+from nnkit.backends.cuda.elementwise import THREADS, ElementwiseCall, grid, grid_of_rows
 from nnkit.backends.formula import Formula
 from nnkit.step import step_for
 from tests.conftest import gpu_backend
@@ -111,7 +110,7 @@ def test_what_comes_between(host: HostDevice, between: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 5), (5, 1), (6, 7), (8, 4), (9, 12)])
 def test_small_ones(host: HostDevice, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], dtype: str) -> None:
     """Begun where it is not worth it: threads without an entry, and two results of which one is summed."""
-    monkeypatch.setattr(elementwise_call, "_FEWER", 0)
+    monkeypatch.setattr(elementwise, "_FEWER", 0)
     rng = np.random.default_rng(shape[0])
     a, b = (rng.integers(-8, 9, shape).astype(dtype) for _ in range(2))
     x, y = host.asarray(a), host.asarray(b)
@@ -141,7 +140,7 @@ def test_what_is_rounded_is_summed_as_it_is(host: HostDevice) -> None:
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.Adam(1e-3)])
 def test_steps(monkeypatch: pytest.MonkeyPatch, host: HostDevice, optimizer: Any) -> None:
     """A wide enough minibatch: every bias's gradient begins in the kernel of its δh̄; the parameters are NumPy's."""
-    monkeypatch.setitem(registry._made, "cupy", host)
+    monkeypatch.setitem(selection._made, "cupy", host)
     X, Y = normal((2048, 6), "float64", 3), abs(normal((2048, 16), "float64", 4)) % 1
     found = []
     for backend in (host, "numpy"):

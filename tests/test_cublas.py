@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from nnkit.backends.cuda import cublas as module
-from nnkit.backends.cuda.cublas import CublasError, Handle, Handles, cublas, cublas_version
-from nnkit.backends.cuda.gemm import gemm_arguments, stored
+from nnkit.backends.cuda.cublas import CublasError, Handle, Handles, cublas, cublas_version, gemm_arguments, stored
 from tests.host_device import HostDevice
 from tests.host_memory import on_host
 from tests.support.accumulating import add_product, replayed

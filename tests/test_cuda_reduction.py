@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.reduction_text import THREADS, Shape, launch_of, reduced, reduction_name, reduction_source
+from nnkit.backends.cuda.reductions import THREADS, Shape, launch_of, reduced, reduction_name, reduction_source
 from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from tests.host_device import HostDevice
 from tests.host_memory import on_host

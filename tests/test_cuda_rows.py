@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nnkit.backends.cuda.formula_text import PRELUDE
-from nnkit.backends.cuda.row_text import ADVANCE, RowSignature, conversion, lanes_of, rows_source
+from nnkit.backends.cuda.rows import ADVANCE, RowSignature, conversion, lanes_of, rows_source
 from nnkit.backends.dtypes import numpy_dtype
 from tests.host_device import HostDevice
 from tests.host_memory import on_host

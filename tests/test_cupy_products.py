@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
+from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
 from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from nnkit.backends.recording import perform
 from nnkit.kernels.updates import gradient_descent

@@ -9,8 +9,8 @@ import pytest
 import threadpoolctl
 
 import nnkit
-from nnkit.backends.cpu import blas
-from nnkit.backends.cpu.blas import AddColumnSums, AddProduct
+from nnkit.backends.cpu import products
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct
 from nnkit.backends.recording import perform
 from tests.conftest import Arrays
 from tests.host_memory import on_host
@@ -175,7 +175,7 @@ def test_strided_matrices_are_refused_before_anything_is_written() -> None:
 
 
 def test_halves_have_no_such_product() -> None:
-    assert blas.blas_function("gemm", "float16") is None
+    assert products.blas_function("gemm", "float16") is None
 
 
 def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest
     a, alpha = np.ones((2, 2)), np.array(1.0)
     with threadpoolctl.threadpool_limits(1):
         assert replayed(numpy, lambda: add_product(numpy, a, a, a.copy(), alpha)) == ["add_product"]
-        monkeypatch.setattr(blas, "thread_counts", lambda found: {1, 2})
+        monkeypatch.setattr(products, "thread_counts", lambda found: {1, 2})
         assert replayed(numpy, lambda: add_product(numpy, a, a, a.copy(), alpha)) == ["matmul", "scaled_sum"]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends import registry
+from nnkit.backends import selection
 from nnkit.parameters import Parameters
 from nnkit.step import step_for
 from nnkit.training.meter import Meter
@@ -95,7 +95,7 @@ def test_wrong_optimizers() -> None:
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch, host: HostDevice) -> Any:
-    monkeypatch.setitem(registry._made, "cupy", host)
+    monkeypatch.setitem(selection._made, "cupy", host)
     yield lambda: nnkit.Network(list(WIDTHS), "relu", seed=1, backend=host)
     nnkit.set_matmul_precision("highest")
 

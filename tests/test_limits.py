@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 import nnkit
 from nnkit.backends import get_backend
-from nnkit.backends.cpu import limits
+from nnkit.backends.cpu import calls
 from nnkit.backends.formula import Formula
 
 numpy = get_backend("numpy")
@@ -25,7 +25,7 @@ LIMITS: dict[str, Any] = {
 
 def test_results_that_overlap_their_operand_otherwise() -> None:
     """More entries than a piece of the constant holds: no piece may overwrite what another still reads."""
-    values = np.random.default_rng(0).normal(size=limits.BYTES // 8 * 2 + 5)
+    values = np.random.default_rng(0).normal(size=calls.BYTES // 8 * 2 + 5)
     wanted = np.maximum(values[:-5], 0)
     nnkit.relu(values[:-5], out=values[5:])
     np.testing.assert_array_equal(values[5:], wanted)
@@ -51,11 +51,11 @@ def test_limits(dtype: str, name: str, data: st.DataObject) -> None:
     with np.errstate(all="ignore"):
         wanted = np.asarray(LIMITS[name](np, x.copy()), dtype)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "FEW", 0)
-        patch.setattr(limits, "BYTES", 128)  # several pieces
-        limits._repeated.cache_clear()
+        patch.setattr("nnkit.backends.cpu.calls.FEW_LIMITED", 0)
+        patch.setattr(calls, "BYTES", 128)  # several pieces
+        calls._repeated.cache_clear()
         found = numpy.elementwise(Formula(LIMITS[name], "limit", ["x"]), (x,), out=out)
-    limits._repeated.cache_clear()
+    calls._repeated.cache_clear()
     np.testing.assert_array_equal(found, wanted)
     zeros = np.asarray(wanted == 0)
     np.testing.assert_array_equal(np.signbit(np.asarray(found)[zeros]), np.signbit(wanted[zeros]))

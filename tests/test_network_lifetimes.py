@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends.cpu import schedule, ufuncs
+from nnkit.backends.cpu import allocation, calls
 from nnkit.backends.formula import Formula, compose
 from nnkit.kernels.output import output_pair
 
@@ -235,9 +235,9 @@ NEW_NUMBERS: dict[str, Callable[[int], object]] = {
 def test_what_is_remembered_does_not_grow(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ever new slopes, deltas and rates: memory grew by 1 to 18 kB with each.
 
-    The schedules of formulas, which are limited to 1024, some megabytes, are put away here.
+    The allocations of formulas, which are limited to 1024, some megabytes, are put away here.
     """
-    monkeypatch.setattr(ufuncs, "schedule", lru_cache(maxsize=8)(schedule.schedule.__wrapped__))
+    monkeypatch.setattr(calls, "moves", lru_cache(maxsize=8)(allocation.moves.__wrapped__))
     assert grown(NEW_NUMBERS[use], before=140 if use in ("activations", "compositions") else 70, after=30) < 30
 
 

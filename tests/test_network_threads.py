@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends import registry
+from nnkit.backends import selection
 from nnkit.turns import Turn
 
 RNG = np.random.default_rng(0)
@@ -506,8 +506,8 @@ nnkit.Network([6, 3], seed=0).fit(np.ones((4, 6)), [0, 1, 2, 0], **options)
 @forks
 @several
 def test_backends_are_made_in_a_child_while_a_thread_of_the_parent_makes_one() -> None:
-    with Held(registry._lock):
-        in_child(lambda: registry.make_backend("standard:array_api_strict:device1"))
+    with Held(selection._lock):
+        in_child(lambda: selection.make_backend("standard:array_api_strict:device1"))
 
 
 def check_forks_while_training(seconds: float) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends.cuda import elementwise_call
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
+from nnkit.backends.cuda import elementwise
+from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.backends.cuda.recording import PASSES, begin_sums, cast_factors, chain
 from nnkit.backends.formula import Formula
 from nnkit.backends.recording import Node, Pass, Tape, perform, recording
@@ -45,7 +45,7 @@ def names(nodes: list[Node]) -> list[str]:
 @pytest.mark.parametrize("passes", CHOICES, ids=lambda passes: "-".join(p.__name__ for p in passes) or "none")
 def test_any_passes_in_any_order(host: HostDevice, monkeypatch: pytest.MonkeyPatch, passes: tuple[Pass, ...]) -> None:
     """A layer's six calls, twice, and an update, on whole numbers, which all of these ways compute exactly."""
-    monkeypatch.setattr(elementwise_call, "_FEWER", 0)
+    monkeypatch.setattr(elementwise, "_FEWER", 0)
     layer = Layer(host)
     with recording(Tape(passes)) as tape:
         for number in (*range(6), *range(6)):
@@ -99,7 +99,7 @@ def test_casts_stand_behind_the_kernel_that_gives_the_matrix(host: HostDevice) -
 
 
 def test_sums_begin_in_the_kernel_that_gives_the_matrix(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elementwise_call, "_FEWER", 0)
+    monkeypatch.setattr(elementwise, "_FEWER", 0)
     a = host.asarray(np.arange(32.0).reshape(4, 8), "float32")
     sums: list[Any] = []
 

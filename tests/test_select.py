@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nnkit.backends import get_backend
-from nnkit.backends.cpu import select
+from nnkit.backends.cpu.calls import FEW_CHOSEN, Scratch, selection_calls
 from nnkit.backends.formula import Formula
 
 numpy = get_backend("numpy")
@@ -36,7 +36,7 @@ def test_where(dtype: str, name: str, data: st.DataObject) -> None:
         x = np.asfortranarray(x)
     formula = Formula(CHOICES[name], "choice", ["c", "x", "y"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(select, "FEW", 0)
+        patch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", 0)
         found = numpy.elementwise(formula, (c, x, y))
     with np.errstate(all="ignore"):
         wanted = np.broadcast_to(np.asarray(CHOICES[name](np, c, x, y), dtype), found.shape)
@@ -52,7 +52,7 @@ def test_where(dtype: str, name: str, data: st.DataObject) -> None:
 def test_a_choice_may_be_written_over_what_it_chooses_from(
     name: str, over: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(select, "FEW", few)
+    monkeypatch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", few)
     rng = np.random.default_rng(0)
     operands = dict(zip("cxy", rng.normal(size=(3, 20, 7)), strict=True))
     wanted = CHOICES[name](np, *operands.values())
@@ -80,7 +80,6 @@ def test_a_recorded_choice_reads_its_operands_anew() -> None:
 
 
 def test_small_arrays_are_copied_by_masks() -> None:
-    from nnkit.backends.cpu.scratch import Scratch
 
-    condition, values = np.zeros(select.FEW - 1, bool), np.zeros(select.FEW - 1)
-    assert len(select.selection_calls(condition, values, None, values.copy(), Scratch())) == 2
+    condition, values = np.zeros(FEW_CHOSEN - 1, bool), np.zeros(FEW_CHOSEN - 1)
+    assert len(selection_calls(condition, values, None, values.copy(), Scratch())) == 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.backends import registry
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
+from nnkit.backends import selection
+from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.step import step_for
 from tests.host_device import HostDevice
 from tests.nvrtc import compile_cuda
@@ -29,7 +29,7 @@ class Written(HostDevice):
 @pytest.mark.parametrize("cost", ["softmax_cross_entropy", "quadratic"])
 def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, arch: int) -> None:
     device = Written(pytest.importorskip("cupy", reason="CuPy is not installed"))
-    monkeypatch.setitem(registry._made, "cupy", device)
+    monkeypatch.setitem(selection._made, "cupy", device)
     layers = [nnkit.Dense(12, 20, "gelu"), nnkit.Dropout(0.3), nnkit.Dense(20, 16, "tanh"), nnkit.Dense(16, 3)]
     net = nnkit.Network(layers, cost=cost, seed=4, backend=device)
     nnkit.set_matmul_precision("medium")

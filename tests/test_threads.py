@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnkit
-from nnkit.backends.cpu import threads, ufuncs
-from nnkit.backends.cpu.scratch import Scratch
-from nnkit.backends.operations import OPERATIONS
+from nnkit.backends.cpu import blocks
+from nnkit.backends.cpu.calls import Scratch, ufunc_calls
+from nnkit.backends.formulas.operations import OPERATIONS
 from tests import test_ufuncs
 from tests.random_programs import EXACT, random_recipe
 
@@ -24,10 +24,10 @@ THREADS = 3
 @pytest.fixture
 def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide even the smallest arrays, and formulas of any operations."""
-    monkeypatch.setattr(threads, "BYTES", 1)
-    monkeypatch.setattr(threads, "_COSTLY", set(OPERATIONS))
-    monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
-    threads._pool.cache_clear()
+    monkeypatch.setattr(blocks, "BYTES", 1)
+    monkeypatch.setattr(blocks, "_COSTLY", set(OPERATIONS))
+    monkeypatch.setattr(blocks, "thread_count", lambda: THREADS)
+    blocks._pool.cache_clear()
 
 
 RANDOM_PROGRAMS = pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def tiny_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     A block of one entry goes through another loop of NumPy's than many: its pow then differs in the last bit.
     """
-    monkeypatch.setattr(ufuncs, "BLOCK", request.param)
+    monkeypatch.setattr("nnkit.backends.cpu.calls.BLOCK", request.param)
     monkeypatch.setattr(test_ufuncs, "random_recipe", lambda choose, names=EXACT: random_recipe(choose, EXACT))
 
 
@@ -59,12 +59,12 @@ def test_random_programs_in_blocks(test: Any, seed: int) -> None:
 
 
 def test_large_work_with_intermediate_values_is_done_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ufuncs, "BLOCK", 80)
+    monkeypatch.setattr("nnkit.backends.cpu.calls.BLOCK", 80)
     scratch = Scratch()
     z = np.linspace(-3.0, 3.0, 101)
     for formula, several in ((nnkit.gelu_tanh, True), (nnkit.relu, False)):
         out = np.empty_like(z)
-        calls = ufuncs.ufunc_calls(formula.program(), [z], [out], scratch)
+        calls = ufunc_calls(formula.program(), [z], [out], scratch)
         outs = [call.keywords.get("out", call.args[-1]) for call in calls if isinstance(call, partial)]
         assert (max(o.size for o in outs) == 10) is several
         for call in calls:
@@ -85,27 +85,27 @@ def test_blocks_run_on_different_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: set[int] = set()
     # The blocks wait for each other, so that one thread cannot run them all.
     together = threading.Barrier(THREADS, timeout=30)
-    run = threads._run
+    run = blocks._run
 
     def noted(calls: Any) -> None:
         seen.add(threading.get_ident())
         together.wait()
         run(calls)
 
-    monkeypatch.setattr(threads, "_run", noted)
+    monkeypatch.setattr(blocks, "_run", noted)
     z = np.linspace(-5, 5, 3 * THREADS)
     np.testing.assert_array_equal(nnkit.sigmoid(z), 1 / (1 + np.exp(-z)))
     assert len(seen) == THREADS
 
 
 def test_only_large_costly_work_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "thread_count", lambda: THREADS)
-    large, small = np.zeros(threads.BYTES // 8), np.zeros(threads.BYTES // 8 - 1)
+    monkeypatch.setattr(blocks, "thread_count", lambda: THREADS)
+    large, small = np.zeros(blocks.BYTES // 8), np.zeros(blocks.BYTES // 8 - 1)
     sigmoid, relu = nnkit.sigmoid.program(), nnkit.relu.program()
-    assert [len(o) for _, (o,) in threads.thread_blocks(sigmoid, [large], [large])] == [43690, 43691, 43691]
-    assert threads.thread_blocks(sigmoid, [small], [small]) == []
-    assert threads.thread_blocks(relu, [large], [large]) == []
-    assert threads.thread_blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
+    assert [len(o) for _, (o,) in blocks.thread_blocks(sigmoid, [large], [large])] == [43690, 43691, 43691]
+    assert blocks.thread_blocks(sigmoid, [small], [small]) == []
+    assert blocks.thread_blocks(relu, [large], [large]) == []
+    assert blocks.thread_blocks(sigmoid, [large.reshape(1, -1)], [large.reshape(1, -1)]) == []
 
 
 def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
@@ -117,7 +117,7 @@ def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own() -> None:
     together = threading.Barrier(THREADS - 1, timeout=30)
-    for waiting in [threads._pool().submit(together.wait) for _ in range(THREADS - 1)]:
+    for waiting in [blocks._pool().submit(together.wait) for _ in range(THREADS - 1)]:
         waiting.result()  # every thread has run, so that the child would wait for all of them
     child = os.fork()
     if child == 0:
@@ -128,10 +128,10 @@ def test_a_forked_process_makes_threads_of_its_own() -> None:
 
 @pytest.mark.parametrize(("wanted", "expected"), [("64", 2), ("2", 2), ("1", 1), ("0", 2), ("", 2), ("many", 2)])
 def test_no_more_threads_than_cpus(monkeypatch: pytest.MonkeyPatch, wanted: str, expected: int) -> None:
-    monkeypatch.setattr(threads, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(blocks, "usable_cpus", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", wanted)
-    threads.thread_count.cache_clear()
+    blocks.thread_count.cache_clear()
     try:
-        assert threads.thread_count() == expected
+        assert blocks.thread_count() == expected
     finally:
-        threads.thread_count.cache_clear()
+        blocks.thread_count.cache_clear()

@@ -11,8 +11,8 @@ import pytest
 import nnkit  # noqa: F401  lists the formulas of the kernels
 from nnkit.backends.errors import BackendError, FormulaError
 from nnkit.backends.formula import Formula, formula, list_formulas
-from nnkit.backends.program import Program, Value
-from nnkit.backends.tracing import trace
+from nnkit.backends.formulas.program import Program, Value
+from nnkit.backends.formulas.tracing import trace
 
 # What each operation means for Python's own numbers, to run a traced program without NumPy.
 PYTHON: dict[str, Callable[..., Any]] = {

@@ -10,7 +10,6 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from nnkit.backends import get_backend
-from nnkit.backends.cpu import select
 from nnkit.backends.formula import Formula
 from tests.random_programs import (
     DTYPES,
@@ -30,7 +29,7 @@ numpy = get_backend("numpy")
 def _way_of_where(request: pytest.FixtureRequest) -> Iterator[None]:
     """Both ways of `where` for arrays of any size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(select, "FEW", 0 if request.param == "bits" else 1 << 30)
+        patch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", 0 if request.param == "bits" else 1 << 30)
         yield
 
 

@@ -10,9 +10,8 @@ import pytest
 
 import nnkit
 from nnkit.backends import get_backend
-from nnkit.backends.cpu import ufuncs
-from nnkit.backends.cpu.scratch import Scratch, thread_scratch
-from nnkit.backends.cpu.ufuncs import ufunc_calls
+from nnkit.backends.cpu import calls
+from nnkit.backends.cpu.calls import Scratch, thread_scratch, ufunc_calls
 from nnkit.backends.formula import Formula, list_formulas
 from tests.random_programs import DTYPES
 
@@ -88,7 +87,7 @@ def test_threads_in_lockstep_do_not_meet_in_scratch(monkeypatch: pytest.MonkeyPa
 
             yield wait_and_call
 
-    monkeypatch.setattr(ufuncs, "ufunc_calls", in_lockstep)
+    monkeypatch.setattr(calls, "ufunc_calls", in_lockstep)
     formula = Formula(lambda xp, x, row: xp.floor(x * row) + xp.sqrt(x + row) * row, "f", ["x", "row"])
     operands = [np.random.default_rng(i).uniform(1, 9, (40, 30)) for i in range(2)]
     results: dict[int, np.ndarray] = {}

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from nnkit.backends.cpu.blas import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.cpu.blocks import same_entries
-from nnkit.backends.cpu.scratch import Scratch
-from nnkit.backends.cpu.ufuncs import Elementwise, ufunc_calls
+from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.recording import Call, Node, Nodes
 from nnkit.backends.update_fusion import Accumulate, inside_products
 

@@ -1,7 +1,7 @@
-"""What the CuPy backend is made of.
+"""The parts of the CuPy backend, which `nnkit.backends.cupy_backend` brings together.
 
-kernels     formula_text, reduction_text, row_text: CUDA text, which needs no GPU; launch: how operands meet it
-products    gemm: how matrices lie; cublas: the library
-recordings  recording: the passes over their nodes; elementwise_call: what these join; graph: one launch of all
-the backend device, memory, products, reductions, rows, which `nnkit.backends.cupy_backend` brings together; check
+kernels     formula_text: CUDA text, which needs no GPU; elementwise, reductions, rows: kernels and their launches
+products    cublas: the library, and how matrices lie; products
+recordings  recording: the passes over their nodes; graph: one launch of all
+the device  check: what is missing; device, memory; cluster: launches of clusters of blocks
 """

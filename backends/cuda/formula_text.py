@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnkit.backends.dtypes import ITEMSIZE, compute_type
-from nnkit.backends.operations import OPERATIONS
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.operations import OPERATIONS
+from nnkit.backends.formulas.program import Program
 
 if TYPE_CHECKING:
     from nnkit.backends.formula import Formula

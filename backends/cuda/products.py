@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda.cublas import Product
+from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.gemm import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Stored, stored, strides_of
-from nnkit.backends.cuda.launch import overlap
+from nnkit.backends.cuda.elementwise import overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.formula import Formula
 from nnkit.backends.precision import get_matmul_precision

@@ -15,8 +15,7 @@ from functools import partial
 from typing import Any
 
 from nnkit.backends.cuda.cublas import Product
-from nnkit.backends.cuda.elementwise_call import ElementwiseCall
-from nnkit.backends.cuda.launch import overlap, same
+from nnkit.backends.cuda.elementwise import ElementwiseCall, overlap, same
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.recording import Composite, Node, Nodes, nodes_of
 from nnkit.backends.update_fusion import inside_products

@@ -1,15 +1,100 @@
 """Rows of CuPy arrays: kernels read on the device where they start, so that nothing waits for the host."""
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nnkit.backends.cuda.cublas import row_step, strides_of
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.gemm import row_step, strides_of
-from nnkit.backends.cuda.launch import grid, overlap
-from nnkit.backends.cuda.row_text import ADVANCE, INTEGERS, THREADS, RowSignature, conversion, lanes_of, rows_source
+from nnkit.backends.cuda.elementwise import grid, overlap
+from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.dtypes import dtype_name
+
+THREADS = 256  # in a block
+INTEGERS = {
+    "bool": "unsigned char", "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short",
+    "int16": "short", "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
+}  # fmt: skip
+_BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
+_HALVES = ("float16", "bfloat16")
+
+# `there` is an entry of the large array, with `stride` between rows and `step` between entries; `here` is an entry of
+# the selected rows in C order. A row has `packs` packs of LANES entries.
+_KERNEL = """\
+extern "C" __global__ void NAME(
+    const S *from, D *to, const long long *start, const O *order, I n, I packs, long long stride, long long step) {
+    typedef Pack<S, LANES> Source;
+    typedef Pack<D, LANES> Target;
+    const long long first = start ? *start : 0;
+    for (I i = (I)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += (I)gridDim.x * blockDim.x) {
+        const long long row = first + i / packs, chosen = order ? (long long)order[row] : row;
+        const long long there = chosen * stride + i % packs * LANES * step, here = (long long)i * LANES;
+        const Source x = *reinterpret_cast<const Source *>(from + FROM);
+        Target y;
+        for (int k = 0; k < LANES; ++k) y.lane[k] = VALUE;
+        *reinterpret_cast<Target *>(to + TO) = y;
+    }
+}
+"""
+ADVANCE = 'extern "C" __global__ void nnkit_advance(long long *start, long long count) { *start += count; }\n'
+
+
+@dataclass(frozen=True, slots=True)
+class RowSignature:
+    """The parameters of the source: C types, entries per access, gather or scatter (`puts`), and the index type."""
+
+    source: str
+    target: str
+    value: str
+    order: str = "long long"
+    lanes: int = 1
+    puts: bool = False
+    index: str = "long long"
+
+    @property
+    def name(self) -> str:
+        """The C name of the kernel."""
+        return "nnkit_put_rows" if self.puts else "nnkit_take_rows"
+
+
+def conversion(source: Any, target: Any) -> tuple[str, str, str] | None:
+    """The C types of two dtypes and the expression that converts an `x` of the first; None if unsupported."""
+    if source == target:
+        storage = _BYTES.get(source.itemsize)
+        return None if storage is None else (storage, storage, "x.lane[k]")
+    from_name, to_name = dtype_name(source), dtype_name(target)
+    if to_name not in ("float32", "float64") or from_name not in STORAGE | INTEGERS:
+        return None
+    value = "(D)widen(x.lane[k])" if from_name in _HALVES else "(D)x.lane[k]"
+    return (STORAGE | INTEGERS)[from_name], STORAGE[to_name], value
+
+
+def lanes_of(width: int, stride: int, step: int, places: list[tuple[int, int]]) -> int:
+    """The number of entries of a row of `width` that can be moved at a time.
+
+    `places` are the addresses and item sizes of both arrays; `stride` and `step`, in entries, are of the large array.
+
+    >>> lanes_of(784, 784, 1, [(0, 4), (512, 4)]), lanes_of(10, 10, 1, [(0, 4), (512, 4)]), lanes_of(8, 1, 9, [(0, 4)])
+    (4, 2, 1)
+    """
+    lanes = 16 // max(size for _, size in places) if step == 1 else 1
+    while lanes > 1 and (width % lanes or stride % lanes or any(place % (size * lanes) for place, size in places)):
+        lanes //= 2
+    return lanes
+
+
+@functools.cache
+def rows_source(signature: RowSignature) -> str:
+    """The CUDA source for (from, to, start, order, n, packs, stride, step), where start and order may be null."""
+    s = signature
+    there, here = ("here", "there") if s.puts else ("there", "here")
+    text = _KERNEL.replace("LANES", str(s.lanes)).replace("VALUE", s.value).replace("NAME", s.name)
+    text = text.replace("FROM", there).replace("TO", here)
+    types = f"typedef {s.source} S; typedef {s.target} D; typedef {s.order} O; typedef {s.index} I;\n"
+    return PRELUDE + types + text
 
 
 class CupyRows(CupyDevice):

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import backend_of
-from nnkit.backends.base import Array, Backend
+from nnkit.backends.base import Array, Backend, check_axes
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.registry import NEUTRAL
-from nnkit.backends.results import check_axes
+from nnkit.backends.selection import NEUTRAL
 from nnkit.kernels.activations import Activation, get_activation
 
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 from nnkit.backends import backend_of
-from nnkit.backends.base import Array, Backend
+from nnkit.backends.base import Array, Backend, check_axes
 from nnkit.backends.formula import formula
-from nnkit.backends.results import check_axes
 from nnkit.kernels.arithmetic import product
 
 

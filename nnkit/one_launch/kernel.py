@@ -6,7 +6,7 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.cuda.cluster import launch, limits_of
-from nnkit.backends.cuda.streams import current_stream, in_order
+from nnkit.backends.cuda.graph import current_stream, in_order
 from nnkit.backends.switches import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, layout_for

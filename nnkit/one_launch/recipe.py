@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnkit.backends.formula import Formula
-from nnkit.backends.program import Program
+from nnkit.backends.formulas.program import Program
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.output import OutputPair
 from nnkit.kernels.regularization import treated

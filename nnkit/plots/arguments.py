@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.registry import owner_of
+from nnkit.backends.selection import owner_of
 from nnkit.checks import check_finite
 from nnkit.tables import as_array
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cpu.blas import blas_function, loaded_blas, thread_counts
+from nnkit.backends.cpu.products import blas_function, loaded_blas, thread_counts
 from nnkit.layers import trainable_layers
 from nnkit.model import Model
 
@@ -101,4 +101,4 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     finally:
         _one_thread.leave(use)
         if _one_thread.several:
-            model.recorded.clear()  # recorded for one thread; see nnkit.backends.cpu.blas
+            model.recorded.clear()  # recorded for one thread; see nnkit.backends.cpu.products

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnkit.backends.errors import FormulaError
-from nnkit.backends.operations import ARITY, OPERATIONS, Kind
-from nnkit.backends.program import Program, Value
+from nnkit.backends.formulas.operations import ARITY, OPERATIONS, Kind
+from nnkit.backends.formulas.program import Program, Value
 
 # The names of the kinds in error messages, and hints on how to get an argument of the right kind.
 _CALLED: dict[Kind, str] = {"real": "a real value", "bool": "a condition", "bits": "bits"}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnkit.backends.dtypes import compute_type, dtype_name
-from nnkit.backends.program import Program, Value
+from nnkit.backends.formulas.program import Program, Value
 
 Shape = tuple[int, ...]
 
@@ -25,7 +25,7 @@ class Place(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """The key of a schedule.
+    """The key of an allocation.
 
     `shared[j]` are the operands whose memory overlaps result j, `same[j]` those identical to result j, entry by entry.
     """
@@ -46,7 +46,7 @@ class Move(NamedTuple):
     result: Place
 
 
-class _Scheduler:
+class _Allocator:
     """A linear scan over a program: each value gets a place that is free while the value is live."""
 
     def __init__(self, program: Program, signature: Signature) -> None:
@@ -154,6 +154,6 @@ def _known(dtype: str) -> np.dtype:
 
 
 @functools.lru_cache(maxsize=1024)
-def schedule(program: Program, signature: Signature) -> tuple[Move, ...]:
+def moves(program: Program, signature: Signature) -> tuple[Move, ...]:
     """The moves of a program for a signature."""
-    return tuple(_Scheduler(program, signature).run())
+    return tuple(_Allocator(program, signature).run())

@@ -1,0 +1,81 @@
+"""A formula's straight-line program: numbered values, each an operand, a constant or one operation on earlier ones."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from nnkit.backends.formulas.operations import OPERATIONS, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value of a program: `op` is an operation's name, `"operand"` or `"constant"`."""
+
+    op: str
+    arguments: tuple[int, ...] = ()
+    kind: Kind = "real"
+    constant: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A straight-line program: operands first; every value uses only earlier ones. Compared by identity."""
+
+    operands: tuple[str, ...]
+    values: tuple[Value, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def instructions(self) -> list[tuple[int, Value]]:
+        """The computed values with their numbers, in order."""
+        return [(i, v) for i, v in enumerate(self.values) if v.op in OPERATIONS]
+
+    def last_uses(self) -> dict[int, int]:
+        """For each value, the number of the last value that uses it (outputs are live to the end)."""
+        last = {argument: i for i, value in enumerate(self.values) for argument in value.arguments}
+        return last | dict.fromkeys(self.outputs, len(self.values))
+
+    def without_dead_values(self) -> "Program":
+        """Eliminate values that no output depends on; operands are kept."""
+        needed = set(self.outputs)
+        for i in reversed(range(len(self.values))):
+            if i in needed:
+                needed.update(self.values[i].arguments)
+        kept = [i for i, v in enumerate(self.values) if i in needed or v.op == "operand"]
+        renumbered = {old: new for new, old in enumerate(kept)}
+        values = []
+        for old in kept:
+            value = self.values[old]
+            arguments = tuple(renumbered[a] for a in value.arguments)
+            values.append(Value(value.op, arguments, value.kind, value.constant))
+        return Program(self.operands, tuple(values), tuple(renumbered[o] for o in self.outputs))
+
+
+@lru_cache(maxsize=1024)
+def chained(first: Program, second: Program, links: tuple[int | None, ...], kept: tuple[int, ...]) -> Program:
+    """The program that does one after the other.
+
+    `links` says for each operand of the second which result of the first it is, or None for one of its own; those
+    follow the operands of the first. Its results are those of the first that are `kept`, by number, and then all of the
+    second.
+    """
+    own = [j for j, link in enumerate(links) if link is None]
+    operands = first.operands + tuple(second.operands[j] for j in own)
+    values = [Value("operand")] * len(operands)
+    places = _append(values, first, list(range(len(first.operands))))
+    results = [places[number] for number in first.outputs]
+    linked = [
+        len(first.operands) + own.index(j) if link is None else results[link] for j, link in enumerate(links)
+    ]  # where the second finds its operands
+    outputs = [results[number] for number in kept]
+    places = _append(values, second, linked)
+    outputs += [places[number] for number in second.outputs]
+    return Program(operands, tuple(values), tuple(outputs)).without_dead_values()
+
+
+def _append(values: list[Value], program: Program, operands: list[int]) -> list[int]:
+    """Append a program's values, with operands from these places; returns the place of each."""
+    places = list(operands)
+    for value in program.values[len(program.operands) :]:
+        places.append(len(values))
+        values.append(replace(value, arguments=tuple(places[argument] for argument in value.arguments)))
+    return places
