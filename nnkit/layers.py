@@ -11,7 +11,7 @@ from nnkit.backends.base import Array, Backend
 from nnkit.checks import in_range, named, whole
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.dense import dense_backward, dense_forward
+from nnkit.kernels.dense import layer_backward, layer_forward
 from nnkit.kernels.dropout import dropout_grad
 from nnkit.kernels.registration import check_new_name
 
@@ -130,14 +130,14 @@ class Dense(Layer):
         return {"W": W, "b": b}
 
     def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
-        z, name = None, str(self.activation)
-        if get_activation(name).gradient_from == "preactivation":
+        z, f = None, get_activation(str(self.activation))
+        if f.gradient_from == "preactivation":
             z = backend.empty((x.shape[0], self.units), x.dtype)
-        h = dense_forward(x, parameters["W"], parameters["b"], name, z=z)
-        return h, (x, h, z)
+        h = layer_forward(backend, f, x, parameters["W"], parameters["b"], z=z)
+        return h, (x, h if z is None else z)
 
     def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
-        return dense_forward(x, parameters["W"], parameters["b"], str(self.activation))
+        return layer_forward(backend, get_activation(str(self.activation)), x, parameters["W"], parameters["b"])
 
     def backward(
         self,
@@ -148,10 +148,9 @@ class Dense(Layer):
         gradient: Mapping[str, Array],
         need_dx: bool,
     ) -> Array:
-        (x, h, z), out = saved, (None, gradient["W"], gradient["b"])
-        return dense_backward(
-            delta, x, parameters["W"], h, str(self.activation), z=z, out=out, need_dx=need_dx, overwrite_delta=True
-        )[0]
+        (x, kept), f = saved, get_activation(str(self.activation))
+        outs = (None, gradient["W"], gradient["b"])
+        return layer_backward(backend, f, delta, x, parameters["W"], kept, outs, need_dx, overwrite_delta=True)[0]
 
 
 @dataclass(frozen=True, slots=True)

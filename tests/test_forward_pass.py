@@ -133,7 +133,7 @@ def test_evaluations_are_recorded_and_stay_right(cost: str, activation: str, mon
             net.evaluate(*data[0][:2], sample_weight=data[0][2] if weights else None)
         net.forward(data[0][0])
         with monkeypatch.context() as patched:
-            patched.setattr("nnkit.layers.dense_forward", None)
+            patched.setattr("nnkit.layers.layer_forward", None)
             patched.setattr(type(net.output), "terms", None)
             for (x, y, w), right in zip(data, expected, strict=True):
                 found = net.evaluate(x, y, sample_weight=w if weights else None)

@@ -395,7 +395,7 @@ def test_ctrl_c_anywhere_leaves_nothing_taken(name: str, monkeypatch: pytest.Mon
         ask[name]()  # what was taken is recorded anew
         number += 1
     assert number > 20
-    monkeypatch.setattr("nnkit.layers.dense_forward", None)
+    monkeypatch.setattr("nnkit.layers.layer_forward", None)
     ask[name]()
 
 

@@ -195,8 +195,8 @@ class NumpyProducts(Backend):
         if _is_half(dtype):
             return self._half_matmul(a, b, out, dtype)
         if out is None:
-            shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-            out = np.empty(shape, dtype)
+            lead = () if a.ndim == b.ndim == 2 else np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            out = np.empty((*lead, a.shape[-2], b.shape[-1]), dtype)
         # np.dot has half of np.matmul's overhead on small matrices, but needs 2-D, one dtype and a C-ordered result.
         plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype
         if plain and out.flags.f_contiguous and not out.flags.c_contiguous:

@@ -47,12 +47,20 @@ def dense_forward(
     backend = backend_of(x=x, W=W, b=b, out=out, z=z)
     x, W, b = backend.operands(("x", "W", "b"), (x, W, b))
     _check_shapes(x, W, b)
-    _check_results((*x.shape[:-1], W.shape[-2]), out=out, z=z)
-    _check_apart("out", out, b=b)
-    _check_apart("z", z, b=b)
-    rows, row_out, row_z = (_rows(backend, a, W) for a in (x, out, z))
+    if out is not None or z is not None:
+        _check_results((*x.shape[:-1], W.shape[-2]), out=out, z=z)
+        _check_apart("out", out, b=b)
+        _check_apart("z", z, b=b)
+    return layer_forward(backend, f, x, W, b, out, z)
+
+
+def layer_forward(
+    backend: Backend, f: Activation, x: Array, W: Array, b: Array, out: Array = None, z: Array = None
+) -> Array:
+    """`dense_forward` without its checks: for arrays of one backend and dtype that fit."""
+    rows, row_z = _rows(backend, x, W), _rows(backend, z, W)
     bias = b if b.ndim == 1 else b[..., None, :]
-    h = backend.matmul(rows, W.mT, out=row_out)
+    h = backend.matmul(rows, W.mT, out=_rows(backend, out, W))
     if z is None:
         fused = biased if f.name == "identity" else compose(f.forward, biased)
         backend.elementwise(fused, (h, bias), out=h)
@@ -108,8 +116,30 @@ def dense_backward(
     kept = delta if f.name == "identity" or overwrite_delta else None  # delta holds δh̄ then
     for name, array in (("dW", out_dW), ("db", out_db)):
         _check_apart(name, array, W=W if need_dx else None, delta=kept)
-    dz = _rows(backend, preactivation_delta(backend, f, delta, h, z, overwrite_delta), W)
-    rows = _rows(backend, x, W)
+    saved = None if f.name == "identity" else _saved(backend, f, delta, h, z)
+    return layer_backward(backend, f, delta, x, W, saved, (out_dx, out_dW, out_db), need_dx, overwrite_delta)
+
+
+def layer_backward(
+    backend: Backend,
+    f: Activation,
+    delta: Array,
+    x: Array,
+    W: Array,
+    saved: Array,
+    outs: tuple[Any, Any, Any],
+    need_dx: bool,
+    overwrite_delta: bool,
+) -> tuple[Array, Array, Array]:
+    """`dense_backward` without its checks: for arrays of one backend and dtype that fit; `saved` is h or z.
+
+    `overwrite_delta` saves the memory traffic of one array.
+    """
+    out_dx, out_dW, out_db = outs
+    dz = delta
+    if f.name != "identity":
+        dz = backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite_delta else None)
+    dz, rows = _rows(backend, dz, W), _rows(backend, x, W)
     dW = backend.matmul(dz.mT, rows, out=out_dW)
     db = backend.sum(dz, axis=dz.ndim - 2, out=out_db)
     if not need_dx:
@@ -118,22 +148,15 @@ def dense_backward(
     return _deliver(backend, dx, out_dx, x.shape), dW, db
 
 
-def preactivation_delta(
-    backend: Backend, f: Activation, delta: Array, h: Array, z: Array, overwrite: bool = False
-) -> Array:
-    """δh̄ = f′(h̄) ⊙ Δ (eq. 8), from the output h or the pre-activation z, as f's gradient kernel requires.
-
-    With `overwrite` the result replaces Δ, which saves the memory traffic of one array.
-    """
-    if f.name == "identity":
-        return delta
+def _saved(backend: Backend, f: Activation, delta: Array, h: Array, z: Array) -> Array:
+    """The output h or the pre-activation z, as f's gradient kernel requires; ValueError if it is missing or unfit."""
     name, saved = ("h", h) if f.gradient_from == "output" else ("z", z)
     if saved is None:
         raise ValueError(f"dense_backward: the gradient of {f.name} needs {name}, the {f.gradient_from} of the layer")
     saved, _ = backend.operands((name, "delta"), (saved, delta))
     if saved.shape != delta.shape:
         raise ValueError(f"dense_backward: {name} has shape {saved.shape}; expected that of delta, {delta.shape}")
-    return backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite else None)
+    return saved
 
 
 def _rows(backend: Backend, array: Any, W: Array) -> Any:
