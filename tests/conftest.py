@@ -72,12 +72,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if not item.get_closest_marker("campaign")]
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: the garbage collector, which some tests start again and again, leaves it out."""
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """One process at a time uses a GPU: a test may fill its memory."""
@@ -86,6 +80,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     with open(__file__) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
         return (yield)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """What other files imported and made stays: the garbage collector, which some tests start often, leaves it out."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
