@@ -16,7 +16,7 @@ Overlap = Callable[[Any, Any], bool]
 class Accumulate(Composite):
     """The call `out ← out + α x` for several pairs (out, x) at once; nothing reads their x before it is written again.
 
-    `add` does it. `alpha` is a 0-d array, read at each call.
+    `add` does it. `alpha` is a 0-d array, read at each call. Its node writes to all of `out` and x.
     """
 
     def __init__(self, add: Call, pairs: Sequence[tuple[Any, Any]], alpha: Any) -> None:
@@ -33,7 +33,10 @@ def inside_products(nodes: Nodes, adding: Adding, overlap: Overlap) -> Nodes:
     """
     done: Nodes = []
     for node in nodes:
-        moved = _all_inside(done, node.call, adding, overlap) if isinstance(node.call, Accumulate) else None
+        moved = None
+        if isinstance(node.call, Accumulate) and node.written is not None:
+            near = _near(node.written, overlap)
+            moved = _all_inside(done, node.call, adding, overlap, near)
         if moved is None:
             done.append(node)
         else:
@@ -41,18 +44,18 @@ def inside_products(nodes: Nodes, adding: Adding, overlap: Overlap) -> Nodes:
     return done
 
 
-def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap) -> Nodes | None:
+def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap, near: Overlap) -> Nodes | None:
     """These nodes with every sum of an `Accumulate` inside one of them; None where that is not so, or not safe."""
     nodes, first = list(nodes), len(nodes)
     for out, x in call.pairs:
-        place = _last_that_touches(nodes, x, overlap)
+        place = _last_that_touches(nodes, x, near)
         if place is None:
             return None
         made, factors = adding(nodes[place], out, x, call.alpha), nodes[place].read or ()
         if made is None or any(overlap(out, array) for array in factors):
             return None
         # It adds behind what still reads `out`, where what it reads must be the same.
-        behind = _last_that_touches(nodes, out, overlap, place + 1)
+        behind = _last_that_touches(nodes, out, near, place + 1)
         if behind is None:
             nodes[place] = made
         elif any(_writes(nodes, array, overlap, place + 1, behind + 1) for array in factors):
@@ -62,6 +65,19 @@ def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap
             del nodes[place]
         first = min(first, place)
     return None if _writes(nodes, call.alpha, overlap, first, len(nodes)) else nodes
+
+
+def _near(all_pairs: tuple[Any, ...], overlap: Overlap) -> Overlap:
+    """`overlap` for parts of some arrays; asks once whether another one overlaps them at all: most of a step do not."""
+    known: dict[int, bool] = {}
+
+    def near(part: Any, other: Any) -> bool:
+        number = id(other)  # of an array that a node keeps alive
+        if number not in known:
+            known[number] = any(overlap(array, other) for array in all_pairs)
+        return known[number] and overlap(part, other)
+
+    return near
 
 
 def _last_that_touches(nodes: Nodes, array: Any, overlap: Overlap, start: int = 0) -> int | None:

@@ -11,7 +11,7 @@ import pytest
 import nnkit
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.formula import Formula
-from nnkit.backends.recording import active_tape
+from nnkit.backends.recording import Call, Composite, Nodes, Pass, Tape, active_tape, calls_of, perform, recording
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -196,3 +196,66 @@ def test_a_tape_replayed_several_times_while_another_records(arrays: "Arrays") -
     assert arrays.numpy(a).tolist() == [3, 3, 3]
     outer.replay(2)
     assert arrays.numpy(a).tolist() == [9, 9, 9]
+
+
+def test_what_only_another_tape_replays_is_not_lowered() -> None:
+    """A minibatch of `fit` is such a tape: the step in it is lowered once, with what is around it."""
+    done: list[str] = []
+    lowered: list[int] = []
+
+    def lower(nodes: Nodes) -> list[Call]:
+        lowered.append(len(nodes))
+        return calls_of(nodes)
+
+    with recording(Tape(lower=lower)) as inner:
+        perform(lambda: done.append("inner"))
+    with recording(Tape(lower=lower)) as outer:
+        inner.replay(2)
+        perform(lambda: done.append("outer"))
+    assert (done, lowered) == ([], [])
+    for _ in range(2):
+        outer.replay()
+    assert (done, lowered) == (["inner", "inner", "outer"] * 2, [3])
+    inner.replay()
+    assert (done[6:], lowered) == (["inner"], [3, 1])
+
+
+def test_passes_run_once_in_their_order_and_not_where_the_block_fails() -> None:
+    seen: list[str] = []
+
+    def named(name: str) -> Pass:
+        def rewrite(nodes: Nodes) -> Nodes:
+            seen.append(f"{name} {len(nodes)}")
+            return [*nodes, *nodes]
+
+        return rewrite
+
+    with recording(Tape([named("one"), named("two")])) as tape:
+        perform(lambda: seen.append("call"))
+        assert len(tape.calls) == 1  # those of now
+    assert seen == ["one 1", "two 2"]
+    assert len(tape.calls) == len(tape.nodes) == 4
+    with pytest.raises(KeyError), recording(Tape([named("three")])):
+        raise KeyError
+    assert len(seen) == 2
+
+
+def test_calls_that_ask_for_others_become_these() -> None:
+    class Twice(Composite):
+        def __call__(self) -> None:
+            for _ in range(2):
+                perform(lambda: done.append(1), name="once")
+
+    class Fourfold(Composite):
+        def __call__(self) -> None:
+            for _ in range(2):
+                perform(Twice())
+
+    done: list[int] = []
+    with recording(Tape()) as tape:
+        perform(Fourfold())
+    assert [node.name for node in tape.nodes] == ["once"] * 4
+    Fourfold()()  # at once
+    assert done == [1] * 4
+    tape.replay()
+    assert done == [1] * 8
