@@ -108,16 +108,18 @@ class LateBar:
 
 
 def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where IPython runs, tqdm.auto is asked, which knows notebooks."""
+    """Where IPython runs, tqdm.auto is asked, which knows notebooks; steps of an iterable have no total."""
     import types
 
     import tqdm
 
     asked: list[Any] = []
+    bars: list[Any] = []
 
     def bar(**options: Any) -> Any:
         asked.append(options)
-        return tqdm.tqdm(**options | {"disable": True})
+        bars.append(tqdm.tqdm(**options, file=io.StringIO()))
+        return bars[-1]
 
     bar.__module__ = "tqdm.notebook"
     auto = types.ModuleType("tqdm.auto")
@@ -125,13 +127,7 @@ def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "tqdm.auto", auto)
     fit(epochs=2)
-    assert asked == [{"total": 8, "initial": 0, "desc": "training", "unit": "step", "disable": False}]
-
-
-def test_steps_of_an_iterable_are_counted_without_a_total() -> None:
-    from nnkit.training.progress import Progress
-
-    with Progress(True, 3, None, 0) as progress:
-        for _ in range(25):
-            progress.step()
-        progress.epoch(1, {"cost": 0.5})
+    nnkit.Network([3, 2], seed=0).fit(lambda: [(X, LABELS)] * 25, epochs=3)
+    always = {"initial": 0, "desc": "training", "unit": "step", "disable": False}
+    assert asked == [{"total": 8} | always, {"total": None} | always]
+    assert [bar.n for bar in bars] == [8, 75]
