@@ -15,7 +15,6 @@ from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_command, known
 from nnkit.kernels import arithmetic, cost_functions, dense, preprocessing, softmax
 from nnkit.kernels.costs import cost_names, get_cost
-from nnkit.kernels.output import FROM_LOGITS
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _DESCRIPTION = """
@@ -75,7 +74,7 @@ def functions() -> dict[str, Entry]:
         if not hasattr(cost_functions, name):  # a cost of the user's own
             continue
         cost = get_cost(name)
-        terms, delta = FROM_LOGITS.get((name, cost.output), (cost.terms, cost.delta))
+        terms, delta = cost.from_logits or (cost.terms, cost.delta)
         pieces = {name: [terms], f"{name}_delta": [delta]}
         if cost.output == "softmax":
             pieces = {

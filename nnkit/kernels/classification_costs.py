@@ -1,12 +1,13 @@
 """Costs of classes: what each output h contributes for its target y, and its derivative Δ by h (eq. 18).
 
-Formulas over h, y in [0, 1] and `scale`, the share of each sample in the mean; the cost is the sum of the terms over
-the outputs and the samples.
+Formulas over h, or the logits z of the activation that a cost is paired with, y in [0, 1] and `scale`, the share of
+each sample in the mean; the cost is the sum of the terms over the outputs and the samples.
 """
 
 from typing import Any
 
 from nnkit.backends.formula import formula
+from nnkit.kernels.cost import Cost
 
 
 @formula
@@ -24,6 +25,24 @@ def cross_entropy_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 
 
 @formula
+def cross_entropy_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """(max(z, 0) − zy + ln(1 + e^−|z|)) · scale: eq. 18 for o = σ(z), finite for any logit."""
+    return (xp.maximum(z, 0.0) - z * y + xp.log1p(xp.exp(-xp.abs(z)))) * scale
+
+
+@formula
+def cross_entropy_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (σ(z) − y) · scale (eq. 19)."""
+    return (1 / (1 + xp.exp(-z)) - y) * scale
+
+
+cross_entropy = Cost(
+    "cross_entropy", cross_entropy_of_outputs, cross_entropy_delta_of_outputs, "sigmoid", True, "unit",
+    from_logits=(cross_entropy_terms, cross_entropy_delta_terms),
+)  # fmt: skip
+
+
+@formula
 def categorical_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """−y ln h · scale, with 0 · ln 0 = 0."""
     return -xp.where(y == 0, 0.0, y * xp.log(h)) * scale
@@ -33,6 +52,11 @@ def categorical_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 def categorical_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """Δ = −y/h · scale."""
     return -xp.where(y == 0, 0.0, y / h) * scale
+
+
+softmax_cross_entropy = Cost(  # from its logits by `nnkit.kernels.output`, as softmax couples the outputs
+    "softmax_cross_entropy", categorical_of_outputs, categorical_delta_of_outputs, "softmax", True, "distribution"
+)
 
 
 @formula
@@ -50,7 +74,4 @@ def hinge_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     return xp.where(missing == 0, xp.minimum(-t, 0.0), -t * xp.maximum(xp.sign(missing), 0.0)) * scale
 
 
-@formula
-def smoothed_targets(xp: Any, y: Any, kept: float = 1.0, added: float = 0.0) -> Any:
-    """y · kept + added (label smoothing; Szegedy et al., CVPR 2016, section 7)."""
-    return y * kept + added
+hinge = Cost("hinge", hinge_terms, hinge_delta_terms, "identity", True, "unit")

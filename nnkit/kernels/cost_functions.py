@@ -12,7 +12,7 @@ from typing import Any
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
-from nnkit.kernels.costs import get_cost
+from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.output import OutputPair, output_pair
 
 
@@ -22,7 +22,7 @@ def quadratic(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.quadratic(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
     2.5
     """
-    return _cost(output_pair("quadratic", "identity"), h, y, scale)
+    return _cost("quadratic", h, y, scale)
 
 
 def quadratic_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -31,7 +31,7 @@ def quadratic_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.quadratic_delta(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]]))
     array([[1., 2.]])
     """
-    return _delta(output_pair("quadratic", "identity"), h, y, scale)
+    return _delta("quadratic", h, y, scale)
 
 
 def mean_absolute(h: Array, y: Array, scale: Any = None) -> Array:
@@ -40,7 +40,7 @@ def mean_absolute(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.mean_absolute(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
     3.0
     """
-    return _cost(output_pair("mean_absolute", "identity"), h, y, scale)
+    return _cost("mean_absolute", h, y, scale)
 
 
 def mean_absolute_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -49,7 +49,7 @@ def mean_absolute_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.mean_absolute_delta(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
     array([[0., 1.]])
     """
-    return _delta(output_pair("mean_absolute", "identity"), h, y, scale)
+    return _delta("mean_absolute", h, y, scale)
 
 
 def huber(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array:
@@ -58,7 +58,7 @@ def huber(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array
     >>> float(nnkit.huber(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
     2.0
     """
-    return _cost(output_pair(get_cost("huber", delta=delta), "identity"), h, y, scale)
+    return _cost(get_cost("huber", delta=delta), h, y, scale)
 
 
 def huber_delta(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array:
@@ -67,7 +67,7 @@ def huber_delta(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) ->
     >>> nnkit.huber_delta(np.array([[0.5, 3.0]]), np.array([[0.0, 1.0]]))
     array([[0.5, 1. ]])
     """
-    return _delta(output_pair(get_cost("huber", delta=delta), "identity"), h, y, scale)
+    return _delta(get_cost("huber", delta=delta), h, y, scale)
 
 
 def log_cosh(h: Array, y: Array, scale: Any = None) -> Array:
@@ -76,7 +76,7 @@ def log_cosh(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.log_cosh(np.array([[1e-4]]), np.array([[0.0]])).round(12))
     5e-09
     """
-    return _cost(output_pair("log_cosh", "identity"), h, y, scale)
+    return _cost("log_cosh", h, y, scale)
 
 
 def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -85,7 +85,7 @@ def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.log_cosh_delta(np.array([[1.0, 1e4]]), np.array([[1.0, 1.0]]))
     array([[0., 1.]])
     """
-    return _delta(output_pair("log_cosh", "identity"), h, y, scale)
+    return _delta("log_cosh", h, y, scale)
 
 
 def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -96,7 +96,7 @@ def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.poisson(np.array([[0.0, -1e4]]), np.array([[1.0, 2.0]])))
     20001.0
     """
-    return _cost(output_pair("poisson", "exponential"), logits, y, scale)
+    return _cost("poisson", logits, y, scale)
 
 
 def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -105,7 +105,7 @@ def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.poisson_delta(np.array([[0.0, -1e4]]), np.array([[3.0, 2.0]]))
     array([[-2., -2.]])
     """
-    return _delta(output_pair("poisson", "exponential"), logits, y, scale)
+    return _delta("poisson", logits, y, scale)
 
 
 def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -114,7 +114,7 @@ def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.cross_entropy(np.array([[1e4, -1e4]]), np.array([[1.0, 1.0]])))
     10000.0
     """
-    return _cost(output_pair("cross_entropy", "sigmoid"), logits, y, scale)
+    return _cost("cross_entropy", logits, y, scale)
 
 
 def cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -123,7 +123,7 @@ def cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.cross_entropy_delta(np.array([[0.0, 1e4]]), np.array([[1.0, 1.0]]))
     array([[-0.5,  0. ]])
     """
-    return _delta(output_pair("cross_entropy", "sigmoid"), logits, y, scale)
+    return _delta("cross_entropy", logits, y, scale)
 
 
 def softmax_cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -132,7 +132,7 @@ def softmax_cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> round(float(nnkit.softmax_cross_entropy(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))), 6)
     0.693147
     """
-    return _cost(output_pair("softmax_cross_entropy", "softmax"), logits, y, scale)
+    return _cost("softmax_cross_entropy", logits, y, scale)
 
 
 def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -141,7 +141,7 @@ def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> A
     >>> nnkit.softmax_cross_entropy_delta(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))
     array([[-0.5,  0.5]])
     """
-    return _delta(output_pair("softmax_cross_entropy", "softmax"), logits, y, scale)
+    return _delta("softmax_cross_entropy", logits, y, scale)
 
 
 def hinge(h: Array, y: Array, scale: Any = None) -> Array:
@@ -152,7 +152,7 @@ def hinge(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.hinge(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]])))
     4.5
     """
-    return _cost(output_pair("hinge", "identity"), h, y, scale)
+    return _cost("hinge", h, y, scale)
 
 
 def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -161,15 +161,17 @@ def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.hinge_delta(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]]))
     array([[-1.,  1.]])
     """
-    return _delta(output_pair("hinge", "identity"), h, y, scale)
+    return _delta("hinge", h, y, scale)
 
 
-def _cost(pair: OutputPair, z: Array, y: Array, scale: Any) -> Array:
+def _cost(cost: str | Cost, z: Array, y: Array, scale: Any) -> Array:
+    pair = output_pair(cost)
     backend, z, y, scale = _prepared(pair, z, y, scale)
     return backend.sum(pair.terms(backend, z, y, scale))
 
 
-def _delta(pair: OutputPair, z: Array, y: Array, scale: Any) -> Array:
+def _delta(cost: str | Cost, z: Array, y: Array, scale: Any) -> Array:
+    pair = output_pair(cost)
     backend, z, y, scale = _prepared(pair, z, y, scale)
     return pair.delta(backend, z, y, scale)
 

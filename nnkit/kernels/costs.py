@@ -15,108 +15,26 @@ softmax_cross_entropy by the number of outputs too. At a kink Δ is the left der
 but for |y − h|, where it is 0.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
 import numpy as np
 
-from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula
 from nnkit.checks import flag, in_range, named, unknown_name
 from nnkit.kernels import classification_costs as classification
 from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.activations import get_activation
+from nnkit.kernels.cost import Cost as Cost
 from nnkit.kernels.registration import as_formula, check_cost, check_new_name
 from nnkit.kernels.softmax import softmax
 
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """A cost: `terms(h, y, scale)` sum to it, `delta(h, y, scale)` is its derivative by h.
-
-    Both take arrays of shapes that broadcast; `scale` is the share of each sample in the mean (1/n without weights): a
-    number, (n, 1), or (n, d_out) where each output has its own. It is in both, so that a cost and its gradient fit.
-
-    Attributes:
-        output: the activation that the cost is paired with (eq. 19), which the output layer has by default.
-        classifies: whether targets are classes, so that accuracy means something.
-        domain: what targets may be: "any" number, in [0, 1] ("unit"), such and of sum 1 in each sample
-            ("distribution"), or of at least 0 ("nonnegative").
-        constants: the formulas' constants where they are not the default, by name: Huber's δ.
-        label_smoothing: the share s of each target that is spread over the classes; see `smoothed`.
-    """
-
-    name: str
-    terms: Formula
-    delta: Formula
-    output: str
-    classifies: bool
-    domain: Literal["any", "unit", "distribution", "nonnegative"] = "any"
-    constants: tuple[tuple[str, float], ...] = ()
-    label_smoothing: float = 0.0
-
-    @property
-    def threshold(self) -> float:
-        """Where the two classes of a single output part: ½ for probabilities, 0 for the margins of an identity."""
-        return 0.0 if self.output == "identity" else 0.5
-
-    def smoothed(self, backend: Backend, y: Array) -> Array:
-        """The targets to train with: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).
-
-        y: (..., k) for softmax_cross_entropy; for cross_entropy, whose outputs each have two classes, k is 2.
-
-        >>> cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
-        >>> cost.smoothed(nnkit.get_backend("numpy"), np.array([[1.0, 0.0]]))
-        array([[0.95, 0.05]])
-        """
-        if self.label_smoothing == 0:
-            return y
-        constants = {"kept": 1 - self.label_smoothing, "added": self._added(y)}
-        return backend.elementwise(classification.smoothed_targets, (y,), constants=constants)
-
-    def sharpened(self, y: Any) -> Any:
-        """The targets that `smoothed` was given, but for rounding."""
-        return y if self.label_smoothing == 0 else (y - self._added(y)) / (1 - self.label_smoothing)
-
-    def _added(self, y: Any) -> float:
-        k: int = y.shape[-1] if self.domain == "distribution" else 2
-        return self.label_smoothing / k
-
-    def describe(self) -> dict[str, Any]:
-        """What JSON can hold of it: the name, and the constants and label smoothing that are not the default.
-
-        >>> nnkit.get_cost("huber", delta=2).describe()
-        {'name': 'huber', 'delta': 2.0}
-        >>> nnkit.get_cost(**nnkit.get_cost("huber", delta=2).describe()) == nnkit.get_cost("huber", delta=2)
-        True
-        """
-        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
-        return {"name": self.name, **dict(self.constants), **smoothing}
-
-
-def _table(*costs: Cost) -> dict[str, Cost]:
-    return {cost.name: cost for cost in costs}
-
-
-_costs = _table(
-    Cost("quadratic", regression.quadratic_terms, regression.quadratic_delta_terms, "identity", False),
-    Cost("mean_absolute", regression.mean_absolute_terms, regression.mean_absolute_delta_terms, "identity", False),
-    Cost("huber", regression.huber_terms, regression.huber_delta_terms, "identity", False),
-    Cost("log_cosh", regression.log_cosh_terms, regression.log_cosh_delta_terms, "identity", False),
-    Cost(
-        "poisson", regression.poisson_of_outputs, regression.poisson_delta_of_outputs,
-        "exponential", False, "nonnegative",
-    ),
-    Cost(
-        "cross_entropy", classification.cross_entropy_of_outputs, classification.cross_entropy_delta_of_outputs,
-        "sigmoid", True, "unit",
-    ),
-    Cost(
-        "softmax_cross_entropy", classification.categorical_of_outputs, classification.categorical_delta_of_outputs,
-        "softmax", True, "distribution",
-    ),
-    Cost("hinge", classification.hinge_terms, classification.hinge_delta_terms, "identity", True, "unit"),
-)  # fmt: skip
+_costs = {
+    cost.name: cost
+    for cost in (
+        regression.quadratic, regression.mean_absolute, regression.huber, regression.log_cosh, regression.poisson,
+        classification.cross_entropy, classification.softmax_cross_entropy, classification.hinge,
+    )
+}  # fmt: skip
 _DEFAULTS = {"sigmoid": "cross_entropy", "softmax": "softmax_cross_entropy"}  # by output activation
 _SMOOTHED = ("cross_entropy", "softmax_cross_entropy")  # whose targets are probabilities
 

@@ -7,10 +7,9 @@ no f′ that vanishes comes in. Any other pair goes through δh̄ = f′(h̄) �
 
 import functools
 from abc import ABC, abstractmethod
-from typing import Any
 
 from nnkit.backends.base import Array, Backend
-from nnkit.backends.formula import Formula, formula
+from nnkit.backends.formula import Formula
 from nnkit.kernels.activations import Activation, get_activation
 from nnkit.kernels.arithmetic import product
 from nnkit.kernels.costs import Cost, get_cost
@@ -22,30 +21,6 @@ from nnkit.kernels.softmax import (
     softmax_terms,
     softmax_weighted_delta,
 )
-
-
-@formula
-def cross_entropy_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
-    """(max(z, 0) − zy + ln(1 + e^−|z|)) · scale: eq. 18 for o = σ(z), finite for any logit."""
-    return (xp.maximum(z, 0.0) - z * y + xp.log1p(xp.exp(-xp.abs(z)))) * scale
-
-
-@formula
-def cross_entropy_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
-    """δh̄ = (σ(z) − y) · scale (eq. 19)."""
-    return (1 / (1 + xp.exp(-z)) - y) * scale
-
-
-@formula
-def poisson_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
-    """(eᶻ − yz) · scale, the Poisson cost of h = eᶻ."""
-    return (xp.exp(z) - y * z) * scale
-
-
-@formula
-def poisson_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
-    """δh̄ = (eᶻ − y) · scale, of the form of eq. 19."""
-    return (xp.exp(z) - y) * scale
 
 
 class OutputPair(ABC):
@@ -152,15 +127,10 @@ def output_pair(cost: str | Cost, activation: str | Activation | None = None) ->
     return _pair(cost, None if name == "softmax" else get_activation(name))
 
 
-FROM_LOGITS = {
-    ("cross_entropy", "sigmoid"): (cross_entropy_terms, cross_entropy_delta_terms),
-    ("poisson", "exponential"): (poisson_terms, poisson_delta_terms),
-}
-
-
 @functools.lru_cache(maxsize=64)  # costs may have ever new constants
 def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
     if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)
-    formulas = FROM_LOGITS.get((cost.name, activation.name))
-    return _Elementwise(cost, activation) if formulas is None else _FromLogits(cost, activation, *formulas)
+    if cost.from_logits is None or activation.name != cost.output:
+        return _Elementwise(cost, activation)
+    return _FromLogits(cost, activation, *cost.from_logits)

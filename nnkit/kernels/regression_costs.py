@@ -1,13 +1,14 @@
 """Costs of numbers: what each output h contributes for its target y, and its derivative Δ by h (eq. 3, 4).
 
-Formulas over h, y and `scale`, the share of each sample in the mean; the cost is the sum of the terms over the outputs
-and the samples.
+Formulas over h, or the logits z of the activation that a cost is paired with, y and `scale`, the share of each sample
+in the mean; the cost is the sum of the terms over the outputs and the samples.
 """
 
 import math
 from typing import Any
 
 from nnkit.backends.formula import formula
+from nnkit.kernels.cost import Cost
 
 _LN2 = math.log(2)
 
@@ -24,6 +25,9 @@ def quadratic_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     return (h - y) * scale
 
 
+quadratic = Cost("quadratic", quadratic_terms, quadratic_delta_terms, "identity", False)
+
+
 @formula
 def mean_absolute_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """|y − h| · scale."""
@@ -34,6 +38,9 @@ def mean_absolute_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 def mean_absolute_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """Δ = sign(h − y) · scale; 0 where h = y: a sample that is met asks for no change."""
     return xp.sign(h - y) * scale
+
+
+mean_absolute = Cost("mean_absolute", mean_absolute_terms, mean_absolute_delta_terms, "identity", False)
 
 
 @formula
@@ -48,6 +55,9 @@ def huber_terms(xp: Any, h: Any, y: Any, scale: Any, delta: float = 1.0) -> Any:
 def huber_delta_terms(xp: Any, h: Any, y: Any, scale: Any, delta: float = 1.0) -> Any:
     """Δ = min(max(h − y, −δ), δ) · scale."""
     return xp.minimum(xp.maximum(h - y, -delta), delta) * scale
+
+
+huber = Cost("huber", huber_terms, huber_delta_terms, "identity", False)
 
 
 @formula
@@ -68,6 +78,9 @@ def log_cosh_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     return xp.tanh(h - y) * scale
 
 
+log_cosh = Cost("log_cosh", log_cosh_terms, log_cosh_delta_terms, "identity", False)
+
+
 @formula
 def poisson_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """(h − y ln h) · scale, with 0 · ln 0 = 0: −ln of the Poisson distribution of mean h at y, less ln y!."""
@@ -78,3 +91,21 @@ def poisson_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 def poisson_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     """Δ = (1 − y/h) · scale."""
     return (1 - xp.where(y == 0, 0.0, y / h)) * scale
+
+
+@formula
+def poisson_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """(eᶻ − yz) · scale, the Poisson cost of h = eᶻ."""
+    return (xp.exp(z) - y * z) * scale
+
+
+@formula
+def poisson_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (eᶻ − y) · scale, of the form of eq. 19."""
+    return (xp.exp(z) - y) * scale
+
+
+poisson = Cost(
+    "poisson", poisson_of_outputs, poisson_delta_of_outputs, "exponential", False, "nonnegative",
+    from_logits=(poisson_terms, poisson_delta_terms),
+)  # fmt: skip

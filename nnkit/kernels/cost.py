@@ -1,0 +1,80 @@
+"""What a cost is: formulas of its terms and of their derivative, and what its targets may be."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.formula import Formula, formula
+
+
+@formula
+def smoothed_targets(xp: Any, y: Any, kept: float = 1.0, added: float = 0.0) -> Any:
+    """y · kept + added (label smoothing; Szegedy et al., CVPR 2016, section 7)."""
+    return y * kept + added
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A cost: `terms(h, y, scale)` sum to it, `delta(h, y, scale)` is its derivative by h.
+
+    Both take arrays of shapes that broadcast; `scale` is the share of each sample in the mean (1/n without weights): a
+    number, (n, 1), or (n, d_out) where each output has its own. It is in both, so that a cost and its gradient fit.
+
+    Attributes:
+        output: the activation that the cost is paired with (eq. 19), which the output layer has by default.
+        classifies: whether targets are classes, so that accuracy means something.
+        domain: what targets may be: "any" number, in [0, 1] ("unit"), such and of sum 1 in each sample
+            ("distribution"), or of at least 0 ("nonnegative").
+        constants: the formulas' constants where they are not the default, by name: Huber's δ.
+        label_smoothing: the share s of each target that is spread over the classes; see `smoothed`.
+        from_logits: terms(z, y, scale) and delta(z, y, scale) as formulas of the logits, for the activation that it is
+            paired with; without them they go through its output.
+    """
+
+    name: str
+    terms: Formula
+    delta: Formula
+    output: str
+    classifies: bool
+    domain: Literal["any", "unit", "distribution", "nonnegative"] = "any"
+    constants: tuple[tuple[str, float], ...] = ()
+    label_smoothing: float = 0.0
+    from_logits: tuple[Formula, Formula] | None = None
+
+    @property
+    def threshold(self) -> float:
+        """Where the two classes of a single output part: ½ for probabilities, 0 for the margins of an identity."""
+        return 0.0 if self.output == "identity" else 0.5
+
+    def smoothed(self, backend: Backend, y: Array) -> Array:
+        """The targets to train with: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).
+
+        y: (..., k) for softmax_cross_entropy; for cross_entropy, whose outputs each have two classes, k is 2.
+
+        >>> cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
+        >>> cost.smoothed(nnkit.get_backend("numpy"), np.array([[1.0, 0.0]]))
+        array([[0.95, 0.05]])
+        """
+        if self.label_smoothing == 0:
+            return y
+        constants = {"kept": 1 - self.label_smoothing, "added": self._added(y)}
+        return backend.elementwise(smoothed_targets, (y,), constants=constants)
+
+    def sharpened(self, y: Any) -> Any:
+        """The targets that `smoothed` was given, but for rounding."""
+        return y if self.label_smoothing == 0 else (y - self._added(y)) / (1 - self.label_smoothing)
+
+    def _added(self, y: Any) -> float:
+        k: int = y.shape[-1] if self.domain == "distribution" else 2
+        return self.label_smoothing / k
+
+    def describe(self) -> dict[str, Any]:
+        """What JSON can hold of it: the name, and the constants and label smoothing that are not the default.
+
+        >>> nnkit.get_cost("huber", delta=2).describe()
+        {'name': 'huber', 'delta': 2.0}
+        >>> nnkit.get_cost(**nnkit.get_cost("huber", delta=2).describe()) == nnkit.get_cost("huber", delta=2)
+        True
+        """
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return {"name": self.name, **dict(self.constants), **smoothing}
