@@ -110,6 +110,16 @@ def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays"
     assert arrays.numpy(pair.delta(backend, z, y, one)).tolist() == [[0.0, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize(("cost", "expected"), [("cross_entropy", [1.0, -1.0]), ("softmax_cross_entropy", [0.0, -1.0])])
+def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
+    arrays: "Arrays", cost: str, expected: list[float]
+) -> None:
+    """Of −ln(1 − h) at h = y = 0, which is 1, and of −ln h at h = y = 1, which is −1."""
+    pair, h, one = output_pair(cost, "identity"), arrays([[0.0, 1.0]]), arrays(1.0)
+    assert arrays.numpy(pair.terms(arrays.backend, h, h, one)).tolist() == [[0.0, 0.0]]
+    assert arrays.numpy(pair.delta(arrays.backend, h, h, one)).tolist() == [expected]
+
+
 def test_by_default_a_cost_has_its_own_output() -> None:
     own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
     for cost in cost_names():
