@@ -32,7 +32,7 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement
-from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
+from nnkit.preprocessing import Preprocessing, checked_preprocessing, keeps_finite, preprocessed
 from nnkit.structure import build_layers, initialized, started
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 from nnkit.turns import Turn
@@ -188,7 +188,7 @@ class Model:
         if on_disk(rows):
             pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
             return backend.xp.concat([self.ask(p, activated, question, finite, place) for p in pieces], axis=0)
-        if finite and not surely_finite(rows):
+        if finite and not (surely_finite(rows) and keeps_finite(self.preprocessing)):
             h = preprocessed(backend, self.dtype, self.preprocessing, rows)
             check_samples(backend, rows, h, self.preprocessing, "X")
         lent = self.recorded_pass(place, rows.shape[0])

@@ -1,5 +1,6 @@
 """What somebody found who had not read the code: each fault with its right value."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.cli import main
 
 X = np.random.default_rng(0).normal(size=(24, 3))
 LABELS = np.arange(24) % 3
@@ -137,3 +139,39 @@ def test_attributes_can_be_set_to_what_they_may_be(tmp_path: Path) -> None:
     wide = nnkit.data.Whitening(np.zeros(4), np.eye(4)[:, :3], np.ones(3))
     with pytest.raises(ValueError, match=r"features is .*; expected the names of 4 features"):
         net.preprocessing = wide
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        nnkit.data.Normalization([0.0, 0.0], [1e-300, 1.0]),
+        nnkit.data.Whitening([0.0, 0.0], np.eye(2), [1e-300, 1.0]),
+    ],
+)
+def test_predict_refuses_samples_that_the_preprocessing_makes_infinite(preprocessing: Any, dtype: str) -> None:
+    """As `evaluate` does: a saturated hidden unit would hide the infinity, and a class would come out."""
+    net = nnkit.Network([2, 4, 2], seed=0, preprocessing=preprocessing)
+    net.parameters.W[0][...] = 1.0
+    x, message = np.array([[0, 3], [10**18, 1]], dtype), f"the {preprocessing.kind} of sample 1 holds inf"
+    with pytest.raises(ValueError, match=message):
+        net.evaluate(x, [0, 1])
+    for _ in range(3):  # the first one is not recorded
+        with pytest.raises(ValueError, match=message):
+            net.predict(x)
+    assert not preprocessing.keeps_finite
+    assert nnkit.data.Normalization([1e9, 0.0], [1e-9, 1.0]).keeps_finite
+    assert nnkit.data.Whitening([1e9, 0.0], np.eye(2), [1e-9, 1.0]).keeps_finite
+
+
+def test_predictions_with_a_carriage_return_are_read_back(tmp_path: Path) -> None:
+    names = ["a\rb", "c"]
+    net = nnkit.Network([3, 2], seed=0, classes=names)
+    net.save(tmp_path / "net.safetensors")
+    np.save(tmp_path / "x.npy", X)
+    written = tmp_path / "predicted.csv"
+    arguments = [str(tmp_path / "net.safetensors"), str(tmp_path / "x.npy"), "--output", str(written)]
+    assert main(["predict", *arguments]) == 0
+    with written.open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows[1:]] == net.predict(X).tolist()

@@ -66,12 +66,14 @@ def run(options: argparse.Namespace) -> int:
     binary = output is not None and output.suffix.lower() == ".npy"
     if not binary:
         _warn_of_formulas(network)
+    # Readers take a carriage return for the end of a line, but Python before 3.13 does not quote it.
+    quoted = network.classes is not None and any("\r" in str(name) for name in network.classes.tolist())
     if output is None:
-        _write_csv(sys.stdout, header, parts)
+        _write_csv(sys.stdout, header, parts, quoted)
     elif not binary:
         with replacing(output) as file:
             text = io.TextIOWrapper(file, "utf-8", newline="")
-            _write_csv(text, header, parts)
+            _write_csv(text, header, parts, quoted)
             text.detach()  # or it would close the file, which is flushed to the disk first
     else:
         predictions = np.concatenate(list(parts))
@@ -133,12 +135,13 @@ def _warn_of_formulas(network: Network) -> None:
         )
 
 
-def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]]) -> None:
+def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]], quoted: bool) -> None:
     """A header and a line for each sample, floats with as many digits as tell them from all others of their type.
 
     What a terminal would obey is shown as Python writes it there; in files and pipes names are what they are.
+    `quoted` puts every cell in quotes.
     """
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
     text: Callable[[Any], str] = (lambda value: printable(str(value))) if file.isatty() else str
     writer.writerow(map(text, header))
     for part in parts:

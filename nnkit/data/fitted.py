@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 from nnkit.checks import check_finite, checked_features
-from nnkit.data.moments import Real, sample_matrix
+from nnkit.data.moments import Real, quiet, sample_matrix
 from nnkit.inputs import on_host
 from nnkit.tables import as_array
 
@@ -85,6 +86,13 @@ class Fitted(ABC):
         """The dtype of the computation for samples of this dtype: float32 if it suffices for them, else float64."""
         return dtype if dtype == "float32" and self._float32_suffices else "float64"
 
+    @cached_property
+    @quiet
+    def keeps_finite(self) -> bool:
+        """Whether samples of at most 2 · 10¹⁹, which all 64-bit integers are, stay finite in float32."""
+        mean, scale = self._constants()
+        return bool((self._bound(np.abs(mean) + 2e19, np.abs(scale)) < 3e38).all())
+
     @abstractmethod
     def _constants(self) -> tuple[Real, Real]:
         """The two constant arrays of the transform."""
@@ -92,6 +100,11 @@ class Fitted(ABC):
     @abstractmethod
     def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
         """Write the transform to `out`, with these constants on the backend."""
+
+    @staticmethod
+    @abstractmethod
+    def _bound(deviations: Real, scale: Real) -> Real:
+        """The largest entries (outputs,) that deviations from the mean of at most these (inputs,) may give."""
 
 
 def checked_array(

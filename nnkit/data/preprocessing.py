@@ -91,6 +91,10 @@ class Normalization(Fitted):
     def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
         backend.elementwise(normalized, (x, mean, scale), out=out)
 
+    @staticmethod
+    def _bound(deviations: Real, scale: Real) -> Real:
+        return deviations / scale
+
 
 class Whitening(Fitted):
     """Rotated and rescaled samples whose covariance is the identity (eq. 21, 22).
@@ -157,6 +161,10 @@ class Whitening(Fitted):
             backend.matmul(deviations, scale, out=out)
         else:
             backend.copy(backend.matmul(deviations, scale), out)
+
+    @staticmethod
+    def _bound(deviations: Real, scale: Real) -> Real:
+        return deviations @ scale
 
 
 def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike], features: Sequence[str] | None = None) -> Fitted:
