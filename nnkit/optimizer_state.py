@@ -5,7 +5,7 @@ Everything is decided and allocated when the state is made, so that `update` can
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any
 
@@ -19,10 +19,22 @@ from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
 
-_BELOW_1 = {"momentum", "alpha", "beta1", "beta2"}
-_ABOVE_0 = {"learning_rate", "epsilon", "clip_value", "clip_norm"}
 _CLIPPING = ("clip_value", "clip_norm")
 _PENALTIES = ("l1", "l2", "weight_decay")  # of the weights only
+
+
+def number(default: float | None, below: float = math.inf, *, above: bool = False, kw_only: bool = False) -> Any:
+    """A number of an optimizer, with its range: [0, below), or (0, below) with `above`; or None if that is the default.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(repr=False)
+    ... class Sign(nnkit.SGD):
+    ...     share: float = number(0.5, 1.0)
+    >>> Sign(share=1.5)
+    Traceback (most recent call last):
+    ValueError: Sign: share is 1.5; expected a finite number of at least 0 and below 1
+    """
+    return field(default=default, kw_only=kw_only, metadata={"below": below, "above": above})
 
 
 @dataclass(kw_only=True, repr=False)
@@ -44,11 +56,11 @@ class Optimizer:
     """
 
     learning_rate: float
-    l1: float = 0.0
-    l2: float = 0.0
-    weight_decay: float = 0.0
-    clip_value: float | None = None
-    clip_norm: float | None = None
+    l1: float = number(0.0, kw_only=True)
+    l2: float = number(0.0, kw_only=True)
+    weight_decay: float = number(0.0, kw_only=True)
+    clip_value: float | None = number(None, above=True, kw_only=True)
+    clip_norm: float | None = number(None, above=True, kw_only=True)
 
     @property
     def formula(self) -> Formula | None:
@@ -73,7 +85,20 @@ class Optimizer:
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate" and name in vars(self):
             raise AttributeError(f"{self!r}: only learning_rate may be changed; make a new optimizer")
-        super().__setattr__(name, _checked(type(self).__name__, name, value))
+        super().__setattr__(name, self._checked(name, value))
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """The value of a number, if it is in its range; what a subclass declares without `number` has none."""
+        owner, declared = type(self).__name__, {f.name: f for f in fields(self)}.get(name)
+        if name == "learning_rate":
+            return in_range(owner, name, value, above=True)
+        if declared is not None and isinstance(declared.default, bool) and not isinstance(value, bool):
+            raise TypeError(f"{owner}: {name} is {value!r}; expected True or False")
+        if declared is None or "below" not in declared.metadata:
+            return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+        if value is None and declared.default is None:
+            return None
+        return in_range(owner, name, value, declared.metadata["below"], above=declared.metadata["above"])
 
     def __repr__(self) -> str:
         """How to write it, without what is left as it was."""
@@ -233,16 +258,3 @@ class OptimizerState:
 def _log(beta: float) -> float:
     # log 0 = −∞ cannot be computed with; e^−1000 is 0 in every type.
     return math.log(beta) if beta else -1000.0
-
-
-def _checked(owner: str, name: str, value: Any) -> Any:
-    """An optimizer's number, if it is in its range; the numbers of the user's own optimizers have none."""
-    if name == "nesterov":
-        if not isinstance(value, bool):
-            raise TypeError(f"{owner}: nesterov is {value!r}; expected True or False")
-        return value
-    if value is None and name in _CLIPPING:
-        return None
-    if name not in (*_BELOW_1, *_ABOVE_0, *_PENALTIES):
-        return value if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    return in_range(owner, name, value, 1.0 if name in _BELOW_1 else math.inf, above=name in _ABOVE_0)

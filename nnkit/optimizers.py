@@ -4,13 +4,13 @@ A step does this, in PyTorch's order: `clip_value`, then `clip_norm`, of the raw
 weights' gradients; decay of the weights; the update. Biases are neither penalized nor decayed.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from nnkit.backends.formula import Formula
 from nnkit.checks import named, unknown_name
 from nnkit.kernels import updates
-from nnkit.optimizer_state import Optimizer, OptimizerState
+from nnkit.optimizer_state import Optimizer, OptimizerState, number
 
 __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Optimizer", "OptimizerState", "RMSprop",
@@ -31,7 +31,7 @@ class SGD(Optimizer):
     """
 
     learning_rate: float = 0.1
-    momentum: float = 0.0
+    momentum: float = number(0.0, below=1.0)
     nesterov: bool = False
 
     def __post_init__(self) -> None:
@@ -58,9 +58,9 @@ class RMSprop(Optimizer):
     """
 
     learning_rate: float = 0.01
-    alpha: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
+    alpha: float = number(0.99, below=1.0)
+    epsilon: float = number(1e-8, above=True)
+    momentum: float = number(0.0, below=1.0)
 
     @property
     def formula(self) -> Formula:
@@ -80,7 +80,7 @@ class Adagrad(Optimizer):
     """
 
     learning_rate: float = 0.01
-    epsilon: float = 1e-10
+    epsilon: float = number(1e-10, above=True)
 
     formula = updates.adagrad
 
@@ -98,9 +98,9 @@ class Adam(Optimizer):
     """
 
     learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    beta1: float = number(0.9, below=1.0)
+    beta2: float = number(0.999, below=1.0)
+    epsilon: float = number(1e-8, above=True)
 
     formula = updates.adam
 
@@ -115,7 +115,7 @@ class AdamW(Adam):
     AdamW(learning_rate=0.001, weight_decay=0.1)
     """
 
-    weight_decay: float = field(default=0.01, kw_only=True)
+    weight_decay: float = number(0.01, kw_only=True)
 
 
 @dataclass(repr=False)
@@ -133,8 +133,8 @@ class Lion(Optimizer):
     """
 
     learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.99
+    beta1: float = number(0.9, below=1.0)
+    beta2: float = number(0.99, below=1.0)
 
     formula = updates.lion
 
@@ -168,9 +168,9 @@ def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
         return name
     kind = named("optimizer", name, _named)
     known = [f.name for f in fields(kind)]
-    for number in numbers:
-        if number not in known:
-            raise TypeError(f"{kind.__name__}: {unknown_name('number', number, known)}")
+    for option in numbers:
+        if option not in known:
+            raise TypeError(f"{kind.__name__}: {unknown_name('number', option, known)}")
     return kind(**numbers)
 
 

@@ -57,6 +57,8 @@ def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **consta
     """
     if not isinstance(name, Cost):
         name = named("cost", name, _costs)
+    if label_smoothing is None and not constants:
+        return name
     cost, defaults = name, name.terms.defaults
     given = dict(cost.constants) | constants
     for option, value in given.items():
