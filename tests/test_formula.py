@@ -10,6 +10,8 @@ import pytest
 from nnkit.backends import using_backend
 from nnkit.backends.errors import FormulaError
 from nnkit.backends.formula import Formula, compose, formula, list_formulas
+from nnkit.backends.formulas.program import Program
+from nnkit.backends.numpy_backend import NumpyBackend
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -120,6 +122,28 @@ def read_only(array: np.ndarray) -> np.ndarray:
 def test_an_out_that_cannot_hold_the_result(function: Formula, out: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         function(A, B, out=out)
+
+
+def test_a_backend_runs_programs_on_arrays_that_the_base_has_checked_and_made() -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    class Watched(NumpyBackend):
+        def run_program(self, program: Program, name: str, operands: Any, outs: Any) -> None:
+            seen.append((list(operands), list(outs)))
+            super().run_program(program, name, operands, outs)
+
+    backend = Watched()
+    bad: Any = ([(A, B), np.empty(3)], [(A, np.ones(3)), None], [(A, np.ones(2, int)), None], [(A, None), None])
+    for operands, out in bad:
+        with pytest.raises((TypeError, ValueError)):
+            backend.elementwise(weighted, operands, out)
+    assert not seen
+    sums, differences = backend.elementwise(sum_and_difference, (A.astype("f4"), [[1.0], [2.0]]))
+    ((operands, outs),) = seen
+    assert [(type(a), a.dtype.name) for a in (*operands, *outs)] == [(np.ndarray, "float32")] * 4
+    assert [a.shape for a in outs] == [(2, 2)] * 2
+    assert (sums is outs[0], differences is outs[1]) == (True, True)
+    np.testing.assert_array_equal(sums, [[2.0, 3.0], [3.0, 4.0]])
 
 
 def test_shapes_that_do_not_broadcast_are_all_named() -> None:
