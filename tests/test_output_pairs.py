@@ -128,6 +128,14 @@ def test_by_default_a_cost_has_its_own_output() -> None:
         assert not output_pair(cost, "tanh").paired
 
 
+def test_softmax_of_several_leading_axes_is_that_of_each_row(arrays: "Arrays") -> None:
+    z, delta = np.random.default_rng(1).normal(size=(2, 2, 4, 3))
+    p = np.stack([softmax_rows(part) for part in z])
+    np.testing.assert_allclose(arrays.numpy(nnkit.softmax(arrays(z))), p, rtol=1e-14)
+    expected = p * (delta - np.einsum("abk,abk->ab", p, delta)[..., None])  # eq. 8
+    np.testing.assert_allclose(arrays.numpy(nnkit.softmax_grad(arrays(p), arrays(delta))), expected, rtol=1e-12)
+
+
 def test_softmax_rows_are_distributions(arrays: "Arrays") -> None:
     rng = np.random.default_rng(0)
     moderate = rng.normal(0, 5, (50, 7))
