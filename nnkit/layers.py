@@ -21,7 +21,8 @@ class Layer(ABC):
 
     A layer of your own is a frozen dataclass with the fields `inputs` and `units`, numbers and text of its own, and
     these methods. They compute with formulas and with methods of the backend only, so that a step can be recorded.
-    `nnkit.register_layer` makes the class known to files. The last layer of a network is a `Dense`.
+    `nnkit.register_layer` makes the class known to files. The last layer of a network is a `Dense`. A network tries its
+    layers once: ValueError where a replay gives other numbers than a call, x is overwritten or a gradient not written.
 
     >>> from dataclasses import dataclass
     >>> @nnkit.formula

@@ -30,6 +30,7 @@ from nnkit.kernels.output import output_pair
 from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
+from nnkit.own_layers import check_own_layer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, keeps_finite, preprocessed
@@ -81,11 +82,13 @@ class Model:
         self.vector_targets, self.epochs_trained, self.optimizer, self.turn = False, 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
         trainable = enumerate(initialized(self.layers, init))
-        values = (started(layer, rng, self.dtype, i) for i, layer in trainable)
+        values = [started(layer, rng, self.dtype, i) for i, layer in trainable]
         target = get_backend(backend)
         try:
             self.placement = Placement(target, self.layers, self.dtype, self.seed)
             self.parameters.assign(values)
+            for i, (layer, own) in enumerate(zip(trainable_layers(self.layers), values, strict=True)):
+                check_own_layer(target, layer, own, self.dtype, i)
         except Exception as error:
             raise_if_full(target, error, LOWER_SIZES)
             raise

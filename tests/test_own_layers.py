@@ -307,3 +307,95 @@ def test_a_network_describes_its_layers() -> None:
         "Network(5 → 7 gelu → 6 Scaled → 6 Curved → 3 softmax, softmax_cross_entropy, 117 parameters in float64 on "
         "numpy, seed 0)"
     )
+
+
+@dataclass(frozen=True)
+class Gain(nnkit.Layer):
+    """x ⊙ s, which the faulty layers below compute in ways that cannot be recorded or lose a gradient."""
+
+    inputs: int
+    units: int
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"s": (self.units,)}
+
+    def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {"s": 1 + rng.random(self.units)}
+
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        return times(x, parameters["s"]), x
+
+    def backward(
+        self,
+        backend: Backend,
+        delta: Array,
+        saved: Any,
+        parameters: Mapping[str, Array],
+        gradient: Any,
+        need_dx: bool,
+    ) -> Array:
+        backend.sum(times(delta, saved), axis=0, out=gradient["s"])
+        return times(delta, parameters["s"])
+
+
+class Operator(Gain):
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        return x * parameters["s"], x
+
+
+class OperatorBackward(Gain):
+    def backward(self, backend: Backend, delta: Array, saved: Any, parameters: Any, gradient: Any, need: bool) -> Array:
+        gradient["s"][...] = backend.xp.sum(delta * saved, axis=0)
+        return times(delta, parameters["s"])
+
+
+class Operatorδx(Gain):
+    def backward(self, backend: Backend, delta: Array, saved: Any, parameters: Any, gradient: Any, need: bool) -> Array:
+        super().backward(backend, delta, saved, parameters, gradient, need)
+        return delta * parameters["s"]
+
+
+class Rebinding(Gain):
+    def backward(self, backend: Backend, delta: Array, saved: Any, parameters: Any, gradient: Any, need: bool) -> Array:
+        gradient["s"] = backend.sum(times(delta, saved), axis=0)
+        return times(delta, parameters["s"])
+
+
+class Overwriting(Gain):
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        return times(x, parameters["s"], out=x), x
+
+
+class Narrow(Gain):
+    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+        return times(x, parameters["s"])[:, :1], x
+
+
+class Accumulating(Gain):
+    def backward(self, backend: Backend, delta: Array, saved: Any, parameters: Any, gradient: Any, need: bool) -> Array:
+        times(gradient["s"], gradient["s"], out=gradient["s"])
+        return times(delta, parameters["s"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Operator, "outputs of a recorded step: other numbers than those of a call; compute with formulas"),
+        (OperatorBackward, "s of a recorded step: other numbers|backward does not write all of"),
+        (Operatorδx, "δx of a recorded step: other numbers than those of a call"),
+        (Rebinding, r"backward does not write all of gradient\['s'\]"),
+        (Overwriting, "overwrites x, which the layer before it needs"),
+        (Narrow, r"outputs of 3 samples: shape \(3, 1\); expected \(3, 4\)"),
+        (Accumulating, "s of a recorded step: other numbers"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layer_that_replays_would_get_wrong_is_refused(
+    arrays: Arrays, kind: type[Gain], message: str, dtype: str
+) -> None:
+    for layers in ([kind(4, 4), nnkit.Dense(4, 3)], [nnkit.Dense(4, 4, "tanh"), kind(4, 4), nnkit.Dense(4, 3)]):
+        with pytest.raises(ValueError, match=f"{kind.__name__} of layer {len(layers) - 2}.*({message})"):
+            nnkit.Network(layers, seed=0, dtype=dtype, backend=arrays.backend)
+        layers[-2] = Gain(4, 4)
+        nnkit.Network(layers, seed=0, dtype=dtype, backend=arrays.backend)
