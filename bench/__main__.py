@@ -13,7 +13,7 @@ from bench.problem import ACTIVATIONS, DTYPES, LEARNING_RATES, Problem, Size, pa
 from bench.reference import STEPS, TOLERANCES
 from bench.rounds import Plan, choose_cores, measure
 from nnkit.files import replacing, writable
-from nnkit.pictures import picture_path, write_picture
+from nnkit.plots.figure import picture_path, write_picture
 
 SIZES = ["784-30-10x10", "784-100-10x32,128", "784-256-128-10x256", "784-512-512-10x1024", "1024-1024-1024-1024x512"]
 BATCHES = ["784-100-10x1,8,32,128,512,2048"]

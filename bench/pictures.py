@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from bench.report import ratio
-from nnkit.plots.style import BLACK, BLUE, DARK_VERMILION, GREY, LABEL, TICK, VERMILION, new_figure, style_lines
+from nnkit.plots.figure import BLACK, BLUE, DARK_VERMILION, GREY, LABEL, TICK, VERMILION, new_figure, style_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 import nnkit
-from nnkit.pictures import picture_path
+from nnkit.plots.figure import picture_path
 
 LENGTH, HIDDEN, STEP_SIZE = 200, 10, 0.01
 T = np.linspace(-3 * np.pi, 3 * np.pi, LENGTH)

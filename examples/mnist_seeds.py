@@ -19,7 +19,7 @@ import statistics
 import sys
 
 import nnkit
-from nnkit.pictures import picture_path
+from nnkit.plots.figure import picture_path
 
 NEEDS_MNIST = (
     "this example needs MNIST; download it with: "

@@ -3,7 +3,7 @@
 Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the layers in the
 network's dtype, `preprocessing.mean` and so on in float64, and in the checkpoint of a training `training.*`; as
 metadata "network", a description in JSON, "training", and where `nnkit train` wrote it "samples", what it was trained
-with (`nnkit.commands.trained_on`), which no network needs. Format 1 had neither dropout nor numbers of costs,
+with (`nnkit.commands.models`), which no network needs. Format 1 had neither dropout nor numbers of costs,
 preprocessing, classes, training.
 """
 

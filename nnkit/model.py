@@ -32,11 +32,10 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.own_layers import check_own_layer
 from nnkit.parameters import Parameters
-from nnkit.placement import DropoutState, Lent, Placement
+from nnkit.placement import DropoutState, Lent, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, keeps_finite, preprocessed
 from nnkit.structure import build_layers, initialized, started
 from nnkit.tables import as_array, is_table, table_numbers, text_names
-from nnkit.turns import Turn
 
 FEW = 256  # samples whose forward pass takes less time than the decisions about it
 ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory

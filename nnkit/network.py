@@ -10,7 +10,6 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.checks import flag
-from nnkit.explanation import StepExplanation, explain_step
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
@@ -19,7 +18,7 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.placement import Placement
 from nnkit.state import arrays, pickled, restore, unpickle
-from nnkit.step import Step, step_for
+from nnkit.step import Step, StepExplanation, explain_step, step_for
 from nnkit.training.checkpoints import resume
 from nnkit.training.fit import fit
 from nnkit.training.meter import evaluate

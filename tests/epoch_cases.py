@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends.numpy_backend import NumpyBackend
 from nnkit.kernels.costs import Cost
-from nnkit.one_launch.layout import Layout, layout
-from nnkit.one_launch.recipe import Recipe, recipe_of
+from nnkit.one_launch.layout import Layout, Recipe, layout, recipe_of
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.step import step_for
 

@@ -18,8 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nnkit.backends.cuda.formula_text import PRELUDE
-from nnkit.one_launch.layout import Layout
-from nnkit.one_launch.recipe import Recipe
+from nnkit.one_launch.layout import Layout, Recipe
 from nnkit.one_launch.text import arguments, epoch_text
 from tests.host_cuda import C_HEADERS
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnkit.data import MNIST, download, mnist
+from nnkit.data import MNIST, mnist
 
 mnist_module = importlib.import_module("nnkit.data.mnist")  # the package's attribute of this name is the function
 
@@ -75,7 +75,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
         mnist_module._Original(name, ARRAYS[name].shape, hashlib.sha256(ORIGINALS[name]).hexdigest()) for name in NAMES
     ]
     monkeypatch.setattr(mnist_module, "_ORIGINALS", tuple(originals))
-    monkeypatch.setattr(download, "MIRRORS", made.mirrors)
+    monkeypatch.setattr(mnist_module, "MIRRORS", made.mirrors)
     monkeypatch.delenv("NNKIT_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -165,7 +165,7 @@ def test_no_mirror_helps(server: Server, tmp_path: Path) -> None:
 
 
 def test_no_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MIRRORS", ("http://127.0.0.1:9/",))
+    monkeypatch.setattr(mnist_module, "MIRRORS", ("http://127.0.0.1:9/",))
     with pytest.raises(
         ConnectionError, match=r"could not be downloaded(.|\n)*http://127.0.0.1:9/train-images-idx3-ubyte.gz"
     ):
@@ -203,7 +203,7 @@ def test_the_cache_is_where_pooch_has_it(chosen: str | None, monkeypatch: pytest
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     else:
         monkeypatch.setenv("XDG_CACHE_HOME", chosen)
-    assert download.cache_folder() == Path(pooch.os_cache("nnkit"))
+    assert mnist_module.cache_folder() == Path(pooch.os_cache("nnkit"))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_the_cache_on_each_system(
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert download.cache_folder() == Path(folder)
+    assert mnist_module.cache_folder() == Path(folder)
 
 
 def test_the_data_package_does_without_pooch() -> None:

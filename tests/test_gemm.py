@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnkit.backends.cuda.cublas import Stored, row_step, stored, strides_of
+from nnkit.backends.cuda.cublas import (
+    AS_IS,
+    COMPUTE_DOUBLE,
+    COMPUTE_FLOAT,
+    COMPUTE_TF32,
+    DATA_TYPES,
+    DEFAULT_ALGORITHM,
+    TRANSPOSED,
+    Stored,
+    row_step,
+    stored,
+    strides_of,
+)
 
 LEADS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((), ()), ((1,), (1,)), ((3,), (3,)), ((1,), (3,)), ((), (3,)), ((2, 3), (2, 3)), ((3,), (2, 3)),
@@ -78,15 +90,15 @@ def test_row_step(shape: list[int], strides: list[int]) -> None:
 
 
 def test_numbers_are_those_of_cublas() -> None:
-    cublas = pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed")
+    theirs = pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed")
     nvmath = pytest.importorskip("nvmath")
-    assert (cublas.AS_IS, cublas.TRANSPOSED) == (cublas.Operation.N, cublas.Operation.T)
+    assert (AS_IS, TRANSPOSED) == (theirs.Operation.N, theirs.Operation.T)
     types = nvmath.CudaDataType
     halves = {"float16": types.CUDA_R_16F, "bfloat16": types.CUDA_R_16BF}
-    assert halves | {"float32": types.CUDA_R_32F, "float64": types.CUDA_R_64F} == cublas.DATA_TYPES
-    compute = cublas.ComputeType
-    assert cublas.COMPUTE_FLOAT == compute.COMPUTE_32F
-    assert cublas.COMPUTE_TF32 == compute.COMPUTE_32F_FAST_TF32
-    assert cublas.COMPUTE_DOUBLE == compute.COMPUTE_64F
-    assert cublas.DEFAULT_ALGORITHM == cublas.GemmAlgo.DFALT
+    assert halves | {"float32": types.CUDA_R_32F, "float64": types.CUDA_R_64F} == DATA_TYPES
+    compute = theirs.ComputeType
+    assert COMPUTE_FLOAT == compute.COMPUTE_32F
+    assert COMPUTE_TF32 == compute.COMPUTE_32F_FAST_TF32
+    assert COMPUTE_DOUBLE == compute.COMPUTE_64F
+    assert DEFAULT_ALGORITHM == theirs.GemmAlgo.DFALT
     assert strides_of(np.empty((3, 4))[:, ::2]) == (4, 2)

@@ -17,7 +17,7 @@ import pytest
 
 import nnkit
 from nnkit.backends import selection
-from nnkit.turns import Turn
+from nnkit.placement import Turn
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(40, 6)), np.arange(40) % 3

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.one_launch.layout import Layout
-from nnkit.one_launch.recipe import Recipe
+from nnkit.one_launch.layout import Layout, Recipe
 from nnkit.one_launch.text import arguments
 from tests.epoch_cases import (
     CASES,

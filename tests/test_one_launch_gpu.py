@@ -11,8 +11,7 @@ import nnkit
 from nnkit.backends import Backend
 from nnkit.backends.cuda.cluster import limits_of
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
-from nnkit.one_launch.layout import layout
-from nnkit.one_launch.recipe import recipe_of
+from nnkit.one_launch.layout import layout, recipe_of
 from nnkit.optimizers import OptimizerState
 from tests.conftest import gpu_backend
 from tests.epoch_cases import CASES, Array, Case, Trained, assert_as_exact_as_numpy, bits, train_by_steps, trained

@@ -8,8 +8,7 @@ import pytest
 import nnkit
 from nnkit.backends.cuda.cluster import BlockLimits
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
-from nnkit.one_launch.layout import Layout, layout, layout_for, padded
-from nnkit.one_launch.recipe import recipe_of
+from nnkit.one_launch.layout import Layout, layout, layout_for, padded, recipe_of
 from nnkit.optimizers import OptimizerState
 
 HOPPER, AMPERE, ADA, VOLTA = (BlockLimits(kib * 1024, c) for kib, c in ((227, 8), (163, 1), (99, 1), (96, 1)))

@@ -1,16 +1,100 @@
-"""The samples that a command works with: shipped digits, MNIST, or the user's own file."""
+"""The data that a command works with: samples, what their targets are, and the parts that they are divided into."""
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nnkit import data
-from nnkit.commands.places import place
-from nnkit.data.csv_file import read_csv
+from nnkit.commands.outputs import place
+from nnkit.data.csv_files import read_csv
 from nnkit.data.files import read
 from nnkit.files import existing_file
+from nnkit.kernels.costs import get_cost
+
+_MANY = 100  # classes: whole numbers that are so many are perhaps quantities
+_FAR = 100.0  # from 0, for what a network should learn
+
+
+class Targets(NamedTuple):
+    """Targets as they are divided and learned.
+
+    y: numbers of the classes (n,), or targets (n,) or (n, d_out). classes: their names (k,), or None where there are
+    none. outputs: of the network. cost: its name.
+    """
+
+    y: NDArray[Any]
+    classes: NDArray[Any] | None
+    outputs: int
+    cost: str
+
+    def named(self, y: NDArray[Any]) -> NDArray[Any]:
+        """Some of y as the network takes them: labels by their names."""
+        return y if self.classes is None else self.classes[y]
+
+
+def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
+    """What labels (n,) or targets (n,), (n, d_out) ask for; `name` is what messages call them.
+
+    Without a cost, text and whole numbers are labels and get the softmax cross-entropy; real numbers get the quadratic
+    cost. Raises ValueError for a single class, for text where the cost is one of numbers, for a matrix of text and for
+    more than two axes.
+    """
+    text = y.dtype.kind in "US"
+    if text and y.ndim > 1:
+        raise ValueError(f"{name} is text of shape {y.shape}; expected ({len(y)},), one class for each sample")
+    if y.ndim > 2:
+        raise ValueError(f"{name} has shape {y.shape}; expected ({len(y)},) or ({len(y)}, outputs)")
+    labels = y.ndim == 1 and y.dtype.kind != "f"
+    cost = cost or ("softmax_cross_entropy" if labels else "quadratic")
+    if not get_cost(cost).classifies:
+        if text:
+            raise ValueError(f"--cost {cost} is for numbers, and {name} is text, such as {str(y[0])!r}")
+        y = y.astype(np.float64)
+        _warn_of_scale(y, name)
+        return _numbers(y, cost)
+    y = whole_labels(y)
+    if y.ndim > 1 or y.dtype.kind == "f":
+        return _numbers(y, cost)
+    classes, y = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"{name} holds a single class, {classes[0]}; expected at least two")
+    if len(classes) > _MANY and not text:
+        warnings.warn(
+            f"{name} holds {len(classes)} different whole numbers, which are taken for classes; if they are "
+            "quantities, give --cost quadratic",
+            stacklevel=2,
+        )
+    return Targets(y, classes, len(classes), cost)
+
+
+def whole_labels(y: NDArray[Any]) -> NDArray[Any]:
+    """Labels (n,) that are whole numbers of a float type as int64; anything else as it is.
+
+    >>> whole_labels(np.array([1.0, 3.0])), whole_labels(np.array([0.5, 1.0]))
+    (array([1, 3]), array([0.5, 1. ]))
+    """
+    whole = y.ndim == 1 and y.dtype.kind == "f" and np.array_equal(y, np.floor(y)) and np.all(np.abs(y) < 2**53)
+    return y.astype(np.int64) if whole else y
+
+
+def _numbers(y: NDArray[Any], cost: str) -> Targets:
+    return Targets(y, None, 1 if y.ndim == 1 else y.shape[1], cost)
+
+
+def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
+    with np.errstate(all="ignore"):
+        mean, deviation = float(np.mean(y)), float(np.std(y))
+    if abs(mean) > _FAR or deviation > _FAR:
+        warnings.warn(
+            f"{name} has mean {mean:.3g} and standard deviation {deviation:.3g}; a network learns numbers of mean 0 "
+            "and deviation 1 best: shift and rescale them, or the training may diverge",
+            stacklevel=2,
+        )
 
 
 class Dataset(NamedTuple):
@@ -63,3 +147,47 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
     assert table.y is not None  # as there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
     return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)
+
+
+Part = tuple[NDArray[Any], NDArray[Any]]
+
+
+class Parts(NamedTuple):
+    """Samples with their labels or targets; without a part of its own, `validation` is None.
+
+    rows: which samples of the data set, (n, 1), are in the training part, in the one that validates, and in the test
+    part, of which those of a part of its own count by themselves.
+    """
+
+    training: Part
+    validation: Part | None
+    test: Part
+    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+    def counts(self) -> dict[str, int]:
+        """How many samples each part has."""
+        parts = {"training": self.training, "validation": self.validation, "test": self.test}
+        return {name: 0 if part is None else len(part[0]) for name, part in parts.items()}
+
+    def places(self, dataset: Dataset) -> list[Callable[[int], str]]:
+        """Where a sample of the training part, of the validating and of the test part is in the user's file."""
+        return [lambda row, numbers=numbers: dataset.place(int(numbers[row, 0])) for numbers in self.rows]  # type: ignore[misc]
+
+
+def divide(dataset: Dataset, targets: Targets, fraction: float, seed: int, validated: bool) -> Parts:
+    """A data set in parts, by a seed: a share to test with, and if `validated` the same share of the rest for that.
+
+    Raises ValueError for a fraction that is no share or leaves a part empty.
+    """
+    y, test, validation = targets.y, dataset.test, None
+    rows = np.arange(len(dataset.X))[:, None]  # divided instead of X, to know which sample is where
+    of_test = rows if test is None else np.arange(len(test[0]))[:, None]
+    of_validation = None
+    if test is None:
+        rows, y, of_test, y_test = data.split(rows, y, fraction, seed)
+        test = dataset.X[of_test[:, 0]], targets.named(y_test)
+    if validated:
+        rows, y, of_validation, y_validation = data.split(rows, y, fraction, seed)
+        validation = dataset.X[of_validation[:, 0]], targets.named(y_validation)
+    training = dataset.X[rows[:, 0]], targets.named(y)
+    return Parts(training, validation, test, (rows, of_test if of_validation is None else of_validation, of_test))

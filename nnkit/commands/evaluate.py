@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.commands.arguments import Commands, add_backend, add_command, counted, known, number, show
-from nnkit.commands.dataset import Dataset, load_dataset
+from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
 from nnkit.commands.measures import add_metrics, check_metrics
-from nnkit.commands.models import add_model, in_order
-from nnkit.commands.outputs import as_json, check_package, output_path, picture_title
-from nnkit.commands.places import placing
+from nnkit.commands.models import TrainedOn, add_model, in_order, new_share, trained_on, warn_of_known_samples
+from nnkit.commands.outputs import as_json, check_package, output_path, picture_title, placing
 from nnkit.commands.runs import in_digits
-from nnkit.commands.targets import whole_labels
 from nnkit.commands.train_arguments import DEFAULTS, TARGET, add_mnist
-from nnkit.commands.trained_on import TrainedOn, new_share, trained_on, warn_of_known_samples
 from nnkit.network import Network, load
-from nnkit.pictures import picture_path
+from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
 
 _DESCRIPTION = """

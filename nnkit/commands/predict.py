@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command
 from nnkit.commands.models import add_model, in_order
-from nnkit.commands.outputs import output_path
-from nnkit.commands.places import place, placing
-from nnkit.data.csv_labels import TextCellError, is_number
+from nnkit.commands.outputs import output_path, place, placing
+from nnkit.data.csv_files import TextCellError, is_number
 from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing

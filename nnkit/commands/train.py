@@ -7,16 +7,13 @@ from typing import Any
 
 from nnkit.backends import Backend, get_backend
 from nnkit.commands.arguments import Commands, add_command, counted, show
-from nnkit.commands.building import NUMBERS, build_optimizer, widths
-from nnkit.commands.dataset import Dataset, load_dataset
+from nnkit.commands.dataset import Dataset, Parts, load_dataset, targets_of
 from nnkit.commands.measures import check_metrics
+from nnkit.commands.models import as_text
 from nnkit.commands.outputs import as_json
-from nnkit.commands.parts import Parts
-from nnkit.commands.runs import Run, in_words, prepare, summarize, train
-from nnkit.commands.targets import targets_of
+from nnkit.commands.runs import NUMBERS, Run, build_optimizer, in_words, prepare, summarize, train, widths
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
-from nnkit.commands.trained_on import as_text
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
 from nnkit.version import __version__

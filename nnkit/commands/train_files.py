@@ -12,7 +12,7 @@ from nnkit.commands.outputs import check_package, output_path, picture_title, wr
 from nnkit.commands.runs import Run
 from nnkit.layers import dense_layers
 from nnkit.network import Network
-from nnkit.pictures import picture_path
+from nnkit.plots.figure import picture_path
 
 _PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": ["safetensors"]}
 

@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from nnkit.checks import check_finite, unknown_name
-from nnkit.data.csv_file import read_csv
+from nnkit.data.csv_files import read_csv
 from nnkit.data.table import Table, column_as_number, column_number
 from nnkit.files import existing_file
 

@@ -1,7 +1,7 @@
 """A whole epoch of a small network in one kernel launch, with CUDA source generated from the network's formulas.
 
-`recipe` collects the formulas of a step, `layout` places its arrays in shared memory, `text` writes the kernel and
-`kernel` launches it.
+`layout` collects the formulas of a step and places its arrays in shared memory, `machine` has the hardware and the
+loops, `text` writes the kernel and `kernel` launches it.
 """
 
 from nnkit.one_launch.kernel import EpochKernel, epoch_kernel_for

@@ -9,8 +9,7 @@ from nnkit.backends.cuda.cluster import launch, limits_of
 from nnkit.backends.cuda.graph import current_stream, in_order
 from nnkit.backends.switches import switch
 from nnkit.model import Model
-from nnkit.one_launch.layout import THREADS, Layout, layout_for
-from nnkit.one_launch.recipe import Recipe, recipe_of
+from nnkit.one_launch.layout import THREADS, Layout, Recipe, layout_for, recipe_of
 from nnkit.one_launch.text import NAME, kernel_text
 from nnkit.optimizers import OptimizerState
 

@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import printable
-from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import label_pair
-from nnkit.plots.style import BLUE, DARK_BLUE, GREY, LABEL, TICK, add_color_bar, new_figure, shades, style_image
+from nnkit.plots.figure import (
+    BLUE,
+    DARK_BLUE,
+    GREY,
+    LABEL,
+    TICK,
+    add_color_bar,
+    new_figure,
+    picture_path,
+    shades,
+    style_image,
+    write_picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import finite_numbers
-from nnkit.plots.style import BLACK, BLUE, GREY, LABEL, VERMILION, new_figure, style_lines
+from nnkit.plots.figure import BLACK, BLUE, GREY, LABEL, VERMILION, new_figure, picture_path, style_lines, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import finite_numbers
-from nnkit.plots.images import draw_images, grid_of, image_shape, image_size
-from nnkit.plots.style import (
+from nnkit.plots.figure import (
     BLUE,
     DARK_BLUE,
     DARK_VERMILION,
     VERMILION,
     add_color_bar,
     new_figure,
+    picture_path,
     shades,
     style_image,
+    write_picture,
 )
+from nnkit.plots.images import draw_images, grid_of, image_shape, image_size
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

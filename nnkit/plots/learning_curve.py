@@ -5,10 +5,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnkit.checks import unknown_name
-from nnkit.pictures import picture_path, write_picture
-from nnkit.plots.epoch_panel import COLORS, End, finish_panel, label_ends, three_digits
-from nnkit.plots.histories import Curve, History, count_epochs, curve, is_share
-from nnkit.plots.style import new_figure
+from nnkit.plots.epochs import (
+    COLORS,
+    Curve,
+    End,
+    History,
+    count_epochs,
+    curve,
+    finish_panel,
+    is_share,
+    label_ends,
+    three_digits,
+)
+from nnkit.plots.figure import new_figure, picture_path, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import whole
-from nnkit.pictures import picture_path, write_picture
 from nnkit.plots.arguments import finite_numbers, label_pair, real_numbers
+from nnkit.plots.figure import GREY, HEADING, LABEL, VERMILION, new_figure, picture_path, style_image, write_picture
 from nnkit.plots.images import draw_images, grid_of, image_shape, image_size
-from nnkit.plots.style import GREY, HEADING, LABEL, VERMILION, new_figure, style_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

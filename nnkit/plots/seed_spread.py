@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnkit.pictures import picture_path, write_picture
-from nnkit.plots.epoch_panel import COLORS, End, finish_panel, label_ends, three_digits
-from nnkit.plots.histories import Curve, History, count_epochs, curve, is_share
-from nnkit.plots.style import GREY, LABEL, new_figure
+from nnkit.plots.epochs import (
+    COLORS,
+    Curve,
+    End,
+    History,
+    count_epochs,
+    curve,
+    finish_panel,
+    is_share,
+    label_ends,
+    three_digits,
+)
+from nnkit.plots.figure import GREY, LABEL, new_figure, picture_path, write_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
 from nnkit.inputs import on_disk
 from nnkit.metrics import Metric
-from nnkit.schedule import FunctionSchedule, Schedule
+from nnkit.schedules import FunctionSchedule, Schedule
 
 _WHOLE = 1 << 24  # bytes of an array that are all looked at
 _ROWS = 256  # of a larger one, spread over it
