@@ -7,6 +7,7 @@ which the backward pass does not read, is stored in column-major order if the ba
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,29 @@ from nnkit.backends.dtypes import ITEMSIZE
 ALIGNMENT = 64  # bytes
 
 Shapes = Mapping[str, tuple[int, ...]]  # of a layer's arrays, by name
+
+
+def _check_same(given: object, own: object, where: str) -> None:
+    """TypeError for another array in the place of a view: the network would not see it. `view += 1` gives the view."""
+    if given is not own:
+        raise TypeError(
+            f"{where} is part of the parameters, and another array would not be; write into it, with [...] = values"
+        )
+
+
+class _Views(list[Any]):
+    """A list of views of the vector, which can be written to and not replaced."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _check_same(value, self[index], f"the entry [{index}]")
+
+
+class _NamedViews(dict[str, Any]):
+    """Views of the vector by name, which can be written to and not replaced."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_same(value, self.get(name, value), f"the entry [{name!r}]")
+        super().__setitem__(name, value)  # a copy is filled so
 
 
 class Parameters:
@@ -30,6 +54,8 @@ class Parameters:
         layers: for each layer its arrays by name, views of the vector.
         W: a view (d_out, d_in) per dense layer. b: a view (d_out,) per dense layer. The first W may be in column-major
             order: write to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
+
+    Raises TypeError where another array is to take the place of the vector or of a view.
     """
 
     def __init__(self, backend: Backend, shapes: Sequence[Shapes], dtype: str) -> None:
@@ -40,17 +66,23 @@ class Parameters:
         self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self._arranged())]
         self.flat = backend.zeros((starts[-1],), dtype)
         self.weights, self.biases = self.flat[:split], self.flat[split:]
-        self.layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
+        layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
         for start, (i, name, shape) in zip(starts, self._arranged(), strict=False):
             view = self.flat[start : start + math.prod(shape)]
-            self.layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
+            layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
         self._by_columns = False
         if {*shapes[0]} == {"W", "b"}:  # of a dense layer
             d_out, d_in = shapes[0]["W"]
             self._by_columns = backend.by_columns(d_out, d_in, dtype)
         if self._by_columns:
-            self.layers[0]["W"] = backend.xp.reshape(self.flat[: d_out * d_in], (d_in, d_out)).mT
-        self.W, self.b = ([layer[name] for layer in self.layers if {"W", "b"} <= {*layer}] for name in "Wb")
+            layers[0]["W"] = backend.xp.reshape(self.flat[: d_out * d_in], (d_in, d_out)).mT
+        self.layers: Sequence[dict[str, Array]] = _Views(map(_NamedViews, layers))
+        self.W, self.b = (_Views(layer[name] for layer in layers if {"W", "b"} <= {*layer}) for name in "Wb")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name in vars(self):
+            _check_same(value, vars(self)[name], name)
+        object.__setattr__(self, name, value)
 
     def _arranged(self) -> Iterator[tuple[int, str, tuple[int, ...]]]:
         """The layer, name and shape of each array, in the order of the vector."""

@@ -1,0 +1,70 @@
+"""Views of the parameters can be written to; an array in their place, which a network would not see, is refused."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+
+def replace_entry(owner: Callable[[Any], Any], index: Any) -> Callable[[Any], None]:
+    def replace(parameters: Any) -> None:
+        owner(parameters)[index] = 0 * np.asarray(owner(parameters)[index])
+
+    return replace
+
+
+def replace_attribute(name: str) -> Callable[[Any], None]:
+    return lambda parameters: setattr(parameters, name, getattr(parameters, name) * 1)
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        replace_entry(lambda p: p.W, 0),
+        replace_entry(lambda p: p.W, slice(0, 1)),
+        replace_entry(lambda p: p.b, -1),
+        replace_entry(lambda p: p.layers[0], "W"),
+        *map(replace_attribute, ("flat", "weights", "biases", "W", "b")),
+    ],
+)
+def test_another_array_in_the_place_of_a_view_is_refused(replace: Callable[[Any], None]) -> None:
+    """It would change nothing, or the predictions and not the file."""
+    net = nnkit.Network([2, 3, 2], seed=0)
+    before = net.parameters.flat.copy()
+    for parameters in (net.parameters, net.gradient):
+        with pytest.raises(TypeError, match="is part of the parameters, and another array would not be; write into it"):
+            replace(parameters)
+    assert np.array_equal(net.parameters.flat, before)
+
+
+def test_views_are_written_to_in_place() -> None:
+    x, net, other = [[1.0, 2.0]], nnkit.Network([2, 3, 2], seed=0), nnkit.Network([2, 3, 2], seed=0)
+    net.parameters.flat *= 0.5
+    net.parameters.W[0] += 1.0
+    net.parameters.b[-1][...] = 3.0
+    net.parameters.layers[1]["W"] -= 1.0
+    other.parameters.assign(
+        [[0.5 * other.parameters.W[0] + 1, 0.5 * other.parameters.b[0]], [0.5 * other.parameters.W[1] - 1, [3.0, 3.0]]]
+    )
+    assert np.array_equal(net.predict_proba(x), other.predict_proba(x))
+    for copied in (copy.deepcopy(net.parameters), pickle.loads(pickle.dumps(net.parameters))):
+        assert np.array_equal(copied.W[1], net.parameters.W[1])
+
+
+def test_an_update_that_replaces_the_vector_is_refused() -> None:
+    class Replacing(nnkit.optimizers.OptimizerState):
+        def update(self, parameters: Any, gradients: Any) -> None:
+            parameters.flat = parameters.flat - self.numbers["learning_rate"] * gradients.flat
+
+    class Descent(nnkit.SGD):
+        def start(self, parameters: Any) -> Replacing:
+            return Replacing(self, parameters)
+
+    net = nnkit.Network([2, 2], seed=0)
+    with pytest.raises(TypeError, match="flat is part of the parameters"):
+        net.train_step([[0.0, 1.0]], [0], Descent(0.1))
