@@ -8,6 +8,7 @@ import pytest
 
 import nnkit
 from nnkit.placement import DropoutState
+from tests.test_dropout_kernel import expected_factors
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -65,6 +66,14 @@ def test_one_seed_drops_the_same_everywhere(arrays: "Arrays") -> None:
         net = network(dtype=dtype)
         for found, wanted in zip(masks(net, 7), masks(reference, 40), strict=True):
             np.testing.assert_array_equal(found, wanted[:7].astype(dtype))
+
+
+def test_a_seeds_masks_are_those_of_the_hash() -> None:
+    """The key is drawn once from NumPy's generator of the seed: no version may give a seed other masks."""
+    key, rates = int(np.random.default_rng([4, 2]).integers(2**32)), {0: 0.2, 2: 0.5, 4: 0.3}
+    found = masks(network(backend="numpy"), 6)
+    for mask, (layer, rate) in zip(found, rates.items(), strict=True):
+        np.testing.assert_array_equal(mask, expected_factors((key, 0, layer, rate), (6, mask.shape[1])))
 
 
 def test_training_agrees_with_numpy(arrays: "Arrays") -> None:
