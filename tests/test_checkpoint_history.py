@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,23 +133,39 @@ def test_class_names_that_no_file_holds_are_told_before_the_first_epoch(classes:
     assert not (tmp_path / "run.safetensors").exists()
 
 
+def damaged(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """A checkpoint of two epochs, of whose arrays and description something is changed."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    fit(path, epochs=2, optimizer=nnkit.Adam())
+    with safe_open(path, framework="numpy") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    about = json.loads(metadata["training"])
+    change(tensors, about)
+    save_file(tensors, path, metadata | {"training": json.dumps(about)})
+
+
+def refused(path: Path, message: str) -> None:
+    net = nnkit.Network([4, 3], seed=0)
+    before = net.parameters.flat.tobytes()
+    with pytest.raises(ValueError, match=rf"run\.safetensors: .* damaged: .*{message}"):
+        net.fit(X, LABELS, epochs=4, optimizer=nnkit.Adam(), checkpoint=path, resume=True, progress=False)
+    assert (net.parameters.flat.tobytes(), net.epochs_trained) == (before, 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"accuracy": [0.5]}, "the lists of a history differ in length"), ({"cost": [0.5, "low"]}, "could not convert")],
 )
 def test_a_damaged_history_is_told_before_anything_changes(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
-    from safetensors import safe_open
-    from safetensors.numpy import save_file
+    damaged(tmp_path / "run.safetensors", lambda tensors, about: about["history"].update(wrong))
+    refused(tmp_path / "run.safetensors", message)
 
+
+@pytest.mark.parametrize("name", ["optimizer.mean", "optimizer.t"])
+@pytest.mark.parametrize("shape", [(1,), (1, 15), (16,)])
+def test_a_state_of_another_shape_is_told_before_anything_changes(name: str, shape: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
-    fit(path, epochs=2)
-    with safe_open(path, framework="numpy") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    about = json.loads(metadata["training"])
-    about["history"] |= wrong
-    save_file(tensors, path, metadata | {"training": json.dumps(about)})
-    net = nnkit.Network([4, 3], seed=0)
-    before = net.parameters.flat.tobytes()
-    with pytest.raises(ValueError, match=rf"run\.safetensors: .* damaged: .*{message}"):
-        net.fit(X, LABELS, epochs=4, checkpoint=path, resume=True, progress=False)
-    assert (net.parameters.flat.tobytes(), net.epochs_trained) == (before, 0)
+    damaged(path, lambda tensors, about: tensors.update({f"training.{name}": np.zeros(shape, np.float32)}))
+    refused(path, f"{name} has shape {re.escape(str(shape))}; expected ")
