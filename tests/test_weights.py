@@ -108,6 +108,17 @@ def test_class_weights_by_name_and_for_a_single_output() -> None:
     assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
 
 
+@pytest.mark.parametrize("form", [(24,), (24, 1)])
+def test_class_weights_of_an_iterable_are_those_of_an_array(form: tuple[int, ...]) -> None:
+    """Of a single output: for labels and for a column of targets alike."""
+    y = (LABELS % 2).astype(float).reshape(form)
+    net = nnkit.Network([4, 1], seed=0, dtype="float64")
+    data = [(X[i : i + 8], y[i : i + 8]) for i in range(0, 24, 8)]
+    found, wanted = (net.evaluate(*given, class_weight={1: 4.0}) for given in ((iter(data),), (X, y)))
+    assert found == pytest.approx(wanted, rel=1e-12)
+    assert wanted["cost"] != net.evaluate(X, y)["cost"]
+
+
 def test_classes_have_weights_in_every_cost() -> None:
     """Labels of three classes: also where the cost knows nothing of classes."""
     for cost in nnkit.cost_names():
