@@ -158,7 +158,7 @@ def arrays(request: pytest.FixtureRequest) -> Iterator[Arrays]:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A CuPy backend over the host's memory, in the place of the real one."""
-    from tests.host_device import HostDevice
+    from tests.support.host_device import HostDevice
 
     made = HostDevice(pytest.importorskip("cupy", reason="CuPy is not installed"))
     monkeypatch.setitem(selection._made, "cupy", made)

@@ -13,12 +13,13 @@ import pytest
 
 import nnkit
 from nnkit.data import mnist
-from tests.test_cli import before
+from tests.commands.test_cli import before
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def _load(name: str) -> ModuleType:

@@ -13,7 +13,7 @@ from nnkit.step import step_for
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource
-from tests.host_device import HostDevice
+from tests.support.host_device import HostDevice
 
 WIDTHS = (784, 256, 128, 10)
 BATCH = 64

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import nnkit
-from tests.test_mnist import find_mnist
+from tests.data.test_mnist import find_mnist
+from tests.support import ROOT
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "mnist_seeds.py"
+EXAMPLE = ROOT / "examples" / "mnist_seeds.py"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:

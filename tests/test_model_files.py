@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nnkit
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -23,7 +24,7 @@ LABELS = np.arange(30) % 3
 
 def test_the_first_format_is_read() -> None:
     """Written by nnkit 0.1.0, together with the outputs that it gave."""
-    net = nnkit.load(Path(__file__).parent / "files" / "network-1.safetensors")
+    net = nnkit.load(ROOT / "tests" / "files" / "network-1.safetensors")
     assert (
         repr(net) == "Network(3 → 4 gelu → 2 softmax, softmax_cross_entropy, 26 parameters in float32 on numpy, seed 7)"
     )

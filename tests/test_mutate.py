@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from tests.support.mutate import belonging, choice, choice_of_all, fitting, mutations, passes
-
-ROOT = Path(__file__).parents[1]
 
 SOURCE = '''\
 """A module of 2 functions."""

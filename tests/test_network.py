@@ -8,7 +8,7 @@ import pytest
 
 import nnkit
 from nnkit.parameters import Parameters
-from tests.exact import exact
+from tests.support.exact import exact
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays

@@ -12,7 +12,7 @@ import pytest
 
 import nnkit
 from nnkit.kernels.costs import Cost, cost_names, get_cost
-from tests.torch_twin import Twin
+from tests.support.torch_twin import Twin
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays

@@ -1,13 +1,14 @@
 """The notebook of the lecture's equations runs from top to bottom, and has them all."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import ROOT
+
 REASON = "the notebook is executed with nbclient and ipykernel: python -m pip install nbclient ipykernel"
-NOTEBOOK = Path(__file__).parents[1] / "examples" / "equations.ipynb"
+NOTEBOOK = ROOT / "examples" / "equations.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from nnkit.backends.recording import HostCall, Node, Tape
 from nnkit.kernels import regularization, updates
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.parameters import Parameters
-from tests.host_cuda import aligned, build, launch, with_driver
-from tests.kernels import variant
-from tests.recursions import ALL, LAYERS, OPTIMIZERS
-from tests.rounding import allowed_differences, assert_agree
+from tests.support.host_cuda import aligned, build, launch, with_driver
+from tests.support.kernels import variant
+from tests.support.recursions import ALL, LAYERS, OPTIMIZERS
+from tests.support.rounding import allowed_differences, assert_agree
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays

@@ -12,7 +12,7 @@ import pytest
 import nnkit
 from nnkit import checks
 from nnkit.optimizers import Adagrad, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
-from tests.recursions import OPTIMIZERS
+from tests.support.recursions import OPTIMIZERS
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

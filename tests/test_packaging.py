@@ -15,8 +15,8 @@ import pytest
 
 import nnkit
 import nnkit.backends
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

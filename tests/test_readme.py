@@ -10,8 +10,8 @@ import pytest
 
 import nnkit
 from nnkit.verify.equations import equations
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 

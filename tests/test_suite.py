@@ -4,11 +4,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT
 
 
 def run(*arguments: str) -> str:
@@ -23,7 +22,8 @@ def run(*arguments: str) -> str:
 def test_the_file_of_a_module_may_come_first() -> None:
     """pytest imports it by its path; the package's function of that name must stay."""
     pytest.importorskip("matplotlib", reason="draws pictures")
-    files = "nnkit/plots/first_layer.py", "nnkit/data/digits.py", "tests/test_plots_files.py", "tests/test_interrupt.py"
+    files = ["nnkit/plots/first_layer.py", "nnkit/data/digits.py"]
+    files += ["tests/plots/test_files.py", "tests/training/test_interrupt.py"]
     run(*files, "-k", "first_layer or digits or handler")
 
 
@@ -35,6 +35,6 @@ def test_no_name_of_a_test_holds_an_address(request: pytest.FixtureRequest) -> N
 
 def test_campaigns_run_only_where_they_are_asked_for() -> None:
     pytest.importorskip("safetensors", reason="the campaign is one of checkpoints")
-    campaign = "tests/test_resume.py::test_killed_at_random_moments"
+    campaign = "tests/training/test_resume.py::test_killed_at_random_moments"
     assert f"{campaign}[200]" not in run("--collect-only", "-q", campaign)
     assert f"{campaign}[200]" in run("--collect-only", "-q", campaign, "-m", "campaign")

@@ -1,0 +1,160 @@
+"""nnkit train: runs with several seeds, resumed, stopped early, diverging and interrupted ones."""
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.cli import main
+from tests.support import ROOT
+from tests.support.cli_files import SPECIES, flowers, houses
+
+for _package in ("safetensors", "matplotlib"):
+    pytest.importorskip(_package, reason=f"{_package} is not installed")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two files hold the same parameters, of the same training."""
+    a, b = nnkit.load(one), nnkit.load(other)
+    return (
+        repr(a) == repr(b)
+        and a.epochs_trained == b.epochs_trained
+        and np.array_equal(*(n.parameters.flat for n in (a, b)))
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_several_seeds_are_single_runs_together(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flowers(here / "flowers.csv")
+    command = [
+        "train",
+        "--data",
+        "flowers.csv",
+        "--target",
+        "species",
+        "--epochs",
+        "3",
+        "--json",
+        "--history",
+        "h.json",
+    ]
+    singles, histories = [], []
+    for seed in ("4", "5", "6"):
+        assert main([*command, "--seed", seed, "--model", f"{seed}.safetensors"]) == 0
+        singles.append(json.loads(capsys.readouterr().out)["runs"][0]["results"])
+        histories.append(json.loads(Path("h.json").read_text()))
+    assert main([*command, "--seed", "4", "--seeds", "3"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["seeds"] == [4, 5, 6]
+    assert [run["results"] for run in report["runs"]] == singles
+    costs = [single["cost"] for single in singles]
+    assert report["mean"]["cost"] == pytest.approx(sum(costs) / 3, rel=1e-12)
+    assert report["standard_deviation"]["cost"] == pytest.approx(statistics.stdev(costs), rel=1e-12)
+    assert same("nnkit-model.safetensors", "4.safetensors")
+    together = json.loads(Path("h.json").read_text())
+    assert [run["validation_cost"] for run in together] == [history["validation_cost"] for history in histories]
+
+
+def test_a_resumed_training_is_the_one_that_was_not_stopped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--quiet", "--no-picture"]
+    assert main([*command, "--epochs", "5", "--model", "whole.safetensors"]) == 0
+    kept = ["--checkpoint", "run.safetensors", "--resume"]
+    assert main([*command, "--epochs", "2", *kept]) == 0
+    assert main([*command, "--epochs", "5", *kept, "--history", "h.json"]) == 0
+    assert same("nnkit-model.safetensors", "whole.safetensors")
+    assert len(json.loads(Path("h.json").read_text())["cost"]) == 5
+    assert capsys.readouterr() == ("", "")  # --quiet
+    content = Path("run.safetensors").read_bytes()
+    for other, message in (
+        (["--seed", "1"], "is of seed 0; give --seed 0"),
+        (["--preprocessing", "none"], "--prepro"),
+        (["--metrics", "top_2"], "its metrics is [], but this training's is ['top_2']"),
+        (["--schedule", "cosine"], "its schedule is "),
+    ):
+        assert main([*command, "--epochs", "6", *kept, *other]) == 2
+        assert message in capsys.readouterr().err
+        assert Path("run.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("option", [["--early-stopping", "2"], ["--schedule", "reduce_on_plateau"]])
+def test_what_is_chosen_by_is_not_what_is_tested_with(
+    here: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--no-picture", "--history", "h.json", "--json"]
+    assert main([*command, *option]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["samples"] == {"training": 34, "validation": 11, "test": 15}
+    X_train, train, X_test, test = nnkit.data.split(X, np.searchsorted(SPECIES, y), seed=0)
+    _, _, X_validation, validation = nnkit.data.split(X_train, train, seed=0)
+    loaded, history = nnkit.load("nnkit-model.safetensors"), json.loads(Path("h.json").read_text())
+    best = min(history["validation_cost"]) if option[0] == "--early-stopping" else history["validation_cost"][-1]
+    assert loaded.evaluate(X_validation, np.array(SPECIES)[validation])["cost"] == pytest.approx(best, rel=1e-6)
+    assert report["runs"][0]["results"] == loaded.evaluate(X_test, np.array(SPECIES)[test])
+
+
+def test_a_training_that_diverges_is_code_1_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    houses(here / "houses.csv")
+    command = ["train", "--data", "houses.csv", "--target", "price", "--learning-rate", "1e9", "--seed", "7"]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"nnkit: error: seed 7: the cost is (inf|nan) in epoch \d+, step \d+; .*\n", error)
+    assert names(here) == ["houses.csv"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_ctrl_c_leaves_the_runs_that_are_done(
+    here: Path, inside: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flowers(here / "flowers.csv")
+    fit = nnkit.Network.fit
+
+    def interrupted(network: nnkit.Network, X: Any, y: Any, **options: Any) -> nnkit.History:
+        if network.seed == 2 and inside:
+            options["callbacks"] = [lambda *_: signal.raise_signal(signal.SIGINT)]
+        elif network.seed == 2:
+            signal.raise_signal(signal.SIGINT)
+        return fit(network, X, y, **options)
+
+    monkeypatch.setattr(nnkit.Network, "fit", interrupted)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--json"]
+    assert main([*command, "--seeds", "4"]) == 130
+    assert json.loads(capsys.readouterr().out)["seeds"] == [0, 1]
+    assert names(here) == ["flowers.csv", "nnkit-curve.png", "nnkit-model.safetensors"]
+    assert main([*command, "--seed", "2", "--model", "other.safetensors"]) == 130
+    assert Path("other.safetensors").exists() == inside  # of the first run there is something if it had begun
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a process is killed as in POSIX")
+def test_what_a_killed_training_leaves_the_next_one_removes(here: Path) -> None:
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--checkpoint", "run.safetensors", "--quiet"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, "-m", "nnkit", *command, "--epochs", "999999"], env=environment) as running:
+        while not Path("run.safetensors").exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+    assert "run.safetensors.lock" in names(here)
+    assert main([*command, "--epochs", "1", "--no-picture"]) == 0
+    assert names(here) == ["flowers.csv", "nnkit-model.safetensors", "run.safetensors"]

@@ -1,0 +1,175 @@
+"""Softmax, and every pair of a cost and an output activation: outputs, cost, and its derivative by the logits."""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.kernels.costs import cost_names, get_cost
+from nnkit.kernels.output import output_pair
+from tests.support.exact import references
+
+if TYPE_CHECKING:
+    from tests.conftest import Arrays
+
+OUTPUTS = [*nnkit.activation_names(), "softmax"]
+
+
+def softmax_rows(z: np.ndarray) -> np.ndarray:
+    rows = []
+    for row in z:
+        terms = [math.exp(v - max(row)) for v in row]
+        rows.append([t / math.fsum(terms) for t in terms])
+    return np.array(rows)
+
+
+LOGARITHMS = ("poisson", "cross_entropy", "softmax_cross_entropy")
+
+
+def draw(cost: str, output: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose outputs the cost takes (a logarithm wants 0 < h < 1), and targets with exact zeros and ones."""
+    rng = np.random.default_rng(3)
+    wide = cost not in LOGARITHMS or output in ("sigmoid", "softmax") or (cost, output) == ("poisson", "exponential")
+    z = rng.uniform(-2.9, 2.9, (4, 3)) if wide else rng.uniform(0.05, 0.5, (4, 3))
+    if output == "exponential" and not wide:
+        z = -z
+    y = rng.uniform(0.1, 1, (4, 3))
+    y /= y.sum(axis=1, keepdims=True)
+    y[0] = [0.0, 1.0, 0.0]
+    return z, y
+
+
+def cost_of_outputs(cost: str, h: np.ndarray, y: np.ndarray) -> float:
+    """Eq. 3 and 18 as they are printed, and the other costs, with 0 · ln 0 = 0."""
+
+    def xlog(a: float, b: float) -> float:
+        return a * math.log(b) if a else 0.0
+
+    pairs = [(float(a), float(b)) for a, b in zip(h.ravel(), y.ravel(), strict=True)]
+    terms: dict[str, Callable[[float, float], float]] = {
+        "quadratic": lambda a, b: (b - a) ** 2 / 2,
+        "mean_absolute": lambda a, b: abs(a - b),
+        "huber": lambda a, b: (a - b) ** 2 / 2 if abs(a - b) <= 1 else abs(a - b) - 0.5,
+        "log_cosh": lambda a, b: math.log(math.cosh(a - b)),
+        "poisson": lambda a, b: a - xlog(b, a),
+        "cross_entropy": lambda a, b: -xlog(b, a) - xlog(1 - b, 1 - a),
+        "softmax_cross_entropy": lambda a, b: -xlog(b, a),
+        "hinge": lambda a, b: max(0.0, 1 - (2 * b - 1) * a),
+    }
+    return math.fsum(terms[cost](a, b) for a, b in pairs) / len(h)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("cost", cost_names())
+def test_every_pair(arrays: "Arrays", cost: str, output: str) -> None:
+    pair, backend = output_pair(cost, output), arrays.backend
+    z, y = draw(cost, output)
+    h = softmax_rows(z) if output == "softmax" else references(output, z)[0]
+    np.testing.assert_allclose(arrays.numpy(pair.outputs(backend, arrays(z)), "float64"), h, rtol=1e-13)
+    scale = arrays(0.25)
+    found = backend.sum(pair.terms(backend, arrays(z), arrays(y), scale))
+    assert float(found) == pytest.approx(cost_of_outputs(cost, h, y), rel=1e-13)
+    wanted, numpy = np.empty_like(z), nnkit.get_backend("numpy")
+    for place in np.ndindex(z.shape):
+        shifted = z.astype(complex)
+        shifted[place] += 1e-30j
+        terms = pair.terms(numpy, shifted, y.astype(complex), np.asarray(0.25 + 0j))
+        wanted[place] = terms.sum().imag / 1e-30
+    delta = arrays.numpy(pair.delta(backend, arrays(z), arrays(y), scale), "float64")
+    np.testing.assert_allclose(delta, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("output", ["identity", "tanh", "softmax"])
+def test_a_pair_has_the_constants_of_its_cost(arrays: "Arrays", output: str) -> None:
+    backend, one = arrays.backend, arrays(1.0)
+    z, y = arrays([[-2.0, 0.1, 1.5]]), arrays([[2.0, 0.0, 0.75]])
+    for delta in (0.1, 0.5, 2.0):
+        pair = output_pair(get_cost("huber", delta=delta), output)
+        r = np.abs(arrays.numpy(pair.outputs(backend, z)) - arrays.numpy(y))
+        wanted = np.where(r <= delta, r**2 / 2, delta * (r - delta / 2))
+        np.testing.assert_allclose(arrays.numpy(pair.terms(backend, z, y, one)), wanted, rtol=1e-14)
+        step = [
+            output_pair("quadratic", output).outputs(nnkit.get_backend("numpy"), arrays.numpy(z) + 1e-30j * unit)
+            for unit in np.eye(3)
+        ]
+        slope = np.clip(arrays.numpy(pair.outputs(backend, z)) - arrays.numpy(y), -delta, delta)
+        exact = [[float((h.imag / 1e-30 * slope).sum()) for h in step]]
+        np.testing.assert_allclose(arrays.numpy(pair.delta(backend, z, y, one)), exact, rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("cost", ["cross_entropy", "softmax_cross_entropy"])
+def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays", cost: str) -> None:
+    """0 · ln 0 = 0, and nothing is left to learn."""
+    pair, backend = output_pair(cost, "hard_sigmoid"), arrays.backend
+    z, y, one = arrays([[-5.0, 5.0, -3.0]]), arrays([[0.0, 1.0, 0.0]]), arrays(1.0)
+    assert arrays.numpy(pair.outputs(backend, z)).tolist() == [[0.0, 1.0, 0.0]]
+    assert arrays.numpy(pair.terms(backend, z, y, one)).tolist() == [[0.0, 0.0, 0.0]]
+    assert arrays.numpy(pair.delta(backend, z, y, one)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(("cost", "expected"), [("cross_entropy", [1.0, -1.0]), ("softmax_cross_entropy", [0.0, -1.0])])
+def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
+    arrays: "Arrays", cost: str, expected: list[float]
+) -> None:
+    """Of −ln(1 − h) at h = y = 0, which is 1, and of −ln h at h = y = 1, which is −1."""
+    pair, h, one = output_pair(cost, "identity"), arrays([[0.0, 1.0]]), arrays(1.0)
+    assert arrays.numpy(pair.terms(arrays.backend, h, h, one)).tolist() == [[0.0, 0.0]]
+    assert arrays.numpy(pair.delta(arrays.backend, h, h, one)).tolist() == [expected]
+
+
+def test_by_default_a_cost_has_its_own_output() -> None:
+    own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
+    for cost in cost_names():
+        assert output_pair(cost) is output_pair(cost, own.get(cost, "identity"))
+        assert output_pair(cost).paired
+        assert not output_pair(cost, "tanh").paired
+
+
+def test_softmax_of_several_leading_axes_is_that_of_each_row(arrays: "Arrays") -> None:
+    z, delta = np.random.default_rng(1).normal(size=(2, 2, 4, 3))
+    p = np.stack([softmax_rows(part) for part in z])
+    np.testing.assert_allclose(arrays.numpy(nnkit.softmax(arrays(z))), p, rtol=1e-14)
+    expected = p * (delta - np.einsum("abk,abk->ab", p, delta)[..., None])  # eq. 8
+    np.testing.assert_allclose(arrays.numpy(nnkit.softmax_grad(arrays(p), arrays(delta))), expected, rtol=1e-12)
+
+
+def test_softmax_rows_are_distributions(arrays: "Arrays") -> None:
+    rng = np.random.default_rng(0)
+    moderate = rng.normal(0, 5, (50, 7))
+    p = arrays.numpy(nnkit.softmax(arrays(moderate)), "float64")
+    np.testing.assert_allclose(p, softmax_rows(moderate), rtol=1e-14)
+    for z in (moderate, rng.normal(0, 1e4, (50, 7)), np.full((2, 3), 1e300), np.array([[1e30, -1e30], [0.0, -745.0]])):
+        p = arrays.numpy(nnkit.softmax(arrays(z)))
+        assert (p >= 0).all()
+        np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
+        assert (np.argmax(p, axis=1) == np.argmax(z, axis=1)).all()
+    assert arrays.numpy(nnkit.softmax(arrays([[[3.0], [4.0]]]))).tolist() == [[[1.0], [1.0]]]
+    assert np.isnan(arrays.numpy(nnkit.softmax(arrays([[np.nan, 1.0]])))).all()
+    with pytest.raises(ValueError, match=r"z has shape \(\); expected \(..., classes\)"):
+        nnkit.softmax(arrays(1.0))
+    with pytest.raises(ValueError, match=r"z has shape \(2, 0\)"):
+        nnkit.softmax(arrays(np.ones((2, 0))))
+
+
+def test_softmax_grad_is_the_jacobian_times_delta(arrays: "Arrays") -> None:
+    rng = np.random.default_rng(1)
+    z, delta = rng.normal(0, 3, (5, 4)), rng.normal(size=(5, 4))
+    p = softmax_rows(z)
+    jacobians = [np.diag(row) - np.outer(row, row) for row in p]
+    wanted = np.stack([jacobian @ row for jacobian, row in zip(jacobians, delta, strict=True)])
+    found = arrays.numpy(nnkit.softmax_grad(arrays(p), arrays(delta)), "float64")
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
+
+
+def test_torch_has_the_same_softmax_gradient() -> None:
+    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    rng = np.random.default_rng(2)
+    z, delta = rng.normal(0, 3, (5, 4)), rng.normal(size=(5, 4))
+    logits = torch.tensor(z, requires_grad=True)
+    p = torch.softmax(logits, dim=1)
+    p.backward(torch.tensor(delta))
+    np.testing.assert_allclose(nnkit.softmax(z), p.detach().numpy(), rtol=1e-14)
+    np.testing.assert_allclose(nnkit.softmax_grad(nnkit.softmax(z), delta), logits.grad.numpy(), rtol=1e-12, atol=1e-15)
