@@ -1,5 +1,6 @@
 """Schedules: against torch.optim.lr_scheduler, and as functions of the position and the history alone."""
 
+import inspect
 import math
 from typing import Any
 
@@ -277,3 +278,20 @@ def test_a_warmup_of_parts_of_an_epoch_hides_the_epoch_that_it_ends_in() -> None
 @pytest.mark.parametrize("schedule", [cosine(), cosine(0.3), one_cycle()])
 def test_beyond_its_end_a_schedule_stays_where_it_ended(schedule: Schedule) -> None:
     assert factors(schedule, [EPOCHS + 0.5, 1.5 * EPOCHS, 2 * EPOCHS]) == factors(schedule, [EPOCHS] * 3)
+
+
+def test_a_warmup_looks_at_the_history_that_it_is_given() -> None:
+    """Of two trainings that share it, too."""
+    schedule = warmup(1, reduce_on_plateau("cost", 0.5, patience=0))
+    falling, rising = {"cost": [4.0, 3.0, 2.0]}, {"cost": [1.0, 2.0, 3.0]}
+    assert [schedule.factor(3.0, 9, history) for history in (falling, rising, falling)] == [1.0, 0.5, 1.0]
+
+
+def test_defaults_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch", reason="compares with torch.optim.lr_scheduler")
+    same = {"pct_start": "pct_start", "div_factor": "div_factor", "final_div_factor": "final_div_factor"}
+    plateau = {"factor": "factor", "patience": "patience", "min_factor": "min_lr", "min_delta": "threshold"}
+    for ours, theirs, names in ((one_cycle, "OneCycleLR", same), (reduce_on_plateau, "ReduceLROnPlateau", plateau)):
+        given = inspect.signature(ours).parameters
+        wanted = inspect.signature(getattr(torch.optim.lr_scheduler, theirs)).parameters
+        assert {name: given[name].default for name in names} == {name: wanted[names[name]].default for name in names}
