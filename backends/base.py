@@ -11,19 +11,15 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote, promoted
 from nnkit.backends.errors import OutOfMemoryError
 from nnkit.backends.formulas.complex_step import complex_step_namespace
-from nnkit.backends.formulas.program import Program
+from nnkit.backends.formulas.program import Program, Traceable
 from nnkit.backends.recording import Tape, active_tape, perform, recording
-
-if TYPE_CHECKING:
-    from nnkit.backends.formula import Formula
-
 
 _AXES = 32
 
@@ -198,7 +194,7 @@ class Backend(RowAccess, ABC):
 
     def elementwise(
         self,
-        formula: "Formula",
+        formula: Traceable,
         operands: Sequence[Any],
         out: Any = None,
         constants: Mapping[str, float] | None = None,
@@ -287,7 +283,7 @@ class Backend(RowAccess, ABC):
 
     def _call(
         self,
-        formula: "Formula",
+        formula: Traceable,
         arrays: Sequence[Array],
         result: Result,
         out: Any,

@@ -15,14 +15,10 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nnkit.backends.dtypes import ITEMSIZE, compute_type
 from nnkit.backends.formulas.operations import OPERATIONS
-from nnkit.backends.formulas.program import Program
-
-if TYPE_CHECKING:
-    from nnkit.backends.formula import Formula
+from nnkit.backends.formulas.program import Program, Traceable
 
 _TYPES = {"real": "R", "bool": "bool", "bits": "unsigned int"}
 STORAGE = {"float16": "f16", "bfloat16": "bf16", "float32": "float", "float64": "double"}
@@ -171,7 +167,7 @@ def _sums(signature: KernelSignature) -> tuple[list[str], list[str], list[str]]:
     )
 
 
-def formula_source(formula: "Formula", dtype: str = "float32") -> str:
+def formula_source(formula: Traceable, dtype: str = "float32") -> str:
     """The CUDA source of a formula whose operands all have one dtype and the shape of the result.
 
     >>> from nnkit.kernels.sigmoidal import sigmoid

@@ -1,7 +1,9 @@
 """A formula's straight-line program: numbered values, each an operand, a constant or one operation on earlier ones."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Protocol
 
 from nnkit.backends.formulas.operations import OPERATIONS, Kind
 
@@ -48,6 +50,16 @@ class Program:
             arguments = tuple(renumbered[a] for a in value.arguments)
             values.append(Value(value.op, arguments, value.kind, value.constant))
         return Program(self.operands, tuple(values), tuple(renumbered[o] for o in self.outputs))
+
+
+class Traceable(Protocol):
+    """What a backend needs to know of a `nnkit.backends.formula.Formula`, which itself asks for a backend."""
+
+    name: str
+    operands: tuple[str, ...]
+    function: Callable[..., Any]
+
+    def program(self, constants: Mapping[str, float] | None = None) -> Program: ...
 
 
 @lru_cache(maxsize=1024)

@@ -1,15 +1,12 @@
 """Training that diverges: the cost is no number any more, and the parameters are put back."""
 
 import math
-from typing import TYPE_CHECKING
 
 from nnkit.backends.base import Array
+from nnkit.history import History
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.state import training_arrays
-
-if TYPE_CHECKING:
-    from nnkit.history import History
 
 
 class DivergenceError(ArithmeticError, ValueError):

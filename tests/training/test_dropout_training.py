@@ -8,7 +8,7 @@ import pytest
 
 import nnkit
 from nnkit.placement import DropoutState
-from tests.test_dropout_kernel import expected_factors
+from tests.kernels.test_dropout_kernel import expected_factors
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
