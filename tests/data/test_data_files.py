@@ -73,8 +73,9 @@ def test_npz_finds_the_samples(tmp_path: Path) -> None:
         ({"X": 1}, "X", "which array holds the samples? It has 'X'"),
         ({}, None, "which array holds the samples? It has none"),
         ({"X": np.ones((5, 4, 3))}, None, "(5, 4, 3); expected a matrix (samples, features); reshape it to (5, 12)"),
-        ({"X": np.ones(3)}, None, "array 'X': has shape (3,)"),
-        ({"X": np.ones((0, 3))}, None, "array 'X': has shape (0, 3)"),
+        ({"X": np.ones(3)}, None, "array 'X': has shape (3,); expected a matrix (samples, features)$"),
+        ({"X": np.ones((0, 3))}, None, "array 'X': has shape (0, 3); expected a matrix (samples, features)$"),
+        ({"X": np.ones((0, 4, 3))}, None, "array 'X': has shape (0, 4, 3); expected a matrix (samples, features)$"),
         ({"X": np.array([["a"]])}, None, "array 'X': holds <U1; expected real numbers"),
         ({"X": np.array([[1j]])}, None, "array 'X': holds complex128; expected real numbers"),
         ({"X": np.array([[1.0], [np.nan]])}, None, "array 'X': holds nan at [1, 0]; expected finite numbers"),
@@ -90,7 +91,7 @@ def test_npz_says_what_is_wrong(tmp_path: Path, arrays: dict[str, Any], target: 
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         read(tmp_path / "a.npz", target)
     assert str(caught.value).startswith(str(tmp_path))
-    assert message in str(caught.value)
+    assert message in f"{caught.value}$"
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import importlib
+import io
 import subprocess
 import sys
 import threading
@@ -129,6 +130,18 @@ def test_only_what_is_missing(server: Server, tmp_path: Path, monkeypatch: pytes
     assert_is_mnist(mnist(download=True))
     assert server.asked == [f"first/{name}.gz" for name in NAMES[2:]]
     assert files(data) == ["mnist", *sorted(f"{name}.gz" for name in NAMES[2:])]
+
+
+@pytest.mark.parametrize("watched", [None, False, True])
+def test_a_bar_is_shown_to_who_watches(server: Server, tmp_path: Path, watched: bool | None) -> None:
+    """None as in a service, which has no standard error."""
+    pytest.importorskip("tqdm", reason="draws the bar")
+    seen = io.StringIO()
+    seen.isatty = lambda: bool(watched)  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", None if watched is None else seen)
+        assert_is_mnist(mnist(tmp_path, download=True))
+    assert ("%" in seen.getvalue()) is bool(watched)
 
 
 @pytest.mark.parametrize("trouble", ["missing", "wrong", "cut", "no gzip", "a web page"])

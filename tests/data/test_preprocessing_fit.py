@@ -74,6 +74,13 @@ def test_constant_features_become_exactly_zero(value: float, per_feature: bool) 
         Whitening.fit(X)
 
 
+def test_one_deviation_of_all_features_however_small_they_are() -> None:
+    X = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 2.0, 3.0]
+    for scale in (1.0, 1e-150):
+        found = Normalization.fit(X * scale, per_feature=False)
+        np.testing.assert_allclose(found.deviation, [X.std() * scale] * 3, rtol=1e-12)
+
+
 def test_a_small_spread_far_from_zero_is_no_constant() -> None:
     seconds = 1.7e9 + np.arange(5)[:, None] * 2.0**-12  # times, a quarter of a millisecond apart
     assert Normalization.fit(seconds).transform(seconds).std() == pytest.approx(1, rel=1e-6)
