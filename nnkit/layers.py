@@ -1,5 +1,7 @@
 """Layers: what a network is made of, before it has parameters."""
 
+from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass

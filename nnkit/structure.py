@@ -1,5 +1,7 @@
 """The structure of a network: layers from a list of sizes or of layers, checked, and their initial values."""
 
+from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
+
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
