@@ -175,7 +175,9 @@ def test_training_learns_and_replays_its_steps(kind: str, optimizer: nnkit.optim
     history = net.fit(X, y, epochs=3, batch_size=24, optimizer=optimizer, shuffle=False, progress=False)
     for _ in range(3):
         by_steps.train_step(X, y, copy.copy(optimizer) if by_steps.state is None else None)
-    assert_equal(net, by_steps)
+    for a, b in zip(values(net), values(by_steps), strict=True):
+        # The BLAS that has one thread, as fit sees to, may add a gradient as it is computed: one rounding less.
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-15)
     if "dropout" not in kind:
         assert history["cost"][2] < history["cost"][0]
 
