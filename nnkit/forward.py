@@ -1,4 +1,4 @@
-"""The forward pass of a few samples, recorded: a prediction is then a handful of calls, without Python's decisions."""
+"""Recorded forward passes for a few samples: a prediction replays a handful of calls, with little Python overhead."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from nnkit.preprocessing import Preprocessing, precision
 
 
 class ForwardPass:
-    """A recorded forward pass for a number of samples; its buffers serve one thread at a time."""
+    """A recorded forward pass for a number of samples; its buffers are for one thread at a time."""
 
     def __init__(
         self,
@@ -23,23 +23,23 @@ class ForwardPass:
     ) -> None:
         self.backend, self._samples, self._dtype = backend, shape[0], dtype
         self._preprocessing: Preprocessing | None = None
-        self._before: dict[str, tuple[Tape, Array]] = {}  # the preprocessing of samples in a dtype
+        self._before: dict[str, tuple[Tape, Array]] = {}  # recorded preprocessing by dtype
         self._x, self._activate = backend.zeros(shape, dtype), activate
         with backend.recording() as self._tape:
             self._logits = propagate(self._x)
         self._activating: tuple[Tape, Array] | None = None
 
     def logits(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
-        """H̄ of the last layer, (samples, d_out), for checked samples x of any type; the next run overwrites it.
+        """H̄ of the last layer, (samples, d_out), for checked samples x of any dtype; the next run overwrites it.
 
-        x is (samples, width), or (samples, d_in) without a preprocessing.
+        x is (samples, width), or (samples, d_in) without preprocessing.
         """
         self._take(x, preprocessing)
         self._tape.replay()
         return self._logits
 
     def outputs(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
-        """The same after the last layer's activation, which is recorded when it is first asked for."""
+        """The same after the last layer's activation, which is recorded on first use."""
         if self._activating is None:
             with self.backend.recording() as tape:
                 outputs = self._activate(self._logits)
@@ -50,11 +50,11 @@ class ForwardPass:
         return outputs
 
     def _take(self, x: Any, preprocessing: Preprocessing | None) -> None:
-        """Write samples of any type where the first layer reads them, after their preprocessing, which is recorded."""
+        """Write samples of any dtype to the first layer's input, after recorded preprocessing."""
         if preprocessing is None:
             self.backend.copy(self.backend.asarray(x, self._dtype), self._x)
             return
-        if preprocessing is not self._preprocessing:  # a network may be given another one
+        if preprocessing is not self._preprocessing:  # the network's may have been set
             self._preprocessing, self._before = preprocessing, {}
         wide = precision(preprocessing, dtype_name(x.dtype), self._dtype)
         if wide not in self._before:

@@ -1,4 +1,4 @@
-"""Layers: what a network is made of, before it has parameters."""
+"""Layers: descriptions of the parts of a network, without parameters."""
 
 from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
 
@@ -19,12 +19,12 @@ from nnkit.kernels.registration import check_new_name
 
 
 class Layer(ABC):
-    """A part of a network: `Dense`, `Dropout`, or a layer of your own.
+    """A layer of a network: `Dense`, `Dropout`, or a custom layer.
 
-    A layer of your own is a frozen dataclass with the fields `inputs` and `units`, numbers and text of its own, and
-    these methods. They compute with formulas and with methods of the backend only, so that a step can be recorded.
-    `nnkit.register_layer` makes the class known to files. The last layer of a network is a `Dense`. A network tries its
-    layers once: ValueError where a replay gives other numbers than a call, x is overwritten or a gradient not written.
+    A custom layer is a frozen dataclass with the fields `inputs` and `units`, further numbers and strings, and these
+    methods. They compute only with formulas and methods of the backend, so that a step can be recorded. Register the
+    class with `nnkit.register_layer` to load it from files. The last layer of a network is a `Dense`. A network tests
+    its layers once: ValueError if a replay differs from a call, x is overwritten or a gradient is not written.
 
     >>> from dataclasses import dataclass
     >>> @nnkit.formula
@@ -56,13 +56,13 @@ class Layer(ABC):
 
     @property
     def label(self) -> str:
-        """The layer in the description of a network."""
+        """The layer's name in the repr of a network."""
         return f"{self.units} {type(self).__name__}"
 
     @property
     @abstractmethod
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each of its parameters by name; those with two or more axes are penalized and decay."""
+        """The shape of each parameter by name; penalties and weight decay apply to those with two or more axes."""
 
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
@@ -70,13 +70,13 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
-        """The outputs (n, units) for inputs x (n, inputs), and what `backward` needs.
+        """The outputs (n, units) for inputs x (n, inputs), and the values saved for `backward`.
 
         `nnkit.check_gradients` calls it with complex arrays on NumPy.
         """
 
     def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
-        """The outputs alone, for predictions."""
+        """Only the outputs, for predictions."""
         return self.forward(backend, x, parameters)[0]
 
     @abstractmethod
@@ -89,10 +89,9 @@ class Layer(ABC):
         gradient: Mapping[str, Array],
         need_dx: bool,
     ) -> Array:
-        """Write the gradient of each parameter into `gradient`; return δx (n, inputs), which `need_dx` asks for.
+        """Write the gradient of each parameter into `gradient`; return δx (n, inputs) if `need_dx`.
 
-        `delta`, (n, units), is the gradient of the outputs, with the share of each sample in the mean. It may be
-        overwritten, and returned.
+        `delta`, (n, units), is the gradient of the mean cost by the outputs. It may be overwritten and returned.
         """
 
 
@@ -100,8 +99,8 @@ class Layer(ABC):
 class Dense(Layer):
     """A dense layer h = f(Wx + b) (eq. 2) with `inputs` inputs and `units` units.
 
-    `activation` None is the identity; at the end of a network it is the activation that the cost is paired with.
-    `init` draws its parameters; None takes the network's. Raises ValueError for sizes below 1 and unknown names.
+    `activation` None means the identity; for the last layer, the activation paired with the cost. `init` None means
+    the network's initializer. Raises ValueError for sizes below 1 and unknown names.
 
     >>> nnkit.Dense(784, 100, "relu")
     Dense(inputs=784, units=100, activation='relu', init=None)
@@ -158,11 +157,11 @@ class Dense(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Dropout(Layer):
-    """Set a share `rate` of the values of the layer before it to 0 while training (Srivastava et al., JMLR 2014).
+    """Set a fraction `rate` of the previous layer's outputs to 0 during training (Srivastava et al., JMLR 2014).
 
-    The others are multiplied by 1/(1 − rate), so that nothing changes in `forward` and `predict`. The choice is made
-    again in each step, from the network's seed and a counter: the same on every backend (`nnkit.kernels.dropout`). At
-    the start of a network it drops inputs. Raises ValueError for a rate outside [0, 1), TypeError for no number.
+    The others are multiplied by 1/(1 − rate), so `forward` and `predict` need no change. Each step draws a new mask
+    from the network's seed and a counter, the same on every backend (`nnkit.kernels.dropout`). As the first layer it
+    drops inputs. Raises ValueError for a rate outside [0, 1), TypeError if it is not a number.
 
     >>> nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)
     Network(4 → 8 relu → dropout 0.2 → 3 softmax, softmax_cross_entropy, 67 parameters in float32 on numpy, seed 0)
@@ -185,7 +184,7 @@ class Dropout(Layer):
         return {}
 
     def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
-        return x, None  # as in a prediction; what a training drops is chosen by the network (`DropoutState`)
+        return x, None  # as in a prediction; in training the network draws the mask (`DropoutState`)
 
     def backward(
         self,
@@ -200,17 +199,17 @@ class Dropout(Layer):
 
 
 def dense_layers(layers: Sequence[Layer]) -> list[Dense]:
-    """Those that are dense; the last layer of a network is."""
+    """The dense layers, which include the last layer of a network."""
     return [layer for layer in layers if isinstance(layer, Dense)]
 
 
 def trainable_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """Those that may have parameters: all but Dropout."""
+    """The layers that can have parameters: all but Dropout."""
     return [layer for layer in layers if not isinstance(layer, Dropout)]
 
 
 def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Mapping[str, Array]], x: Array) -> Array:
-    """What layers with these parameters make of samples x (n, d_in) in a prediction, where nothing is dropped."""
+    """The outputs of layers with these parameters for samples x (n, d_in), without dropout."""
     for layer, own in zip(trainable_layers(layers), parameters, strict=True):
         x = layer.outputs(backend, x, own)
     return x
@@ -220,9 +219,9 @@ _registered: dict[str, type[Layer]] = {}
 
 
 def register_layer(kind: type[Layer]) -> type[Layer]:
-    """Make a class of layers known by its name, so that networks with it can be loaded; returns it, as decorators do.
+    """Register a layer class by its name, so that networks with it can be loaded; returns it, for use as a decorator.
 
-    Raises TypeError if it is not a dataclass derived from `nnkit.Layer`, and ValueError for a name that is taken.
+    Raises TypeError if it is not a dataclass derived from `nnkit.Layer`, and ValueError if the name is taken.
     """
     if not (isinstance(kind, type) and issubclass(kind, Layer) and is_dataclass(kind)):
         raise TypeError(f"kind is {kind!r}; expected a dataclass derived from nnkit.Layer")
@@ -232,23 +231,23 @@ def register_layer(kind: type[Layer]) -> type[Layer]:
 
 
 def unregister_layer(name: str) -> None:
-    """Forget a class of layers that was registered; KeyError if there is none of this name."""
+    """Remove a registered layer class; KeyError if there is none of this name."""
     del _registered[name]
 
 
 def layer_description(layer: Layer) -> dict[str, Any]:
-    """A layer as JSON describes it: what computes, not what its parameters started from."""
+    """The JSON description of a layer, without its initializer."""
     if isinstance(layer, Dense):
         return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
     if isinstance(layer, Dropout):
         return {"dropout": layer.rate}
     if not is_dataclass(layer):
-        raise TypeError(f"layers hold {layer!r}, which is not a dataclass; only those can be written to a file")
+        raise TypeError(f"layers contains {layer!r}, which is not a dataclass; only those can be written to a file")
     return {"layer": type(layer).__name__} | asdict(layer)
 
 
 def layer_of(description: Mapping[str, Any]) -> Layer:
-    """The layer that was described. Raises UnknownNameError, with the kind "layer", for a name not known here."""
+    """The layer of a description. Raises UnknownNameError, with the kind "layer", for an unregistered name."""
     if "dropout" in description:
         return Dropout(description["dropout"])
     if "layer" not in description:

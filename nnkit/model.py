@@ -1,4 +1,4 @@
-"""Model: layers with their parameters, a cost and an optimizer's state: what steps, training and files work on."""
+"""Model: layers with their parameters, a cost and an optimizer's state, for steps, training and files."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -37,12 +37,12 @@ from nnkit.preprocessing import Preprocessing, checked_preprocessing, keeps_fini
 from nnkit.structure import build_layers, initialized, started
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 
-FEW = 256  # samples whose forward pass takes less time than the decisions about it
-ROWS = 4096  # samples that pass through a network together, where not all are there: full speed, little memory
+FEW = 256  # samples whose forward pass takes less time than its Python overhead
+ROWS = 4096  # samples of a chunk, if not all are in memory: full speed, little memory
 
 
 class Model:
-    """What a `Network` is, without what one does with it; see there for the arguments and attributes."""
+    """The data of a `Network`, without its public methods; see there for the arguments and attributes."""
 
     seed: int
     preprocessing: Preprocessing | None
@@ -105,37 +105,37 @@ class Model:
 
     @property
     def width(self) -> int:
-        """How many features a sample has, before any preprocessing."""
+        """Number of features of a sample, before any preprocessing."""
         return self.d_in if self.preprocessing is None else self.preprocessing.inputs
 
     def samples(self, x: Any, name: str = "X") -> Array:
-        """Samples (n, width) of any kind as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
+        """Samples (n, width) of any type as this model's array (n, d_in), checked (`nnkit.inputs`) and preprocessed."""
         return self.preprocessed(self.checked(x, name))
 
     def checked(self, x: Any, name: str = "X") -> Any:
-        """Samples of any kind as an array (n, width), checked; columns of a table in the order of `features`."""
+        """Samples of any type as a checked array (n, width); columns of a table in the order of `features`."""
         return checked_samples(self.width, table_numbers(x, name, self.features) if is_table(x) else x, name)
 
     def learn_features(self, x: Any) -> None:
-        """Take the names of a table's columns as `features`, if there are none yet and they are text."""
+        """Set `features` to the column names of a table, if unset and the names are text."""
         if self.features is None and is_table(x):
             names = text_names(x)
             self.features = names if names is not None and len(names) == self.width else None
 
     def learn_shape(self, y: Any) -> None:
-        """Note whether the targets of a single output that does not classify are (n,): predictions are then, too."""
+        """Remember whether the targets of a single regression output are (n,): predictions are then, too."""
         if not self.classifies and self.d_out == 1:
             self.vector_targets = len(y.shape) == 1
 
     def preprocessed(self, x: Any, out: Array | None = None) -> Array:
-        """Checked samples (n, width) of any type as the first layer gets them, (n, d_in); in `out` if it is given."""
+        """Checked samples (n, width) of any dtype as inputs of the first layer, (n, d_in); in `out` if it is given."""
         return preprocessed(self.backend, self.dtype, self.preprocessing, x, out)
 
     def answers(self, y: Any, name: str = "y") -> Any:
-        """Labels (n,) or targets (n, d_out) of any kind as an array.
+        """Labels (n,) or targets (n, d_out) of any type as an array.
 
-        Where this network classifies, a column (n, 1) of integers, text or other objects is one of labels, and the
-        columns of a table that are called as the classes are put in their order.
+        For classification, a column (n, 1) of integers, text or other objects contains labels, and table columns named
+        after the classes are put in their order.
         """
         if self.classes is not None and is_table(y):
             names, classes = text_names(y), self.classes.tolist()
@@ -145,9 +145,9 @@ class Model:
         return y[:, 0] if self.classifies and is_label_column(y) else y
 
     def targets(self, y: Any, n: int, name: str = "y", check: bool = False) -> Array:
-        """Labels (n,), class names or targets (n, d_out) of any kind as targets (n, d_out), checked, not smoothed yet.
+        """Labels (n,), class names or targets (n, d_out) of any type as checked targets (n, d_out), before smoothing.
 
-        `check` also looks at each number, which waits for the device (`nnkit.inputs`).
+        `check` also checks each number, which synchronizes with the device (`nnkit.inputs`).
         """
         y = self.answers(y, name)
         if self.classes is not None and are_labels(y, name):
@@ -160,13 +160,13 @@ class Model:
     def forward(self, x: Any) -> Array:
         """The outputs h of the last layer for samples x (n, width): (n, d_out) on this network's backend (eq. 2, 7, 9).
 
-        Probabilities for sigmoid and softmax. A sample with NaN gives NaN. Raises ValueError for another width, for
-        columns of a table that this network does not know and for missing values there, TypeError for another dtype.
+        Probabilities for sigmoid and softmax. A sample with NaN gives NaN. Raises ValueError for a wrong width, unknown
+        columns of a table and missing values in it, TypeError for an unsupported dtype.
         """
         return self.ask(x, activated=True)
 
     def logits(self, x: Any) -> Array:
-        """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on a disk in pieces."""
+        """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on disk in chunks."""
         return self.ask(x, activated=False)
 
     @explains_memory(LOWER_SAMPLES)
@@ -178,12 +178,11 @@ class Model:
         finite: bool = False,
         placement: Placement | None = None,
     ) -> Array:
-        """What a question says of the logits, or of the outputs, of samples x (n, width), as a new array (n, ...).
+        """Apply `question` to the logits, or the outputs, of samples x (n, width); returns a new array (n, ...).
 
-        Without a question these themselves. With `finite` samples that hold NaN or infinities are refused, which may
-        wait for the device. Rows on a disk are read in pieces. The second time that a few samples come in the same
-        number, their forward pass is recorded, and replayed from then on; of threads that ask at the same time each
-        has a recorded pass of its own.
+        Without a question, returns the logits or outputs. With `finite`, samples with NaN or infinities raise
+        ValueError, which may synchronize with the device. Rows on disk are read in chunks. For few samples, the forward
+        pass is recorded at the second call with the same number, and replayed then; each thread has its own recording.
         """
         place = self.placement if placement is None else placement
         backend, rows = place.backend, self.checked(x)
@@ -209,7 +208,7 @@ class Model:
         return answer
 
     def recorded_pass(self, place: Placement, n: int) -> Lent[ForwardPass] | None:
-        """The recorded pass for n samples, if they are few and came in this number before; to be left there again."""
+        """The recorded pass for n samples, if they are few and the last call had as many; return it with `leave`."""
         if n > FEW or active_tape() is not None:
             return None
         return place.take("pass", n, partial(self._record_pass, place, n))
@@ -221,7 +220,7 @@ class Model:
         )
 
     def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
-        """The logits (n, d_out) of samples that are as the first layer gets them, (n, d_in)."""
+        """The logits (n, d_out) for inputs of the first layer, (n, d_in)."""
         p = self.parameters if parameters is None else parameters
         return outputs(self.to_logits, p.backend, p.layers, h)
 
@@ -231,20 +230,17 @@ class Model:
         return None if self.state is None or self.state.optimizer is not self.optimizer else self.state
 
     def optimizer_state(self, optimizer: Optimizer | str | None = None) -> OptimizerState:
-        """The state of the optimizer in use; another optimizer takes its place and starts afresh."""
+        """The state of the optimizer in use; a different optimizer replaces it and starts with a new state."""
         wanted, place = chosen_optimizer(optimizer, self.optimizer), self.placement
         state = place.state
         if state is None or state.optimizer is not wanted:
-            state = place.state = wanted.start(place.parameters)  # if there is no memory for it, nothing has changed
+            state = place.state = wanted.start(place.parameters)  # first, as it fails if memory is full
         if wanted is not self.optimizer:
             self.optimizer = wanted
         return state
 
     def snapshot(self, placement: Placement | None = None) -> Self:
-        """This network as it is now, with the same arrays: what moves or replaces it meanwhile does not show there.
-
-        With a `placement` those of that one.
-        """
+        """A shallow copy with the same arrays, or those of `placement`; it is not affected if this network moves."""
         made = object.__new__(type(self))
         state: Any = object.__getstate__(self)
         attributes, slots = state if isinstance(state, tuple) else (state, {})
@@ -257,7 +253,7 @@ class Model:
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters are."""
+        """The backend of the parameters."""
         return self.placement.backend
 
     @property
@@ -267,17 +263,17 @@ class Model:
 
     @property
     def gradient(self) -> Parameters:
-        """The gradients by them, where a step leaves them."""
+        """The gradients by the parameters, as written by a step."""
         return self.placement.gradient
 
     @property
     def dropout(self) -> DropoutState | None:
-        """The state of dropout's random numbers, if there is dropout."""
+        """The state of the dropout masks; None without dropout."""
         return self.placement.dropout
 
     @property
     def recorded(self) -> dict[Any, Any]:
-        """Steps, by what they are recorded for (`nnkit.step`)."""
+        """Recorded steps by their key (`nnkit.step`)."""
         return self.placement.recorded
 
     @property
@@ -291,11 +287,11 @@ class Model:
 
 
 def _fixed(name: str) -> Callable[[Model, Any], Any]:
-    """A check of an attribute that the parameters and all that is recorded depend on: it is set once."""
+    """A check that an attribute on which parameters and recordings depend is set only once."""
 
     def check(model: Model, value: Any) -> Any:
         if name in vars(model):
-            raise AttributeError(f"{name} of a network cannot be changed; make another one, with nnkit.Network(...)")
+            raise AttributeError(f"{name} of a network cannot be changed; create a new nnkit.Network(...)")
         return value
 
     return check
@@ -303,22 +299,22 @@ def _fixed(name: str) -> Callable[[Model, Any], Any]:
 
 def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
     found = checked_preprocessing(value, model.d_in)
-    if "features" in vars(model):  # of a network that is there
+    if "features" in vars(model):  # not in the constructor
         width = model.d_in if found is None else found.inputs
         vars(model)["features"] = _agreed(model.features, found, width)
     return found
 
 
 def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None, width: int) -> list[str] | None:
-    """The names of features as a list, those of a preprocessing where none are given; ValueError where both differ."""
-    fitted = getattr(preprocessing, "features", None)  # not all have them
+    """The feature names as a list, by default those of a preprocessing; ValueError if both are given and differ."""
+    fitted = getattr(preprocessing, "features", None)  # a custom preprocessing may have none
     names = fitted if features is None else checked_features(features, width)
     if fitted is not None and list(fitted) != names:
         raise ValueError(f"features is {names}; the preprocessing was fitted on {fitted}")
     return None if names is None else list(names)
 
 
-# What is wrong shows where it is set, not where it is used.
+# Invalid values raise when they are set, not when they are used.
 _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     **{name: _fixed(name) for name in ("layers", "cost", "d_in", "d_out", "output", "dtype", "classifies", "turn")},
     "seed": lambda _, value: whole("", "seed", value, 0),

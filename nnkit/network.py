@@ -1,4 +1,4 @@
-"""Network: what one does with a model: predict, train, check, move and keep it."""
+"""Network: a model with methods to predict, train, evaluate, move and save."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -30,47 +30,48 @@ class Network(Model):
     """A network of dense layers.
 
     Args:
-        layers: sizes such as `[784, 100, 10]`, or `Dense` layers whose widths meet, with `Dropout` between them.
-        activation: of the hidden layers, where sizes are given; None is "sigmoid". `Dense` layers have their own.
-        cost: a name, such as "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic" (eq. 3), see
-            `nnkit.cost_names`; or what `nnkit.get_cost` gives, with its numbers. None is for classes: cross_entropy for
-            a single output, softmax_cross_entropy for more; where the output activation is given, the one of the two
-            that is paired with it. Real numbers as targets need a cost of theirs, such as "quadratic"; the lecture's
-            ten sigmoids are cost="cross_entropy".
-        output_activation: of the last layer, unless that is a `Dense` with its own; None is the one that the cost is
-            paired with (eq. 19): sigmoid, softmax, identity. With "sigmoid" and no cost each output is a class of its
-            own, of which a sample may have several (cross_entropy).
-        init: a name or function of `nnkit.initializers`, for layers without their own; None takes what suits each
-            activation.
-        seed: of the initial parameters and the batch orders; None draws one, kept in `seed`.
-        dtype: "float32" or "float64". backend: a name; None is the selected one.
-        preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), which is applied to all
-            samples that the network gets, in the precision that they have, and is saved with it.
-        classes: names of the classes, in the order of the outputs: labels may then be these, and `predict` gives them.
-            Where labels are text, or whole numbers other than 0 to k − 1, `fit` finds them.
-        features: names of the features, in the order of the columns of samples; saved with the network. The columns of
-            a table (pandas, polars, pyarrow) are put in this order by their names. `fit` learns them from a table, and
-            they are those of the preprocessing, if that was fitted on a table.
+        layers: sizes such as `[784, 100, 10]`, or `Dense` layers with matching widths and `Dropout` between them.
+        activation: activation of the hidden layers, if sizes are given; None means "sigmoid".
+        cost: a name (`nnkit.cost_names`), such as "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic"
+            (eq. 3); or a cost with parameters from `nnkit.get_cost`. None is for classification: cross_entropy for a
+            single output, softmax_cross_entropy for more; if the output activation is given, the one of the two paired
+            with it. Regression needs another cost, such as "quadratic"; the lecture's ten sigmoids are
+            cost="cross_entropy".
+        output_activation: activation of the last layer, unless that is a `Dense` with its own; None means the one
+            paired with the cost (eq. 19): sigmoid, softmax, identity. With "sigmoid" and no cost, the classification
+            is multi-label (cross_entropy).
+        init: a name or function of `nnkit.initializers`, for layers without their own; None selects one that suits
+            each activation.
+        seed: seed of the initial parameters and the batch orders; None draws one, stored in `seed`.
+        dtype: "float32" or "float64". backend: a name; None means the selected one.
+        preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22). It is applied to all samples
+            passed to the network, in their precision, and saved with the network.
+        classes: class names, in the order of the outputs: labels can then be names, and `predict` returns names.
+            `fit` learns them from labels that are text, or integers other than 0 to k − 1.
+        features: feature names, in the order of the columns of X; saved with the network. The columns of a table
+            (pandas, polars, pyarrow) are reordered by name. `fit` learns them from a table; a preprocessing fitted on
+            a table provides them, too.
 
     Attributes:
-        layers, cost, dtype, backend: as given, filled in. They cannot be set (AttributeError); `to` moves a network.
-        seed, preprocessing, classes, features: as given, filled in. They may be set, and are checked then.
+        layers, cost, dtype, backend: as given, with defaults filled in; read-only (AttributeError). `to` moves a
+            network.
+        seed, preprocessing, classes, features: as given, with defaults filled in; can be set, and are validated then.
         parameters, gradient: flat vectors with views `W` and `b` for each layer (`nnkit.parameters`). A step may leave
-            `gradient` as it was, where its update is part of the gradient's product; `gradients` gives them.
-        optimizer: what `train_step` and `fit` use where they are given none.
-        epochs_trained: how many epochs `fit` has finished.
-        vector_targets: whether a single output that does not classify was trained on targets (n,): `predict` gives (n,)
-            then, and (n, 1) otherwise.
+            `gradient` unchanged if its update is fused with the gradient's product; use `gradients` to compute them.
+        optimizer: the default of `train_step` and `fit`.
+        epochs_trained: number of epochs completed by `fit`.
+        vector_targets: whether a single regression output was trained on targets (n,): `predict` then returns (n,),
+            and (n, 1) otherwise.
 
-    Raises ValueError for wrong sizes, names and numbers, TypeError for an argument that would have no effect beside
-    another, BackendUnavailableError, and OutOfMemoryError where a device's memory does not suffice; so do its methods,
-    and the network is then as it was.
+    Raises ValueError for invalid sizes, names and numbers, TypeError for an argument that would have no effect,
+    BackendUnavailableError, and OutOfMemoryError if device memory does not suffice; so do its methods, which then leave
+    the network unchanged.
 
-    Any number of threads may ask one network at the same time (`predict`, `forward`, `evaluate`, `gradients`, `save`),
-    also while another one changes it (`fit`, `partial_fit`, `train_step`, `to`); that is for one thread at a time, and
-    a second one gets RuntimeError at once. What is asked while a step runs sees the parameters as that step writes
-    them: those of one layer may be newer than those of the next. A network that moves, or resumes a training, is seen
-    as it was before or afterwards. Networks may share an optimizer, a schedule and a rule of early stopping.
+    Any number of threads can use a network at the same time (`predict`, `forward`, `evaluate`, `gradients`, `save`),
+    also while one thread changes it (`fit`, `partial_fit`, `train_step`, `to`); a second thread that changes it gets
+    RuntimeError at once. Calls during a step see the parameters as that step writes them: those of one layer may be
+    newer than those of the next. A network that moves, or resumes a training, is seen in its state before or after
+    that. Networks can share an optimizer, a schedule and an early stopping rule.
 
     >>> net = nnkit.Network([2, 3, 1], seed=0)
     >>> net
@@ -84,11 +85,11 @@ class Network(Model):
     predict_proba = Model.forward
 
     def predict(self, x: Any) -> Array:
-        """The class (n,) of each sample, the largest output; for a network that does not classify, h.
+        """The class (n,) of each sample, the largest output; for regression, the outputs h.
 
-        Integers of this network's backend, or where `classes` are known their names, a NumPy array. A single output
-        that classifies gives class 1 above ½ and 0 below. h is (n, d_out), or (n,) where the network was trained on
-        targets (n,). Raises ValueError, as `evaluate` does, for samples that hold NaN or infinities.
+        Classes are integers on this network's backend, or a NumPy array of names if `classes` is set. A single output
+        gives class 1 above ½ and 0 below. h is (n, d_out), or (n,) if the network was trained on targets (n,).
+        Raises ValueError, like `evaluate`, for samples with NaN or infinities.
         """
         if not self.classifies:
             h = self.ask(x, activated=True, finite=True)
@@ -107,12 +108,11 @@ class Network(Model):
         sample_weight: Any = None,
         class_weight: ClassWeight = None,
     ) -> dict[str, float]:
-        """The mean cost over samples x (n, width) with labels or targets y, the accuracy if it classifies, and metrics.
+        """Mean cost on samples x (n, width) with labels or targets y, accuracy for classification, and metrics.
 
-        The accuracy is the share of samples whose largest output is that of their class; of targets whose rows do not
-        sum to 1, with several classes in a sample, the share for which all outputs are on the right side of ½
-        (`nnkit.metrics.accuracy`). `sample_weight` counts in it and in the metrics, too, `class_weight` does not.
-        Data, metrics and weights are as `fit` takes them.
+        The accuracy is the share of samples whose largest output is that of their class; for multi-label targets, whose
+        rows do not sum to 1, the share of samples with all outputs on the right side of ½ (`nnkit.metrics.accuracy`).
+        `sample_weight` applies to accuracy and metrics, too, `class_weight` does not. The arguments are those of `fit`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> sorted(net.evaluate([[0.0, 1.0], [1.0, 0.0]], [0, 1], metrics=["mae"]))
@@ -122,12 +122,12 @@ class Network(Model):
         this = self.snapshot()
         return evaluate(this, source_of(this, x, y, sample_weight, class_weight), measured)
 
-    # --- training it --------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------
 
     fit = explains_memory(LOWER_BATCH, changes=True)(fit)
 
     def partial_fit(self, X: Any, y: Any = None, *, batch_size: int | None = None, **options: Any) -> History:
-        """Go on training with new samples: one epoch over them, with the optimizer's state; options as for `fit`.
+        """Continue training with one epoch over new samples, keeping the optimizer's state; options as for `fit`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> for _ in range(3):
@@ -141,11 +141,11 @@ class Network(Model):
     def train_step(
         self, x: Any, y: Any, optimizer: Optimizer | str | None = None, *, sample_weight: Any = None
     ) -> Array:
-        """One step on a minibatch: forward, backward, update. Returns the mean cost before it, a 0-d array.
+        """One step on a minibatch: forward, backward, update. Returns the mean cost before the update, a 0-d array.
 
-        For custom training loops. `optimizer` is as in `fit`; a name may be given in each step. With `sample_weight`
-        (n,) the cost is Σ w C/Σ w. The step is recorded for each new number of samples and replayed afterwards; on a
-        GPU nothing waits until the cost is read, with `float(cost)`.
+        For custom training loops. `optimizer` is as in `fit`; the same name can be passed in each step. With
+        `sample_weight` (n,) the cost is Σ w C/Σ w. The step is recorded for each new number of samples and replayed
+        afterwards; on a GPU it is asynchronous until the cost is read, with `float(cost)`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> before = net.train_step([[0.0, 1.0]], [0], optimizer=nnkit.SGD(1.0))
@@ -157,7 +157,7 @@ class Network(Model):
         x, targets, weights = self._checked(x, y, sample_weight)
         self.learn_features(given)
         self.learn_shape(y)
-        cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if there is no room for it
+        cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if this allocation fails
         return self._run(x, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
 
     @explains_memory(LOWER_STEP)
@@ -166,11 +166,9 @@ class Network(Model):
     ) -> tuple[Array, list[tuple[Array, ...]]]:
         """The mean cost, 0-d, and [(δW, δb), ...] of each layer, the mean over the samples (eq. 10, 12); new arrays.
 
-        A layer of your own has the gradients of its parameters, in the order of its `shapes`.
-
-        With `sample_weight` (n,) both are weighted means; with `training` dropout is at work, as in `train_step`: it
-        takes the random numbers of the next step, as a step does, so that RuntimeError is raised where another thread
-        trains.
+        For a custom layer: the gradients of its parameters, in the order of its `shapes`. With `sample_weight` (n,),
+        both are weighted means. With `training`, dropout is active as in `train_step` and consumes the random numbers
+        of the next step; RuntimeError is raised if another thread trains.
         """
         training = flag("gradients", "training", training)
         place = self.placement
@@ -194,12 +192,12 @@ class Network(Model):
 
     @explains_memory(LOWER_STEP)
     def explain_step(self, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:
-        """What a training step on so many samples consists of, in order: print it for a table.
+        """The nodes of a training step on `batch_size` samples, in order; print the result for a table.
 
         Each node is a kernel, product or call, with the shapes of its arrays and the bytes that it reads and writes;
-        numbers are counted, but not shown. On a GPU these nodes become one CUDA graph. `optimizer` is as in
-        `train_step`. The step is recorded, not done: the network stays as it is. Attributes of the result: `nodes`,
-        `bytes_read` and `bytes_written`. Raises ValueError if batch_size is not a whole number of at least 1.
+        scalars are counted, but not shown. On a GPU these nodes become one CUDA graph. `optimizer` is as in
+        `train_step`. The step is recorded, not run: the network does not change. Attributes of the result: `nodes`,
+        `bytes_read` and `bytes_written`. Raises ValueError if batch_size is not an integer of at least 1.
 
         >>> nnkit.Network([784, 30, 10], "relu", seed=0).explain_step(10, "adam")
         Network(784 → 30 relu → 10 softmax, softmax_cross_entropy, 23860 parameters
@@ -225,13 +223,12 @@ class Network(Model):
         """
         return explain_step(self.snapshot(), batch_size, optimizer)
 
-    # --- keeping it ---------------------------------------------------------------------------------------------
+    # --- moving, copying and saving -----------------------------------------------------------------------------
 
     def to(self, backend: str | Backend) -> "Network":
         """Move parameters and the optimizer's state to a backend; returns this network.
 
-        Other threads that ask meanwhile get answers of the parameters where they were. Raises RuntimeError where
-        another thread trains.
+        Calls from other threads use the previous backend meanwhile. Raises RuntimeError if another thread trains.
         """
         target = get_backend(backend)
         with self.turn:
@@ -243,7 +240,7 @@ class Network(Model):
                     raise
         return self
 
-    # For pickle, copy and deepcopy: a copy has arrays of its own, and is of the same class.
+    # For pickle, copy and deepcopy: a copy has its own arrays and the same class.
 
     def __getstate__(self) -> dict[str, Any]:
         return pickled(self.snapshot())
@@ -264,7 +261,7 @@ class Network(Model):
         return new
 
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
-        """Do a step on a minibatch; without an optimizer's state it stops at the gradients."""
+        """Run a step on a minibatch; without an optimizer's state it stops at the gradients."""
         step = step_for(self, x.shape[0], state, 0 if weights is None else 1, drops)
         copy = step.backend.copy
         copy(x, step.x)
@@ -277,7 +274,7 @@ class Network(Model):
     def _checked(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
         x = self.samples(x)
         y = self.answers(y)
-        # Labels have been looked at; on a device, looking at real numbers would wait for it.
+        # Labels have been checked; on a device, checking real numbers would synchronize.
         look = self.backend.name == "numpy" and dtype_name(y.dtype) in FLOATS
         y = self.targets(y, x.shape[0], check=look)
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
@@ -285,13 +282,12 @@ class Network(Model):
 
 
 def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Network:
-    """Read a network that `save` or `fit(checkpoint=...)` wrote, onto a backend; None is the selected one.
+    """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
 
-    With a checkpoint comes the optimizer, with its state, as of the last epoch that was written.
-
-    Activations and costs of your own are registered before loading (`nnkit.register_activation`, `register_cost`).
-    Raises FileNotFoundError, ValueError for a file that is not such a network (truncated, foreign, or of a later
-    format) or names what is not known here, and ImportError if safetensors is not installed.
+    A checkpoint includes the optimizer and its state, as of the last epoch written. Register custom activations and
+    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError, ValueError for a file
+    that is not a network (truncated, foreign, or of a later format) or contains unknown names, and ImportError if
+    safetensors is not installed.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)

@@ -1,7 +1,7 @@
-"""A look at a layer of one's own: whether what it computes is recorded, and its gradients are written.
+"""Checks of custom layers: whether their computation is recorded and their gradients are written.
 
-A step is recorded once and replayed. What a layer computes past the backend, such as `x * s` with NumPy's operator,
-would run during the recording only: replays would go on with its numbers, in silence.
+A step is recorded once and replayed. Computation that bypasses the backend, such as `x * s` with NumPy's operator,
+would run only during recording: replays would silently reuse its numbers.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from nnkit.backends.base import Array
 from nnkit.layers import Dense, Dropout, Layer
 
 _SAMPLES = 3
-_HINT = "compute with formulas (nnkit.formula) and methods of the backend only, for a step to be recorded"
+_HINT = "compute only with formulas (nnkit.formula) and methods of the backend, so that a step can be recorded"
 
 
 def check_own_layer(backend: Backend, layer: Layer, values: Sequence[np.ndarray], dtype: str, number: int) -> None:
-    """ValueError if a replay of a layer gives other numbers than a call, from these values of its parameters.
+    """ValueError if a replay of a layer differs from a call, for these values of its parameters.
 
-    Also if its results have other shapes than they should, if it overwrites x or leaves a gradient as it was.
+    Also if its results have wrong shapes, or it overwrites x or does not write a gradient.
     """
     if isinstance(layer, Dense | Dropout):
         return
@@ -44,7 +44,7 @@ def check_own_layer(backend: Backend, layer: Layer, values: Sequence[np.ndarray]
     for name, array in called.items():
         size = np.abs(array[np.isfinite(array)]).max(initial=1e-30)
         if not np.allclose(replayed[name], array, rtol=1e-3, atol=1e-5 * size, equal_nan=True):
-            raise ValueError(f"{owner}: {name} of a recorded step: other numbers than those of a call; {_HINT}")
+            raise ValueError(f"{owner}: {name} of a recorded step differs from that of a call; {_HINT}")
 
 
 class _Trial:
@@ -61,7 +61,7 @@ class _Trial:
         self.gradient = {name: backend.zeros(shape, dtype) for name, shape in layer.shapes.items()}
 
     def fill(self, factor: float, unwritten: float) -> None:
-        """Set samples and Δ to `factor` times what they are, parameters near their start, gradients to a number."""
+        """Scale samples and Δ by `factor`, set parameters near their initial values and gradients to a number."""
         moved = [value + 0.0625 * (1 - factor) for value in self._values]
         gradients = [np.full(array.shape, unwritten) for array in self.gradient.values()]
         targets = [self.x, self._delta, *self._parameters.values(), *self.gradient.values()]
@@ -69,8 +69,8 @@ class _Trial:
             self.backend.copy(self.backend.asarray(values, self._dtype), target)
 
     def run(self) -> dict[str, Array]:
-        """The outputs, as a prediction and as a step computes them, and δx."""
-        # Copies of the dicts: one that is given another array would spoil the network's.
+        """The outputs as computed by a prediction and by a step, and δx."""
+        # Copies of the dicts, in case the layer replaces an array in them.
         own = dict(self._parameters)
         outputs = self._layer.outputs(self.backend, self.x, own)
         h, saved = self._layer.forward(self.backend, self.x, own)
@@ -79,7 +79,7 @@ class _Trial:
         return {"outputs": outputs, "forward": kept, "δx": dx}
 
     def numbers(self, found: dict[str, Array]) -> dict[str, Any]:
-        """What was found and the gradients, as they are now, on the host."""
+        """The current results and gradients, on the host."""
         return {name: np.array(self.backend.to_numpy(a)) for name, a in (found | self.gradient).items()}
 
 

@@ -1,4 +1,4 @@
-"""The structure of a network: layers from a list of sizes or of layers, checked, and their initial values."""
+"""The structure of a network: validated layers from a list of sizes or layers, and their initial values."""
 
 from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
 
@@ -16,16 +16,16 @@ from nnkit.kernels.activations import get_activation
 from nnkit.kernels.costs import Cost, default_cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer, dense_layers, trainable_layers
 
-_COUPLES = "layers: softmax couples the units of a layer and is for the output only"
+_COUPLES = "layers: softmax couples the units of a layer and can only be the output activation"
 
 
 def build_layers(
     sizes: Sequence[int | Layer], activation: str | None, output_activation: str | None, cost: str | Cost | None
 ) -> tuple[list[Layer], Cost]:
-    """Layers from a list of sizes or of layers, each dense one with its activation filled in; and the cost.
+    """Layers from a list of sizes or layers, with the activations of dense layers filled in; and the cost.
 
-    Raises ValueError where there is no dense layer, widths do not meet, softmax stands before the end or dropout at it,
-    and TypeError for an activation where the layers have their own.
+    Raises ValueError if widths do not match, a hidden layer has softmax or the last layer is not a Dense, and TypeError
+    for an activation if the layers have their own.
     """
     if isinstance(sizes, str) or not isinstance(sizes, Iterable):
         raise TypeError(f"layers is {sizes!r}; expected a list of sizes or of layers, such as [4, 8, 3]")
@@ -40,7 +40,7 @@ def build_layers(
             raise ValueError(_COUPLES)
     if last.activation is not None and output_activation is not None:
         raise TypeError(
-            f"output_activation is {output_activation!r}, which has no effect: the last layer has its own, "
+            f"output_activation is {output_activation!r}, which has no effect: the last layer has its own activation, "
             f"{last.activation!r}; leave one of them out"
         )
     output = last.activation if output_activation is None else output_activation
@@ -53,7 +53,7 @@ def build_layers(
 
 
 def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
-    """Layers as they are, or those of sizes, without an output activation."""
+    """The given layers, or those built from sizes, without an output activation."""
     for item in items:
         derived = isinstance(item, Dense | Dropout) and type(item) not in (Dense, Dropout)
         if derived or not isinstance(item, Real | Layer):
@@ -64,7 +64,7 @@ def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
     layers = [item for item in items if isinstance(item, Layer)]
     if not layers:
         if len(items) < 2:
-            raise ValueError(f"layers: {items!r}; expected at least two sizes, of the input and the output")
+            raise ValueError(f"layers is {items!r}; expected at least two sizes, of the input and the output")
         activation = "sigmoid" if activation is None else activation
         if activation == "softmax":
             raise ValueError(_COUPLES)
@@ -72,10 +72,10 @@ def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
         hidden = [Dense(a, b, activation) for a, b in pairwise(items[:-1])]  # type: ignore[arg-type]
         return [*hidden, Dense(items[-2], items[-1])]  # type: ignore[arg-type]
     if len(layers) < len(items):
-        raise TypeError("layers: sizes and layers do not mix; give all of one kind")
+        raise TypeError("layers: sizes and layers cannot be mixed; give all of one kind")
     if activation is not None:
         raise TypeError(
-            f"activation is {activation!r}, which has no effect beside layers; give each layer its own, "
+            f"activation is {activation!r}, which has no effect with layers; give each layer its own, "
             "such as Dense(4, 8, 'relu')"
         )
     return layers
@@ -84,20 +84,20 @@ def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
 def _not_a_layer(item: object) -> str:
     own = type(item)
     if isinstance(item, type) and issubclass(item, Layer):
-        return f"layers hold the class {item.__name__}; expected a layer, such as Dense(4, 8, 'relu') or Dropout(0.2)"
+        return f"layers contains the class {item.__name__}; expected an instance, such as Dense(4, 8, 'relu')"
     if not isinstance(item, Layer):
-        return f"layers hold {item!r}; expected whole numbers, or Dense and Dropout layers"
+        return f"layers contains {item!r}; expected integers, or Dense and Dropout layers"
     return (
-        f"layers hold a {own.__name__}, whose own code would not run: Dense and Dropout cannot be derived from. For a "
-        "function of your own use nnkit.register_activation and Dense(..., activation); for another kind of layer "
-        "derive from nnkit.Layer"
+        f"layers contains a {own.__name__}, whose own code would not run: Dense and Dropout cannot be subclassed. For "
+        "a custom activation use nnkit.register_activation and Dense(..., activation); for a custom layer derive from "
+        "nnkit.Layer"
     )
 
 
 def initialized(layers: Sequence[Layer], init: str | Initializer | None) -> list[Layer]:
-    """The layers that have parameters; `init` is the network's, for the dense ones that have none of their own.
+    """The layers with parameters; `init` is the network's initializer, for dense layers without their own.
 
-    Raises ValueError for an unknown name, and TypeError where no layer takes it.
+    Raises ValueError for an unknown name, and TypeError if no layer uses it.
     """
     if init is not None and all(layer.init is not None for layer in dense_layers(layers)):
         raise TypeError(f"init is {init!r}, which has no effect: each layer has its own; leave it out")
@@ -108,7 +108,7 @@ def initialized(layers: Sequence[Layer], init: str | Initializer | None) -> list
 
 
 def started(layer: Layer, rng: np.random.Generator, dtype: str, number: int) -> list[np.ndarray]:
-    """The initial values of a layer's parameters, checked, in the order of its shapes."""
+    """The validated initial values of a layer's parameters, in the order of its shapes."""
     if isinstance(layer, Dense):
         init = get_initializer(layer.init, str(layer.activation))
         owner = f"init {getattr(init, '__name__', type(init).__name__)} of layer {number}:"

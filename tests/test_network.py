@@ -92,7 +92,7 @@ def test_real_numbers_as_targets_name_the_cost_for_them(outputs: int) -> None:
 @pytest.mark.parametrize(
     ("layers", "options", "message"),
     [
-        ([Dense(3, 4), Dense(4, 2)], {"activation": "relu"}, "activation is 'relu', which has no effect beside layers"),
+        ([Dense(3, 4), Dense(4, 2)], {"activation": "relu"}, "activation is 'relu', which has no effect with layers"),
         ([Dense(3, 4), Dense(4, 2)], {"activation": "nonsense"}, "activation is 'nonsense', which has no effect"),
         ([Dense(3, 2, "tanh")], {"cost": "quadratic", "output_activation": "tanh"}, "output_activation is 'tanh', whi"),
         ([Dense(3, 2, "tanh")], {"cost": "quadratic", "output_activation": "wrong"}, "output_activation is 'wrong'"),
@@ -116,12 +116,12 @@ class OwnDropout(nnkit.Dropout):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([OwnDense(3, 4), Dense(4, 2)], "layers hold a OwnDense, whose own code would not run: .*register_activation"),
-        ([Dense(3, 4), OwnDense(4, 2)], "layers hold a OwnDense, whose own code would not run"),
-        ([Dense(3, 4), OwnDropout(0.1), Dense(4, 2)], "layers hold a OwnDropout, .*derive from nnkit.Layer"),
-        ([Dense(3, 4), Dense], r"layers hold the class Dense; expected a layer, such as Dense\(4, 8"),
-        ([Dense(3, 4), np.tanh, Dense(4, 2)], "layers hold <ufunc 'tanh'>; expected whole numbers, or Dense and"),
-        (["a", 3], "layers hold 'a'; expected whole numbers, or Dense and Dropout layers"),
+        ([OwnDense(3, 4), Dense(4, 2)], "layers contains a OwnDense, whose own code .*register_activation"),
+        ([Dense(3, 4), OwnDense(4, 2)], "layers contains a OwnDense, whose own code would not run"),
+        ([Dense(3, 4), OwnDropout(0.1), Dense(4, 2)], "layers contains a OwnDropout, .*derive from nnkit.Layer"),
+        ([Dense(3, 4), Dense], r"layers contains the class Dense; expected an instance, such as Dense\(4, 8"),
+        ([Dense(3, 4), np.tanh, Dense(4, 2)], "layers contains <ufunc 'tanh'>; expected integers, or Dense and"),
+        (["a", 3], "layers contains 'a'; expected integers, or Dense and Dropout layers"),
         ("ab", "layers is 'ab'; expected a list of sizes or of layers"),
         (5, "layers is 5; expected a list of sizes or of layers"),
         (None, "layers is None; expected a list of sizes or of layers"),
@@ -153,13 +153,13 @@ def test_layers_and_sizes_start_alike() -> None:
 @pytest.mark.parametrize(
     ("layers", "options", "error", "message"),
     [
-        ([], {}, ValueError, r"layers: \[\]; expected at least two sizes"),
-        ([4], {}, ValueError, r"layers: \[4\]; expected at least two sizes"),
+        ([], {}, ValueError, r"layers is \[\]; expected at least two sizes"),
+        ([4], {}, ValueError, r"layers is \[4\]; expected at least two sizes"),
         ([4, 0], {}, ValueError, "units is 0; expected a whole number of at least 1"),
         ([-4, 3], {}, ValueError, "inputs is -4; expected a whole number"),
         ([4, 2.5], {}, ValueError, "units is 2.5; expected a whole number"),
         ([4, True], {}, ValueError, "units is True; expected a whole number"),
-        ([4, Dense(4, 3)], {}, TypeError, "sizes and layers do not mix"),
+        ([4, Dense(4, 3)], {}, TypeError, "sizes and layers cannot be mixed"),
         ([Dense(4, 5), Dense(6, 3)], {}, ValueError, r"Dense\(inputs=4, units=5.* gives 5 values, but .* takes 6"),
         ([Dense(4, 5, "softmax"), Dense(5, 3)], {}, ValueError, "softmax couples the units"),
         ([4, 5, 3], {"activation": "softmax"}, ValueError, "softmax couples the units"),

@@ -277,7 +277,7 @@ class Misshapen(Scaled):
             r"^Scaled: inputs is 0; expected a whole number of at least 1$",
         ),
         ([Scaled(5, 7.0), nnkit.Dense(7, 3)], ValueError, r"^Scaled: units is 7.0; expected"),  # type: ignore[arg-type]
-        ([Scaled, nnkit.Dense(7, 3)], TypeError, r"layers hold the class Scaled; expected a layer"),
+        ([Scaled, nnkit.Dense(7, 3)], TypeError, r"layers contains the class Scaled; expected an instance"),
         (
             [Forgetful(5, 7), nnkit.Dense(7, 3)],
             ValueError,
@@ -383,13 +383,13 @@ class Accumulating(Gain):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Operator, "outputs of a recorded step: other numbers than those of a call; compute with formulas"),
-        (OperatorBackward, "s of a recorded step: other numbers|backward does not write all of"),
-        (Operatorδx, "δx of a recorded step: other numbers than those of a call"),
+        (Operator, "outputs of a recorded step differs from that of a call; compute only with formulas"),
+        (OperatorBackward, "s of a recorded step differs|backward does not write all of"),
+        (Operatorδx, "δx of a recorded step differs from that of a call"),
         (Rebinding, r"backward does not write all of gradient\['s'\]"),
         (Overwriting, "overwrites x, which the layer before it needs"),
         (Narrow, r"outputs of 3 samples: shape \(3, 1\); expected \(3, 4\)"),
-        (Accumulating, "s of a recorded step: other numbers"),
+        (Accumulating, "s of a recorded step differs"),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
