@@ -166,7 +166,7 @@ def test_layers_and_sizes_start_alike() -> None:
         ([4, 3], {"activation": "softmax"}, ValueError, "softmax couples the units"),
         ([4, 5, 3], {"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
         ([4, 3], {"activation": "rleu"}, ValueError, "unknown activation 'rleu'; did you mean 'relu'"),
-        ([4, 3], {"output_activation": "tanh"}, ValueError, "output activation is 'tanh'; expected a cost beside it"),
+        ([4, 3], {"output_activation": "tanh"}, ValueError, "output activation is 'tanh'; expected a cost as well"),
         ([Dense(4, 3, "identity")], {}, ValueError, r"is 'identity'; expected a cost .* such as cost='quadratic'"),
         ([4, 1], {"output_activation": "softmax"}, ValueError, "softmax of a single output is always 1"),
         ([4, 3], {"output_activation": "tanhh"}, ValueError, "unknown activation 'tanhh'; did you mean 'tanh'"),

@@ -1,7 +1,7 @@
-"""Costs of classes: what each output h contributes for its target y, and its derivative Δ by h (eq. 18).
+"""Classification costs: the term of each output h with target y, and its derivative Δ by h (eq. 18).
 
-Formulas over h, or the logits z of the activation that a cost is paired with, y in [0, 1] and `scale`, the share of
-each sample in the mean; the cost is the sum of the terms over the outputs and the samples.
+The formulas take h, or the logits z of the paired activation, y in [0, 1] and `scale`, the weight of each sample in the
+mean; the cost is the sum of the terms over outputs and samples.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ def categorical_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     return -xp.where(y == 0, 0.0, y / h) * scale
 
 
-softmax_cross_entropy = Cost(  # from its logits by `nnkit.kernels.output`, as softmax couples the outputs
+softmax_cross_entropy = Cost(  # `nnkit.kernels.output` has it from logits, as softmax couples the outputs
     "softmax_cross_entropy", categorical_of_outputs, categorical_delta_of_outputs, "softmax", True, "distribution"
 )
 
@@ -67,10 +67,10 @@ def hinge_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 
 @formula
 def hinge_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Δ = −t · scale where th < 1, else 0; at the kink th = 1 the left derivative by h, which is −1 for t = 1."""
+    """Δ = −t · scale where th < 1, else 0; at the kink th = 1 the left derivative by h, −1 for t = 1."""
     t = 2 * y - 1
     missing = 1 - t * h
-    # By sign rather than by a comparison, so that the Δ of a unit that is NaN stays.
+    # The sign propagates NaN, a comparison does not.
     return xp.where(missing == 0, xp.minimum(-t, 0.0), -t * xp.maximum(xp.sign(missing), 0.0)) * scale
 
 

@@ -1,4 +1,4 @@
-"""What a cost is: formulas of its terms and of their derivative, and what its targets may be."""
+"""`Cost`: the formulas of its terms and their derivative, and the domain of its targets."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,20 +15,20 @@ def smoothed_targets(xp: Any, y: Any, kept: float = 1.0, added: float = 0.0) -> 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A cost: `terms(h, y, scale)` sum to it, `delta(h, y, scale)` is its derivative by h.
+    """A cost, the sum of `terms(h, y, scale)`, with its derivative by h, `delta(h, y, scale)`.
 
-    Both take arrays of shapes that broadcast; `scale` is the share of each sample in the mean (1/n without weights): a
-    number, (n, 1), or (n, d_out) where each output has its own. It is in both, so that a cost and its gradient fit.
+    Both take arrays that broadcast; `scale` is the weight of each sample in the mean (1/n by default): a number,
+    (n, 1), or (n, d_out) with weights per output. Both include it, so that cost and gradient are consistent.
 
     Attributes:
-        output: the activation that the cost is paired with (eq. 19), which the output layer has by default.
-        classifies: whether targets are classes, so that accuracy means something.
-        domain: what targets may be: "any" number, in [0, 1] ("unit"), such and of sum 1 in each sample
-            ("distribution"), or of at least 0 ("nonnegative").
-        constants: the formulas' constants where they are not the default, by name: Huber's δ.
-        label_smoothing: the share s of each target that is spread over the classes; see `smoothed`.
-        from_logits: terms(z, y, scale) and delta(z, y, scale) as formulas of the logits, for the activation that it is
-            paired with; without them they go through its output.
+        output: the paired activation (eq. 19), the default of the output layer.
+        classifies: whether targets are classes, so that accuracy is defined.
+        domain: the allowed targets: "any" number, in [0, 1] ("unit"), in [0, 1] with sum 1 in each sample
+            ("distribution"), or at least 0 ("nonnegative").
+        constants: the constants of the formulas that differ from the defaults, by name, such as Huber's δ.
+        label_smoothing: the fraction s of each target that is spread over the classes; see `smoothed`.
+        from_logits: terms(z, y, scale) and delta(z, y, scale) as formulas of the logits, for the paired activation; if
+            None, they are computed from its output.
     """
 
     name: str
@@ -43,11 +43,11 @@ class Cost:
 
     @property
     def threshold(self) -> float:
-        """Where the two classes of a single output part: ½ for probabilities, 0 for the margins of an identity."""
+        """The decision threshold of a single output: ½ for probabilities, 0 for margins (identity)."""
         return 0.0 if self.output == "identity" else 0.5
 
     def smoothed(self, backend: Backend, y: Array) -> Array:
-        """The targets to train with: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).
+        """The smoothed targets: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).
 
         y: (..., k) for softmax_cross_entropy; for cross_entropy, whose outputs each have two classes, k is 2.
 
@@ -61,7 +61,7 @@ class Cost:
         return backend.elementwise(smoothed_targets, (y,), constants=constants)
 
     def sharpened(self, y: Any) -> Any:
-        """The targets that `smoothed` was given, but for rounding."""
+        """The inverse of `smoothed`, up to rounding."""
         return y if self.label_smoothing == 0 else (y - self._added(y)) / (1 - self.label_smoothing)
 
     def _added(self, y: Any) -> float:
@@ -69,7 +69,7 @@ class Cost:
         return self.label_smoothing / k
 
     def describe(self) -> dict[str, Any]:
-        """What JSON can hold of it: the name, and the constants and label smoothing that are not the default.
+        """The name, and the constants and label smoothing that are not the default, for JSON.
 
         >>> nnkit.get_cost("huber", delta=2).describe()
         {'name': 'huber', 'delta': 2.0}

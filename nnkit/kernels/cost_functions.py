@@ -1,10 +1,10 @@
 """The costs as functions of arrays, for custom training loops: the mean over the samples, and its derivative Δ.
 
-`h` or `logits` and `y` have one shape (..., n, d_out) and one floating dtype. `scale` is the share of each sample in
-the mean: a number, an array (..., n, 1), or (..., n, d_out) where each output has its own; 1/n by default. The costs
-are 0-d arrays, sums over the outputs; the deltas have the shape of `y`. PyTorch and Keras take the mean over the
-outputs: but for softmax_cross_entropy, theirs are these divided by d_out. Raised are ValueError for shapes that do not
-fit, no samples and constants out of range, TypeError for other dtypes, and BackendMismatchError.
+`h` or `logits` and `y` have the same shape (..., n, d_out) and the same floating dtype. `scale` is the weight of each
+sample in the mean: a number, an array (..., n, 1), or (..., n, d_out) with weights per output; 1/n by default. Costs
+are 0-d arrays, sums over the outputs; deltas have the shape of `y`. PyTorch and Keras take the mean over outputs:
+their values are these divided by d_out, except for softmax_cross_entropy. The functions raise ValueError for mismatched
+shapes, no samples and constants out of range, TypeError for other dtypes, and BackendMismatchError.
 """
 
 import math
@@ -91,7 +91,7 @@ def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
 def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
     """C = mean over the samples of Σₖ (h − y ln h) with h = e^logits, for counts y of at least 0.
 
-    −ln of the Poisson distribution of mean h at y, without its ln y!, which no parameter changes.
+    −ln of the Poisson distribution with mean h at y, without ln y!, which does not depend on the parameters.
 
     >>> float(nnkit.poisson(np.array([[0.0, -1e4]]), np.array([[1.0, 2.0]])))
     20001.0
@@ -118,7 +118,7 @@ def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
 
 
 def cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
-    """δh̄ = ∂C/∂logits = (σ(logits) − y)/n (eq. 19): no f′ factor is left.
+    """δh̄ = ∂C/∂logits = (σ(logits) − y)/n (eq. 19), without a factor f′.
 
     >>> nnkit.cross_entropy_delta(np.array([[0.0, 1e4]]), np.array([[1.0, 1.0]]))
     array([[-0.5,  0. ]])
@@ -147,7 +147,7 @@ def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> A
 def hinge(h: Array, y: Array, scale: Any = None) -> Array:
     """C = mean over the samples of Σₖ max(0, 1 − th) with t = 2y − 1, of outputs h; y in [0, 1].
 
-    With one-hot targets each class has a margin against all others.
+    With one-hot targets, each class has a margin against the rest.
 
     >>> float(nnkit.hinge(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]])))
     4.5
@@ -156,7 +156,7 @@ def hinge(h: Array, y: Array, scale: Any = None) -> Array:
 
 
 def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
-    """Δ = ∂C/∂h = −t/n where th < 1, else 0, of outputs h; where th = 1 the left derivative.
+    """Δ = ∂C/∂h = −t/n where th < 1, else 0, of outputs h; the left derivative at th = 1.
 
     >>> nnkit.hinge_delta(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]]))
     array([[-1.,  1.]])
@@ -187,7 +187,7 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
         expected = f"expected one shape (..., n, d_out){_hint(z, y)}"
         raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; {expected}")
     (share,) = backend.operands(("logits", "scale"), (z, 1 / math.prod(z.shape[:-1]) if scale is None else scale))[1:]
-    # A vector (d_out,) would be taken for shares of the outputs.
+    # A vector (d_out,) would broadcast as weights of outputs.
     if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
         expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"
         raise ValueError(f"{name}: scale has shape {tuple(share.shape)}; expected {expected}")
@@ -195,6 +195,6 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
 
 
 def _hint(z: Any, y: Any) -> str:
-    """What to do with labels (..., n) where targets (..., n, d_out) belong."""
+    """A hint for labels (..., n) given as targets (..., n, d_out)."""
     outputs, given = (tuple(getattr(array, "shape", ())) for array in (z, y))
     return f"; for labels use nnkit.data.one_hot(y, {outputs[-1]})" if outputs and given == outputs[:-1] else ""

@@ -1,4 +1,4 @@
-"""The costs by name: what each output contributes, its derivative Δ, and what targets may be.
+"""The costs by name, with the term of each output and the allowed targets.
 
 name                   terms                            output       targets
 quadratic              ½ (y − h)²            (eq. 3)    identity     any
@@ -10,9 +10,9 @@ cross_entropy          −[y ln h + (1 − y) ln(1 − h)]    sigmoid      in [0
 softmax_cross_entropy  −y ln h                          softmax      of sum 1
 hinge                  max(0, 1 − (2y − 1)h)            identity     in [0, 1]
 
-A cost is the sum of its terms over the outputs and their mean over the samples. PyTorch and Keras divide all but the
-softmax_cross_entropy by the number of outputs too. At a kink Δ is the left derivative, as in the activations' kernels,
-but for |y − h|, where it is 0.
+A cost is the sum of its terms over outputs and their mean over samples. PyTorch and Keras also divide all but
+softmax_cross_entropy by the number of outputs. At a kink, Δ is the left derivative, as in the activations' kernels, but
+0 for |y − h|.
 """
 
 from dataclasses import replace
@@ -40,16 +40,16 @@ _SMOOTHED = ("cross_entropy", "softmax_cross_entropy")  # whose targets are prob
 
 
 def cost_names() -> list[str]:
-    """The names that `cost=` takes."""
+    """The valid names for `cost=`."""
     return list(_costs)
 
 
 def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **constants: float) -> Cost:
-    """The cost of a name, with these constants and label smoothing; a Cost keeps those of its own that are not given.
+    """The cost with this name, constants and label smoothing; a Cost keeps its values for those not given.
 
-    Constants are positive: huber's `delta` (1.0), where its square turns into a line. Label smoothing is for
-    cross_entropy and softmax_cross_entropy. Raises ValueError for an unknown name, with the nearest one, an unknown
-    constant, and numbers out of range; TypeError if a value is not a number.
+    Constants are positive: huber's `delta` (1.0), where its square becomes linear. Label smoothing is for cross_entropy
+    and softmax_cross_entropy. Raises ValueError for an unknown name, with the closest one, an unknown constant, and
+    numbers out of range; TypeError if a value is not a number.
 
     >>> nnkit.get_cost("cross_entropy").output
     'sigmoid'
@@ -75,11 +75,11 @@ def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **consta
 
 
 def default_cost(outputs: int, activation: str | None = None) -> Cost:
-    """The cost of a network whose user names none: of classes, by its number of outputs or its output activation.
+    """The default cost of a network, for classification, from the number of outputs or the output activation.
 
-    Sigmoid goes with cross_entropy, each output being a class of its own (eq. 18, 19), and softmax with
-    softmax_cross_entropy; without an activation two or more outputs are classes of which one is right, softmax, and a
-    single one is a sigmoid. Raises ValueError for any other activation, which says nothing of the targets.
+    Sigmoid goes with cross_entropy, with independent outputs (eq. 18, 19), and softmax with softmax_cross_entropy. The
+    default activation is softmax, for exclusive classes, and sigmoid for a single output. Raises ValueError for other
+    activations, which do not determine a cost.
 
     >>> default_cost(10).name, default_cost(1).name, default_cost(10, "sigmoid").name
     ('softmax_cross_entropy', 'cross_entropy', 'cross_entropy')
@@ -88,7 +88,7 @@ def default_cost(outputs: int, activation: str | None = None) -> Cost:
     if activation not in _DEFAULTS:
         get_activation(activation)  # for an unknown name
         raise ValueError(
-            f"cost is None, and the output activation is {activation!r}; expected a cost beside it, "
+            f"cost is None, and the output activation is {activation!r}; expected a cost as well, "
             "such as cost='quadratic' for real numbers"
         )
     return _costs[_DEFAULTS[activation]]
@@ -101,13 +101,13 @@ def register_cost(
     output: str = "identity",
     classifies: bool = False,
 ) -> Cost:
-    """Add a cost of your own: two formulas f(xp, h, y, scale), whose sum is the cost, and g(xp, h, y, scale) = ∂f/∂h.
+    """Register a custom cost: formulas f(xp, h, y, scale), whose sum is the cost, and g(xp, h, y, scale) = ∂f/∂h.
 
-    `output` names the activation that the output layer has by default; `classifies` says that targets are classes, 0
-    or 1. Both formulas are multiplied by `scale`, the share of each sample in the mean; what they take after it, with
-    a default, is a constant for `get_cost`, positive. The pair is checked at once, at outputs and targets that `output`
-    can give (targets 0, 1 and ¼ if it classifies) and several scales: g must agree with the complex-step derivative of
-    f to 1e-10. Raises ValueError if it does not, for a name that is taken, and for an unknown output.
+    `output` is the default activation of the output layer; `classifies` says that targets are classes, 0 or 1. Both
+    formulas include the factor `scale`, the weight of each sample in the mean; further arguments with a default are
+    positive constants for `get_cost`. The pair is checked at possible values of `output` (targets 0, 1 and ¼ if it
+    classifies) and several scales: g must agree with the complex-step derivative of f to 1e-10. Raises ValueError if it
+    does not, if the name is taken, and for an unknown output.
 
     >>> pinball = nnkit.register_cost(
     ...     "pinball",
@@ -122,14 +122,14 @@ def register_cost(
     if made.terms.defaults != made.delta.defaults:
         both = f"{made.terms.defaults} and {made.delta.defaults}"
         raise ValueError(f"cost {name!r}: the formulas have the constants {both}; expected the same")
-    z = np.linspace(-2, 2, 42).reshape(14, 3) ** 3 / 2  # in [−4, 4]; unequally spaced: rows differ in their softmax
+    z = np.linspace(-2, 2, 42).reshape(14, 3) ** 3 / 2  # in [−4, 4]; unequal spacing, as softmax is invariant to shifts
     h = softmax(z) if output == "softmax" else get_activation(output).forward(z)
-    # Reversed, the outputs meet no target where the usual kink is, at h = y.
+    # Targets are the reversed outputs, which avoids h = y, the usual kink.
     check_cost(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1])
     _costs[name] = made
     return made
 
 
 def unregister_cost(name: str) -> None:
-    """Forget a cost; KeyError if there is none of that name."""
+    """Remove a cost; KeyError if there is no cost with this name."""
     del _costs[name]

@@ -1,8 +1,8 @@
-"""The cost and the output activation are a pair: what the last layer's logits z give.
+"""Pairs of a cost and an output activation, as functions of the last layer's logits z.
 
 For identity with the quadratic cost, sigmoid with cross-entropy, softmax with its cross-entropy and the exponential
-with the Poisson cost, the output error is δh̄ = a − y (eq. 19), computed from the logits, so that no logarithm of 0 and
-no f′ that vanishes comes in. Any other pair goes through δh̄ = f′(h̄) ⊙ Δ (eq. 8).
+with the Poisson cost, the output error is δh̄ = a − y (eq. 19), computed from the logits, without logarithms of 0 or a
+vanishing f′. All other pairs use δh̄ = f′(h̄) ⊙ Δ (eq. 8).
 """
 
 import functools
@@ -24,11 +24,11 @@ from nnkit.kernels.softmax import (
 
 
 class OutputPair(ABC):
-    """A cost together with the activation of the output layer, as functions of the logits z, (n, d_out).
+    """A cost and the activation of the output layer, as functions of the logits z, (n, d_out).
 
-    y are the targets, of the shape of z; scale is the share of each sample in the mean: a 0-d array, (n, 1), or
-    (n, d_out) where each output has its own.
-    `paired` says whether the activation is the one that the cost is paired with, so that the logits tell the class.
+    y are the targets, with the shape of z; scale is the weight of each sample in the mean: a 0-d array, (n, 1), or
+    (n, d_out) with weights per output. `paired` is whether the activation is the one paired with the cost, so that the
+    logits determine the class.
     """
 
     def __init__(self, cost: Cost, activation: Activation | None) -> None:
@@ -43,7 +43,7 @@ class OutputPair(ABC):
 
     @abstractmethod
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        """What each output contributes to the cost; their sum is the cost."""
+        """The term of each output; their sum is the cost."""
 
     @abstractmethod
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
@@ -51,7 +51,7 @@ class OutputPair(ABC):
 
 
 class _Elementwise(OutputPair):
-    """Any cost with any elementwise activation, by eq. 8."""
+    """Any cost with any elementwise activation (eq. 8)."""
 
     activation: Activation
 
@@ -71,7 +71,7 @@ class _Elementwise(OutputPair):
 
 
 class _FromLogits(_Elementwise):
-    """A cost with the activation that it is paired with, by formulas of the logits."""
+    """A cost with its paired activation, by formulas of the logits."""
 
     def __init__(self, cost: Cost, activation: Activation, terms: Formula, delta: Formula) -> None:
         super().__init__(cost, activation)
@@ -99,7 +99,7 @@ class _Softmax(OutputPair):
 
 
 class _SoftmaxCrossEntropy(_Softmax):
-    """Softmax with its cross-entropy, from the logits; the targets of a sample sum to 1."""
+    """Softmax with its cross-entropy, from the logits; the targets of each sample sum to 1."""
 
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         largest, _, total = exponentials(backend, z)
@@ -116,18 +116,18 @@ class _SoftmaxCrossEntropy(_Softmax):
 
 
 def output_pair(cost: str | Cost, activation: str | Activation | None = None) -> OutputPair:
-    """The pair of a cost and an output activation; None is the activation that the cost is paired with.
+    """The pair of a cost and an output activation, by default the one paired with the cost.
 
     >>> type(output_pair("cross_entropy")).__name__, type(output_pair("quadratic", "tanh")).__name__
     ('_FromLogits', '_Elementwise')
     """
     cost = get_cost(cost)
     name = cost.output if activation is None else activation
-    # Cached by what the names stand for now: an activation may be unregistered and its name given to another.
+    # Cached by objects, not names: a name may be unregistered and given to another activation.
     return _pair(cost, None if name == "softmax" else get_activation(name))
 
 
-@functools.lru_cache(maxsize=64)  # costs may have ever new constants
+@functools.lru_cache(maxsize=64)  # bounded, as constants can have any value
 def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
     if activation is None:
         return (_SoftmaxCrossEntropy if cost.name == "softmax_cross_entropy" else _Softmax)(cost, None)

@@ -1,4 +1,4 @@
-"""Normalization of samples (eq. 20) as a formula, for arrays of any backend."""
+"""Formulas of preprocessing (eq. 20, 22), for arrays of any backend."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Costs of numbers: what each output h contributes for its target y, and its derivative Δ by h (eq. 3, 4).
+"""Regression costs: the term of each output h with target y, and its derivative Δ by h (eq. 3, 4).
 
-Formulas over h, or the logits z of the activation that a cost is paired with, y and `scale`, the share of each sample
-in the mean; the cost is the sum of the terms over the outputs and the samples.
+The formulas take h, or the logits z of the paired activation, y and `scale`, the weight of each sample in the mean; the
+cost is the sum of the terms over outputs and samples.
 """
 
 import math
@@ -36,7 +36,7 @@ def mean_absolute_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
 
 @formula
 def mean_absolute_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """Δ = sign(h − y) · scale; 0 where h = y: a sample that is met asks for no change."""
+    """Δ = sign(h − y) · scale; 0 where h = y, so that an exact output is not changed."""
     return xp.sign(h - y) * scale
 
 
@@ -62,10 +62,10 @@ huber = Cost("huber", huber_terms, huber_delta_terms, "identity", False)
 
 @formula
 def log_cosh_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """ln cosh(h − y) · scale, finite for any argument and right to rounding near 0.
+    """ln cosh(h − y) · scale, finite for any argument and accurate to rounding near 0.
 
-    With r = |h − y| and e = e⁻ʳ − 1, cosh r is 1 + ½e²/(1 + e), of which nothing cancels, and eʳ (1 + (1 + e)²)/2, of
-    which nothing overflows.
+    With r = |h − y| and e = e⁻ʳ − 1, cosh r = 1 + ½e²/(1 + e), without cancellation, = eʳ (1 + (1 + e)²)/2, without
+    overflow.
     """
     r = xp.abs(h - y)
     e = xp.expm1(-r)
@@ -83,7 +83,7 @@ log_cosh = Cost("log_cosh", log_cosh_terms, log_cosh_delta_terms, "identity", Fa
 
 @formula
 def poisson_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
-    """(h − y ln h) · scale, with 0 · ln 0 = 0: −ln of the Poisson distribution of mean h at y, less ln y!."""
+    """(h − y ln h) · scale, with 0 · ln 0 = 0: −ln of the Poisson distribution with mean h at y, minus ln y!."""
     return (h - xp.where(y == 0, 0.0, y * xp.log(h))) * scale
 
 

@@ -1,4 +1,4 @@
-"""Softmax and its cross-entropy: rows of logits, shifted by their largest entry so that nothing overflows."""
+"""Softmax and its cross-entropy, with rows of logits shifted by their maximum to avoid overflow."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def softmax_delta(xp: Any, exponential: Any, total: Any, y: Any, scale: Any) -> 
 
 @formula
 def softmax_weighted_delta(xp: Any, exponential: Any, total: Any, shares: Any, sum_of_shares: Any) -> Any:
-    """δh̄ = p Σ s − s with s = y · scale: the derivative where the outputs of a sample have different weights."""
+    """δh̄ = p Σ s − s with s = y · scale: the derivative with weights per output."""
     return exponential / total * sum_of_shares - shares
 
 
@@ -45,16 +45,16 @@ def softmax_pullback(xp: Any, p: Any, delta: Any, projection: Any) -> Any:
 
 
 def exponentials(backend: Backend, z: Array) -> tuple[Array, Array, Array]:
-    """The largest logit m of each row, e^(z − m), and its sum over the row; shapes (..., n, 1), z's and (..., n, 1)."""
+    """The maximum m of each row, e^(z − m), and its sum over the row; shapes (..., n, 1), z.shape and (..., n, 1)."""
     largest = backend.max(z, axis=-1, keepdims=True)
     exponential = backend.elementwise(shifted_exp, (z, largest))
     return largest, exponential, backend.sum(exponential, axis=-1, keepdims=True)
 
 
 def softmax(z: Array) -> Array:
-    """p = e^z/Σ e^z over the last axis; z: logits (..., classes) of a floating dtype, as is p.
+    """p = e^z/Σ e^z over the last axis; z: logits (..., classes) of a floating dtype; p has the same shape and dtype.
 
-    Raises TypeError for another dtype and ValueError for a number or no classes.
+    Raises TypeError for other dtypes and ValueError for 0-d arrays or no classes.
 
     >>> nnkit.softmax(np.array([[0.0, 0.0], [1e4, -1e4]]))
     array([[0.5, 0.5], [1. , 0. ]])
@@ -69,7 +69,7 @@ def softmax(z: Array) -> Array:
 def softmax_grad(p: Array, delta: Array) -> Array:
     """δh̄ = p ⊙ (Δ − Σₖ pₖ Δₖ), eq. 8 for softmax, whose Jacobian is diag(p) − p pᵀ (Bishop 2006, eq. 4.106).
 
-    p: the saved output, (..., classes); delta: Δ, of the same shape and dtype. Raises TypeError for other dtypes and
+    p: the saved output, (..., classes); delta: Δ, with the same shape and dtype. Raises TypeError for other dtypes and
     ValueError for other shapes.
 
     >>> nnkit.softmax_grad(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]))
@@ -79,7 +79,7 @@ def softmax_grad(p: Array, delta: Array) -> Array:
     p, delta = backend.operands(("p", "delta"), (p, delta))
     _check_classes("p", p)
     if delta.shape != p.shape:
-        raise ValueError(f"delta has shape {delta.shape}; expected that of p, {p.shape}")
+        raise ValueError(f"delta has shape {delta.shape}; expected the shape of p, {p.shape}")
     projection = backend.sum(backend.elementwise(product, (p, delta)), axis=-1, keepdims=True)
     return backend.elementwise(softmax_pullback, (p, delta, projection))
 

@@ -202,8 +202,8 @@ def test_softmax_grad_refuses_other_shapes(arrays: "Arrays") -> None:
     for p, delta, message in (
         ((), (), r"p has shape \(\); expected \(\.\.\., classes\) with at least one class"),
         ((2, 0), (2, 0), r"p has shape \(2, 0\); expected \(\.\.\., classes\)"),
-        ((2, 3), (2, 1), r"delta has shape \(2, 1\); expected that of p, \(2, 3\)"),
-        ((2, 3), (3,), r"delta has shape \(3,\); expected that of p"),
+        ((2, 3), (2, 1), r"delta has shape \(2, 1\); expected the shape of p, \(2, 3\)"),
+        ((2, 3), (3,), r"delta has shape \(3,\); expected the shape of p"),
     ):
         with pytest.raises(ValueError, match=message):
             nnkit.softmax_grad(arrays(np.ones(p)), arrays(np.ones(delta)))
