@@ -25,7 +25,8 @@ def test_a_name_alone_is_the_cost_without_options(name: str) -> None:
     cost = get_cost(name)
     assert (cost.name, cost.constants, cost.label_smoothing) == (name, (), 0.0)
     assert cost.describe() == {"name": name}
-    assert get_cost(cost) == cost == get_cost(**cost.describe())
+    assert get_cost(cost) is cost is get_cost(name)
+    assert get_cost(**cost.describe()) == cost
     y = np.eye(2)
     assert cost.smoothed(nnkit.get_backend("numpy"), y) is y
 
