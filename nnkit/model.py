@@ -30,10 +30,10 @@ from nnkit.kernels.output import output_pair
 from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
-from nnkit.own_layers import check_own_layer
+from nnkit.own_layers import check_own_layer, tried
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, Lent, Placement, Turn
-from nnkit.preprocessing import Preprocessing, checked_preprocessing, keeps_finite, preprocessed
+from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.structure import build_layers, initialized, started
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 
@@ -189,7 +189,8 @@ class Model:
         if on_disk(rows):
             pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
             return backend.xp.concat([self.ask(p, activated, question, finite, place) for p in pieces], axis=0)
-        if finite and not (surely_finite(rows) and keeps_finite(self.preprocessing)):
+        bounded = getattr(self.preprocessing, "keeps_finite", self.preprocessing is None)
+        if finite and not (bounded and surely_finite(rows)):
             h = preprocessed(backend, self.dtype, self.preprocessing, rows)
             check_samples(backend, rows, h, self.preprocessing, "X")
         lent = self.recorded_pass(place, rows.shape[0])
@@ -234,7 +235,7 @@ class Model:
         wanted, place = chosen_optimizer(optimizer, self.optimizer), self.placement
         state = place.state
         if state is None or state.optimizer is not wanted:
-            state = place.state = wanted.start(place.parameters)  # first, as it fails if memory is full
+            state = place.state = tried(wanted.start(place.parameters), place.parameters)  # first, as it may fail
         if wanted is not self.optimizer:
             self.optimizer = wanted
         return state

@@ -1,10 +1,10 @@
-"""Checks of custom layers: whether their computation is recorded and their gradients are written.
+"""Checks of custom layers and updates: whether their computation is recorded and their gradients are written.
 
 A step is recorded once and replayed. Computation that bypasses the backend, such as `x * s` with NumPy's operator,
 would run only during recording: replays would silently reuse its numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.layers import Dense, Dropout, Layer
+from nnkit.optimizer_state import OptimizerState
+from nnkit.parameters import Parameters
 
 _SAMPLES = 3
 _HINT = "compute only with formulas (nnkit.formula) and methods of the backend, so that a step can be recorded"
@@ -89,3 +91,21 @@ def _check_shapes(owner: str, layer: Layer, found: dict[str, Any]) -> None:
         if shape is None or tuple(shape) != (_SAMPLES, width):
             given = repr(found[name]) if shape is None else f"shape {tuple(shape)}"
             raise ValueError(f"{owner}: {name} of {_SAMPLES} samples: {given}; expected ({_SAMPLES}, {width})")
+
+
+def tried(state: OptimizerState, parameters: Parameters) -> OptimizerState:
+    """The state; ValueError if a replay of a custom update that is declared recordable differs from a call."""
+    backend, found = state.backend, []
+    for replays in (True, False) if state.recordable and not state.updates_by_formula else ():
+        p, g = (Parameters(backend, parameters.shapes, state.dtype) for _ in range(2))
+        step: Callable[..., object] = state.optimizer.start(p).update
+        if replays:
+            with backend.recording() as tape:
+                step(p, g)
+        for factor in (1.0, -0.25):
+            backend.copy(backend.asarray(factor * np.linspace(1, -3, g.flat.shape[0]), state.dtype), g.flat)
+            tape.replay() if replays else step(p, g)
+        found.append(np.array(backend.to_numpy(p.flat)))
+    if found and not np.allclose(found[0], found[1], rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise ValueError(f"{type(state).__name__}.update: a replay differs from a call; {_HINT}, or omit recordable")
+    return state

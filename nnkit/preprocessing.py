@@ -50,11 +50,6 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
     return preprocessing
 
 
-def keeps_finite(preprocessing: Preprocessing | None) -> bool:
-    """Whether samples of usual size surely stay finite, in float32 too; False says nothing, as of one of your own."""
-    return preprocessing is None or bool(getattr(preprocessing, "keeps_finite", False))
-
-
 def preprocessed(
     backend: Backend, dtype: str, preprocessing: Preprocessing | None, x: Any, out: Array | None = None
 ) -> Array:

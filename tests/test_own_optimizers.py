@@ -98,6 +98,36 @@ def by_hand(W: NDArray[Any], g: NDArray[Any], state: dict[str, Any], rate: float
     return W - rate * g / np.sqrt(np.outer(state["R"], state["C"]) / state["R"].mean())
 
 
+class Momentum(OptimizerState):
+    """v ← 0.9 v + g, W ← W − ε v with NumPy, which `recordable` says wrongly that a recording sees."""
+
+    recordable = True
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.v = np.zeros_like(parameters.flat)
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.v *= 0.9
+        self.v += gradients.flat
+        parameters.flat -= self.numbers["learning_rate"] * self.v
+
+
+class Unrecorded(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return Momentum(self, parameters)
+
+
+def test_an_update_that_is_not_recorded_though_it_says_so_is_refused() -> None:
+    net = nnkit.Network([5, 7, 3], seed=0)
+    before = values(net)
+    for train in (lambda: net.train_step(*DATA, Unrecorded(0.1)), lambda: net.fit(*DATA, optimizer=Unrecorded(0.1))):
+        with pytest.raises(ValueError, match=r"Momentum.update: a replay differs from a call"):
+            train()
+    assert all(np.array_equal(a, b) for a, b in zip(before, values(net), strict=True))
+    assert net.optimizer == nnkit.SGD()
+
+
 DATA = np.random.default_rng(0).normal(size=(24, 5)), np.arange(24) % 3
 
 
@@ -140,7 +170,7 @@ def test_it_is_part_of_the_recorded_step() -> None:
 
     net, (X, y) = network(), DATA
     net.fit(X, y, epochs=5, batch_size=8, optimizer=Counting(), progress=False)
-    assert len(calls) == 1
+    assert len(calls) == 4  # three when it is tried, and one that is recorded
     step = step_for(net, 8, net.optimizer_state(), 0, True)
     assert step.state is net.optimizer_state()
 
