@@ -1,1 +1,1 @@
-"""Training: epochs over data of any size, and all that goes with them; `fit` is a network's method."""
+"""Training: epochs over data of any size, checkpoints, early stopping and progress; `fit` is a network's method."""

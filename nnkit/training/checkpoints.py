@@ -1,4 +1,4 @@
-"""Checkpoints of a training, which it can go on from after it was killed, and the parameters of its best epoch."""
+"""Checkpoints, from which a killed training can be resumed, and the parameters of the best epoch."""
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -26,13 +26,13 @@ from nnkit.training.fingerprints import differ
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an epoch is cut into steps, and what is measured: a resumed training must do it alike.
+    """The options of a training that must be the same when it is resumed.
 
     Attributes:
-        epochs: the length of the training, where its schedule depends on it.
+        epochs: the length of the training, if its schedule depends on it.
         metrics: their names. validation_data: "given" or "None".
         class_weight: as text. data: fingerprints of samples, targets and weights, by name.
-        functions: fingerprints of a user's schedule and metrics, by name.
+        functions: fingerprints of custom schedules and metrics, by name.
     """
 
     samples: int | None
@@ -50,7 +50,7 @@ class Plan:
 
 
 class Best:
-    """The parameters of the best epoch, where a rule asks for them."""
+    """The parameters of the best epoch, if early stopping restores them."""
 
     def __init__(self, model: Model, rule: EarlyStopping | None) -> None:
         self.model, self.rule = model, rule
@@ -60,30 +60,30 @@ class Best:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch, from 1, whose parameters are kept; None if there are none."""
+        """The epoch, from 1, of the saved parameters; None if there are none."""
         if self.parameters is None or self._improvement is None or self._improvement.best is None:
             return None
         return self._improvement.best + 1
 
     def note(self, history: History) -> None:
-        """Keep the parameters, if the last epoch is the best."""
+        """Save the parameters if the last epoch is the best."""
         if self.rule is not None and self._improvement is not None:
             best = self._improvement.follow(history).best
             if self.rule.restore_best and best == history.epochs - 1:
                 self.hold(self.model.parameters.flat)
 
     def hold(self, flat: Array) -> None:
-        """Keep a copy of these parameters; those from before are whole until it is."""
+        """Save a copy of these parameters; the previous copy is valid until this one is complete."""
         backend = self.model.backend
         copy = backend.copy(flat, backend.empty(flat.shape, self.model.dtype))
         self.parameters, self._arrangement = copy, self.model.parameters
 
     def stops(self, history: History) -> bool:
-        """Whether the rule ends the training here."""
+        """Whether the rule ends the training now."""
         return self._improvement is not None and self._improvement.follow(history).stops
 
     def restore(self) -> None:
-        """Give the network the parameters that were kept, if any, wherever it is by now."""
+        """Restore the saved parameters, if any, on the network's current backend."""
         if self.parameters is None:
             return
         flat, parameters = self.parameters, self.model.parameters
@@ -93,15 +93,15 @@ class Best:
 
 
 class Keeper:
-    """Writes checkpoints of a training, and reads one to go on from. As a context: the only one that writes the file.
+    """Writes checkpoints of a training, and reads one to resume from. As a context manager it locks the file.
 
-    As a context begins, the checkpoint is read: when nobody else writes it any more. ValueError unless it is of a
-    training like this one, TypeError if there will be one that cannot be written, such as with class names that no file
-    can hold; BlockingIOError if another process writes it.
+    Entering the context reads the checkpoint. Raises ValueError if it belongs to a different training, TypeError if
+    later checkpoints could not be written, such as with class names that files do not support, and BlockingIOError if
+    another process writes it.
 
     Attributes:
         stopped: whether a callback has ended the training.
-        steps: how many steps an iterable gives, as the checkpoint has it.
+        steps: number of steps of an iterable, from the checkpoint.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Keeper:
         self._lock = ExitStack()
         self._saved: Saved | None = None
         if resume and self._path is None:
-            raise ValueError("resume needs the path of a checkpoint, as checkpoint='run.safetensors'")
+            raise ValueError("resume needs the path of a checkpoint, such as checkpoint='run.safetensors'")
 
     def __enter__(self) -> "Keeper":
         if self._path is None:
@@ -150,7 +150,7 @@ class Keeper:
             return
         training, model = self._saved.training, self.model
         if training is None:
-            raise ValueError(f"{self._path}: a network without the state of a training; it cannot be resumed")
+            raise ValueError(f"{self._path}: a network without training state, which cannot be resumed")
         with checkpoint.damage(str(self._path)):
             differences = [*self._other_network(self._saved), *self._other_training(training, optimizer)]
         if differences:
@@ -161,18 +161,18 @@ class Keeper:
             state.matched(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
 
     def _other_network(self, saved: Saved) -> list[str]:
-        """What differs between the network of a checkpoint and this one, in words."""
+        """Descriptions of the differences between the network of a checkpoint and this one."""
         there, here = map(_comparable, (saved.arguments, state.arguments(self.model)))
         names = ("layers", "cost", "dtype", "classes")
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
         if there["preprocessing"] != here["preprocessing"]:
-            found.append("its preprocessing is another one, or fitted to other samples")
+            found.append("its preprocessing is a different one, or was fitted to different samples")
         return found
 
     def _other_training(self, training: dict[str, Any], optimizer: Optimizer | None) -> list[str]:
-        """What differs between the training of a checkpoint and this one, in words."""
+        """Descriptions of the differences between the training of a checkpoint and this one."""
         here = asdict(self.plan)
-        there = here | dict(training["plan"])  # a checkpoint of an earlier version says less
+        there = here | dict(training["plan"])  # a checkpoint of an earlier version has fewer entries
         pairs = [(name, there[name], here[name]) for name in here.keys() - {"data", "functions", "epochs"}]
         data, now = there["data"], here["data"]
         pairs += [(name, data.get(name, "None"), now.get(name, "None")) for name in data.keys() | now.keys()]
@@ -181,7 +181,7 @@ class Keeper:
             pairs.append(("optimizer", given, optimizer.describe()))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
         found += [
-            f"its {name} was another function of this name, or one that read other numbers"
+            f"its {name} was a different function of this name, or one that read different numbers"
             for name in there["functions"].keys() & here["functions"].keys()
             if differ(there["functions"][name], here["functions"][name])
         ]
@@ -194,7 +194,7 @@ class Keeper:
         return sorted(found)
 
     def begin(self) -> History:
-        """Give the network its optimizer, or make it as it was in the checkpoint; the history to go on with."""
+        """Set the network's optimizer, or restore the network from the checkpoint; returns the history to continue."""
         self.model.optimizer_state(self._optimizer)
         self._given = self.model.optimizer.describe()
         if self._saved is None or self._saved.training is None:
@@ -206,21 +206,21 @@ class Keeper:
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
             seed = saved.arguments["seed"]
-            place = Placement(model.backend, model.layers, model.dtype, seed)  # whose dropout is the seed's
+            place = Placement(model.backend, model.layers, model.dtype, seed)  # dropout depends on the seed
             used = resume(place, saved.arrays, training, self._optimizer)
             if "best" in saved.arrays:
                 self.best.hold(place.parameters.restored(saved.arrays["best"]))
-                self.best.stops(history)  # which is the best epoch
+                self.best.stops(history)  # finds the best epoch
             model.seed, model.epochs_trained = seed, saved.epochs_trained
-            model.vector_targets = saved.vector_targets  # what an iterable's minibatches have taught it
+            model.vector_targets = saved.vector_targets  # learned from an iterable's minibatches
             model.features = saved.arguments["features"] if model.features is None else model.features
-            model.optimizer, model.placement = used, place  # now that it is complete: other threads may ask meanwhile
+            model.optimizer, model.placement = used, place  # last, for other threads that use the network
         return history
 
     def keep(self, history: History, steps: int | None, last: bool) -> None:
-        """Write a checkpoint, if it is time; with TypeError or ValueError for what a callback has put into the history.
+        """Write a checkpoint if it is due.
 
-        Then it is written too, without that.
+        TypeError or ValueError if a callback added an unsupported entry to the history; it is written without that.
         """
         if self._path is None:
             return
@@ -252,7 +252,7 @@ def _comparable(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made_plain(history: History) -> Exception | None:
-    """Make a history's numbers floats of Python's; an error for what is not one number an epoch."""
+    """Convert a history's numbers to Python floats; returns an error if an entry is not one number per epoch."""
     wrong = None
     for name, numbers in history.items():
         found = _why_not(history, name)
@@ -263,24 +263,24 @@ def _made_plain(history: History) -> Exception | None:
 
 
 def _why_not(history: History, name: str) -> Exception | None:
-    """Why a checkpoint cannot hold what the history has under a name; None if it can."""
+    """Why a checkpoint cannot contain this entry of the history; None if it can."""
     numbers = history[name]
-    expected = "a checkpoint keeps lists of one number an epoch, from the first on"
+    expected = "a checkpoint contains lists of one number per epoch, from the first on"
     if not isinstance(name, str) or not isinstance(numbers, list):
         return TypeError(f"history[{name!r}] is {numbers!r}; {expected}")
     for epoch, number in enumerate(numbers):
         single = number.item() if isinstance(number, np.ndarray) and number.shape == () else number
         if not isinstance(single, Real):
-            return TypeError(f"history[{name!r}] holds {number!r} at [{epoch}]; {expected}")
+            return TypeError(f"history[{name!r}] contains {number!r} at [{epoch}]; {expected}")
     if len(numbers) != history.epochs:
         return ValueError(f"history[{name!r}] has {len(numbers)} numbers after {history.epochs} epochs; {expected}")
     return None
 
 
 def resume(place: Placement, arrays: Arrays, training: dict[str, Any], optimizer: Optimizer | None = None) -> Optimizer:
-    """Give a placement the arrays of a checkpoint and the state of its optimizer, which comes back.
+    """Restore a placement's arrays and optimizer state from a checkpoint; returns the optimizer.
 
-    ValueError for arrays that do not fit.
+    Raises ValueError for arrays of a different shape.
     """
     used = _optimizer_of(training, optimizer)
     used.learning_rate = training["optimizer"]["learning_rate"]  # a callback may have changed it
@@ -290,7 +290,7 @@ def resume(place: Placement, arrays: Arrays, training: dict[str, Any], optimizer
 
 
 def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Optimizer:
-    """The optimizer to go on with: the one given, unless a callback has put another in its place."""
+    """The optimizer to continue with: the given one, unless a callback has replaced it."""
     there = training["optimizer"]
     rate = {"learning_rate": there["learning_rate"]}
     same = optimizer is not None and optimizer.describe() | rate == there
@@ -298,6 +298,6 @@ def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Opti
 
 
 def _writable(path: str | PathLike[str]) -> Path:
-    """The path of a checkpoint, if one can be written there: told before the training."""
+    """The path of a checkpoint; raises before the training if it cannot be written there."""
     check_safetensors()
     return writable(path, "checkpoint")

@@ -1,4 +1,4 @@
-"""Training that diverges: the cost is no number any more, and the parameters are put back."""
+"""Divergence: the cost or parameters become NaN or infinite; the previous parameters are restored."""
 
 import math
 
@@ -12,10 +12,10 @@ from nnkit.state import training_arrays
 class DivergenceError(ArithmeticError, ValueError):
     """The cost or the parameters became NaN or infinite; the network has the parameters from before that step.
 
-    Where early stopping restores the best parameters it has these.
+    If early stopping restores the best parameters, the network has those.
 
     Attributes:
-        epoch: in which epoch, from 1. step: in which step of it, from 1. history: the epochs before.
+        epoch: the epoch, from 1. step: the step in the epoch, from 1. history: the epochs before.
         best: the epoch, from 1, whose parameters the network has; None for those from before that step.
     """
 
@@ -37,7 +37,7 @@ class DivergenceError(ArithmeticError, ValueError):
 
 
 class Snapshot:
-    """A copy of all that training changes: parameters, the optimizer's state, dropout's counter."""
+    """A copy of parameters and training state: the optimizer's state and dropout's counter."""
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
         self._backend = model.backend
@@ -45,21 +45,21 @@ class Snapshot:
         self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
 
     def take(self) -> None:
-        """Keep how everything is now."""
+        """Save the current state."""
         for array, copy in zip(self._arrays, self._copies, strict=True):
             self._backend.copy(array, copy)
 
     def restore(self) -> None:
-        """Make everything as it was."""
+        """Restore the saved state."""
         for array, copy in zip(self._arrays, self._copies, strict=True):
             self._backend.copy(copy, array)
 
 
 class Undo:
-    """The way back from an epoch: to how all was before it, or before the latest step that was marked.
+    """Restores the state from before an epoch, or before the last marked step.
 
     Attributes:
-        open: whether there is an epoch to take back. moving: whether the parameters may be those of half a step.
+        open: whether an epoch can be undone. moving: whether a step may be half done.
     """
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
@@ -69,49 +69,49 @@ class Undo:
         self.open = self.moving = False
 
     def begin(self) -> None:
-        """An epoch begins."""
+        """Begin an epoch."""
         self._epoch.take()
         self._latest, self.open = self._epoch, True
 
     def mark(self) -> None:
-        """A step begins, and the way back leads here."""
+        """Begin a step, to which `back` returns."""
         if self._step is None:
             self._step = Snapshot(self._model, self._state)
         self._step.take()
         self._latest = self._step
 
     def back(self, whole: bool = False) -> None:
-        """Undo what was done since the latest mark, or the `whole` epoch."""
+        """Undo the changes since the last mark, or the `whole` epoch."""
         self.moving = True
         (self._epoch if whole else self._latest).restore()
         self.moving = False
 
     def close(self) -> None:
-        """The epoch counts: it cannot be taken back any more."""
+        """Complete the epoch: it can no longer be undone."""
         self.open = False
 
     def take_back(self, error: BaseException) -> None:
-        """Undo what an open epoch that ended by this error has changed.
+        """Undo an open epoch that ended by this error.
 
-        After Ctrl-C only a step that is half done, and after a divergence no more than has been put back.
+        After Ctrl-C, undo only a step that is half done; after a divergence, nothing more than already restored.
         """
         if not isinstance(error, KeyboardInterrupt | DivergenceError):
             self.back(whole=True)
         elif self.moving:
             self.back()
-        elif not bool(parameters_are_finite(self._model)):  # an epoch diverges, which its end would have shown
+        elif not bool(parameters_are_finite(self._model)):  # the epoch has diverged, found only now
             self.back(whole=True)
         self.open = False
 
 
 def what_is_not_finite(model: Model, cost: float) -> str | None:
-    """What of the cost and the parameters is NaN or infinite, in words; None if nothing is. Waits for the device."""
+    """A description of a NaN or infinite cost or parameter; None if all are finite. Synchronizes with the device."""
     if not math.isfinite(cost):
         return f"the cost is {cost}"
     return None if bool(parameters_are_finite(model)) else "a parameter is not finite"
 
 
 def parameters_are_finite(model: Model) -> Array:
-    """Whether none of the parameters is NaN or infinite, a 0-d array on the device."""
+    """Whether all parameters are finite, a 0-d array on the device."""
     xp = model.backend.xp
     return xp.all(xp.isfinite(model.parameters.flat))

@@ -1,4 +1,4 @@
-"""Early stopping: an end to a training that no longer improves, with the best parameters."""
+"""Early stopping: end a training that no longer improves, with the best parameters."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from nnkit.history import highest_is_best
 
 @dataclass(frozen=True, slots=True)
 class EarlyStopping:
-    """Stop when a number of the history has not improved for `patience` epochs (Prechelt, 1998).
+    """Stop when a monitored value of the history has not improved for `patience` epochs (Prechelt, 1998).
 
     Args:
-        monitor: the number's name, such as "validation_cost" or "validation_accuracy".
+        monitor: name of the value, such as "validation_cost" or "validation_accuracy".
         patience: epochs without improvement, at least 1.
-        min_delta: by how much an epoch must be better to count, at least 0.
-        restore_best: whether the network gets the parameters of its best epoch when the training ends, early or not.
-        mode: whether the lowest ("min") or the highest ("max") is the best; "auto" takes the highest of accuracies,
-            "top_5" and the like and "r2", and the lowest of costs and "mae". Other names need a mode.
+        min_delta: minimum change that counts as an improvement, at least 0.
+        restore_best: whether to restore the parameters of the best epoch when the training ends, early or not.
+        mode: whether the lowest ("min") or the highest ("max") value is best; "auto" means the highest for accuracies,
+            "top_<k>" and "r2", and the lowest for costs and "mae". Other names need a mode.
 
-    Raises ValueError for numbers out of range and a name whose best number is not known; `fit` does for a name that its
-    history will not have.
+    Raises ValueError for numbers out of range and for "auto" with an unknown name; `fit` does for a name that its
+    history will not contain.
 
     >>> rule = nnkit.EarlyStopping("validation_cost", patience=2)
     >>> rule.best({"validation_cost": [0.9, 0.5, 0.6, 0.7]}), rule.stops({"validation_cost": [0.9, 0.5, 0.6, 0.7]})
@@ -52,7 +52,7 @@ class EarlyStopping:
 
 
 class Improvement:
-    """What a rule says of a history that grows: each number is read once.
+    """Applies a rule to a growing history, and reads each number once.
 
     Attributes:
         best: the best epoch, counted from 0; None if none has a finite number.
@@ -65,7 +65,7 @@ class Improvement:
         self._count, self._lowest, self._last = 0, math.inf, math.nan
 
     def follow(self, history: Mapping[str, Sequence[float]]) -> "Improvement":
-        """Read the numbers that have been added since the last time; all, if the last one is another now."""
+        """Read the numbers added since the last call; all of them, if the last number read has been replaced."""
         numbers = history.get(self.rule.monitor, ())
         if self._count and (self._count > len(numbers) or numbers[self._count - 1] is not self._last):
             self.best, self._count, self._lowest = None, 0, math.inf
@@ -78,5 +78,5 @@ class Improvement:
 
     @property
     def stops(self) -> bool:
-        """Whether there has been no improvement for as long as the rule waits."""
+        """Whether there has been no improvement for `patience` epochs."""
         return self._count - 1 - (-1 if self.best is None else self.best) >= self.rule.patience

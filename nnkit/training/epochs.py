@@ -1,4 +1,4 @@
-"""Epochs: every sample once, in minibatches, each a step."""
+"""Epochs: all samples once, in minibatches, one step each."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,13 @@ Look = Callable[[int, float], None]
 
 
 class Epochs:
-    """Passes over the training data that move a network's parameters.
+    """Passes over the training data that update a network's parameters.
 
-    An epoch that `run` has begun stays open until it is closed: until then `undo` can take it back.
+    An epoch begun by `run` stays open, so that `undo` can undo it, until it is closed.
 
     Attributes:
-        steps: how many an epoch has; of an iterable None until a pass, or an earlier part of this training, has shown.
-        rate: the learning rate of the latest step.
+        steps: number of steps per epoch; for an iterable None until the first pass, of this training or before resume.
+        rate: the learning rate of the last step.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Epochs:
         self.rate = self.state.optimizer.learning_rate
 
     def run(self, number: int, history: Mapping[str, Sequence[float]], progress: Progress) -> dict[str, float]:
-        """Do epoch `number`, from 0; the cost and metrics come back.
+        """Run epoch `number`, from 0; returns cost and metrics.
 
-        Raises DivergenceError, with the parameters put back, where a step leaves numbers that are not finite. The host
-        learns of that only when an epoch is read: it is then done again, step by step, up to the step that failed. What
-        cannot be read twice is looked at after each step.
+        Raises DivergenceError, after restoring the parameters, if a step produces NaN or infinities. The host finds out
+        only at the end of an epoch, which is then repeated step by step, up to the step that failed. Data that cannot
+        be read twice are checked after each step.
         """
         self.check_place()
         if self.model.optimizer_state() is not self.state:
-            self._prepare()  # a callback has given the network another optimizer, or other arrays and with them a state
+            self._prepare()  # a callback has replaced the network's optimizer, or its arrays and state
         careful = not self.source.repeatable
         self.undo.begin()
         measured = self._pass(number, history, progress, careful)
@@ -77,10 +77,10 @@ class Epochs:
         """RuntimeError if a callback has moved the network to another backend, where the data are not."""
         if self.model.backend is not self.meter.backend:
             there, here = self.model.backend.name, self.meter.backend.name
-            raise RuntimeError(f"a callback has moved the network to {there}; fit is on {here}")
+            raise RuntimeError(f"a callback has moved the network to {there}; fit runs on {here}")
 
     def _prepare(self) -> None:
-        """Make what works on the network's arrays."""
+        """Create the objects that depend on the network's arrays."""
         model, plan, source, meter = self.model, self.plan, self.source, self.meter
         model.parameters.clear_padding()
         self.state: OptimizerState = model.optimizer_state()
@@ -93,7 +93,7 @@ class Epochs:
     def _pass(
         self, number: int, history: Mapping[str, Sequence[float]], progress: Progress, careful: bool
     ) -> dict[str, float]:
-        """Do the steps of an epoch; where it is `careful` each is looked at, and the way back is to before it."""
+        """Run the steps of an epoch; if `careful`, check each one, and undo only that step."""
         undo, interrupt, rates = self.undo, self.interrupt, partial(self._rates, number, history)
         on_device = None if careful else self._on_device
 
@@ -110,13 +110,13 @@ class Epochs:
         else:
             self._one_by_one.run(rates, after_step, partial(self._look, number + 1) if careful else None)
             if self.steps is None:
-                self.steps = self._one_by_one.done  # an iterable has shown how many; schedules need it from now on
+                self.steps = self._one_by_one.done  # an iterable's number of steps, for schedules
         undo.moving = False
         with interrupt.at_once:
             return self.meter.read(finite=parameters_are_finite(self.model))
 
     def _rates(self, number: int, history: Mapping[str, Sequence[float]], steps: range) -> list[float]:
-        """The learning rates of these steps of epoch `number`; what the schedule is asked may take its time."""
+        """The learning rates of these steps of epoch `number`; the schedule may be slow, so it is interruptible."""
         with self.interrupt.at_once:
             rates = [self.state.optimizer.learning_rate] * len(steps)
             if self.schedule is not None:
@@ -126,14 +126,14 @@ class Epochs:
         return rates
 
     def _look(self, number: int, step: int, cost: float) -> None:
-        """Put everything back and raise DivergenceError, if the cost or the parameters are not finite."""
+        """Undo the step and raise DivergenceError if the cost or the parameters are not finite."""
         found = what_is_not_finite(self.model, cost)
         if found is not None:
             self.undo.back()
             raise DivergenceError(number, step, found, self.rate)
 
     def _order(self) -> np.ndarray | None:
-        """The order of an epoch, drawn on the host from the network's seed and its count of epochs."""
+        """The sample order of an epoch, drawn on the host from the network's seed and epoch count."""
         if not self.plan.shuffle or self.source.samples is None:
             return None
         order = np.arange(self.source.samples)
@@ -142,10 +142,10 @@ class Epochs:
 
 
 class OneByOne(Way):
-    """Steps on minibatches that the host brings, and an update after one or after some of them.
+    """Steps on minibatches from the host, with an update after one or several of them.
 
     Attributes:
-        done: how many minibatches of the latest epoch have come.
+        done: number of minibatches so far in the last epoch.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class OneByOne(Way):
         self._sum = Accumulation(model, state) if plan.gradient_accumulation_steps > 1 else None
 
     def run(self, rates: Rates, after_step: Callable[[], None], look: Look | None = None) -> None:
-        """As `Way.run`; `look` is called with the number of each step, from 1, and its cost."""
+        """Like `Way.run`; `look` is called with the number of each step, from 1, and its cost."""
         batches, rate, self.done = self.source.batches(self.plan.batch_size), 0.0, 0
         while True:
             with self.interrupt.at_once:
@@ -174,7 +174,7 @@ class OneByOne(Way):
             self.done += 1
             self._step(batch, rate, look)
             after_step()
-        if self._sum is not None and self._sum.count:  # an update by what is left
+        if self._sum is not None and self._sum.count:  # an update with the rest
             self.undo.moving = True
             self._sum.update(rate)
             if look is not None:
@@ -184,7 +184,7 @@ class OneByOne(Way):
         added = self._sum
         state = self.state if added is None else None
         step = step_for(self.model, batch.samples, state, batch.weight_columns, True, added is not None)
-        with self.interrupt.at_once:  # rows on a disk may take their time
+        with self.interrupt.at_once:  # reading rows from disk may be slow
             batch.write(step)
         if look is not None and (added is None or added.count == 0):
             self.undo.mark()
@@ -201,10 +201,10 @@ class OneByOne(Way):
 
 
 class Accumulation:
-    """The sum of minibatches' gradients, each a sum over its samples, and the update by their mean.
+    """The sum of the gradients of minibatches, each a sum over its samples, and the update with their mean.
 
     Attributes:
-        samples: how many it is of. count: how many minibatches.
+        samples: number of samples in the sum. count: number of minibatches.
     """
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
@@ -221,13 +221,13 @@ class Accumulation:
             backend.copy(self._zero, self._sum)
 
     def add(self, samples: int) -> None:
-        """Add the gradient that a step has left for so many samples."""
+        """Add the gradient of the last step, which had `samples` samples."""
         self._adding.replay()
         self.samples += samples
         self.count += 1
 
     def update(self, rate: float) -> None:
-        """Move the parameters by the mean gradient of all samples that were added; then there are none."""
+        """Update the parameters with the mean gradient of all added samples, and reset the sum."""
         backend = self.model.backend
         backend.copy(backend.asarray(1 / self.samples, self.model.dtype), self._share)
         self.state.set_rate(rate)

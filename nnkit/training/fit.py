@@ -1,4 +1,4 @@
-"""fit: epochs of minibatches, with all that goes with them, and a History."""
+"""fit: train for epochs of minibatches, and return a History."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,71 +50,71 @@ def fit(
     progress: bool | str = True,
     callbacks: Iterable[Callable[[Any, History], object]] = (),
 ) -> History:
-    """Train a network by minibatches (eq. 17 for SGD); the epochs' costs and metrics come back.
+    """Train a network on minibatches (eq. 17 for SGD); returns the costs and metrics of the epochs.
 
     Args:
         model: the network, changed in place.
-        X: samples (n, width), anything that `asarray` or DLPack takes. Images of bytes (uint8) stay bytes until they
-            are gathered. Arrays on a disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. These are
-            read in place while it trains, and so are, on the CPU, NumPy arrays of bytes and of the network's dtype
-            (float32 by default), X and targets: do not change them meanwhile. Or an iterable of
-            minibatches (X, y) or (X, y, sample_weight), or a function that returns a new one for each epoch. Of a table
-            with named columns (pandas, polars, pyarrow) the network learns its `features`, if it has none, and takes
-            all others by these names.
-        y: labels (n,) or, for a network that classifies, a column (n, 1) of them; or targets (n, d_out), also (n,) for
-            one output; nothing for an iterable. Labels are 0 to k − 1 or class names: text, truth values of two
-            classes, and other whole numbers if k differ, such as −1 and 1. The network learns their `classes`, in
-            sorted order, if it has none.
-        epochs: how often all samples are seen, in all, with those of a resumed training.
-        batch_size: samples a step, 32 if it is None; the last minibatch of an epoch is what is left, and its gradient
-            is the mean over its own samples. An iterable's minibatches are taken as they come.
-        optimizer: None goes on with the network's own and its state; another one starts from zero and stays. A name,
-            such as "adam", is that optimizer with its default numbers (`nnkit.optimizer_names`); if the network has it
-            already, its state goes on.
-        schedule: of the learning rate, the optimizer's being the largest (`nnkit.schedules`): a schedule, its name, or
-            a function of the epoch, which counts from 0, that returns a factor. It may change from step to step; of an
-            iterable only from the second epoch on, when the number of steps is known.
+        X: samples (n, width), anything that `asarray` or DLPack accepts. Images of bytes (uint8) are converted per
+            minibatch. Arrays on disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. These are read in place
+            during training, and so are, on the CPU, NumPy arrays (X and targets) of bytes or of the network's dtype
+            (float32 by default): do not change them meanwhile. Or an iterable of minibatches (X, y) or
+            (X, y, sample_weight), or a function that returns a new one for each epoch. From a table with named columns
+            (pandas, polars, pyarrow) the network learns its `features`, if unset, and selects columns by these names
+            from then on.
+        y: labels (n,), or a column (n, 1) of them for classification; or targets (n, d_out), also (n,) for one output;
+            omitted for an iterable. Labels are 0 to k − 1 or class names: text, booleans for two classes, and other
+            integers if there are k different ones, such as −1 and 1. The network learns its `classes`, in sorted
+            order, if unset.
+        epochs: total number of passes over the samples, including those of a resumed training.
+        batch_size: samples per step, 32 if None; the last minibatch of an epoch may be smaller, and its gradient is the
+            mean over its samples. The minibatches of an iterable are used as they are.
+        optimizer: None continues with the network's optimizer and its state; a different one starts with a new state
+            and replaces it. A name, such as "adam", means that optimizer with default parameters
+            (`nnkit.optimizer_names`); if the network's optimizer equals it, its state is kept.
+        schedule: factor of the learning rate, of which the optimizer's is the maximum (`nnkit.schedules`): a schedule,
+            its name, or a function from the epoch, counted from 0, to the factor. The rate may change at each step; for
+            an iterable only from the second epoch on, when the number of steps is known.
         validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
         metrics: besides cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics.
-        class_weight: a dict from classes to weights, or "balanced", which makes all classes count alike. Labels, and
-            rows of shares in classes (softmax), multiply the weight of their sample by it in the cost. Of a matrix of
-            targets where a sample may be of several classes (cross_entropy) it multiplies the cost of that output,
-            as it is: there a weight of 2 for all classes doubles the cost. In an iterable weights count as they are,
-            too: let their mean be about 1; they cannot be "balanced".
-        early_stopping: when to stop before `epochs`, as `nnkit.EarlyStopping(patience=5)`.
-        gradient_accumulation_steps: minibatches whose gradients make one update together: the mean over all their
-            samples, for batches larger than memory.
-        shuffle: None or True is a new order each epoch, drawn on the host from the network's seed and its count of
-            epochs, so that a seed gives the same batches on every backend and in a continued training.
-        checkpoint: a file that the training is written to every `checkpoint_every` epochs (None is 1), and at its end,
-            unless Ctrl-C ends it. With `resume` a training that was killed goes on from there, bit for bit as if it had
-            not been; without such a file it starts. The file has the parameters of the last epoch, not the best.
-        progress: a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten lines
-            instead.
+        class_weight: a dict from classes to weights, or "balanced", for equal total weights of all classes. For labels
+            and rows of class probabilities (softmax), the class weight multiplies the sample weight in the cost. For
+            multi-label targets (cross_entropy) it multiplies the cost of that output without normalization: a weight
+            of 2 for all classes doubles the cost. The weights of an iterable are not normalized either, so their mean
+            should be about 1; "balanced" is not possible there.
+        early_stopping: when to stop before `epochs`, such as `nnkit.EarlyStopping(patience=5)`.
+        gradient_accumulation_steps: number of minibatches per update: the gradient is the mean over all their samples,
+            for batches larger than memory.
+        shuffle: None or True draws a new order for each epoch on the host, from the network's seed and epoch count:
+            the same batches on every backend and in a resumed training.
+        checkpoint: a file to which the training is written every `checkpoint_every` epochs (None means 1) and at its
+            end, unless Ctrl-C ends it. With `resume`, a killed training continues from the file, bit for bit as if
+            uninterrupted; without a file it starts. The file has the parameters of the last epoch, not the best.
+        progress: True shows a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten
+            lines instead.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops. They
-            run in the thread of `fit`, and may ask and change the network: `train_step` there is one more step.
+            run in the thread of `fit`, and may use and change the network: `train_step` there is an additional step.
 
-    Ctrl-C ends the training after the step that runs: the network keeps its parameters, and the history says
-    `interrupted`. The second Ctrl-C does not wait for data, callbacks and files. However a training ends, a network
-    whose early stopping restores the best parameters has these, once there are any.
+    Ctrl-C ends the training after the current step: the network keeps its parameters, and the history says
+    `interrupted`. A second Ctrl-C does not wait for data, callbacks and files. Whenever training ends, early stopping
+    restores the best parameters, if it should and there are any.
 
-    Raises ValueError and TypeError for arguments that do not fit, and TypeError for such as would have no effect,
-    before anything changes. An exception that ends the training has the `history` of the epochs before as an attribute.
-    It is DivergenceError where the cost becomes NaN or infinite, with the parameters from before that step. With any
-    other one, of the data, the schedule, a metric or a device's memory (OutOfMemoryError), the network and the
-    optimizer's state are as they were before that epoch; with one of a callback or of a checkpoint, as they are after
-    it. BlockingIOError says that another process writes the checkpoint; RuntimeError, before anything changes, that
+    Raises ValueError and TypeError for invalid arguments, and TypeError for arguments without effect, before anything
+    changes. An exception that ends the training has the `history` of the completed epochs as an attribute.
+    If the cost becomes NaN or infinite, it is DivergenceError, and the parameters from before that step are restored.
+    After any other exception, from the data, the schedule, a metric or device memory (OutOfMemoryError), the network
+    and the optimizer's state are those from before the epoch; after one from a callback or a checkpoint, those after
+    it. BlockingIOError means that another process writes the checkpoint; RuntimeError, before anything changes, that
     another thread trains or moves the network.
 
-    "Bit for bit" also means: on the same machine and with the same packages, and on the CPU with as many BLAS threads
-    (OMP_NUM_THREADS, OPENBLAS_NUM_THREADS) where a step takes more than 8 million multiplications, which are
+    "Bit for bit" requires the same machine and packages, and on the CPU the same number of BLAS threads
+    (OMP_NUM_THREADS, OPENBLAS_NUM_THREADS) if a step takes more than 8 million multiplications, which are
     3 · batch_size · Σ inputs · units over the layers. Smaller steps use one thread.
 
-    A resumed training must be the same one: ValueError says what differs, of the data (of large ones some rows are
+    A resumed training must be the same: ValueError lists the differences in data (for large data, some rows are
     compared), weights, metrics, functions and options. It may have more epochs, unless its schedule depends on them.
-    Callbacks may add to the history; what a checkpoint cannot keep, which is not one number an epoch, is a TypeError or
-    ValueError at the epoch where it appears.
+    Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
+    TypeError or ValueError in the epoch where it appears.
 
     >>> X, y = nnkit.data.digits()
     >>> net = nnkit.Network([64, 30, 10], seed=1)
@@ -123,7 +123,7 @@ def fit(
     (True, 3)
     """
     if is_stream(X):
-        _refuse("beside an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
+        _refuse("with an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
     if checkpoint is None:
         _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
     batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
@@ -163,7 +163,7 @@ def fit(
         stack.enter_context(keeper)
         with stack, interruptible() as interrupt:
             history = keeper.begin()
-            with _carrying(history), threads_for(model, plan.batch_size):  # which asks for the state to be used
+            with _carrying(history), threads_for(model, plan.batch_size):  # which reads the optimizer's state
                 passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
                 training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
                 with Progress(progress, epochs, passes.steps, history.epochs) as bar:
@@ -172,7 +172,7 @@ def fit(
 
 
 class _Training:
-    """The epochs of a training, and what is done after each."""
+    """The epochs of a training, with validation, callbacks and checkpoints after each."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class _Training:
         self.best, self.keeper, self.callbacks = best, keeper, callbacks
 
     def run(self, bar: Progress, interrupt: Interrupt) -> None:
-        """Train until something ends it, which the history says then; the best parameters are put back."""
+        """Train until a stopping condition, which the history records; restores the best parameters."""
         history = self.history
         try:
             history.stopped = self._ended()
@@ -209,7 +209,7 @@ class _Training:
             self.best.restore()
 
     def _ended(self) -> str | None:
-        """Why the training is over; None if it is not."""
+        """Why the training has ended; None if it has not."""
         if self.keeper.stopped:
             return "callback"
         if self.best.stops(self.history):
@@ -217,7 +217,7 @@ class _Training:
         return "epochs" if self.history.epochs >= self.passes.epochs else None
 
     def _epoch(self, bar: Progress, interrupt: Interrupt) -> dict[str, float]:
-        """Do an epoch and count it, or nothing of it; what it measured comes back."""
+        """Run an epoch, all of it or nothing; returns its cost and metrics."""
         model, history, passes, started = self.model, self.history, self.passes, time.perf_counter()
         trained, lengths = model.epochs_trained, {name: len(numbers) for name, numbers in history.items()}
         try:
@@ -243,7 +243,7 @@ class _Training:
         return numbers
 
     def _finish(self, interrupt: Interrupt) -> None:
-        """Ask the callbacks, and write a checkpoint if it is time."""
+        """Call the callbacks, and write a checkpoint if it is due."""
         with interrupt.at_once:
             answers = [callback(self.model, self.history) for callback in self.callbacks]
         self.keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
@@ -255,7 +255,7 @@ class _Training:
 
 @contextmanager
 def _carrying(history: History) -> Iterator[None]:
-    """Give an exception that ends a training the history of it."""
+    """Add the history to an exception that ends the training."""
     try:
         yield
     except BaseException as error:
@@ -265,10 +265,10 @@ def _carrying(history: History) -> Iterator[None]:
 
 @contextmanager
 def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
-    """Let a network learn the names of features and classes, if it has none, and the shape of targets.
+    """Let a network learn feature and class names, if unset, and the shape of targets.
 
-    They, the optimizer and its state are as they were if an argument turns out to be wrong or a training ends by an
-    exception before it has finished an epoch; a divergence leaves the steps before it.
+    They, the optimizer and its state are restored if an argument is invalid or training ends by an exception in its
+    first epoch; a divergence keeps the steps before it.
     """
     before, used = (model.features, model.classes, model.vector_targets), (model.optimizer, model.state)
     trained = model.epochs_trained
@@ -277,7 +277,7 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
         if y is not None:
             labels = model.answers(y)
             model.learn_shape(labels)
-            # Outputs that were trained already stand for 0 to k − 1: names would give them other numbers.
+            # Trained outputs have the labels 0 to k − 1, which names would change.
             trains_first = model.epochs_trained == 0 and model.state is None  # nor by train_step
             if model.classifies and model.classes is None and trains_first:
                 model.classes = names_in(labels, model.d_out)
@@ -307,7 +307,7 @@ def _class_weight_in_words(weight: ClassWeight) -> str:
 
 
 def _refuse(reason: str, **arguments: object) -> None:
-    """TypeError for the first of these arguments that was given: it would have no effect.
+    """TypeError for the first given argument among these, which have no effect.
 
     >>> _refuse("without a checkpoint", checkpoint_every=2)
     Traceback (most recent call last):
@@ -319,15 +319,15 @@ def _refuse(reason: str, **arguments: object) -> None:
 
 
 def _numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
-    """The names of the numbers that the history will have of each epoch."""
+    """The names of the costs and metrics that the history will contain."""
     names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
     return names + ([f"validation_{name}" for name in names] if validated else [])
 
 
 def _checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
-    """A rule of early stopping whose number the history will have, as it is; TypeError or ValueError for others."""
+    """The given rule; TypeError if it is not an EarlyStopping, ValueError if the history will not have its number."""
     if not isinstance(rule, EarlyStopping | None):
-        raise TypeError(f"early_stopping is {rule!r}; expected nnkit.EarlyStopping(patience=5) or the like")
+        raise TypeError(f"early_stopping is {rule!r}; expected a rule, such as nnkit.EarlyStopping(patience=5)")
     _check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
     return rule
 
@@ -340,9 +340,9 @@ def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> 
 
 
 def _checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
-    """The callbacks as a list; TypeError for what cannot be called."""
+    """The callbacks as a list; TypeError if one is not callable."""
     found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
     for callback in found:
         if not callable(callback):
-            raise TypeError(f"callbacks holds {callback!r}; expected functions of the network and its history")
+            raise TypeError(f"callbacks contains {callback!r}; expected functions of the network and its history")
     return found

@@ -284,7 +284,7 @@ def test_numpys_true_stops_and_an_iterator_of_callbacks_lasts() -> None:
     assert network().fit(X, LABELS, epochs=9, callbacks=callbacks, progress=False).epochs == 3
     assert len(calls) == 3
     net = network()
-    with pytest.raises(TypeError, match="callbacks holds 5; expected functions"):
+    with pytest.raises(TypeError, match="callbacks contains 5; expected functions"):
         net.fit(X, LABELS, callbacks=[5])  # type: ignore[list-item]
     assert net.epochs_trained == 0
 
@@ -351,7 +351,7 @@ def test_a_callback_may_move_the_network_and_back(where: str, tmp_path: Path) ->
 
 def test_a_callback_that_leaves_the_network_elsewhere_is_told() -> None:
     net = nnkit.Network([5, 3], seed=0)
-    with pytest.raises(RuntimeError, match="has moved the network to standard:array_api_strict; fit is on numpy"):
+    with pytest.raises(RuntimeError, match="has moved the network to standard:array_api_strict; fit runs on numpy"):
         net.fit(
             np.ones((4, 5)), [0, 1, 2, 0], epochs=2, progress=False,
             callbacks=[lambda n, _: n.to("standard:array_api_strict") and None],

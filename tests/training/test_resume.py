@@ -143,7 +143,7 @@ def test_a_loaded_checkpoint_goes_on_with_its_optimizer(tmp_path: Path) -> None:
         each.fit(X, LABELS, epochs=2, progress=False)
     assert bits(loaded) == bits(net)
     loaded.save(path)  # a network alone
-    with pytest.raises(ValueError, match="a network without the state of a training; it cannot be resumed"):
+    with pytest.raises(ValueError, match="a network without training state, which cannot be resumed"):
         train(network(), path)
 
 
@@ -197,7 +197,7 @@ def test_another_training_cannot_be_resumed(options: Any, message: str, tmp_path
     assert path.read_bytes() == content
     other = network()
     other.preprocessing = nnkit.data.Normalization.fit(X)
-    with pytest.raises(ValueError, match="its preprocessing is another one, or fitted to other samples"):
+    with pytest.raises(ValueError, match="its preprocessing is a different one, or was fitted to different samples"):
         train(other, path)
     other = network()
     other.classes = np.array(list("abcdefghij"))

@@ -53,7 +53,7 @@ def minibatches() -> Iterator[tuple[Any, Any]]:
         ({}, {"metrics": ["top_2"], "validation_data": VALIDATION}, "its metrics .*; its validation_data is None"),
         ({"metrics": ["top_2"]}, {"metrics": ["top_2", entropy]}, r"its metrics is \['top_2'\], .*'entropy'\]"),
         ({"metrics": ["mae", "top_2"]}, {"metrics": ["top_2", "mae"]}, "its metrics is"),
-        ({"metrics": [same_name(1.0)]}, {"metrics": [same_name(2.0)]}, "its metric metric was another function"),
+        ({"metrics": [same_name(1.0)]}, {"metrics": [same_name(2.0)]}, "its metric metric was a different function"),
         (
             {"validation_data": VALIDATION},
             {"validation_data": (X[:10], LABELS[::-1][:10])},
@@ -74,11 +74,11 @@ def minibatches() -> Iterator[tuple[Any, Any]]:
         ({"sample_weight": np.arange(30)}, {"sample_weight": np.arange(30)[::-1]}, "its sample_weight is float32"),
         ({}, {"class_weight": "balanced"}, "its class_weight is None, but this training's is balanced"),
         ({"class_weight": {0: 2}}, {"class_weight": {0: 3}}, "its class_weight is 0: 2.0, but this .* is 0: 3.0"),
-        ({"schedule": lambda e: 1.0}, {"schedule": lambda e: 0.5}, "its schedule was another function of this name"),
+        ({"schedule": lambda e: 1.0}, {"schedule": lambda e: 0.5}, "its schedule was a different function"),
         (
             {"schedule": nnkit.schedules.warmup(1, lambda e: 1.0)},
             {"schedule": nnkit.schedules.warmup(1, lambda e: 0.5)},
-            "its schedule was another function",
+            "its schedule was a different function",
         ),
         ({"optimizer": nnkit.SGD(0.1)}, {"optimizer": nnkit.SGD(0.2)}, "its optimizer is .*0.1}?.*, but .*0.2"),
     ],
