@@ -1,4 +1,4 @@
-"""nnkit: dense neural networks with gradients written by hand; the same kernels on NumPy and on CuPy.
+"""nnkit: dense neural networks with hand-written gradients; the same kernels on NumPy and CuPy.
 
 Every equation of the lecture "Introduction to Neural Networks in Python" is a function of `nnkit.kernels`; the public
 names are here. Start with `Network`, or with `dense_forward` and `dense_backward`.
@@ -11,7 +11,7 @@ import sys
 if (
     (sys.orig_argv[1:3] == ["-m", "nnkit"] or os.path.basename("".join(sys.argv[:1])) in ("nnkit", "nnkit.exe"))
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):  # the command line, which Ctrl-C ends without a traceback while all this is imported; see nnkit.cli
+):  # in the command line, Ctrl-C during these imports exits without a traceback; see nnkit.cli
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 import importlib
@@ -201,7 +201,7 @@ __all__ = [
     "verify",
 ]
 
-# Imported when first used: not every program reads files or draws.
+# Imported on first use: not every program reads files or plots.
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {"check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives"}
 

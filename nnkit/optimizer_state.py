@@ -1,7 +1,7 @@
-"""What an optimizer is, its numbers, and its state for one network: vectors, numbers on the device, and calls.
+"""The base class of optimizers, and an optimizer's state for one network: vectors and numbers on the device.
 
-Everything is decided and allocated when the state is made, so that `update` can be recorded as part of a step: clipping
-(`nnkit.kernels.regularization`), the clock of a bias correction, and the optimizer's formula over the flat parameters.
+The state is allocated when it is created, so that `update` can be recorded as part of a step: clipping
+(`nnkit.kernels.regularization`), the step count for bias correction, and the optimizer's formula over all parameters.
 """
 
 import math
@@ -20,11 +20,11 @@ from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
 
 _CLIPPING = ("clip_value", "clip_norm")
-_PENALTIES = ("l1", "l2", "weight_decay")  # of the weights only
+_PENALTIES = ("l1", "l2", "weight_decay")  # for weights only
 
 
 def number(default: float | None, below: float = math.inf, *, above: bool = False, kw_only: bool = False) -> Any:
-    """A number of an optimizer, with its range: [0, below), or (0, below) with `above`; or None if that is the default.
+    """A field for a number in [0, below), or (0, below) with `above`; None is allowed if it is the default.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(repr=False)
@@ -39,20 +39,20 @@ def number(default: float | None, below: float = math.inf, *, above: bool = Fals
 
 @dataclass(kw_only=True, repr=False)
 class Optimizer:
-    """Base of the optimizers, and the numbers that each takes by keyword.
+    """Base class of optimizers, with the keyword arguments that all of them take.
 
     Args:
-        learning_rate: ε, positive. It may be changed at any time; the next step uses the new value. The other numbers
-            stay as they are.
+        learning_rate: ε, positive. It can be changed at any time; the next step uses the new value. The other numbers
+            are read-only.
         l1: λ ≥ 0; the weights' gradient becomes g + λ sign(W). l2: λ ≥ 0; it becomes g + λW. Nielsen's λ/n.
         weight_decay: λ ≥ 0; W ← W − ε λ W before the update.
-        clip_value: c, positive; each entry of the gradient is limited to ±c. None leaves them.
-        clip_norm: c, positive; the whole gradient is multiplied by min(1, c/‖g‖), with the norm of all W and b. None
-            leaves it. Where ‖g‖² is NaN or overflows, all parameters become NaN.
+        clip_value: c, positive; each entry of the gradient is limited to ±c. None disables it.
+        clip_norm: c, positive; the gradient is multiplied by min(1, c/‖g‖), with the norm over all W and b. None
+            disables it. If ‖g‖² is NaN or overflows, all parameters become NaN.
 
-    Raises ValueError for a number out of its range, TypeError if one is not a number, and AttributeError if another
-    number than the learning rate is changed. For an optimizer of your own, write a dataclass with its `formula`, or one
-    whose `start` returns a state with an `update` of its own (`OptimizerState`).
+    Raises ValueError for a number out of range, TypeError if a value is not a number, and AttributeError if any number
+    but the learning rate is changed. A custom optimizer is a derived dataclass with a `formula`, or whose `start`
+    returns a state with its own `update` (`OptimizerState`).
     """
 
     learning_rate: float
@@ -64,18 +64,18 @@ class Optimizer:
 
     @property
     def formula(self) -> Formula | None:
-        """Its update, of the form of `nnkit.kernels.updates`; operands that are none of its numbers are its state.
+        """The update, like those of `nnkit.kernels.updates`; operands that are not its numbers are its state.
 
-        None where the state has an `update` of its own.
+        None if the state has its own `update`.
         """
         return None
 
     def start(self, parameters: Parameters) -> "OptimizerState":
-        """The state before the first step on these parameters: vectors of zeros."""
+        """The initial state for these parameters: vectors of zeros."""
         return OptimizerState(self, parameters)
 
     def describe(self) -> dict[str, Any]:
-        """Its name and all its numbers, as JSON takes them; `get_optimizer(**description)` makes an equal one.
+        """The name and all numbers, for JSON; `get_optimizer(**description)` returns an equal optimizer.
 
         >>> nnkit.optimizers.get_optimizer(**nnkit.SGD(0.5, l2=1e-4).describe())
         SGD(learning_rate=0.5, l2=0.0001)
@@ -84,11 +84,11 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate" and name in vars(self):
-            raise AttributeError(f"{self!r}: only learning_rate may be changed; make a new optimizer")
+            raise AttributeError(f"{self!r}: only learning_rate can be changed; create a new optimizer")
         super().__setattr__(name, self._checked(name, value))
 
     def _checked(self, name: str, value: Any) -> Any:
-        """The value of a number, if it is in its range; what a subclass declares without `number` has none."""
+        """The checked value of a number; fields that a subclass declares without `number` have no range."""
         owner, declared = type(self).__name__, {f.name: f for f in fields(self)}.get(name)
         if name == "learning_rate":
             return in_range(owner, name, value, above=True)
@@ -101,7 +101,7 @@ class Optimizer:
         return in_range(owner, name, value, declared.metadata["below"], above=declared.metadata["above"])
 
     def __repr__(self) -> str:
-        """How to write it, without what is left as it was."""
+        """The call that creates it, without defaults."""
         shown = [f for f in fields(self) if f.name == "learning_rate" or getattr(self, f.name) != f.default]
         shown.sort(key=lambda f: bool(f.kw_only))
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
@@ -110,19 +110,19 @@ class Optimizer:
 class OptimizerState:
     """An optimizer's arrays for one network.
 
-    The operands of its formula say what these are: `learning_rate` and other numbers of the optimizer are 0-d arrays,
-    `correction1` and `correction2` come from the clock, and all other names are vectors, zeros at the start. Without a
-    formula `numbers` has all numbers of the optimizer. `rate`, (2,), is ε and −ε where recorded steps read them, and
-    `numbers["learning_rate"]`, with a schedule's factor, is a view of its first entry.
+    They are the operands of its formula: `learning_rate` and other numbers of the optimizer are 0-d arrays,
+    `correction1` and `correction2` depend on the step count, and all others are vectors, initially zeros. Without a
+    formula, `numbers` has all numbers of the optimizer. `rate`, (2,), is ε and −ε as read by recorded steps, and
+    `numbers["learning_rate"]`, including a schedule's factor, is a view of its first entry.
 
-    A subclass may have an `update` of its own, and return from `arrays` what a continued training needs. An optimizer's
-    `start` returns the subclass. There are two kinds:
+    A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
+    returns the subclass. There are two kinds:
 
-    - With `recordable = True`, `update` computes with formulas and with methods of the backend only, into arrays of the
-      state or of the parameters. It is recorded with the step, and replayed with it, on a GPU as part of its graph.
+    - With `recordable = True`, `update` uses only formulas and methods of the backend, and writes to arrays of the
+      state or the parameters. It is recorded and replayed with the step, on a GPU as part of its graph.
     - Otherwise it runs at every step, after the recorded gradients, in the arrays' own library, on a GPU without graph.
 
-    The gradients come as they are: `l1`, `l2`, `weight_decay` and clipping are in `numbers`, for `update` to heed.
+    `update` gets the raw gradients, and has to apply `l1`, `l2`, `weight_decay` and clipping from `numbers` itself.
 
     >>> class Signs(nnkit.optimizers.OptimizerState):
     ...     def update(self, parameters, gradients):
@@ -146,11 +146,11 @@ class OptimizerState:
         formula, numbers = optimizer.formula, vars(optimizer)
         if formula is None and self.updates_by_formula:
             name = type(optimizer).__name__
-            raise TypeError(f"{name} has no formula, and its state no update of its own; expected one of them")
+            raise TypeError(f"{name} has no formula, and its state does not override update; expected one of them")
         operands = tuple(numbers) if formula is None else formula.operands
         used = [name for name in operands if isinstance(numbers.get(name), float) and name != "learning_rate"]
         self.rate = self._pair(optimizer.learning_rate)
-        self._given: float | None = optimizer.learning_rate  # None where a recorded step may have written another rate
+        self._given: float | None = optimizer.learning_rate  # None if a recorded step may have written another rate
         self.numbers = {"learning_rate": self.rate[0, ...]} | {
             name: self.number(numbers[name]) for name in (*used, *self.options)
         }
@@ -159,7 +159,7 @@ class OptimizerState:
             self._prepare(formula, parameters)
 
     def _prepare(self, formula: Formula, parameters: Parameters) -> None:
-        """Make what the update by a formula needs."""
+        """Allocate the arrays for the update by a formula."""
         operands, numbers = formula.operands, vars(self.optimizer)
         self._constants = {name: numbers[name] for name in formula.defaults}
         if "correction1" in operands:
@@ -180,31 +180,31 @@ class OptimizerState:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """The arrays that a continued training needs."""
+        """The arrays needed to resume training."""
         clock = {"t": self.numbers["t"]} if "t" in self.numbers else {}
         return {name: vector.flat for name, vector in self._vectors.items()} | clock
 
     def set_rate(self, rate: float | None = None) -> None:
-        """Let the next steps use this learning rate, or the optimizer's; it is written only where it has changed."""
+        """Set the learning rate of the next steps, by default the optimizer's; written only if it has changed."""
         rate = self.optimizer.learning_rate if rate is None else rate
         if rate != self._given:
             self.backend.copy(self._pair(rate), self.rate)
             self._given = None if self._given is None else rate
 
     def follow(self, rates: Array, number: Array) -> None:
-        """Take the learning rate from row `number` of rates, (steps, 2) with ε and −ε; recorded before a step."""
+        """Read the learning rate from row `number` of rates, (steps, 2) with ε and −ε; recorded before a step."""
         self._given = None
         self.backend.take_at(rates, number, self.rate)
 
     @property
     def is_descent(self) -> bool:
-        """Whether the update is W ← W − ε g and no more: then it can be part of the gradient's own product."""
+        """Whether the update is only W ← W − ε g, which can be part of the gradient's product."""
         return self.optimizer.formula is updates.gradient_descent and not self.options and self.updates_by_formula
 
     def record(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Leave the update on the tape that records: its calls, or one call of an `update` that cannot be recorded.
+        """Record the update: its calls, or one call of an `update` that cannot be recorded.
 
-        Plain descent may become part of the products that give the gradients, which are then as they were.
+        Plain descent may be moved into the products that compute the gradients, which are then not written.
         """
         if self.is_descent:
             layers = zip(parameters.layers, gradients.layers, strict=True)
@@ -219,11 +219,11 @@ class OptimizerState:
 
     @property
     def updates_by_formula(self) -> bool:
-        """Whether `update` is the one here, which can be recorded; what another computes is not known."""
+        """Whether `update` is not overridden, and so can be recorded."""
         return getattr(self.update, "__func__", None) is OptimizerState.update
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
-        """Write new parameters over the old ones. The gradients stay as they are."""
+        """Update the parameters in place. The gradients are unchanged."""
         if "clip_norm" in self.options:
             self._measure(gradients.flat)
         if "t" in self.numbers:
@@ -245,7 +245,7 @@ class OptimizerState:
         return self.backend.asarray(np.array([rate, -rate]), self.dtype)
 
     def _measure(self, g: Array) -> None:
-        """The norm of the gradients, as `clip_value` leaves them, and the scale that it asks for."""
+        """Compute the norm of the gradients, after `clip_value`, and the resulting scale."""
         formula, n = regularization.squared, self.numbers
         if "clip_value" in self.options:
             formula = compose(formula, regularization.clip_by_value)
@@ -256,5 +256,5 @@ class OptimizerState:
 
 
 def _log(beta: float) -> float:
-    # log 0 = −∞ cannot be computed with; e^−1000 is 0 in every type.
+    # Avoids log 0 = −∞; e^−1000 is 0 in every type.
     return math.log(beta) if beta else -1000.0

@@ -1,7 +1,7 @@
-"""Optimizers: what turns gradients into updates. An optimizer holds numbers; `start` makes its state for a network.
+"""Optimizers update parameters from gradients. An optimizer has only numbers; `start` creates its state for a network.
 
-A step does this, in PyTorch's order: `clip_value`, then `clip_norm`, of the raw gradients; L1 and L2 added to the
-weights' gradients; decay of the weights; the update. Biases are neither penalized nor decayed.
+The order of a step is PyTorch's: `clip_value`, then `clip_norm`, of the raw gradients; L1 and L2 added to the weights'
+gradients; weight decay; the update. Biases are neither penalized nor decayed.
 """
 
 from dataclasses import dataclass, fields
@@ -23,8 +23,8 @@ class SGD(Optimizer):
     """Gradient descent W ← W − ε g (eq. 17), with momentum v ← μv + g instead of g, or Nesterov's g + μv.
 
     Args:
-        learning_rate: ε, positive. momentum: μ in [0, 1). nesterov: whether to use Nesterov's; needs a momentum.
-        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+        learning_rate: ε, positive. momentum: μ in [0, 1). nesterov: use Nesterov's; needs a momentum.
+        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.SGD(0.5, l2=1e-4)
     SGD(learning_rate=0.5, l2=0.0001)
@@ -51,7 +51,7 @@ class RMSprop(Optimizer):
 
     Args:
         learning_rate: ε, positive. alpha: α in [0, 1). epsilon: replaces 10⁻⁸, positive. momentum: in [0, 1).
-        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.RMSprop(1e-3, momentum=0.9)
     RMSprop(learning_rate=0.001, momentum=0.9)
@@ -73,7 +73,7 @@ class Adagrad(Optimizer):
 
     Args:
         learning_rate: ε, positive. epsilon: replaces 10⁻¹⁰, positive.
-        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Adagrad(clip_norm=1.0)
     Adagrad(learning_rate=0.01, clip_norm=1.0)
@@ -87,11 +87,11 @@ class Adagrad(Optimizer):
 
 @dataclass(repr=False)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba, ICLR 2015); with `l2` in the gradient. `AdamW` decays the weights instead.
+    """Adam (Kingma and Ba, ICLR 2015); `l2` is added to the gradient, while `AdamW` decays the weights.
 
     Args:
         learning_rate: ε, positive. beta1, beta2: in [0, 1). epsilon: positive.
-        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.Adam().learning_rate
     0.001
@@ -109,7 +109,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019): W ← W − ε λ W before Adam's update.
 
-    The arguments are Adam's; `weight_decay`, λ, is 0.01 if it is not given.
+    The arguments are Adam's; `weight_decay`, λ, is 0.01 by default.
 
     >>> nnkit.optimizers.AdamW(weight_decay=0.1)
     AdamW(learning_rate=0.001, weight_decay=0.1)
@@ -120,13 +120,13 @@ class AdamW(Adam):
 
 @dataclass(repr=False)
 class Lion(Optimizer):
-    """Lion (Chen et al., arXiv:2302.06675): W ← W − ε sign(β₁m + (1 − β₁)g), and then m ← β₂m + (1 − β₂)g.
+    """Lion (Chen et al., arXiv:2302.06675): W ← W − ε sign(β₁m + (1 − β₁)g), then m ← β₂m + (1 − β₂)g.
 
-    Each entry moves by ε: learning rates are 3 to 10 times smaller than Adam's, and decays as much larger.
+    Each entry moves by ε: use learning rates 3 to 10 times smaller than Adam's, and decays larger by that factor.
 
     Args:
         learning_rate: ε, positive. beta1, beta2: in [0, 1).
-        l1, l2, weight_decay, clip_value, clip_norm: see `nnkit.optimizers.Optimizer`, and for errors.
+        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Lion(weight_decay=0.1)
     Lion(learning_rate=0.0001, weight_decay=0.1)
@@ -145,7 +145,7 @@ _named: dict[str, type[Optimizer]] = {
 
 
 def optimizer_names() -> list[str]:
-    """The names that `get_optimizer` takes.
+    """The valid names for `get_optimizer`.
 
     >>> nnkit.optimizers.optimizer_names()
     ['sgd', 'rmsprop', 'adagrad', 'adam', 'adamw', 'lion']
@@ -154,17 +154,17 @@ def optimizer_names() -> list[str]:
 
 
 def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
-    """The optimizer of a name with these numbers, the others being its defaults; an optimizer as it is.
+    """The optimizer with this name and these numbers, by default its own; an optimizer is returned unchanged.
 
-    Raises ValueError for an unknown name, with the nearest one, and for numbers out of range; TypeError for a number
-    that it does not have, and for numbers beside an optimizer.
+    Raises ValueError for an unknown name, with the closest one, and for numbers out of range; TypeError for an unknown
+    number, and for numbers given with an optimizer.
 
     >>> nnkit.optimizers.get_optimizer("adam", learning_rate=0.01)
     Adam(learning_rate=0.01)
     """
     if isinstance(name, Optimizer):
         if numbers:
-            raise TypeError(f"{name!r} has its numbers; {', '.join(numbers)} can be given with a name only")
+            raise TypeError(f"{name!r} has its numbers; {', '.join(numbers)} can only be given with a name")
         return name
     kind = named("optimizer", name, _named)
     known = [f.name for f in fields(kind)]
@@ -175,10 +175,10 @@ def get_optimizer(name: str | Optimizer, **numbers: Any) -> Optimizer:
 
 
 def chosen_optimizer(wanted: Any, current: Optimizer) -> Optimizer:
-    """The optimizer to go on with: the current one for None and for its name, another as it is or by its name.
+    """The optimizer to continue with: the current one for None, another one by itself or by its name.
 
-    A name stands for an optimizer with its default numbers: the current one, with its state, if it is that. Raises
-    ValueError for an unknown name, and TypeError for anything else.
+    A name means its default numbers; if the current optimizer has these, it is kept with its state. Raises ValueError
+    for an unknown name, and TypeError for anything else.
     """
     if wanted is None:
         return current
@@ -188,7 +188,7 @@ def chosen_optimizer(wanted: Any, current: Optimizer) -> Optimizer:
     if isinstance(wanted, type) and issubclass(wanted, Optimizer):
         raise TypeError(f"optimizer is the class {wanted.__name__}; expected an optimizer: {wanted.__name__}()")
     if not isinstance(wanted, Optimizer):
-        raise TypeError(f"optimizer is {wanted!r}; expected a name, or one of nnkit's, such as nnkit.SGD(0.1)")
+        raise TypeError(f"optimizer is {wanted!r}; expected a name or an optimizer, such as nnkit.SGD(0.1)")
     return wanted
 
 

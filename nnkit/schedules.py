@@ -1,6 +1,6 @@
-"""The schedules of the learning rate, by names that PyTorch's and Keras's users know.
+"""Learning rate schedules, named as in PyTorch and Keras.
 
-Steps are constant within an epoch; smooth schedules change from one minibatch to the next.
+Step schedules are constant within an epoch; smooth schedules change with each minibatch.
 """
 
 import functools
@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from nnkit.checks import in_range, named, whole
 from nnkit.history import highest_is_best
 
-Numbers = Mapping[str, Sequence[float]]  # a history: one number an epoch, by name
+Numbers = Mapping[str, Sequence[float]]  # a history: one number per epoch, by name
 
 
 Factor = Callable[["Schedule", float, float, Numbers], float]
 
 
 def _checked(factor: Factor) -> Factor:
-    """The method `factor` of a schedule, whose numbers are finite and at least 0."""
+    """The method `factor` of a schedule, with a check that the result is finite and at least 0."""
 
     @functools.wraps(factor)
     def checked(self: "Schedule", epoch: float, epochs: float, history: Numbers) -> float:
@@ -40,13 +40,13 @@ def _checked(factor: Factor) -> Factor:
 
 
 class Schedule(ABC):
-    """Base of the schedules; for one of your own, a function of the epoch that returns a factor will do.
+    """Base class of schedules; a function of the epoch that returns a factor is also a custom schedule.
 
     Attributes:
-        monitor: the number of the history that it looks at, if it does.
-        uses_epochs: whether the factor depends on the length of the training, which a resumed one must then keep.
+        monitor: the name of the history's number that it monitors, or None.
+        uses_epochs: whether the factor depends on the number of epochs, which must then not change on resuming.
 
-    What `factor` returns is checked, also in a subclass: ValueError if it is not a finite number of at least 0.
+    The result of `factor` is checked, also in subclasses: ValueError if it is not a finite number of at least 0.
     """
 
     monitor: str | None = None
@@ -63,8 +63,8 @@ class Schedule(ABC):
 
         Args:
             epoch: the position, from 0; 2.5 is the middle of the third epoch.
-            epochs: the length of the whole training.
-            history: the numbers of the epochs that are done.
+            epochs: the total number of epochs.
+            history: the numbers of the completed epochs.
 
         >>> nnkit.schedules.cosine().factor(2.5, 10, {})
         0.8535533905932737
@@ -72,9 +72,9 @@ class Schedule(ABC):
 
 
 class FunctionSchedule(Schedule):
-    """A schedule that is a function of (epoch, epochs, history), and how it was written.
+    """A schedule from a function of (epoch, epochs, history) and its repr.
 
-    `given` is what of it is a user's, a function or a schedule: its text does not say what that computes.
+    `given` is the user's function or schedule in it, if any, which the repr does not describe.
     """
 
     def __init__(
@@ -104,12 +104,12 @@ __all__ = [
 
 
 def constant() -> Schedule:
-    """The optimizer's learning rate throughout: the factor is 1."""
+    """The optimizer's learning rate, unchanged: the factor is 1."""
     return FunctionSchedule(lambda epoch, epochs, history: 1.0, "constant()")
 
 
 def step(every: int, factor: float = 0.1) -> Schedule:
-    """Multiplied by `factor` after every so many epochs: factor^⌊epoch/every⌋, as PyTorch's StepLR.
+    """Multiplied by `factor` every `every` epochs: factor^⌊epoch/every⌋, like PyTorch's StepLR.
 
     `every` is at least 1, `factor` positive. Raises ValueError otherwise.
 
@@ -124,7 +124,7 @@ def step(every: int, factor: float = 0.1) -> Schedule:
 
 
 def halving(every: int = 1) -> Schedule:
-    """Halved after every so many epochs, at least 1: the lecture's, halved after each.
+    """Halved every `every` epochs, at least 1; the lecture halves after each epoch.
 
     >>> [nnkit.schedules.halving().factor(epoch, 3, {}) for epoch in (0, 1, 2)]
     [1.0, 0.5, 0.25]
@@ -134,7 +134,7 @@ def halving(every: int = 1) -> Schedule:
 
 
 def exponential(factor: float) -> Schedule:
-    """Smooth, factor^epoch: multiplied by `factor`, positive, in each epoch, as PyTorch's ExponentialLR.
+    """Smooth, factor^epoch: multiplied by `factor`, positive, in each epoch, like PyTorch's ExponentialLR.
 
     >>> nnkit.schedules.exponential(0.25).factor(1.5, 10, {})
     0.125
@@ -144,7 +144,7 @@ def exponential(factor: float) -> Schedule:
 
 
 def cosine(final: float = 0.0) -> Schedule:
-    """Smooth, half a cosine from 1 to `final` over the whole training (Loshchilov and Hutter, ICLR 2017, eq. 5).
+    """Smooth, half a cosine from 1 to `final` over all epochs (Loshchilov and Hutter, ICLR 2017, eq. 5).
 
     `final` is at least 0; PyTorch's CosineAnnealingLR has final · learning rate as eta_min.
 
@@ -160,10 +160,10 @@ def cosine(final: float = 0.0) -> Schedule:
 
 
 def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Schedule:
-    """Smooth, straight from `start` at the first step to 1 after `epochs`, then another schedule (Goyal et al. 2017).
+    """Smooth, linear from `start` at the first step to 1 after `epochs`, then another schedule (Goyal et al. 2017).
 
-    With the start 0 the first step changes nothing. `then`, anything that `as_schedule` takes, sees only the remaining
-    epochs, as if the training began there; None stays at 1. PyTorch's LinearLR has start_factor and total_iters.
+    If `start` is 0, the first step changes nothing. `then`, any argument of `as_schedule`, sees only the remaining
+    epochs, as if training started there; None stays at 1. PyTorch's LinearLR has start_factor and total_iters.
 
     >>> schedule = nnkit.schedules.warmup(5, nnkit.schedules.cosine())
     >>> [round(schedule.factor(epoch, 25, {}), 3) for epoch in (0, 2.5, 5, 15, 25)]
@@ -171,7 +171,7 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
     """
     length, start = in_range("warmup", "epochs", epochs, above=True), in_range("warmup", "start", start)
     rest = as_schedule(then, "warmup: then")
-    latest: tuple[Numbers, int, Numbers] = {}, 0, {}  # a history, its length, and what is to be seen of it
+    latest: tuple[Numbers, int, Numbers] = {}, 0, {}  # a history, its length, and the part that `rest` sees
 
     def compute(epoch: float, epochs: float, history: Numbers) -> float:
         nonlocal latest
@@ -179,7 +179,7 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
             return start + (1 - start) * epoch / length
         known, count, seen = latest
         done = max(map(len, history.values()), default=0)
-        if known is not history or count != done:  # asked in each step, but new only after an epoch
+        if known is not history or count != done:  # called in each step, but changed only after an epoch
             seen = {name: numbers[math.ceil(length) :] for name, numbers in history.items()}
             latest = history, done, seen
         return rest.factor(epoch - length, epochs - length, seen)
@@ -192,8 +192,8 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
 def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
     """Smooth, up from 1/25 to 1 in the first 30 % of the training and down to 1/25 · 10⁻⁴ (Smith and Topin 2017).
 
-    Both ways are half cosines. As PyTorch's OneCycleLR with the optimizer's learning rate as max_lr, and its names: the
-    share of the way up, in [0, 1); what 1 is divided by at the start; and what that is divided by at the end.
+    Both parts are half cosines, like PyTorch's OneCycleLR with the optimizer's learning rate as max_lr. `pct_start`, in
+    [0, 1), is the fraction of rising rates; the start is 1/div_factor, and the end that divided by final_div_factor.
 
     >>> schedule = nnkit.schedules.one_cycle()
     >>> [round(schedule.factor(epoch, 100, {}), 6) for epoch in (0, 15, 30, 65, 100)]
@@ -219,18 +219,17 @@ def reduce_on_plateau(
     min_delta: float = 1e-4,
     mode: str = "auto",
 ) -> Schedule:
-    """Multiplied by `factor` when a number of the history has not improved for more than `patience` epochs.
+    """Multiplied by `factor` if a number of the history has not improved for more than `patience` epochs.
 
-    As PyTorch's ReduceLROnPlateau with threshold_mode="abs": an epoch is an improvement if it is better than the best
-    one by more than `min_delta`; after a reduction the epochs are counted again.
+    Like PyTorch's ReduceLROnPlateau with threshold_mode="abs": an epoch is an improvement if it is better than the best
+    one by more than `min_delta`; a reduction resets the count of epochs.
 
     Args:
         monitor: the number's name. factor: in [0, 1). patience: at least 0. min_factor: the lowest factor on the
-            optimizer's rate, in [0, 1). min_delta: at least 0. mode: whether the lowest ("min") or the highest ("max")
-            number is better; "auto" is the highest of accuracies, "top_5" and the like and "r2", and the lowest of
-            costs and "mae". Other names need a mode.
+            optimizer's rate, in [0, 1). min_delta: at least 0. mode: "min" if lower is better, "max" if higher; "auto"
+            is "max" for accuracies, "top_5" etc. and "r2", and "min" for costs and "mae". Other names need a mode.
 
-    Raises ValueError for numbers out of range; its `factor` does where the history has no such number.
+    Raises ValueError for numbers out of range; `factor` raises it if the history does not have the number.
 
     >>> schedule = nnkit.schedules.reduce_on_plateau("cost", factor=0.5, patience=1)
     >>> schedule.factor(4, 10, {"cost": [0.9, 0.5, 0.5, 0.6]})
@@ -245,7 +244,7 @@ def reduce_on_plateau(
     latest: tuple[Sequence[float], int, float, float, int, float] = (), 0, math.nan, math.inf, 0, 1.0
 
     def reduced(numbers: Sequence[float]) -> float:
-        """The factor after these numbers; of the list that it saw last it reads only what has been added."""
+        """The factor after these numbers; only new entries of the last list are read."""
         nonlocal latest
         known, count, last, best, bad, found = latest
         if known is not numbers or not 0 < count <= len(numbers) or numbers[count - 1] is not last:
@@ -274,7 +273,7 @@ _named: dict[str, Callable[[], Schedule]] = {
 
 
 def schedule_names() -> list[str]:
-    """The names that stand for a schedule with its defaults.
+    """The names of schedules, each with its defaults.
 
     >>> nnkit.schedules.schedule_names()
     ['constant', 'halving', 'cosine', 'one_cycle', 'reduce_on_plateau']
@@ -283,9 +282,9 @@ def schedule_names() -> list[str]:
 
 
 def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
-    """A schedule as it is; of a function, which gets the epoch, from 0 and fractional; of a name; for None a constant.
+    """A schedule from itself, a name, None (constant) or a function of the epoch, fractional and from 0.
 
-    Raises ValueError for an unknown name, with the nearest one, and TypeError for anything else.
+    Raises ValueError for an unknown name, with the closest one, and TypeError for anything else.
 
     >>> nnkit.schedules.as_schedule(lambda epoch: 1 / (1 + epoch)).factor(1.5, 10, {})
     0.4
@@ -297,21 +296,21 @@ def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
     if isinstance(value, str):
         return named("schedule", value, _named, ["step(every)", "exponential(factor)", "warmup(epochs)"])()
     if value in (*_named.values(), step, exponential, warmup):
-        raise TypeError(f"{name} is the function {value.__name__}; call it, as nnkit.schedules.{value.__name__}(...)")
+        raise TypeError(f"{name} is the function {value.__name__}; call it: nnkit.schedules.{value.__name__}(...)")
     if not callable(value):
-        raise TypeError(f"{name} is {value!r}; expected one such as nnkit.schedules.cosine(), a name or a function")
+        raise TypeError(f"{name} is {value!r}; expected a schedule, such as schedules.cosine(), a name or a function")
     function = value
     name = getattr(function, "__name__", type(function).__name__)
     return FunctionSchedule(lambda epoch, epochs, history: function(epoch), name, given=function)
 
 
 def in_words(schedule: Schedule | None) -> str:
-    """How a schedule is written, or its class where that does not say."""
+    """The repr of a schedule, or its class name if it has only the default repr."""
     return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
 
 
 def _share(epoch: float, epochs: float) -> float:
-    """How much of a training is done, at most all."""
+    """The completed fraction of training, at most 1."""
     return min(epoch / epochs, 1.0) if epochs > 0 else 1.0
 
 

@@ -40,7 +40,7 @@ def test_names() -> None:
         get_optimizer("adma")
     with pytest.raises(TypeError, match=r"SGD: unknown number 'momentun'; did you mean 'momentum'"):
         get_optimizer("sgd", momentun=0.9)
-    with pytest.raises(TypeError, match=r"SGD\(learning_rate=0.1\) has its numbers; l2 can be given with a name only"):
+    with pytest.raises(TypeError, match=r"SGD\(learning_rate=0.1\) has its numbers; l2 can only be given with a name"):
         get_optimizer(optimizer, l2=0.1)
 
 
@@ -105,7 +105,7 @@ def test_only_the_learning_rate_changes() -> None:
     assert repr(optimizer) == "SGD(learning_rate=2.0, momentum=0.9)"
     with pytest.raises(ValueError, match="SGD: learning_rate is nan"):
         optimizer.learning_rate = math.nan
-    with pytest.raises(AttributeError, match=r"momentum=0.9\): only learning_rate may be changed"):
+    with pytest.raises(AttributeError, match=r"momentum=0.9\): only learning_rate can be changed"):
         optimizer.momentum = 0.5
     assert optimizer == nnkit.SGD(2.0, momentum=0.9)
 

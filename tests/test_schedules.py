@@ -195,7 +195,7 @@ def test_functions_and_names() -> None:
     with pytest.raises(ValueError, match=r"unknown schedule 'step'; known: constant, .* step\(every\), exponential"):
         as_schedule("step")
     nothing: Any = 3
-    with pytest.raises(TypeError, match="schedule is 3; expected one such as"):
+    with pytest.raises(TypeError, match="schedule is 3; expected a schedule, such as"):
         as_schedule(nothing)
 
 

@@ -117,7 +117,7 @@ def test_other_exceptions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"batch_size": "all"}, ValueError, "batch_size is 'all'"),
         ({"optimizer": "adamm"}, ValueError, "unknown optimizer 'adamm'; did you mean 'adam' or 'adamw'"),
         ({"optimizer": nnkit.SGD}, TypeError, r"optimizer is the class SGD; expected an optimizer: SGD\(\)"),
-        ({"optimizer": 0.1}, TypeError, "optimizer is 0.1; expected a name, or one of nnkit's"),
+        ({"optimizer": 0.1}, TypeError, "optimizer is 0.1; expected a name or an optimizer"),
         ({"shuffle": "no"}, TypeError, "shuffle is 'no'; expected True or False"),
         ({"resume": "no"}, TypeError, "resume is 'no'; expected True or False"),
         ({"checkpoint_every": 2}, TypeError, "checkpoint_every is 2, which has no effect without a checkpoint"),
