@@ -1,10 +1,10 @@
-"""Arrays and devices: which backend computes, and how.
+"""Arrays and devices: the backends and their selection.
 
 A backend is selected by argument > `using_backend()` > `use_backend()` > `NNKIT_BACKEND` > `numpy`. The names are
 `numpy`, `cupy` (`cupy:1` for a device), `standard:NAMESPACE` for any array-API namespace, and `auto`.
 
-**A backend of your own.** Derive from `Backend`, whose every method has a plain implementation over an array-API
-namespace, and register it under a name; from then on it can be selected and its arrays are recognised:
+**Custom backends.** Derive from `Backend`, whose other methods have a plain implementation with an array-API namespace,
+and register a name; the backend can then be selected and its arrays are recognised:
 
 >>> import numpy as np
 >>> from nnkit.backends import Backend, get_backend, register_backend, unregister_backend
@@ -21,8 +21,8 @@ namespace, and register it under a name; from then on it can be selected and its
 'mine'
 >>> unregister_backend("mine")
 
-This package knows nothing of networks. Formulas, which it compiles, are in `nnkit.backends.formula`; what it compiles
-them to is in `cpu` and `cuda`, one for each of `numpy_backend` and `cupy_backend`.
+This package is independent of networks. Formulas are in `nnkit.backends.formula`; `cpu` and `cuda` compile them for
+`numpy_backend` and `cupy_backend`.
 """
 
 from typing import Any
@@ -74,7 +74,7 @@ def _make_cupy(detail: str) -> Backend:
 
 
 def _cupy_owner(array: Any) -> str | None:
-    # By the name of its module: CuPy is not imported to find out that an array is not CuPy's.
+    # The module name identifies CuPy's arrays without importing CuPy.
     if type(array).__module__.partition(".")[0] != "cupy" or not hasattr(array, "device"):
         return None
     device = int(array.device.id)
@@ -93,7 +93,7 @@ def _standard_owner(array: Any) -> str | None:
     return standard_owner(array)
 
 
-# In the order in which arrays are offered to them, the last one first; each is imported when it is first asked for.
+# Backends other than NumPy are imported on first use. `selection.owner_of` has the order in which owners are asked.
 register_backend("numpy", make_numpy_backend, numpy_owner)
 register_backend("cupy", _make_cupy, _cupy_owner)
 register_backend("standard", _make_standard, _standard_owner)

@@ -1,8 +1,8 @@
-"""Backend: the few things that a device must be able to do for nnkit.
+"""Backend: the operations that nnkit needs from a device.
 
-Everything has a plain implementation over an array-API namespace here, so that a new backend starts from a namespace
-and replaces what it can do better. A method that takes `out` writes there and returns it; without, it allocates.
-While a tape records (`nnkit.backends.recording`), each method leaves calls on it instead of making them.
+All have a plain implementation with an array-API namespace, so that a new backend starts from a namespace and overrides
+what it can do better. Methods with `out` write to it and return it; without, they allocate. While a tape records
+(`nnkit.backends.recording`), methods append calls to it instead of making them.
 """
 
 import functools
@@ -25,7 +25,7 @@ _AXES = 32
 
 
 class Result(NamedTuple):
-    """What each result of a formula is."""
+    """The shape and dtype of each result of a formula."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -33,10 +33,9 @@ class Result(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def result_of(operands: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...]) -> Result:
-    """The shape and the dtype of the results of a formula over operands of these shapes and dtypes.
+    """The shape and dtype of a formula's results from those of its operands.
 
-    Raises ValueError with every operand's shape if they do not broadcast, and for one of more than 32 axes; TypeError
-    like `promote`.
+    Raises ValueError with all shapes if they do not broadcast, and for more than 32 axes; TypeError like `promote`.
     """
     for name, shape in zip(operands, shapes, strict=True):
         _check_axes(name, len(shape))
@@ -49,7 +48,7 @@ def result_of(operands: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dt
 
 
 def check_axes(name: str, array: Any) -> None:
-    """ValueError for an array of more axes than NumPy's iterators know."""
+    """Raise ValueError for an array with more axes than NumPy's iterators support."""
     _check_axes(name, len(array.shape))
 
 
@@ -59,7 +58,7 @@ def _check_axes(name: str, axes: int) -> None:
 
 
 def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, types: Sequence[str]) -> list[Any]:
-    """The arrays that were given for the results; refuses those that cannot hold them, of other types than these."""
+    """The given output arrays as a list; raises ValueError or TypeError for wrong counts, shapes and dtypes."""
     outs: list[Any] = list(out) if isinstance(out, tuple) else [out]
     if len(outs) != count:
         raise ValueError(f"{formula}: out has {len(outs)} array(s); expected {count}")
@@ -74,13 +73,13 @@ def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, typ
     return outs
 
 
-Array = Any  # an array of whichever namespace
+Array = Any  # an array of any namespace
 
 
 class RowAccess:
-    """What `Backend` does with rows, over any array-API namespace.
+    """The row operations of `Backend`, with any array-API namespace.
 
-    One recording serves all minibatches of an epoch, as where they start is read anew by each replay.
+    One recording serves all minibatches of an epoch, as each replay reads where they start.
     """
 
     xp: Any
@@ -90,15 +89,15 @@ class RowAccess:
     _perform: Callable[[str, Callable[[], None], tuple[Array, ...], tuple[Array, ...]], None]
 
     def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
-        """The rows of a matrix (or the entries of a vector) at `indices`, which the caller has checked."""
-        if out is None and active_tape() is not None:  # no trial run: what `indices` holds by now may be anything
+        """The rows of a matrix (or entries of a vector) at `indices`, which the caller has checked."""
+        if out is None and active_tape() is not None:  # no trial run: `indices` may not be set yet
             out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
         return self._into("take", lambda: self.xp.take(rows, indices, axis=0), (rows, indices), out)
 
     def take_at(self, rows: Array, start: Array, out: Array, order: Array | None = None) -> Array:
-        """Write into the n rows of `out` those of `rows` at `order[start : start + n]`; without an order, at these.
+        """out[:] = rows[order[start : start + n]] for the n rows of `out`; without an order, rows[start : start + n].
 
-        `start` is a 0-d array of int64. `out` may be of another type; if it has an axis less than `rows`, it is one
+        `start` is a 0-d array of int64. `out` can have another dtype; if it has one axis less than `rows`, it is one
         row. The caller has checked all indices.
         """
         single = out.ndim < rows.ndim
@@ -117,7 +116,7 @@ class RowAccess:
         return out
 
     def put_at(self, values: Array, start: Array, out: Array) -> Array:
-        """Write n rows of values into rows `start` to `start + n` of `out`, which has them; `start` as in `take_at`."""
+        """out[start : start + n] = values, for n rows of values; `start` as in `take_at`."""
 
         def put() -> None:
             first = int(start)
@@ -131,7 +130,7 @@ class RowAccess:
         self._perform("advance", lambda: self._write(start + count, start), (start,), (start,))
 
 
-# Formulas are written so that infinities on the way give the right result: exp(1000) -> inf, 1/(1 + inf) -> 0.
+# Formulas are correct with infinite intermediate values: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")
 
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
@@ -141,24 +140,24 @@ class Backend(RowAccess, ABC):
     """Arrays of one namespace on one device.
 
     Attributes:
-        name: what selects this backend, such as `"numpy"` or `"cupy:1"`.
+        name: the name that selects this backend, such as `"numpy"` or `"cupy:1"`.
         xp: its array-API namespace.
     """
 
     name: str
     xp: Any
-    types: tuple[str, ...] = FLOATS + COMPLEX  # that formulas are computed in
-    runs_programs = False  # whether `run_program` computes formulas, without a call of their functions
+    types: tuple[str, ...] = FLOATS + COMPLEX  # of formulas
+    runs_programs = False  # whether `run_program` computes formulas, instead of their functions
 
     # --- moving arrays ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def asarray(self, values: Any, dtype: str | None = None) -> Array:
-        """An array here with the values of any array, list, number or DLPack object; no copy where none is needed."""
+        """Any array, list, number or DLPack object as an array of this backend; copied only if necessary."""
 
     @abstractmethod
     def to_numpy(self, array: Array) -> np.ndarray:
-        """The values as a NumPy array on the host; waits for the device."""
+        """The array as a NumPy array on the host; waits for the device."""
 
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
@@ -171,22 +170,22 @@ class Backend(RowAccess, ABC):
         return array
 
     def has_room(self, size: int) -> bool:
-        """Whether the device can hold that many bytes more and still work; the host's memory counts as endless."""
+        """Whether the device can allocate this many more bytes; host memory is treated as unlimited."""
         return True
 
     def out_of_memory(self, error: BaseException) -> OutOfMemoryError | None:
-        """What an error of this device's library says in nnkit's words, if it is that its memory is full; else None."""
+        """Translate the device library's out-of-memory errors; None for other errors."""
         return error if isinstance(error, OutOfMemoryError) else None
 
     def release(self) -> None:
-        """Give memory that is held for later use, but not used, back to the device."""
+        """Return cached memory to the device."""
 
     def dtype(self, name: str) -> Any:
-        """This namespace's dtype of a name such as `"float32"`."""
+        """The namespace's dtype with a name such as `"float32"`."""
         return getattr(self.xp, name)
 
     def copy(self, source: Array, out: Array) -> Array:
-        """Write the values of `source` into `out`."""
+        """Copy the values of `source` to `out`."""
         self._perform("copy", lambda: self._write(source, out), (source,), (out,))
         return out
 
@@ -199,7 +198,7 @@ class Backend(RowAccess, ABC):
         out: Any = None,
         constants: Mapping[str, float] | None = None,
     ) -> Any:
-        """Evaluate a formula over broadcast operands; one array, or a tuple where it has several results."""
+        """Evaluate a formula with broadcast operands; returns one array, or a tuple for several results."""
         arrays = self.operands(formula.operands, operands)
         shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(dtype_name, map(_DTYPE, arrays)))
         try:
@@ -219,10 +218,10 @@ class Backend(RowAccess, ABC):
         return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
 
     def run_program(self, program: Program, name: str, operands: Sequence[Array], outs: Sequence[Array]) -> None:
-        """Compute a formula's program over arrays of floats that broadcast, into these results, of one shape.
+        """Compute a formula's program with float arrays that broadcast, into `outs`, which have the same shape.
 
-        For a backend that says `runs_programs`; others call the formula's function. All arguments are checked. Results
-        may overlap operands.
+        For backends with `runs_programs`; others call the formula's function. All arguments are checked. Results may
+        overlap operands.
         """
         raise NotImplementedError
 
@@ -235,42 +234,42 @@ class Backend(RowAccess, ABC):
         return self._into("sum", lambda: self.xp.sum(a, axis=axis, keepdims=keepdims), (a,), out)
 
     def max(self, a: Array, axis: int, keepdims: bool = False, out: Array | None = None) -> Array:
-        """The largest value along one axis; NaN where there is one."""
+        """The maximum along one axis; NaN if there is one."""
         return self._into("max", lambda: self.xp.max(a, axis=axis, keepdims=keepdims), (a,), out)
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
-        """Whether x Wᵀ is faster with a W (d_out, d_in) that lies column by column."""
+        """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""
         return False
 
     # --- recording ----------------------------------------------------------------------------------------------
 
     def recording(self) -> AbstractContextManager[Tape]:
-        """Write what this backend is asked to do in the `with` block on a tape that can be replayed."""
+        """Record the operations in the `with` block on a tape that can be replayed."""
         return recording(Tape(around=quiet))
 
     def stream(self) -> Hashable:
-        """Which stream the device gets its work on now: what is on one comes in order; None where there is but one."""
+        """The current stream, on which work is executed in order; None if there is only one."""
         return None
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all work."""
 
     # --- description --------------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, str]:
-        """What a person wants to know of this backend: versions, device, memory."""
+        """Information for users: versions, device, memory."""
         return {"namespace": getattr(self.xp, "__name__", str(self.xp))}
 
     # --- helpers for subclasses ---------------------------------------------------------------------------------
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Array]:
-        """Arrays of this backend from arrays and numbers; numbers take the dtype of the arrays they meet."""
+        """Convert arrays and numbers to arrays of this backend; numbers get the dtype of the arrays."""
         named = dict(zip(names, values, strict=True))
         for name, value in named.items():
             if value is None:
                 raise TypeError(f"{name} is None; expected an array, a list or a number")
         arrays = {n: v for n, v in named.items() if hasattr(v, "dtype") and not _is_number(v)}
-        # Among themselves, NumPy's floating-point numbers keep their dtype.
+        # Without arrays, NumPy's floating-point numbers keep their dtype.
         deciding = arrays or {n: v for n, v in named.items() if dtype_name(getattr(v, "dtype", "")) in FLOATS}
         number_type = promote(deciding) if deciding else "float64"
         return [v if n in arrays else self._numbers(n, v, number_type) for n, v in named.items()]
@@ -279,7 +278,7 @@ class Backend(RowAccess, ABC):
         try:
             return self.asarray(values, dtype)
         except OverflowError:
-            raise ValueError(f"{name} holds a whole number that is too large for {dtype}") from None
+            raise ValueError(f"{name} holds an integer that is too large for {dtype}") from None
 
     def _call(
         self,
@@ -289,7 +288,7 @@ class Backend(RowAccess, ABC):
         out: Any,
         constants: Mapping[str, float] | None,
     ) -> Any:
-        """Evaluate a formula as a plain function, into arrays of their own."""
+        """Evaluate a formula by its Python function, into separate arrays."""
         shape, dtype = result
         xp = complex_step_namespace if self.xp is np and dtype in COMPLEX else self.xp
 
@@ -297,7 +296,7 @@ class Backend(RowAccess, ABC):
             values = formula.function(xp, *arrays, **(constants or {}))
             used, results = list(arrays), []
             for value in _tuple(values):
-                # A formula may hand back an operand, one value twice, a number, or what is not broadcast yet.
+                # A formula may return an operand, the same value twice, a number, or an array not yet broadcast.
                 own = not any(value is other for other in used)
                 if not own or getattr(value, "shape", None) != shape or dtype_name(value.dtype) != dtype:
                     whole = xp.broadcast_to(self.asarray(value, dtype), shape)
@@ -315,16 +314,16 @@ class Backend(RowAccess, ABC):
             perform(call, read, written, name)
 
     def _into(self, name: str, compute: Callable[[], Any], read: tuple[Array, ...], out: Any) -> Any:
-        """Compute into `out` if it is given, else into new arrays; on a tape, do so at each replay."""
+        """Compute into `out`, or into new arrays; if recording, at each replay."""
         with quiet():
-            # Recording without `out`: the result of a trial run on whatever the operands hold has the right arrays.
+            # When recording without `out`, a trial run with any values makes arrays of the right shape and dtype.
             result = self._arrays(compute()) if out is None else out
             if out is not None or active_tape() is not None:
                 perform(lambda: self._write_all(compute(), result), read, _tuple(result), name)
         return result
 
     def _arrays(self, values: Any) -> Any:
-        """What a namespace has computed, with 0-d arrays in place of the scalars that NumPy's functions return."""
+        """Results of the namespace, with NumPy's scalars as 0-d arrays."""
         if isinstance(values, tuple):
             return tuple(map(self._arrays, values))
         return self.xp.asarray(values) if isinstance(values, np.generic) else values
@@ -336,7 +335,7 @@ class Backend(RowAccess, ABC):
             self._write(value, out)
 
     def _write(self, value: Array, out: Array) -> None:
-        # The standard leaves open whether an assignment casts.
+        # The array-API standard does not specify whether assignment casts.
         out[...] = value if value.dtype == out.dtype else self.xp.astype(value, out.dtype)
 
 

@@ -13,14 +13,14 @@ from nnkit.backends.recording import perform
 
 
 class CupyBackend(CupyRows, CupyReductions, CupyProducts):
-    """CuPy arrays on one CUDA device; make one with `get_backend("cupy")`, which checks that it can work."""
+    """CuPy arrays on one CUDA device; created by `get_backend("cupy")`, which checks that it works."""
 
     types = FLOATS
     runs_programs = True
 
     def run_program(self, program: Program, name: str, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         with self.here():
-            # The kernel writes C order; a result of other strides gets a copy.
+            # The kernel writes in C order; results with other strides get a copy.
             made = [o if o.flags.c_contiguous else self.empty(o.shape, o.dtype) for o in outs]
             if made[0].size:
                 ready, layouts = zip(*(self._ready(array, made) for array in operands), strict=True)
@@ -30,7 +30,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
                     self.copy(array, out)
 
     def _ready(self, array: Any, outs: Sequence[Any]) -> tuple[Any, str]:
-        """An operand and its layout; a copy where the kernel could not read it as it is, or not in time."""
+        """An operand and its layout; copied if the kernel cannot read it, or would overwrite it first."""
         layout = layout_of(array.shape, outs[0].shape)
         if layout is None:
             array, layout = self.xp.broadcast_to(array, outs[0].shape), "full"
@@ -41,7 +41,7 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
 
 
 def make_cupy_backend(detail: str) -> CupyBackend:
-    """The CuPy backend on device `detail` ("" is 0), or BackendUnavailableError with what is missing."""
+    """The CuPy backend on device `detail` ("" is 0); BackendUnavailableError says what is missing."""
     from nnkit.backends.cuda.check import checked_cupy, trial
 
     cupy, device = checked_cupy(detail)

@@ -1,4 +1,4 @@
-"""NumPy: formulas as ufunc calls into preallocated arrays, products by BLAS."""
+"""NumPy: formulas as ufuncs with preallocated arrays, products by BLAS."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -72,7 +72,7 @@ _DTYPE = attrgetter("dtype")
 
 
 class NumpyBackend(NumpyRows, NumpyProducts):
-    """NumPy arrays in the host's memory."""
+    """NumPy arrays in host memory."""
 
     name = "numpy"
     xp = np
@@ -81,7 +81,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def asarray(self, values: Any, dtype: str | None = None) -> np.ndarray:
         owner = selection.owner_of(values)
         if owner is not None and owner is not self:
-            values = owner.to_numpy(values)  # from another device, which NumPy itself does not read
+            values = owner.to_numpy(values)  # from another device, which NumPy cannot read
         elif owner is None and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
         if dtype is None:
@@ -111,16 +111,16 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return out
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        if set(map(type, values)) == _ARRAYS and set(map(_DTYPE, values)) <= _TYPES:  # nearly always
+        if set(map(type, values)) == _ARRAYS and set(map(_DTYPE, values)) <= _TYPES:  # the usual case
             return list(values)
-        # Calls look at memory as numbers of this machine, and subclasses such as np.matrix have other rules of shapes.
+        # Calls need native byte order, and subclasses such as np.matrix have other shape rules.
         return [
             a if type(a) is np.ndarray and a.dtype.isnative else self._plain(np.asarray(a))
             for a in super().operands(names, values)
         ]
 
     def _plain(self, array: np.ndarray) -> np.ndarray:
-        """An array with its bytes in this machine's order; a copy is made anew by each replay."""
+        """The array in native byte order; each replay repeats the copy, if any."""
         if array.dtype.isnative:
             return array
         return self.copy(array, np.empty(array.shape, _native(array.dtype)))
@@ -155,14 +155,14 @@ def _native(dtype: np.dtype) -> np.dtype:
 
 
 def make_numpy_backend(detail: str) -> NumpyBackend:
-    """The NumPy backend; it has no devices to choose from."""
+    """The NumPy backend; `detail` must be empty, as there is only one device."""
     if detail:
         raise BackendUnavailableError(f"numpy:{detail}: NumPy has one device; use 'numpy'")
     return NumpyBackend()
 
 
 def numpy_owner(array: Any) -> str | None:
-    """`"numpy"` for NumPy arrays, memory maps included; a masked array's mask would be lost, so it is refused."""
+    """`"numpy"` for NumPy arrays and memory maps; TypeError for masked arrays, whose mask would be lost."""
     if not isinstance(array, np.ndarray):
         return None
     if isinstance(array, np.ma.MaskedArray):

@@ -1,10 +1,10 @@
-"""Recording: what a backend is asked to do becomes a list of nodes, which is rewritten, lowered and replayed.
+"""Recording: the operations of a backend become a list of nodes, which is rewritten, lowered and replayed.
 
-A step of training makes the same calls on the same arrays every time. While `recording()` is open, the operations of a
-backend are not done: each appends a node, a call bound to its arrays with the arrays that it reads and writes, which
-stay alive with the tape. At the end of the block passes rewrite the list, each from nodes to nodes. The first replay
-lowers it to the calls that run, of which a backend may make one or many from a node, or one from all nodes, such as a
-CUDA graph. From then on a replay makes these calls: no allocation, no dispatch.
+Each training step makes the same calls with the same arrays. Inside `recording()`, the operations of a backend are not
+executed: each appends a node, a call bound to its arrays with the arrays that it reads and writes, which live as long
+as the tape. At the end of the block, passes rewrite the list, each from nodes to nodes. The first replay lowers it to
+the calls that run: a backend can make one or several from a node, or one from all nodes, such as a CUDA graph. Later
+replays only make these calls, without allocation or dispatch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +19,9 @@ class Node(NamedTuple):
     """A call of a recording.
 
     Attributes:
-        call: does it, and can be called at any time: what passes make of several calls does the same.
-        read, written: the arrays that it reads and writes; None where that is not known.
-        name: of the formula or operation, for people.
+        call: executes it, at any time; what passes make of several calls has the same effect.
+        read, written: the arrays that it reads and writes; None if unknown.
+        name: the name of the formula or operation, for display.
     """
 
     call: Call
@@ -36,14 +36,14 @@ Lowering = Callable[[Nodes], list[Call]]
 
 
 def calls_of(nodes: Nodes) -> list[Call]:
-    """The calls of the nodes as they are: the lowering of a backend that has none of its own."""
+    """The calls of the nodes: the default lowering."""
     return [node.call for node in nodes]
 
 
 class Tape:
-    """A recording: nodes, the passes that rewrite them once it has ended, and how a backend lowers them.
+    """A recording: nodes, the passes that rewrite them at its end, and the backend's lowering.
 
-    `around` makes the context in which the calls run.
+    `around` returns the context in which the calls run.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Tape:
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of a replay, lowered when they are first asked for."""
+        """The calls of a replay, lowered on first use."""
         if self._calls is None:
             with self._around():
                 self._calls = self._lower(self.nodes)
         return self._calls
 
     def rewrite(self) -> None:
-        """Let the passes rewrite the nodes at the end of the recording; composite calls that are left become others."""
+        """Apply the passes at the end of the recording, and expand the remaining composite calls."""
         for rewritten in self._passes:
             self.nodes = rewritten(self.nodes)
         expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
@@ -73,7 +73,7 @@ class Tape:
         self._calls = None
 
     def replay(self, times: int = 1, after_each: Call | None = None) -> None:
-        """Make every call, in order, `times` in a row; while another tape records, append the nodes to that one."""
+        """Make all calls, in order, `times` times; if another tape records, append the nodes to it."""
         outer = _recording.get()
         if outer is not None:
             outer.nodes += self.nodes * times
@@ -88,17 +88,17 @@ class Tape:
 
 
 class Composite:
-    """A call that asks a backend for others, which take its place at the end of a recording: a pass may do better."""
+    """A call made of others, which replace it at the end of a recording unless a pass replaces it before."""
 
     def __call__(self) -> None:
-        """Ask for them."""
+        """Make or record these calls."""
         raise NotImplementedError
 
 
 class HostCall:
-    """A call of Python code that has to run at every replay: what it computes is known to no backend.
+    """A call of arbitrary Python code at every replay.
 
-    A CUDA graph cannot hold one; a tape with such a call makes its calls one by one.
+    A CUDA graph cannot contain one; a tape with such a call makes its calls one by one.
     """
 
     def __init__(self, function: Call) -> None:
@@ -112,13 +112,13 @@ _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None
 
 
 def active_tape() -> Tape | None:
-    """The tape that records in this context, if one does."""
+    """The tape that records in this context, or None."""
     return _recording.get()
 
 
 @contextmanager
 def recording(tape: Tape) -> Iterator[Tape]:
-    """Write on `tape` what backends are asked to do inside the `with` block."""
+    """Record the operations of backends in the `with` block on `tape`."""
     token = _recording.set(tape)
     try:
         yield tape
@@ -130,7 +130,7 @@ def recording(tape: Tape) -> Iterator[Tape]:
 def perform(
     call: Call, read: tuple[Any, ...] | None = None, written: tuple[Any, ...] | None = None, name: str = ""
 ) -> None:
-    """Make a call now, or append it to the tape if one records; the other arguments are those of its `Node`."""
+    """Make a call, or append it to the tape that records; the other arguments are those of `Node`."""
     tape = _recording.get()
     if tape is None:
         call()
@@ -139,7 +139,7 @@ def perform(
 
 
 def nodes_of(do: Callable[[], object]) -> Nodes:
-    """What a function asks a backend to do, as nodes that no pass has seen: passes make nodes so."""
+    """The operations of a function as nodes, not rewritten; for use in passes."""
     with recording(Tape()) as tape:
         do()
     return tape.nodes

@@ -1,7 +1,7 @@
-"""A pass that puts an update inside the product that it waits for: gradient descent without a gradient in memory.
+"""A pass that fuses updates into the products that compute them: gradient descent without a gradient in memory.
 
-W ← W − ε δW with δW = δh̄ᵀx (eq. 10 in eq. 17) is one product that adds to W, where a BLAS can do that: the gradient is
-neither written nor read again, which for a small network is most of an update's time.
+W ← W − ε δW with δW = δh̄ᵀx (eq. 10 in eq. 17) is one product that adds to W, if the BLAS supports it: the gradient is
+neither written nor read, which takes most of the time of an update of a small network.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ Overlap = Callable[[Any, Any], bool]
 
 
 class Accumulate(Composite):
-    """The call `out ← out + α x` for several pairs (out, x) at once; nothing reads their x before it is written again.
+    """The call `out ← out + α x` for several pairs (out, x); nothing reads x before it is overwritten.
 
-    `add` does it. `alpha` is a 0-d array, read at each call. Its node writes to all of `out` and x.
+    `add` executes it. `alpha` is a 0-d array, read at each call. Its node writes to all `out` and x.
     """
 
     def __init__(self, add: Call, pairs: Sequence[tuple[Any, Any]], alpha: Any) -> None:
@@ -27,9 +27,9 @@ class Accumulate(Composite):
 
 
 def inside_products(nodes: Nodes, adding: Adding, overlap: Overlap) -> Nodes:
-    """Nodes that add to `out` what others write to x, in the place of those and of an `Accumulate`: for all its pairs.
+    """Replace each `Accumulate`, and the nodes that write its x, by nodes that add to `out`: for all pairs or none.
 
-    `adding(node, out, x, alpha)` is the node that adds what a node writes to x, or None if there is none such.
+    `adding(node, out, x, alpha)` returns the node that adds to `out` what `node` writes to x, or None.
     """
     done: Nodes = []
     for node in nodes:
@@ -45,7 +45,7 @@ def inside_products(nodes: Nodes, adding: Adding, overlap: Overlap) -> Nodes:
 
 
 def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap, near: Overlap) -> Nodes | None:
-    """These nodes with every sum of an `Accumulate` inside one of them; None where that is not so, or not safe."""
+    """The nodes with all sums of an `Accumulate` inside them; None if impossible or unsafe."""
     nodes, first = list(nodes), len(nodes)
     for out, x in call.pairs:
         place = _last_that_touches(nodes, x, near)
@@ -54,7 +54,7 @@ def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap
         made, factors = adding(nodes[place], out, x, call.alpha), nodes[place].read or ()
         if made is None or any(overlap(out, array) for array in factors):
             return None
-        # It adds behind what still reads `out`, where what it reads must be the same.
+        # It must add after the last use of `out`; until then its factors must not change.
         behind = _last_that_touches(nodes, out, near, place + 1)
         if behind is None:
             nodes[place] = made
@@ -68,11 +68,11 @@ def _all_inside(nodes: Nodes, call: Accumulate, adding: Adding, overlap: Overlap
 
 
 def _near(all_pairs: tuple[Any, ...], overlap: Overlap) -> Overlap:
-    """`overlap` for parts of some arrays; asks once whether another one overlaps them at all: most of a step do not."""
+    """`overlap` with parts of some arrays; caches whether an array overlaps any of them: most do not."""
     known: dict[int, bool] = {}
 
     def near(part: Any, other: Any) -> bool:
-        number = id(other)  # of an array that a node keeps alive
+        number = id(other)  # valid, as a node keeps the array alive
         if number not in known:
             known[number] = any(overlap(array, other) for array in all_pairs)
         return known[number] and overlap(part, other)
@@ -81,7 +81,7 @@ def _near(all_pairs: tuple[Any, ...], overlap: Overlap) -> Overlap:
 
 
 def _last_that_touches(nodes: Nodes, array: Any, overlap: Overlap, start: int = 0) -> int | None:
-    """The place, from `start` on, of the last node that may read or write an array; None if none does."""
+    """The index, at least `start`, of the last node that may read or write an array, or None."""
     for place in range(len(nodes) - 1, start - 1, -1):
         node = nodes[place]
         if node.read is None or node.written is None:
@@ -93,6 +93,6 @@ def _last_that_touches(nodes: Nodes, array: Any, overlap: Overlap, start: int = 
 
 
 def _writes(nodes: Nodes, array: Any, overlap: Overlap, start: int, end: int) -> bool:
-    """Whether one of these nodes may write to an array."""
+    """Whether any of these nodes may write to an array."""
     written = [node.written for node in nodes[start:end]]
     return any(arrays is None or any(overlap(array, other) for other in arrays) for arrays in written)

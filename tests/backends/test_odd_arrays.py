@@ -242,11 +242,11 @@ def test_whole_numbers_above_all_floats() -> None:
     big = 10**400
     for call in (nnkit.relu, nnkit.softmax, nnkit.sigmoid):
         for z in (big, [big, 1]):
-            with pytest.raises(ValueError, match="z holds a whole number that is too large for float64"):
+            with pytest.raises(ValueError, match="z holds an integer that is too large for float64"):
                 call(z)
-    with pytest.raises(ValueError, match="delta holds a whole number that is too large for float32"):
+    with pytest.raises(ValueError, match="delta holds an integer that is too large for float32"):
         nnkit.relu_grad(np.ones(2, np.float32), [big, 1])
-    with pytest.raises(ValueError, match="h holds a whole number that is too large"):
+    with pytest.raises(ValueError, match="h holds an integer that is too large"):
         nnkit.dense_backward(np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1)), [[big]], "relu")
     with pytest.raises(ValueError, match=r"elu\(\): alpha is a whole number that is too large"):
         nnkit.elu([1.0], alpha=-big)
