@@ -1,4 +1,4 @@
-"""Where a network is: its arrays on one backend, which change hands together, and the right to change them."""
+"""Placement: a network's arrays on one backend, replaced together, and the lock for changing them."""
 
 import os
 import threading
@@ -18,26 +18,26 @@ from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
 
 _BUSY = (
-    "another thread is training this network, or moving it: one thread at a time may do that, by fit, partial_fit, "
-    "train_step or to; predict, evaluate and gradients any number of threads may ask meanwhile"
+    "another thread is training or moving this network: only one thread at a time may call fit, partial_fit, "
+    "train_step or to; any number of threads may call predict, evaluate and gradients meanwhile"
 )
 
 _turns: "weakref.WeakSet[Turn]" = weakref.WeakSet()
 
 
 class Turn:
-    """The right to change a network, as a context: RuntimeError at once where another thread has it.
+    """The right to change a network, as a context manager: RuntimeError at once if another thread has it.
 
-    The thread that has it may take it again, as a callback of `fit` does that calls `train_step`.
+    It is reentrant, so that a callback of `fit` can call `train_step`.
 
     Attributes:
-        queue: a lock for those that wait for each other before they take their turn.
+        queue: a lock for calls that wait for each other before they take their turn.
     """
 
     __slots__ = ("__exit__", "__weakref__", "_lock", "queue")
 
-    # Ctrl-C comes after any call of a function and before the first line of one. So the end of a block is the lock's
-    # own, compiled one: a method written here could be left before it has released anything.
+    # Ctrl-C can arrive after any function call and before the first line of a function. So `__exit__` is the lock's
+    # own, which is compiled: a Python method could be interrupted before it has released the lock.
     __exit__: Callable[..., None]
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Turn:
         self.__exit__ = self._lock.__exit__
 
     def forked(self) -> None:
-        """In a child process, which has only the thread that forked: what others had is free."""
+        """In a child process, which has only the forking thread, release the locks of other threads."""
         if self._lock.acquire(blocking=False):
             self._lock.release()
             self.queue = threading.RLock()
@@ -78,21 +78,21 @@ if hasattr(os, "register_at_fork"):
 
 T = TypeVar("T")
 
-_IDLE = 8  # what is kept for threads that ask the same at the same time
-_KINDS = 8  # of questions that it is kept for
+_IDLE = 8  # recordings kept per key, for concurrent threads
+_KINDS = 8  # keys with kept recordings
 
 
 class Placement:
-    """A network's arrays on a backend, and what is recorded on them.
+    """A network's arrays on a backend, and the recordings that use them.
 
-    A network that moves, or that gets the state of a training, fills a new one and then takes it: who reads the
-    network's `placement` once has arrays that belong together.
+    A network that moves or resumes a training fills a new placement and then assigns it: reading the network's
+    `placement` once gives consistent arrays.
 
     Attributes:
-        backend, dtype: where they are, and of what type.
-        parameters, gradient: of the layers. dropout: the state of its random numbers, if there is dropout.
-        state: of the optimizer, once there is one.
-        recorded: steps, by what they are recorded for; see `nnkit.step`.
+        backend, dtype: of the arrays.
+        parameters, gradient: of the layers. dropout: the state of the dropout masks, or None.
+        state: of the optimizer, or None.
+        recorded: recorded steps by their key; see `nnkit.step`.
     """
 
     def __init__(self, backend: Backend, layers: Sequence[Layer], dtype: str, seed: int) -> None:
@@ -106,14 +106,14 @@ class Placement:
         self._latest: dict[str, Hashable] = {}
         self._idle: dict[Hashable, list[Lent[Any]]] = {}
 
-    # A list's pop and append are atomic: threads take what nobody is using, and leave it again when they are done,
-    # without a lock. What a thread holds when it is interrupted is made anew. Buffers stay on the stream that they were
-    # first used on: there what one thread has asked for is done before what the next one asks for.
+    # A list's pop and append are atomic: threads take an unused object and return it when they are done, without a
+    # lock. An object lost by an interrupted thread is created again. Buffers stay on the stream of their first use,
+    # which completes the work of one thread before that of the next.
 
     def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> "Lent[T] | None":
-        """What is recorded under a key, if the last request of this kind was for the same; `leave` it when it is done.
+        """The recording for a key, if the last request of this kind had the same key; return it with `leave`.
 
-        The first request gets None: recording pays from the second use on.
+        The first request gets None: recording pays off from the second use on.
         """
         asked = (key, get_matmul_precision())
         if self._latest.get(kind) != asked:
@@ -122,11 +122,11 @@ class Placement:
         return self._lent((kind, *asked, self.backend.stream()), record)
 
     def take_beside(self) -> "Lent[Placement]":
-        """The same parameters with a gradient and recorded steps of its own; `leave` it when it is done."""
+        """The same parameters with a separate gradient and recorded steps; return it with `leave`."""
         return self._lent(("beside", self.backend.stream()), self._beside)
 
     def leave(self, done: "Lent[Any]") -> None:
-        """Leave what was taken to whoever asks next."""
+        """Return a taken object for the next request."""
         idle = self._idle.setdefault(done.key, [])
         if len(idle) < _IDLE:
             idle.append(done)
@@ -145,12 +145,12 @@ class Placement:
         vars(made).update(vars(self))
         made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype)
         made.state, made.recorded = None, {}
-        made._latest, made._idle = {}, {}  # not this one's: it would hold itself
+        made._latest, made._idle = {}, {}  # not this one's: a reference cycle
         return made
 
 
 class Lent(NamedTuple, Generic[T]):
-    """What a thread has taken from a placement, and what it is kept under there."""
+    """An object that a thread has taken from a placement, and its key there."""
 
     key: Hashable
     it: T
@@ -159,7 +159,7 @@ class Lent(NamedTuple, Generic[T]):
 class DropoutState:
     """The key and the counter of a network's dropout masks, as 0-d arrays of 16 bits each.
 
-    The key comes from the network's seed; the counter is the number of steps that were trained.
+    The key is derived from the network's seed; the counter is the number of training steps.
     """
 
     def __init__(self, backend: Backend, dtype: str, seed: int) -> None:
@@ -170,11 +170,11 @@ class DropoutState:
 
     @property
     def arrays(self) -> dict[str, Array]:
-        """What a continued training needs."""
+        """The state that a resumed training needs."""
         return {"step_high": self._step[0], "step_low": self._step[1]}
 
     def apply(self, h: Array, rate: float, layer: int) -> tuple[Array, Array]:
-        """The values h (n, d) with some dropped, and the factor of each for the backward pass."""
+        """The values h (n, d) with dropout, and the factor of each for the backward pass."""
         n, d = h.shape
         row = self.backend.asarray(np.arange(n).reshape(n, 1), self.dtype)
         column = self.backend.asarray(np.arange(d), self.dtype)

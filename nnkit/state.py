@@ -1,7 +1,7 @@
-"""A network as plain values: the arguments that make an equal one, and its arrays on the host.
+"""A network as plain values: the arguments that create an equal one, and its arrays on the host.
 
-Copies, pickles, files, checkpoints and moves from one backend to another are made of these. The arrays have the names
-and the arrangement of files (`nnkit.checkpoint`): `layers.0.W` row by row, `optimizer.velocity`, `dropout.step_low`.
+Copies, pickles, files, checkpoints and moves between backends use these. The arrays have the names and the layout of
+files (`nnkit.checkpoint`): `layers.0.W` in row-major order, `optimizer.velocity`, `dropout.step_low`.
 """
 
 import functools
@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def arguments(model: Model) -> dict[str, Any]:
-    """What a `Network` is called with to be like this one; its backend and what it has learned are not among it."""
+    """The arguments of `Network` that create one like this, without its backend and its training."""
     layers: list[Layer] = [  # without their initializers: the parameters are known
         Dense(layer.inputs, layer.units, layer.activation) if isinstance(layer, Dense) else layer
         for layer in model.layers
@@ -42,7 +42,7 @@ def parameters(model: Model) -> Arrays:
 
 
 def training_state(model: Model) -> Arrays:
-    """What a training changes besides the parameters, on the host."""
+    """The training state, on the host."""
     place = model.placement
     to_numpy, vector = place.backend.to_numpy, place.parameters.flat.shape
     return {
@@ -52,7 +52,7 @@ def training_state(model: Model) -> Arrays:
 
 
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
-    """What a training changes besides the parameters, where it lies: an optimizer's state and dropout's counter."""
+    """The training state on its backend: the optimizer's state and dropout's counter."""
     found = {} if state is None else {f"optimizer.{name}": array for name, array in state.arrays.items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
@@ -60,9 +60,9 @@ def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str,
 
 
 def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = True) -> None:
-    """Give a placement these arrays: the parameters, and with `training` the training state that it has.
+    """Copy saved arrays to a placement: the parameters, and with `training` also its training state.
 
-    Raises KeyError for an array that is missing, ValueError for one of another shape.
+    Raises KeyError for a missing array, ValueError for a wrong shape.
     """
     layers = enumerate(place.parameters.shapes)
     place.parameters.assign([[saved[f"layers.{i}.{name}"] for name in shapes] for i, shapes in layers])
@@ -74,7 +74,7 @@ def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = 
 def matched(
     place: Placement, state: OptimizerState | None, saved: Mapping[str, np.ndarray]
 ) -> list[tuple[Array, Array]]:
-    """Each array of the training state after what was saved of it, on the device; raises what `restore` does."""
+    """Pairs of saved values, on the device, and arrays of the training state; raises like `restore`."""
     pairs = []
     for name, array in training_arrays(place, state).items():
         found = saved[name]
@@ -86,13 +86,13 @@ def matched(
     return pairs
 
 
-# --- pickles: also from one process to another; files hold none ------------------------------------------------------
+# --- pickles, also between processes; files contain none --------------------------------------------------------------
 
 
 def pickled(network: Model) -> dict[str, Any]:
-    """What `copy` and `pickle` take of a network: plain values and arrays, and what a subclass has added as it is.
+    """The state of a network for `copy` and `pickle`: plain values, arrays, and attributes added by a subclass.
 
-    Its cost and activations go by name, which must be known where it arrives.
+    Cost and activations are stored by name, which must be registered where the pickle is loaded.
     """
     return {
         "arguments": arguments(network) | {"backend": network.backend.name, "cost": network.cost.describe()},
@@ -106,7 +106,7 @@ def pickled(network: Model) -> dict[str, Any]:
 
 
 def unpickle(network: Model, parts: dict[str, Any]) -> None:
-    """Make a bare network, of whichever class, the one of which these are the parts; raises what `Network` does."""
+    """Initialize a network, of any subclass, from its pickled state; raises like `Network`."""
     given, saved = parts["arguments"], parts.get("arrays")
     cost = parts.get("cost") or given["cost"]
     if saved is None:  # a pickle of an earlier version
@@ -115,7 +115,7 @@ def unpickle(network: Model, parts: dict[str, Any]) -> None:
         saved |= parts["state"]
     Model.__init__(network, **given | {"cost": get_cost(**cost)})
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
-    network.vector_targets = parts.get("vector_targets", False)  # which earlier versions had not
+    network.vector_targets = parts.get("vector_targets", False)  # missing in earlier versions
     if parts["has_state"]:
         network.optimizer_state()
     restore(network.placement, saved)
@@ -124,7 +124,7 @@ def unpickle(network: Model, parts: dict[str, Any]) -> None:
 
 
 def _added(network: Model) -> dict[str, Any]:
-    """The attributes, also in slots, that a subclass or a user has given to a network."""
+    """The attributes, also in slots, that a subclass or a user has added to a network."""
     state: Any = object.__getstate__(network)
     attributes: dict[str, Any] = state[0] | state[1] if isinstance(state, tuple) else state
     return {name: value for name, value in attributes.items() if name not in _own_attributes()}
@@ -132,5 +132,5 @@ def _added(network: Model) -> dict[str, Any]:
 
 @functools.cache
 def _own_attributes() -> frozenset[str]:
-    """What every network has."""
+    """The attributes of every network."""
     return frozenset(vars(Model([1, 1], seed=0, backend="numpy")))

@@ -1,8 +1,8 @@
-"""One training step for one batch size: buffers allocated once, calls recorded once, replayed.
+"""One training step for one batch size: buffers are allocated once, calls are recorded once and replayed.
 
 The calls are those of the kernels: forward (eq. 2), the output error (eq. 19 or 8), backward (eq. 5, 6, 8), and the
-optimizer's update (eq. 17). The cost comes from the same logits by calls of its own, as training does not need it.
-`explain_step` lists the calls.
+optimizer's update (eq. 17). The cost has a separate recording, as training does not need it. `explain_step` lists the
+calls.
 """
 
 import math
@@ -25,9 +25,10 @@ class Step:
     """The recorded step of a network for `samples` samples; without an optimizer's state it stops at the gradients.
 
     Attributes:
-        x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write there, then `run`.
-        share: what a sample of weight 1 counts in the gradient: 1/samples, or 1 if it `sums`; 0-d. scale: what each
-            sample counts: `share`, or with `weight_columns` (samples, 1) or (samples, d_out), to be written too.
+        x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write these, then call `run`.
+        share: the factor of a sample of weight 1 in the gradient, 0-d: 1/samples, or 1 with `sums`.
+        scale: the factor of each sample: `share`, or with `weight_columns` (samples, 1) or (samples, d_out), to be
+            written, too.
         logits: h̄ of the last layer, (samples, d_out), from before the update.
     """
 
@@ -41,7 +42,7 @@ class Step:
         sums: bool = False,
     ) -> None:
         backend, dtype = model.backend, model.dtype
-        self.backend, self.dtype, self.state = backend, dtype, state  # not the model: it holds its steps
+        self.backend, self.dtype, self.state = backend, dtype, state  # not the model: a reference cycle
         self.x = backend.zeros((samples, model.d_in), dtype)
         self.y = backend.zeros((samples, model.d_out), dtype)
         self.share = backend.asarray(1.0 if sums else 1 / samples, dtype)
@@ -54,18 +55,18 @@ class Step:
             self._cost = backend.sum(terms)
 
     def run(self, rate: float | None = None) -> None:
-        """Do the step on what `x` and `y` hold, with a learning rate or with the optimizer's."""
+        """Run the step on `x` and `y`, with the given learning rate or the optimizer's."""
         if self.state is not None:
             self.state.set_rate(rate)
         self._tape.replay()
 
     def replay(self, times: int = 1) -> None:
-        """Do the step, `times` in a row, with the learning rate that the state has; may be recorded on another tape."""
+        """Run the step `times` in a row, with the state's learning rate; can be recorded on another tape."""
         self._tape.replay(times)
 
     @property
     def nodes(self) -> Nodes:
-        """What the step consists of, without its cost."""
+        """The nodes of the step, without its cost."""
         return self._tape.nodes
 
     def cost(self, out: Array | None = None) -> Array:
@@ -74,13 +75,13 @@ class Step:
         return self.backend.copy(self._cost, self.backend.empty((), self.dtype) if out is None else out)
 
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
-        """Make the calls of a step; returns the logits."""
+        """Record the calls of a step; returns the logits."""
         backend, parameters, gradient = self.backend, model.parameters, model.gradient
         logits, passes = self._forward(model)
         delta = model.output.delta(backend, logits, self.y, self.scale)
         for layer, saved, i in reversed(passes):
             if i < 0:
-                break  # dropout of the inputs, which have no gradient
+                break  # dropout of the inputs, whose gradient is not needed
             own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
             delta = layer.backward(backend, delta, saved, parameters.layers[i], own_gradient, need_dx=i > 0)
         if state is not None:
@@ -90,9 +91,9 @@ class Step:
         return logits
 
     def _forward(self, model: Model) -> "tuple[Array, list[tuple[Layer, Any, int]]]":
-        """The logits, and for each layer what its backward pass needs, with the number of the latest with parameters.
+        """The logits, and for each layer the values saved for its backward pass and the index of its parameters.
 
-        The last layer stops at its logits, as its activation belongs to the cost.
+        The last layer ends with the logits, as its activation belongs to the cost.
         """
         h, passes, i = self.x, list[tuple[Layer, Any, int]](), -1
         for number, layer in enumerate(model.to_logits):
@@ -107,7 +108,7 @@ class Step:
         return h, passes
 
 
-_KEPT = 6  # of a model's recorded steps: usually for the batch, the last batch, single samples, and gradients alone
+_KEPT = 6  # recorded steps of a model: usually for the batch, the last batch, single samples, and gradients only
 
 
 def step_for(
@@ -118,7 +119,7 @@ def step_for(
     drops: bool = False,
     sums: bool = False,
 ) -> Step:
-    """The model's recorded step for a number of samples; recorded at the first call, replayed afterwards."""
+    """The model's recorded step for a number of samples, from a cache of recent ones."""
     asked = (samples, state, weight_columns, drops, sums)
     key = (*asked, get_matmul_precision())
     recorded = model.recorded
@@ -137,9 +138,9 @@ class NodeExplanation:
     """A node of a recorded step: one kernel, product or other call.
 
     Attributes:
-        name: of its formula, as `nnkit formulas` lists them, joined where one kernel computes several; or of the
+        name: the name of its formula, as listed by `nnkit formulas`, joined if one kernel computes several; or of the
             operation, such as "matmul". "?" for Python code that runs at each step.
-        read, written: the shapes of its arrays; None where they are not known.
+        read, written: the shapes of its arrays; None if unknown.
         bytes_read, bytes_written: the sizes of these arrays.
     """
 
@@ -151,7 +152,7 @@ class NodeExplanation:
 
     @classmethod
     def of(cls, node: Node) -> "NodeExplanation":
-        """What a recording says of a node."""
+        """The explanation of a recorded node."""
         if node.read is None or node.written is None:
             return cls(node.name or "?", None, None, 0, 0)
         read, written = (tuple(tuple(array.shape) for array in arrays) for arrays in (node.read, node.written))
@@ -160,11 +161,11 @@ class NodeExplanation:
 
 @dataclass(frozen=True, repr=False)
 class StepExplanation:
-    """The nodes of a recorded step in their order; printed, it is a table.
+    """The nodes of a recorded step in order; its repr is a table.
 
     Attributes:
         title: the network, the number of samples and the optimizer.
-        nodes: what the step does. bytes_read, bytes_written: the sums over them.
+        nodes: the nodes of the step. bytes_read, bytes_written: the sums over them.
     """
 
     title: str
@@ -190,7 +191,7 @@ class StepExplanation:
 
 
 def explain_step(model: Model, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:
-    """Record a step of a model on so many samples, and say what it consists of; the model stays as it is."""
+    """Record a step of a model on `batch_size` samples, and list its nodes; the model does not change."""
     samples = whole("explain_step", "batch_size", batch_size, 1)
     chosen, state = chosen_optimizer(optimizer, model.optimizer), model.state
     if state is None or state.optimizer is not chosen:
@@ -209,7 +210,7 @@ def _sizes(node: NodeExplanation) -> tuple[str, str]:
 
 
 def _shapes(shapes: tuple[Shape, ...] | None) -> str:
-    """Shapes with how often they come; numbers, which are 0-d arrays, are not shown."""
+    """Shapes with their counts; scalars, which are 0-d arrays, are not shown."""
     if shapes is None:
         return "?"
     counts = Counter(shape for shape in shapes if shape)

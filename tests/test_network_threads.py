@@ -21,7 +21,7 @@ from nnkit.placement import Turn
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(40, 6)), np.arange(40) % 3
-BUSY = "another thread is training this network"
+BUSY = "another thread is training or moving this network"
 
 
 def network(drops: bool = False, **options: Any) -> nnkit.Network:

@@ -1,6 +1,6 @@
-"""How many threads the products of a training use: one, where more were measured to be slower.
+"""The number of BLAS threads in a training: one, where more were measured to be slower.
 
-By size and not by a stopwatch: the number of threads decides the last bits, which a seed must decide alone. A step of
+It depends on sizes, not on timings, because it affects the last bits, which only the seed may determine. A step of
 gradient descent with one and with two threads on two cores (float32, µs):
 
     784-30-10, batch 10       0.7 million products      25    26
@@ -27,46 +27,46 @@ SMALL = 8_000_000  # multiplications of numbers in a step
 
 
 class _Use:
-    """A training in a thread that needs the limit; forgotten also if Ctrl-C keeps it from saying that it has ended."""
+    """A training in a thread that needs the limit; garbage-collected even if Ctrl-C prevents `leave`."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
 
 
 class _OneThread:
-    """The limit of one thread, which several trainings in threads of their own may share: the last one lifts it."""
+    """The limit of one BLAS thread, shared by concurrent trainings: the last one lifts it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # also held by whoever forks
+        self._lock = threading.RLock()  # also held during a fork
         self._uses: weakref.WeakSet[_Use] = weakref.WeakSet()
         self._limits: list[Any] = []
-        self.several = False  # whether there were more before
+        self.several = False  # whether there were several threads before
 
     def enter(self, use: _Use) -> None:
-        """Set the limit, where it is not there: a BLAS that was loaded since the first one came has none."""
+        """Set the limit where it is missing, such as for a BLAS loaded after the first training began."""
         with self._lock:
-            blas = loaded_blas()  # None as in a bare checkout: the BLAS keeps its threads
+            blas = loaded_blas()  # None without threadpoolctl: the BLAS keeps its threads
             self._uses.add(use)
             if blas is not None and any(count > 1 for count in thread_counts(blas)):
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
 
     def leave(self, use: _Use) -> None:
-        """Lift the limit, if nobody else needs it."""
+        """Lift the limit, if no other training needs it."""
         with self._lock:
             self._uses.discard(use)
             self._lift()
 
     def before_fork(self) -> None:
-        """Let no thread be in the middle of this when a process is forked."""
+        """Ensure that no thread changes the limit during a fork."""
         self._lock.acquire()
 
     def after_fork(self) -> None:
-        """Go on, in the process that forked."""
+        """Continue in the parent process."""
         self._lock.release()
 
     def forked(self) -> None:
-        """In the child process, which has only the thread that forked, lift the limit that others needed."""
+        """In the child process, which has only the forking thread, lift the limit of other threads."""
         for use in list(self._uses):
             if use.thread != threading.get_ident():
                 self._uses.discard(use)
@@ -87,13 +87,13 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def threads_for(model: Model, batch_size: int) -> Iterator[None]:
-    """Compute with one BLAS thread inside, if this network's steps are small; afterwards with as many as before."""
+    """Use one BLAS thread in this context, if the network's steps are small; restore the number afterwards."""
     products = 3 * batch_size * sum(layer.inputs * layer.units for layer in trainable_layers(model.layers))
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return
     if model.state is not None and model.state.is_descent:
-        blas_function("gemm", model.dtype)  # SciPy's BLAS, if it is to be used, must be there to be limited
+        blas_function("gemm", model.dtype)  # load SciPy's BLAS, if it is used, so that it is limited, too
     use = _Use()
     try:
         _one_thread.enter(use)

@@ -1,7 +1,7 @@
-"""What a training is of, in few bytes: data and functions, so that a resumed training can tell whether it has the same.
+"""Fingerprints of a training's data and functions, to check that a resumed training has the same.
 
-A fingerprint says that two things differ, never that they are the same: of large data some rows are looked at, and of
-functions what Python shows of them.
+Different fingerprints prove a difference, equal ones do not prove equality: of large data only some rows are read, and
+of functions what Python exposes.
 """
 
 import dis
@@ -21,14 +21,14 @@ from nnkit.inputs import on_disk
 from nnkit.metrics import Metric
 from nnkit.schedules import FunctionSchedule, Schedule
 
-_WHOLE = 1 << 24  # bytes of an array that are all looked at
-_ROWS = 256  # of a larger one, spread over it
-_DEPTH = 4  # functions that functions call
-_MAGIC = importlib.util.MAGIC_NUMBER.hex()  # of the bytecode, which each version of Python has its own of
+_WHOLE = 1 << 24  # bytes of an array that is read completely
+_ROWS = 256  # evenly spaced, of a larger one
+_DEPTH = 4  # of nested function calls
+_MAGIC = importlib.util.MAGIC_NUMBER.hex()  # the version of the bytecode, specific to a Python version
 
 
 def of_array(backend: Backend, array: Any) -> str:
-    """The dtype, the shape and a digest of the numbers of an array of any library, (n, ...); "None" for none.
+    """The dtype, shape and a digest of the values of an array (n, ...) of any library; "None" for None.
 
     >>> of_array(nnkit.get_backend("numpy"), np.eye(2))
     'float64 (2, 2) with digest 5725180cf41368f2'
@@ -43,7 +43,7 @@ def of_array(backend: Backend, array: Any) -> str:
 
 
 def _pieces(array: Any) -> Iterator[Array]:
-    """All rows, some thousand numbers at a time, or of a large array some rows, and of long rows their start."""
+    """All rows, some thousand numbers at a time; for a large array some rows, and for long rows their start."""
     rows, width = array.shape[0], max(math.prod(array.shape[1:]), 1)
     size = width * np.dtype(np.float64).itemsize
     if rows * size <= _WHOLE:
@@ -59,21 +59,21 @@ def _pieces(array: Any) -> Iterator[Array]:
 
 
 def _rows(array: Any, start: int, stop: int) -> Array:
-    """Some rows: what is on a disk takes no more than a slice, and the array-API standard wants all axes named."""
+    """Some rows: arrays on disk support only a slice, and the array API standard requires an index for all axes."""
     return array[start:stop] if on_disk(array) else array[start:stop, ...]
 
 
 def of_function(function: Any) -> str:
-    """A digest of what a function computes: its code, and the plain values that it reads, with those it calls.
+    """A digest of a function's code, the plain values that it reads, and the functions that it calls.
 
-    Code is comparable within one version of Python, which stands before it.
+    Code is comparable only within one version of Python, which is the prefix.
     """
     text = repr(_content(function, _DEPTH))
     return f"{_MAGIC} {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
 def functions_of(schedule: Schedule | None, metrics: Iterable[Metric]) -> dict[str, str]:
-    """Digests of a training's functions that are the user's, by what they are to it."""
+    """Digests of the user's functions in a training, by their roles."""
     given = schedule.given if isinstance(schedule, FunctionSchedule) else schedule
     found = {} if given is None else {"schedule": of_function(given)}
     own = [metric for metric in metrics if not str(metric.function.__module__).startswith("nnkit.")]
@@ -81,12 +81,12 @@ def functions_of(schedule: Schedule | None, metrics: Iterable[Metric]) -> dict[s
 
 
 def differ(there: str, here: str) -> bool:
-    """Whether two digests of functions are known to be of different ones."""
+    """Whether two digests are known to belong to different functions."""
     return there != here and there.split()[0] == here.split()[0]
 
 
 def _content(value: Any, depth: int) -> Any:
-    """What can be compared of a value, as nested tuples of text."""
+    """The comparable parts of a value, as nested tuples of text."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
         return repr(value)
     if depth == 0:
@@ -112,7 +112,7 @@ def _content(value: Any, depth: int) -> Any:
 
 
 def _function(function: FunctionType, depth: int) -> Any:
-    """A function's code, and what it reads of around it; not what it writes there, such as a counter of calls."""
+    """A function's code and the outer variables that it reads; not those that it writes, such as a call counter."""
     codes = [function.__code__]
     for code in codes:
         codes.extend(each for each in code.co_consts if isinstance(each, CodeType))

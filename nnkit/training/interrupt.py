@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the step that runs is finished first."""
+"""Ctrl-C during training: the current step is finished first."""
 
 import signal
 import threading
@@ -10,8 +10,8 @@ from types import FrameType, TracebackType
 class Interrupt:
     """Whether Ctrl-C has been pressed; `check` raises KeyboardInterrupt if so, between two steps.
 
-    A step is never left half done. What may take any time, such as a stream of data, a callback or a file, and changes
-    no parameters is done inside `with interrupt.at_once`: there the second Ctrl-C acts at once.
+    A step is never left half done. Code that may take long and changes no parameters, such as a data stream, a callback
+    or a file, runs inside `with interrupt.at_once`: there a second Ctrl-C acts at once.
     """
 
     def __init__(self) -> None:
@@ -29,18 +29,18 @@ class Interrupt:
             raise KeyboardInterrupt
 
     def hold(self) -> None:
-        """Let nothing be left at once any more, as everything is put in order."""
+        """Disable `at_once` during cleanup."""
         self.at_once.depth = 0
 
     def press(self) -> None:
-        """Note a Ctrl-C; raise KeyboardInterrupt if it is the second and what runs may be left."""
+        """Count a Ctrl-C; raise KeyboardInterrupt if it is the second and in an `at_once` block."""
         self.presses += 1
         if self.presses > 1 and self.at_once.depth:
             raise KeyboardInterrupt
 
 
 class _AtOnce:
-    """A block that the second Ctrl-C leaves."""
+    """A block that a second Ctrl-C interrupts."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self.interrupt, self.depth = interrupt, 0
@@ -56,10 +56,9 @@ class _AtOnce:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupt]:
-    """Let Ctrl-C wait for `check`; the second need not, where what runs may be left.
+    """Defer Ctrl-C until `check`; a second one is not deferred in an `at_once` block.
 
-    In another thread than the main one, which gets no signals, and where a program has its own handler for Ctrl-C,
-    nothing is changed.
+    Changes nothing in threads other than the main one, which get no signals, or if a program has its own handler.
     """
     interrupt = Interrupt()
 

@@ -1,7 +1,7 @@
-"""The meter of an epoch or an evaluation: mean cost and metrics, from the logits that steps or passes leave behind.
+"""The meter of an epoch or an evaluation: mean cost and metrics, from the logits of steps or forward passes.
 
-Training needs Δ but not the cost. Logits are kept and measured together, a few thousand samples at a time: that costs
-one pass over a small array instead of a dozen calls in every step.
+Training needs Δ but not the cost. Logits are buffered and measured together, a few thousand samples at a time: one pass
+over a small array instead of a dozen calls in every step.
 """
 
 import math
@@ -18,18 +18,18 @@ from nnkit.metrics import Metric
 from nnkit.model import ROWS, Model
 from nnkit.training.sources import Known, Minibatch, Source
 
-_KEPT = 1 << 20  # numbers kept before they are measured
-_FEW = 1 << 15  # numbers that are measured in less time than the decisions about it take
+_KEPT = 1 << 20  # numbers buffered before they are measured
+_FEW = 1 << 15  # numbers that take less time than the Python overhead of measuring them
 
 
 class Meter:
-    """Adds up the cost and what the metrics need of samples as they come; reads them once, at the end.
+    """Accumulates the cost and the inputs of the metrics; transfers them to the host once, at the end.
 
-    `samples` and `largest_batch` say what to make room for; metrics other than the accuracy are computed on the host
+    `samples` and `largest_batch` determine the buffer's size; metrics other than the accuracy are computed on the host
     from all outputs of an epoch.
 
     Attributes:
-        logits: rows to write logits into, where `next` says.
+        logits: buffer for logits, written to the rows that `next` returns.
     """
 
     def __init__(self, model: Model, samples: int, largest_batch: int, metrics: Sequence[Metric] = ()) -> None:
@@ -48,33 +48,33 @@ class Meter:
         careful: bool = False,
         relative: bool = False,
     ) -> None:
-        """Forget what was measured. The arguments are a source's `Known`, in the order of the logits.
+        """Reset the meter. The arguments are a source's `Known`, in the order of the logits.
 
-        If it is `careful`, which waits for the device, a sum of costs that the dtype cannot hold is made in float64. If
-        it is `relative`, the cost is Σ w C/Σ w also for weights whose mean is not 1.
+        If `careful`, which synchronizes with the device, a sum of costs that overflows is computed in float64. If
+        `relative`, the cost is Σ w C/Σ w also for weights whose mean is not 1.
         """
         self._careful, self._relative = careful, relative
         self._known = Known(y, weights, metric_weights, one_class)
         self._one_class = True if one_class is None else one_class  # so far
-        self._pending: list[Known] = []  # what came with the kept logits
+        self._pending: list[Known] = []  # with the buffered logits
         self._filled = 0
         self._samples = 0
         self._sums: dict[str, list[Array]] = {"cost": [], "share": [], "class": [], "all": [], "weight": []}
         self._outputs: list[tuple[Any, Any, Any]] = []
 
     def add(self, logits: Array, batch: Minibatch) -> None:
-        """Take the logits (n, d_out) of the next samples; their targets and weights, if `start` was not given them."""
-        place = self.next(logits.shape[0])  # which may make more room
+        """Add the logits (n, d_out) of the next samples, and their targets and weights if `start` had none."""
+        place = self.next(logits.shape[0])  # may enlarge the buffer
         self.backend.copy(logits, self.logits[place, ...])
-        if self._known.y is None:  # copies: an iterable may fill one array again and again
+        if self._known.y is None:  # copies: an iterable may reuse its arrays
             self._pending.append(Known(*map(self._kept, (batch.y, batch.weights, batch.metric_weights))))
             self._one_class = self._one_class and batch.one_class
 
     def next(self, n: int, size: int | None = None) -> slice:
-        """The rows of `logits` that those of the next n samples are to be written into, before the next call.
+        """The rows of `logits` for the next n samples, to be written before the next call.
 
-        Where there is no room for n, what was written is measured, and these are rows for as many minibatches of `size`
-        samples, None being n, as there is room for.
+        If there is no room for n, the buffer is measured and emptied, and the rows are for as many minibatches of
+        `size` samples (None means n) as fit.
         """
         size = n if size is None else size
         if self._filled + n > self.logits.shape[0]:
@@ -87,11 +87,11 @@ class Meter:
         return slice(start, self._filled)
 
     def read(self, **others: Array) -> dict[str, float]:
-        """The mean cost, the accuracy if the network classifies, and the other metrics; waits for the device.
+        """Mean cost, accuracy for classification, and the other metrics; synchronizes with the device.
 
-        The accuracy is Σ w [right]/Σ w: where each sample is of one class, its output is the largest; otherwise all of
-        its outputs are on the side of their targets. `others` are 0-d arrays that are read with them, in one transfer,
-        by their names.
+        The accuracy is Σ w [right]/Σ w: a sample of one class is right if its output is the largest, a multi-label
+        sample if all outputs are on the side of their targets. `others` are 0-d arrays read in the same transfer, by
+        name.
         """
         self._measure()
         xp = self.backend.xp
@@ -105,7 +105,7 @@ class Meter:
         if self.model.classifies:
             total = sums["weight"] if self._sums["weight"] else self._samples
             result["accuracy"] = sums["class" if self._one_class else "all"] / total if total else math.nan
-            if math.isnan(result["cost"]):  # some outputs are NaN: they are on no side
+            if math.isnan(result["cost"]):  # some outputs are NaN, neither right nor wrong
                 result["accuracy"] = math.nan
         result |= zip(others, numbers, strict=True)
         if self.metrics:
@@ -153,7 +153,7 @@ class Meter:
         self._filled = 0
 
     def _cost(self, logits: Array, y: Array, weights: Array | None) -> Array:
-        """The sum of the costs of some samples, 0-d; for few of them by recorded calls from the second time on."""
+        """The sum of the costs of some samples, 0-d; for few samples, recorded at the second call and replayed."""
         model, place = self.model, self.model.placement
         key = (logits.shape[0], None if weights is None else weights.shape[1])
         few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
@@ -166,14 +166,14 @@ class Meter:
         return cost
 
     def _counted(self, right: Array, weights: Array | None) -> Array:
-        """How many are right, or how much weight they have."""
+        """The number of right samples, or their total weight."""
         xp = self.backend.xp
         if weights is None:
             return xp.sum(xp.astype(right, xp.int64))
         return xp.sum(xp.where(right, weights, xp.zeros_like(weights)))
 
     def _taken(self) -> Known:
-        """The targets and weights of the kept logits."""
+        """The targets and weights of the buffered logits."""
         if self._known.y is not None:
             end = self._samples + self._filled
             y, weights, metric_weights = (None if a is None else a[self._samples : end, ...] for a in self._known[:3])
@@ -186,7 +186,7 @@ class Meter:
 
 
 class _RecordedCost:
-    """The sum of the costs of so many samples as logits are, recorded; it serves one thread at a time."""
+    """The recorded sum of the costs of as many samples as in `logits`; for one thread at a time."""
 
     def __init__(self, model: Model, logits: Array, weights: Array | None) -> None:
         self._backend, self._dtype = model.backend, model.dtype
@@ -197,7 +197,7 @@ class _RecordedCost:
             self._sum = self._backend.sum(model.output.terms(self._backend, self._logits, self._y, self._weights))
 
     def of(self, logits: Array, y: Array, weights: Array | None) -> Array:
-        """The sum for these arrays, a new 0-d one."""
+        """The sum for these arrays, a new 0-d array."""
         copy = self._backend.copy
         copy(logits, self._logits)
         copy(y, self._y)
@@ -208,7 +208,7 @@ class _RecordedCost:
 
 
 def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> dict[str, float]:
-    """The mean cost over the source's samples, the accuracy if the network classifies, and the metrics."""
+    """Mean cost on the source's samples, accuracy for classification, and metrics."""
     known = source.samples or ROWS
     meter = Meter(model, known, min(known, ROWS), metrics)
     measured = _measured(model, source, meter, careful=not source.repeatable)

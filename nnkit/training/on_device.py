@@ -1,8 +1,8 @@
-"""Epochs of samples that are on the device: what a step is given and what becomes of its logits, decided there.
+"""Epochs of samples on the device, which selects the samples and stores the logits of each step itself.
 
-A small network on a GPU is trained by one launch, where `nnkit.one_launch` has a kernel for it. For all others a tape
-gathers the samples where a counter on the device says, does a step, keeps its logits and moves the counter on: nothing
-that the host decides changes from one minibatch to the next, and on a GPU the whole tape is one graph.
+A small network on a GPU is trained by one launch, if `nnkit.one_launch` has a kernel for it. For all others a tape
+gathers the samples at a counter on the device, runs a step, stores its logits and advances the counter: the host's
+calls are the same for each minibatch, and on a GPU the whole tape is one graph.
 """
 
 from abc import ABC, abstractmethod
@@ -24,27 +24,27 @@ Rates = Callable[[range], Sequence[float]]
 
 
 class Way(ABC):
-    """A way to do the steps of an epoch."""
+    """A way to run the steps of an epoch."""
 
     @abstractmethod
     def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
-        """Do an epoch that the source and the meter have started.
+        """Run an epoch that the source and the meter have started.
 
-        `rates` gives the learning rates of a range of its steps, which count from 0; `after_step` is called where
-        the step before and all that goes with it are done, or are the device's to do.
+        `rates` returns the learning rates of a range of its steps, counted from 0; `after_step` is called when a step
+        has been completed or queued on the device.
         """
 
 
 class Replays(Way):
-    """The recorded minibatches of a source for one network: one tape for each number of samples."""
+    """Recorded minibatches of a source for one network: one tape for each number of samples."""
 
     def __init__(self, model: Model, source: ArraySource, meter: Meter, state: OptimizerState, batch_size: int) -> None:
         self.model, self.source, self.meter, self.state, self.batch_size = model, source, meter, state, batch_size
         self._tapes: dict[tuple[int, bool, str], Tape] = {}
         self._zero, self._start, self._step, slot = (model.backend.asarray(np.array(0, np.int64)) for _ in range(4))
-        # Where there is room for all logits, one counter says where samples come from and where their logits go.
+        # If all logits fit, one counter is the place of both the samples and their logits.
         self._slot = self._start if meter.logits.shape[0] >= source.samples else slot
-        self._rates: Array = None  # of the steps of an epoch, once they differ
+        self._rates: Array = None  # of the steps of an epoch, if they differ
 
     def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
         self._restart(self._start, self._step)
@@ -62,7 +62,7 @@ class Replays(Way):
                 left -= times * size
 
     def _give(self, rates: Sequence[float]) -> bool:
-        """Give the device the learning rates; whether they change from step to step."""
+        """Copy the learning rates to the device; returns whether they change from step to step."""
         if min(rates) == max(rates):
             self.state.set_rate(rates[0])
             return False
@@ -93,7 +93,7 @@ class Replays(Way):
 
 
 class Launches(Way):
-    """Epochs of a source by a kernel that does all their steps; as many launches as the meter needs to hold logits."""
+    """Epochs of a source with a kernel that runs all steps; one launch per filling of the meter's buffer."""
 
     def __init__(self, model: Model, source: ArraySource, meter: Meter, kernel: EpochKernel, batch_size: int) -> None:
         self.model, self.source, self.meter, self.batch_size, self._kernel = model, source, meter, batch_size, kernel
@@ -101,7 +101,7 @@ class Launches(Way):
     def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
         source, batch, start = self.source, self.batch_size, 0
         given = rates(range(-(-source.samples // batch)))
-        # A new array, of the stream that it is read on: an earlier launch may still be reading its own on another.
+        # A new array on the current stream: an earlier launch may still be reading its own on another one.
         on_device = self.model.backend.asarray(np.array(given), self.model.dtype)
         while start < source.samples:
             place = self.meter.next(source.samples - start, batch)
@@ -117,10 +117,10 @@ class Launches(Way):
 
 
 def way_on_device(model: Model, source: Source, meter: Meter, state: OptimizerState, batch_size: int) -> Way | None:
-    """The way to do epochs of a source, each minibatch an update; None where the host has to bring the minibatches."""
+    """The way to run epochs of a source, one update per minibatch; None if the host must copy the minibatches."""
     if not isinstance(source, ArraySource) or not source.on_device:
         return None
-    # A kernel walks rows of numbers: it takes no weights, bytes or strides. Recorded steps take all.
+    # The kernel supports neither weights nor bytes nor strides; recorded steps support all.
     if type(source) is ArraySource and not source.weight_columns:
         kernel = epoch_kernel_for(model, state, batch_size)
         if kernel is not None and source.X.flags.c_contiguous and source.y.flags.c_contiguous:

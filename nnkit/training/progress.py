@@ -1,4 +1,4 @@
-"""What a person sees of a training while it runs."""
+"""The display of a training's progress."""
 
 import os
 import sys
@@ -11,17 +11,17 @@ from typing import Any
 _LINES = 10  # of progress in a log file
 _UPDATES = 50  # of a bar in an epoch
 
-# Held while a bar is drawn, and by whoever forks: a child would wait for ever for a lock of tqdm's if a thread had it
-# that the child does not have.
+# Held while a bar is drawn and during a fork: otherwise a child could wait forever for a lock of tqdm's that was held
+# by a thread of its parent.
 _showing = RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_showing.acquire, after_in_parent=_showing.release, after_in_child=_showing.release)
 
 
 class Progress:
-    """A bar of steps on a terminal or in a notebook; with "lines" about ten lines of text; with False nothing.
+    """A bar of steps on a terminal or in a notebook; about ten lines of text for "lines"; nothing for False.
 
-    A bar is drawn only where somebody watches: not in a file or a pipe; and only with tqdm, if it is installed.
+    A bar is drawn only on a terminal or in a notebook, not in a file or a pipe, and only if tqdm is installed.
     """
 
     def __init__(self, how: bool | str, epochs: int, steps: int | None, done: int) -> None:
@@ -41,13 +41,13 @@ class Progress:
             self._shown(self._bar.close)
 
     def step(self) -> None:
-        """A step is done."""
+        """Count a step."""
         self._waiting += 1
         if self._waiting >= self._every:
             self._show()
 
     def epoch(self, epoch: int, measured: Mapping[str, float]) -> None:
-        """Epoch number `epoch`, from 1, is done."""
+        """Show the numbers of epoch `epoch`, from 1."""
         numbers = {name: f"{value:.4f}" for name, value in measured.items()}
         if self._bar is not None:
             self._bar.set_postfix({"epoch": f"{epoch}/{self.epochs}", **numbers}, refresh=False)
@@ -59,7 +59,7 @@ class Progress:
 
     @classmethod
     def unseen(cls) -> "Progress":
-        """Of what was shown before."""
+        """A silent progress bar, for an epoch that is repeated."""
         return cls(False, 0, None, 0)
 
     def _show(self) -> None:
@@ -68,7 +68,7 @@ class Progress:
         self._waiting = 0
 
     def _shown(self, show: Callable[[], object]) -> None:
-        """Show something; where nobody can see it any more, as a terminal was closed or a disk is full, never again."""
+        """Call `show`; after an OSError, such as for a closed terminal or a full disk, show nothing any more."""
         try:
             with _showing:
                 show()
@@ -79,16 +79,16 @@ class Progress:
 
 
 def check_progress(how: bool | str) -> None:
-    """ValueError for what `Progress` does not know."""
+    """ValueError if `how` is not an option of `Progress`."""
     if how not in (True, False, "lines"):
         raise ValueError(f"progress is {how!r}; expected True, False or 'lines'")
 
 
 def _bar(total: int | None, initial: int) -> Any:
-    """A bar of tqdm's; None where it is not installed, or there is no standard error, as in a service."""
+    """A tqdm bar; None if tqdm is not installed, or there is no standard error, as in a service."""
     if sys.stderr is None or getattr(sys.stderr, "closed", False):
         return None
-    # In a notebook a bar of its own, if ipywidgets is there; this import costs time that only a notebook should pay.
+    # In a notebook, its own bar if ipywidgets is installed; this slow import is for notebooks only.
     try:
         if "IPython" in sys.modules:
             from tqdm.auto import tqdm
@@ -97,7 +97,7 @@ def _bar(total: int | None, initial: int) -> Any:
     except ImportError:
         return None
     notebook = tqdm.__module__.endswith("notebook")
-    # disable=None leaves the bar out where standard error is no terminal.
+    # disable=None omits the bar if standard error is not a terminal.
     options = {"total": total, "initial": initial, "desc": "training", "unit": "step"}
     with _showing:
         return tqdm(**options, disable=False if notebook else None)

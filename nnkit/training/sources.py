@@ -1,8 +1,8 @@
-"""Where the minibatches of an epoch come from: arrays on the device, arrays that stay on the host, and iterables.
+"""Sources of an epoch's minibatches: arrays on the device, arrays that stay on the host, and iterables.
 
-Arrays go to the device once; images of bytes stay bytes there until they are gathered into a minibatch. What is on a
-disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) or does not fit stays where it is. Iterables are generators, loaders
-of other libraries, sets larger than memory.
+Arrays are copied to the device once; images of bytes are converted there per minibatch. Arrays on disk
+(`numpy.memmap`, `nnkit.data.open_npy`, HDF5) or too large for the device stay where they are. Iterables are generators,
+data loaders of other libraries, data sets larger than memory.
 """
 
 from abc import ABC, abstractmethod
@@ -24,17 +24,17 @@ from nnkit.training.fingerprints import of_array
 from nnkit.training.weights import ClassWeight, weights_of
 
 _BYTES = ("uint8", "int8", "bool")
-_CHUNK = 4096  # rows of the host looked at together
+_CHUNK = 4096  # rows on the host checked together
 
 
 class Minibatch(ABC):
-    """Some samples.
+    """A minibatch of samples.
 
     Attributes:
-        samples: how many. y: their targets, (samples, d_out).
-        weights: in the cost: None, or (samples, 1) a sample or (samples, d_out) an output, of mean 1 over all samples.
-        metric_weights: in accuracy and metrics: None, or (samples, 1); classes have no weight there.
-        one_class: whether each sample is of one class, so that the largest output is the answer.
+        samples: their number. y: their targets, (samples, d_out).
+        weights: weights in the cost, with mean 1 over all samples: None, (samples, 1), or (samples, d_out) per output.
+        metric_weights: weights in accuracy and metrics, without class weights: None or (samples, 1).
+        one_class: whether each sample has one class, so that the prediction is the largest output.
     """
 
     samples: int
@@ -45,7 +45,7 @@ class Minibatch(ABC):
 
     @abstractmethod
     def inputs(self, out: Array = None) -> Array:
-        """The samples as the first layer gets them, (samples, d_in); in `out` if it is given."""
+        """The inputs of the first layer, (samples, d_in); in `out` if it is given."""
 
     @property
     def weight_columns(self) -> int:
@@ -53,7 +53,7 @@ class Minibatch(ABC):
         return 0 if self.weights is None else int(self.weights.shape[1])
 
     def write(self, step: Step) -> None:
-        """Give a step these samples, and their shares if they have weights."""
+        """Copy these samples to a step, and their scale if they have weights."""
         backend = step.backend
         self.inputs(step.x)
         backend.copy(self.y, step.y)
@@ -62,7 +62,7 @@ class Minibatch(ABC):
 
 
 class Known(NamedTuple):
-    """What is known of all samples when a pass begins, as a `Minibatch` has it; None for what comes with these."""
+    """The attributes of a `Minibatch` for all samples, if known when a pass begins; None otherwise."""
 
     y: Array = None
     weights: Array | None = None
@@ -71,12 +71,12 @@ class Known(NamedTuple):
 
 
 class Source(ABC):
-    """Samples with their targets and weights, checked, for one network.
+    """Checked samples with their targets and weights, for one network.
 
     Attributes:
-        samples: how many there are; None if that shows only at the end of a pass.
-        repeatable: whether a pass can be made again.
-        prints: fingerprints of samples, targets and weights, by name, where they were asked for.
+        samples: their number; None if it is known only at the end of a pass.
+        repeatable: whether a pass can be repeated.
+        prints: fingerprints of samples, targets and weights, by name, if requested.
     """
 
     samples: int | None = None
@@ -85,7 +85,7 @@ class Source(ABC):
 
     @abstractmethod
     def start(self, order: np.ndarray | None) -> Known:
-        """Begin a pass, in an order of the samples or None for their own; all targets and weights so, where known."""
+        """Begin a pass in an order of the samples (None: as given); returns the known targets and weights in it."""
 
     @abstractmethod
     def batches(self, size: int) -> Iterator[Minibatch]:
@@ -93,7 +93,7 @@ class Source(ABC):
 
 
 class ArraySource(Source):
-    """Numbers on the device, (n, d_in) as the first layer gets them, with targets (n, d_out) and weights."""
+    """Inputs of the first layer on the device, (n, d_in), with targets (n, d_out) and weights."""
 
     on_device = True
 
@@ -135,7 +135,7 @@ class ArraySource(Source):
         return self.in_order
 
     def gather(self, start: Array, step: Step) -> None:
-        """Give a step the samples from place `start` of the order on, 0-d int64; to be recorded."""
+        """Copy the samples from place `start` in the order, 0-d int64, to a step; to be recorded."""
         self.gather_inputs(start, step)
         self.backend.take_at(self.in_order.y, start, step.y)
         if self.weights is not None:
@@ -144,7 +144,7 @@ class ArraySource(Source):
             self.backend.elementwise(product, (weights, step.share), out=step.scale)
 
     def gather_inputs(self, start: Array, step: Step) -> None:
-        """The part of `gather` that brings the inputs."""
+        """The part of `gather` for the inputs."""
         self.backend.take_at(self.X, start, step.x, self.order)
 
     def batches(self, size: int) -> Iterator[Minibatch]:
@@ -152,7 +152,7 @@ class ArraySource(Source):
             yield _Slice(self, start, min(start + size, self.samples))
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
-        """The samples at these places of the order, as the first layer gets them."""
+        """The inputs of the first layer at these places in the order."""
         if self.order is None:
             rows = self.X[start:stop, ...]
             return rows if out is None else self.backend.copy(rows, out)
@@ -160,7 +160,7 @@ class ArraySource(Source):
 
 
 class BytesSource(ArraySource):
-    """Samples (n, width) of single bytes on the device, made numbers and preprocessed for each minibatch."""
+    """Samples (n, width) of single bytes on the device, converted and preprocessed for each minibatch."""
 
     def gather_inputs(self, start: Array, step: Step) -> None:
         numbers, preprocessing = step.x, self.model.preprocessing
@@ -176,12 +176,12 @@ class BytesSource(ArraySource):
 
 
 class HostSource(ArraySource):
-    """Samples (n, width) that are read, by increasing row numbers, when a minibatch needs them."""
+    """Samples (n, width) that are read for each minibatch, by increasing row numbers."""
 
     on_device = False
 
     def start(self, order: np.ndarray | None) -> Known:
-        self._rows = order  # reading is the host's work
+        self._rows = order  # on the host, which reads the rows
         return super().start(order)
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
@@ -190,7 +190,7 @@ class HostSource(ArraySource):
 
 
 class _Slice(Minibatch):
-    """The samples of an array source at some places of its order."""
+    """The samples of an array source at some places in its order."""
 
     __slots__ = ("samples", "source", "start", "weights", "y")
 
@@ -205,9 +205,9 @@ class _Slice(Minibatch):
 
 
 class StreamSource(Source):
-    """Minibatches (X, y) or (X, y, sample_weight) of an iterable, or of what a function returns for each pass.
+    """Minibatches (X, y) or (X, y, sample_weight) of an iterable, or of one that a function returns for each pass.
 
-    They are checked as they come. Weights count as they are: let their mean be about 1.
+    Each is checked when it arrives. Weights are not normalized: their mean should be about 1.
     """
 
     repeatable = False
@@ -231,11 +231,11 @@ class StreamSource(Source):
             yield given
         if number < 0:
             hint = "an iterator can be used once; for several epochs give a function that returns a new one"
-            raise ValueError(f"{self.name} gave no minibatches; {hint}")
+            raise ValueError(f"{self.name} yielded no minibatches; {hint}")
 
 
 class _Given(Minibatch):
-    """A minibatch as an iterable gave it."""
+    """A minibatch from an iterable."""
 
     def __init__(self, source: StreamSource, item: Any, name: str) -> None:
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
@@ -274,20 +274,19 @@ def source_of(
     learns: bool = False,
     prints: bool = False,
 ) -> Source:
-    """The source for data as users have them, called `which` in errors; with `check` every number is looked at.
+    """The source for a user's data, called `which` in errors; with `check`, every number is checked.
 
-    With `learns` the network learns the names of features and the shape of targets from an iterable's minibatches; with
-    `prints` the source has fingerprints of the data.
-    Raises ValueError and TypeError for data that do not fit the network.
+    With `learns`, the network learns feature names and the shape of targets from an iterable's minibatches; with
+    `prints`, the source has fingerprints of the data. Raises ValueError and TypeError for data unfit for the network.
     """
     if is_stream(X):
         if y is not None or sample_weight is not None:
-            raise TypeError(f"{which}X gives minibatches; their y and sample_weight come with them, as (X, y, weight)")
+            raise TypeError(f"{which}X yields minibatches, which must contain y and sample_weight, as (X, y, weight)")
         stream = StreamSource(model, X, class_weight, f"{which}X", learns)
         stream.prints = {f"{which}X": "minibatches"}
         return stream
     if y is None:
-        raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) goes without")
+        raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) needs none")
     raw = model.checked(X, f"{which}X")
     y = model.answers(y, f"{which}y")
     targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
@@ -316,7 +315,7 @@ def source_of(
 
 
 def is_stream(X: Any) -> bool:
-    """Whether X gives minibatches: an iterable or a function, but no array, list of rows or table.
+    """Whether X yields minibatches: an iterable or a function, but not an array, list of rows or table.
 
     >>> is_stream(iter([])), is_stream(lambda: []), is_stream([[1.0]]), is_stream(np.ones((2, 3)))
     (True, True, False, False)
@@ -333,7 +332,7 @@ def _stays_on_host(model: Model, X: Any) -> bool:
 
 
 def _check_rows(model: Model, X: Any, name: str) -> None:
-    """ValueError, naming the first one, for rows that are not finite; some thousand rows at a time."""
+    """ValueError that names the first row with NaN or infinities; checks some thousand rows at a time."""
     host = get_backend("numpy")
     for start in range(0, X.shape[0], _CHUNK):
         rows = np.asarray(X[start : start + _CHUNK])
@@ -342,7 +341,7 @@ def _check_rows(model: Model, X: Any, name: str) -> None:
 
 
 def _rows_at(X: Any, indices: np.ndarray) -> np.ndarray:
-    """The rows at these places, read in increasing order and once each, as files want it."""
+    """The rows at these indices, read in increasing order and once each, as files require."""
     increasing, where = np.unique(indices, return_inverse=True)
     rows: np.ndarray = np.asarray(X[increasing])
     return rows[where]

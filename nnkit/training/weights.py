@@ -1,7 +1,7 @@
-"""Weights of samples and of classes: how much each sample counts in the cost.
+"""Sample weights and class weights in the cost.
 
-With weights w the cost is Σ w C/Σ w over the samples. They are scaled once so that their mean is 1; a minibatch of n
-samples then gives each the share w/n, so that minibatches with little weight move the parameters little.
+With weights w the cost is Σ w C/Σ w over the samples. They are scaled once so that their mean is 1; in a minibatch of n
+samples the factor is then w/n, so that minibatches with little weight change the parameters little.
 """
 
 import sys
@@ -34,10 +34,10 @@ def weights_of(
 ) -> Array | None:
     """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
 
-    y are the targets (n, d_out); `one_label` says that they were labels, one a sample. A class's weight counts for the
-    samples of that class, by their shares in classes, or, where a sample may have several (cross-entropy of a matrix
-    of targets), for its output: as it is then, like the `weight` of PyTorch's binary_cross_entropy.
-    Raises ValueError and TypeError for weights that do not fit, naming them.
+    y are the targets (n, d_out); `one_label` means that they were labels, one per sample. A class weight applies to the
+    samples of that class, in proportion to class probabilities, or for multi-label targets (cross-entropy) to that
+    output: without normalization, like the `weight` of PyTorch's binary_cross_entropy.
+    Raises ValueError and TypeError that name invalid weights.
     """
     if sample_weight is None and class_weight is None:
         return None
@@ -69,7 +69,7 @@ def _class_weights(
 ) -> NDArray[np.float64]:
     """The weight of each class, (k,)."""
     if not model.classifies and not (one_label and targets.shape[1] > 1):
-        raise ValueError(f"class_weight needs classes: labels of several, or a cost other than {model.cost.name}")
+        raise ValueError(f"class_weight needs labels of several classes, or a cost other than {model.cost.name}")
     count = max(targets.shape[1], 2) if one_label else targets.shape[1]
     names = list(range(count)) if model.classes is None else listed(model.classes)
     if isinstance(class_weight, str):
@@ -84,7 +84,7 @@ def _class_weights(
     weights = np.ones(count)
     for key, value in class_weight.items():
         if key not in names:
-            raise ValueError(f"class_weight holds the class {key!r}; expected some of {names}")
+            raise ValueError(f"class_weight contains the class {key!r}; expected some of {names}")
         if not isinstance(value, Real) or not 0 <= value <= sys.float_info.max:
             raise ValueError(f"class_weight of {key!r} is {value!r}; expected a finite number of at least 0")
         weights[names.index(key)] = value
@@ -101,8 +101,8 @@ def _classes_of(targets: NDArray[Any]) -> NDArray[np.int64]:
 def _by_sample(
     of_class: NDArray[np.float64], targets: NDArray[Any], one_label: bool, cost: Cost
 ) -> NDArray[np.float64]:
-    """Each sample's weight, (n, 1): that of its class, or for shares in several classes the mean by these shares."""
-    if cost.domain == "unit" and targets.shape[1] == 1:  # the share of class 1
+    """Each sample's weight, (n, 1): that of its class, or the mean over its class probabilities."""
+    if cost.domain == "unit" and targets.shape[1] == 1:  # the probability of class 1
         targets = np.hstack([1 - targets.astype(np.float64), targets])
     elif one_label:
         return of_class[_classes_of(targets)][:, None]

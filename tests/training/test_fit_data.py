@@ -128,7 +128,7 @@ def test_a_torch_loader_trains() -> None:
 def test_an_iterator_that_has_ended_is_told() -> None:
     net = network()
     assert net.fit(minibatches(), epochs=1, progress=False).epochs == 1
-    with pytest.raises(ValueError, match="X gave no minibatches; an iterator can be used once"):
+    with pytest.raises(ValueError, match="X yielded no minibatches; an iterator can be used once"):
         net.fit(minibatches(), epochs=2, progress=False)
     assert net.epochs_trained == 2  # what was done is kept
 
@@ -166,10 +166,10 @@ def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
 @pytest.mark.parametrize(
     ("X", "y", "options", "error", "message"),
     [
-        (minibatches, LABELS, {}, TypeError, "X gives minibatches; their y and sample_weight come with them"),
+        (minibatches, LABELS, {}, TypeError, "X yields minibatches, which must contain y and"),
         (IMAGES, None, {}, TypeError, "y is missing; only an iterable of minibatches"),
         (IMAGES, LABELS, {"validation_data": IMAGES}, TypeError, r"validation_data: expected \(X, y\)"),
-        (IMAGES, LABELS, {"validation_data": (minibatches, LABELS)}, TypeError, "validation X gives minibatches"),
+        (IMAGES, LABELS, {"validation_data": (minibatches, LABELS)}, TypeError, "validation X yields minibatches"),
         (5, LABELS, {}, TypeError, "X is 5; expected an array"),
     ],
 )

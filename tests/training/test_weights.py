@@ -141,7 +141,7 @@ def test_classes_have_weights_in_every_cost() -> None:
             "quadratic",
             {"class_weight": {0: 1.0}},
             ValueError,
-            "class_weight needs classes: labels of several, or",
+            "class_weight needs labels of several classes, or",
         ),
         ("softmax_cross_entropy", {"class_weight": {3: 1.0}}, ValueError, r"the class 3; expected some of \[0, 1, 2\]"),
         ("softmax_cross_entropy", {"class_weight": {0: -1.0}}, ValueError, "class_weight of 0 is -1.0"),
@@ -208,7 +208,7 @@ def test_a_single_output_has_the_classes_0_and_1_or_none() -> None:
     labels = (LABELS > 0).astype(int)
     with pytest.raises(ValueError, match=r"the class 2; expected some of \[0, 1\]"):
         nnkit.Network([4, 1], cost="cross_entropy").fit(X, labels, class_weight={2: 1.0}, progress=False)
-    with pytest.raises(ValueError, match="class_weight needs classes"):
+    with pytest.raises(ValueError, match="class_weight needs labels"):
         nnkit.Network([4, 1], cost="quadratic").fit(X, labels, class_weight={1: 2.0}, progress=False)
 
 
