@@ -1,4 +1,4 @@
-"""Whether CuPy can work on this machine, and if not, what is missing."""
+"""Check whether CuPy works on this machine, and what is missing otherwise."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from nnkit.backends.formula import Formula
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
-_OLDEST = 14  # of CuPy: it brings cuda-pathfinder, which finds cuBLAS
+_OLDEST = 14  # CuPy version; it includes cuda-pathfinder, which finds cuBLAS
 
 
 def _libraries(cuda: int) -> str:
-    """What CuPy's wheel does not hold and nnkit uses: cuBLAS, NVRTC and the headers of the runtime."""
+    """The libraries that nnkit uses and CuPy's wheel does not contain: cuBLAS, NVRTC and the runtime's headers."""
     return f'"cuda-toolkit[cublas,cudart,nvrtc]=={cuda}.*"'
 
 
@@ -25,15 +25,15 @@ def _packages(cuda: int) -> str:
     return f'"cupy-cuda{cuda}x>={_OLDEST}" {_libraries(cuda)}'
 
 
-# Not the extras of nnkit: on the package index that is the name of another project.
+# Not nnkit's extras: on the package index, the name belongs to another project.
 _INSTALL = f"python -m pip install {_packages(13)}   (for a CUDA 12 driver: {_packages(12)})"
 
 
 def checked_cupy(detail: str) -> tuple[ModuleType, int]:
-    """CuPy and the number of the device that `detail` names, or BackendUnavailableError.
+    """CuPy and the device number in `detail`; raises BackendUnavailableError.
 
-    The message tells apart: CuPy not installed or too old, no driver, a driver that is too old, no device, a device
-    number that does not exist, and a CUDA library that is missing.
+    The message distinguishes: CuPy not installed or too old, no driver, a driver that is too old, no device, an invalid
+    device number, and a missing CUDA library.
     """
     if detail and not detail.isdecimal():
         raise BackendUnavailableError(f"cupy:{detail}: expected a device number, as in cupy:0")
@@ -71,20 +71,20 @@ def _device_count(cupy: ModuleType) -> int:
         elif error.status == _INSUFFICIENT_DRIVER:
             message = (
                 f"the NVIDIA driver supports CUDA {runtime.driverGetVersion()}, which is older than CuPy's "
-                f"{runtime.runtimeGetVersion()}; update it, or install the CuPy that fits it: {_INSTALL}"
+                f"{runtime.runtimeGetVersion()}; update it, or install a matching CuPy: {_INSTALL}"
             )
         elif error.status == _NO_DEVICE:
-            message = "the NVIDIA driver works but shows no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES"
+            message = "the NVIDIA driver works but finds no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES"
         else:
             message = f"CUDA does not start: {error}"
         raise BackendUnavailableError(f"CuPy is installed, but {message}") from error
     if count == 0:
-        raise BackendUnavailableError("CuPy is installed, but the NVIDIA driver shows no GPU")
+        raise BackendUnavailableError("CuPy is installed, but the NVIDIA driver finds no GPU")
     return count
 
 
 def check_libraries(cupy: ModuleType) -> None:
-    """BackendUnavailableError unless NVRTC, which compiles the kernels, and cuBLAS, which multiplies, can be loaded."""
+    """Raise BackendUnavailableError unless NVRTC, for kernels, and cuBLAS, for products, can be loaded."""
     try:
         cupy.cuda.nvrtc.getVersion()
         cublas_version()
@@ -99,18 +99,18 @@ _doubled = Formula(lambda xp, a: 2 * a, "doubled", ["a"])
 
 
 def trial(backend: Backend, cupy: ModuleType) -> dict[str, str]:
-    """Compile and run a kernel, a product and a recording of both; the time that each took.
+    """Compile and run a kernel, a product and a recording of both; returns the time of each.
 
-    A library that loads may still not work, as where NVRTC finds no headers. Raises BackendUnavailableError, with what
-    failed and what helps.
+    A library that loads may still not work, for example if NVRTC finds no headers. Raises BackendUnavailableError with
+    the failure and its remedy.
     """
     one = backend.asarray([[1.0]], "float32")
     with backend.recording() as tape:
         recorded = backend.elementwise(_doubled, (backend.matmul(one, one),))
 
     def replayed() -> object:
-        tape.replay()  # as calls
-        tape.replay()  # which captures them
+        tape.replay()  # makes the calls
+        tape.replay()  # captures them
         return recorded
 
     steps: dict[str, tuple[float, Callable[[], object]]] = {
@@ -135,5 +135,5 @@ def trial(backend: Backend, cupy: ModuleType) -> dict[str, str]:
 
 
 def _remedy(cupy: ModuleType) -> str:
-    """How to install the libraries that this CuPy was built for."""
+    """The command that installs the libraries for this CuPy."""
     return f"python -m pip install {_libraries(cupy.cuda.runtime.runtimeGetVersion() // 1000)}"

@@ -1,9 +1,8 @@
-"""cuBLAS through handles of nnkit's own, so that products can be part of a CUDA graph: CuPy's refuse to be captured.
+"""cuBLAS with nnkit's own handles, so that products can be part of a CUDA graph: CuPy's cannot be captured.
 
-The library is the one that CuPy uses, and is called by ctypes: its functions are those of cublas_api.h. A handle serves
-one thread on one device. Each product has a workspace that was allocated before, which keeps cuBLAS from allocating,
-and makes its results repeatable: one for each stream, as products on one stream follow each other. α and β are on the
-device, where each replay of a graph reads them.
+CuPy's cuBLAS library is called by ctypes, with the functions of cublas_api.h. A handle is for one thread and one
+device. Products use preallocated workspaces, so that cuBLAS does not allocate and results are reproducible: one per
+stream, as products on a stream run in order. α and β are on the device, where each replay of a graph reads them.
 """
 
 import ctypes
@@ -18,7 +17,7 @@ from nnkit.backends.cuda.elementwise import same
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import Node
 
-# The flags and numbers of cublas_api.h and library_types.h.
+# Constants of cublas_api.h and library_types.h.
 AS_IS, TRANSPOSED = 0, 1
 DATA_TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}
 COMPUTE_FLOAT, COMPUTE_TF32, COMPUTE_DOUBLE = 68, 77, 70
@@ -27,7 +26,7 @@ _LARGEST = 2**31 - 1  # of an int
 
 
 class Stored(NamedTuple):
-    """Where entry (r, c) of matrix i is: at i · batch + r · ld + c, or at i · batch + c · ld + r if transposed."""
+    """Layout: entry (r, c) of matrix i is at i · batch + r · ld + c, or at i · batch + c · ld + r if transposed."""
 
     transposed: bool
     ld: int
@@ -35,9 +34,9 @@ class Stored(NamedTuple):
 
 
 def stored(shape: tuple[int, ...], strides: tuple[int, ...], lead: tuple[int, ...] = ()) -> Stored | None:
-    """How matrices (..., rows, columns), broadcast to the leading axes `lead`, are stored; `strides` are in entries.
+    """The layout of matrices (..., rows, columns), broadcast to the leading axes `lead`; `strides` are in entries.
 
-    None if it is not as BLAS takes them.
+    None if BLAS does not support it.
 
     >>> stored((3, 4), (4, 1)), stored((4, 3), (1, 4)), stored((3, 2), (4, 2)) is None
     (Stored(transposed=False, ld=4, batch=0), Stored(transposed=True, ld=4, batch=0), True)
@@ -54,7 +53,7 @@ def stored(shape: tuple[int, ...], strides: tuple[int, ...], lead: tuple[int, ..
 
 
 def row_step(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """The stride between neighbouring entries of a row (all axes but the first), or None if it is not the same for all.
+    """The stride between adjacent entries of a row (all axes but the first), or None if it is not uniform.
 
     >>> row_step((9, 2, 3), (6, 3, 1)), row_step((9, 5), (1, 9)), row_step((9, 2, 3), (8, 4, 1)) is None
     (1, 9, True)
@@ -68,7 +67,7 @@ def _broadcast(shape: tuple[int, ...], strides: tuple[int, ...], lead: tuple[int
 
 
 def _uniform_step(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """The one stride ≥ 0 with which all entries of these axes follow each other in C order, if there is one."""
+    """The uniform stride ≥ 0 of the entries of these axes in C order, or None."""
     step, inner = None, 1
     for length, stride in zip(reversed(shape), reversed(strides), strict=True):
         if length == 1:
@@ -82,9 +81,9 @@ def _uniform_step(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | Non
 
 
 def gemm_arguments(m: int, n: int, k: int, a: Stored, b: Stored) -> tuple[int, int, int, int, int]:
-    """The flags and sizes of the BLAS product for C (m, n) = AB in row order: of B, of A, then n, m and k.
+    """The flags and sizes of the BLAS product for C (m, n) = AB in row-major order: of B, of A, then n, m and k.
 
-    Raises ValueError for sizes that cuBLAS cannot count, which a call would cut off.
+    Raises ValueError for sizes that do not fit into cuBLAS's integers.
     """
     largest = max(m, n, k, a.ld, b.ld)
     if largest > _LARGEST:
@@ -99,8 +98,8 @@ def strides_of(array: Any) -> tuple[int, ...]:
 
 
 _POINTERS_ON_DEVICE = 1
-_FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with the default math: no tf32 unasked
-_KEPT = 8  # workspaces of a handle
+_FLOAT_PARTIAL_SUMS = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION, with default math: no implicit tf32
+_KEPT = 8  # workspaces per handle
 
 _P, _I, _N = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
 _SIGNATURES: dict[str, list[Any]] = {
@@ -118,7 +117,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 
 class CublasError(RuntimeError):
-    """A call of cuBLAS that failed, with its status (cublasStatus_t in cublas_api.h)."""
+    """A failed call of cuBLAS, with its status (cublasStatus_t in cublas_api.h)."""
 
 
 def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
@@ -127,7 +126,7 @@ def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
 
 
 def bound(path: str) -> ctypes.CDLL:
-    """The library in a file, with the signatures of what nnkit calls. OSError if it cannot be loaded."""
+    """Load a library from a file, with the signatures of the functions used; OSError if it cannot be loaded."""
     library = ctypes.CDLL(path)
     for name, types in _SIGNATURES.items():
         function = getattr(library, name)
@@ -137,14 +136,14 @@ def bound(path: str) -> ctypes.CDLL:
 
 @functools.cache
 def cublas() -> ctypes.CDLL:
-    """CuPy's cuBLAS. ImportError, RuntimeError or OSError, which say what was looked for, if it cannot be loaded."""
-    from cuda.pathfinder import load_nvidia_dynamic_lib  # which CuPy requires, and finds its libraries with
+    """CuPy's cuBLAS; ImportError, RuntimeError or OSError, with the missing file, if it cannot be loaded."""
+    from cuda.pathfinder import load_nvidia_dynamic_lib  # a dependency of CuPy, which uses it as well
 
     return bound(load_nvidia_dynamic_lib("cublas").abs_path)
 
 
 def cublas_version() -> str:
-    """The version of the cuBLAS that is loaded, such as 12.9.1."""
+    """The version of the loaded cuBLAS, such as 12.9.1."""
     number, parts = _I(), []
     for part in range(3):
         cublas().cublasGetProperty(part, ctypes.byref(number))
@@ -153,7 +152,7 @@ def cublas_version() -> str:
 
 
 class Handle:
-    """A cuBLAS handle of the device that is current when it is made."""
+    """A cuBLAS handle of the current device."""
 
     def __init__(self, cupy: Any, workspace_size: int) -> None:
         self._cuda, self._cublas, self._size = cupy.cuda, cublas(), workspace_size
@@ -166,17 +165,17 @@ class Handle:
         self._lent: Any = None
 
     def workspace(self, stream: Any, captured: bool = False) -> Any:
-        """The memory for products on a stream, or for those in graphs that follow its work; call with it current."""
+        """The workspace for products on the current stream, or for those in graphs captured for it."""
         key = (stream.ptr, captured)
         found = self._workspaces.pop(key) if key in self._workspaces else self._cuda.alloc(self._size)
-        self._workspaces[key] = found  # the latest is last; the oldest goes
+        self._workspaces[key] = found  # the most recent is last; the oldest is removed
         while len(self._workspaces) > _KEPT:
             del self._workspaces[next(iter(self._workspaces))]
         return found
 
     @contextmanager
     def lent(self, workspace: Any) -> Iterator[None]:
-        """Use this workspace in the `with` block, whatever the stream."""
+        """Use this workspace in the `with` block, for any stream."""
         self._lent = workspace
         try:
             yield
@@ -188,19 +187,19 @@ class Handle:
         self._cublas.cublasGemmEx(self._ready(), *arguments)
 
     def gemm_strided_batched(self, arguments: tuple[Any, ...]) -> None:
-        """`cublasGemmStridedBatchedEx` in the same way."""
+        """`cublasGemmStridedBatchedEx`, the same way."""
         self._cublas.cublasGemmStridedBatchedEx(self._ready(), *arguments)
 
     def _ready(self) -> int:
         stream = self._cuda.get_current_stream()
         workspace = self.workspace(stream) if self._lent is None else self._lent
-        self._cublas.cublasSetStream_v2(self._handle, stream.ptr)  # which takes the workspace away
+        self._cublas.cublasSetStream_v2(self._handle, stream.ptr)  # resets the workspace
         self._cublas.cublasSetWorkspace_v2(self._handle, workspace.ptr, self._size)
         return self._handle
 
 
 class Handles:
-    """The handles of one device: one for each thread that computes, given to another when its thread has ended."""
+    """The handles of one device, one per thread; handles of finished threads are reused."""
 
     def __init__(self, cupy: Any, workspace_size: int) -> None:
         self._cupy, self._size = cupy, workspace_size
@@ -208,7 +207,7 @@ class Handles:
         self._idle: list[Handle] = []
 
     def get(self) -> Handle:
-        """The calling thread's handle; the device must be the current one."""
+        """The calling thread's handle; the device must be current."""
         lease: _Lease | None = getattr(self._threads, "lease", None)
         if lease is None:
             try:
@@ -220,7 +219,7 @@ class Handles:
 
 
 class _Lease:
-    """Goes with its thread, and leaves the handle: destroying one would wait for the whole device."""
+    """Returns its handle when its thread ends: destroying a handle would synchronize the device."""
 
     def __init__(self, handle: Handle, idle: list[Handle]) -> None:
         self.handle, self._idle = handle, idle
@@ -230,11 +229,10 @@ class _Lease:
 
 
 class Product:
-    """The call `out ← α ab + β out` for matrices, or stacks of them, with entries and `out` in row order.
+    """The call `out ← α ab + β out` for non-empty matrices, or stacks of them, with `out` in row-major order.
 
-    The factors lie so that cuBLAS can read them. `kind` is the dtype in which it does; a factor of another one has to
-    be cast, which the call does by itself. α, if it is given, is a 0-d array of the type of the sums, and β 1; without
-    it α is 1 and β 0.
+    cuBLAS supports the layout of the factors, and reads them in the dtype `kind`; the call casts factors of other
+    dtypes. If α is given, a 0-d array in the dtype of the sums, β is 1; otherwise α is 1 and β 0.
     """
 
     __slots__ = ("_arguments", "_stacked", "alpha", "compute", "device", "factors", "kind", "out")
@@ -255,13 +253,13 @@ class Product:
 
     @property
     def node(self) -> Node:
-        """What a recording holds of it."""
+        """Its node in a recording."""
         if self.alpha is None:
             return Node(self, self.factors, (self.out,), "matmul")
         return Node(self, (*self.factors, self.alpha, self.out), (self.out,), "add_product")
 
     def added_to(self, out: Any, alpha: Any) -> "Product | None":
-        """The product that adds to a matrix instead; None where it already does, or types and layout do not suit."""
+        """The product that adds to a matrix; None if it already does, or for unsupported dtypes or layouts."""
         types = {dtype_name(array.dtype) for array in (*self.factors, self.out, out, alpha)}
         layout = stored(out.shape, strides_of(out), out.shape[:-2])
         if self.alpha is not None or layout is None or layout.transposed or types not in ({"float32"}, {"float64"}):
@@ -269,11 +267,11 @@ class Product:
         return Product(self.device, self.factors, out, self.kind, self.compute, alpha)
 
     def to_cast(self) -> list[Any]:
-        """The matrices that are cast, each as it lies in row order: a copy serves the matrix and its transpose."""
+        """The matrices to cast, in row-major order: one copy is for the matrix and its transpose."""
         return [self._in_rows(factor) for factor in self.factors if dtype_name(factor.dtype) != self.kind]
 
     def reading(self, copies: Sequence[tuple[Any, Any]]) -> "Product":
-        """The product that reads copies of matrices, pairs of which it is given, for those that it would cast."""
+        """The product that reads copies instead of matrices to cast, from pairs (matrix, copy)."""
         factors = []
         for factor in self.factors:
             if dtype_name(factor.dtype) != self.kind:
@@ -295,7 +293,7 @@ class Product:
             handle.gemm(self._arguments)
 
     def _bound(self) -> tuple[Any, ...]:
-        """The arguments of cuBLAS after the handle."""
+        """The arguments for cuBLAS after the handle."""
         (a, b), out = self.factors, self.out
         zero, one = self.device.units[compute_type(dtype_name(out.dtype))]
         alpha, beta = (one, zero) if self.alpha is None else (self.alpha, one)

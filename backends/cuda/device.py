@@ -1,4 +1,4 @@
-"""CuPy arrays on one CUDA device: made, moved and copied; and how calls are left on a tape or made."""
+"""CuPy arrays on one CUDA device: creation, transfer and copies, and launches that can be recorded."""
 
 import functools
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ _MIB = 1 << 20
 
 
 class CupyDevice(CupyMemory):
-    """What the parts of the CuPy backend share: a device, its memory, its kernels and its tape."""
+    """The common base of the CuPy backend's parts: a device, its memory, kernels and tape."""
 
-    tried: dict[str, str] = {}  # noqa: RUF012  how long the first calls took, once they have been made
+    tried: dict[str, str] = {}  # noqa: RUF012  the times of the first calls
 
     def __init__(self, cupy: Any, device: int) -> None:
         self.name = "cupy" if device == 0 else f"cupy:{device}"
@@ -31,15 +31,15 @@ class CupyDevice(CupyMemory):
         self._number = device
         self._device = cupy.cuda.Device(device)
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
-        # What NVIDIA gives cuBLAS itself: 32 MiB from Hopper on, 4 MiB before.
+        # cuBLAS's default workspace: 32 MiB from Hopper on, 4 MiB before.
         self.handles = Handles(cupy, (32 if int(self._device.compute_capability) >= _HOPPER else 4) * _MIB)
-        # 0 and 1, which products read as they are made; any stream may.
+        # 0 and 1 as α and β of products, on any stream.
         self.units = {name: list(self.asarray(np.arange(2), name)) for name in ("float32", "float64")}
         self.synchronize()
 
     def asarray(self, values: Any, dtype: str | None = None) -> Any:
         with self.here():
-            # NumPy's own arrays need no DLPack, which has no bfloat16 there.
+            # NumPy arrays are not imported by DLPack, which does not support their bfloat16.
             if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
                 on_gpu = values.__dlpack_device__()[0] in ON_GPU
                 values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
@@ -55,7 +55,7 @@ class CupyDevice(CupyMemory):
             return self.xp.empty(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
-        with self.here():  # the base writes its zeros from whichever device is current
+        with self.here():  # the base class would write zeros from the current device
             return self.xp.zeros(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
     def dtype(self, name: str) -> Any:
@@ -92,7 +92,7 @@ class CupyDevice(CupyMemory):
         } | self.tried
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        # NumPy's scalars have a dtype, but no place on the device.
+        # NumPy's scalars have a dtype, but are not on the device.
         arrays = super().operands(names, values)
         return [self.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
 
@@ -110,16 +110,16 @@ class CupyDevice(CupyMemory):
         written: tuple[Any, ...],
         name: str,
     ) -> None:
-        """Run a kernel, a CUDA text and the name in it, on a grid of blocks and threads; on a tape, at each replay."""
+        """Launch a kernel, its CUDA source and name, on a grid of blocks and threads; if recording, at each replay."""
         blocks, threads = grid
         perform(partial(self.kernel(*kernel), blocks, (threads,), arguments), read, written, name)
 
     def contiguous(self, array: Any) -> Any:
-        """An array in C order: itself, or a copy that each replay makes."""
+        """The array in C order, copied if necessary, at each replay."""
         return array if array.flags.c_contiguous else self.copy(array, self.empty(array.shape, array.dtype))
 
     @functools.lru_cache(maxsize=4096)  # noqa: B019  backends live as long as the process
     def kernel(self, text: str, name: str) -> Any:
-        """The kernel of this name in a CUDA text, compiled when it is first launched."""
-        # CuPy adds -ftz=true after these options: float32 numbers below 1.2e-38 count as 0.
+        """The kernel with this name in a CUDA source, compiled at its first launch."""
+        # CuPy appends -ftz=true: float32 numbers below 1.2e-38 are flushed to 0.
         return self.xp.RawKernel(text, name, ("--std=c++17",))

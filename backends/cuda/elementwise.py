@@ -1,4 +1,4 @@
-"""The launch of a formula's kernel, of which passes ask for more: another formula, sums of columns."""
+"""The launch of a formula's kernel, into which passes fuse other formulas and column sums."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from nnkit.backends.formulas.program import Program, chained
 from nnkit.backends.recording import Node
 
 THREADS = 256  # in a block
-BLOCKS_PER_MULTIPROCESSOR = 16  # enough to fill any GPU; each thread then walks the array in strides
+BLOCKS_PER_MULTIPROCESSOR = 16  # enough for any GPU; threads use grid-stride loops
 
 
 def layout_of(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> str | None:
-    """How a C-contiguous operand of this shape is broadcast to the result, or None if the kernel has no layout for it.
+    """How a C-contiguous operand of this shape broadcasts to the result; None if the kernel does not support it.
 
     >>> layout_of((5, 3), (5, 3)), layout_of((3,), (5, 3)), layout_of((5, 1), (5, 3)), layout_of((), (5, 3))
     ('full', 'row', 'column', 'scalar')
@@ -37,9 +37,9 @@ def layout_of(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> str | None:
 
 
 def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str) -> bool:
-    """Whether threads could overwrite entries of a C-contiguous operand of this layout that others still read.
+    """Whether threads could overwrite entries of a C-contiguous operand that other threads still read.
 
-    Not so if the operand is the result itself: each thread reads its own entries before it writes them.
+    They cannot if the operand is the result: each thread reads its entries before it writes them.
     """
     entry_by_entry = layout == "full" or out.size == 1
     if entry_by_entry and pointer == out_pointer and operand.dtype == out.dtype:
@@ -48,9 +48,9 @@ def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str
 
 
 def extent(array: Any, pointer: int) -> tuple[int, int]:
-    """The addresses of an array's first byte and of the one after its last.
+    """The addresses of an array's first byte and after its last.
 
-    CuPy's own may_share_memory takes arrays that came from elsewhere, by DLPack say, never to overlap.
+    CuPy's may_share_memory assumes that arrays from other libraries, such as by DLPack, never overlap.
     """
     reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
     start = pointer + sum(reach for reach in reaches if reach < 0)
@@ -58,7 +58,7 @@ def extent(array: Any, pointer: int) -> tuple[int, int]:
 
 
 def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two ranges of addresses have one in common.
+    """Whether two address ranges overlap.
 
     >>> meet((0, 4), (3, 9)), meet((0, 4), (4, 9))
     (True, False)
@@ -67,12 +67,12 @@ def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def overlap(a: Any, b: Any) -> bool:
-    """Whether two arrays of a device may share memory."""
+    """Whether two arrays on a device may share memory."""
     return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two arrays are the same entries of memory, in the same order."""
+    """Whether two arrays are the same view of the same memory."""
     return bool(
         one.data.ptr == other.data.ptr
         and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
@@ -82,9 +82,9 @@ def same(one: Any, other: Any) -> bool:
 def signature_of(
     arrays: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], pointers: Sequence[int]
 ) -> KernelSignature:
-    """The kernel for these operands and results: with 16-byte accesses where alignment and length allow.
+    """The kernel signature for these operands and results, with 16-byte accesses if alignment and length allow.
 
-    `pointers` are the addresses of the operands and then of the results.
+    `pointers` are the addresses of the operands, then of the results.
     """
     dtypes = tuple(dtype_name(a.dtype) for a in arrays)
     out_dtypes = tuple(dtype_name(o.dtype) for o in outs)
@@ -99,13 +99,13 @@ def signature_of(
     )
     if n % lanes or (broadcast and columns % lanes) or not aligned:
         lanes = 1
-    # The loop's counter passes n by up to one stride of the whole grid before it stops.
+    # The loop index exceeds n by up to one grid stride.
     index = "unsigned int" if n < 2**31 else "long long"
     return KernelSignature(dtypes, tuple(layouts), out_dtypes, lanes, index)
 
 
 def grid_of_rows(n: int, columns: int, lanes: int, multiprocessors: int) -> int:
-    """How many blocks to launch for `n` entries, if their threads together are to stand at whole rows of `columns`.
+    """The number of blocks for `n` entries, if the grid stride must be a multiple of `columns`.
 
     >>> grid_of_rows(8192 * 4096, 4096, 4, 132), grid_of_rows(8192 * 784, 784, 4, 132)
     (2112, 2107)
@@ -115,7 +115,7 @@ def grid_of_rows(n: int, columns: int, lanes: int, multiprocessors: int) -> int:
 
 
 def grid(n: int, lanes: int, multiprocessors: int) -> int:
-    """How many blocks to launch for `n` entries.
+    """The number of blocks for `n` entries.
 
     >>> grid(1000, 4, 132), grid(10**9, 4, 132)
     (1, 2112)
@@ -123,19 +123,18 @@ def grid(n: int, lanes: int, multiprocessors: int) -> int:
     return max(1, min(-(-n // (lanes * THREADS)), multiprocessors * BLOCKS_PER_MULTIPROCESSOR))
 
 
-_FEWER = 4  # times: how many fewer rows sums must have than what they are of
-# What a kernel that does several things has at most: it may hold an entry or four of each array in registers, CUDA
-# takes 4096 bytes of arguments, and a text of any length takes its time to write and to compile.
+_FEWER = 4  # how many times fewer rows partial sums must have
+# Limits of a fused kernel: it holds up to four entries of each array in registers, CUDA allows 4096 bytes of arguments,
+# and long sources take time to generate and compile.
 _ARRAYS = 24
 _VALUES = 256
 
 
 class ElementwiseCall:
-    """The call of a program's kernel on a device of CuPy's.
+    """The call of a program's kernel on a CUDA device.
 
-    The operands are those that the kernel can read as they are, each with its layout (see `formula_text`); the results
-    `outs` are in C order, and have entries. `sums` are the number of a result and an array (rows, columns) for sums of
-    its columns, each of some of its rows.
+    The kernel can read the operands directly, each with its layout (see `formula_text`); the results `outs` are not
+    empty and in C order. `sums` are the index of a result and an array (rows, columns) for partial sums of its columns.
     """
 
     __slots__ = (
@@ -172,24 +171,24 @@ class ElementwiseCall:
         self._kernel(self._blocks, (THREADS,), self._arguments)
 
     def is_exact(self, number: int) -> bool:
-        """Whether a result is what the kernel computed, without another rounding."""
+        """Whether a result is stored in the dtype of the computation, without rounding."""
         return STORAGE[dtype_name(self.outs[number].dtype)] == self._signature.real
 
     @property
     def written(self) -> tuple[Any, ...]:
-        """All arrays that it writes."""
+        """All arrays that the kernel writes."""
         return (*self.outs, *(() if self._sums is None else self._sums[1:]))
 
     @property
     def node(self) -> Node:
-        """What a recording holds of it."""
+        """Its node in a recording."""
         return Node(self, tuple(self.operands), self.written, self.name)
 
     def with_sums(self, number: int) -> "tuple[ElementwiseCall, Any] | None":
-        """The call that sums the columns of a matrix among its results too, and the array (rows, columns) of the sums.
+        """The call that also sums the columns of a result, and the array (rows, columns) of partial sums.
 
-        Each is of every so many rows; None if they would not be much fewer than those of the result, so that reading
-        that again is as fast.
+        Each sum is over equally spaced rows. None if the sums do not have far fewer rows than the result, so that
+        reading the result again is as fast.
         """
         out, lanes = self.outs[number], self._signature.lanes
         if out.ndim != 2 or self._sums is not None or not self.is_exact(number):
@@ -203,10 +202,10 @@ class ElementwiseCall:
         return ElementwiseCall(*made), sums
 
     def followed_by(self, other: "ElementwiseCall") -> "ElementwiseCall | None":
-        """The call that does both, if the other one takes results of this one; None where that is not so, or not safe.
+        """The fused call, if the other call reads results of this one; None if it does not, or if fusion is unsafe.
 
-        A result that the other overwrites is not written any more. What is computed stays in the type of the kernel's
-        arithmetic, so that a result of a half type, which is rounded, is not handed on.
+        Results that the other call overwrites are not stored. Values are passed on in the dtype of the computation, so
+        rounded results, of a half-precision dtype, are not fused.
         """
         if self._signature.real != other._signature.real or self.outs[0].shape != other.outs[0].shape:
             return None
@@ -229,20 +228,20 @@ class ElementwiseCall:
         return ElementwiseCall(self._device, program, f"{self.name}_{other.name}", operands, layouts, outs)
 
     def _gives(self, operand: Any) -> int | None:
-        """Which of the results another call on arrays of this shape takes as this operand: so, entry by entry."""
+        """The index of the result that another call reads as this operand, entry by entry, or None."""
         for number, out in enumerate(self.outs):
             if same(out, operand) and self.is_exact(number):
                 return number
         return None
 
     def _disturbs(self, other: "ElementwiseCall", own: Sequence[int]) -> bool:
-        """Whether the other call reads or overwrites results of this one in another way than entry by entry."""
+        """Whether the other call reads or overwrites results of this one other than entry by entry."""
         apart = [out for out in other.outs if not any(same(out, ours) for ours in self.outs)]
         return any(overlap(array, out) for array in (*(other.operands[j] for j in own), *apart) for out in self.outs)
 
 
 def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any]) -> bool:
-    """Whether a result would be written where another thread still has to read an operand."""
+    """Whether a result would overwrite operands that other threads still read."""
     return any(
         clobbers(out, out.data.ptr, operand, operand.data.ptr, layout)
         for operand, layout in zip(operands, layouts, strict=True)

@@ -1,7 +1,7 @@
-"""A recording as a CUDA graph: the calls of a step are given to the GPU in one.
+"""Recordings as CUDA graphs: all calls of a step in one launch.
 
-The first replay makes the calls one by one, which compiles their kernels and lets cuBLAS load its own. The second
-captures them: nothing runs, CUDA writes down what it is asked to do. From then on a replay is one launch.
+The first replay makes the calls one by one, which compiles nnkit's kernels and loads those of cuBLAS. The second
+captures them: CUDA records the work without running it. From then on, a replay is one launch.
 """
 
 import gc
@@ -49,24 +49,24 @@ def in_order(home: Any, stream: Any) -> Iterator[None]:
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
 
-# Graphs of one stream may share a workspace: between its wait and its launch no other may come.
+# Graphs of one stream can share a workspace, so waiting and launching must not be interrupted by another launch.
 _launching = threading.Lock()
 
-# While one thread captures, none may wait for the whole device: CUDA would refuse both. Other libraries' threads may do
-# so all the same; a capture is therefore tried again.
+# During a capture, no thread may synchronize the device: CUDA would reject both. Threads of other libraries still can;
+# a failed capture is therefore repeated.
 capturing = threading.RLock()
 _ATTEMPTS = 3
 
 
 def graphs_wanted() -> bool:
-    """Whether tapes are to become CUDA graphs: not with NNKIT_CUDA_GRAPHS=0. ValueError for what is neither 0 nor 1."""
+    """Whether to use CUDA graphs: not with NNKIT_CUDA_GRAPHS=0. ValueError for values other than 0 and 1."""
     return switch(_VARIABLE, default=True)
 
 
 class GraphLowering:
-    """How a recording is lowered: to one call. Make it while the device and the stream are current that allocate.
+    """The lowering of a recording to one call; create it with the device and stream current that own the arrays.
 
-    `cuda` is CuPy's module.
+    `cuda` is `cupy.cuda`.
     """
 
     def __init__(self, cuda: Any, handles: Handles) -> None:
@@ -80,10 +80,10 @@ class GraphLowering:
 
 
 class Graph:
-    """Calls as one: made one by one at first, then, if it `captures`, as a CUDA graph.
+    """Several calls as one: made one by one at first, then, with `captures`, as a CUDA graph.
 
-    They may be made on any stream: another stream than their `home` waits for that one's work and that one for it, so
-    that the buffers are never used twice at a time, nor given to others too early.
+    It can be called on any stream: streams other than `home` wait for its work, and it for theirs, so that buffers are
+    never in use on two streams at once, nor reused too early.
     """
 
     def __init__(self, calls: Sequence[Call], cuda: Any, handles: Handles, home: Any, captures: bool) -> None:
@@ -110,7 +110,7 @@ class Graph:
                     self.graph.launch()
 
     def _capture(self) -> Any:
-        """The calls as a graph; BackendError if CUDA refuses one, CuPy's error if its memory is full."""
+        """Capture the calls as a graph; BackendError if that fails, CuPy's error if out of memory."""
         attempt = 1
         while True:
             try:
@@ -126,11 +126,11 @@ class Graph:
 
     def _captured(self) -> Any:
         handle = self._handles.get()
-        with self._home:  # whose memory it is
+        with self._home:  # which owns the memory
             self._workspace = handle.workspace(self._home, captured=True)
         stream = self._cuda.Stream(non_blocking=True)
         with capturing, handle.lent(self._workspace), _without_collection(), stream:
-            # Other threads may go on allocating meanwhile; this one may not.
+            # In this mode, other threads can allocate memory, but not this one.
             stream.begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
             try:
                 for call in self.calls:
@@ -144,7 +144,7 @@ class Graph:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """No garbage collection in the `with` block: it might destroy what must not be destroyed during a capture."""
+    """Disable garbage collection, which could free CUDA objects during a capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

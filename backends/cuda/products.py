@@ -1,4 +1,4 @@
-"""Products of CuPy arrays: decided when they are asked for, one call of cuBLAS when they are made."""
+"""Products of CuPy arrays: prepared once, then one call of cuBLAS per replay."""
 
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
 
 class CupyProducts(CupyDevice):
-    """`matmul`, in the precision that is chosen when it is asked for."""
+    """`matmul`, in the precision set at the time of the call."""
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         dtype = promote({"a": a, "b": b})
@@ -26,7 +26,7 @@ class CupyProducts(CupyDevice):
         lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         shape = (*lead, a.shape[-2], b.shape[-1])
         if a.shape[-1] != b.shape[-2]:
-            raise ValueError(f"matmul: a has shape {a.shape} and b {b.shape}, which do not fit")
+            raise ValueError(f"matmul: a has shape {a.shape} and b {b.shape}, which do not match")
         if out is not None and out.shape != shape:
             raise ValueError(f"matmul: out has shape {out.shape}; expected {shape}")
         with self.here():
@@ -43,7 +43,7 @@ class CupyProducts(CupyDevice):
         return result
 
     def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> None:
-        """out ← ab, for matrices with entries and an `out` in row order."""
+        """out ← ab, for non-empty matrices and `out` in row-major order."""
         precision = get_matmul_precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         factors = tuple(self._readable(array, out.shape[:-2]) for array in (a, b))
@@ -51,13 +51,13 @@ class CupyProducts(CupyDevice):
         perform(*Product(self, (factors[0], factors[1]), out, kind, compute).node)
 
     def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:
-        """A factor that lies so that cuBLAS can read it: itself, or a copy that each replay makes."""
+        """A factor in a layout that cuBLAS supports, copied if necessary, at each replay."""
         if _stored(array, lead) is not None:
             return array
         return self.contiguous(self.xp.broadcast_to(array, (*lead, *array.shape[-2:])))
 
     def round(self, source: Any, copy: Any) -> Any:
-        """Write the values of a matrix into one of another type, which is also returned."""
+        """Cast a matrix to the dtype of `copy`, which is returned."""
         return self.elementwise(_rounded, (source,), out=copy)
 
 

@@ -1,14 +1,13 @@
-"""The passes over a recording on a GPU: fewer launches, and fewer arrays that are read and written.
+"""The passes over a recording on a GPU: fewer launches, and fewer arrays read and written.
 
-    accumulate    an update inside the product that it waits for (`nnkit.backends.update_fusion`)
-    cast_factors  products that want other types than their factors' read copies, which they share and which kernels of
-                  nnkit write beside what they compute
-    chain         a kernel goes on with what the kernel before it computes
-    begin_sums    a kernel begins to sum the columns of the matrix that it computes
+    accumulate    fuses an update into the product that computes it (`nnkit.backends.update_fusion`)
+    cast_factors  products share cast copies of their factors, which nnkit's kernels write as additional results
+    chain         fuses consecutive formulas into one kernel
+    begin_sums    a kernel also starts the column sums of the matrix that it computes
 
-Each moves work only where no node between would see the difference, and is right alone and in any order; in this order
-they find the most. A GPU's compiler may round a product and a sum that meet in a kernel once instead of twice: the bits
-are those of the recording, with a graph and without, and may be others than those of calls outside of one.
+Each moves work only if no node in between is affected, and is correct alone and in any order; this order finds the most
+fusions. In a kernel, the compiler may contract a product and a sum (fused multiply-add, rounded once): recordings give
+the same bits with and without a graph, which can differ from those of calls without recording.
 """
 
 from functools import partial
@@ -22,7 +21,7 @@ from nnkit.backends.update_fusion import inside_products
 
 
 class ColumnSums(Composite):
-    """The call `out ← sums of a's columns`, or with α `out ← out + α sums`, of a matrix with entries."""
+    """The call `out ← column sums of a`, or with α `out ← out + α sums`, for a non-empty matrix."""
 
     def __init__(self, device: Any, a: Any, out: Any, alpha: Any = None) -> None:
         self.device, self.a, self.out, self.alpha = device, a, out, alpha
@@ -32,14 +31,14 @@ class ColumnSums(Composite):
 
     @property
     def node(self) -> Node:
-        """What a recording holds of it."""
+        """Its node in a recording."""
         if self.alpha is None:
             return Node(self, (self.a,), (self.out,), "sum")
         return Node(self, (self.a, self.alpha, self.out), (self.out,), "add_column_sums")
 
 
 def adding(node: Node, out: Any, x: Any, alpha: Any) -> Node | None:
-    """The node that adds α times a product, or sums of columns, to `out`."""
+    """The node that adds α times a product or column sums to `out`; None if there is none."""
     call = node.call
     if isinstance(call, Product) and same(call.out, x):
         made = call.added_to(out, alpha)
@@ -51,18 +50,18 @@ def adding(node: Node, out: Any, x: Any, alpha: Any) -> Node | None:
 
 
 def accumulate(nodes: Nodes) -> Nodes:
-    """Products and sums that add to what is there, with the factor of an update."""
+    """Turn products and column sums followed by an update into accumulating ones."""
     return inside_products(nodes, adding, overlap)
 
 
 def cast_factors(nodes: Nodes) -> Nodes:
-    """Copies of factors in the type in which products read them.
+    """Cast factors to the dtype in which products read them.
 
-    One serves a matrix and its transpose for as long as nothing is written there. It is made right behind the kernel
-    that gives the matrix, where that is one of nnkit's, so that `chain` can make one kernel of both.
+    One copy is for a matrix and its transpose until the matrix is overwritten. It directly follows the kernel that
+    computes the matrix, if that is nnkit's, so that `chain` can fuse both.
     """
     done: Nodes = []
-    copies: list[tuple[Any, str, Any]] = []  # each with the matrix and the type
+    copies: list[tuple[Any, str, Any]] = []  # (matrix, dtype, copy)
     for node in nodes:
         product = node.call
         if isinstance(product, Product) and (sources := product.to_cast()):
@@ -80,7 +79,7 @@ def cast_factors(nodes: Nodes) -> Nodes:
 
 
 def chain(nodes: Nodes) -> Nodes:
-    """One kernel of two neighbours, where the second takes a result of the first."""
+    """Fuse adjacent kernels if the second reads a result of the first."""
     done: Nodes = []
     for node in nodes:
         last, both = done[-1].call if done else None, None
@@ -94,7 +93,7 @@ def chain(nodes: Nodes) -> Nodes:
 
 
 def begin_sums(nodes: Nodes) -> Nodes:
-    """Sums of columns from what the kernel has summed that gives the matrix."""
+    """Finish column sums from partial sums of the kernel that computes the matrix."""
     done: Nodes = []
     for node in nodes:
         begun = _begun(done, node.call) if isinstance(node.call, ColumnSums) else None
@@ -111,7 +110,7 @@ PASSES = (accumulate, cast_factors, chain, begin_sums)
 
 
 def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
-    """The place of the kernel that gives a matrix, the one that begins its sums too, and the nodes that finish them."""
+    """The index of a matrix's kernel, the kernel that also starts its sums, and the nodes that finish them."""
     place = _place_of_kernel(nodes, sums.a)
     if place is None:
         return None
@@ -125,7 +124,7 @@ def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
 
 
 def _place_of_kernel(nodes: Nodes, array: Any) -> int | None:
-    """The place of the last node that may write to an array, if that is a formula's kernel."""
+    """The index of the last node that may write to an array, if it is a formula's kernel."""
     last = next((place for place in reversed(range(len(nodes))) if _writes(nodes[place], array)), None)
     return last if last is not None and isinstance(nodes[last].call, ElementwiseCall) else None
 

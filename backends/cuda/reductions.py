@@ -1,4 +1,4 @@
-"""Sums and maxima of CuPy arrays by nnkit's own kernel: CuPy's allocate as they run, which no CUDA graph may."""
+"""Sums and maxima of CuPy arrays by nnkit's kernel: CuPy's allocate memory, which is not allowed in CUDA graphs."""
 
 import functools
 import math
@@ -144,7 +144,7 @@ class CupyReductions(CupyDevice):
             raise TypeError(f"{operation}: a has dtype {dtype}; expected one of {', '.join(FLOATS)}")
         shape, results = reduced(a.shape, axis, keepdims)
         if operation == "max" and shape.n == 0:
-            raise ValueError(f"max: a has shape {a.shape}; there is no largest of no entries")
+            raise ValueError(f"max: a has shape {a.shape}; the maximum of an empty axis is undefined")
         if out is not None and out.shape != results:
             raise ValueError(f"{operation}: out has shape {out.shape}; expected {results}")
         with self.here():
@@ -161,11 +161,11 @@ class CupyReductions(CupyDevice):
         return result
 
     def sum_columns(self, a: Any, out: Any, alpha: Any) -> None:
-        """Do what a `ColumnSums` asks for."""
+        """Execute a `ColumnSums`."""
         self._passes("sum", self.contiguous(a), Shape(1, *a.shape), out, alpha)
 
     def finish_sums(self, sums: Any, out: Any, alpha: Any) -> None:
-        """Do it from sums (rows, columns), each of some of the rows."""
+        """Execute it from partial sums (rows, columns)."""
         shape = Shape(1, *sums.shape)
         self._pass("sum", sums, shape, launch_of(shape, self.multiprocessors, whole=True), out, alpha)
 

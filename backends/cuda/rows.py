@@ -1,4 +1,4 @@
-"""Rows of CuPy arrays: kernels read on the device where they start, so that nothing waits for the host."""
+"""Rows of CuPy arrays: kernels read the first row's index on the device, without synchronization."""
 
 import functools
 import math
@@ -98,7 +98,7 @@ def rows_source(signature: RowSignature) -> str:
 
 
 class CupyRows(CupyDevice):
-    """`RowAccess` as one launch each."""
+    """`RowAccess` with one launch per operation."""
 
     def take(self, rows: Any, indices: Any, out: Any = None) -> Any:
         indices = self.asarray(indices)
@@ -110,7 +110,7 @@ class CupyRows(CupyDevice):
 
     def take_at(self, rows: Any, start: Any, out: Any, order: Any = None) -> Any:
         if out.shape not in (rows.shape[1:], (*out.shape[:1], *rows.shape[1:])):
-            raise ValueError(f"take_at: out has shape {out.shape}; expected rows of {rows.shape}, or one")
+            raise ValueError(f"take_at: out has shape {out.shape}; expected rows of {rows.shape}, or one row")
         return self._take(rows, start, out, order)
 
     def put_at(self, values: Any, start: Any, out: Any) -> Any:
@@ -144,11 +144,11 @@ class CupyRows(CupyDevice):
         return out
 
     def _move(self, source: Any, target: Any, start: Any, order: Any, puts: bool) -> None:
-        """Rows of `source` into `target`; the one of the two that is not the large array is in C order."""
+        """Move rows of `source` to `target`; the smaller array is in C order."""
         large, few = (target, source) if puts else (source, target)
         types = conversion(source.dtype, target.dtype)
         if types is None:
-            raise TypeError(f"rows of {source.dtype} cannot be read into {target.dtype}")
+            raise TypeError(f"rows of {source.dtype} cannot be copied to {target.dtype}")
         if few.size == 0:
             return
         width, strides = math.prod(large.shape[1:]), strides_of(large)
@@ -159,7 +159,7 @@ class CupyRows(CupyDevice):
         integer = "long long" if order is None else INTEGERS[dtype_name(order.dtype)]
         index, number = ("unsigned int", np.uint32) if n < 2**31 else ("long long", np.int64)
         signature = RowSignature(*types, integer, lanes, puts, index)
-        places = (np.int64(0) if a is None else a for a in (start, order))  # 0 is no array
+        places = (np.int64(0) if a is None else a for a in (start, order))  # 0 is a null pointer
         read = (source, *(a for a in (start, order) if a is not None))
         numbers = (number(n), number(width // lanes), np.int64(strides[0]), np.int64(step))
         kernel, blocks = (rows_source(signature), signature.name), (grid(n, 1, self.multiprocessors),)

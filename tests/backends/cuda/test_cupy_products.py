@@ -243,7 +243,7 @@ def test_what_a_kernel_rounds_is_rounded_again(host: HostDevice) -> None:
 
 def test_errors_say_what_does_not_fit(host: HostDevice) -> None:
     a = host.empty((2, 3), "float32")
-    with pytest.raises(ValueError, match=r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not fit"):
+    with pytest.raises(ValueError, match=r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not match"):
         host.matmul(a, a)
     with pytest.raises(ValueError, match=r"matmul: out has shape \(3, 3\); expected \(2, 2\)"):
         host.matmul(a, a.mT, out=host.empty((3, 3), "float32"))
