@@ -35,13 +35,11 @@ class Network(Model):
         cost: a name (`nnkit.cost_names`), such as "cross_entropy" (eq. 18), "softmax_cross_entropy" or "quadratic"
             (eq. 3); or a cost with parameters from `nnkit.get_cost`. None is for classification: cross_entropy for a
             single output, softmax_cross_entropy for more; if the output activation is given, the one of the two paired
-            with it. Regression needs another cost, such as "quadratic"; the lecture's ten sigmoids are
-            cost="cross_entropy".
+            with it. Regression needs another, such as "quadratic"; ten sigmoids, as in the lecture, "cross_entropy".
         output_activation: activation of the last layer, unless that is a `Dense` with its own; None means the one
-            paired with the cost (eq. 19): sigmoid, softmax, identity. With "sigmoid" and no cost, the classification
-            is multi-label (cross_entropy).
-        init: a name or function of `nnkit.initializers`, for layers without their own; None selects one that suits
-            each activation.
+            paired with the cost (eq. 19): sigmoid, softmax, identity. "sigmoid" without a cost is for multi-label
+            classification (cross_entropy).
+        init: a name or function of `nnkit.initializers`, for layers without their own; None depends on the activation.
         seed: seed of the initial parameters and the batch orders; None draws one, stored in `seed`.
         dtype: "float32" or "float64". backend: a name; None means the selected one.
         preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22). It is applied to all samples
@@ -49,19 +47,16 @@ class Network(Model):
         classes: class names, in the order of the outputs: labels can then be names, and `predict` returns names.
             `fit` learns them from labels that are text, or integers other than 0 to k − 1.
         features: feature names, in the order of the columns of X; saved with the network. The columns of a table
-            (pandas, polars, pyarrow) are reordered by name. `fit` learns them from a table; a preprocessing fitted on
-            a table provides them, too.
+            (pandas, polars, pyarrow) are reordered by name. They default to those of a table in `fit` or preprocessing.
 
     Attributes:
-        layers, cost, dtype, backend: as given, with defaults filled in; read-only (AttributeError). `to` moves a
-            network.
+        layers, cost, dtype, backend: as given, with defaults filled in; read-only (AttributeError), but see `to`.
         seed, preprocessing, classes, features: as given, with defaults filled in; can be set, and are validated then.
         parameters, gradient: flat vectors with views `W` and `b` for each layer (`nnkit.parameters`). A step may leave
             `gradient` unchanged if its update is fused with the gradient's product; use `gradients` to compute them.
         optimizer: the default of `train_step` and `fit`.
         epochs_trained: number of epochs completed by `fit`.
-        vector_targets: whether a single regression output was trained on targets (n,): `predict` then returns (n,),
-            and (n, 1) otherwise.
+        vector_targets: whether `predict` returns (n,), after training on targets (n,), for a single regression output.
 
     Raises ValueError for invalid sizes, names and numbers, TypeError for an argument that would have no effect,
     BackendUnavailableError, and OutOfMemoryError if device memory does not suffice; so do its methods, which then leave
@@ -285,9 +280,8 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
     """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
 
     A checkpoint includes the optimizer and its state, as of the last epoch written. Register custom activations and
-    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError, ValueError for a file
-    that is not a network (truncated, foreign, or of a later format) or contains unknown names, and ImportError if
-    safetensors is not installed.
+    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for unknown
+    names and a file that is not a network (truncated, foreign, of a later format); ImportError without safetensors.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)

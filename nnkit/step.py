@@ -1,8 +1,7 @@
 """One training step for one batch size: buffers are allocated once, calls are recorded once and replayed.
 
 The calls are those of the kernels: forward (eq. 2), the output error (eq. 19 or 8), backward (eq. 5, 6, 8), and the
-optimizer's update (eq. 17). The cost has a separate recording, as training does not need it. `explain_step` lists the
-calls.
+optimizer's update (eq. 17). The cost is recorded separately, as training does not need it. `explain_step` lists them.
 """
 
 import math
@@ -27,8 +26,7 @@ class Step:
     Attributes:
         x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write these, then call `run`.
         share: the factor of a sample of weight 1 in the gradient, 0-d: 1/samples, or 1 with `sums`.
-        scale: the factor of each sample: `share`, or with `weight_columns` (samples, 1) or (samples, d_out), to be
-            written, too.
+        scale: the factor of each sample: `share`, or with `weight_columns` an array (samples, 1 or d_out) to write.
         logits: h̄ of the last layer, (samples, d_out), from before the update.
     """
 

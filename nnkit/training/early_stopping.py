@@ -20,8 +20,7 @@ class EarlyStopping:
         mode: whether the lowest ("min") or the highest ("max") value is best; "auto" means the highest for accuracies,
             "top_<k>" and "r2", and the lowest for costs and "mae". Other names need a mode.
 
-    Raises ValueError for numbers out of range and for "auto" with an unknown name; `fit` does for a name that its
-    history will not contain.
+    Raises ValueError for numbers out of range and for "auto" with an unknown name; `fit` for a name not in its history.
 
     >>> rule = nnkit.EarlyStopping("validation_cost", patience=2)
     >>> rule.best({"validation_cost": [0.9, 0.5, 0.6, 0.7]}), rule.stops({"validation_cost": [0.9, 0.5, 0.6, 0.7]})

@@ -1,7 +1,6 @@
 """Fingerprints of a training's data and functions, to check that a resumed training has the same.
 
-Different fingerprints prove a difference, equal ones do not prove equality: of large data only some rows are read, and
-of functions what Python exposes.
+Equal fingerprints do not prove equality: they cover only some rows of large data, and what Python exposes of functions.
 """
 
 import dis

@@ -58,13 +58,11 @@ def fit(
             minibatch. Arrays on disk (`numpy.memmap`, `nnkit.data.open_npy`, HDF5) stay there. These are read in place
             during training, and so are, on the CPU, NumPy arrays (X and targets) of bytes or of the network's dtype
             (float32 by default): do not change them meanwhile. Or an iterable of minibatches (X, y) or
-            (X, y, sample_weight), or a function that returns a new one for each epoch. From a table with named columns
-            (pandas, polars, pyarrow) the network learns its `features`, if unset, and selects columns by these names
-            from then on.
+            (X, y, sample_weight), or a function that returns a new one for each epoch. From a table (pandas, polars,
+            pyarrow) the network learns its `features`, if unset, and then selects columns by these names.
         y: labels (n,), or a column (n, 1) of them for classification; or targets (n, d_out), also (n,) for one output;
-            omitted for an iterable. Labels are 0 to k − 1 or class names: text, booleans for two classes, and other
-            integers if there are k different ones, such as −1 and 1. The network learns its `classes`, in sorted
-            order, if unset.
+            omitted for an iterable. Labels are 0 to k − 1 or class names: text, booleans for two classes, and k other
+            integers, such as −1 and 1. The network learns its `classes`, in sorted order, if unset.
         epochs: total number of passes over the samples, including those of a resumed training.
         batch_size: samples per step, 32 if None; the last minibatch of an epoch may be smaller, and its gradient is the
             mean over its samples. The minibatches of an iterable are used as they are.
@@ -83,15 +81,13 @@ def fit(
             of 2 for all classes doubles the cost. The weights of an iterable are not normalized either, so their mean
             should be about 1; "balanced" is not possible there.
         early_stopping: when to stop before `epochs`, such as `nnkit.EarlyStopping(patience=5)`.
-        gradient_accumulation_steps: number of minibatches per update: the gradient is the mean over all their samples,
-            for batches larger than memory.
+        gradient_accumulation_steps: minibatches per update, by the mean over their samples, if batches exceed memory.
         shuffle: None or True draws a new order for each epoch on the host, from the network's seed and epoch count:
             the same batches on every backend and in a resumed training.
         checkpoint: a file to which the training is written every `checkpoint_every` epochs (None means 1) and at its
             end, unless Ctrl-C ends it. With `resume`, a killed training continues from the file, bit for bit as if
             uninterrupted; without a file it starts. The file has the parameters of the last epoch, not the best.
-        progress: True shows a bar on a terminal or in a notebook, never in a file or a pipe; "lines" prints about ten
-            lines instead.
+        progress: True shows a bar on a terminal or in a notebook, not in a file; "lines" prints about ten lines.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops. They
             run in the thread of `fit`, and may use and change the network: `train_step` there is an additional step.
 
@@ -296,7 +292,8 @@ def _validation(model: Model, data: Any, prints: bool) -> Source | None:
         X, y, weight = (*data, None)[:3]
         return source_of(model, X, y, weight, which="validation ", prints=prints)
     if not is_stream(data):
-        raise TypeError("validation_data: expected (X, y), (X, y, sample_weight) or an iterable of minibatches")
+        kind = type(data).__name__
+        raise TypeError(f"validation_data is a {kind}; expected (X, y), (X, y, sample_weight) or an iterable of them")
     return source_of(model, data, None, which="validation ")
 
 

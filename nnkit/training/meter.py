@@ -25,8 +25,7 @@ _FEW = 1 << 15  # numbers that take less time than the Python overhead of measur
 class Meter:
     """Accumulates the cost and the inputs of the metrics; transfers them to the host once, at the end.
 
-    `samples` and `largest_batch` determine the buffer's size; metrics other than the accuracy are computed on the host
-    from all outputs of an epoch.
+    `samples` and `largest_batch` set the buffer's size; metrics except accuracy use an epoch's outputs on the host.
 
     Attributes:
         logits: buffer for logits, written to the rows that `next` returns.
@@ -90,8 +89,7 @@ class Meter:
         """Mean cost, accuracy for classification, and the other metrics; synchronizes with the device.
 
         The accuracy is Σ w [right]/Σ w: a sample of one class is right if its output is the largest, a multi-label
-        sample if all outputs are on the side of their targets. `others` are 0-d arrays read in the same transfer, by
-        name.
+        sample if all outputs are on the side of their targets. `others` are 0-d arrays read in the same transfer.
         """
         self._measure()
         xp = self.backend.xp

@@ -168,7 +168,7 @@ def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
     [
         (minibatches, LABELS, {}, TypeError, "X yields minibatches, which must contain y and"),
         (IMAGES, None, {}, TypeError, "y is missing; only an iterable of minibatches"),
-        (IMAGES, LABELS, {"validation_data": IMAGES}, TypeError, r"validation_data: expected \(X, y\)"),
+        (IMAGES, LABELS, {"validation_data": IMAGES}, TypeError, r"validation_data is a .*; expected \(X, y\)"),
         (IMAGES, LABELS, {"validation_data": (minibatches, LABELS)}, TypeError, "validation X yields minibatches"),
         (5, LABELS, {}, TypeError, "X is 5; expected an array"),
     ],
