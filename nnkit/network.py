@@ -280,8 +280,8 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
     """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
 
     A checkpoint includes the optimizer and its state, as of the last epoch written. Register custom activations and
-    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for unknown
-    names and a file that is not a network (truncated, foreign, of a later format); ImportError without safetensors.
+    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for
+    unknown names and a file that is not a network (truncated, foreign, later format); ImportError without safetensors.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)
