@@ -73,7 +73,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --data flowers.csv --target species --cost quadratic", "is text, such as 'iris setosa'"),
         ("train --data single.csv --target kind", "target 'kind' holds a single class, a; expected at least two"),
         ("train --data texts.npz --target y", "target 'y' is text of shape (2, 2); expected (2,), one class for each"),
-        ("train --data houses.csv --target price --class-weight balanced", "--class-weight needs classes"),
+        ("train --data houses.csv --target price --class-weight balanced", "--class-weight needs labels"),
         ("train --data houses.csv --target price --cost softmax_cross_entropy", "softmax of a single output"),
         ("train --hidden --activation tanh", "--activation has no effect beside --hidden without a size"),
         ("train --hidden --dropout 0.1", "--dropout has no effect beside --hidden without a size"),
