@@ -200,8 +200,8 @@ def test_no_sizes(text: str) -> None:
         ("--threads 4096", "threads"),
         ("--rounds 0", "--rounds is 0"),
         ("--picture a.txt", "--picture"),
-        ("--json no/a.json", "--json: the folder no does not exist"),
-        ("--json .", "--json: . is a folder"),
+        ("--json no/a.json", "--json: the directory no does not exist"),
+        ("--json .", "--json: . is a directory"),
     ],
 )
 def test_arguments_are_refused_at_once(wrong: str, message: str) -> None:

@@ -1,10 +1,9 @@
-"""Networks in safetensors files: parameters as tensors, everything else as text. No pickle.
+"""Networks in safetensors files: parameters as tensors, everything else as text, without pickle.
 
-Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... of the layers in the
-network's dtype, `preprocessing.mean` and so on in float64, and in the checkpoint of a training `training.*`; as
-metadata "network", a description in JSON, "training", and where `nnkit train` wrote it "samples", what it was trained
-with (`nnkit.commands.models`), which no network needs. Format 1 had neither dropout nor numbers of costs,
-preprocessing, classes, training.
+Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype,
+`preprocessing.mean` and so on in float64, and `training.*` in training checkpoints. Metadata: "network", a description
+in JSON, "training", and from `nnkit train` "samples", the training samples (`nnkit.commands.models`), which networks do
+not need. Format 1 had no dropout, cost parameters, preprocessing, classes or training.
 """
 
 import json
@@ -27,9 +26,9 @@ from nnkit.state import Arrays
 from nnkit.version import __version__
 
 FORMATS = ("nnkit-network-1", "nnkit-network-2")
-_NAMES = (str, int, float, bool)  # what class names may be in a file
+_NAMES = (str, int, float, bool)  # types of class names in files
 
-_MISSING = "models are kept in safetensors files: python -m pip install safetensors"
+_MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
 
 
 def save(
@@ -41,10 +40,10 @@ def save(
 ) -> None:
     """Write a network to a `.safetensors` file, with its preprocessing, classes and seed.
 
-    With a description of a training it is a checkpoint, and holds the training state and the best parameters, too.
-    `samples` is text that says what it was trained with. A file that is there stays whole until the new one is: it is
-    written beside it and then renamed. Raises ImportError if safetensors is not installed, OSError if the file cannot
-    be written, and TypeError for class names that are neither text nor numbers.
+    With a training description, it is a checkpoint that also contains the training state and the best parameters.
+    `samples` describes the training samples. An existing file is replaced atomically. Raises ImportError if safetensors
+    is not installed, OSError if the file cannot be written, and TypeError for class names that are neither text nor
+    numbers.
     """
     tensors = state.parameters(model)
     if model.preprocessing is not None:
@@ -60,7 +59,7 @@ def save(
 
 
 def check_describable(model: Model, training: dict[str, Any]) -> None:
-    """TypeError, before there is anything to lose, for what `save` could not write."""
+    """Raise TypeError, before training, for a description that `save` could not write."""
     json.dumps([_description(model), training])
 
 
@@ -83,7 +82,7 @@ def _description(model: Model) -> dict[str, Any]:
 
 
 class Saved(NamedTuple):
-    """What a file holds, in the form of `nnkit.state`: a network, checked; and of its training, if any, as it is."""
+    """The contents of a file, in the form of `nnkit.state`: a validated network, and its training, if any, as read."""
 
     arguments: dict[str, Any]
     arrays: Arrays
@@ -93,7 +92,7 @@ class Saved(NamedTuple):
 
 
 def read(path: str | PathLike[str]) -> Saved:
-    """What `save` wrote. Raises FileNotFoundError, and ValueError for any other file, a damaged or a later one."""
+    """Read a file written by `save`. Raises FileNotFoundError, and ValueError for foreign, damaged or newer files."""
     tensors, metadata = _read_tensors(path)
     with damage(path):
         about = json.loads(metadata["network"])
@@ -121,45 +120,45 @@ def read(path: str | PathLike[str]) -> Saved:
 
 
 _TO_KNOW = {
-    "activation": "if it is your own, register it before loading, with nnkit.register_activation",
-    "cost": "if it is your own, register it before loading, with nnkit.register_cost",
-    "layer": "register it before loading, with nnkit.register_layer",
-    "optimizer": "if it is your own, go on with fit(..., optimizer=..., checkpoint=..., resume=True)",
+    "activation": "register a custom one with nnkit.register_activation before loading",
+    "cost": "register a custom one with nnkit.register_cost before loading",
+    "layer": "register it with nnkit.register_layer before loading",
+    "optimizer": "resume with a custom one by fit(..., optimizer=..., checkpoint=..., resume=True)",
 }
 
 
 @contextmanager
 def damage(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn what a damaged description leads to into a ValueError that names the file; so for names not known here."""
+    """Turn errors from a damaged description or unknown names into a ValueError that names the file."""
     try:
         yield
     except UnknownNameError as error:
         todo = _TO_KNOW.get(error.kind)
         if todo is None or not isinstance(error.name, str):
             raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
-        raise ValueError(f"{path} holds the {error.kind} {error.name!r}, which is not known here; {todo}") from error
+        raise ValueError(f"{path} contains the unknown {error.kind} {error.name!r}; {todo}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{path}: the description of the network is damaged: {error!r}") from error
 
 
 def _check_parameters(arrays: Arrays, layers: list[Layer]) -> str:
-    """The one dtype of all arrays; ValueError or KeyError unless they are those of each layer, of its shapes."""
+    """The common dtype of all arrays; raises ValueError or KeyError unless they match the layers and their shapes."""
     expected = {f"layers.{i}.{name}": s for i, layer in enumerate(layers) for name, s in layer.shapes.items()}
     if not layers or len(arrays) != len(expected):
-        raise ValueError(f"{len(layers)} layers are described, but there are {len(arrays)} tensors")
+        raise ValueError(f"there are {len(arrays)} tensors for {len(layers)} layers")
     first = arrays[next(iter(expected))].dtype
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape}; expected {shape}")
         if arrays[name].dtype != first:
-            raise ValueError(f"{name} is of {arrays[name].dtype}, the first tensor of {first}")
+            raise ValueError(f"{name} has dtype {arrays[name].dtype}; expected that of the first tensor, {first}")
     return first.name
 
 
 def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocessing | None:
     if about.get("preprocessing") is None:
         return None
-    from nnkit.data.preprocessing import preprocessing_from  # with all of nnkit.data, which not every program needs
+    from nnkit.data.preprocessing import preprocessing_from  # imports all of nnkit.data, often not needed
 
     return preprocessing_from(
         about["preprocessing"], _below("preprocessing.", tensors), about.get("preprocessing_features")
@@ -179,11 +178,11 @@ def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-# --- safetensors files, whole or not at all ------------------------------------------------------------------------
+# --- safetensors files, written atomically -------------------------------------------------------------------------
 
 
 def check_safetensors() -> None:
-    """ImportError, with how to install it, if safetensors is missing."""
+    """Raise ImportError with the installation command if safetensors is missing."""
     try:
         import safetensors  # noqa: F401
     except ImportError:
@@ -191,14 +190,14 @@ def check_safetensors() -> None:
 
 
 def _write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays and text; a file that is there stays whole until the new one is.
+    """Write arrays and text; an existing file is replaced atomically.
 
     Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
     """
     check_safetensors()
     from safetensors.numpy import save
 
-    # safetensors writes the bytes as they lie: they must be in C order.
+    # safetensors writes the memory unchanged: it must be in C order.
     content = save({name: np.asarray(a, order="C") for name, a in tensors.items()}, metadata=dict(metadata))
     content = _in_order(content)
     with replacing(path) as file:
@@ -206,17 +205,17 @@ def _write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray],
 
 
 def _in_order(content: bytes) -> bytes:
-    """A file with its text in alphabetical order, so that equal networks are equal files: safetensors has none."""
+    """Sort the metadata of a file, so that equal networks have equal files: safetensors has no fixed order."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the arrays after it are aligned
+    text += b" " * (-len(text) % 8)  # to align the arrays after it
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_samples(path: str | PathLike[str]) -> str | None:
-    """What the file of a network, which was read before, says that it was trained with; None if nothing."""
+    """The description of the training samples in a model file that has been read before, or None."""
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -224,9 +223,9 @@ def read_samples(path: str | PathLike[str]) -> str | None:
 
 
 def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the text of a file of one of the known formats.
+    """The arrays and the metadata of a file in a known format.
 
-    Raises FileNotFoundError, ImportError, and ValueError for a file that is damaged, foreign or of a later format.
+    Raises FileNotFoundError, ImportError, and ValueError for a damaged or foreign file or a newer format.
     """
     check_safetensors()
     from safetensors import SafetensorError, safe_open
@@ -235,11 +234,11 @@ def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            # First: the tensors of another program's file may have types that NumPy has not.
+            # First, as tensors of other programs may have dtypes that NumPy lacks.
             if metadata.get("format") not in FORMATS:
                 known = " and ".join(map(repr, FORMATS))
                 raise ValueError(f"{path}: format is {metadata.get('format')!r}; this nnkit reads {known}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+        raise ValueError(f"{path}: not a complete safetensors file: {error}") from error
     return tensors, metadata

@@ -1,4 +1,4 @@
-"""What users give, checked: numbers, names and arrays of numbers. Errors say what came and what was expected."""
+"""Validation of numbers, names and arrays given by users. Errors say what was given and what was expected."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -14,9 +14,9 @@ Value = TypeVar("Value")
 
 
 def in_range(owner: str, name: str, value: object, end: float = math.inf, *, above: bool = False) -> float:
-    """The number as a float, if it is finite and in [0, end), or in (0, end) with `above`.
+    """Return the number as a float if it is finite and in [0, end), or in (0, end) with `above`.
 
-    Raises TypeError if it is not a number, and ValueError for other numbers. Without an owner "" is given.
+    `owner` may be "". Raises TypeError if the value is not a number, ValueError if it is out of range.
 
     >>> in_range("SGD", "momentum", 0.5, 1.0)
     0.5
@@ -31,7 +31,7 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
         raise TypeError(found)
     try:
         number = float(value)
-    except OverflowError:  # a whole number above all floats
+    except OverflowError:  # an integer above all floats
         number = math.inf
     if not (0 < number < end if above else 0 <= number < end):
         raise ValueError(found)
@@ -39,7 +39,7 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
 
 
 def flag(owner: str, name: str, value: object) -> bool:
-    """True or False as it is; TypeError for anything else, as a text "False" would count as true.
+    """Return a boolean; raises TypeError for anything else: the text "False" would count as true.
 
     >>> flag("", "shuffle", "no")
     Traceback (most recent call last):
@@ -51,7 +51,7 @@ def flag(owner: str, name: str, value: object) -> bool:
 
 
 def whole(owner: str, name: str, value: object, least: int) -> int:
-    """The number as an int, if it is whole and at least `least`; ValueError otherwise. Without an owner "" is given.
+    """Return the number as an int if it is an integer of at least `least`, else raise ValueError. `owner` may be "".
 
     >>> whole("step", "every", 10, least=1)
     10
@@ -65,11 +65,11 @@ def _whose(owner: str, name: str) -> str:
     return f"{owner}: {name}" if owner else name
 
 
-# --- arrays of the host -----------------------------------------------------------------------------------------------
+# --- arrays on the host -----------------------------------------------------------------------------------------------
 
 
 def first_of(mask: NDArray[np.bool_]) -> tuple[int, ...]:
-    """Where the first True of an array is, which holds one.
+    """The index of the first True in an array that contains one.
 
     >>> first_of(np.array([[False, False], [True, True]]))
     (1, 0)
@@ -78,7 +78,7 @@ def first_of(mask: NDArray[np.bool_]) -> tuple[int, ...]:
 
 
 def check_finite(array: NDArray[Any], name: str, expected: str = "finite numbers", first: int = 0) -> None:
-    """ValueError, naming the first one, if an array holds NaN or infinities; `first` is what its first row counts as.
+    """Raise ValueError that names the first NaN or infinity, if any; `first` is the index of the array's first row.
 
     >>> check_finite(np.array([[1.0, np.nan]]), "X", first=30)
     Traceback (most recent call last):
@@ -92,15 +92,15 @@ def check_finite(array: NDArray[Any], name: str, expected: str = "finite numbers
 
 
 def checked_dtype(dtype: str) -> str:
-    """The name of a type that networks compute in; ValueError for another."""
+    """The name of a network's dtype; raises ValueError unless it is float32 or float64."""
     for name in ("float32", "float64"):
-        if dtype is not None and dtype in (name, np.dtype(name)):  # NumPy takes None for float64
+        if dtype is not None and dtype in (name, np.dtype(name)):  # NumPy treats None as float64
             return name
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 
 
 def checked_features(features: Sequence[str], width: int) -> list[str]:
-    """The names of `width` features as a list; ValueError for another number of them, and if one is not text."""
+    """The names of `width` features as a list; raises ValueError for another number, or if one is not text."""
     if not isinstance(features, Iterable) or isinstance(features, Mapping | Set) or getattr(features, "ndim", 1) != 1:
         raise TypeError(f"features is {features!r}; expected the names of {width} features")
     names = [features] if isinstance(features, str) else list(features)
@@ -109,9 +109,9 @@ def checked_features(features: Sequence[str], width: int) -> list[str]:
     return names
 
 
-# --- names: an unknown one gets an error with those that are near, or that other libraries' names mean ----------------
+# --- names: errors for unknown ones suggest similar names and equivalents of other libraries' names -------------------
 
-# What PyTorch, Keras and scikit-learn call it, in small letters and without _ and -; as hints only.
+# Names in PyTorch, Keras and scikit-learn, in lowercase and without _ and -; only for hints.
 _ELSEWHERE = {
     "activation": {
         "swish": ["silu"], "linear": ["identity"], "none": ["identity"], "logistic": ["sigmoid"],
@@ -152,7 +152,7 @@ _ELSEWHERE = {
 
 
 def named(kind: str, name: object, known: Mapping[str, Value], more: Iterable[str] = ()) -> Value:
-    """What a name stands for; the error of `unknown_name` if nothing, or if it is not text.
+    """Look up a name; raises the error of `unknown_name` if it is unknown or not text.
 
     >>> named("cost", "huber", {"huber": 1})
     1
@@ -163,16 +163,16 @@ def named(kind: str, name: object, known: Mapping[str, Value], more: Iterable[st
 
 
 class UnknownNameError(ValueError):
-    """An unknown name, of a `kind`."""
+    """An unknown name of a `kind`."""
 
     kind: str
     name: object
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
-    """The error for an unknown name of some kind: with the nearest names, or all if none is near.
+    """The error for an unknown name of a kind, with similar names, or all known names if there are none.
 
-    Near is also what differs by capitals, _ and - only, and what another library's name means.
+    Similar names include those that differ only in case, _ and -, and equivalents of another library's name.
 
     >>> unknown_name("cost", "cross_entropi", ["quadratic", "cross_entropy"])
     UnknownNameError("unknown cost 'cross_entropi'; did you mean 'cross_entropy'?")
@@ -189,7 +189,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
 
 
 def printable(text: str) -> str:
-    r"""Text with what a terminal would obey, or not show, as Python writes it: names come from files.
+    r"""Escape control and invisible characters, as names may come from files.
 
     >>> printable("naïve \x1b[31mred\u202e")
     'naïve \\x1b[31mred\\u202e'
@@ -198,8 +198,8 @@ def printable(text: str) -> str:
 
 
 def _near(kind: str, name: str, names: list[str]) -> list[str]:
-    """The names that this one may stand for: spelled alike, meant in another library, or similar."""
-    import difflib  # a millisecond that only an error should cost
+    """Suggestions for a name: other spellings, equivalents of another library's name, or similar names."""
+    import difflib  # takes a millisecond, only for errors
 
     alike = [known for known in names if _plain(known) == _plain(name)]
     meant = [known for known in _ELSEWHERE.get(kind, {}).get(_plain(name), []) if known in names]
@@ -209,5 +209,5 @@ def _near(kind: str, name: str, names: list[str]) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name without what people spell differently: "LeakyReLU" and "leaky_relu" are one."""
+    """A name in lowercase letters and digits: "LeakyReLU" and "leaky_relu" become equal."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -1,4 +1,4 @@
-"""Class names: what users call their classes, and the numbers 0 to k − 1 that a network knows them by."""
+"""Class names, and their mapping to the class indices 0 to k − 1 of a network."""
 
 from collections.abc import Mapping, Sequence, Set
 from decimal import Decimal
@@ -15,9 +15,9 @@ _TIMES = (np.datetime64, np.timedelta64)
 
 
 def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDArray[Any]:
-    """Class names as an array (k,), k the number of outputs or 2 for a single one; the first is class 0.
+    """Class names as an array (k,), where k is the number of outputs, or 2 for a single one; the first is class 0.
 
-    Raises TypeError for no sequence, ValueError for another number of names or for a name that occurs twice.
+    Raises TypeError unless they are a sequence, ValueError for another number of names or duplicates.
     """
     if isinstance(classes, str | bytes) or not hasattr(classes, "__len__"):
         raise TypeError(f"classes is {classes!r}; expected a list of names")
@@ -29,21 +29,21 @@ def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDAr
     names = _as_array(classes)
     unnamed = next((name for name in listed(names) if not _hashable(name)), None)
     if unnamed is not None:
-        raise TypeError(f"classes holds {unnamed!r}; expected names, such as text and whole numbers")
+        raise TypeError(f"classes holds {unnamed!r}; expected names, such as text and integers")
     if names.shape != (wanted,):
         raise ValueError(f"classes has {len(names)} names; expected {wanted} for a network of {outputs} outputs")
     if len(set(listed(names))) != wanted:
-        raise ValueError(f"classes holds a name twice: {listed(names)}")
-    names.flags.writeable = False  # NumPy would cut a longer name that is written there
+        raise ValueError(f"classes contains duplicates: {listed(names)}")
+    names.flags.writeable = False  # NumPy would truncate longer names on assignment
     return names
 
 
 def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
-    """The sorted class names in an array of labels, for a network of so many outputs; None where it needs none.
+    """The sorted class names in labels, for a network with this number of outputs; None if it needs no names.
 
-    Text and other objects (n,) are names, of as many classes as the network has. So are truth values where it has two,
-    and whole numbers that are not the numbers of its classes, if as many differ: −1 and 1, or 1 to k. Raises ValueError
-    for another number of names and for missing ones, TypeError for names that have no order.
+    Text and other objects (n,) are names. So are booleans for two classes, and integers other than the class indices
+    with one distinct value per class: −1 and 1, or 1 to k. Raises ValueError for another number of names and for
+    missing ones, TypeError for names that cannot be sorted.
     """
     if len(labels.shape) != 1 or 0 in labels.shape or dtype_name(labels.dtype) in FLOATS:
         return None
@@ -53,27 +53,27 @@ def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
         return np.array([False, True]) if wanted == 2 else None
     if labels.dtype.kind in "iu":
         if labels.min() >= 0 and labels.max() < wanted:
-            return None  # some of the classes may be absent
+            return None  # some classes may be absent
         found = np.unique(labels)
         return found if len(found) == wanted else None
     values = listed(labels)
     for at, value in enumerate(values):
         if _is_missing(value):
-            raise ValueError(f"y holds {value!r} at [{at}]; expected the name of a class")
+            raise ValueError(f"y holds {value!r} at [{at}]; expected a class name")
     try:
         names = _as_array(sorted(set(values)))
-    except TypeError as error:  # names of several types, or such as cannot be told apart
-        raise TypeError(f"y holds labels that have no order ({error}); give the network its classes") from None
+    except TypeError as error:  # names of several types, or without order or hash
+        raise TypeError(f"y holds labels that cannot be sorted ({error}); give the network its classes") from None
     if len(names) != wanted:
         raise ValueError(f"y holds {len(names)} classes, {listed(names)}; this network has {wanted}")
     return names
 
 
 def class_indices(classes: NDArray[Any], labels: Any, name: str) -> NDArray[np.int64]:
-    """The numbers (n,) of labels (n,) that are class names; ValueError for one that is none of them.
+    """The class indices (n,) of labels (n,) that are class names; raises ValueError for an unknown name.
 
-    Where all names are text, whole numbers and truth values are compared by their text: the labels of a file in which
-    only the classes 1 and 2 of 1, 2 and 3a occur are read as numbers.
+    If all names are text, integers and booleans are compared by their text: the labels of a file with only the classes
+    1 and 2 of 1, 2 and 3a are read as numbers.
     """
     host = _on_host(labels)
     if host.dtype.kind in "biu" and all(isinstance(name, str) for name in listed(classes)):
@@ -86,7 +86,7 @@ def class_indices(classes: NDArray[Any], labels: Any, name: str) -> NDArray[np.i
             raise _unknown_label(classes, listed(host[wrong[:1]])[0], int(wrong[0]), name)
         return found
     numbers = {value: number for number, value in enumerate(listed(classes))}
-    values = listed(host) if classes.dtype.kind in "mM" else host.tolist()  # dates match those of Python
+    values = listed(host) if classes.dtype.kind in "mM" else host.tolist()  # dates match Python's
     try:
         return np.array([numbers[value] for value in values], np.int64)
     except (KeyError, TypeError):
@@ -100,17 +100,17 @@ def _unknown_label(classes: NDArray[Any], label: Any, at: int, name: str) -> Val
 
 
 def _on_host(labels: Any) -> NDArray[Any]:
-    """Labels of any kind as NumPy's array, text in lists as objects."""
+    """Labels as a NumPy array; text in lists as objects."""
     host: NDArray[Any] = get_backend("numpy").asarray(as_array(labels, "y"))
     return host
 
 
 def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    """One type of NumPy's where the names have one, so that text does not become what it is not: [1, 'a'] stays so."""
+    """An array of names, with a NumPy dtype only if they have one common type: [1, 'a'] is kept as objects."""
     values = listed(names)
     if len({type(value) for value in values}) == 1 and isinstance(values[0], (str, int, float, *_TIMES)):
         array = np.array(values)
-        found = listed(array)  # NumPy drops NUL characters at the end, and makes floats of 1 and 2⁶³
+        found = listed(array)  # NumPy drops trailing NUL characters, and converts 1 and 2⁶³ to floats
         if found == values and type(found[0]) is type(values[0]):
             return array
     array = np.empty(len(values), object)
@@ -119,7 +119,7 @@ def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
 
 
 def listed(labels: Any) -> list[Any]:
-    """Labels as Python has them, but NumPy's times as they are: Python has integers for those in nanoseconds."""
+    """Labels as Python objects, except NumPy's times, which Python converts to integers in nanoseconds."""
     if isinstance(labels, list | tuple):
         values = list(labels)
     else:
@@ -130,7 +130,7 @@ def listed(labels: Any) -> list[Any]:
 
 
 def _compare_exactly(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
-    """Whether NumPy compares such labels and names as what they are: it makes floats of int64 with uint64."""
+    """Whether NumPy compares these labels and names exactly; int64 and uint64 would be converted to float."""
     if a.kind in "biu" and b.kind in "biu":
         return np.result_type(a, b).kind in "biu"
     return a == b and a.kind in "fmM"

@@ -1,7 +1,7 @@
 """The command line: nnkit train | predict | evaluate | verify | doctor | formulas.
 
-Exit codes: 0 done, 1 a check failed or a training diverged, 2 wrong usage or something missing, 130 ended by Ctrl-C. An
-error is one line; `--debug` shows where.
+Exit codes: 0 success, 1 a check failed or training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C.
+An error is one line; `--debug` shows the traceback.
 """
 
 import io
@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 _ERRORS = (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError, OverflowError)
-_LONGEST = 1000  # characters of an error: names in files may be of any length
+_LONGEST = 1000  # characters of an error: names in files may have any length
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code comes back. Wrong usage and --help raise SystemExit, as argparse has it."""
+    """Run a command and return its exit code. Wrong usage and --help raise SystemExit, like argparse."""
     with _standard_files(), _ctrl_c():
         try:
             return _run(arguments)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    # Imported here, where Ctrl-C is caught.
+    # Imported here, to catch Ctrl-C during the import.
     from nnkit.commands import doctor, evaluate, formulas, predict, train, verify
     from nnkit.commands.arguments import Parser, in_options, one_line
     from nnkit.training.divergence import DivergenceError
@@ -39,7 +39,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser = Parser(
         prog="nnkit",
         description="Dense neural networks with gradients written by hand, on NumPy or CuPy.",
-        epilog="NNKIT_BACKEND=cupy runs any of them on the GPU.",
+        epilog="NNKIT_BACKEND=cupy runs any command on the GPU.",
     )
     parser.add_argument("--version", action="version", version=f"nnkit {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -49,7 +49,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     if unknown:
         options.parser.refuse(unknown)
     if options.run is not predict.run and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # the → of a network is not in every encoding; predictions are data
+        sys.stdout.reconfigure(errors="replace")  # some encodings lack → in networks; predictions are data
 
     def show_warning(message: Warning | str, *_: object, **__: object) -> None:
         print(f"nnkit: warning: {one_line(in_options(str(message), options.parser))}", file=sys.stderr)
@@ -58,9 +58,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             code: int = options.run(options)
-            print(end="", flush=True)  # what cannot be written is an error now, not when Python ends
-    except BrokenPipeError:  # the reader of our output has gone, as in `nnkit formulas | head`
-        return 141  # what shells report for it
+            print(end="", flush=True)  # to raise write errors now, not when Python exits
+    except BrokenPipeError:  # the reader has closed the pipe, as in `nnkit formulas | head`
+        return 141  # as shells report it
     except (DivergenceError, *_ERRORS) as error:
         if options.debug:
             raise
@@ -73,9 +73,9 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _ctrl_c() -> Iterator[None]:
-    """Where Ctrl-C ends the process at once while it starts (nnkit/__init__), let it be a KeyboardInterrupt meanwhile.
+    """Let Ctrl-C raise KeyboardInterrupt, if nnkit/__init__ lets it end the process immediately during startup.
 
-    While the process ends it does nothing: Python would take away its own handler, and the signal kill the process.
+    At exit, ignore it: Python would remove its own handler, and the signal would kill the process.
     """
     ours = getattr(signal.getsignal(signal.SIGINT), "__module__", "") == "nnkit"
     if ours:
@@ -89,9 +89,9 @@ def _ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _standard_files() -> Iterator[None]:
-    """Put the null device in the place of standard input, output and error where there is none, as in a service.
+    """Replace missing standard input, output and error, as in a service, by the null device.
 
-    Without it, the next file that is opened would have standard error's number, and get what libraries write there.
+    Otherwise the next opened file would get the descriptor of standard error, and what libraries write there.
     """
     with ExitStack() as stack:
         for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -102,7 +102,7 @@ def _standard_files() -> Iterator[None]:
 
 
 def _release_output() -> None:
-    """Drop output that nobody can get any more, or Python would complain of it when it ends."""
+    """Drop output that can no longer be written; otherwise Python would report an error at exit."""
     try:
         print(end="", flush=True)
     except OSError:

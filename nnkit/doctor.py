@@ -1,4 +1,4 @@
-"""nnkit doctor: what is installed, which backends work, which do not and why."""
+"""nnkit doctor: installed packages, and which backends work or why they do not."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from nnkit.version import __version__
 
 __all__ = ["report"]
 
-# The distributions that nnkit can use, and what for.
+# The distributions that nnkit can use, and their purpose.
 _PACKAGES = {
     "numpy": "arrays on the CPU",
     "array-api-compat": "arrays of other namespaces",
@@ -28,7 +28,7 @@ _PACKAGES = {
 
 
 def report() -> str:
-    """Everything, as text for a terminal.
+    """The full report as text for a terminal.
 
     >>> "backend numpy" in nnkit.doctor.report()
     True
@@ -44,7 +44,7 @@ def report() -> str:
 
 def _installed(name: str) -> str:
     try:
-        return version(name) or "damaged"  # None, where its metadata is
+        return version(name) or "damaged"  # None if the metadata are damaged
     except PackageNotFoundError:
         return "not installed"
     except Exception as error:  # as above
@@ -52,7 +52,7 @@ def _installed(name: str) -> str:
 
 
 def _blas() -> list[str]:
-    """Each thread pool that computes products, its library and its threads."""
+    """Library and number of threads of each BLAS thread pool."""
     cpus = f"{usable_cpus()} CPUs usable by this process"
     try:
         from threadpoolctl import threadpool_info
@@ -60,7 +60,7 @@ def _blas() -> list[str]:
         pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     except ImportError:
         return ["unknown: threadpoolctl is not installed: python -m pip install threadpoolctl", cpus]
-    except Exception as error:  # whatever is broken is what a report is for
+    except Exception as error:  # any failure belongs in the report
         return [f"unknown: {_reason(error)}", cpus]
     return [*(f"{p['internal_api']} {p.get('version') or ''}, {p['num_threads']} threads" for p in pools), cpus]
 
@@ -78,7 +78,7 @@ def _backends() -> list[str]:
 
 
 def _reason(error: Exception) -> str:
-    """What a backend says of itself, and of any other error its type too."""
+    """The message of a backend's error; for other errors, the type, too."""
     return str(error) if isinstance(error, BackendUnavailableError) else f"{type(error).__name__}: {error}"
 
 

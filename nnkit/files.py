@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before, and locks on them."""
+"""Atomic replacement of files, and file locks."""
 
 import hashlib
 import io
@@ -22,19 +22,19 @@ try:
 except ImportError:  # everywhere else
     msvcrt = None  # type: ignore[assignment]
 
-# Bytes of a name up to which a temporary name holds the whole of it. File systems allow 255 bytes, some 143.
+# Longest name, in bytes, that temporary names contain unabridged. File systems allow 255 bytes, some 143.
 _LONG = 100
 
 
 @contextmanager
 def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes the place of `path` when the block ends well.
+    """Open a file for writing that replaces `path` if the block succeeds.
 
-    It is written beside `path`, flushed to the disk and renamed; if the block or the disk fails, `path` is untouched
-    and nothing is left over. It has the mode of the file that it replaces. What a process left that was killed before
-    is removed. A symbolic link stays, and what it points to is replaced. What is not a regular file, such as a pipe or
-    /dev/stdout, cannot be replaced: all is written into it when the block ends well. Raises OSError if it cannot be
-    written.
+    A temporary file next to `path` is written, flushed to the disk and renamed; if the block or the disk fails, `path`
+    is unchanged and the temporary file removed. The new file has the mode of the old one. Leftovers of killed processes
+    are removed. The target of a symbolic link is replaced, not the link. Other than regular files, such as a pipe or
+    /dev/stdout, cannot be replaced: the content is written to them if the block succeeds. Raises OSError if the file
+    cannot be written.
     """
     if is_special(path):
         content = io.BytesIO()
@@ -51,9 +51,9 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             file.flush()
             _take_after(target, file)
             os.fsync(file.fileno())
-            if fcntl is not None:  # while it is locked, or somebody would take it for a leftover
+            if fcntl is not None:  # while it is locked; otherwise it could be removed as a leftover
                 os.replace(temporary, target)
-        if fcntl is None:  # Windows renames no file that is open
+        if fcntl is None:  # Windows cannot rename open files
             os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -64,11 +64,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _naming(path: str | PathLike[str]) -> Iterator[None]:
-    """Let the system's errors while a file is written, such as of a full disk, have its name."""
+    """Add the file's name to system errors during writing, such as a full disk."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # NumPy's, of an array that was not written whole
+        if error.errno is None:  # from NumPy, for an incompletely written array
             error.add_note(os.fspath(path))
         elif error.filename is None:
             error.filename = os.fspath(path)
@@ -76,37 +76,37 @@ def _naming(path: str | PathLike[str]) -> Iterator[None]:
 
 
 def writable(path: str | PathLike[str], name: str) -> Path:
-    """The path, if a file can be written there; TypeError or OSError, which call it `name`, before any work is done."""
+    """Return the path if a file can be written there; otherwise raise TypeError or OSError that calls it `name`."""
     path = _path(path, name)
     kind = _kind(path, f"{name}: ")
     if stat.S_ISDIR(kind):
-        raise IsADirectoryError(f"{name}: {path} is a folder; expected a file")
+        raise IsADirectoryError(f"{name}: {path} is a directory; expected a file")
     if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
         raise OSError(f"{name}: {path} is a {'disk' if stat.S_ISBLK(kind) else 'socket'}; expected a file")
     if is_special(path):
         if not _may_write(path):
-            raise PermissionError(f"{name}: {path} cannot be written to")
+            raise PermissionError(f"{name}: {path} is not writable")
         return path
     folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
-        raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
+        raise FileNotFoundError(f"{name}: the directory {folder} does not exist")
     if not _may_write(folder):
-        raise PermissionError(f"{name}: the folder {folder} cannot be written to")
+        raise PermissionError(f"{name}: the directory {folder} is not writable")
     return path
 
 
 def existing_file(path: str | PathLike[str], name: str = "path") -> Path:
-    """The path of a file that can be read; TypeError, which calls it `name`, or OSError says what it is instead."""
+    """Return the path of a readable file; otherwise raise TypeError, which calls it `name`, or OSError."""
     path = _path(path, name)
     kind = _kind(path)
     if stat.S_ISDIR(kind):
-        raise IsADirectoryError(f"{path}: a folder; expected a file")
+        raise IsADirectoryError(f"{path} is a directory; expected a file")
     if not kind:
         raise FileNotFoundError(f"{path}: no such file")
     if not stat.S_ISREG(kind):
-        raise OSError(f"{path}: a device or a pipe; expected a file")
+        raise OSError(f"{path} is a device or a pipe; expected a file")
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(f"{path}: may not be read")
+        raise PermissionError(f"{path} is not readable")
     return path
 
 
@@ -118,10 +118,10 @@ def _path(path: str | PathLike[str], name: str) -> Path:
 
 @contextmanager
 def locked(path: str | PathLike[str]) -> Iterator[None]:
-    """Be the only one that has this file's lock, until the block or this process ends; BlockingIOError if another is.
+    """Hold an exclusive lock on a file for the block; raises BlockingIOError if it is already locked.
 
-    The lock is on a file beside `path`, called so with .lock, which is removed in the end. A file has one lock whatever
-    name it is given by; what is not a regular file has none.
+    The lock is a temporary file next to `path`, with the suffix .lock; it also ends with the process. All paths to one
+    file share its lock; other than regular files have none.
     """
     if is_special(path):
         yield
@@ -134,20 +134,20 @@ def locked(path: str | PathLike[str]) -> Iterator[None]:
         yield
     finally:
         _held.discard(file)
-        if fcntl is not None and not file.closed:  # before it is let go: see _locked_file
+        if fcntl is not None and not file.closed:  # before unlocking: see _locked_file
             with suppress(FileNotFoundError):
                 os.unlink(beside)
         file.close()
         if fcntl is None:
-            with suppress(OSError):  # Windows removes no file that another process has opened
+            with suppress(OSError):  # Windows cannot remove files opened by other processes
                 os.unlink(beside)
 
 
-_held: set[IO[bytes]] = set()  # files that this process has locked
+_held: set[IO[bytes]] = set()  # files locked by this process
 
 
 def _forked() -> None:
-    """In a child process, close what it has inherited: a lock ends with the process that took it."""
+    """Close inherited lock files in a child process: a lock belongs to the process that acquired it."""
     while _held:
         _held.pop().close()
 
@@ -157,13 +157,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def _remove_leftovers(target: str) -> None:
-    """Remove what processes that were killed have left of a file: temporary files that nobody writes any more."""
+    """Remove temporary files for a target left by killed processes."""
     name = re.compile(re.escape(os.path.basename(_beside(target, ".", "."))) + r"[0-9a-f]{12}\.part")
     with os.scandir(os.path.dirname(target)) as entries:
         found = [entry.path for entry in entries if name.fullmatch(entry.name)]
     for leftover in found:
         with suppress(OSError):
-            if fcntl is None:  # on Windows it is not locked between its last byte and its new name
+            if fcntl is None:  # on Windows, the file is not locked between closing and renaming
                 if os.path.getmtime(leftover) < time.time() - 3600:
                     os.unlink(leftover)
                 continue
@@ -173,12 +173,12 @@ def _remove_leftovers(target: str) -> None:
 
 
 def _temporary(target: str) -> tuple[IO[bytes], str]:
-    """A new file beside the target, as a rename is atomic within one file system only; its name is nobody else's."""
-    mode = 0o600 if os.path.exists(target) else 0o666  # others see no content before the mode of the target is known
+    """Create a uniquely named file next to the target: renames are atomic only within a file system."""
+    mode = 0o600 if os.path.exists(target) else 0o666  # private until it gets the target's mode
     while True:
         temporary = _beside(target, ".", f".{os.urandom(6).hex()}.part")
         file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
-        # Locked while it is written, so that nobody takes it for a leftover; somebody may have, just before.
+        # Locked while it is written, so that it is not removed as a leftover; it may have been, just before.
         with suppress(OSError):
             _lock(file, wait=True)
         if os.path.exists(temporary):
@@ -187,7 +187,7 @@ def _temporary(target: str) -> tuple[IO[bytes], str]:
 
 
 def _beside(target: str, before: str, after: str) -> str:
-    """A name in the target's folder made of its own, or of a digest where that is so long that the sum might not do."""
+    """A path next to the target, derived from its name, or from a digest of a long name."""
     folder, name = os.path.split(target)
     encoded = os.fsencode(name)
     if len(encoded) > _LONG:
@@ -196,7 +196,7 @@ def _beside(target: str, before: str, after: str) -> str:
 
 
 def _take_after(target: str, file: IO[bytes]) -> None:
-    """Give a file the mode, and where this process may the owner, of the one that it is to replace."""
+    """Copy the target's mode and, if permitted, its owner to the file that will replace it."""
     if not hasattr(os, "fchmod"):
         return
     try:
@@ -209,9 +209,9 @@ def _take_after(target: str, file: IO[bytes]) -> None:
 
 
 def _flush_folder(folder: str) -> None:
-    """Bring a new name to the disk, too, where the system lets folders be opened."""
+    """Flush a directory to the disk, if the system can open directories."""
     if hasattr(os, "O_DIRECTORY"):
-        with suppress(OSError):  # some file systems cannot, and the file itself is there
+        with suppress(OSError):  # some file systems cannot; the file itself is already on the disk
             descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(descriptor)
@@ -220,13 +220,13 @@ def _flush_folder(folder: str) -> None:
 
 
 def _locked_file(name: str) -> IO[bytes]:
-    """A file of this name that is open and locked; BlockingIOError if another process has locked it."""
+    """Open and lock a file; raises BlockingIOError if another process has locked it."""
     while True:
         file = open(name, "ab")  # noqa: SIM115
         try:
             if not _lock(file):
                 raise BlockingIOError(name)
-            # Who had it before may have removed it after it was opened here: then the name is another file's, or free.
+            # The previous owner may have removed it after it was opened here: then the name is free or another file's.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(name), os.fstat(file.fileno())):
                     return file
@@ -234,25 +234,25 @@ def _locked_file(name: str) -> IO[bytes]:
             file.close()
             raise
         except OSError as error:
-            warnings.warn(f"{name} cannot be locked ({error}): let no other process write this file", stacklevel=5)
+            warnings.warn(f"{name} cannot be locked ({error}): no other process may write this file", stacklevel=5)
             return file
         file.close()
 
 
 def _lock(file: IO[Any], wait: bool = False) -> bool:
-    """Lock an open file; whether that was possible. Closing it unlocks it, and so does the end of the process."""
+    """Lock an open file, if possible; returns whether it is locked. Closing it or the end of the process unlocks it."""
     try:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         elif msvcrt is not None:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError):  # the latter is Windows's word for it
+    except (BlockingIOError, PermissionError):  # the latter on Windows
         return False
     return True
 
 
 def _kind(path: str | PathLike[str], before: str = "") -> int:
-    """The mode of what a path leads to; 0 where there is nothing. OSError for a circle of links or too long a name."""
+    """The mode of the file at a path, or 0 if none exists. Raises OSError for circular links or too long a name."""
     try:
         return os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -262,14 +262,14 @@ def _kind(path: str | PathLike[str], before: str = "") -> int:
 
 
 def is_special(path: str | PathLike[str]) -> bool:
-    """Whether a path leads to what cannot be replaced: a device, a pipe, or a file that a process has opened."""
+    """Whether a path leads to something that cannot be replaced: a device, a pipe, or a process's open file."""
     kind = _kind(path)
     if kind and not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
         return True
     step = os.path.abspath(path)
-    for _ in range(40):  # as many links as Linux follows
+    for _ in range(40):  # links, as many as Linux follows
         if os.path.realpath(os.path.dirname(step)).startswith("/proc/"):
-            return True  # /dev/stdout leads there, and from there to the file
+            return True  # /dev/stdout is a link into /proc
         if not os.path.islink(step):
             return False
         step = os.path.join(os.path.dirname(step), os.readlink(step))

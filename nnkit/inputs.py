@@ -1,4 +1,4 @@
-"""Data as users have it, checked and made into arrays of one backend and dtype."""
+"""Validation of user data and conversion to arrays of one backend and dtype."""
 
 from typing import Any
 
@@ -16,22 +16,22 @@ from nnkit.kernels.output import OutputPair
 from nnkit.preprocessing import Preprocessing
 from nnkit.tables import as_array, as_samples
 
-_FOR_NUMBERS = 'for real numbers as targets give the network cost="quadratic"'
-SHARES = 1e-3  # how far from 1 the sum of shares in classes may be
+_FOR_NUMBERS = 'for real-valued targets, give the network cost="quadratic"'
+SHARES = 1e-3  # tolerance of the sum of class probabilities
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_NAMES = "; if classes have other names, give them to the network as classes"
+_NAMES = "; if the classes have other names, give the network these as classes"
 
 
 def on_host(values: Any) -> Any:
-    """An array of any library as NumPy's; what is no array as it is."""
+    """Convert an array of any library to NumPy; other objects are returned unchanged."""
     owner = owner_of(values)
     return values if owner is None else owner.to_numpy(values)
 
 
 def checked_samples(width: int, x: Any, name: str) -> Any:
-    """Samples (n, width) from any array, list or DLPack object, not converted yet: an array of wherever it came from.
+    """Check samples (n, width), any array, list or DLPack object; returns an array of the same library.
 
-    Raises ValueError for another rank or width or no samples, TypeError for what is not real numbers.
+    Raises ValueError for another rank or width or no samples, TypeError unless they are real numbers.
     """
     array = as_samples(x, name)
     if len(array.shape) != 2 or array.shape[1] != width:
@@ -43,20 +43,20 @@ def checked_samples(width: int, x: Any, name: str) -> Any:
 
 
 def on_disk(array: Any) -> bool:
-    """Whether the rows of an array are read when they are asked for: `numpy.memmap`, HDF5, `nnkit.data.open_npy`."""
+    """Whether the rows of an array are read on demand: `numpy.memmap`, HDF5, `nnkit.data.open_npy`."""
     if isinstance(array, np.ndarray):
         return isinstance(array, np.memmap)
     return hasattr(array, "shape") and owner_of(array) is None and not hasattr(array, "__dlpack__")
 
 
 def targets(backend: Backend, dtype: str, cost: Cost, width: int, y: Any, n: int, name: str) -> Array:
-    """Targets (n, width) from integer labels (n,) or a matrix; where the width is 1, (n,) is its column.
+    """Targets (n, width) from integer labels (n,) or a matrix; with width 1, (n,) is its column.
 
-    Integers of the host are looked at in that case, too, where the cost's targets are in [0, 1]: they are 0 or 1.
-    Raises ValueError for another shape or a label outside 0 ... width − 1, TypeError for what is not real numbers.
+    In that case, integers on the host must be 0 or 1 if the cost's targets are in [0, 1]. Raises ValueError for another
+    shape or a label outside 0 ... width − 1, TypeError unless they are real numbers.
     """
     raw = as_samples(y, name)
-    if on_disk(raw):  # or a column of a table: as NumPy has it
+    if on_disk(raw):  # or a column of a table
         raw = np.asarray(raw)
     if len(raw.shape) == 1 and raw.shape[0] == n:
         if width == 1:
@@ -75,12 +75,12 @@ def targets(backend: Backend, dtype: str, cost: Cost, width: int, y: Any, n: int
 
 
 def are_labels(y: Any, name: str = "y") -> bool:
-    """Whether these are labels (n,), one a sample, rather than a matrix of targets."""
+    """Whether these are labels (n,) rather than a matrix of targets."""
     return len(as_array(y, name).shape) == 1
 
 
 def is_label_column(y: Any) -> bool:
-    """Whether an array is a column (n, 1) of labels: of integers, text or other objects, but not of real numbers."""
+    """Whether an array is a column (n, 1) of labels: integers, text or other objects, but not floating-point."""
     if len(getattr(y, "shape", ())) != 2 or y.shape[1] != 1:
         return False
     kind = dtype_name(y.dtype)
@@ -88,27 +88,27 @@ def is_label_column(y: Any) -> bool:
 
 
 def as_labels(backend: Backend, outputs: Array) -> Array:
-    """The class (n,) of rows of outputs or targets (n, d_out): the largest; for one column, whether it is above ½."""
+    """The class (n,) of outputs or targets (n, d_out): the largest entry's; for one column, whether it exceeds ½."""
     return _largest(backend, outputs, 0.5)
 
 
 def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Array:
-    """The class (n,) that logits (n, d_out) stand for."""
+    """The class (n,) predicted by logits (n, d_out)."""
     values = logits if output.paired else output.outputs(backend, logits)
     return _largest(backend, values, _threshold(output))
 
 
 def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
-    """The class (n,) that values (n, d_out) stand for: logits where cost and activation are paired, else outputs.
+    """The class (n,) predicted by values (n, d_out): logits if cost and activation are paired, else outputs.
 
-    Raises ValueError for NaN, which stands for none; on a device it is not looked for, as that would wait.
+    Raises ValueError for NaN, except on a device, where the check would synchronize.
     """
     if backend.name == "numpy" and not surely_finite(values) and np.isnan(values).any():
         row, *_ = first_of(np.isnan(values))
         raise ValueError(
-            f"the outputs of sample {row} are NaN: a parameter is, or X is too large; no class is predicted"
+            f"the outputs of sample {row} are NaN: a parameter is NaN, or X is too large; no class is predicted"
         )
-    # Logits where that goes: outputs near 1 may be rounded to one number.
+    # Logits if possible: different outputs near 1 may round to the same number.
     return _largest(backend, values, _threshold(output))
 
 
@@ -117,13 +117,13 @@ def _threshold(output: OutputPair) -> float:
 
 
 def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:
-    """Whether each output (n, d_out) is on the side of its target, for all outputs of a sample: booleans (n,)."""
+    """Whether all outputs (n, d_out) of a sample are on the same side of the threshold as the targets, as bool (n,)."""
     values = logits if output.paired else output.outputs(backend, logits)
     return backend.xp.all((values > _threshold(output)) == (y > 0.5), axis=1)
 
 
 def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:
-    """Whether each row of targets (n, d_out) is one class or shares of them, of sum 1; waits for the device."""
+    """Whether each row of targets (n, d_out) is one class or a probability distribution; waits for the device."""
     if cost.domain == "distribution" or y.shape[1] == 1:
         return True
     xp = backend.xp
@@ -131,13 +131,13 @@ def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:
 
 
 def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:
-    """The weights (n,) of samples on the host; ValueError for other than n finite numbers of at least 0."""
+    """Sample weights (n,) on the host; raises ValueError unless they are n finite numbers of at least 0."""
     given = on_host(as_array(sample_weight, name))
     if not is_real(given):
         raise TypeError(f"{name} has dtype {given.dtype}; expected real numbers")
     weights = np.asarray(given, np.float64)
     if weights.shape != (n,):
-        raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight a sample")
+        raise ValueError(f"{name} has shape {weights.shape}; expected ({n},), one weight per sample")
     right = np.isfinite(weights) & (weights >= 0)
     if not right.all():
         (first,) = first_of(~right)
@@ -146,16 +146,16 @@ def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64
 
 
 def is_real(array: Any) -> bool:
-    """Whether an array of the host is of real numbers."""
+    """Whether an array on the host has a real dtype."""
     return array.dtype.kind in "biuf" or dtype_name(array.dtype) in FLOATS
 
 
 def check_samples(
     backend: Backend, raw: Any, samples: Array, preprocessing: Preprocessing | None, name: str, first: int = 0
 ) -> None:
-    """ValueError for samples (n, d_in) that are not finite after a preprocessing, if any, of `raw`, (n, width).
+    """Raise ValueError for samples (n, d_in) that are not finite after the preprocessing, if any, of `raw`, (n, width).
 
-    It names the first of the given numbers that is not; `first` is what the first row counts as.
+    The error names the first such entry of `raw`; `first` is the index of its first row.
     """
     if preprocessing is None:
         check_finite(backend, samples, name, first)
@@ -171,9 +171,9 @@ def check_samples(
 
 
 def check_finite(backend: Backend, array: Array, name: str, first: int = 0) -> None:
-    """ValueError, naming the first one, if an array holds NaN or infinities; waits for the device.
+    """Raise ValueError that names the first NaN or infinity of an array, if any; waits for the device.
 
-    `first` is what its first row counts as.
+    `first` is the index of its first row.
     """
     if bool(backend.xp.all(backend.xp.isfinite(array))):
         return
@@ -182,9 +182,9 @@ def check_finite(backend: Backend, array: Array, name: str, first: int = 0) -> N
 
 
 def surely_finite(x: Any) -> bool:
-    """Whether a look at NumPy's numbers shows that they are finite, in float32 too; False says nothing.
+    """True if a NumPy array is certainly finite, also in float32; False if unknown.
 
-    The sum of their squares takes 1 µs for a few, and a tenth of the time of `numpy.isfinite` for many.
+    The sum of squares takes 1 µs for small arrays, and a tenth of the time of `numpy.isfinite` for large ones.
     """
     if type(x) is not np.ndarray:
         return False
@@ -192,11 +192,11 @@ def surely_finite(x: Any) -> bool:
         return True
     if x.dtype.char not in "fd":
         return False
-    return bool(np.vdot(x, x) < 1e37)  # the one product that never warns
+    return bool(np.vdot(x, x) < 1e37)  # the only product that never warns
 
 
 def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
-    """ValueError, naming the first one, for targets (n, d_out) that are not finite or not of the cost's domain."""
+    """Raise ValueError that names the first of the targets (n, d_out) not finite or outside the cost's domain."""
     check_finite(backend, y, name)
     if cost.domain == "any":
         return
@@ -216,12 +216,12 @@ def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
         (first,) = first_of(wrong)
         raise ValueError(
             f"{name}: the targets of sample {first} sum to {sums[first]:.6g}; expected 1 for {cost.name}; "
-            f'for several classes in a sample give the network cost="cross_entropy"; {_FOR_NUMBERS}'
+            f'for several classes per sample, give the network cost="cross_entropy"; {_FOR_NUMBERS}'
         )
 
 
 def _numbers(backend: Backend, dtype: str, values: Any, name: str) -> Array:
-    """Real numbers of any type as an array of the backend and dtype."""
+    """Convert real numbers to an array of the backend and dtype."""
     return backend.asarray(_real(as_array(values, name), name), dtype)
 
 
@@ -239,14 +239,14 @@ def _largest(backend: Backend, values: Array, threshold: float) -> Array:
 
 
 def label_rows(labels: NDArray[Any], classes: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Rows (n, classes) with a single 1 for labels (n,) of the host, whole numbers from 0 to classes − 1."""
+    """One-hot rows (n, classes) for labels (n,) on the host, integers from 0 to classes − 1."""
     rows = np.zeros((len(labels), classes), dtype)
     rows[np.arange(len(labels)), labels.astype(np.int64)] = 1
     return rows
 
 
 def _check_range(labels: NDArray[Any], classes: int, name: str) -> None:
-    """ValueError, naming the first one, for a label that is none of 0 to classes − 1."""
+    """Raise ValueError that names the first label outside 0 to classes − 1, if any."""
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         (first,) = first_of(wrong)
@@ -254,7 +254,7 @@ def _check_range(labels: NDArray[Any], classes: int, name: str) -> None:
 
 
 def _one_hot(backend: Backend, dtype: str, labels: Any, classes: int, name: str) -> Array:
-    """Labels as rows with a single 1."""
+    """One-hot rows for labels."""
     kind = dtype_name(labels.dtype)
     if kind not in _INTEGERS:
         if kind in FLOATS:

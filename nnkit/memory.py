@@ -1,4 +1,4 @@
-"""A device whose memory is full: an error that says what to lower, the model as it was, and the memory given back."""
+"""Out-of-memory errors of a device: a hint what to reduce, the model restored, and the memory released."""
 
 import functools
 import gc
@@ -18,10 +18,10 @@ LOWER_SIZES = "make the layers smaller, or free arrays that are on the device"
 
 
 def raise_if_full(backend: Backend, error: BaseException, lower: str) -> None:
-    """Raise OutOfMemoryError in place of an error that says that the device's memory is full; of others do nothing.
+    """Replace an out-of-memory error of the device by OutOfMemoryError; ignore other errors.
 
-    What was made before the error is given back at once: its traceback goes, whose local variables would keep all that
-    for as long as the new error is handled. `lower` is what the user can do about it.
+    The memory is released at once: the tracebacks are cleared, whose local variables would keep arrays alive while the
+    new error is handled. `lower` is the hint for the user.
     """
     found = backend.out_of_memory(error)
     if found is None or found.lower:
@@ -32,16 +32,16 @@ def raise_if_full(backend: Backend, error: BaseException, lower: str) -> None:
     gc.collect()
     backend.release()
     explained = OutOfMemoryError(found.device, found.asked, found.free, found.total, lower)
-    if hasattr(error, "history"):  # of a training
+    if hasattr(error, "history"):  # of `fit`
         vars(explained)["history"] = error.history
     raise explained from error
 
 
 def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
-    """Decorate a function of a model: where the memory is full it raises OutOfMemoryError, as `raise_if_full` does.
+    """Decorate a function of a model to raise OutOfMemoryError when memory is full, like `raise_if_full`.
 
-    If it `changes` the model, it takes the model's turn. Steps that it recorded go where the memory is full, and the
-    optimizer, its state and the class names are as they were unless it has finished an epoch.
+    If it `changes` the model, it takes the model's turn. When memory is full, steps that it recorded are discarded, and
+    the optimizer, its state and the class names are restored unless it has completed an epoch.
     """
 
     def decorate(function: F) -> F:
@@ -75,6 +75,6 @@ def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
 
 
 def _forget(recorded: dict[Any, Any], kept: tuple[Any, ...]) -> None:
-    """Forget what was recorded but for these keys; a key holds a state, which no frame of the error may keep alive."""
+    """Discard recordings except these keys; a key refers to a state that the error's frames must not keep alive."""
     for key in [key for key in recorded if key not in kept]:
         del recorded[key]

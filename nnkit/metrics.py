@@ -1,9 +1,8 @@
-"""Metrics: what a person wants to know of outputs beside the cost, computed on the host in float64.
+"""Metrics of outputs besides the cost, computed on the host in float64.
 
-A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are rows
-with a single 1 there; outputs are probabilities for sigmoid and softmax. A function that takes `sample_weight`, (n,),
-gets the weights of the samples, where there are any; another one does not know of them. Weights of classes count in
-the cost alone.
+A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are
+one-hot rows; outputs are probabilities for sigmoid and softmax. A function with a parameter `sample_weight`, (n,),
+receives the sample weights, if any. Class weights only affect the cost.
 """
 
 import inspect
@@ -25,27 +24,27 @@ __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "
 MetricFunction = Callable[..., float]
 Numbers = NDArray[np.floating]
 
-_ROUNDINGS = 2  # how many roundings of the largest number a constant may differ by
+_ROUNDINGS = 2  # tolerance for constants, in rounding errors of the largest entry
 
 
 class Metric(NamedTuple):
-    """A metric, the name that histories have it under, and whether it takes the weights of samples."""
+    """A metric, its name in histories, and whether it accepts sample weights."""
 
     name: str
     function: MetricFunction
     weighted: bool = False
 
     def measure(self, y: Numbers, h: Numbers, weights: Numbers | None = None) -> float:
-        """The metric of targets and outputs (n, d_out), with weights (n, 1) if there are any and it takes them.
+        """The metric of targets and outputs (n, d_out), with weights (n, 1) if given and accepted.
 
-        Copies are given to the function: what it writes there changes no other number. TypeError for no number.
+        The function gets copies, which it may modify. Raises TypeError if it does not return a number.
         """
         given = {} if weights is None or not self.weighted else {"sample_weight": weights[:, 0].astype(np.float64)}
         return _number(self.name, self.function(y.copy(), h.copy(), **given))
 
 
 def _number(name: str, value: Any) -> float:
-    """What a metric returned as a float: a number or a 0-d array of any library; TypeError for anything else."""
+    """Convert a metric's return value, a number or a 0-d array of any library, to float; TypeError for others."""
     found = on_host(as_array(value, f"the metric {name}")) if hasattr(value, "dtype") else value
     if isinstance(found, np.ndarray | np.generic) and found.shape == () and is_real(found):
         return float(found)
@@ -54,14 +53,14 @@ def _number(name: str, value: Any) -> float:
     try:
         return float(found)
     except OverflowError:
-        raise ValueError(f"metrics: {name!r} returned a whole number that is too large for a float") from None
+        raise ValueError(f"metrics: {name!r} returned a number too large for a float") from None
 
 
 def top_k(k: int) -> MetricFunction:
-    """The share of samples whose class is among the k largest outputs; of equal outputs the first counts as larger.
+    """The fraction of samples whose class is among the k largest outputs; of equal outputs, the first ranks higher.
 
-    Where samples may be of several classes (`accuracy` says when), one of these has to be among them. Raises ValueError
-    unless k is a whole number of at least 1.
+    For multilabel targets (see `accuracy`), one of the classes must be among them. Raises ValueError unless k is an
+    integer of at least 1.
 
     >>> y, h = np.eye(3)[[0, 1]], np.array([[0.2, 0.5, 0.3], [0.5, 0.4, 0.1]])
     >>> [nnkit.metrics.top_k(k)(y, h) for k in (1, 2, 3)]
@@ -73,7 +72,7 @@ def top_k(k: int) -> MetricFunction:
         y, h = _arrays(y, h, (2,))
         single = y.shape[1] == 1 or _one_class_each(y)
         own = np.arange(y.shape[1]) == np.argmax(y, axis=1)[:, None] if single else y > 0.5
-        order = np.argsort(-h.astype(np.float64), axis=1, kind="stable")[:, :k]  # NaN comes last
+        order = np.argsort(-h.astype(np.float64), axis=1, kind="stable")[:, :k]  # NaN is last
         hits = np.take_along_axis(own, order, axis=1).any(axis=1) & ~np.isnan(h).any(axis=1)
         return float(_mean(hits, sample_weight))
 
@@ -82,14 +81,13 @@ def top_k(k: int) -> MetricFunction:
 
 
 def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
-    """The share of samples that are right; with weights w it is Σ w [right]/Σ w.
+    """The fraction of correct samples; with weights w, Σ w [correct]/Σ w.
 
-    Where the targets of each sample sum to 1, as labels and shares in classes do, its largest output has to be that of
-    its class. Otherwise, as where samples may be of several classes or of none, all of its outputs have to be on the
-    same side of ½ as their targets: the accuracy of scikit-learn's `accuracy_score`. So has a single output. NaN is
-    never right.
+    If the targets of each sample sum to 1, as labels and class probabilities do, its largest output must be that of its
+    class. Otherwise, as for multilabel targets, and for a single output, all outputs must be on the same side of ½ as
+    their targets: scikit-learn's `accuracy_score`. NaN is never correct.
 
-    For costs that do not classify, such as the quadratic one, with labels; those that do measure it by themselves.
+    For labels with costs that do not classify, such as the quadratic one; classification costs always report it.
 
     >>> nnkit.metrics.accuracy(np.eye(2)[[0, 1]], np.array([[0.9, 0.2], [0.6, 0.5]]))
     0.5
@@ -105,9 +103,9 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
 
 
 def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
-    """R² = 1 − Σ w (y − h)²/Σ w (y − ȳ)², the mean over the outputs; for constant targets 1 if all are met, else 0.
+    """R² = 1 − Σ w (y − h)²/Σ w (y − ȳ)², averaged over outputs; for constant targets, 1 if all are predicted, else 0.
 
-    A constant is one but for rounding in the dtype of y. Without weights w is 1.
+    Targets are constant up to rounding in the dtype of y. Without weights, w is 1.
 
     >>> nnkit.metrics.r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]]))
     0.5
@@ -125,13 +123,13 @@ def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
         constant = np.ptp(y, axis=0) <= scale
         met = (np.abs(y - h) <= scale).all(axis=0)
         mean = (weights * y).sum(axis=0) / weights.sum()
-        exponent = np.frexp(np.abs(y - mean).max(axis=0))[1]  # squares of small or large numbers leave float64
+        exponent = np.frexp(np.abs(y - mean).max(axis=0))[1]  # squares of small or large numbers under- or overflow
         left, total = ((weights * np.ldexp(y - other, -exponent) ** 2).sum(axis=0) for other in (h, mean))
         return float(np.mean(np.where(constant, met, 1 - left / np.where(constant, 1, total))))
 
 
 def mean_absolute_error(y: Any, h: Any, sample_weight: Any = None) -> float:
-    """The mean of |y − h| over all samples, by their weights if there are any, and outputs.
+    """The mean of |y − h| over all outputs and samples, weighted if there are weights.
 
     >>> nnkit.metrics.mean_absolute_error(np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))
     1.5
@@ -142,7 +140,7 @@ def mean_absolute_error(y: Any, h: Any, sample_weight: Any = None) -> float:
 
 
 def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Targets and outputs as arrays of one shape, with so many axes; TypeError and ValueError name what is not."""
+    """Targets and outputs as arrays of equal shape with a number of axes in `axes`; raises TypeError or ValueError."""
     arrays = []
     for name, values in (("y", y), ("h", h)):
         array = np.asarray(on_host(as_array(values, name)))
@@ -160,7 +158,7 @@ def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[
 
 
 def _hint(y: Any, h: Any) -> str:
-    """What to do with labels (n,) where targets (n, d_out) belong."""
+    """A hint for labels (n,) instead of targets (n, d_out)."""
     labels, outputs = np.shape(on_host(y)), np.shape(on_host(h))
     if len(outputs) != 2 or labels != outputs[:1]:
         return ""
@@ -168,20 +166,20 @@ def _hint(y: Any, h: Any) -> str:
 
 
 def _columns(y: Any, h: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Targets and outputs (n, d_out), or of a single output (n,), as matrices."""
+    """Targets and outputs (n, d_out), or (n,) for a single output, as matrices."""
     y, h = _arrays(y, h, (1, 2))
     return (y[:, None], h[:, None]) if y.ndim == 1 else (y, h)
 
 
 def _weights(sample_weight: Any, n: int) -> Numbers:
-    """Weights (n,) as a column (n, 1), 1 without any."""
+    """Weights (n,) as a column (n, 1); ones if there are none."""
     if sample_weight is None:
         return np.ones((n, 1))
     return checked_weights(sample_weight, n, "sample_weight")[:, None]
 
 
 def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
-    """The mean over the samples, by their weights if there are any."""
+    """The mean over the samples, weighted if there are weights."""
     if sample_weight is None:
         return np.mean(values, axis=0)
     weights = _weights(sample_weight, len(values)).reshape(-1, *[1] * (values.ndim - 1))
@@ -190,7 +188,7 @@ def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
 
 
 def _one_class_each(y: Numbers) -> bool:
-    """Whether each row of targets is one class or shares of them, of sum 1."""
+    """Whether each row of targets is one class or a probability distribution."""
     return bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
 
 
@@ -198,7 +196,7 @@ def _takes_weights(function: MetricFunction) -> bool:
     """Whether a function has a parameter `sample_weight`."""
     try:
         parameter = inspect.signature(function).parameters.get("sample_weight")
-    except (TypeError, ValueError):  # made by C, without a signature
+    except (TypeError, ValueError):  # C functions without a signature
         return False
     return parameter is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
 
@@ -209,8 +207,8 @@ _named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean
 def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifies: bool) -> list[Metric]:
     """Metrics by name ("accuracy", "top_5" for any k, "r2", "mae") or as functions.
 
-    The accuracy is left out where a network classifies and has it anyway. Raises ValueError for an unknown name, with
-    the nearest one, and for a k above the number of outputs; TypeError for what is neither a name nor a function.
+    The accuracy is omitted for networks that classify: they always report it. Raises ValueError for an unknown name,
+    with similar ones, and unless k is below the number of outputs; TypeError for other than names and functions.
     """
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
@@ -234,13 +232,13 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
 
 
 def _check_names(names: list[str], classifies: bool) -> None:
-    """ValueError for a name that occurs twice, or that histories have for something else."""
+    """Raise ValueError for duplicate names and those that histories use for something else."""
     taken = ["cost", "learning_rate", "seconds", *(["accuracy"] if classifies else [])]
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise ValueError(f"metrics: two are called {name!r}; a function's __name__ is what histories have it under")
+            raise ValueError(f"metrics: two are called {name!r}; histories use a function's __name__")
         if name in taken or name.startswith("validation_"):
-            raise ValueError(f"metrics: the name {name!r} is taken; call the function something else")
+            raise ValueError(f"metrics: the name {name!r} is taken; rename the function")
 
 
 def _checked_top(k: int, outputs: int) -> MetricFunction:

@@ -1,4 +1,4 @@
-"""What a network may do to its samples first: normalization or whitening, or what else has their form."""
+"""Preprocessing of a network's samples: normalization, whitening, or others with the same protocol."""
 
 from typing import Any, Protocol
 
@@ -9,54 +9,54 @@ from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 
 _SMALL = ("bool", "int8", "uint8", "int16", "uint16")  # integers that float32 holds
-_TOGETHER = 1 << 18  # numbers that are preprocessed together: 2 MB in float64
+_TOGETHER = 1 << 18  # entries preprocessed at a time: 2 MB in float64
 
 
 class Preprocessing(Protocol):
-    """What is done to samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22)."""
+    """Transform of samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22)."""
 
     kind: str
 
     @property
     def inputs(self) -> int:
-        """The width of samples as users have them."""
+        """The width of the user's samples."""
 
     @property
     def outputs(self) -> int:
-        """The width of what the first layer gets."""
+        """The width of the transformed samples."""
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """What defines it, by name."""
+        """The defining arrays by name."""
 
     def apply(self, backend: Backend, x: Array, out: Array | None = None) -> Array:
-        """Samples (n, inputs) of a backend as the first layer gets them, (n, outputs); in `out` if it is given."""
+        """Transform samples (n, inputs) on a backend to (n, outputs), in `out` if given."""
 
     def precision(self, dtype: str) -> str:
-        """The dtype that samples of this one are computed in."""
+        """The dtype of the computation for samples of this dtype."""
 
 
 def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> Preprocessing | None:
-    """A preprocessing as it is, if a first layer with so many inputs takes what it gives; TypeError or ValueError."""
+    """Return a preprocessing if it fits a first layer with this many inputs; raises TypeError or ValueError."""
     if preprocessing is None:
         return None
-    form = ("kind", "inputs", "outputs", "arrays", "apply", "precision")  # a DataFrame has an `apply` too
+    form = ("kind", "inputs", "outputs", "arrays", "apply", "precision")  # a DataFrame has `apply`, too
     if isinstance(preprocessing, type) or not all(hasattr(preprocessing, name) for name in form):
         hint = "a fitted nnkit.data.Normalization or Whitening"
         given = preprocessing.__name__ if isinstance(preprocessing, type) else f"a {type(preprocessing).__name__}"
         raise TypeError(f"preprocessing is {given}; expected {hint}")
     if preprocessing.outputs != inputs:
-        raise ValueError(f"preprocessing gives {preprocessing.outputs} features, but the first layer takes {inputs}")
+        raise ValueError(f"preprocessing has {preprocessing.outputs} outputs, but the first layer has {inputs} inputs")
     return preprocessing
 
 
 def preprocessed(
     backend: Backend, dtype: str, preprocessing: Preprocessing | None, x: Any, out: Array | None = None
 ) -> Array:
-    """Samples (n, inputs), an array of any real type, as the first layer gets them, (n, outputs); in `out` if given.
+    """Transform samples (n, inputs) of any real dtype to (n, outputs) for the first layer, in `out` if given.
 
-    A preprocessing sees them as they are, and what it gives is cast to the dtype: the other way round, features far
-    from 0 would be rounded to a few values. Some rows at a time, so that no copy of all of them is made in float64.
+    The result is cast to the dtype, not the samples: features far from 0 would be rounded to a few values. Blocks of
+    rows are transformed, to avoid a float64 copy of all samples.
     """
     if preprocessing is None:
         array = backend.asarray(x, dtype)
@@ -66,7 +66,7 @@ def preprocessed(
     rows = max(1, _TOGETHER // preprocessing.inputs)
     if n <= rows:
         return preprocessing.apply(backend, backend.asarray(x, wide), out)
-    x = x if isinstance(x, np.ndarray) else backend.asarray(x)  # what is on the host goes to a device in parts
+    x = x if isinstance(x, np.ndarray) else backend.asarray(x)  # arrays on the host go to a device in blocks
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         part, target = x[start:stop, ...], out[start:stop, ...]
@@ -75,7 +75,7 @@ def preprocessed(
 
 
 def precision(preprocessing: Preprocessing, samples: str, results: str) -> str:
-    """The dtype that samples of one dtype are preprocessed in for results of another one; it holds the samples."""
+    """The dtype for preprocessing samples of one dtype to results of another; it represents the samples exactly."""
     if results != "float32":
         return "float64"
     samples = "float32" if samples in _SMALL else samples

@@ -1,6 +1,6 @@
-"""Tables with named columns, and single columns, as arrays: pandas, polars, pyarrow and what has their form.
+"""Conversion of tables and single columns to arrays: pandas, polars, pyarrow and similar libraries.
 
-None of these libraries is imported: what they share is asked for by name.
+None of these libraries is imported: tables are recognized by their attributes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,36 +15,33 @@ from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, Decimal)
-_SHOWN = 10  # names of columns in an error
+_SHOWN = 10  # column names in an error
 
 
 def is_table(values: Any) -> bool:
-    """Whether this is a table with named columns.
-
-    The type is asked, as a column of a DataFrame may be called `columns` or `dtype`.
-    """
-    kind = type(values)
+    """Whether this is a table with named columns."""
+    kind = type(values)  # the instance may have columns called `columns` or `dtype`
     if isinstance(values, np.ndarray) or not hasattr(kind, "shape"):
         return False
     return hasattr(kind, "columns") or hasattr(kind, "column_names")
 
 
 def column_names(table: Any) -> list[Any]:
-    """What the columns of a table are called; in pandas these may be anything."""
+    """The column names of a table; in pandas, they may be any objects."""
     return list(table.column_names if hasattr(type(table), "column_names") else table.columns)
 
 
 def text_names(table: Any) -> list[str] | None:
-    """The names of a table's columns, if they are text and differ; else None."""
+    """The column names of a table if they are distinct strings; else None."""
     names = column_names(table)
     return names if len(set(names)) == len(names) and all(isinstance(name, str) for name in names) else None
 
 
 def table_numbers(table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network") -> NDArray[Any]:
-    """The numbers (n, d) of a table called `name` in errors, with its columns as in the owner's `features`, if known.
+    """The numbers (n, d) of a table, called `name` in errors, with columns in the order of the owner's `features`.
 
-    A table whose columns have no text for names (0, 1, 2, ... in pandas) is taken as it is. Raises ValueError for
-    columns that are missing or unknown and for missing values, TypeError for a column that does not hold real numbers.
+    The order is kept without features, and if no column name is a string (0, 1, 2, ... in pandas). Raises ValueError
+    for missing or unknown columns and for missing values, TypeError for columns that are not real numbers.
     """
     names = column_names(table)
     order = None if features is None else _order(names, list(features), name, owner)
@@ -64,24 +61,24 @@ def table_numbers(table: Any, name: str, features: Sequence[str] | None = None, 
 
 
 def as_samples(values: Any, name: str) -> Any:
-    """Samples that are no table as an array, unchanged where they are one, on a disk or a device: not checked yet.
+    """Convert samples that are not a table to an array; arrays, also on disks and devices, are returned unchanged.
 
-    Raises TypeError for what has no rows of numbers, ValueError for rows of different lengths.
+    Raises TypeError for objects without rows of numbers, ValueError for rows of different lengths.
     """
     if type(values) is np.ndarray:
         return values
     if hasattr(values, "toarray"):
-        raise TypeError(f"{name} is a sparse matrix; make it dense, with {name}.toarray()")
+        raise TypeError(f"{name} is a sparse matrix; convert it with {name}.toarray()")
     if hasattr(values, "dtype") and hasattr(values, "shape") and not isinstance(values, type):
         return _plain(values, name)
     return _from_python(values, name)
 
 
 def as_array(values: Any, name: str) -> Any:
-    """Labels, targets or weights as an array: a column of a library, a table or a list become NumPy's.
+    """Convert labels, targets or weights to an array; columns, tables and lists become NumPy arrays.
 
-    Missing numbers become NaN; text and other objects stay what they are. Arrays are returned unchanged.
-    Raises TypeError for a masked array and what is no array, ValueError for rows of different lengths.
+    Missing numbers become NaN; text and other objects are kept. Arrays are returned unchanged. Raises TypeError for
+    masked arrays and for objects that are not array-like, ValueError for rows of different lengths.
     """
     if isinstance(values, np.ndarray):
         return _plain(values, name)
@@ -96,7 +93,7 @@ def as_array(values: Any, name: str) -> Any:
     is_array = hasattr(values, "dtype") and hasattr(values, "shape") and not isinstance(values, type)
     if is_array and (hasattr(values, "__dlpack__") or not converts):
         return _plain(values, name)
-    if not converts:  # a range or a buffer, or nothing of the kind
+    if not converts:  # a range or a buffer, or not array-like
         array = _from_python(values, name)
         if array.dtype.kind not in "biufc":
             raise _no_array(values, name)
@@ -105,30 +102,30 @@ def as_array(values: Any, name: str) -> Any:
 
 
 def text_array(values: Sequence[str]) -> NDArray[Any]:
-    """Text as NumPy has it; as objects where that would change it: NumPy drops NUL characters at the end."""
+    """Text as NumPy strings, or as objects if NumPy would change it: it drops trailing NUL characters."""
     array = np.array(values, str)
     return array if array.tolist() == list(values) else np.array(values, object)
 
 
 def _plain(values: Any, name: str) -> Any:
-    """The data of a masked array in which nothing is masked, of a tensor without its gradient, others unchanged.
+    """Remove an empty mask or PyTorch's gradient tracking; other arrays are returned unchanged.
 
-    Raises TypeError, naming it, if the mask would be lost.
+    Raises TypeError for masked entries and sparse tensors.
     """
     if not str(getattr(values, "layout", "strided")).endswith("strided"):  # PyTorch's sparse and MKL-DNN tensors
-        raise TypeError(f"{name} is a tensor of layout {values.layout}; make it dense, with to_dense()")
-    if getattr(values, "requires_grad", False) is True:  # PyTorch gives such numbers to nobody
+        raise TypeError(f"{name} is a tensor of layout {values.layout}; convert it with to_dense()")
+    if getattr(values, "requires_grad", False) is True:  # PyTorch does not convert these
         return values.detach()
     if not isinstance(values, np.ma.MaskedArray):
         return values
     if np.ma.getmaskarray(values).any():
         hint = f"fill it first, with {name.split()[-1]}.filled(value)"
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; {hint}")
+        raise TypeError(f"{name} is a masked array; its mask would be lost; {hint}")
     return values.data
 
 
 def _from_python(values: Any, name: str) -> NDArray[Any]:
-    """Lists, buffers and what else NumPy makes an array of."""
+    """Convert lists, buffers and other objects that NumPy accepts."""
     try:
         array = np.asarray(values)
     except ValueError as error:  # rows of different lengths
@@ -141,13 +138,13 @@ def _from_python(values: Any, name: str) -> NDArray[Any]:
 def _no_array(values: Any, name: str) -> TypeError:
     todo = "; call its collect() first" if hasattr(values, "collect") else ""
     if isinstance(values, Mapping):
-        todo = f"; make a table of its columns, such as pandas.DataFrame({name.split()[-1]})"
+        todo = f"; convert it to a table, for example pandas.DataFrame({name.split()[-1]})"
     given = repr(values) if isinstance(values, str | bytes | Number | None) else f"a {type(values).__name__}"
     return TypeError(f"{name} is {given}; expected an array, a list or a table{todo}")
 
 
 def _order(names: list[Any], features: list[str], name: str, owner: str) -> list[int] | None:
-    """Where the features are among the columns; None if they are in this order, or if the columns have no names."""
+    """Column indices of the features; None if they are already in order, or if the columns have no names."""
     if names == features or not any(isinstance(column, str) for column in names):
         return None
     missing = [feature for feature in features if feature not in names]
@@ -155,8 +152,8 @@ def _order(names: list[Any], features: list[str], name: str, owner: str) -> list
     if missing or unknown:
         parts = [f"missing: {_listed(missing)}"] if missing else []
         parts += [f"unknown: {_listed(unknown)}"] if unknown else []
-        hint = "" if missing else f"; select the others, with {name.split()[-1]}[{owner}.features]"
-        raise ValueError(f"{name} has other columns than the features of this {owner}: {'; '.join(parts)}{hint}")
+        hint = "" if missing else f"; select them with {name.split()[-1]}[{owner}.features]"
+        raise ValueError(f"{name} has columns that differ from the features of this {owner}: {'; '.join(parts)}{hint}")
     for columns in (names, features):
         if len(set(columns)) < len(columns):
             twice = next(column for at, column in enumerate(columns) if column in columns[:at])
@@ -170,7 +167,7 @@ def _listed(names: Iterable[Any]) -> str:
 
 
 def _is_uniform(table: Any) -> bool:
-    """Whether all columns are NumPy's numbers, as pandas keeps them, that NumPy makes a matrix of without loss."""
+    """Whether all columns have NumPy dtypes, as in pandas, that NumPy combines into a matrix without loss."""
     if not hasattr(type(table), "dtypes"):
         return False
     kinds = {dtype.kind if isinstance(dtype, np.dtype) else "O" for dtype in table.dtypes}
@@ -184,12 +181,12 @@ def _column(table: Any, at: int) -> Any:
 
 
 def _numbers(column: Any, owner: str, where: str) -> NDArray[Any]:
-    """The numbers (n,) of a column, NaN where one is missing; TypeError for anything else."""
+    """The numbers (n,) of a column, with NaN for missing ones; raises TypeError for other columns."""
     values = _column_values(column)
     if values.dtype.kind in "OUT":
         text = next((value for value in values.tolist() if isinstance(value, str)), None)
         if text is not None:
-            hint = "expected real numbers; pandas.get_dummies makes such columns of text"
+            hint = "expected real numbers; pandas.get_dummies encodes text"
             raise TypeError(f"{owner} text {where}, such as {text!r}; {hint}")
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{owner} dtype {values.dtype} {where}; expected real numbers")
@@ -197,7 +194,7 @@ def _numbers(column: Any, owner: str, where: str) -> NDArray[Any]:
 
 
 def _column_values(column: Any) -> NDArray[Any]:
-    """A column as NumPy has it, (n, ...); numbers beside missing ones, which come as objects, as numbers."""
+    """A column as a NumPy array (n, ...); object columns of numbers and missing values become numbers."""
     values = np.asarray(column)
     if values.dtype.kind != "O" or values.ndim != 1:
         return values

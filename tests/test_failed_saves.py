@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
         with nobody(tmp_path):
             with pytest.raises(PermissionError):
                 net.save(path)
-            with pytest.raises(PermissionError, match=r"checkpoint: the folder .* cannot be written to"):
+            with pytest.raises(PermissionError, match=r"checkpoint: the directory .* is not writable"):
                 net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "b", progress=False)
             assert nnkit.load(path).width == 5
     finally:

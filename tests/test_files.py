@@ -139,10 +139,10 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "astray").symlink_to("nowhere/net")
     for name, error, message in (
-        (".", IsADirectoryError, "--model: .* is a folder; expected a file"),
-        ("nowhere/net", FileNotFoundError, "--model: the folder .*nowhere does not exist"),
-        ("astray", FileNotFoundError, "--model: the folder .*nowhere does not exist"),
-        ("file/net", FileNotFoundError, "--model: the folder .*file does not exist"),
+        (".", IsADirectoryError, "--model: .* is a directory; expected a file"),
+        ("nowhere/net", FileNotFoundError, "--model: the directory .*nowhere does not exist"),
+        ("astray", FileNotFoundError, "--model: the directory .*nowhere does not exist"),
+        ("file/net", FileNotFoundError, "--model: the directory .*file does not exist"),
         ("circle", OSError, "symbolic links"),
         ("n" * 256, OSError, "too long"),
     ):

@@ -70,7 +70,7 @@ def test_only_names_that_json_can_hold_are_written(tmp_path: Path) -> None:
 
 def test_preprocessing_must_fit() -> None:
     fitted = nnkit.data.Normalization.fit(X)
-    with pytest.raises(ValueError, match="preprocessing gives 4 features, but the first layer takes 5"):
+    with pytest.raises(ValueError, match="preprocessing has 4 outputs, but the first layer has 5 inputs"):
         nnkit.Network([5, 3], preprocessing=fitted)
     with pytest.raises(TypeError, match="expected a fitted nnkit"):
         nnkit.Network([4, 3], preprocessing="normalization")  # type: ignore[arg-type]

@@ -213,7 +213,7 @@ def test_a_file_names_the_layer_that_is_not_known(tmp_path: Path) -> None:
     network("first").save(tmp_path / "net.safetensors")
     nnkit.unregister_layer("Scaled")
     try:
-        with pytest.raises(ValueError, match=r"holds the layer 'Scaled', which is not known here; register it before"):
+        with pytest.raises(ValueError, match=r"contains the unknown layer 'Scaled'; register it with"):
             nnkit.load(tmp_path / "net.safetensors")
     finally:
         nnkit.register_layer(Scaled)

@@ -1,1 +1,1 @@
-"""The commands of the command line, one a file: each adds its arguments to a parser, and runs."""
+"""The commands of the command line, one per file: `add` adds the arguments to a parser, `run` runs it."""

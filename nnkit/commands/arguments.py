@@ -1,4 +1,4 @@
-"""Arguments that commands share, and a parser whose errors are one line."""
+"""Shared arguments, and a parser with one-line errors."""
 
 import argparse
 import difflib
@@ -16,12 +16,12 @@ else:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, whatever the names in it are."""
+    """Text without line breaks and control characters."""
     return printable(" ".join(text.split()))
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes options by their whole names only, and tells an error in one line."""
+    """An ArgumentParser without abbreviated options and with one-line errors."""
 
     def __init__(self, **options: object) -> None:
         super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
@@ -30,14 +30,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"nnkit: error: {one_line(message)} (see {self.prog} --help)\n")
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """The error for arguments that there are not: with the nearest option, if one is near."""
+        """Exit with an error for unknown arguments that suggests a similar option, if any."""
         near = difflib.get_close_matches(unknown[0], re.findall(r"--[a-z0-9-]+", self.format_help()), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 def in_options(text: str, parser: argparse.ArgumentParser) -> str:
-    """An error of nnkit's functions in the spelling of a command's options, where these have the names of arguments.
+    """Replace argument names in an error of nnkit's functions by the command's options.
 
     >>> parser = Parser()
     >>> _ = parser.add_argument("--clip-norm"), parser.add_argument("--cost")
@@ -47,13 +47,13 @@ def in_options(text: str, parser: argparse.ArgumentParser) -> str:
     for option in parser._option_string_actions:
         name = option[2:].replace("-", "_")
         text = re.sub(rf"(?<![\w'\".-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", text)
-        if "_" in name:  # other names are words as well
+        if "_" in name:  # other names are also words
             text = re.sub(rf"(?<![\w'\".-]){name}(?![\w'\"])", option, text)
     return text
 
 
 def counted(count: int, what: str) -> str:
-    """A number of things.
+    """A count and a noun, in the plural if needed.
 
     >>> counted(1, "epoch"), counted(2, "epoch")
     ('1 epoch', '2 epochs')
@@ -62,7 +62,7 @@ def counted(count: int, what: str) -> str:
 
 
 def show(text: str) -> None:
-    """Print lines at once, whatever the names in them are."""
+    """Print lines immediately, with control characters escaped."""
     print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
@@ -75,7 +75,7 @@ def add_command(
     epilog: str | None = None,
     usage: str | None = None,
 ) -> Parser:
-    """Add a command with its `purpose` in a few words; `description` follows it in its own help."""
+    """Add a command; its help shows `purpose`, a short phrase, followed by `description`."""
     parser = commands.add_parser(
         name,
         help=purpose,
@@ -90,14 +90,14 @@ def add_command(
 
 
 def add_backend(parser: argparse._ActionsContainer) -> None:
-    """The option --backend."""
+    """Add the option --backend."""
     parser.add_argument(
         "--backend", metavar="NAME", help="numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)"
     )
 
 
 def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:
-    """The type of an argument that is one of these names; another one is answered with the nearest."""
+    """Argument type for one of these names; the error for another suggests the nearest."""
     allowed = list(names)
 
     def check(name: str) -> str:
@@ -109,7 +109,7 @@ def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number of at least `least`."""
+    """Argument type for integers of at least `least`."""
 
     def check(text: str) -> int:
         try:
@@ -124,7 +124,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def number(end: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
-    """The type of an argument that is a finite number in [0, end), or in (0, end) with `above`."""
+    """Argument type for finite numbers in [0, end), or in (0, end) with `above`."""
 
     def check(text: str) -> float:
         try:

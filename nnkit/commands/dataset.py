@@ -1,4 +1,4 @@
-"""The data that a command works with: samples, what their targets are, and the parts that they are divided into."""
+"""The data of a command: samples, targets, and their split into parts."""
 
 import os
 import warnings
@@ -16,15 +16,15 @@ from nnkit.data.files import read
 from nnkit.files import existing_file
 from nnkit.kernels.costs import get_cost
 
-_MANY = 100  # classes: whole numbers that are so many are perhaps quantities
-_FAR = 100.0  # from 0, for what a network should learn
+_MANY = 100  # classes; more distinct integers may be quantities
+_FAR = 100.0  # from 0, for targets
 
 
 class Targets(NamedTuple):
-    """Targets as they are divided and learned.
+    """Targets for splitting and training.
 
-    y: numbers of the classes (n,), or targets (n,) or (n, d_out). classes: their names (k,), or None where there are
-    none. outputs: of the network. cost: its name.
+    y: class indices (n,), or targets (n,) or (n, d_out). classes: class names (k,), or None for numeric targets.
+    outputs: number of outputs of the network. cost: its name.
     """
 
     y: NDArray[Any]
@@ -33,16 +33,15 @@ class Targets(NamedTuple):
     cost: str
 
     def named(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Some of y as the network takes them: labels by their names."""
+        """Part of y in the form for the network, with class names instead of indices."""
         return y if self.classes is None else self.classes[y]
 
 
 def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
-    """What labels (n,) or targets (n,), (n, d_out) ask for; `name` is what messages call them.
+    """Determine classes, outputs and cost from labels (n,) or targets (n,), (n, d_out), called `name` in messages.
 
-    Without a cost, text and whole numbers are labels and get the softmax cross-entropy; real numbers get the quadratic
-    cost. Raises ValueError for a single class, for text where the cost is one of numbers, for a matrix of text and for
-    more than two axes.
+    Without a cost, text and integers are labels with softmax cross-entropy; real numbers get the quadratic cost.
+    Raises ValueError for a single class, text with a regression cost, a matrix of text, and more than two axes.
     """
     text = y.dtype.kind in "US"
     if text and y.ndim > 1:
@@ -65,15 +64,15 @@ def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
         raise ValueError(f"{name} holds a single class, {classes[0]}; expected at least two")
     if len(classes) > _MANY and not text:
         warnings.warn(
-            f"{name} holds {len(classes)} different whole numbers, which are taken for classes; if they are "
-            "quantities, give --cost quadratic",
+            f"{name} holds {len(classes)} different integers, which are treated as classes; if they are quantities, "
+            "give --cost quadratic",
             stacklevel=2,
         )
     return Targets(y, classes, len(classes), cost)
 
 
 def whole_labels(y: NDArray[Any]) -> NDArray[Any]:
-    """Labels (n,) that are whole numbers of a float type as int64; anything else as it is.
+    """Convert integral labels (n,) of a floating-point dtype to int64; return anything else unchanged.
 
     >>> whole_labels(np.array([1.0, 3.0])), whole_labels(np.array([0.5, 1.0]))
     (array([1, 3]), array([0.5, 1. ]))
@@ -91,18 +90,18 @@ def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
         mean, deviation = float(np.mean(y)), float(np.std(y))
     if abs(mean) > _FAR or deviation > _FAR:
         warnings.warn(
-            f"{name} has mean {mean:.3g} and standard deviation {deviation:.3g}; a network learns numbers of mean 0 "
-            "and deviation 1 best: shift and rescale them, or the training may diverge",
+            f"{name} has mean {mean:.3g} and standard deviation {deviation:.3g}; a network learns best with mean 0 "
+            "and standard deviation 1: shift and rescale the targets, or training may diverge",
             stacklevel=2,
         )
 
 
 class Dataset(NamedTuple):
-    """Samples X (n, width) with what belongs to each.
+    """Samples X (n, width) and their targets.
 
-    name: what messages call it. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: what messages
-    call y. preprocessing: what suits it, by name. test: a test part (X, y) of its own. features: names of the columns.
-    path: the file.
+    name: its name in messages. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: name of y in
+    messages. preprocessing: the default for this data set. test: a separate test part (X, y), if any. features: column
+    names. path: the file, if any.
     """
 
     name: str
@@ -115,14 +114,14 @@ class Dataset(NamedTuple):
     path: Path | None = None
 
     def place(self, sample: int) -> str:
-        """Where a sample, from 0, is in the user's file."""
+        """The location of a sample, counted from 0, in the user's file."""
         return f"{self.name}, sample {sample}" if self.path is None else place(self.path, sample, self.features)
 
 
 def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool, text: bool = False) -> Dataset:
-    """The data that --data, --target, --data-dir and --download ask for; with `text` all labels of CSV are text.
+    """Load the data for --data, --target, --data-dir and --download; with `text`, all CSV labels are text.
 
-    Raises ValueError for options that do not go together or data that cannot be read, FileNotFoundError for no file.
+    Raises ValueError for incompatible options or unreadable data, FileNotFoundError if there is no such file.
     """
     if source != "mnist" and (download or data_dir is not None):
         raise ValueError(f"{'--download' if download else '--data-dir'} is for --data mnist")
@@ -139,13 +138,13 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
         return Dataset("mnist", mnist.X_train, mnist.y_train, "y", "pixels", (mnist.X_test, mnist.y_test))
     path = Path(source)
     if not source or not os.path.lexists(path):
-        raise FileNotFoundError(f"{source or repr(source)} is no file, and neither digits nor mnist")
+        raise FileNotFoundError(f"{source or repr(source)} does not exist; expected a file, digits or mnist")
     existing_file(path)
     if target is None:
-        raise ValueError(f"{source}: --target must say where the answers are")
+        raise ValueError(f"{source}: --target must name the labels or targets")
     table = read_csv(path, target, text=True) if text and path.suffix.lower() == ".csv" else read(path, target)
-    assert table.y is not None  # as there is a target
-    y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # a column of labels is labels
+    assert table.y is not None  # because there is a target
+    y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # (n, 1) also means labels
     return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)
 
 
@@ -153,10 +152,9 @@ Part = tuple[NDArray[Any], NDArray[Any]]
 
 
 class Parts(NamedTuple):
-    """Samples with their labels or targets; without a part of its own, `validation` is None.
+    """Samples with labels or targets, split; `validation` is None without a separate validation part.
 
-    rows: which samples of the data set, (n, 1), are in the training part, in the one that validates, and in the test
-    part, of which those of a part of its own count by themselves.
+    rows: indices (n, 1) into the data set of the training, validation and test part; a separate test part has its own.
     """
 
     training: Part
@@ -165,22 +163,22 @@ class Parts(NamedTuple):
     rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
     def counts(self) -> dict[str, int]:
-        """How many samples each part has."""
+        """The number of samples in each part."""
         parts = {"training": self.training, "validation": self.validation, "test": self.test}
         return {name: 0 if part is None else len(part[0]) for name, part in parts.items()}
 
     def places(self, dataset: Dataset) -> list[Callable[[int], str]]:
-        """Where a sample of the training part, of the validating and of the test part is in the user's file."""
+        """Functions that locate a sample of the training, validation and test part in the user's file."""
         return [lambda row, numbers=numbers: dataset.place(int(numbers[row, 0])) for numbers in self.rows]  # type: ignore[misc]
 
 
 def divide(dataset: Dataset, targets: Targets, fraction: float, seed: int, validated: bool) -> Parts:
-    """A data set in parts, by a seed: a share to test with, and if `validated` the same share of the rest for that.
+    """Split off a fraction for testing and, if `validated`, the same fraction of the rest for validation.
 
-    Raises ValueError for a fraction that is no share or leaves a part empty.
+    Raises ValueError for a fraction outside (0, 1) or one that leaves a part empty.
     """
     y, test, validation = targets.y, dataset.test, None
-    rows = np.arange(len(dataset.X))[:, None]  # divided instead of X, to know which sample is where
+    rows = np.arange(len(dataset.X))[:, None]  # split instead of X, to keep the indices
     of_test = rows if test is None else np.arange(len(test[0]))[:, None]
     of_validation = None
     if test is None:

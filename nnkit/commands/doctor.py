@@ -1,4 +1,4 @@
-"""nnkit doctor: what is installed, which backends work, which do not and why."""
+"""nnkit doctor: installed packages, and which backends work or why they do not."""
 
 import argparse
 
@@ -6,8 +6,8 @@ from nnkit.commands.arguments import Commands, add_command
 
 
 def add(commands: Commands) -> None:
-    """The command; it has no arguments."""
-    add_command(commands, "doctor", "tell what is installed, which backends work, and why others do not", run)
+    """Add the command, which has no arguments."""
+    add_command(commands, "doctor", "show what is installed, which backends work, and why others do not", run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""nnkit evaluate: the cost, the accuracy and more of a network over samples whose answers are known."""
+"""nnkit evaluate: the cost, accuracy and other metrics of a network on labelled samples."""
 
 import argparse
 from pathlib import Path
@@ -20,35 +20,35 @@ from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
 
 _DESCRIPTION = """
-On all samples of a file, or on the test part of digits or mnist: that of the seed the network was trained with."""
+On all samples of a file, or on the test part of digits or mnist, split with the seed of the training."""
 _EPILOG = """examples:
   nnkit evaluate nnkit-model.safetensors flowers.csv --target species --confusion mistakes.png
   nnkit evaluate nnkit-model.safetensors --data digits"""
 
 
 def add(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command and its arguments."""
     purpose = "measure how good a network is"
     parser = add_command(commands, "evaluate", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the samples with their answers: .csv, .npz or .npy")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the samples with their targets: .csv, .npz or .npy")
     parser.add_argument("--target", metavar="NAME", help=TARGET)
     parser.add_argument(
-        "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist in the place of FILE"
+        "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist instead of FILE"
     )
     parser.add_argument(
         "--test-fraction", type=number(1, above=True), metavar="SHARE",
-        help="of the digits, as in the training (default: what MODEL says, or 0.25)",
+        help="of the digits, as in training (default: as recorded in MODEL, or 0.25)",
     )  # fmt: skip
     add_mnist(parser)
     add_metrics(parser)
-    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw what is taken for what: .png, .svg, .pdf")
+    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw a confusion matrix: .png, .svg or .pdf")
     parser.add_argument("--json", action="store_true", help="print one JSON object: samples, results, paths")
     add_backend(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, draw, print."""
+    """Evaluate, plot and print."""
     if (options.file is None) == (options.data is None):
         raise ValueError("give either FILE or --data")
     source, picture = options.data if options.file is None else options.file, options.confusion
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
     check_metrics(options.metrics, y, "the target", network.cost, network.d_out, labels)
     if picture is not None and not (network.classifies and y.ndim == 1):
-        raise ValueError("--confusion is for labels, and networks that classify")
+        raise ValueError("--confusion requires labels and a network that classifies")
     with placing({"": dataset.place}):
         results = network.evaluate(X, y, metrics=options.metrics)
     if picture is not None:
@@ -82,11 +82,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _samples(source: str, options: argparse.Namespace, network: Network, known: TrainedOn | None) -> Dataset:
-    """The samples to measure with."""
+    """The samples for the evaluation."""
     fraction = options.test_fraction
     if fraction is not None and source != "digits":
         raise ValueError(f"--test-fraction is for digits, not for {source}")
-    # A file in which only the classes 1 and 2 of 1, 2 and 3a occur would be read as numbers, 01 as 1.
+    # A file with only the classes 1 and 2 of 1, 2 and 3a would be read as numbers, 01 as 1.
     text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
     dataset = load_dataset(source, options.target, options.data_dir, options.download, text)
     if source == "mnist" and dataset.test is not None:
@@ -109,7 +109,7 @@ def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: 
 def _report(
     model: Path, name: str, network: Network, samples: int, results: dict[str, float], picture: Path | None
 ) -> dict[str, Any]:
-    """What --json prints."""
+    """The output of --json."""
     return {
         "nnkit": __version__,
         "model": model,

@@ -1,4 +1,4 @@
-"""nnkit formulas: what nnkit computes with, as mathematics and Python, and the CUDA text that is made of it."""
+"""nnkit formulas: nnkit's formulas in mathematics, Python and the CUDA code generated from them."""
 
 import argparse
 import ast
@@ -18,29 +18,29 @@ from nnkit.kernels.costs import cost_names, get_cost
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
 _DESCRIPTION = """
-Without a name, the names of all formulas and of the functions that are made of them. With one, what it computes, as
-comments, and the CUDA text of its formulas; matrix products and sums are those of CUDA's libraries and of nnkit."""
+Without a name, list all formulas and the functions that use them. With a name, show what it computes, as comments,
+and the CUDA code of its formulas; matrix products and sums are those of CUDA's libraries and of nnkit."""
 
 
 class Entry(NamedTuple):
-    """A function, and the formulas that it consists of; a formula is its own."""
+    """A function and its formulas; for a formula, the formula itself."""
 
     function: Callable[..., Any]
     formulas: list[Formula]
 
 
 def add(commands: Commands) -> None:
-    """The command and its arguments."""
-    purpose = "list the formulas, or show one and the CUDA kernel made of it; needs no GPU"
+    """Add the command and its arguments."""
+    purpose = "list the formulas, or show one and its CUDA kernel; needs no GPU"
     parser = add_command(commands, "formulas", purpose, run, _DESCRIPTION)
-    parser.add_argument("name", nargs="?", help="show this formula and its CUDA text; 'all' shows every one")
+    parser.add_argument("name", nargs="?", help="show this formula and its CUDA code; 'all' shows every one")
     parser.add_argument(
-        "--dtype", type=known("dtype", _TYPES), metavar="NAME", help=f"its type: {', '.join(_TYPES)} (default: float32)"
+        "--dtype", type=known("dtype", _TYPES), metavar="NAME", help=f"dtype: {', '.join(_TYPES)} (default: float32)"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the names of all formulas and functions, or what one or all of them compute."""
+    """Print the names of all formulas and functions, or the code of one or all."""
     entries = {name.rpartition(".")[2]: Entry(made, [made]) for name, made in list_formulas().items()} | functions()
     if options.name is None:
         if options.dtype is not None:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def functions() -> dict[str, Entry]:
-    """The functions of the equations that are more than one formula, by the names that `nnkit verify` has for them."""
+    """The functions that combine several formulas, by their names in `nnkit verify`."""
     found = {
         "dense_forward": Entry(dense.dense_forward, [dense.biased]),
         "dense_backward": Entry(dense.dense_backward, []),
@@ -71,7 +71,7 @@ def functions() -> dict[str, Entry]:
         "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
     }
     for name in cost_names():
-        if not hasattr(cost_functions, name):  # a cost of the user's own
+        if not hasattr(cost_functions, name):  # a user-defined cost
             continue
         cost = get_cost(name)
         terms, delta = cost.from_logits or (cost.terms, cost.delta)
@@ -92,7 +92,7 @@ def _operands(function: Callable[..., Any]) -> list[str]:
 
 
 def _comment(function: Callable[..., Any]) -> str:
-    """What a function computes, as comments of C++: its equation and, of a formula, its Python.
+    """C++ comments with a function's equation and, for a formula, its Python code.
 
     >>> from nnkit.kernels.softmax import divided
     >>> print(_comment(divided))
@@ -109,10 +109,10 @@ def _comment(function: Callable[..., Any]) -> str:
 
 
 def _python(function: Callable[..., Any]) -> str:
-    """The statements of a function, without its docstring; nothing where there is no source text."""
+    """The statements of a function without its docstring; "" if the source is unavailable."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError):  # made at a prompt, or in the middle of an expression
+    except (OSError, SyntaxError):  # defined at a prompt, or within an expression
         return ""
     made = next((node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), None)
     if made is None:

@@ -1,4 +1,4 @@
-"""The option --metrics: what can be measured of classes, and what of numbers."""
+"""The option --metrics, for classes and for numbers."""
 
 import argparse
 import re
@@ -16,26 +16,26 @@ _OF_NUMBERS = ("r2", "mae")
 
 
 def add_metrics(group: argparse._ActionsContainer) -> None:
-    """The option --metrics."""
-    text = "to measure too: top_5, or another top_N, of classes; mae, r2 of numbers; accuracy of numbers 0 and 1"
+    """Add the option --metrics."""
+    text = "additional metrics: top_5, or another top_N, for classes; mae, r2 for numbers; accuracy for numbers 0 and 1"
     group.add_argument("--metrics", nargs="+", type=_metric, default=[], metavar="NAME", help=text)
 
 
 def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost, outputs: int, labels: bool) -> None:
-    """ValueError, naming --metrics, for one that says nothing of y (n,) or (n, d_out), which messages call `name`.
+    """Raise ValueError for a metric that does not apply to y (n,) or (n, d_out), called `name` in messages.
 
-    cost: that of the network. outputs: how many it has. labels: whether y are labels.
+    cost: the cost of the network. outputs: its number of outputs. labels: whether y contains labels.
     """
     for at, metric in enumerate(metrics):
         if metric in metrics[:at]:
-            raise ValueError(f"--metrics: {metric} is there twice")
+            raise ValueError(f"--metrics: {metric} is given twice")
         if metric in _OF_NUMBERS:
             if labels:
                 raise ValueError(f"--metrics {metric} is for numbers, and {name} holds classes")
         elif not cost.classifies and not np.isin(y, (0, 1)).all():
             raise ValueError(f"--metrics {metric} is for classes, and {name} holds numbers, with the cost {cost.name}")
         elif metric != "accuracy" and not 0 < int(metric[4:]) < outputs:
-            raise ValueError(f"--metrics {metric}: of {outputs} outputs at least 1 and fewer than all can be looked at")
+            raise ValueError(f"--metrics {metric}: expected top_1 or more, below the number of outputs, {outputs}")
 
 
 def _metric(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Trained networks that commands use: from a file, and which samples they were trained on."""
+"""Trained networks from files, and the samples they were trained on."""
 
 import argparse
 import json
@@ -16,54 +16,54 @@ from nnkit.training import fingerprints
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """The argument MODEL."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a network that nnkit train or Network.save wrote")
+    """Add the argument MODEL."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a network written by nnkit train or Network.save")
 
 
 def in_order(network: Network, model: Path, X: Any, features: list[str] | None, name: str | Path) -> Any:
-    """Samples (n, d) with their columns as the network of a file takes them: by name, where both have names.
+    """Samples (n, d) with their columns in the network's order, matched by name if both have names.
 
-    Raises ValueError, naming the first, for a column that is missing or that the network does not take.
+    Raises ValueError that names the first missing or unknown column.
     """
     if network.features is None or features is None or len(set(features)) != len(features):
         _check_width(network, model, X, name)
         return X
     for feature in network.features:
         if feature not in features:
-            raise ValueError(f"{name} has no column {feature!r}, which {model} takes")
+            raise ValueError(f"{name} has no column {feature!r}, which {model} needs")
     for feature in features:
         if feature not in network.features:
-            hint = "if it is the answer, leave it out with --target"
-            raise ValueError(f"{name}: {model} takes no column {feature!r}; {hint}")
+            hint = "if it is the target, exclude it with --target"
+            raise ValueError(f"{name}: {model} was not trained with column {feature!r}; {hint}")
     return X if features == network.features else X[:, [features.index(feature) for feature in network.features]]
 
 
 def _check_width(network: Network, model: Path, X: Any, name: str | Path) -> None:
-    """ValueError unless samples (n, d) are as wide as the network takes them."""
+    """Raise ValueError unless samples (n, d) have the width of the network."""
     width = X.shape[1]
     if width != network.width:
-        hint = "; if one is the answer, leave it out with --target NAME" if width == network.width + 1 else ""
-        raise ValueError(f"{name} has {counted(width, 'feature')}, and {model} takes {network.width}{hint}")
+        hint = "; if one is the target, exclude it with --target NAME" if width == network.width + 1 else ""
+        raise ValueError(f"{name} has {counted(width, 'feature')}; {model} expects {network.width}{hint}")
 
 
 class TrainedOn(NamedTuple):
-    """What the samples of a training were: a fingerprint of them all, and which share was the test part."""
+    """The samples of a training: a fingerprint of all of them, and the fraction of the test part."""
 
     samples: str
     test_fraction: float
 
     def is_of(self, X: NDArray[Any]) -> bool:
-        """Whether X (n, width) are these samples, its test part with them."""
+        """Whether X (n, width) contains these samples, including the test part."""
         return self.samples == _fingerprint(X)
 
 
 def as_text(X: NDArray[Any], test_fraction: float) -> str:
-    """The text for a file of a network that was trained with the samples X (n, width) but a share of them."""
+    """Text for a model file: the network was trained on the samples X (n, width) except for the test fraction."""
     return json.dumps(TrainedOn(_fingerprint(X), test_fraction)._asdict())
 
 
 def trained_on(model: Path) -> TrainedOn | None:
-    """What the file of a network says it was trained with; None if it does not say it."""
+    """The training samples recorded in a model file, or None."""
     try:
         found = TrainedOn(**json.loads(read_samples(model) or ""))
     except (TypeError, ValueError):  # not written by nnkit train
@@ -72,32 +72,32 @@ def trained_on(model: Path) -> TrainedOn | None:
 
 
 def new_share(known: TrainedOn | None, model: Path, X: NDArray[Any], fraction: float | None, default: float) -> float:
-    """The share of X, divided by the network's seed, that is new to it: the one of its training, if that is known.
+    """The test fraction of X, split with the network's seed: that of its training, if known.
 
-    Raises ValueError if another one, `fraction`, is asked for.
+    Raises ValueError if `fraction` differs from it.
     """
     if known is None or not known.is_of(X):
         return default if fraction is None else fraction
     if fraction not in (None, known.test_fraction):
         raise ValueError(
-            f"--test-fraction {fraction:g}: {model} was trained with --test-fraction {known.test_fraction:g}, and any "
-            "other test part has samples that it was trained on"
+            f"--test-fraction {fraction:g}: {model} was trained with --test-fraction {known.test_fraction:g}; any "
+            "other test part contains training samples"
         )
     return known.test_fraction
 
 
 def warn_of_known_samples(known: TrainedOn | None, model: Path, source: str, X: NDArray[Any]) -> None:
-    """Warn if the samples X (n, width) of a file, or the test part of the digits, may be what a network knows."""
+    """Warn if the samples X (n, width) of a file, or the test part of the digits, may contain training samples."""
     if source == "digits" and known is None:
         warnings.warn(
-            f"{model} does not say what it was trained on: only with the seed and the --test-fraction of its training "
-            "are these samples new to it",
+            f"{model} does not record what it was trained on: these samples are new to it only with the seed and "
+            "--test-fraction of its training",
             stacklevel=2,
         )
     if source not in ("digits", "mnist") and known is not None and known.is_of(X):
         warnings.warn(
-            f"{model} was trained on {1 - known.test_fraction:.0%} of the samples in {source}: these results say "
-            "less of new samples than those that nnkit train printed",
+            f"{model} was trained on {1 - known.test_fraction:.0%} of the samples in {source}: these results are a "
+            "worse estimate for new samples than those printed by nnkit train",
             stacklevel=2,
         )
 

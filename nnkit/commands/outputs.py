@@ -1,4 +1,4 @@
-"""Where commands write: paths are checked before anything is computed, files appear whole or not at all."""
+"""Output files: paths are checked before the computation, and files are written atomically."""
 
 import importlib.util
 import json
@@ -19,16 +19,16 @@ _ROW = re.compile(r" at \[(\d+)(?:, \d+)*\]|\bsample (\d+)\b")
 
 
 def place(path: Path, sample: int, features: list[str] | None) -> str:
-    """The line of a sample, from 0, of a CSV file, or its number; features are the names in its header."""
+    """The line in a CSV file of a sample, counted from 0, or its index in other files; features are the header."""
     line = line_of(path, sample, features is not None) if path.suffix.lower() == ".csv" else None
     return f"{path}, sample {sample}" if line is None else f"{path}, line {line}"
 
 
 @contextmanager
 def placing(places: Mapping[str, Callable[[int], str]]) -> Iterator[None]:
-    """Let errors that speak of a row of X, of y or of the outputs say where it is, by a function of its number.
+    """Add the location in the user's file, a function of the row, to errors about a row of X, y or the outputs.
 
-    The keys are what the names of X and y begin with in errors, such as "validation ".
+    The keys are prefixes of X and y in errors, such as "validation ".
 
     >>> with placing({"": lambda row: f"a.csv, line {row + 2}"}):
     ...     raise ValueError("X holds nan at [1, 0]; expected finite numbers")
@@ -51,14 +51,14 @@ def placing(places: Mapping[str, Callable[[int], str]]) -> Iterator[None]:
 
 
 def check_package(option: str, package: str) -> None:
-    """ImportError, with how to install it, if what an option needs is missing."""
+    """Raise ImportError with the installation command if the package for an option is missing."""
     if importlib.util.find_spec(package) is None:
         hint = f"   (or give --no-{option[2:]})" if option in ("--model", "--picture") else ""
         raise ImportError(f"{option} needs {package}: python -m pip install {package}{hint}")
 
 
 def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> Path:
-    """The path, if a file can be written there, and it is none of the others that the command reads or writes.
+    """Return the path if it is writable and differs from the command's other files.
 
     Raises OSError or ValueError that names the option.
     """
@@ -71,12 +71,12 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
 
 
 def picture_title(text: str) -> str:
-    """The title of a picture, with the name of a file in it: on one line, and no mathematics of Matplotlib's."""
+    """A title with a file name in it: on one line, and not parsed as mathematics by Matplotlib."""
     return one_line(text).replace("$", r"\$")
 
 
 def as_json(content: Any) -> str:
-    """JSON text, in ASCII for any terminal; numbers that are not finite, which JSON has not, are null, paths are text.
+    """JSON text, in ASCII for any terminal; numbers that are not finite become null, paths become text.
 
     >>> print(as_json({"cost": [0.5, float("nan")]}))
     {

@@ -1,4 +1,4 @@
-"""nnkit predict: what a network says of the samples in a file, as CSV text or a .npy file."""
+"""nnkit predict: predictions for the samples in a file, as CSV text or a .npy file."""
 
 import argparse
 import csv
@@ -25,19 +25,19 @@ from nnkit.model import ROWS
 from nnkit.network import Network, load
 
 _DESCRIPTION = """
-It prints CSV: a header and a line for each sample. Large .npy files are read some thousand rows at a time."""
+Prints CSV: a header and one line per sample. Large .npy files are read in blocks of some thousand rows."""
 _EPILOG = """examples:
   nnkit predict nnkit-model.safetensors new-flowers.csv
   nnkit predict nnkit-model.safetensors flowers.csv --target species --probabilities --output shares.csv"""
 
 
 def add(commands: Commands) -> None:
-    """The command and its arguments."""
-    purpose = "predict the classes or the numbers of the samples in a file"
+    """Add the command and its arguments."""
+    purpose = "predict classes or numbers for the samples in a file"
     parser = add_command(commands, "predict", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="the samples: .csv, .npz or .npy")
-    parser.add_argument("--target", metavar="NAME", help="what to leave out of FILE: the column of the answers")
+    parser.add_argument("--target", metavar="NAME", help="the column to exclude from FILE: the targets")
     parser.add_argument("--probabilities", action="store_true", help="give the probability of each class")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write to a .csv or .npy file and print nothing; - prints"
@@ -46,14 +46,14 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict some thousand rows at a time, and write them as they come."""
+    """Predict blocks of some thousand rows and write each at once."""
     output: Path | None = None if options.output == Path("-") else options.output
     if output is not None:
         output_path(output, "--output", [options.model, options.file])
         if not is_special(output) and output.suffix.lower() not in (
             ".csv",
             ".npy",
-        ):  # into others, such as /dev/stdout, goes CSV
+        ):  # special files, such as /dev/stdout, get CSV
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
     network = load(options.model, options.backend)
     if options.probabilities and not _has_probabilities(network):
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     binary = output is not None and output.suffix.lower() == ".npy"
     if not binary:
         _warn_of_formulas(network)
-    # Readers take a carriage return for the end of a line, but Python before 3.13 does not quote it.
+    # Readers treat a carriage return as the end of a line, but Python before 3.13 does not quote it.
     quoted = network.classes is not None and any("\r" in str(name) for name in network.classes.tolist())
     if output is None:
         _write_csv(sys.stdout, header, parts, quoted)
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         with replacing(output) as file:
             text = io.TextIOWrapper(file, "utf-8", newline="")
             _write_csv(text, header, parts, quoted)
-            text.detach()  # or it would close the file, which is flushed to the disk first
+            text.detach()  # otherwise it would close the file, which `replacing` flushes to the disk first
     else:
         predictions = np.concatenate(list(parts))
         with replacing(output) as file:
@@ -86,11 +86,11 @@ def _has_probabilities(network: Network) -> bool:
 
 
 def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
-    """The samples (n, d) of a file and its columns' names; .npy files are not read yet, if their order allows it."""
+    """The samples (n, d) of a file and its column names; .npy files in C order are opened without reading them."""
     if target is None and path.suffix.lower() == ".npy" and path.is_file():
         try:
             return open_npy(path), None
-        except ValueError:  # in Fortran order, which can be read as a whole; for all else reading it says the same
+        except ValueError:  # in Fortran order, and readable as a whole; otherwise reading raises the same error
             pass
     try:
         table = read(path, target)
@@ -102,7 +102,7 @@ def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
 def _predictions(
     network: Network, X: Any, path: Path, features: list[str] | None, probabilities: bool
 ) -> Iterator[NDArray[Any]]:
-    """The classes (n,), numbers (n, d_out) or probabilities (n, k) of some thousand samples at a time."""
+    """The classes (n,), numbers (n, d_out) or probabilities (n, k) of blocks of some thousand samples."""
     for start in range(0, X.shape[0], ROWS):
         rows = X[start : start + ROWS]
         check_finite(rows, f"{path}:", first=start)
@@ -124,21 +124,20 @@ def _header(network: Network, probabilities: bool) -> list[str]:
 
 
 def _warn_of_formulas(network: Network) -> None:
-    """Warn of class names that a spreadsheet would compute. They stay as they are: a changed name is another class."""
+    """Warn of class names that a spreadsheet would evaluate. They stay unchanged: a changed name is another class."""
     names = [] if network.classes is None else network.classes.tolist()
     found = [name for name in names if str(name)[:1] in ("=", "+", "-", "@", "\t", "\r") and not is_number(str(name))]
     if found:
         warnings.warn(
-            f"classes holds {found[0]!r}, which a spreadsheet takes for a formula: import the predictions as text",
+            f"classes holds {found[0]!r}, which a spreadsheet treats as a formula: import the predictions as text",
             stacklevel=2,
         )
 
 
 def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]], quoted: bool) -> None:
-    """A header and a line for each sample, floats with as many digits as tell them from all others of their type.
+    """Write a header and one line per sample, floats with the shortest digits that identify them in their dtype.
 
-    What a terminal would obey is shown as Python writes it there; in files and pipes names are what they are.
-    `quoted` puts every cell in quotes.
+    Control characters are escaped on a terminal, but not in files and pipes. `quoted` puts every cell in quotes.
     """
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
     text: Callable[[Any], str] = (lambda value: printable(str(value))) if file.isatty() else str

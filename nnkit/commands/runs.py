@@ -1,4 +1,4 @@
-"""Networks by the options of a command, trained with one seed each, and what they give together."""
+"""Networks built from a command's options and trained with one seed each, and a summary of the runs."""
 
 import argparse
 import statistics
@@ -21,20 +21,20 @@ from nnkit.training.divergence import DivergenceError
 from nnkit.training.early_stopping import EarlyStopping
 
 NUMBERS = ("learning_rate", "momentum", "l2", "weight_decay", "clip_norm")
-_MOST = 2**48  # parameters; of more NumPy cannot even be asked
+_MOST = 2**48  # parameters; NumPy cannot even be asked for more
 
 
 def build_optimizer(options: argparse.Namespace, classifies: bool) -> Optimizer:
-    """A new optimizer with the numbers that were given; without a name one that suits the cost."""
-    # The gradients of regression costs have the targets' scale, to which Adam adapts; those of classes are bounded.
+    """A new optimizer with the given hyperparameters; without a name, one suitable for the cost."""
+    # Regression gradients scale with the targets, to which Adam adapts; those of classification are bounded.
     suits = {"name": "sgd", "momentum": 0.9} if classifies else {"name": "adam", "learning_rate": 0.01}
     given = {name: getattr(options, name) for name in NUMBERS if getattr(options, name) is not None}
     numbers = ({"name": options.optimizer} if options.optimizer else suits) | given
     for name in given:
         having = [each for each in optimizer_names() if hasattr(get_optimizer(each), name)]
         if numbers["name"] not in having:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} has no effect with --optimizer {numbers['name']}; it is of {', '.join(having)}")
+            option, only = f"--{name.replace('_', '-')}", ", ".join(having)
+            raise ValueError(f"{option} has no effect with --optimizer {numbers['name']}, only with {only}")
     return get_optimizer(**numbers)
 
 
@@ -47,7 +47,7 @@ def build_network(
     backend: Backend,
     seed: int,
 ) -> Network:
-    """A network for the training part X (n, width), to which its preprocessing, by name, is fitted."""
+    """A network whose preprocessing, given by name, is fitted to the training part X (n, width)."""
     fitted = _fitted(preprocessing, X)
     layers = _layers(options, X.shape[1] if fitted is None else fitted.outputs, targets.outputs)
     try:
@@ -57,7 +57,7 @@ def build_network(
     count = sum(layer.units * (layer.inputs + 1) for layer in dense_layers(layers))
     try:
         if count >= _MOST:
-            raise MemoryError("no machine has so much memory")
+            raise MemoryError("no machine has enough memory")
         return Network(
             layers,
             cost=cost,
@@ -75,7 +75,7 @@ def build_network(
 
 
 def widths(network: Network) -> str:
-    """The widths of a network's layers, such as 64-100-10."""
+    """The layer widths of a network, such as 64-100-10."""
     return "-".join(map(str, [network.width, *(layer.units for layer in network.dense)]))
 
 
@@ -86,7 +86,7 @@ def _layers(options: argparse.Namespace, inputs: int, outputs: int) -> list[Laye
     if len(activations) != len(hidden):
         sizes = counted(len(hidden), "size")
         raise ValueError(
-            f"--activation has {len(activations)} names and --hidden {sizes}; expected one name, or as many"
+            f"--activation has {len(activations)} names and --hidden {sizes}; expected one name, or one per size"
         )
     layers: list[Layer] = []
     for units, activation in zip(hidden, activations, strict=True):
@@ -106,7 +106,7 @@ def _fitted(preprocessing: str, X: NDArray[Any]) -> data.Normalization | data.Wh
 
 
 class Run(NamedTuple):
-    """A trained network, its history, its results with the test part, and how many samples each part has."""
+    """A trained network, its history, its results on the test part, and the number of samples in each part."""
 
     network: Network
     history: History
@@ -117,7 +117,7 @@ class Run(NamedTuple):
 def prepare(
     options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: Backend, seed: int
 ) -> tuple[Network, Parts]:
-    """A network that is not trained yet, and its samples, all by one seed."""
+    """An untrained network and its samples, both determined by the seed."""
     chooses = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
     preprocessing = options.preprocessing or dataset.preprocessing
@@ -159,10 +159,7 @@ def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
-    """The mean of each result over the runs, and the standard deviation of a sample, √(Σ (v − v̄)²/(n − 1)).
-
-    None, for no standard deviation, where there is one run.
-    """
+    """The mean and the sample standard deviation √(Σ (v − v̄)²/(n − 1)) of each result; None for a single run."""
     columns = {name: [run.results[name] for run in runs] for name in runs[0].results}
     mean = {name: statistics.fmean(values) for name, values in columns.items()}
     several = len(runs) > 1
@@ -171,7 +168,7 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def in_words(results: Mapping[str, float], spread: Mapping[str, float] | None = None) -> str:
-    """Results as text, the accuracy first.
+    """Results as text, starting with the accuracy.
 
     >>> in_words({"cost": 0.123456, "accuracy": 0.98765}), in_words({"cost": 123.4567}, {"cost": 1.23})
     ('accuracy 0.9877, cost 0.1235', 'cost 123.5 ± 1.2300')
@@ -184,5 +181,5 @@ def in_words(results: Mapping[str, float], spread: Mapping[str, float] | None = 
 
 
 def in_digits(value: float) -> str:
-    """A number with four decimals, or four digits where these would not do."""
+    """A number with four decimals, or with four significant digits if it is small or large."""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""nnkit train: networks on the shipped digits, on MNIST or on a file, tested; the first one and a picture in files."""
+"""nnkit train: train and test networks on the digits, MNIST or a file; save the first network and a picture."""
 
 import argparse
 import sys
@@ -19,15 +19,15 @@ from nnkit.network import Network
 from nnkit.version import __version__
 
 _DESCRIPTION = """
-Without options, on the handwritten digits that come with nnkit."""
+Without options, trains on the handwritten digits shipped with nnkit."""
 _EPILOG = """examples:
   nnkit train
   nnkit train --data flowers.csv --target species --hidden 32 16 --epochs 100 --seeds 5
 
-The file of the network holds its preprocessing and the names of the classes: nnkit predict needs nothing else.
-Exit codes: 0 done, 1 the training diverged, 2 wrong options or something missing, 130 ended by Ctrl-C."""
+The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
+Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C."""
 
-# What the settings do not repeat: how to run, what is said of paths, the cost and the optimizer.
+# Not in the settings: options for running, and those reported under paths, cost and optimizer.
 _UNTOLD = {"run", "parser", "debug", "quiet", "json", "no_model", "no_picture", "label_smoothing"}
 _UNTOLD |= {*Files._fields, *NUMBERS}
 
@@ -35,17 +35,17 @@ Say = Callable[[str], None]
 
 
 def add(commands: Commands) -> None:
-    """The command and its arguments."""
+    """Add the command and its arguments."""
     purpose = "train a network on digits, MNIST or a file"
     parser = add_command(commands, "train", purpose, run, _DESCRIPTION, _EPILOG, "nnkit train [options]")
     add_train_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check everything, train once for each seed, write and print what was asked for."""
+    """Check everything, train once per seed, write and print the requested output."""
     settle(options)
     files = files_of(options)
-    build_optimizer(options, classifies=True)  # for its errors, which should not wait for the data
+    build_optimizer(options, classifies=True)  # to raise its errors before the data are loaded
     backend = get_backend(options.backend)
     dataset = load_dataset(options.data, options.target, options.data_dir, options.download)
     unseen: list[OSError] = []
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             if not (options.quiet or options.json):
                 show(text)
-        except OSError as error:  # such as a reader that has gone: no reason to lose a training
+        except OSError as error:  # such as a closed pipe: no reason to lose a training
             unseen.append(error)
 
     runs, interrupted = _train_all(options, dataset, backend, say)
@@ -72,9 +72,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say) -> tuple[list[Run], bool]:
-    """A run for each seed; and whether Ctrl-C ended it, which leaves the finished runs, or what there is of the first.
+    """A run per seed, and whether Ctrl-C interrupted: then the finished runs, or the unfinished first one.
 
-    Raises KeyboardInterrupt if there is nothing yet.
+    Raises KeyboardInterrupt if there is no result yet.
     """
     targets = targets_of(dataset.y, options.cost, dataset.target)
     cost, labels = get_cost(targets.cost), targets.classes is not None
@@ -102,7 +102,7 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
 
 
 def _progress(options: argparse.Namespace) -> bool | str:
-    """A bar where somebody watches, else lines of text for a single run, unless little should be printed."""
+    """A progress bar on a terminal, otherwise lines of text for a single run, unless output is reduced."""
     if sys.stderr.isatty() and not options.quiet:
         return True
     return False if options.quiet or options.json or options.seeds > 1 else "lines"
@@ -114,14 +114,14 @@ def _heading(dataset: Dataset) -> str:
 
 def _in_words(parts: Parts, network: Network) -> str:
     counts, fitted = parts.counts(), network.preprocessing
-    validation = f"{counts['validation']} to validate with, " if parts.validation is not None else ""
-    test = f"{counts['test']} to test with{'' if validation else ', after each epoch too, as validation'}"
+    validation = f"{counts['validation']} for validation, " if parts.validation is not None else ""
+    test = f"{counts['test']} for testing{'' if validation else ', also after each epoch, as validation'}"
     preprocessing = "" if fitted is None else f"; {fitted.kind}, {fitted.inputs} → {counted(fitted.outputs, 'feature')}"
-    return f"{counted(counts['training'], 'sample')} to train on, {validation}{test}{preprocessing}"
+    return f"{counted(counts['training'], 'sample')} for training, {validation}{test}{preprocessing}"
 
 
 def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], files: Files) -> dict[str, Any]:
-    """What --json prints."""
+    """The output of --json."""
     first = runs[0].network
     settings = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
     settings |= {

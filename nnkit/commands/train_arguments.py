@@ -1,4 +1,4 @@
-"""The arguments of nnkit train, in groups; names come from the registries."""
+"""The arguments of nnkit train, in groups; the names come from the registries."""
 
 import argparse
 import math
@@ -15,13 +15,13 @@ from nnkit.optimizers import optimizer_names
 from nnkit.schedules import schedule_names
 
 TARGET = (
-    "the answers: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file a column's "
-    "number or another .npy file"
+    "labels or targets: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file, a "
+    "column number or another .npy file"
 )
 PREPROCESSING = ("none", "normalization", "whitening", "pixels")
 
 
-# Of options that another one may leave without effect: they are filled in once it is known which were given.
+# Of options that may have no effect next to another one: filled in after the check of the given ones.
 DEFAULTS: dict[str, Any] = {
     "test_fraction": 0.25,
     "activation": ["relu"],
@@ -32,23 +32,23 @@ DEFAULTS: dict[str, Any] = {
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Fill in the defaults. Raises ValueError for an option that another one leaves without effect."""
+    """Fill in the defaults. Raises ValueError for an option that has no effect next to another one."""
     validated = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     for name, useless, reason in (
         ("activation", not options.hidden, "--hidden without a size: there is no hidden layer"),
         ("dropout", not options.hidden, "--hidden without a size: there is no hidden layer"),
         ("model", options.no_model, "--no-model"),
         ("picture", options.no_picture, "--no-picture"),
-        ("test_fraction", options.data == "mnist" and not validated, "--data mnist, which has its own test part"),
+        ("test_fraction", options.data == "mnist" and not validated, "--data mnist, which has a separate test part"),
     ):
         if useless and getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} has no effect beside {reason}")
+            raise ValueError(f"--{name.replace('_', '-')} has no effect with {reason}")
         if getattr(options, name) is None:
             setattr(options, name, DEFAULTS[name])
 
 
 def add_train_arguments(parser: Parser) -> None:
-    """All options of nnkit train."""
+    """Add all options of nnkit train."""
     _add_data(parser.add_argument_group("data"))
     _add_network(parser.add_argument_group("network"))
     _add_training(parser.add_argument_group("training"))
@@ -56,22 +56,22 @@ def add_train_arguments(parser: Parser) -> None:
 
 
 def add_mnist(group: argparse._ActionsContainer) -> None:
-    """The options that say where MNIST is."""
+    """Add the options for the location of MNIST."""
     group.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER", help="where MNIST's files are (default: NNKIT_DATA says it)"
+        "--data-dir", type=Path, metavar="FOLDER", help="folder of the MNIST files (default: NNKIT_DATA)"
     )
-    group.add_argument("--download", action="store_true", help="download MNIST's files if they are not there")
+    group.add_argument("--download", action="store_true", help="download the MNIST files if they are missing")
 
 
 def _add_data(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--data", default="digits", metavar="DATA",
-        help="digits, which come with nnkit; mnist; or a file: .csv, .npz or .npy (default: digits)",
+        help="digits (shipped with nnkit), mnist, or a .csv, .npz or .npy file (default: digits)",
     )  # fmt: skip
     group.add_argument("--target", metavar="NAME", help=TARGET)
     group.add_argument(
         "--test-fraction", type=number(1, above=True), metavar="SHARE",
-        help="share of the samples that the network is tested with (default: 0.25; MNIST has its own test part)",
+        help="fraction of the samples for testing (default: 0.25; MNIST has a separate test part)",
     )  # fmt: skip
     _add_named(
         group, "--preprocessing", "preprocessing", PREPROCESSING,
@@ -84,15 +84,15 @@ def _add_data(group: argparse._ActionsContainer) -> None:
 def _add_network(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--hidden", type=at_least(1), nargs="*", default=[100], metavar="UNITS",
-        help="sizes of the hidden layers, such as 256 128 (default: 100); without a size, no hidden layer",
+        help="sizes of the hidden layers, such as 256 128 (default: 100); no size for no hidden layer",
     )  # fmt: skip
     _add_named(
         group, "--activation", "activation", activation_names(),
-        f"{_listed(activation_names())}; one, or one a hidden layer (default: relu)", nargs="+",
+        f"{_listed(activation_names())}; one, or one per hidden layer (default: relu)", nargs="+",
     )  # fmt: skip
-    _add_number(group, "--dropout", "RATE", "share of the hidden values dropped (default: 0)", end=1)
+    _add_number(group, "--dropout", "RATE", "fraction of hidden values dropped (default: 0)", end=1)
     names = initializer_names()
-    _add_named(group, "--init", "initializer", names, f"{_listed(names)} (default: what suits the activation)")
+    _add_named(group, "--init", "initializer", names, f"{_listed(names)} (default: depends on the activation)")
     group.add_argument(
         "--dtype", type=known("dtype", ("float32", "float64")), default="float32", metavar="NAME",
         help="float32 or float64 (default: float32)",
@@ -104,41 +104,41 @@ def _add_training(group: argparse._ActionsContainer) -> None:
         group, "--cost", "cost", cost_names(),
         f"{_listed(cost_names())} (default: softmax_cross_entropy for classes, quadratic for real numbers)",
     )  # fmt: skip
-    _add_number(group, "--label-smoothing", "SHARE", "share of each label spread over all classes", end=1)
+    _add_number(group, "--label-smoothing", "SHARE", "fraction of each label spread over all classes", end=1)
     optimizers = optimizer_names()
     _add_named(
         group, "--optimizer", "optimizer", optimizers,
         f"{_listed(optimizers)} (default: sgd with momentum 0.9 for classes, "
         "adam with learning rate 0.01 for real numbers)",
     )  # fmt: skip
-    text = "the largest of the training (default: the optimizer's, 0.1 for sgd)"
+    text = "maximum over the training (default: the optimizer's, 0.1 for sgd)"
     _add_number(group, "--learning-rate", "RATE", text, above=True)
     _add_number(group, "--momentum", "SHARE", "of sgd and rmsprop", end=1)
     _add_number(group, "--l2", "LAMBDA", "penalty on the squared weights")
-    _add_number(group, "--weight-decay", "LAMBDA", "decay of the weights (default: the optimizer's)")
-    _add_number(group, "--clip-norm", "NORM", "largest norm of the gradient", above=True)
+    _add_number(group, "--weight-decay", "LAMBDA", "weight decay (default: the optimizer's)")
+    _add_number(group, "--clip-norm", "NORM", "maximum norm of the gradient", above=True)
     schedules = schedule_names()
     _add_named(group, "--schedule", "schedule", schedules, f"of the learning rate: {_listed(schedules)}")
     for option, default, purpose in (
-        ("--epochs", 30, "passes over the training part"), ("--batch-size", 32, "samples a step")
+        ("--epochs", 30, "passes over the training part"), ("--batch-size", 32, "samples per step")
     ):  # fmt: skip
         group.add_argument(
             option, type=at_least(1), default=default, metavar="N", help=f"{purpose} (default: {default})"
         )
     group.add_argument(
         "--early-stopping", type=at_least(1), metavar="PATIENCE",
-        help="stop when the cost of a validation part, taken from the training part, has not improved for so many "
+        help="stop when the cost on a validation part, split from the training part, has not improved for PATIENCE "
         "epochs, and keep the best epoch",
     )  # fmt: skip
-    _add_named(group, "--class-weight", "class weight", ("balanced",), "balanced: all classes count alike")
+    _add_named(group, "--class-weight", "class weight", ("balanced",), "balanced: all classes have equal total weight")
     add_metrics(group)
     group.add_argument(
-        "--seed", type=at_least(0), default=0, help="of the split, the start and the batches (default: 0)"
+        "--seed", type=at_least(0), default=0, help="of the split, the initial weights and the batches (default: 0)"
     )
     group.add_argument(
         "--seeds", type=at_least(1), default=1, metavar="N",
         help="train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation; "
-        "the picture shows the median and the quartiles, of fewer than 4 runs the lowest and the highest (default: 1)",
+        "the picture shows the median and quartiles, or with fewer than 4 runs the minimum and maximum (default: 1)",
     )  # fmt: skip
     add_backend(group)
 
@@ -146,21 +146,19 @@ def _add_training(group: argparse._ActionsContainer) -> None:
 def _add_output(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--model", type=Path, metavar="FILE",
-        help=f"where to write the network, with --seeds that of the first seed (default: {DEFAULTS['model']})",
+        help=f"file for the network, with --seeds that of the first seed (default: {DEFAULTS['model']})",
     )  # fmt: skip
     group.add_argument(
         "--picture", type=Path, metavar="FILE",
         help="the learning curve, with --seeds the spread of the runs: .png, .svg or .pdf "
         f"(default: {DEFAULTS['picture']})",
     )  # fmt: skip
-    group.add_argument("--no-model", action="store_true", help="write no network")
-    group.add_argument("--no-picture", action="store_true", help="draw no picture")
-    group.add_argument(
-        "--history", type=Path, metavar="FILE", help="write the numbers of each epoch, as JSON; with --seeds a list"
-    )
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="keep the training here after each epoch")
-    group.add_argument("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    group.add_argument("--quiet", action="store_true", help="print errors, warnings and what --json asks for only")
+    group.add_argument("--no-model", action="store_true", help="do not save the network")
+    group.add_argument("--no-picture", action="store_true", help="do not draw a picture")
+    group.add_argument("--history", type=Path, metavar="FILE", help="write the history as JSON, with --seeds a list")
+    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="save the training state after each epoch")
+    group.add_argument("--resume", action="store_true", help="resume from the checkpoint, if it exists")
+    group.add_argument("--quiet", action="store_true", help="print only errors, warnings and --json output")
     group.add_argument("--json", action="store_true", help="print one JSON object: settings, seeds, results, paths")
 
 

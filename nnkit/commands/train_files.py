@@ -1,4 +1,4 @@
-"""The files of nnkit train: checked before the training, written after it."""
+"""The output files of nnkit train: checked before training, written after it."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": 
 
 
 class Files(NamedTuple):
-    """Where a training is written; None for what is not."""
+    """Output paths of a training; None for files that are not written."""
 
     model: Path | None
     picture: Path | None
@@ -27,11 +27,11 @@ class Files(NamedTuple):
 
 
 def files_of(options: argparse.Namespace) -> Files:
-    """The files that were asked for. Raises ImportError, OSError or ValueError if one cannot be written."""
+    """The requested output files. Raises ImportError, OSError or ValueError if one cannot be written."""
     if options.resume and options.checkpoint is None:
         raise ValueError("--resume needs --checkpoint FILE")
     if options.checkpoint is not None and options.seeds > 1:
-        raise ValueError(f"--checkpoint keeps one training, and --seeds is {options.seeds}")
+        raise ValueError(f"--checkpoint is for a single training, but --seeds is {options.seeds}")
     others = [] if options.data in ("digits", "mnist") else [options.data]
     found = Files(
         None if options.no_model else options.model,
@@ -50,24 +50,24 @@ def files_of(options: argparse.Namespace) -> Files:
 
 
 def check_resumed(options: argparse.Namespace, network: Network) -> None:
-    """ValueError if --checkpoint is none, or one of another seed, of other layers or with another preprocessing."""
+    """Raise ValueError if --checkpoint is not a checkpoint or its seed, layers or preprocessing differ."""
     if not options.resume or not options.checkpoint.exists():
         return
     saved = checkpoint.read(options.checkpoint)
     if saved.training is None:
-        raise ValueError(f"--resume: {options.checkpoint} is a trained network, not the checkpoint of a training")
+        raise ValueError(f"--resume: {options.checkpoint} is a trained network, not a training checkpoint")
     about = saved.arguments
     if about["seed"] != network.seed:
-        raise ValueError(f"--resume: {options.checkpoint} is of seed {about['seed']}; give --seed {about['seed']}")
+        raise ValueError(f"--resume: {options.checkpoint} has seed {about['seed']}; give --seed {about['seed']}")
     was, now = (
         " → ".join([str(dense_layers(layers)[0].inputs), *(layer.label for layer in layers)])
         for layers in (about["layers"], network.layers)
     )
     if was != now:
-        raise ValueError(f"--resume: {options.checkpoint} is of the layers {was}; this training's are {now}")
+        raise ValueError(f"--resume: {options.checkpoint} has the layers {was}; this training has {now}")
     there, here = ({} if p is None else p.arrays for p in (about["preprocessing"], network.preprocessing))
     if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
-        raise ValueError(f"--resume: {options.checkpoint} is of other samples, or had another --preprocessing")
+        raise ValueError(f"--resume: {options.checkpoint} is for other samples or another --preprocessing")
 
 
 def write_files(
@@ -78,9 +78,9 @@ def write_files(
     samples: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Write the network of the first run, the histories, and a picture of one run or of the spread of several.
+    """Write the first run's network, the histories, and the learning curve of one run or the spread of several.
 
-    `samples` is text about what it was trained with, for the file of the network.
+    `samples` is text about the training samples for the model file.
     """
     histories, several = [run.history for run in runs], len(runs) > 1
     if files.model is not None:

@@ -1,4 +1,4 @@
-"""nnkit verify: every equation of the lecture with its measured error."""
+"""nnkit verify: the measured error of every equation of the lecture."""
 
 import argparse
 
@@ -6,8 +6,8 @@ from nnkit.commands.arguments import Commands, add_backend, add_command, at_leas
 
 
 def add(commands: Commands) -> None:
-    """The command and its arguments."""
-    parser = add_command(commands, "verify", "measure every equation of the lecture on a backend", run)
+    """Add the command and its arguments."""
+    parser = add_command(commands, "verify", "measure the error of every equation of the lecture on a backend", run)
     add_backend(parser)
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the random numbers (default: 0)")
     style = parser.add_mutually_exclusive_group()
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print every equation with its measured error; 1 if one is out of bounds."""
+    """Print the measured error of every equation; return 1 if one exceeds the bound."""
     from nnkit import verify
     from nnkit.backends import get_backend
 

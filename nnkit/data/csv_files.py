@@ -1,4 +1,4 @@
-"""CSV files: a header line of names, or none, and in every cell but the target's a number."""
+"""CSV files: an optional header line of names, and numbers in all cells except the target's."""
 
 import csv
 import itertools
@@ -17,21 +17,21 @@ _SHOWN = 60  # characters of a cell in an error
 
 
 class AnotherKindError(Exception):
-    """A label is not of the kind that was tried."""
+    """A label is not of the expected kind."""
 
 
 class TextCellError(ValueError):
-    """A cell that should hold a number holds text."""
+    """A cell contains text instead of a number."""
 
 
 class WholeNumbers:
-    """Labels that are whole numbers, as int64."""
+    """Integer labels, as int64."""
 
     def __init__(self) -> None:
         self.values = array("q")
 
     def add(self, cell: str) -> None:
-        """Take a label; `AnotherKindError` if it is of another kind, ValueError if there are none like it in int64."""
+        """Add a label; raises `AnotherKindError` if it is not an integer, ValueError if it does not fit int64."""
         if not is_number(cell):
             raise AnotherKindError
         try:
@@ -39,7 +39,7 @@ class WholeNumbers:
         except ValueError:
             raise AnotherKindError from None
         if not -(2**63) <= number < 2**63:
-            raise ValueError(f"{shown(cell)} is too large for a whole number of 64 bits")
+            raise ValueError(f"{shown(cell)} is too large for a 64-bit integer")
         self.values.append(number)
 
     def array(self) -> Any:
@@ -48,13 +48,13 @@ class WholeNumbers:
 
 
 class RealNumbers:
-    """Labels that are real numbers, as float64."""
+    """Real labels, as float64."""
 
     def __init__(self) -> None:
         self.values = array("d")
 
     def add(self, cell: str) -> None:
-        """Take a label; `AnotherKindError` if it is text, ValueError if it is not finite."""
+        """Add a label; raises `AnotherKindError` if it is text, ValueError if it is not finite."""
         if not is_number(cell):
             raise AnotherKindError
         self.values.append(finite_number(cell))
@@ -65,16 +65,16 @@ class RealNumbers:
 
 
 class Text:
-    """Labels that are text, each different one kept once; NaN and the like are missing values here too."""
+    """Text labels, each distinct one stored once; NaN and infinities count as missing values, too."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.values = array("q")
-        self.text: str | None = None  # the first label that is no number
-        self.fraction: str | None = None  # the first that is a number and not a whole one
+        self.text: str | None = None  # the first label that is not a number
+        self.fraction: str | None = None  # the first non-integer number
 
     def add(self, cell: str) -> None:
-        """Take a label; ValueError for NaN and infinities, and for text beside decimal fractions."""
+        """Add a label; raises ValueError for NaN, infinities, and text mixed with decimal fractions."""
         if cell not in self.numbers:
             self._check(cell)
             self.numbers[cell] = len(self.numbers)
@@ -87,11 +87,11 @@ class Text:
             self.text = self.text or cell
         elif not cell.lstrip("+-").isdigit():
             self.fraction = self.fraction or cell
-        # Classes may be called 1, 2 and 3a; in a column of measured numbers, text is a slip or a missing value.
+        # Classes may be called 1, 2 and 3a; in a column of measurements, text is a typo or a missing value.
         if self.text and self.fraction:
             if cell == self.fraction:
-                raise ValueError(f"{shown(cell)} is a number, as {shown(self.text)} is not")
-            raise ValueError(f"{shown(cell)} is not a number, as {shown(self.fraction)} is")
+                raise ValueError(f"{shown(cell)} is a number, but {shown(self.text)} is not")
+            raise ValueError(f"{shown(cell)} is not a number, but {shown(self.fraction)} is")
 
     def array(self) -> Any:
         """The labels, (n,)."""
@@ -103,7 +103,7 @@ KINDS = (WholeNumbers, RealNumbers, Text)
 
 
 def finite_number(cell: str) -> float:
-    """The number in a cell; ValueError, saying what is there instead, if there is none or it is not finite."""
+    """The number in a cell; raises ValueError that shows the cell if it is not a finite number."""
     if not cell.strip():
         raise ValueError("no value")
     if not is_number(cell):
@@ -115,7 +115,7 @@ def finite_number(cell: str) -> float:
 
 
 def shown(cell: str) -> str:
-    """A cell as errors show it, which may be a whole file where a quote is not closed.
+    """A cell as shown in errors, abbreviated: with an unclosed quote it may be a whole file.
 
     >>> shown(" a ")
     "'a'"
@@ -125,7 +125,7 @@ def shown(cell: str) -> str:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell holds a number, NaN and infinities included; Python's 1_000 is nobody else's.
+    """Whether a cell contains a number, NaN and infinities included, but not Python's 1_000.
 
     >>> [is_number(cell) for cell in ("1e3", " -2", "NaN", "1_000", "0x1", "")]
     [True, True, True, False, False, False]
@@ -138,19 +138,19 @@ def is_number(cell: str) -> bool:
 
 
 def read_csv(path: Path, target: int | str | None, text: bool = False) -> Table:
-    """The table in a CSV file; see `nnkit.data.read`, which takes these arguments. With `text` all labels are text."""
-    # The kind of the labels shows at the first of them, as a rule. Where it does not, the file is read again: what
-    # has been taken for numbers no longer has its text.
+    """Read a CSV file; see `nnkit.data.read` for the arguments. With `text`, all labels are text."""
+    # The first label usually determines the kind. Otherwise the file is read again: the text of converted labels is
+    # not kept.
     for kind in KINDS[-1:] if text else KINDS:
         try:
             return _read(path, target, kind())
         except AnotherKindError:
             continue
-    raise AssertionError("every label is text at least")
+    raise AssertionError("every label is at least text")
 
 
 class _Layout(NamedTuple):
-    """How the lines of a file are made up: `names` is () without a header, `target` a column's number."""
+    """The structure of a file's lines: `names` is () without a header, `target` a column number."""
 
     path: Path
     width: int
@@ -164,14 +164,14 @@ class _Layout(NamedTuple):
 
 def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
     numbers = array("d")
-    layout, end = None, 0  # the last line of the row before
+    layout, end = None, 0  # the last line of the previous row
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = _reader(file)
             try:
                 for row in reader:
                     end = reader.line_num
-                    if not row:  # a blank line is no sample
+                    if not row:  # a blank line
                         continue
                     if layout is None:
                         layout = _layout(path, row, end, target)
@@ -181,7 +181,7 @@ def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
             except TextCellError as error:
                 if target is not None:
                     raise
-                raise TextCellError(f"{error}; if this column is the answer, name it as the target") from None
+                raise TextCellError(f"{error}; if this column contains the labels, name it as the target") from None
             except csv.Error as error:
                 several = f"; is a quote not closed? It goes on to line {reader.line_num}"
                 hint = several if reader.line_num > end + 1 else ""
@@ -191,12 +191,12 @@ def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
     if layout is None:
         raise ValueError(f"{path}: empty")
     if not numbers:
-        raise ValueError(f"{path}: a header line and no samples")
+        raise ValueError(f"{path}: a header line but no samples")
     return _table(layout, numbers, labels)
 
 
 def line_of(path: Path, sample: int, header: bool) -> int | None:
-    """The line on which a sample, from 0, of a CSV file ends; None where the file has no longer so many."""
+    """The last line of a sample, counted from 0, in a CSV file; None if the file has fewer samples now."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = _reader(file)
         lines = (reader.line_num for row in reader if row)
@@ -204,14 +204,14 @@ def line_of(path: Path, sample: int, header: bool) -> int | None:
 
 
 def _reader(file: TextIO) -> Any:
-    lines = (line if line.strip(" \r\n") else "\n" for line in file)  # a line of spaces is a blank one
+    lines = (line if line.strip(" \r\n") else "\n" for line in file)  # a line of spaces counts as blank
     return csv.reader(lines, delimiter=_separator(file), strict=True, skipinitialspace=True)
 
 
 def _separator(file: TextIO) -> str:
-    """The separator: the one of comma, semicolon and tab that is most often in the first line, outside of quotes.
+    """The most frequent of comma, semicolon and tab in the first line outside quotes.
 
-    As often as commas, semicolons are it: the commas may be decimal points.
+    In a tie, the semicolon precedes the comma, which may be a decimal point.
     """
     line = next((line for line in file if line.strip()), "")
     file.seek(0)
@@ -221,21 +221,21 @@ def _separator(file: TextIO) -> str:
 
 
 def _layout(path: Path, first: list[str], line: int, target: int | str | None) -> _Layout:
-    """Whether the first line is a header, and which column the target is."""
+    """Determine whether the first line is a header, and the target's column."""
     width = len(first)
     names = tuple(cell.strip() for cell in first)
     texts = [number for number, cell in enumerate(names) if not is_number(cell)]
     number = None if target is None or target in names else column_as_number(target)
     if number is not None and width > 1 and texts == [number % width]:
         raise ValueError(
-            f"{path}, line {line}: numbers and {names[texts[0]]!r}: if it is a header, give the target by its name; "
-            "if it is a sample, add a header line above it"
+            f"{path}, line {line}: numbers and {names[texts[0]]!r}: if this is a header, give the target by name; if "
+            "it is a sample, add a header line above it"
         )
     if width > 1 and names == tuple(map(str, range(width))):
         raise ValueError(
-            f"{path}, line {line}: {', '.join(names[:3])}{', ...' if width > 3 else ''}: if it is a header of column "
-            "numbers, as pandas writes it, give the columns names or save without it (header=False); if it is a "
-            "sample, add a header line above it"
+            f"{path}, line {line}: {', '.join(names[:3])}{', ...' if width > 3 else ''}: if this is a header of column "
+            "numbers, as written by pandas, name the columns or save without it (header=False); if it is a sample, "
+            "add a header line above it"
         )
     if texts:
         _check_names(f"{path}, line {line}", names)
@@ -243,21 +243,21 @@ def _layout(path: Path, first: list[str], line: int, target: int | str | None) -
         names = ()
     column = None if target is None else column_number(path, target, width, names)
     if column is not None and width == 1:
-        raise ValueError(f"{path}, line {line}: one column, the target; none is left for X")
+        raise ValueError(f"{path}, line {line}: the target is the only column; none is left for X")
     return _Layout(path, width, names, column)
 
 
 def _check_names(where: str, names: tuple[str, ...]) -> None:
     if "" in names:
         at = names.index("")
-        raise ValueError(f"{where}: column {at} has no name (pandas writes its index so, unless told index=False)")
+        raise ValueError(f"{where}: column {at} has no name (pandas writes its index so, without index=False)")
     if len(set(names)) < len(names):
         twice = next(name for at, name in enumerate(names) if name in names[:at])
         raise ValueError(f"{where}: two columns are called {twice!r}")
 
 
 def _add(row: list[str], line: int, layout: _Layout, numbers: "array[float]", labels: Labels) -> None:
-    """Take the cells of a row: this runs once a line and must be quick."""
+    """Add the cells of a row; runs once per line and must be fast."""
     if len(row) != layout.width:
         cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
         raise ValueError(f"{layout.path}, line {line}: {cells}; expected {layout.width}")
@@ -275,14 +275,14 @@ def _add(row: list[str], line: int, layout: _Layout, numbers: "array[float]", la
     except ValueError:
         _blame(row, line, layout)
         raise
-    # The sum is finite where all numbers are. Where it is not, and where float() may have taken 1_000, look at each.
+    # Check each cell only if the sum is not finite, or if float() may have accepted 1_000.
     if not math.isfinite(sum(values)) or "_" in "".join(row):
         _blame(row, line, layout)
     numbers.fromlist(values)
 
 
 def _blame(row: list[str], line: int, layout: _Layout) -> None:
-    """Raise ValueError for the first cell that is no finite number, if there is one."""
+    """Raise ValueError for the first cell that is not a finite number, if any."""
     columns = (column for column in range(layout.width) if column != layout.target)
     for column, cell in zip(columns, row, strict=True):
         try:

@@ -1,4 +1,4 @@
-"""Samples and targets from the user's own files: .csv, .npz and .npy. No pickle is ever read."""
+"""Samples and targets from the user's .csv, .npz and .npy files. Pickles are never read."""
 
 import math
 import os
@@ -17,33 +17,32 @@ from nnkit.files import existing_file
 
 
 def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | None = None) -> Table:
-    r"""Read samples, and the targets if `target` says where they are, from a .csv, .npz or .npy file.
+    r"""Read samples and, if `target` is given, targets from a .csv, .npz or .npy file.
 
-    - .csv: UTF-8 text; the most frequent of comma, semicolon and tab in its first line separates the cells, which may
-      be in double quotes. The first line holds the columns' names, unless every cell of it is a number; 0, 1, 2, ...
-      may be either, and are refused there. Lines of spaces are blank. `target` is a column's name or its number, from
-      0, or from -1 for the last one. Every other cell must be a number.
-    - .npz: `target` is the name of the array of labels, y if there is one and no other is named; X is the array
-      called X or the only other one.
-    - .npy: a matrix; `target` is a column's number, or the path of a second .npy file that holds the targets.
+    - .csv: UTF-8 text; the separator is the most frequent of comma, semicolon and tab in the first line. Cells may be
+      in double quotes. The first line contains column names unless all its cells are numbers; 0, 1, 2, ... is
+      ambiguous and raises an error. Lines of spaces are blank. `target` is a column's name or its number, from 0, or
+      from -1 for the last one. All other cells must be numbers.
+    - .npz: `target` is the name of the array of labels, by default y if it exists; X is the array called X or the
+      only other one.
+    - .npy: a matrix; `target` is a column number, or the path of a second .npy file with the targets.
 
     Args:
-        path: the file, of one of these suffixes.
-        target: what the labels or targets are; a column's number may be text, such as "-1". None: there are none,
-            or they are the array y.
+        path: the file, with one of these suffixes.
+        target: the labels or targets; a column number may be text, such as "-1". None: there are none, or they are
+            the array y.
 
     Returns:
-        Table(X, y, features, target). X is (n, d), float64 from text and of the file's dtype from arrays: bytes stay
-        bytes. y is (n,), or (n, ...) if an array has that shape, or None: from text int64 where all cells are whole
-        numbers, float64 where all are numbers, else the text as NumPy strings (text beside decimal fractions is taken
-        for a mistake and refused); a column of a float matrix becomes
-        int64 if it holds whole numbers only; other arrays keep their dtype.
+        Table(X, y, features, target). X is (n, d), float64 from text and in the file's dtype from arrays: bytes stay
+        bytes. y is (n,), or (n, ...) if an array has that shape, or None: from text, int64 if all cells are integers,
+        float64 if all are numbers, else NumPy strings (text mixed with decimal fractions is an error); a column of a
+        float matrix becomes int64 if all its entries are integral; other arrays keep their dtype.
 
     Raises:
         TypeError: path or target has the wrong type.
-        FileNotFoundError, IsADirectoryError: path is no file.
-        ValueError: the suffix is another one, the target is not in the file, or the file is damaged or holds what is
-            no finite number; the message names the file and, for text, the line and the column.
+        FileNotFoundError, IsADirectoryError: path is not a file.
+        ValueError: the suffix is unknown, the target is not in the file, or the file is damaged or contains entries
+            that are not finite numbers; the message names the file and, for text, the line and the column.
 
     Example:
         >>> import pathlib, tempfile
@@ -61,7 +60,7 @@ def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | No
     if suffix not in (".csv", ".npz"):
         raise ValueError(f"{file}: the suffix is {file.suffix!r}; expected .csv, .npz or .npy")
     if isinstance(target, os.PathLike):
-        raise TypeError(f"target is {target!r}; expected what the labels are called in {file}")
+        raise TypeError(f"target is {target!r}; expected the name of the labels in {file}")
     return read_csv(file, target) if suffix == ".csv" else _read_npz(file, target)
 
 
@@ -74,7 +73,7 @@ def _read_npy(path: Path, target: int | str | os.PathLike[str] | None) -> Table:
         return Table(matrix, _targets(_load(labels), str(labels), len(matrix)), None, str(labels))
     column = column_number(path, target, matrix.shape[1])
     if matrix.shape[1] == 1:
-        raise ValueError(f"{path}: one column, the target; none is left for X")
+        raise ValueError(f"{path}: the target is the only column; none is left for X")
     return Table(np.delete(matrix, column, axis=1), _whole(matrix[:, column]), None, str(column))
 
 
@@ -90,8 +89,8 @@ def _read_npz(path: Path, target: int | str | None) -> Table:
         others = [name for name in names if name != target]
         if "X" not in others and len(others) != 1:
             listed = ", ".join(map(repr, names)) or "none"
-            hint = "name the one with the labels as target" if target is None else "call the samples X"
-            raise ValueError(f"{path}: which array holds the samples? It has {listed}; {hint}")
+            hint = "give the name of the labels as target" if target is None else "call the samples X"
+            raise ValueError(f"{path}: which array contains the samples? It has {listed}; {hint}")
         name = "X" if "X" in others else others[0]
         X = _samples(_member(archive, name, path), f"{path}, array {name!r}")
         if target is None:
@@ -101,7 +100,7 @@ def _read_npz(path: Path, target: int | str | None) -> Table:
 
 
 def _load(path: Path) -> Any:
-    """The array in a .npy file; ValueError if it is none, damaged or made of Python objects."""
+    """Read a .npy file. Raises ValueError if it is damaged, not a .npy file, or contains Python objects."""
     with open(path, "rb") as file:
         try:
             _check_size(file, os.path.getsize(path))
@@ -109,17 +108,17 @@ def _load(path: Path) -> Any:
             return npy.read_array(file, allow_pickle=False)
         except MemoryError:
             raise
-        except Exception as error:  # headers are parsed as Python, and what damaged ones lead to has no one type
-            raise ValueError(f"{path}: not a whole .npy file of numbers: {error}") from error
+        except Exception as error:  # headers are parsed as Python: damaged ones raise errors of many types
+            raise ValueError(f"{path}: not a complete .npy file of numbers: {error}") from error
 
 
 def _archive(path: Path) -> Any:
-    # numpy.load would look at the first bytes, and take what is damaged there for a pickle.
+    # numpy.load would check the first bytes, and treat a damaged file as a pickle.
     opened: Any = np.lib.npyio.NpzFile
     try:
         return opened(path, allow_pickle=False)
     except Exception as error:  # as above
-        raise ValueError(f"{path}: not a whole .npz file: {error}") from error
+        raise ValueError(f"{path}: not a complete .npz file: {error}") from error
 
 
 def _member(archive: Any, name: str, path: Path) -> Any:
@@ -128,34 +127,34 @@ def _member(archive: Any, name: str, path: Path) -> Any:
         return archive[name]
     except MemoryError:
         raise
-    except Exception as error:  # of the archive, the compression or the array: no one type either
-        raise ValueError(f"{path}, array {name!r}: damaged, or no numbers: {error}") from error
+    except Exception as error:  # from the archive, the compression or the array
+        raise ValueError(f"{path}, array {name!r}: damaged, or not numeric: {error}") from error
 
 
 def _check_member(archive: zipfile.ZipFile, name: str, path: Path) -> None:
-    """ValueError for a member of an archive whose array is larger than what is in the file can be."""
+    """Raise ValueError if an archive member's header claims a larger array than the file can contain."""
     info = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
     size = info.file_size
     if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # deflate makes at most 1032 bytes of one
         size = min(size, 1032 * (min(info.compress_size, os.path.getsize(path)) + 64))
     with archive.open(info) as file:
         if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-            return  # no array, which is said later
+            return  # not an array; reported later
     with archive.open(info) as file:
         _check_size(file, size)
 
 
 def _check_size(file: Any, size: int) -> None:
-    """ValueError if a .npy file of that many bytes is too short for its array: room is made for that before."""
+    """Raise ValueError, before memory is allocated, if a .npy file of `size` bytes is too short for its array."""
     version = npy.read_magic(file)
     shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     needed = file.tell() + math.prod(shape) * dtype.itemsize
-    if min(shape, default=1) < 0 or (size < needed and not dtype.hasobject):  # objects are refused anyway
-        raise ValueError(f"cut short: {size} bytes, too few for an array of shape {shape} of {dtype}")
+    if min(shape, default=1) < 0 or (size < needed and not dtype.hasobject):  # objects raise an error anyway
+        raise ValueError(f"truncated: {size} bytes, too few for an array of shape {shape} and dtype {dtype}")
 
 
 def _samples(X: Any, where: str) -> NDArray[Any]:
-    """The array (n, d) if it is a matrix of finite real numbers, else ValueError."""
+    """Return X (n, d); raises ValueError unless it is a matrix of finite real numbers."""
     if not isinstance(X, np.ndarray) or X.dtype.kind not in "biuf":
         raise ValueError(f"{where}: holds {getattr(X, 'dtype', 'no array')}; expected real numbers")
     if X.ndim != 2 or X.size == 0:
@@ -166,7 +165,7 @@ def _samples(X: Any, where: str) -> NDArray[Any]:
 
 
 def _targets(y: Any, where: str, count: int) -> NDArray[Any]:
-    """The array (count, ...) if it is one of finite real numbers or text, else ValueError."""
+    """Return y (count, ...); raises ValueError unless it contains finite real numbers or text."""
     if not isinstance(y, np.ndarray) or y.dtype.kind not in "biufU":
         raise ValueError(f"{where}: holds {getattr(y, 'dtype', 'no array')}; expected real numbers or text")
     if y.ndim == 0 or len(y) != count:
@@ -177,7 +176,7 @@ def _targets(y: Any, where: str, count: int) -> NDArray[Any]:
 
 
 def _whole(column: NDArray[Any]) -> NDArray[Any]:
-    """A column (n,) of a matrix, which has one dtype for all: as int64 where it holds whole numbers only."""
+    """A column (n,) of a matrix, as int64 if all its entries are integral."""
     if column.dtype.kind == "f" and np.all(column == np.floor(column)) and np.all(np.abs(column) < 2**63):
         return column.astype(np.int64)
     return column.copy()

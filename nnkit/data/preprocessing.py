@@ -1,6 +1,6 @@
 """Normalization and whitening (eq. 20 to 22): fitted on the training part, applied to every part.
 
-A network that is given one applies it to all samples that it gets: `nnkit.Network(..., preprocessing=normalization)`.
+A network with one applies it to all its samples: `nnkit.Network(..., preprocessing=normalization)`.
 """
 
 from abc import ABC, abstractmethod
@@ -27,8 +27,8 @@ class Fitted(ABC):
     Attributes:
         kind: "normalization" or "whitening". inputs: the number of features. outputs: their number after the transform.
         arrays: the defining constants, read-only float64 arrays by name.
-        features: the names of the columns that it was fitted on, where these were a table's: other tables are then
-            taken by these names. None where they are not known: equal is then what has equal arrays.
+        features: the column names of the table that it was fitted on; columns of other tables are matched by name.
+            None if unknown; only the arrays are then compared for equality.
     """
 
     kind: str
@@ -54,13 +54,13 @@ class Fitted(ABC):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.arrays.values(), self.features)  # without the copies on devices
+        return type(self), (*self.arrays.values(), self.features)  # without copies on devices
 
     def transform(self, X: Any) -> Real:
         """Transform samples X (n, inputs); returns (n, outputs), float64 on the host.
 
-        The columns of a table are put in the order of `features`, if these are known. Raises ValueError for another
-        shape and other columns, TypeError unless X contains real numbers.
+        The columns of a table are put in the order of `features`, if known. Raises ValueError for another shape or
+        other columns, TypeError unless X contains real numbers.
         """
         samples = sample_matrix(X, self.inputs, self.features, self.kind)
         return np.asarray(self.apply(get_backend("numpy"), np.asarray(samples, np.float64)))
@@ -93,7 +93,7 @@ class Fitted(ABC):
     @cached_property
     @quiet
     def keeps_finite(self) -> bool:
-        """Whether samples of at most 2 · 10¹⁹, which all 64-bit integers are, stay finite in float32."""
+        """Whether samples of magnitude up to 2 · 10¹⁹, as all 64-bit integers, stay finite in float32."""
         mean, scale = self._constants()
         return bool((self._bound(np.abs(mean) + 2e19, np.abs(scale)) < 3e38).all())
 
@@ -108,7 +108,7 @@ class Fitted(ABC):
     @staticmethod
     @abstractmethod
     def _bound(deviations: Real, scale: Real) -> Real:
-        """The largest entries (outputs,) that deviations from the mean of at most these (inputs,) may give."""
+        """Bounds (outputs,) of the transform for deviations from the mean of at most these (inputs,)."""
 
 
 def checked_array(
@@ -129,17 +129,17 @@ def checked_array(
     return array
 
 
-_SMALL, _SCALE = 1e-290, 2.0**600  # variances that have lost digits, and what makes them others
+_SMALL, _SCALE = 1e-290, 2.0**600  # below, variances have lost digits; a factor for data that avoids it
 
 
 class Normalization(Fitted):
-    """X_n = (X − μ)/σ (eq. 20), each feature by its own mean and deviation, or all by one.
+    """X_n = (X − μ)/σ (eq. 20), with mean and standard deviation per feature or common to all.
 
     Args:
-        mean: μ, (d,). deviation: σ, (d,), above 0. features: the names of the d columns, if they have some. `fit`
-            finds them.
+        mean: μ, (d,). deviation: σ, (d,), above 0. features: the names of the d columns, if any. `fit` determines
+            them.
 
-    Raises ValueError for arrays of other shapes, not finite, or with a deviation that is not positive.
+    Raises ValueError for other shapes, entries that are not finite, or deviations that are not positive.
 
     >>> normalization = nnkit.data.Normalization.fit([[1.0, 5.0], [3.0, 5.0]])
     >>> normalization.transform([[2.0, 5.0], [3.0, 6.0]])
@@ -153,21 +153,21 @@ class Normalization(Fitted):
         self.mean = checked_array("mean", mean, 1)
         self.deviation = checked_array("deviation", deviation, 1, self.mean.size, positive=True)
         super().__init__(self.mean.size, features, mean=self.mean, deviation=self.deviation)
-        # Rounding μ moves (x − μ)/σ by up to 2⁻²⁴ |μ|/σ: with 4, by a few units in the last place of 1. Bytes of
-        # 784-100-10 are gathered so in minibatches of 32 in 153 µs a step, and in float64 in 195.
-        usual = (self.deviation > 1e-30) & (self.deviation < 1e30)  # nothing over- or underflows
+        # Rounding μ changes (x − μ)/σ by up to 2⁻²⁴ |μ|/σ: with 4, by a few units in the last place of 1. For
+        # 784-100-10 on bytes in minibatches of 32, a step then takes 153 µs, with float64 195 µs.
+        usual = (self.deviation > 1e-30) & (self.deviation < 1e30)  # no over- or underflow
         self._float32_suffices = bool((usual & (np.abs(self.mean) <= 4 * np.minimum(self.deviation, 1e30))).all())
 
     @classmethod
     @quiet
     def fit(cls, X: Any, per_feature: bool = True) -> Self:
-        """The mean and the deviation of samples X (n, d); constant features get σ = 1.
+        """Compute mean and standard deviation of samples X (n, d); constant features get σ = 1.
 
-        X is an array, a table whose columns it keeps the names of, or rows on a disk (`nnkit.data.open_npy`); it is
-        read twice, some rows at a time, in float64: of whole numbers above 2⁵³ the last digits are lost.
-        With `per_feature` False one mean and one deviation of all entries, as for images: a pixel at the edge that is
-        hardly ever set would else become a large number where it is. Raises ValueError unless X is a matrix with
-        samples, all finite, TypeError unless it holds real numbers.
+        X is an array, a table, whose column names are kept, or rows on a disk (`nnkit.data.open_npy`). It is read
+        twice in blocks of rows, in float64: integers above 2⁵³ lose their last digits. With `per_feature` False, mean
+        and deviation are those of all entries, as for images: otherwise a pixel at the edge that is rarely set would
+        become a large number. Raises ValueError unless X is a finite, nonempty matrix, TypeError unless it contains
+        real numbers.
 
         >>> nnkit.data.Normalization.fit([[0.0, 2.0], [2.0, 4.0]], per_feature=False).mean
         array([2., 2.])
@@ -175,7 +175,7 @@ class Normalization(Fitted):
         per_feature = flag("Normalization.fit", "per_feature", per_feature)
         samples = sample_matrix(X)
         mean, constant = means(samples)
-        if not per_feature and (mean != mean[0]).any():  # the mean of equal numbers might be rounded
+        if not per_feature and (mean != mean[0]).any():  # the mean of equal numbers may be rounded
             mean = np.full_like(mean, mean.mean())
         variance = variances(samples, mean)
         if not per_feature:
@@ -189,7 +189,7 @@ class Normalization(Fitted):
 
     @classmethod
     def pixels(cls, width: int, largest: float = 255.0) -> Self:
-        """X/255 for images of bytes with `width` pixels: μ = 0 and σ = 255, or another largest value.
+        """X/255 for byte images with `width` pixels: μ = 0 and σ = 255, or another maximum.
 
         >>> nnkit.data.Normalization.pixels(2).transform(np.array([[0, 255]], np.uint8))
         array([[0., 1.]])
@@ -212,14 +212,14 @@ class Normalization(Fitted):
 class Whitening(Fitted):
     """Rotated and rescaled samples whose covariance is the identity (eq. 21, 22).
 
-    C = (1/n)(X − μ)ᵀ(X − μ) = U S Uᵀ, and X_w = (X − μ) U S^(−½). Directions whose singular value is below 10⁻¹⁰ of the
-    largest hold rounding only and are left out, so that the result has k ≤ d features.
+    C = (1/n)(X − μ)ᵀ(X − μ) = U S Uᵀ, and X_w = (X − μ) U S^(−½). Directions with a singular value below 10⁻¹⁰ of the
+    largest contain only rounding errors and are omitted: the result has k ≤ d features.
 
     Args:
         mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), above 0. features: the names of the d columns,
-            if they have some. `fit` finds them.
+            if any. `fit` determines them.
 
-    Raises ValueError for arrays of other shapes, not finite, or with a singular value that is not positive.
+    Raises ValueError for other shapes, entries that are not finite, or singular values that are not positive.
 
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(500, 2)) @ [[2.0, 1.0], [0.0, 0.5]]
@@ -249,10 +249,9 @@ class Whitening(Fitted):
     @classmethod
     @quiet
     def fit(cls, X: Any) -> Self:
-        """The mean and the singular vectors of the covariance of samples X (n, d), as in `Normalization.fit`.
+        """Compute mean and singular vectors of the covariance of samples X (n, d), read as in `Normalization.fit`.
 
-        Raises ValueError unless it is a matrix with samples, all finite and not all alike, TypeError unless it holds
-        real numbers.
+        Raises ValueError unless X is a finite matrix with differing samples, TypeError unless it contains real numbers.
         """
         samples = sample_matrix(X)
         mean, constant = means(samples)
@@ -260,7 +259,7 @@ class Whitening(Fitted):
         if not values[0] > 0 and not constant.all():
             raise ValueError("X holds numbers whose squares are too small for float64; multiply them first")
         if not values[0] > 0:
-            raise ValueError("X has samples that are all alike; there is no direction to whiten")
+            raise ValueError("X has only equal samples; there is no direction to whiten")
         kept = values > 1e-10 * values[0]
         return cls(mean, rotation[:, kept], values[kept], feature_names(X))
 
@@ -281,9 +280,9 @@ class Whitening(Fitted):
 
 
 def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike], features: Sequence[str] | None = None) -> Fitted:
-    """The preprocessing of a kind from its arrays and the names of its columns, if it has them, as a file keeps them.
+    """Create a preprocessing of this kind from its arrays and column names, if any, as saved in a file.
 
-    Raises ValueError for other arrays than it has.
+    Raises ValueError for an unknown kind or other arrays.
 
     >>> normalization = nnkit.data.Normalization.pixels(3)
     >>> nnkit.data.preprocessing_from(normalization.kind, normalization.arrays)

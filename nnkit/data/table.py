@@ -1,4 +1,4 @@
-"""Table: what a data file holds, and how its columns are called."""
+"""Table: the contents of a data file and the names of its columns."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,12 @@ from nnkit.checks import unknown_name
 
 
 class Table(NamedTuple):
-    """Samples and targets from a file, as `nnkit.data.read` gives them.
+    """Samples and targets from a file, as returned by `nnkit.data.read`.
 
     X: the samples, (n, d).
-    y: the labels or targets, (n,) or (n, ...): whole numbers, real numbers or text; None where there are none.
-    features: the names of the columns of X, or None if they have none.
-    target: what y is called in the file, a column's number as text; None where y is.
+    y: the labels or targets, (n,) or (n, ...): integers, real numbers or text; None if there are none.
+    features: the column names of X, or None.
+    target: the name of y in the file, or a column number as text; None if y is None.
     """
 
     X: NDArray[Any]
@@ -26,9 +26,9 @@ class Table(NamedTuple):
 
 
 def column_number(path: Path, target: int | str, width: int, names: tuple[str, ...] = ()) -> int:
-    """Which of a file's columns is meant by a name or by a number, perhaps as text; -1 is the last one.
+    """The index of a file's column, given by its name or its number, possibly as text; -1 is the last column.
 
-    ValueError, naming the file and what there is, if there is none like it.
+    Raises ValueError, naming the file and its columns, if there is no such column.
 
     >>> column_number(Path("a.csv"), "width", 2, ("width", "length")), column_number(Path("a.csv"), "-1", 2)
     (0, 1)
@@ -39,14 +39,14 @@ def column_number(path: Path, target: int | str, width: int, names: tuple[str, .
     if number is None:
         if names:
             raise ValueError(f"{path}: {unknown_name('column', target, names)}")
-        raise ValueError(f"{path}: no column {target!r}: the columns have no names, only numbers, 0 to {width - 1}")
+        raise ValueError(f"{path}: no column {target!r}: the columns have no names; give a number, 0 to {width - 1}")
     if not -width <= number < width:
         raise ValueError(f"{path}: no column {number}; the columns are 0 to {width - 1}, or -{width} to -1")
     return number % width
 
 
 def column_as_number(target: object) -> int | None:
-    """A column's number that may be given as text; None for other text. TypeError for anything else."""
+    """A column number, possibly given as text; None for other text. Raises TypeError for other types."""
     if isinstance(target, bool) or not isinstance(target, int | np.integer | str):
         raise TypeError(f"target is {target!r}; expected the name or the number of a column")
     if isinstance(target, str) and not re.fullmatch(r"[+-]?[0-9]{1,9}", target.strip()):

@@ -164,7 +164,7 @@ def test_damaged_files(path: Path, tmp_path: Path) -> None:
         opened[:]
     with pytest.raises(FileNotFoundError):
         open_npy(tmp_path / "none.npy")
-    with pytest.raises(IsADirectoryError, match="a folder; expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
         open_npy(tmp_path)
     with pytest.raises(TypeError, match="path is 3; expected the path of a file"):
         open_npy(3)  # type: ignore[arg-type]

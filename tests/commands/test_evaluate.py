@@ -97,20 +97,20 @@ def test_labels_that_are_whole_numbers_of_a_float_type(here: Path, capsys: pytes
     [
         ([], "give either FILE or --data"),
         (["flowers.csv", "--data", "digits"], "give either FILE or --data"),
-        (["flowers.csv"], "flowers.csv: --target must say where the answers are"),
+        (["flowers.csv"], "flowers.csv: --target must name the labels or targets"),
         (["flowers.csv", "--target", "specie"], "unknown column 'specie'; did you mean 'species'?"),
-        (["houses.csv", "--target", "price"], "houses.csv has 2 features, and net.safetensors takes 4"),
-        (["digits"], "test part of digits by seed 0 has 64 features, and net.safetensors takes 4"),
+        (["houses.csv", "--target", "price"], "houses.csv has 2 features; net.safetensors expects 4"),
+        (["digits"], "test part of digits by seed 0 has 64 features; net.safetensors expects 4"),
         (
             ["other.csv", "--target", "species"],
             "other.csv, line 3: y holds 'rose'; expected 'iris setosa', 'iris, versicolor', ",
         ),
         (
             ["flowers.csv", "--target", "species", "--metrics", "top_4"],
-            "--metrics top_4: of 3 outputs at least 1",
+            "--metrics top_4: expected top_1 or more, below the number of outputs, 3",
         ),
         (["flowers.csv", "--target", "species", "--confusion", "c.jpg"], "--confusion is 'c.jpg'; expected a name"),
-        (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the folder no does not"),
+        (["flowers.csv", "--target", "species", "--confusion", "no/c.png"], "--confusion: the directory no does not"),
         (["flowers.csv", "--target", "species", "--data-dir", "x"], "--data-dir is for --data mnist"),
         (
             ["flowers.csv", "--target", "species", "--test-fraction", "0.1"],
@@ -139,7 +139,7 @@ def test_a_confusion_needs_classes(here: Path, capsys: pytest.CaptureFixture[str
     nnkit.Network([2, 1], cost="quadratic", seed=0).save("net.safetensors")
     command = ["evaluate", "net.safetensors", "houses.csv", "--target", "price", "--confusion", "c.png"]
     assert main(command) == 2
-    assert capsys.readouterr().err == "nnkit: error: --confusion is for labels, and networks that classify\n"
+    assert capsys.readouterr().err == "nnkit: error: --confusion requires labels and a network that classifies\n"
 
 
 def test_classes_of_a_part_are_read_as_the_text_that_they_are(
@@ -158,7 +158,7 @@ def test_classes_of_a_part_are_read_as_the_text_that_they_are(
         assert main(["predict", model, str(whole)]) == 2
         told = capsys.readouterr().err
         assert (
-            "column 'y': '3a' is not a number; if this column is the answer, name it as the target, with --target"
+            "column 'y': '3a' is not a number; if this column contains the labels, name it as the target, with --target"
             in told
         )
 
@@ -172,9 +172,7 @@ def test_samples_that_a_network_was_trained_on_are_not_taken_for_new_ones(
     for fraction in ("0.5", "0.25", "0.05"):
         assert main(["evaluate", "nnkit-model.safetensors", "digits", "--test-fraction", fraction]) == 2
         captured = capsys.readouterr()
-        told = (
-            f"--test-fraction {fraction}: nnkit-model.safetensors was trained with --test-fraction 0.1, and any other"
-        )
+        told = f"--test-fraction {fraction}: nnkit-model.safetensors was trained with --test-fraction 0.1; any other"
         assert captured.err.startswith(f"nnkit: error: {told}")
         assert captured.out == ""
     results = measured(capsys, "nnkit-model.safetensors", "digits")
@@ -184,7 +182,7 @@ def test_samples_that_a_network_was_trained_on_are_not_taken_for_new_ones(
     assert results == network.evaluate(X, y)
     network.save("again.safetensors")  # without nnkit train, nothing is known of its samples
     assert main(["evaluate", "again.safetensors", "digits", "--test-fraction", "0.5"]) == 0
-    assert capsys.readouterr().err.startswith("nnkit: warning: again.safetensors does not say what it was trained on: ")
+    assert capsys.readouterr().err.startswith("nnkit: warning: again.safetensors does not record what it was trained")
 
 
 def test_a_file_that_a_network_was_trained_on_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +194,7 @@ def test_a_file_that_a_network_was_trained_on_is_said(here: Path, capsys: pytest
     assert main(["train", "--data", "flowers.csv", *command]) == 0
     for file, known in (("flowers.csv", True), ("same.csv", True), ("new.csv", False)):
         assert main(["evaluate", "nnkit-model.safetensors", file, "--target", "species"]) == 0
-        told = f"nnkit: warning: nnkit-model.safetensors was trained on 80% of the samples in {file}: these results say"
+        told = f"nnkit: warning: nnkit-model.safetensors was trained on 80% of the samples in {file}: these results are"
         assert capsys.readouterr().err.startswith(told) == known
 
 
@@ -208,7 +206,7 @@ def test_what_a_file_says_of_its_samples_may_be_damaged(text: str, capsys: pytes
     checkpoint.save(network, "net.safetensors", samples=text)
     assert repr(nnkit.load("net.safetensors")) == repr(network)
     assert main(["evaluate", "net.safetensors", "digits"]) == 0
-    assert "does not say what it was trained on" in capsys.readouterr().err
+    assert "does not record what it was trained on" in capsys.readouterr().err
 
 
 def test_names_of_files_and_classes_are_as_they_are_in_pictures(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,16 +135,16 @@ def test_rows_that_are_not_finite_are_named_and_no_file_is_left(here: Path, caps
         (["nothing.safetensors", "x.npy"], "nothing.safetensors: no such file"),
         (["net.safetensors", "nothing.npy"], "nothing.npy: no such file"),
         (["net.safetensors", "nothing.csv"], "nothing.csv: no such file"),
-        (["net.safetensors", "wide.npy"], "wide.npy has 3 features, and net.safetensors takes 2; if one is the answer"),
+        (["net.safetensors", "wide.npy"], "wide.npy has 3 features; net.safetensors expects 2; if one is the target"),
         (["net.safetensors", "x.txt"], "the suffix is '.txt'; expected .csv, .npz or .npy"),
         (["net.safetensors", "x.npy", "--output", "x.npy"], "x.npy is already another of this command's files"),
         (["net.safetensors", "x.npy", "--output", "out.txt"], "out.txt ends in '.txt'; expected .csv or .npy"),
-        (["net.safetensors", "x.npy", "--output", "no/out.csv"], "--output: the folder no does not exist"),
+        (["net.safetensors", "x.npy", "--output", "no/out.csv"], "--output: the directory no does not exist"),
         (["net.safetensors", "x.npy", "--target", "7"], "no column 7"),
         (["real.safetensors", "x.npy", "--probabilities"], "a network with the cost quadratic has none"),
         (["hinge.safetensors", "x.npy", "--probabilities"], "a network with the cost hinge has none"),
-        (["damaged.safetensors", "x.npy"], "damaged.safetensors: not a whole safetensors file"),
-        (["net.safetensors", "damaged.npy"], "damaged.npy: not a whole .npy file of numbers"),
+        (["damaged.safetensors", "x.npy"], "damaged.safetensors: not a complete safetensors file"),
+        (["net.safetensors", "damaged.npy"], "damaged.npy: not a complete .npy file of numbers"),
     ],
 )
 def test_wrong_arguments(here: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,11 +190,11 @@ def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixt
         found.append(str(json.loads(capsys.readouterr().out)["results"]))
     assert found[:2] == found[2:]
     assert main(["predict", "nnkit-model.safetensors", "short.csv"]) == 2
-    assert "short.csv has no column 'a', which nnkit-model.safetensors takes" in capsys.readouterr().err
+    assert "short.csv has no column 'a', which nnkit-model.safetensors needs" in capsys.readouterr().err
     table["species"] = table["a"]
     write("more.csv", ["d", "b", "c", "a", "species"])
     assert main(["predict", "nnkit-model.safetensors", "more.csv"]) == 2
-    assert "nnkit-model.safetensors takes no column 'species'; if it is the answer" in capsys.readouterr().err
+    assert "nnkit-model.safetensors was not trained with column 'species'; if it is the" in capsys.readouterr().err
 
 
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\x07", "-1", "a\nb", "\u202egnp.exe"]
@@ -217,7 +217,7 @@ def test_names_stay_what_they_are_in_files_and_are_escaped_on_terminals(
     ]
     error = capsys.readouterr().err
     assert error.startswith(
-        "nnkit: warning: classes holds \"=cmd|' /C calc'!A0\", which a spreadsheet takes for a formula"
+        "nnkit: warning: classes holds \"=cmd|' /C calc'!A0\", which a spreadsheet treats as a formula"
     )
     assert error.count("\n") == 1
     assert main(["predict", "net.safetensors", "x.npy", "--output", "-"]) == 0
@@ -245,18 +245,18 @@ def test_numbers_that_are_names_are_no_formulas(here: Path, capsys: pytest.Captu
     ("arguments", "message"),
     [
         ("net.safetensors nope.csv", "nope.csv: no such file"),
-        ("net.safetensors .", ".: a folder; expected a file"),
+        ("net.safetensors .", ". is a directory; expected a file"),
         ("nope x.npy", "nope: no such file"),
-        (". x.npy", ".: a folder; expected a file"),
-        ("x.npy x.npy", "x.npy: not a whole safetensors file"),
+        (". x.npy", ". is a directory; expected a file"),
+        ("x.npy x.npy", "x.npy: not a complete safetensors file"),
         ("net.safetensors net.safetensors", "the suffix is '.safetensors'; expected .csv, .npz or .npy"),
-        ("net.safetensors broken.npy", "broken.npy: not a whole .npy file"),
-        ("net.safetensors pipe.npy", "pipe.npy: a device or a pipe; expected a file"),
-        ("pipe.npy x.npy", "pipe.npy: a device or a pipe; expected a file"),
+        ("net.safetensors broken.npy", "broken.npy: not a complete .npy file"),
+        ("net.safetensors pipe.npy", "pipe.npy is a device or a pipe; expected a file"),
+        ("pipe.npy x.npy", "pipe.npy is a device or a pipe; expected a file"),
         ("net.safetensors x.npy/x.npy", "x.npy/x.npy: no such file"),
         ("net.safetensors x.npy --output out.txt", "out.txt ends in '.txt'; expected .csv or .npy"),
-        ("net.safetensors x.npy --output .", "--output: . is a folder; expected a file"),
-        ("net.safetensors x.npy --output nowhere/out.csv", "--output: the folder nowhere does not exist"),
+        ("net.safetensors x.npy --output .", "--output: . is a directory; expected a file"),
+        ("net.safetensors x.npy --output nowhere/out.csv", "--output: the directory nowhere does not exist"),
         ("net.safetensors x.npy --output x.npy", "x.npy is already another of this command's files"),
         (f"net.safetensors x.npy --output {'n' * 256}.csv", "File name too long"),
         ("net.safetensors \x1b[2J.csv", "\\x1b[2J.csv: no such file"),
@@ -311,7 +311,7 @@ def test_what_may_not_be_read(here: Path, capsys: pytest.CaptureFixture[str]) ->
             os.chmod(file, 0)
             os.seteuid(65534)
             assert main(["predict", "net.safetensors", "x.npy"]) == 2
-            assert capsys.readouterr().err == f"nnkit: error: {file}: may not be read\n"
+            assert capsys.readouterr().err == f"nnkit: error: {file} is not readable\n"
 
 
 def far(path: Path, count: int, at: int) -> None:
@@ -358,5 +358,5 @@ def test_a_target_that_a_cost_cannot_take_is_named_by_its_line(here: Path, capsy
         assert main([*command, "--seed", str(seed)]) == 2
         assert capsys.readouterr().err == (
             "nnkit: error: shares.csv, line 9: y holds 3.5; expected targets in [0, 1] for cross_entropy; "
-            "for real numbers as targets give the network --cost quadratic\n"
+            "for real-valued targets, give the network --cost quadratic\n"
         )

@@ -86,7 +86,7 @@ def test_a_resumed_training_is_the_one_that_was_not_stopped(here: Path, capsys: 
     assert capsys.readouterr() == ("", "")  # --quiet
     content = Path("run.safetensors").read_bytes()
     for other, message in (
-        (["--seed", "1"], "is of seed 0; give --seed 0"),
+        (["--seed", "1"], "has seed 0; give --seed 0"),
         (["--preprocessing", "none"], "--prepro"),
         (["--metrics", "top_2"], "its metrics is [], but this training's is ['top_2']"),
         (["--schedule", "cosine"], "its schedule is "),

@@ -184,7 +184,7 @@ def test_mnist_keeps_its_test_part(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     ("target", "message"),
     [
         (1000.0 * np.arange(40) + 0.5, "has mean 1.95e\\+04 and standard deviation 1.15e\\+04; .* shift and rescale"),
-        (np.tile(np.arange(101), 2), "holds 101 different whole numbers, .* give --cost quadratic"),
+        (np.tile(np.arange(101), 2), "holds 101 different integers, .* give --cost quadratic"),
     ],
 )
 def test_targets_that_are_perhaps_meant_otherwise_get_a_warning(
@@ -260,6 +260,6 @@ def test_another_network_than_the_checkpoint_has(here: Path, capsys: pytest.Capt
         (["--dropout", "0.5"], "4 → 100 relu → dropout 0.5 → 3 softmax"),
     ):
         assert main([*command, "--epochs", "2", "--resume", *other]) == 2
-        expected = f"--resume: run.safetensors is of the layers 4 → 100 relu → 3 softmax; this training's are {layers}"
+        expected = f"--resume: run.safetensors has the layers 4 → 100 relu → 3 softmax; this training has {layers}"
         assert capsys.readouterr().err == f"nnkit: error: {expected}\n"
         assert Path("run.safetensors").read_bytes() == content

@@ -116,7 +116,7 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
     [
         ("", None, "file.csv: empty"),
         ("\n \n".replace(" ", ""), None, "file.csv: empty"),
-        ("a,b\n", None, "file.csv: a header line and no samples"),
+        ("a,b\n", None, "file.csv: a header line but no samples"),
         ("a,b\n1,2\n3,x\n", None, "file.csv, line 3, column 'b': 'x' is not a number"),
         ('a,b\n"1\n",2\n3,x\n', None, "file.csv, line 4, column 'b': 'x' is not a number"),
         ("a,width\n\n1,2\n3,abc\n", "a", "file.csv, line 4, column 'width': 'abc' is not a number"),
@@ -131,8 +131,8 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
         ("a,b\n1,1\n2,inf\n", "b", "file.csv, line 3, column 'b': 'inf' is not finite"),
         ("a,b\n1,1e999\n", None, "file.csv, line 2, column 'b': '1e999' is not finite"),
         ("a,b\n1,1_0\n", None, "file.csv, line 2, column 'b': '1_0' is not a number"),
-        ("a,b\n1,1\n2,2.5\n3,x\n", "b", "file.csv, line 4, column 'b': 'x' is not a number, as '2.5' is"),
-        ("a,b\n1,NA\n2,3\n3,2e1\n", "b", "file.csv, line 4, column 'b': '2e1' is a number, as 'NA' is not"),
+        ("a,b\n1,1\n2,2.5\n3,x\n", "b", "file.csv, line 4, column 'b': 'x' is not a number, but '2.5' is"),
+        ("a,b\n1,NA\n2,3\n3,2e1\n", "b", "file.csv, line 4, column 'b': '2e1' is a number, but 'NA' is not"),
         ("a,b\n1,99999999999999999999\n", "b", "file.csv, line 2, column 'b': '99999999999999999999' is too large"),
         ("a,b\n1,9223372036854775808\n", "b", "file.csv, line 2, column 'b': '9223372036854775808' is too large"),
         ("a,b\n1,-9223372036854775809\n", "b", "file.csv, line 2, column 'b': '-9223372036854775809' is too large"),
@@ -140,13 +140,13 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
         ("a,b\n1,2,3\n", None, "file.csv, line 2: 3 cells; expected 2"),
         ("a,b,a\n1,2,3\n", None, "file.csv, line 1: two columns are called 'a'"),
         (",b\n1,2\n", None, "file.csv, line 1: column 0 has no name (pandas"),
-        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", -1, "file.csv, line 1: numbers and 'setosa': if it is a header"),
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n", -1, "file.csv, line 1: numbers and 'setosa': if this is a header"),
         ("a,b\n1,2\n", "c", "file.csv: unknown column 'c'; known: a, b"),
         ("width,height\n1,2\n", "widht", "file.csv: unknown column 'widht'; did you mean 'width'"),
         ("a,b\n1,2\n", 2, "file.csv: no column 2; the columns are 0 to 1, or -2 to -1"),
         ("1,2\n", "-3", "file.csv: no column -3"),
-        ("1,2\n", "b", "file.csv: no column 'b': the columns have no names, only numbers, 0 to 1"),
-        ("a\n1\n", "a", "file.csv, line 1: one column, the target; none is left for X"),
+        ("1,2\n", "b", "file.csv: no column 'b': the columns have no names; give a number, 0 to 1"),
+        ("a\n1\n", "a", "file.csv, line 1: the target is the only column; none is left for X"),
         ('a,b\n1,"2\n', None, "file.csv, line 2: unexpected end of data"),
         ('a,b\n1,"2"3\n', None, "file.csv, line 2: ',' expected after '\"'"),
         (
@@ -223,7 +223,7 @@ def test_numbers_of_columns_are_a_header_or_a_sample(tmp_path: Path, first: str)
     path, separator = tmp_path / "a.csv", first[1]
     row = separator.join(["5"] * len(first.split(separator)))
     path.write_text(f"{first}\n{row}\n", "utf-8")
-    with pytest.raises(ValueError, match=r"line 1: 0, 1.*: if it is a header of column numbers, .*; if it is a sample"):
+    with pytest.raises(ValueError, match=r"line 1: 0, 1.*: if this is a header of column numbers, .*; if it is a"):
         read(path, -1)
     path.write_text(f"{row}\n{first}\n", "utf-8")
     assert len(read(path, -1).X) == 2
@@ -234,7 +234,7 @@ def test_numbers_of_columns_are_a_header_or_a_sample(tmp_path: Path, first: str)
 def test_text_without_a_target_says_how_to_name_it(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,species\n1,setosa\n", "utf-8")
-    with pytest.raises(ValueError, match="column 'species': 'setosa' is not a number; if this column is the answer"):
+    with pytest.raises(ValueError, match="column 'species': 'setosa' is not a number; if this column contains the"):
         read(path)
     with pytest.raises(ValueError, match=r"column 'species': 'setosa' is not a number$"):
         read(path, "a")

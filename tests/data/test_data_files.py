@@ -68,10 +68,10 @@ def test_npz_finds_the_samples(tmp_path: Path) -> None:
     [
         ({"a": 1, "b": 1}, "c", "a.npz: unknown array 'c'; known: a, b"),
         ({"images": 1, "labels": 1}, "label", "a.npz: unknown array 'label'; did you mean 'labels'?"),
-        ({"a": 1, "b": 1}, None, "a.npz: which array holds the samples? It has 'a', 'b'; name the one with the labels"),
+        ({"a": 1, "b": 1}, None, "a.npz: which array contains the samples? It has 'a', 'b'; give the name of the lab"),
         ({"a": 1, "b": 1, "c": 1}, "a", "It has 'a', 'b', 'c'; call the samples X"),
-        ({"X": 1}, "X", "which array holds the samples? It has 'X'"),
-        ({}, None, "which array holds the samples? It has none"),
+        ({"X": 1}, "X", "which array contains the samples? It has 'X'"),
+        ({}, None, "which array contains the samples? It has none"),
         ({"X": np.ones((5, 4, 3))}, None, "(5, 4, 3); expected a matrix (samples, features); reshape it to (5, 12)"),
         ({"X": np.ones(3)}, None, "array 'X': has shape (3,); expected a matrix (samples, features)$"),
         ({"X": np.ones((0, 3))}, None, "array 'X': has shape (0, 3); expected a matrix (samples, features)$"),
@@ -79,7 +79,7 @@ def test_npz_finds_the_samples(tmp_path: Path) -> None:
         ({"X": np.array([["a"]])}, None, "array 'X': holds <U1; expected real numbers"),
         ({"X": np.array([[1j]])}, None, "array 'X': holds complex128; expected real numbers"),
         ({"X": np.array([[1.0], [np.nan]])}, None, "array 'X': holds nan at [1, 0]; expected finite numbers"),
-        ({"X": np.array([[None]])}, None, "array 'X': damaged, or no numbers: Object arrays cannot be loaded"),
+        ({"X": np.array([[None]])}, None, "array 'X': damaged, or not numeric: Object arrays cannot be loaded"),
         ({"X": np.eye(2), "y": np.ones(3)}, "y", "array 'y': has shape (3,); expected (2, ...)"),
         ({"X": np.eye(2), "y": 1.0}, "y", "array 'y': has shape (); expected (2, ...)"),
         ({"X": np.eye(2), "y": [1, np.inf]}, "y", "array 'y': holds inf at [1]"),
@@ -174,7 +174,7 @@ def test_npy_takes_a_second_file(tmp_path: Path) -> None:
     ("array", "target", "message"),
     [
         (np.eye(3), 3, "a.npy: no column 3; the columns are 0 to 2, or -3 to -1"),
-        (np.ones((3, 1)), 0, "a.npy: one column, the target; none is left for X"),
+        (np.ones((3, 1)), 0, "a.npy: the target is the only column; none is left for X"),
         (np.ones(3), None, r"a.npy: has shape \(3,\); expected a matrix"),
         (np.array([[np.inf]]), None, r"a.npy: holds inf at \[0, 0\]"),
         (np.zeros(2, [("a", "f4")]), None, r"a.npy: holds \[\('a', '<f4'\)\]; expected real numbers"),
@@ -192,7 +192,7 @@ def test_npy_says_what_is_wrong(tmp_path: Path, array: Any, target: Any, message
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
         read(tmp_path / "none.csv")
-    with pytest.raises(IsADirectoryError, match="a folder; expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
         read(tmp_path)
     with pytest.raises(TypeError, match="path is 3; expected the path of a file"):
         read(3)  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         file.writestr("notes.txt", "no array")
     with pytest.raises(ValueError, match=r"array 'notes.txt': holds no array; expected real numbers"):
         read(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match=r"b\.npz: not a whole .npz file"):
+    with pytest.raises(ValueError, match=r"b\.npz: not a complete .npz file"):
         read(written(tmp_path, "1,2\n", "b.npz"))
 
 
@@ -214,5 +214,5 @@ def test_targets_of_another_type(tmp_path: Path, target: Any) -> None:
     for name in ("a.npy", "a.npz", "a.csv"):
         with pytest.raises(TypeError, match=r"target is .*; expected "):
             read(tmp_path / name, target)
-    with pytest.raises(TypeError, match=r"target is .*; expected what the labels are called"):
+    with pytest.raises(TypeError, match=r"target is .*; expected the name of the labels"):
         read(tmp_path / "a.csv", tmp_path)

@@ -91,12 +91,14 @@ def test_numbers_of_classes_stay_numbers(arrays: "Arrays", y: np.ndarray) -> Non
 def test_an_other_number_of_classes_is_refused() -> None:
     for y in ([1, 3] * 15, [0, 1, 2, 3, 4] * 6, [-1, 0] * 15):
         net = network()
-        with pytest.raises(ValueError, match=r"y holds label .* at .*; expected 0 to 2; if classes have other names"):
+        with pytest.raises(
+            ValueError, match=r"y holds label .* at .*; expected 0 to 2; if the classes have other names"
+        ):
             net.fit(X, y, **OPTIONS)
         assert net.classes is None
     for call in (network(1).evaluate, network(1).train_step, network(1).gradients):
         with pytest.raises(
-            ValueError, match=r"y holds label -1 at \[0\]; expected 0 to 1; if classes have other names"
+            ValueError, match=r"y holds label -1 at \[0\]; expected 0 to 1; if the classes have other names"
         ):
             call(X, np.array([-1, 1] * 15))
 
@@ -115,7 +117,9 @@ def test_streams_of_such_labels() -> None:
     def stream() -> Any:
         return ((X[i : i + 8], NUMBERS[i : i + 8, None] + 1) for i in range(0, 30, 8))
 
-    with pytest.raises(ValueError, match=r"y of minibatch \d of X holds label 3 at .*; if classes have other names"):
+    with pytest.raises(
+        ValueError, match=r"y of minibatch \d of X holds label 3 at .*; if the classes have other names"
+    ):
         network().fit(stream, **STREAMED)
     net, wanted = network(classes=[1, 2, 3]), network()
     history = net.fit(stream, validation_data=stream, class_weight={3: 2.0}, **STREAMED)
@@ -304,7 +308,7 @@ def test_names_keep_their_type() -> None:
 
 
 def test_a_missing_name_is_told_by_its_place() -> None:
-    with pytest.raises(ValueError, match=r"y holds nan at \[1\]; expected the name of a class"):
+    with pytest.raises(ValueError, match=r"y holds nan at \[1\]; expected a class name"):
         names_in(np.array(["a", float("nan"), "b"], object), 2)
 
 
@@ -357,7 +361,7 @@ def test_times_come_back_as_times(unit: str, tmp_path: Path) -> None:
     for days in (DAYS, DAYS - DAYS[0]):
         missing = days.astype(days.dtype.kind + f"8[{unit}]")[NUMBERS]
         missing[4] = "NaT"
-        with pytest.raises(ValueError, match=r"y holds np\..*\('NaT'.*\) at \[4\]; expected the name of a class"):
+        with pytest.raises(ValueError, match=r"y holds np\..*\('NaT'.*\) at \[4\]; expected a class name"):
             trained(missing)
 
 
@@ -414,7 +418,7 @@ def test_steps_give_outputs_their_meaning_too() -> None:
     """After train_step on 0 to k − 1 the outputs stand for these numbers, as they do after an epoch."""
     net = network()
     net.train_step(X, NUMBERS)
-    with pytest.raises(TypeError, match=r"y holds '.' at \[0\]; .*; if classes have other names"):
+    with pytest.raises(TypeError, match=r"y holds '.' at \[0\]; .*; if the classes have other names"):
         net.fit(X, np.array(["a", "b", "c"])[NUMBERS], **OPTIONS)
     assert net.classes is None
     net.classes = np.array(["a", "b", "c"])

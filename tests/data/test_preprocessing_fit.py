@@ -70,7 +70,7 @@ def test_constant_features_become_exactly_zero(value: float, per_feature: bool) 
     normalization = Normalization.fit(X, per_feature=per_feature)
     assert normalization.deviation.tolist() == [1.0] * 3
     assert not normalization.transform(X).any()
-    with pytest.raises(ValueError, match="all alike; there is no direction to whiten"):
+    with pytest.raises(ValueError, match="X has only equal samples; there is no direction to whiten"):
         Whitening.fit(X)
 
 
@@ -169,9 +169,9 @@ def test_columns_are_taken_by_their_names(kind: Any, table: Callable[[str], Any]
         assert again.features == fitted.features
         np.testing.assert_array_equal(again.transform(table("cab")), wanted)
         np.testing.assert_array_equal(again.transform(np.asarray(table("abc"))), wanted)
-        with pytest.raises(ValueError, match=rf"than the features of this {kind.kind}: missing: 'b'; unknown: 'd'"):
+        with pytest.raises(ValueError, match=rf"from the features of this {kind.kind}: missing: 'b'; unknown: 'd'"):
             again.transform(table("adc"))
-        with pytest.raises(ValueError, match=rf"unknown: 'd'; select the others, with X\[{kind.kind}.features\]"):
+        with pytest.raises(ValueError, match=rf"unknown: 'd'; select them with X\[{kind.kind}.features\]"):
             again.transform(table("abcd"))
     made = nnkit.data.preprocessing_from(fitted.kind, fitted.arrays, features=["c", "a", "b"])
     assert made.features == ["c", "a", "b"]

@@ -84,10 +84,10 @@ def test_columns_are_taken_by_name(asked: str, library: str) -> None:
 def test_other_columns_are_named(asked: str, library: str) -> None:
     other = {"a": X[:, 0], "B": X[:, 1], "c": X[:, 2], "d": X[:, 2]}
     with pytest.raises(
-        ValueError, match="has other columns than the features of this network: missing: 'b'; unknown: 'B', 'd'"
+        ValueError, match="X has columns that differ from the features of this network: missing: 'b'; unknown: 'B', 'd'"
     ):
         ASKED[asked](network(), table(library, other))
-    with pytest.raises(ValueError, match=r"unknown: 'd'; select the others, with X\[network.features\]"):
+    with pytest.raises(ValueError, match=r"unknown: 'd'; select them with X\[network.features\]"):
         ASKED[asked](network(), table(library, COLUMNS | {"d": X[:, 0]}))
 
 
@@ -258,7 +258,7 @@ def test_labels_targets_and_weights_of_tables(library: str) -> None:
     nets[1].fit(X, targets, **OPTIONS)
     assert np.array_equal(nets[0].parameters.flat, nets[1].parameters.flat)
     missing = ["no", None, *names[2:].tolist()]
-    with pytest.raises(ValueError, match=r"y holds (None|nan|<NA>) at \[1\]; expected the name of a class"):
+    with pytest.raises(ValueError, match=r"y holds (None|nan|<NA>) at \[1\]; expected a class name"):
         network().fit(X, column(library, missing), **OPTIONS)
 
 

@@ -126,7 +126,7 @@ def test_a_saved_file_can_be_read_by_others(tmp_path: Path) -> None:
 def test_no_such_place(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         nnkit.load(tmp_path / "none.safetensors")
-    with pytest.raises(IsADirectoryError, match="a folder; expected a file"):
+    with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
         nnkit.load(tmp_path)
     with pytest.raises(FileNotFoundError):
         network().save(tmp_path / "no folder" / "net.safetensors")

@@ -30,7 +30,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     content = path.read_bytes()
     for length in [*range(64), *range(64, len(content), 37), len(content) - 1]:
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"net\.safetensors: not a whole safetensors file"):
+        with pytest.raises(ValueError, match=r"net\.safetensors: not a complete safetensors file"):
             nnkit.load(path)
 
 
@@ -44,7 +44,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         b'{"json": true}' * 9,
     ):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"net\.safetensors: not a whole safetensors file"):
+        with pytest.raises(ValueError, match=r"net\.safetensors: not a complete safetensors file"):
             nnkit.load(path)
     path.write_bytes(safetensors_numpy.save({"weight": np.ones(3)}))
     with pytest.raises(ValueError, match="format is None; this nnkit reads 'nnkit-network-1'"):
@@ -72,25 +72,25 @@ INTEGERS = {name: np.ones(shape, "i4") for name, shape in SHAPES.items()}
         (
             {},
             {"network": json.dumps(ABOUT | {"cost": "none"})},
-            "holds the cost 'none', which is not known here; if it",
+            "contains the unknown cost 'none'; register a",
         ),
         ({}, {"network": json.dumps(ABOUT | {"cost": ["huber"]})}, "damaged"),
         ({}, {"network": json.dumps(ABOUT | {"cost": {"name": 5}})}, "damaged.*unknown cost 5"),
         ({}, {"network": "[" * 100_000 + "]" * 100_000}, "damaged.*Recursion"),
-        ({}, {"network": json.dumps(ABOUT | {"layers": []})}, "0 layers are described, but there are 4 tensors"),
+        ({}, {"network": json.dumps(ABOUT | {"layers": []})}, "there are 4 tensors for 0 layers"),
         (
             {},
             {"network": json.dumps(ABOUT | {"layers": LAYERS[:1]})},
-            "1 layers are described, but there are 4 tensors",
+            "there are 4 tensors for 1 layers",
         ),
         ({}, {"network": json.dumps(ABOUT | {"epochs_trained": -1})}, "damaged.*epochs_trained"),
         ({}, {"network": json.dumps(ABOUT | {"seed": "abc"})}, "damaged.*seed"),
         ({}, {"network": json.dumps(ABOUT | {"epochs_trained": 1.5})}, "damaged.*epochs_trained"),
-        ({"layers.1.b": None}, {}, "damaged.*2 layers are described, but there are 3 tensors"),
+        ({"layers.1.b": None}, {}, "damaged.*there are 3 tensors for 2 layers"),
         ({"layers.1.b": None, "layers.1.c": np.ones(3, "f4")}, {}, r"damaged.*layers\.1\.b"),
         ({"layers.1.b": np.ones(4, "f4")}, {}, r"damaged.*layers\.1\.b has shape \(4,\); expected \(3,\)"),
         ({"layers.0.W": np.ones((4, 6), "f4")}, {}, r"damaged.*layers\.0\.W has shape \(4, 6\); expected \(6, 4\)"),
-        ({"layers.1.b": np.ones(3, "f8")}, {}, r"damaged.*layers\.1\.b is of float64, the first tensor of float32"),
+        ({"layers.1.b": np.ones(3, "f8")}, {}, r"damaged.*layers\.1\.b has dtype float64; expected .* float32"),
         (INTEGERS, {}, "dtype is 'int32'"),
     ],
 )
@@ -112,9 +112,9 @@ def test_a_file_of_a_registered_function_says_what_to_register(tmp_path: Path) -
         path = tmp_path / f"{kind}.safetensors"
         assert repr(nnkit.load(path)).count(name) == 1
         forget(name)
-        with pytest.raises(ValueError, match=f"{kind}.safetensors holds the {kind} '{name}', .* not known") as caught:
+        with pytest.raises(ValueError, match=f"{kind}.safetensors contains the unknown {kind} '{name}'") as caught:
             nnkit.load(path)
-        assert str(caught.value).endswith(f"register it before loading, with nnkit.register_{kind}")
+        assert str(caught.value).endswith(f"register a custom one with nnkit.register_{kind} before loading")
         assert "damaged" not in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_ones_own_optimizer_says_how_to_go_on(tmp_path: Path) ->
     path, X, y = tmp_path / "run.safetensors", np.eye(4), [0, 1, 2, 0]
     nnkit.Network([4, 3], seed=0).fit(X, y, epochs=1, optimizer=Half(0.5), checkpoint=path, progress=False)
     with pytest.raises(
-        ValueError, match=r"holds the optimizer 'half', .*; if it is your own, go on with fit\(\.\.\., "
+        ValueError, match=r"contains the unknown optimizer 'half'; resume with a custom one by fit\(\.\.\., "
     ):
         nnkit.load(path)
     net = nnkit.Network([4, 3], seed=0)

@@ -180,7 +180,7 @@ def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exceptio
 
 def test_a_sparse_matrix_is_refused() -> None:
     sparse = pytest.importorskip("scipy.sparse", reason="has sparse matrices")
-    with pytest.raises(TypeError, match=r"X is a sparse matrix; make it dense, with X.toarray\(\)"):
+    with pytest.raises(TypeError, match=r"X is a sparse matrix; convert it with X.toarray\(\)"):
         network().fit(sparse.csr_array(IMAGES), LABELS, progress=False)
 
 

@@ -225,7 +225,7 @@ def test_classes_of_any_type() -> None:
     ("classes", "error", "message"),
     [
         (["a", "b"], ValueError, "classes has 2 names; expected 3"),
-        (["a", "b", "a"], ValueError, "a name twice"),
+        (["a", "b", "a"], ValueError, "classes contains duplicates"),
         ("abc", TypeError, "classes is 'abc'; expected a list"),
         (5, TypeError, "classes is 5"),
     ],

@@ -248,8 +248,8 @@ def test_a_full_disk_stops_the_training_but_loses_nothing(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        ("nowhere/run.safetensors", FileNotFoundError, "checkpoint: the folder .*nowhere does not exist"),
-        (".", IsADirectoryError, "checkpoint: .* is a folder; expected a file"),
+        ("nowhere/run.safetensors", FileNotFoundError, "checkpoint: the directory .*nowhere does not exist"),
+        (".", IsADirectoryError, "checkpoint: .* is a directory; expected a file"),
     ],
 )
 def test_wrong_places_are_told_before_the_training(
