@@ -36,6 +36,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     /dev/stdout, cannot be replaced: the content is written to them if the block succeeds. Raises OSError if the file
     cannot be written.
     """
+    path = _path(path, "path")
     if is_special(path):
         content = io.BytesIO()
         yield content

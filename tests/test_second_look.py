@@ -175,3 +175,9 @@ def test_predictions_with_a_carriage_return_are_read_back(tmp_path: Path) -> Non
     with written.open(newline="") as file:
         rows = list(csv.reader(file))
     assert [row[0] for row in rows[1:]] == net.predict(X).tolist()
+
+
+@pytest.mark.parametrize("path", [1, True, None, np.zeros(2), ["a"]])
+def test_what_is_no_path_is_named(path: Any) -> None:
+    with pytest.raises(TypeError, match=r"path is .*; expected the path of a file"):
+        nnkit.Network([3, 3], seed=0).save(path)
