@@ -181,3 +181,13 @@ def test_predictions_with_a_carriage_return_are_read_back(tmp_path: Path) -> Non
 def test_what_is_no_path_is_named(path: Any) -> None:
     with pytest.raises(TypeError, match=r"path is .*; expected the path of a file"):
         nnkit.Network([3, 3], seed=0).save(path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16"])
+def test_preprocessing_is_fitted_on_tensors_of_each_type(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).integers(0, 2, (9, 2)).astype(dtype)
+    for kind in (nnkit.data.Normalization, nnkit.data.Whitening):
+        found, expected = kind.fit(torch.tensor(x)), kind.fit(x)
+        assert found == expected
+        assert np.array_equal(found.transform(torch.tensor(x)), expected.transform(x))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.backends.dtypes import dtype_name
 from nnkit.checks import check_finite
 from nnkit.tables import as_samples, is_table, table_numbers, text_names
 
@@ -27,7 +27,7 @@ def sample_matrix(X: Any, width: int | None = None, features: Sequence[str] | No
     if len(shape) != 2 or 0 in shape or (width is not None and shape[1] != width):
         expected = "(samples, features)" if width is None else f"(samples, {width})"
         raise ValueError(f"X has shape {shape}; expected {expected} with at least one sample")
-    if getattr(samples.dtype, "kind", "") not in ("b", "i", "u", "f") and dtype_name(samples.dtype) not in FLOATS:
+    if dtype_name(samples.dtype).rstrip("0123456789") not in ("bool", "int", "uint", "float", "bfloat"):
         raise TypeError(f"X has dtype {samples.dtype}; expected real numbers")
     return samples
 
