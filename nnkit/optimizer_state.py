@@ -161,6 +161,10 @@ class OptimizerState:
     def _prepare(self, formula: Formula, parameters: Parameters) -> None:
         """Allocate the arrays for the update by a formula."""
         operands, numbers = formula.operands, vars(self.optimizer)
+        missing = [name for name in formula.defaults if name not in numbers]
+        if missing:
+            owner = type(self.optimizer).__name__
+            raise TypeError(f"{owner} has no {missing[0]}, a constant of its formula {formula.name}")
         self._constants = {name: numbers[name] for name in formula.defaults}
         if "correction1" in operands:
             betas = {f"log_{name}": _log(numbers[name]) for name in ("beta1", "beta2")}

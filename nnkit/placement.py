@@ -13,6 +13,7 @@ from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.kernels import dropout as kernels
+from nnkit.kernels.activations import registrations
 from nnkit.layers import Dropout, Layer, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
@@ -78,8 +79,14 @@ if hasattr(os, "register_at_fork"):
 
 T = TypeVar("T")
 
+
 _IDLE = 8  # recordings kept per key, for concurrent threads
 _KINDS = 8  # keys with kept recordings
+
+
+def settings() -> tuple[str, int]:
+    """What recordings depend on besides their arrays: the precision of products, and what activations' names mean."""
+    return get_matmul_precision(), registrations()
 
 
 class Placement:
@@ -115,7 +122,7 @@ class Placement:
 
         The first request gets None: recording pays off from the second use on.
         """
-        asked = (key, get_matmul_precision())
+        asked = (key, settings())
         if self._latest.get(kind) != asked:
             self._latest[kind] = asked
             return None

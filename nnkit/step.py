@@ -12,12 +12,12 @@ from typing import Any
 
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name, numpy_dtype
-from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import Node, Nodes
 from nnkit.checks import whole
 from nnkit.layers import Dropout, Layer
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState, chosen_optimizer
+from nnkit.placement import settings
 
 
 class Step:
@@ -119,7 +119,7 @@ def step_for(
 ) -> Step:
     """The model's recorded step for a number of samples, from a cache of recent ones."""
     asked = (samples, state, weight_columns, drops, sums)
-    key = (*asked, get_matmul_precision())
+    key = (*asked, settings())
     recorded = model.recorded
     step: Step = recorded.pop(key, None) or Step(model, *asked)
     recorded[key] = step  # the latest is last; the oldest goes

@@ -231,3 +231,17 @@ def test_numbers_and_notes_of_an_own_optimizer() -> None:
     assert optimizer.describe()["note"] == "mine"
     with pytest.raises(AttributeError, match="only learning_rate can be changed"):
         optimizer.note = "another"
+
+
+def test_a_constant_of_the_formula_that_the_optimizer_lacks_is_named() -> None:
+    @nnkit.formula
+    def scaled(xp: Any, p: Any, g: Any, learning_rate: Any, mu: float = 0.5) -> Any:
+        return p - learning_rate * mu * g
+
+    @dataclass(repr=False)
+    class Lacking(Optimizer):
+        learning_rate: float = 0.1
+        formula = scaled
+
+    with pytest.raises(TypeError, match=r"^Lacking has no mu, a constant of its formula scaled$"):
+        network().train_step(*DATA, Lacking())

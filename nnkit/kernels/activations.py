@@ -56,6 +56,8 @@ _activations: dict[str, Activation] = {
         Activation("hard_sigmoid", sigmoidal.hard_sigmoid, sigmoidal.hard_sigmoid_grad),
     )
 }
+_BUILT_IN = frozenset(_activations)
+_registrations = 0
 
 
 def activation_names() -> list[str]:
@@ -100,12 +102,24 @@ def register_activation(
     made = Activation(name, as_formula(forward, name), as_formula(gradient, f"{name}_grad"), gradient_from)
     _check(made)
     _activations[name] = made
+    global _registrations
+    _registrations += 1
     return made
 
 
 def unregister_activation(name: str) -> None:
-    """Remove a registered activation; raises KeyError if there is none with this name."""
+    """Remove a registered activation.
+
+    Raises KeyError if there is none with this name, and ValueError for one that is built in.
+    """
+    if name in _BUILT_IN:
+        raise ValueError(f"activation {name!r} is built in and cannot be removed")
     del _activations[name]
+
+
+def registrations() -> int:
+    """How many activations have been registered so far: a name may mean another function after each."""
+    return _registrations
 
 
 def _check(activation: Activation) -> None:

@@ -6,16 +6,16 @@ calls are the same for each minibatch, and on a GPU the whole tape is one graph.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import Tape
 from nnkit.model import Model
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.optimizers import OptimizerState
+from nnkit.placement import settings
 from nnkit.step import step_for
 from nnkit.training.meter import Meter
 from nnkit.training.sources import ArraySource, Source
@@ -40,7 +40,7 @@ class Replays(Way):
 
     def __init__(self, model: Model, source: ArraySource, meter: Meter, state: OptimizerState, batch_size: int) -> None:
         self.model, self.source, self.meter, self.state, self.batch_size = model, source, meter, state, batch_size
-        self._tapes: dict[tuple[int, bool, str], Tape] = {}
+        self._tapes: dict[tuple[Hashable, ...], Tape] = {}
         self._zero, self._start, self._step, slot = (model.backend.asarray(np.array(0, np.int64)) for _ in range(4))
         # If all logits fit, one counter is the place of both the samples and their logits.
         self._slot = self._start if meter.logits.shape[0] >= source.samples else slot
@@ -55,7 +55,7 @@ class Replays(Way):
                 place = self.meter.next(left, size)
                 if place.start == 0:
                     self._restart(self._slot)
-                key, times = (size, changes, get_matmul_precision()), (place.stop - place.start) // size
+                key, times = (size, changes, settings()), (place.stop - place.start) // size
                 if key not in self._tapes:
                     self._tapes[key] = self._record(size, changes)
                 self._tapes[key].replay(times, after_step)

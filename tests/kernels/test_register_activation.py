@@ -107,3 +107,25 @@ def test_a_name_can_be_given_again(register: Function) -> None:
         expected = factor * (net.parameters.W[1] * z)
         assert net.forward([[3.0]]) == pytest.approx(np.asarray(expected), rel=1e-14)
         nnkit.unregister_activation("line")
+
+
+def test_a_name_with_another_function_is_that_function_in_what_was_recorded_too(register: Function) -> None:
+    register("mine", cube, cube_grad, gradient_from="preactivation")
+    net = nnkit.Network([3, 5, 2], activation="mine", seed=0, dtype="float64")
+    X, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2
+    for _ in range(3):
+        net.forward(X[:4]), net.gradients(X[:4], y[:4])  # recorded, and replayed
+    nnkit.unregister_activation("mine")
+    register("mine", lambda xp, z: xp.tanh(z), lambda xp, h, delta: (1 - h * h) * delta)
+    twin = nnkit.Network([3, 5, 2], activation="tanh", seed=0, dtype="float64")
+    for part in (X[:4], X):
+        np.testing.assert_array_equal(net.forward(part), twin.forward(part))
+    for found, wanted in zip(net.gradients(X[:4], y[:4])[1], twin.gradients(X[:4], y[:4])[1], strict=True):
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-16)
+
+
+def test_built_in_activations_stay() -> None:
+    with pytest.raises(ValueError, match=r"^activation 'relu' is built in and cannot be removed$"):
+        nnkit.unregister_activation("relu")
+    assert "relu" in nnkit.activation_names()
