@@ -26,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(_WithoutBenchmark())
     config.addinivalue_line("markers", "full: left out unless --full or --short is given")
     if config.getoption("--short"):
         config.option.benchmark_disable = True
@@ -52,6 +54,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("full")]
+
+
+class _WithoutBenchmark:
+    @pytest.fixture
+    def benchmark(self) -> None:
+        """In the place of pytest-benchmark's."""
+        pytest.skip("pytest-benchmark is not installed: python -m pip install pytest-benchmark")
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,11 @@ def report() -> str:
     lines += ["", "BLAS"] + [f"  {line}" for line in _blas()]
     lines += ["", *_backends()]
     variable = os.environ.get("NNKIT_BACKEND")
-    lines += ["", f"NNKIT_BACKEND is {variable!r}" if variable else "NNKIT_BACKEND is not set: numpy is selected"]
+    try:
+        selected = f"{get_backend().name} is selected"
+    except Exception as error:  # as above
+        selected = _reason(error).removeprefix("NNKIT_BACKEND: ")
+    lines += ["", f"NNKIT_BACKEND is {f'{variable!r}' if variable else 'not set'}: {selected}"]
     return "\n".join(lines)
 
 

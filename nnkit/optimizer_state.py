@@ -219,7 +219,7 @@ class OptimizerState:
         elif self.updates_by_formula or self.recordable:
             self.update(parameters, gradients)
         else:
-            perform(HostCall(lambda: self.update(parameters, gradients)))
+            perform(HostCall(lambda: self.update(parameters, gradients)), name=f"{type(self).__name__}.update")
 
     @property
     def updates_by_formula(self) -> bool:

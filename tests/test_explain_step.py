@@ -72,9 +72,10 @@ class _OwnUpdate(nnkit.SGD):
 def test_what_is_not_known_is_said() -> None:
     made = nnkit.Network([3, 2], seed=0).explain_step(4, _OwnUpdate(0.1))
     last = made.nodes[-1]
-    assert (last.name, last.read, last.written, last.bytes_read, last.bytes_written) == ("?", None, None, 0, 0)
+    name = f"{type(_OwnUpdate(0.1).start(nnkit.Network([3, 2], seed=0).parameters)).__name__}.update"
+    assert (last.name, last.read, last.written, last.bytes_read, last.bytes_written) == (name, None, None, 0, 0)
     number, *cells = repr(made).splitlines()[-2].split()
-    assert (int(number), cells) == (len(made.nodes), ["?"] * 5)
+    assert (int(number), cells) == (len(made.nodes), [name] + ["?"] * 4)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True, "8", None])

@@ -110,9 +110,10 @@ def test_a_device_is_written_into(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="writes a network")
     path, read = tmp_path / "pipe", []
     os.mkfifo(path)
-    reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
     reader.start()
     nnkit.Network([2, 2], seed=5).save(path)
     reader.join()

@@ -457,6 +457,7 @@ def test_a_callback_forks() -> None:
 @several
 def test_a_lock_on_a_checkpoint_is_not_that_of_a_child(tmp_path: Path) -> None:
     """It ends with the process that took it, whoever was forked meanwhile; a child that leaves fit does not free it."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     script = f"""
 import os, signal, sys, time
@@ -506,6 +507,8 @@ nnkit.Network([6, 3], seed=0).fit(np.ones((4, 6)), [0, 1, 2, 0], **options)
 @forks
 @several
 def test_backends_are_made_in_a_child_while_a_thread_of_the_parent_makes_one() -> None:
+    for package in ("array_api_compat", "array_api_strict"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     with Held(selection._lock):
         in_child(lambda: selection.make_backend("standard:array_api_strict:device1"))
 

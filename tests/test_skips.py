@@ -1,6 +1,7 @@
 """Tests of what is not installed are skipped, and the end of a run tells why in a line for each reason."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,3 +56,11 @@ def test_what_is_wrong_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "2 failed" in done.stdout
     assert "FAILED test_faulty.py::test_not_optional - ModuleNotFoundError" in done.stdout
+
+
+def test_benchmarks_without_their_plugin_are_skipped() -> None:
+    command = [sys.executable, "-m", "pytest", "bench/test_formulas.py", "-q", "--short", "-p", "no:benchmark"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d  pytest-benchmark is not installed: python -m pip install pytest-benchmark\n", done.stdout)
+    assert " error" not in done.stdout

@@ -41,10 +41,12 @@ def in_options(text: str, parser: argparse.ArgumentParser) -> str:
 
     >>> parser = Parser()
     >>> _ = parser.add_argument("--clip-norm"), parser.add_argument("--cost")
-    >>> in_options('clip gradients (clip_norm=1.0), give clip_norm or cost="huber"', parser)
-    'clip gradients (--clip-norm 1.0), give --clip-norm or --cost huber'
+    >>> in_options('clip gradients (clip_norm=1.0), give clip_norm or cost="huber", with cupy>=14', parser)
+    'clip gradients (--clip-norm 1.0), give --clip-norm or --cost huber, with cupy>=14'
     """
     for option in parser._option_string_actions:
+        if not option.startswith("--"):
+            continue  # -h, which is no argument's name
         name = option[2:].replace("-", "_")
         text = re.sub(rf"(?<![\w'\".-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", text)
         if "_" in name:  # other names are also words

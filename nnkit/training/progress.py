@@ -84,17 +84,23 @@ def check_progress(how: bool | str) -> None:
         raise ValueError(f"progress is {how!r}; expected True, False or 'lines'")
 
 
+# Whether tqdm has been looked for in vain: a process that is forked during an import would wait for its lock forever.
+_missing: list[str] = []
+
+
 def _bar(total: int | None, initial: int) -> Any:
     """A tqdm bar; None if tqdm is not installed, or there is no standard error, as in a service."""
     if sys.stderr is None or getattr(sys.stderr, "closed", False):
         return None
-    # In a notebook, its own bar if ipywidgets is installed; this slow import is for notebooks only.
+    if _missing:
+        return None
     try:
-        if "IPython" in sys.modules:
+        if "IPython" in sys.modules:  # a notebook's own bar, if ipywidgets is installed; a slow import
             from tqdm.auto import tqdm
         else:
             from tqdm import tqdm
     except ImportError:
+        _missing.append("tqdm")
         return None
     notebook = tqdm.__module__.endswith("notebook")
     # disable=None omits the bar if standard error is not a terminal.

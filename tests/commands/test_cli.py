@@ -243,6 +243,27 @@ def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"\d+ CPUs usable", out)
 
 
+def test_doctor_names_a_backend_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NNKIT_BACKEND", "nump")
+    assert main(["doctor"]) == 0
+    assert capsys.readouterr().out.endswith(
+        "NNKIT_BACKEND is 'nump': unknown backend 'nump'; known: numpy, cupy, standard, auto\n"
+    )
+
+
+def test_commands_to_install_are_shown_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(name: str) -> None:
+        raise nnkit.BackendUnavailableError('python -m pip install "cupy-cuda13x>=14" "cuda-toolkit[nvrtc]==13.*"')
+
+    monkeypatch.setattr("nnkit.backends.selection.make_backend", missing)
+    assert main(["train", "--backend", "cupy", "--quiet", "--no-model", "--no-picture"]) == 2
+    assert 'pip install "cupy-cuda13x>=14" "cuda-toolkit[nvrtc]==13.*"' in capsys.readouterr().err
+
+
 def test_verify_fails_where_an_equation_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,3 +131,22 @@ def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     always = {"initial": 0, "desc": "training", "unit": "step", "disable": False}
     assert asked == [{"total": 8} | always, {"total": None} | always]
     assert [bar.n for bar in bars] == [8, 75]
+
+
+def test_a_bar_that_is_not_there_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is forked while another thread imports would wait for ever for the lock of that import."""
+    looked = []
+
+    class Missing:
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name.partition(".")[0] == "tqdm":
+                looked.append(name)
+                raise ModuleNotFoundError(name, name=name)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tqdm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    monkeypatch.setattr("nnkit.training.progress._missing", [])
+    for _ in range(3):
+        fit(epochs=1)
+    assert looked == ["tqdm"]
