@@ -56,7 +56,7 @@ def damaged(rng: np.random.Generator, content: bytes, kinds: int = 6) -> bytes:
 
 @pytest.mark.parametrize("count", [300, long(40_000)])
 def test_damaged_model_files_are_read_or_refused(count: int, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, rng = tmp_path / "net.safetensors", np.random.default_rng(1)
     net = network(preprocessing=nnkit.data.Normalization.fit(X), features=list("abcd"))
     net.fit(X, LABELS, epochs=1, optimizer="adam", checkpoint=path, progress=False)
@@ -101,7 +101,7 @@ def test_damaged_data_files_are_read_or_refused(count: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("every", [9, long(1)])
 def test_killed_at_exact_places_of_a_write(every: int, tmp_path: Path) -> None:
     """A process that ends at any call of the writing leaves the old file or the new one, and at most one temporary."""
-    pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, old, new = tmp_path / "net.safetensors", network(1), network(2)
     old.save(path)
     place, status = 0, 1

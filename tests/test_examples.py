@@ -53,7 +53,7 @@ def test_a_cosine_is_denoised_on_every_backend(arrays: "Arrays") -> None:
 
 
 def test_the_denoisers_picture(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="draws the picture")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     path = tmp_path / "cosine.png"
     done = subprocess.run(
         [sys.executable, EXAMPLES / "denoise_cosine.py", path],
@@ -71,13 +71,13 @@ def test_loops_of_ones_own_agree(arrays: "Arrays", capsys: pytest.CaptureFixture
 
 
 def test_pytorch_and_nnkit_share_memory(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch", reason="the example is a PyTorch program")
+    pytest.importorskip("torch", reason="torch is not installed")
     assert _load("with_pytorch").main() < 1e-14
     assert "shared between PyTorch" in capsys.readouterr().out
 
 
 def test_pytorch_refuses_what_nnkits_layer_cannot_know() -> None:
-    torch = pytest.importorskip("torch", reason="the example is a PyTorch program")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     x, W = (torch.ones(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     h = _load("with_pytorch").Dense.apply(x, W, torch.zeros(3, dtype=torch.float64))
     with pytest.raises(RuntimeError, match="no second derivatives"):
@@ -149,7 +149,7 @@ def test_halved_steps_learn_mnist() -> None:
 
 @pytest.mark.parametrize("name", ["mnist_seeds", "nielsen", "relu_halving"])
 def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="draws the picture")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     environment = {k: v for k, v in os.environ.items() if k != "NNKIT_DATA"} | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py"],
@@ -165,7 +165,7 @@ def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["denoise_cosine", "mnist_seeds"])
 @pytest.mark.parametrize("wrong", ["nowhere/picture.png", "picture.jpg"])
 def test_a_picture_that_cannot_be_is_told_before_the_training(name: str, wrong: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="draws the picture")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     option = ["--picture"] if name == "mnist_seeds" else []
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{name}.py", *option, wrong],

@@ -12,7 +12,7 @@ import pytest
 
 import nnkit
 
-pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and permissions are those of POSIX")
 
 FULL = """

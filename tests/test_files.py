@@ -101,7 +101,7 @@ def test_a_device_is_written_into(tmp_path: Path) -> None:
     nnkit.Network([2, 2], seed=0).save(path)
     net = nnkit.Network([2, 2], seed=0)
     net.fit([[0.0, 1.0]], [1], epochs=2, checkpoint=path, progress=False)
-    pytest.importorskip("matplotlib", reason="draws the picture")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     nnkit.History.of({"cost": [1.0, 0.5]}).plot(path)
     command = ["train", "--epochs", "1", "--quiet", "--picture", str(path)]
     assert main([*command, *(f"--{name}={path}" for name in ("model", "history", "checkpoint"))]) == 0
@@ -110,7 +110,7 @@ def test_a_device_is_written_into(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="writes a network")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, read = tmp_path / "pipe", []
     os.mkfifo(path)
     reader = threading.Thread(target=lambda: read.append(path.read_bytes()), daemon=True)
@@ -326,7 +326,7 @@ def test_a_child_that_ends_leaves_the_lock_of_its_parent(tmp_path: Path) -> None
 
 
 def test_a_training_through_a_link_is_one_training(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     (tmp_path / "link").symlink_to("run.safetensors")
     X, y = np.ones((4, 3)), np.arange(4) % 2
     net = nnkit.Network([3, 2], seed=0)

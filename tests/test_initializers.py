@@ -139,7 +139,7 @@ def test_what_an_initializer_of_ones_own_returns_is_checked(kind: str) -> None:
 
 
 def test_lists_and_tensors_of_an_initializer_are_numbers_too() -> None:
-    torch = pytest.importorskip("torch", reason="draws the tensors")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     W, b = np.arange(12.0).reshape(4, 3), np.arange(4.0)
     tensors = torch.tensor(W, requires_grad=True), torch.tensor(b)
     for value in ((W, b), (W.tolist(), b.tolist()), [W.astype("float32"), b.astype(int)], tensors):

@@ -103,7 +103,7 @@ REAL = np.random.default_rng(5).normal(size=(8, 3))
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_scikit_learn_agrees(weights: Any) -> None:
-    sklearn = pytest.importorskip("sklearn.metrics", reason="has these metrics")
+    sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
     near = np.where(np.arange(8)[:, None] % 2, MULTI, H)  # half of the rows are right
     pairs: list[tuple[Callable[..., float], Any, Any, float]] = [
         (accuracy, MULTI, near, sklearn.accuracy_score(MULTI, near > 0.5, sample_weight=weights)),
@@ -221,7 +221,7 @@ def test_weights_that_are_none_are_refused(metric: Any) -> None:
 
 
 def test_weights_and_metrics_in_bfloat16() -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 of its own")
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     rng = np.random.default_rng(0)
     y, h = rng.normal(size=(2, 6, 1))
     w = np.arange(6.0).astype(ml_dtypes.bfloat16)

@@ -16,7 +16,7 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
-safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="models are kept in safetensors files")
+safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 
 X = np.random.default_rng(0).normal(3, 2, (30, 4))
 LABELS = np.arange(30) % 3

@@ -68,7 +68,7 @@ def relative(error: np.ndarray, *sizes: np.ndarray) -> float:
 
 def check(net: nnkit.Network, x: np.ndarray, y: np.ndarray) -> None:
     """Compare, with samples and targets on the host for PyTorch and on the network's backend for nnkit."""
-    torch = pytest.importorskip("torch", reason="compares with PyTorch's autograd")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     twin, tolerance, to_numpy = Twin(torch, net), TOLERANCE[net.dtype], net.backend.to_numpy
     wanted_cost, wanted = twin.gradients(x, y)
     here, targets = net.backend.asarray(x), net.backend.asarray(y)

@@ -45,7 +45,7 @@ def test_names() -> None:
 
 
 def test_defaults_are_pytorchs() -> None:
-    torch = pytest.importorskip("torch", reason="compares with torch.optim")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     names = {"lr": "learning_rate", "eps": "epsilon", "alpha": "alpha", "momentum": "momentum", "nesterov": "nesterov"}
     for kind in (RMSprop, Adagrad, nnkit.Adam, AdamW):
         theirs = getattr(torch.optim, kind.__name__)([torch.nn.Parameter(torch.zeros(1))]).defaults
@@ -154,7 +154,7 @@ def test_names_where_optimizers_are_taken() -> None:
 
 
 def test_a_training_goes_on_with_an_optimizer_by_name(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     X, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
     once, twice = (nnkit.Network([4, 3], seed=0) for _ in range(2))
     once.fit(X, y, epochs=4, optimizer="adam", progress=False)

@@ -156,7 +156,7 @@ def test_gradients_are_those_of_the_complex_step(arrays: Arrays, kind: str) -> N
 
 
 def test_a_scaled_layer_is_pytorchs() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     net, (X, y) = network("first"), DATA
     tensors = [torch.tensor(array, requires_grad=True) for array in values(net)]
     W, b, s, V, c = tensors

@@ -33,7 +33,7 @@ def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", EXAMPLES[1:])
 def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
     if "checkpoint=" in code:
-        pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+        pytest.importorskip("safetensors", reason="safetensors is not installed")
     assert _run(code, tmp_path)
 
 

@@ -50,7 +50,7 @@ HISTORY = {
 
 def torch_rates(make: Any, count: int, numbers: list[float] | None = None) -> list[float]:
     """PyTorch's learning rate before each of `count` steps of a scheduler, from 1."""
-    torch = pytest.importorskip("torch", reason="compares with torch.optim.lr_scheduler")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = make(torch.optim.lr_scheduler)(optimizer)
     rates = []
@@ -288,7 +288,7 @@ def test_a_warmup_looks_at_the_history_that_it_is_given() -> None:
 
 
 def test_defaults_are_pytorchs() -> None:
-    torch = pytest.importorskip("torch", reason="compares with torch.optim.lr_scheduler")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     same = {"pct_start": "pct_start", "div_factor": "div_factor", "final_div_factor": "final_div_factor"}
     plateau = {"factor": "factor", "patience": "patience", "min_factor": "min_lr", "min_delta": "threshold"}
     for ours, theirs, names in ((one_cycle, "OneCycleLR", same), (reduce_on_plateau, "ReduceLROnPlateau", plateau)):

@@ -127,7 +127,7 @@ def test_a_wrong_attribute_is_refused_where_it_is_set(name: str) -> None:
 
 
 def test_attributes_can_be_set_to_what_they_may_be(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net = nnkit.Network([3, 5, 3], seed=0)
     net.classes, net.features, net.seed, net.optimizer = ("u", "v", "w"), ("a", "b", "c"), np.int64(4), "adam"  # type: ignore[assignment]
     net.preprocessing = nnkit.data.Normalization.fit(X)
@@ -185,7 +185,7 @@ def test_what_is_no_path_is_named(path: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool", "float16"])
 def test_preprocessing_is_fitted_on_tensors_of_each_type(dtype: str) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     x = np.random.default_rng(0).integers(0, 2, (9, 2)).astype(dtype)
     for kind in (nnkit.data.Normalization, nnkit.data.Whitening):
         found, expected = kind.fit(torch.tensor(x)), kind.fit(x)

@@ -21,7 +21,7 @@ def run(*arguments: str) -> str:
 
 def test_the_file_of_a_module_may_come_first() -> None:
     """pytest imports it by its path; the package's function of that name must stay."""
-    pytest.importorskip("matplotlib", reason="draws pictures")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     files = ["nnkit/plots/first_layer.py", "nnkit/data/digits.py"]
     files += ["tests/plots/test_files.py", "tests/training/test_interrupt.py"]
     run(*files, "-k", "first_layer or digits or handler")
@@ -34,7 +34,7 @@ def test_no_name_of_a_test_holds_an_address(request: pytest.FixtureRequest) -> N
 
 
 def test_campaigns_run_only_where_they_are_asked_for() -> None:
-    pytest.importorskip("safetensors", reason="the campaign is one of checkpoints")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     campaign = "tests/training/test_resume.py::test_killed_at_random_moments"
     assert f"{campaign}[200]" not in run("--collect-only", "-q", campaign)
     assert f"{campaign}[200]" in run("--collect-only", "-q", campaign, "-m", "campaign")

@@ -112,7 +112,7 @@ def test_each_device_is_a_backend_of_its_own() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("function", [nnkit.sigmoid, nnkit.softmax, nnkit.gelu])
 def test_torch_tensors_give_torch_tensors(function: Callable[..., Any], dtype: str) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     z = torch.tensor([[-1.0, 2.0]], dtype=getattr(torch, dtype))
     assert backend_of(z=z).name == "standard:array_api_compat.torch"
     result = function(z)
@@ -122,7 +122,7 @@ def test_torch_tensors_give_torch_tensors(function: Callable[..., Any], dtype: s
 
 
 def test_a_dense_layer_of_torch_tensors() -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(0)
     x, W, b = (rng.normal(size=shape) for shape in ((5, 3), (4, 3), (4,)))
     tensor_x, tensor_W, tensor_b = map(torch.tensor, (x, W, b))

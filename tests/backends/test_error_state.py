@@ -127,7 +127,7 @@ def test_metrics() -> None:
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     monkeypatch.chdir(tmp_path)
     lines = [f"{i * 1e-310},{i * 1e-42},{i % 7 * 1e-200}" for i in range(1, 60)]
     Path("t.csv").write_text("\n".join(["a,b,t", *lines]))

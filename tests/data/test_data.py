@@ -50,7 +50,7 @@ def test_digits_are_the_uci_ones() -> None:
 
 
 def test_digits_equal_those_of_scikit_learn() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
     theirs = datasets.load_digits()
     X, y = digits()
     assert np.array_equal(X * 16, theirs.data)

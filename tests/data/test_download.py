@@ -70,7 +70,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    pytest.importorskip("pooch", reason="downloads need pooch: python -m pip install pooch")
+    pytest.importorskip("pooch", reason="pooch is not installed")
     made = Server()
     originals = [
         mnist_module._Original(name, ARRAYS[name].shape, hashlib.sha256(ORIGINALS[name]).hexdigest()) for name in NAMES
@@ -135,7 +135,7 @@ def test_only_what_is_missing(server: Server, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("watched", [None, False, True])
 def test_a_bar_is_shown_to_who_watches(server: Server, tmp_path: Path, watched: bool | None) -> None:
     """None as in a service, which has no standard error."""
-    pytest.importorskip("tqdm", reason="draws the bar")
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
     seen = io.StringIO()
     seen.isatty = lambda: bool(watched)  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
@@ -211,7 +211,7 @@ def test_without_pooch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("chosen", [None, "", "relative", "/somewhere/cache"])
 def test_the_cache_is_where_pooch_has_it(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    pooch = pytest.importorskip("pooch", reason="compares with pooch's own folder")
+    pooch = pytest.importorskip("pooch", reason="pooch is not installed")
     if chosen is None:
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     else:

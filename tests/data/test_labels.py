@@ -62,7 +62,7 @@ def test_labels_that_are_not_0_to_k_are_classes(arrays: "Arrays", case: str, tmp
     measured = wanted.evaluate(X, numbers)
     assert net.evaluate(X, y) == measured
     again = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net.save(tmp_path / "net.safetensors")
     for other in (*again, nnkit.load(tmp_path / "net.safetensors")):
         assert other.predict(X).tolist() == net.predict(X).tolist()
@@ -144,7 +144,7 @@ def test_balanced_weights_of_a_stream_are_refused() -> None:
 
 
 def test_a_checkpoint_knows_the_classes(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="writes the checkpoint")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     trained(NUMBERS + 1, checkpoint=path, epochs=2)
     net, wanted = network(), trained(NUMBERS, epochs=4)
@@ -220,7 +220,7 @@ def test_predictions_have_the_shape_of_the_targets(arrays: "Arrays", way: str, k
         assert shapes(net) == expected
     assert (y - arrays.numpy(net.predict(X))).shape == y.shape
     np.testing.assert_array_equal(arrays.numpy(net.predict(X)).ravel(), arrays.numpy(net.forward(X)).ravel())
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net.save(tmp_path / "net.safetensors")
     others = (
         copy.copy(net),
@@ -242,7 +242,7 @@ def test_gradients_and_a_failing_fit_leave_the_shape_as_it_is() -> None:
 
 
 def test_a_checkpoint_keeps_the_shape(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="writes the checkpoint")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     network(1, "quadratic").fit(X, TARGETS, checkpoint=tmp_path / "run.safetensors", **OPTIONS)
     assert shapes(nnkit.load(tmp_path / "run.safetensors"))[0] == (30,)
 
@@ -355,7 +355,7 @@ def test_times_come_back_as_times(unit: str, tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"y holds np.datetime64\('2021-01-01.*'\) at \[0\]; expected np.datetime64"):
         net.evaluate(X[:1], np.array(["2021-01-01"], y.dtype))
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     with pytest.raises(TypeError, match=r"classes holds np.datetime64.*; only text and numbers can be written"):
         net.save(tmp_path / "net.safetensors")
     for days in (DAYS, DAYS - DAYS[0]):
@@ -366,7 +366,7 @@ def test_times_come_back_as_times(unit: str, tmp_path: Path) -> None:
 
 
 def test_columns_of_times() -> None:
-    pd = pytest.importorskip("pandas", reason="makes the column")
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     y = pd.Series(DAYS[NUMBERS].astype("datetime64[ns]"))
     assert (trained(y).predict(X) == DAYS[trained(NUMBERS).predict(X)]).all()
     y[4] = pd.NaT
@@ -383,7 +383,7 @@ def test_names_with_nul_characters_stay(tmp_path: Path) -> None:
     assert network(classes=names).classes is not None
     y_train = nnkit.data.split(X, y, seed=0)[1]
     assert set(y_train.tolist()) == set(names)
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net.save(tmp_path / "net.safetensors")
     assert nnkit.load(tmp_path / "net.safetensors").predict(X).tolist() == net.predict(X).tolist()
 

@@ -200,7 +200,7 @@ def test_a_network_has_the_names_of_its_preprocessing(kind: Any, table: Callable
     twin.preprocessing = fitted
     twin.features = None
     assert twin.features == ["a", "b", "c"]
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     for each in (net, twin):
         each.save(tmp_path / "net.safetensors")
         again = nnkit.load(tmp_path / "net.safetensors")

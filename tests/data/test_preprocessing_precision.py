@@ -170,7 +170,7 @@ def test_halves_of_other_libraries(arrays: "Arrays") -> None:
     exact = by_hand(fitted := Normalization.fit(X), X.astype(np.float64))
     net = network(arrays, fitted)
     np.testing.assert_allclose(arrays.backend.to_numpy(net.samples(X)), exact, rtol=1e-6, atol=1e-7)
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.tensor(X.astype(np.float32)).to(torch.bfloat16)
     np.testing.assert_allclose(arrays.backend.to_numpy(net.samples(tensor)), exact, rtol=1e-6, atol=1e-7)
 

@@ -24,9 +24,9 @@ OPTIONS: dict[str, Any] = {"epochs": 3, "batch_size": 5, "progress": False}
 def table(library: str, columns: dict[str, Any] = COLUMNS) -> Any:
     """A table of a library with these columns."""
     if library == "pyarrow":
-        return pytest.importorskip("pyarrow", reason="its tables have names").table(columns)
+        return pytest.importorskip("pyarrow", reason="pyarrow is not installed").table(columns)
     if library == "narwhals":
-        narwhals = pytest.importorskip("narwhals", reason="its tables have names")
+        narwhals = pytest.importorskip("narwhals", reason="narwhals is not installed")
         return narwhals.from_native(table("polars", columns))
     return pytest.importorskip(library, reason="its tables have names").DataFrame(columns)
 
@@ -99,7 +99,7 @@ def test_fit_learns_the_features(library: str, tmp_path: Path) -> None:
     assert net.features == ["a", "b", "c"]
     assert wanted.features is None
     assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
-    pytest.importorskip("safetensors", reason="writes the file")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net.save(tmp_path / "net.safetensors")
     again = nnkit.load(tmp_path / "net.safetensors")
     assert np.array_equal(again.forward(table(library, reordered())), wanted.forward(X))
@@ -131,7 +131,7 @@ def test_features_are_put_back_if_fit_does_not_start() -> None:
 
 
 def test_names_that_are_no_text_are_not_learned() -> None:
-    pandas = pytest.importorskip("pandas", reason="its columns may have any names")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     net, plain = network(None), pandas.DataFrame(X)
     net.fit(plain, LABELS, **OPTIONS)
     assert net.features is None
@@ -146,7 +146,7 @@ def test_names_that_are_no_text_are_not_learned() -> None:
 
 
 def test_names_that_a_library_has_for_itself() -> None:
-    pandas = pytest.importorskip("pandas", reason="its columns are attributes")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     names = ["dtype", "shape", "columns"]
     odd = pandas.DataFrame(X, columns=names)
     net = network(names)
@@ -183,7 +183,7 @@ def test_numbers_and_truth_values_together(library: str) -> None:
 
 
 def test_get_dummies() -> None:
-    pandas = pytest.importorskip("pandas", reason="has get_dummies")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     made = pandas.get_dummies(pandas.DataFrame({"age": [1.5, 2, 3], "city": list("abc")}))
     np.testing.assert_allclose(nnkit.data.Normalization.fit(made).mean, [6.5 / 3, 1 / 3, 1 / 3, 1 / 3])
 
@@ -193,8 +193,8 @@ PANDAS_TYPES = ["Int64", "int64[pyarrow]", "Float64", "double[pyarrow]", "boolea
 
 @pytest.mark.parametrize("dtype", PANDAS_TYPES)
 def test_nullable_columns_of_pandas(dtype: str) -> None:
-    pandas = pytest.importorskip("pandas", reason="has nullable columns")
-    pytest.importorskip("pyarrow", reason="pandas keeps columns in its arrays")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     frame = pandas.DataFrame({"a": pandas.Series([1, 0, 1], dtype=dtype), "b": [0.5, 1.5, 2.5]})
     assert table_numbers(frame, "X").tolist() == [[1, 0.5], [0, 1.5], [1, 2.5]]
     frame.loc[1, "a"] = None
@@ -310,7 +310,7 @@ def test_what_has_no_array_protocol_is_read_where_it_is_a_sequence() -> None:
 
 @pytest.mark.parametrize("kind", ["array", "chunked_array"])
 def test_single_columns_of_pyarrow(kind: str) -> None:
-    pa = pytest.importorskip("pyarrow", reason="its columns are no arrays of NumPy's kind")
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     make = pa.array if kind == "array" else lambda values: pa.chunked_array([values[:5], values[5:]])
     names = np.array(["no", "yes"])[LABELS]
     for y in (LABELS, names, X[:, 0]):
@@ -338,7 +338,7 @@ def test_buffers_and_sparse_tensors() -> None:
     assert network().evaluate(X, LABELS.data, sample_weight=weights) == network().evaluate(
         X, LABELS, sample_weight=np.arange(12.0)
     )
-    torch = pytest.importorskip("torch", reason="its tensors may be sparse")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     sparse = torch.tensor(X).to_sparse()
     for ask in (network().predict, nnkit.data.Normalization.fit, lambda x: network().evaluate(X, x)):
         with pytest.raises(TypeError, match=r"[Xy] is a tensor of layout torch.sparse.*to_dense\(\)"):

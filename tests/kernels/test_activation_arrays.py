@@ -14,7 +14,7 @@ from tests.support.exact import distances, references
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
-ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy is that of ml_dtypes")
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
 
 NAMES = nnkit.activation_names()
 DTYPES = {

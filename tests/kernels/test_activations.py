@@ -61,7 +61,7 @@ def test_gradient_is_the_complex_step(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torch_agrees(name: str) -> None:
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     f = get_activation(name)
     grid = np.concatenate([GRID, [0.0] if name != "selu" else []])  # at 0, PyTorch's selu has the right derivative
     z = torch.tensor(grid, requires_grad=True)

@@ -120,7 +120,7 @@ def test_domains_and_classes() -> None:
 
 @pytest.mark.parametrize("delta", [0.01, 0.3, 1.0, 2.0, 100.0])
 def test_huber_is_that_of_torch(arrays: "Arrays", delta: float) -> None:
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(0)
     h, y = rng.normal(0, 2, (5, 3)), rng.normal(0, 2, (5, 3))
     h[0, 0] = y[0, 0] + delta  # where the square turns into a line
@@ -151,7 +151,7 @@ def test_smoothed_targets(arrays: "Arrays", s: float, dtype: str) -> None:
 
 @pytest.mark.parametrize("s", [0.1, 0.5])
 def test_label_smoothing_is_that_of_torch(s: float) -> None:
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(1)
     z, labels = rng.normal(0, 3, (6, 4)), rng.integers(0, 4, 6)
     logits = torch.tensor(z, requires_grad=True)

@@ -47,7 +47,7 @@ def test_delta_is_the_complex_step_of_the_cost(arrays: "Arrays", name: str) -> N
 
 @pytest.mark.parametrize("name", COSTS)
 def test_torch_agrees(name: str) -> None:
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     z, y = draw(name)
     logits, targets = torch.tensor(z, requires_grad=True), torch.tensor(y)
     cost = torch_cost(torch, name, logits, targets) / 4

@@ -20,7 +20,7 @@ from tests.support.host_memory import on_host
 @pytest.fixture
 def one_blas_thread() -> Iterator[None]:
     """SciPy's BLAS is used beside NumPy's only where both have one thread."""
-    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     with threadpoolctl.threadpool_limits(1):
         yield
 
@@ -137,7 +137,7 @@ def test_all_pairs_or_none(one_blas_thread: None) -> None:
 @pytest.mark.parametrize("transposed", [(0, 0), (0, 1), (1, 0), (1, 1)])
 @pytest.mark.parametrize("by_columns", [0, 1])
 def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[int, int], by_columns: int) -> None:
-    pytest.importorskip("scipy", reason="SciPy is not installed")
+    pytest.importorskip("scipy", reason="scipy is not installed")
     m, k, n = sizes
     rng = np.random.default_rng(0)
 
@@ -157,7 +157,7 @@ def test_add_product(dtype: str, sizes: tuple[int, int, int], transposed: tuple[
 
 @pytest.mark.parametrize("shape", [(4, 3), (1, 3), (4, 1)])
 def test_add_column_sums(shape: tuple[int, int]) -> None:
-    pytest.importorskip("scipy", reason="SciPy is not installed")
+    pytest.importorskip("scipy", reason="scipy is not installed")
     rng = np.random.default_rng(0)
     a, out = rng.normal(size=shape), rng.normal(size=shape[1])
     expected = out - 2 * a.sum(axis=0)
@@ -166,7 +166,7 @@ def test_add_column_sums(shape: tuple[int, int]) -> None:
 
 
 def test_strided_matrices_are_refused_before_anything_is_written() -> None:
-    pytest.importorskip("scipy", reason="SciPy is not installed")
+    pytest.importorskip("scipy", reason="scipy is not installed")
     a, one = np.ones((4, 4)), np.array(1.0)
     with pytest.raises(ValueError, match="expected contiguous, of one dtype"):
         AddProduct(a, a, np.ones((8, 4))[::2], one)
@@ -179,7 +179,7 @@ def test_halves_have_no_such_product() -> None:
 
 
 def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     numpy = nnkit.get_backend("numpy")
     a, alpha = np.ones((2, 2)), np.array(1.0)
     with threadpoolctl.threadpool_limits(1):
@@ -218,7 +218,7 @@ def test_training_with_and_without_scipy_agrees(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("n", [65, 1024])
 def test_many_small_terms_are_summed_before_they_are_added(n: int) -> None:
     """One rounding beside the large entry, not one for each term."""
-    pytest.importorskip("scipy", reason="SciPy is not installed")
+    pytest.importorskip("scipy", reason="scipy is not installed")
     rng = np.random.default_rng(0)
     a, out = (rng.normal(size=(n, 50)) * 1e-3).astype(np.float32), rng.uniform(1.1, 1.9, 50).astype(np.float32)
     exact = out.astype(float) - 0.25 * a.astype(float).sum(axis=0)

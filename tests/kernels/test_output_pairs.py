@@ -165,7 +165,7 @@ def test_softmax_grad_is_the_jacobian_times_delta(arrays: "Arrays") -> None:
 
 
 def test_torch_has_the_same_softmax_gradient() -> None:
-    torch = pytest.importorskip("torch", reason="compares with PyTorch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(2)
     z, delta = rng.normal(0, 3, (5, 4)), rng.normal(size=(5, 4))
     logits = torch.tensor(z, requires_grad=True)

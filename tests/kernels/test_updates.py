@@ -69,7 +69,7 @@ def torch_twin(torch: Any, ours: Any, tensors: list[Any]) -> Any:
 
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_torch_optim_agrees(name: str) -> None:
-    torch = pytest.importorskip("torch", reason="compares with torch.optim")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     from tests.conftest import Arrays
 
     start, gradients = draw()

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from nnkit.plots import denoised
 from tests.conftest import Arrays
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import ROOT
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.figure import Figure
 
 from nnkit import plots

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import nnkit

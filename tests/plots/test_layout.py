@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text

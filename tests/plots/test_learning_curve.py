@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.axes import Axes
 
 from nnkit.plots import learning_curve

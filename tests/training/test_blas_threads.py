@@ -109,7 +109,7 @@ print(threads())
 
 def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
     """Else the training that came second would not use it, and have other bits than alone."""
-    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(
@@ -134,7 +134,7 @@ print(sorted(name for name in sys.modules if name.startswith("scipy")))
 
 def test_predictions_load_no_scipy() -> None:
     """Its import takes longer than thousands of them, and its threads would spin beside NumPy's."""
-    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     done = subprocess.run([sys.executable, "-c", PREDICTS], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "[]\n"
 
@@ -153,7 +153,7 @@ print(train() == train())
 
 def test_the_first_training_of_a_process_has_the_bits_of_the_second() -> None:
     """SciPy's BLAS, which gradient descent loads, has the limit from the first step on."""
-    pytest.importorskip("scipy.linalg.blas", reason="SciPy is not installed")
+    pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     several = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     done = subprocess.run(
         [sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=120, check=True, env=os.environ | several

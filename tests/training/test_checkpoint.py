@@ -18,7 +18,7 @@ from nnkit.kernels.costs import cost_names
 if TYPE_CHECKING:
     from tests.conftest import Arrays
 
-safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="models are kept in safetensors files")
+safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 
 X = np.random.default_rng(0).normal(size=(12, 4))
 

@@ -13,7 +13,7 @@ import pytest
 
 import nnkit
 
-pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 RNG = np.random.default_rng(6)
 X, LABELS = RNG.normal(size=(12, 4)), np.arange(12) % 3

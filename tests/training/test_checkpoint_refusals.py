@@ -11,7 +11,7 @@ import pytest
 
 import nnkit
 
-safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="models are kept in safetensors files")
+safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
 
 
 def saved(path: Path, tensors: dict[str, Any] | None = None, **changes: Any) -> Path:

@@ -37,7 +37,7 @@ def masks(net: nnkit.Network, n: int) -> list[np.ndarray]:
 
 
 def test_gradients_are_autograds_for_the_same_masks(arrays: "Arrays") -> None:
-    torch = pytest.importorskip("torch", reason="compares with its autograd")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     net = network()
     for _ in range(2):
         factors = [torch.tensor(mask) for mask in masks(net, 40)]
@@ -126,7 +126,7 @@ def test_the_counter_moves_with_the_network(arrays: "Arrays") -> None:
 
 
 def test_dropout_is_saved_with_the_network(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="models are kept in safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net = network()
     net.save(tmp_path / "net.safetensors")
     assert nnkit.load(tmp_path / "net.safetensors").layers == net.layers == [*LAYERS[:5], Dense(12, 3, "softmax")]

@@ -120,7 +120,7 @@ def test_iterables_give_what_arrays_give(arrays: "Arrays", stream: Any) -> None:
 
 
 def test_a_torch_loader_trains() -> None:
-    torch = pytest.importorskip("torch", reason="its DataLoader gives the minibatches")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     data = torch.utils.data.TensorDataset(torch.tensor(IMAGES), torch.tensor(LABELS))
     assert_same(trained(torch.utils.data.DataLoader(data, batch_size=8)), trained(IMAGES, LABELS, shuffle=False))
 
@@ -179,7 +179,7 @@ def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exceptio
 
 
 def test_a_sparse_matrix_is_refused() -> None:
-    sparse = pytest.importorskip("scipy.sparse", reason="has sparse matrices")
+    sparse = pytest.importorskip("scipy.sparse", reason="scipy is not installed")
     with pytest.raises(TypeError, match=r"X is a sparse matrix; convert it with X.toarray\(\)"):
         network().fit(sparse.csr_array(IMAGES), LABELS, progress=False)
 

@@ -43,7 +43,7 @@ def test_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="terminals are those of POSIX")
 def test_a_bar_on_a_terminal() -> None:
-    pytest.importorskip("tqdm", reason="draws the bar")
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     done = subprocess.run([sys.executable, "-c", SCRIPT], stderr=theirs, capture_output=False, timeout=60, check=True)
@@ -60,7 +60,7 @@ def test_a_bar_on_a_terminal() -> None:
 def test_no_standard_error_is_no_bar(tmp_path: Path) -> None:
     """As in a service, and under pythonw."""
     script = f"import sys\nassert (sys.stdout, sys.stderr) == (None, None)\n{SCRIPT}net.save('net.safetensors')"
-    pytest.importorskip("safetensors", reason="the network is the proof")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     command = f'"{sys.executable}" -c "$SCRIPT" <&- >&- 2>&-'
     done = subprocess.run(command, shell=True, env=os.environ | {"SCRIPT": script}, cwd=tmp_path, check=False)
     assert done.returncode == 0
@@ -81,7 +81,7 @@ def test_a_training_outlives_its_spectator(how: Any, monkeypatch: pytest.MonkeyP
     net = nnkit.Network([3, 2], seed=0)
     seen = Gone()
     if how is True:
-        tqdm = pytest.importorskip("tqdm", reason="draws the bar")
+        tqdm = pytest.importorskip("tqdm", reason="tqdm is not installed")
         monkeypatch.setattr(tqdm, "tqdm", lambda **options: LateBar(seen, options))
     else:
         monkeypatch.setattr(sys, "stdout", seen)

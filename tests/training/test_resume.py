@@ -20,7 +20,7 @@ from nnkit.files import locked
 from nnkit.training import checkpoints
 from tests.support import ROOT
 
-pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 X, LABELS = nnkit.data.digits()
 X, LABELS = X[:600], LABELS[:600]

@@ -11,7 +11,7 @@ import pytest
 import nnkit
 from nnkit import schedules
 
-pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(26, 4)), RNG.integers(0, 3, 26)

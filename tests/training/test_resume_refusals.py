@@ -10,7 +10,7 @@ import pytest
 import nnkit
 from nnkit.training import fingerprints
 
-pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(30, 4)), RNG.integers(0, 3, 30)

@@ -81,7 +81,7 @@ def test_a_batch_larger_than_the_data_is_the_data(batches: list[list[int]]) -> N
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_fit_is_a_loop_over_torch(arrays: "Arrays", batches: list[list[int]], shuffle: bool) -> None:
     """Every batch counts as its own mean, the smaller last one too; the cost is the mean over the samples seen."""
-    torch = pytest.importorskip("torch", reason="compares with PyTorch's autograd")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     net = network()
     twin = Twin(torch, net)
     history = fit(net, arrays(X), epochs=3, batch_size=5, shuffle=shuffle, optimizer=nnkit.SGD(0.7))

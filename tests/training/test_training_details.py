@@ -165,8 +165,8 @@ def test_steps_that_are_done_again_are_not_shown_again(monkeypatch: pytest.Monke
 
 
 def test_the_bar_of_a_resumed_training_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
-    tqdm = pytest.importorskip("tqdm", reason="draws the bar")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    tqdm = pytest.importorskip("tqdm", reason="tqdm is not installed")
     asked: list[Any] = []
 
     class Bar(tqdm.tqdm):  # type: ignore[misc, name-defined]
@@ -182,7 +182,7 @@ def test_the_bar_of_a_resumed_training_starts_where_it_was(tmp_path: Path, monke
 
 
 def test_a_callbacks_stop_is_written_whatever_checkpoint_every_says(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     stop = [lambda net, history: history.epochs == 2]
     net = network()
@@ -193,7 +193,7 @@ def test_a_callbacks_stop_is_written_whatever_checkpoint_every_says(tmp_path: Pa
 
 
 def test_an_exception_that_is_held_holds_no_lock(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, held = tmp_path / "run.safetensors", []
 
     def fails(net: nnkit.Network, history: nnkit.History) -> None:

@@ -221,7 +221,7 @@ def test_the_history_says_why_it_ended(why: str) -> None:
 
 @pytest.mark.parametrize("why", ["epochs", "early stopping", "callback"])
 def test_a_checkpoint_keeps_why_it_ended(why: str, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     options: dict[str, Any] = ENDINGS[why] | {"checkpoint": tmp_path / "run.safetensors", "resume": True}
     first = fit(network(), **options)
     options.pop("callbacks", None)
@@ -231,7 +231,7 @@ def test_a_checkpoint_keeps_why_it_ended(why: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_training_is_resumed_to_its_end(tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "resume": True}
     assert fit(network(), callbacks=[press], **options).stopped == "interrupted"
     history = fit(network(), **options)
@@ -248,7 +248,7 @@ def test_finite_costs_whose_sum_overflows_have_a_finite_mean() -> None:
 
 def test_a_callback_of_the_last_epoch_may_not_move_the_network() -> None:
     """It is told after the last epoch as after the others; nothing of that epoch is lost."""
-    pytest.importorskip("array_api_strict", reason="another backend to move to")
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
     net, twin = network(), network()
 
     def move(net: nnkit.Network, history: nnkit.History) -> None:

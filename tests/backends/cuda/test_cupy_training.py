@@ -172,7 +172,7 @@ def test_arrays_of_numpy(gpu: Backend) -> None:
 
 
 def test_arrays_of_torch(gpu: Backend) -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     values = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(gpu.to_numpy(gpu.asarray(torch.from_numpy(values))), values)
     if not torch.cuda.is_available():

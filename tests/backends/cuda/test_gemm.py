@@ -91,7 +91,7 @@ def test_row_step(shape: list[int], strides: list[int]) -> None:
 
 def test_numbers_are_those_of_cublas() -> None:
     theirs = pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed")
-    nvmath = pytest.importorskip("nvmath")
+    nvmath = pytest.importorskip("nvmath", reason="nvmath-python is not installed")
     assert (AS_IS, TRANSPOSED) == (theirs.Operation.N, theirs.Operation.T)
     types = nvmath.CudaDataType
     halves = {"float16": types.CUDA_R_16F, "bfloat16": types.CUDA_R_16BF}

@@ -28,7 +28,7 @@ def gpu() -> Backend:
 @pytest.fixture
 def torch() -> Any:
     """PyTorch that sees a GPU."""
-    module = pytest.importorskip("torch", reason="PyTorch is not installed")
+    module = pytest.importorskip("torch", reason="torch is not installed")
     if not module.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     return module
@@ -210,7 +210,7 @@ def test_a_second_gpu(gpu: Backend) -> None:
 
 
 def test_files_go_from_one_to_the_other(gpu: Backend, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors", reason="networks are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     net = network(gpu, preprocessing=nnkit.data.Normalization.fit(X))
     fit(net)
     net.save(tmp_path / "gpu.safetensors")
@@ -226,7 +226,7 @@ def test_files_go_from_one_to_the_other(gpu: Backend, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.3), nnkit.AdamW(0.01, clip_norm=1.0)])
 def test_a_training_that_goes_on_is_the_one_that_never_ended(gpu: Backend, tmp_path: Path, optimizer: Any) -> None:
-    pytest.importorskip("safetensors", reason="checkpoints are safetensors files")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     options: dict[str, Any] = {"optimizer": optimizer, "validation_data": (X[:30], LABELS[:30]), "schedule": "cosine"}
 
