@@ -40,7 +40,7 @@ def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
 def test_the_block_of_the_command_line_runs_as_it_stands(tmp_path: Path) -> None:
     for package in ("safetensors", "matplotlib"):
-        pytest.importorskip(package, reason=f"nnkit train needs {package}")
+        pytest.importorskip(package, reason=f"{package} is not installed")
     commands = tmp_path / "commands"  # as a normal install has them
     commands.mkdir()
     for name, module in (("python", ""), ("nnkit", "-m nnkit ")):

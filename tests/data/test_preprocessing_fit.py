@@ -152,7 +152,7 @@ def test_the_first_of_several_wrong_numbers_is_told() -> None:
 @pytest.fixture(params=["pandas", "polars", "pyarrow"])
 def table(request: pytest.FixtureRequest) -> Callable[[str], Any]:
     """Makes a table of the library with some of the columns a, b and c, in the order of a text."""
-    library = pytest.importorskip(request.param, reason="its tables have names")
+    library = pytest.importorskip(request.param, reason=f"{request.param} is not installed")
     columns = {"a": [1.0, 3.0, 8.0, 1.0], "b": [10.0, 50.0, 20.0, 0.0], "c": [-1.0, 0.0, 0.5, 7.0], "d": [0.0] * 4}
     make = library.table if request.param == "pyarrow" else library.DataFrame
     return lambda names: make({name: columns[name] for name in names})

@@ -28,7 +28,7 @@ def table(library: str, columns: dict[str, Any] = COLUMNS) -> Any:
     if library == "narwhals":
         narwhals = pytest.importorskip("narwhals", reason="narwhals is not installed")
         return narwhals.from_native(table("polars", columns))
-    return pytest.importorskip(library, reason="its tables have names").DataFrame(columns)
+    return pytest.importorskip(library, reason=f"{library} is not installed").DataFrame(columns)
 
 
 def column(library: str, values: Any) -> Any:
