@@ -16,7 +16,7 @@ from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
 from nnkit.backends.recording import Tape, perform, recording
 
-_HOPPER = 90
+AMPERE, _HOPPER = 80, 90  # compute capabilities; tensor cores have TensorFloat-32 and bfloat16 from Ampere on
 _MIB = 1 << 20
 
 
@@ -24,6 +24,7 @@ class CupyDevice(CupyMemory):
     """The common base of the CuPy backend's parts: a device, its memory, kernels and tape."""
 
     tried: dict[str, str] = {}  # noqa: RUF012  the times of the first calls
+    capability = AMPERE
 
     def __init__(self, cupy: Any, device: int) -> None:
         self.name = "cupy" if device == 0 else f"cupy:{device}"
@@ -31,8 +32,9 @@ class CupyDevice(CupyMemory):
         self._number = device
         self._device = cupy.cuda.Device(device)
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self.capability = int(self._device.compute_capability)
         # cuBLAS's default workspace: 32 MiB from Hopper on, 4 MiB before.
-        self.handles = Handles(cupy, (32 if int(self._device.compute_capability) >= _HOPPER else 4) * _MIB)
+        self.handles = Handles(cupy, (32 if self.capability >= _HOPPER else 4) * _MIB)
         # 0 and 1 as α and β of products, on any stream.
         self.units = {name: list(self.asarray(np.arange(2), name)) for name in ("float32", "float64")}
         self.synchronize()

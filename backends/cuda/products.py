@@ -1,12 +1,13 @@
 """Products of CuPy arrays: prepared once, then one call of cuBLAS per replay."""
 
+import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
-from nnkit.backends.cuda.device import CupyDevice
+from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.elementwise import overlap
 from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
 from nnkit.backends.formula import Formula
@@ -18,6 +19,8 @@ _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
 class CupyProducts(CupyDevice):
     """`matmul`, in the precision set at the time of the call."""
+
+    _said = False  # that the GPU lacks a precision
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         dtype = promote({"a": a, "b": b})
@@ -44,11 +47,24 @@ class CupyProducts(CupyDevice):
 
     def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> None:
         """out ← ab, for non-empty matrices and `out` in row-major order."""
-        precision = get_matmul_precision() if dtype == "float32" else "highest"
+        precision = self._precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         factors = tuple(self._readable(array, out.shape[:-2]) for array in (a, b))
         compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
         perform(*Product(self, (factors[0], factors[1]), out, kind, compute).node)
+
+    def _precision(self) -> str:
+        """The selected precision of float32 products; "highest" on GPUs without the tensor cores for the others."""
+        wanted = get_matmul_precision()
+        if wanted == "highest" or self.capability >= AMPERE:
+            return wanted
+        if not self._said:
+            self._said = True
+            warnings.warn(
+                f"{self.name} has compute capability {self.capability / 10}; matmul precision {wanted!r} needs 8.0, so "
+                "products are computed in float32", RuntimeWarning, stacklevel=2,
+            )  # fmt: skip
+        return "highest"
 
     def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:
         """A factor in a layout that cuBLAS supports, copied if necessary, at each replay."""

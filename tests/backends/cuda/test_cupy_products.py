@@ -249,3 +249,28 @@ def test_errors_say_what_does_not_fit(host: HostDevice) -> None:
         host.matmul(a, a.mT, out=host.empty((3, 3), "float32"))
     with pytest.raises(TypeError, match="matmul: the operands are complex64; expected one of float16,"):
         host.matmul(host.empty((2, 3), "complex64"), host.empty((3, 2), "complex64"))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"], indirect=True)
+def test_gpus_before_ampere_compute_in_float32_and_say_so_once(
+    host: HostDevice, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    gemm = host.handles.gemm
+
+    def noted(arguments: Any) -> None:
+        asked.append(arguments)
+        gemm(arguments)
+
+    monkeypatch.setattr(host.handles, "gemm", noted)
+    host.capability = 75
+    a, b = (host.place(next(views(shape, "float32", 1))[1]) for shape in ((3, 4), (4, 5)))
+    with pytest.warns(RuntimeWarning, match=rf"^cupy has compute capability 7.5; matmul precision '{precision}' needs"):
+        first = host.matmul(a, b)
+    second = host.matmul(a, b)  # a warning would be an error
+    nnkit.set_matmul_precision("highest")
+    third = host.matmul(a, b)
+    for found in (first, second):
+        np.testing.assert_array_equal(on_host(found), on_host(third))
+    kinds = {(arguments[7], arguments[10], arguments[-2]) for arguments in asked}
+    assert kinds == {(0, 0, COMPUTE_FLOAT)}
