@@ -48,10 +48,7 @@ def confusion_matrix(
         classes: the labels in the order of the rows or, for the integers 0 to k − 1, their k names; at most 50. By
             default, the labels that occur, sorted.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
-
-    Returns:
-        The Matplotlib figure.
+        title: a title for the figure, which is returned.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -61,11 +58,9 @@ def confusion_matrix(
             duplicates or more than 50 entries, or path has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> figure = confusion_matrix(["cat", "dog", "dog"], ["cat", "dog", "cat"])
-        >>> figure.axes[0].get_title(loc="left")
-        'Accuracy 66.67 %, 3 samples'
-
+    >>> figure = confusion_matrix(["cat", "dog", "dog"], ["cat", "dog", "cat"])
+    >>> figure.axes[0].get_title(loc="left")
+    'Accuracy 66.67 %, 3 samples'
     """
     target = picture_path(path)
     y, predicted = label_pair(y, predicted)

@@ -29,10 +29,7 @@ def denoised(
         clean, noisy, restored: the signals (n,), of any real dtype and backend.
         t: the sampling points (n,); by default 0 to n − 1.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
-
-    Returns:
-        The Matplotlib figure.
+        title: a title for the figure, which is returned.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -41,11 +38,9 @@ def denoised(
             has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> figure = denoised([0.0, 1.0], [0.5, 0.5], [0.0, 0.8])
-        >>> [text.get_text() for text in figure.legends[0].get_texts()]
-        ['clean', 'noisy, mean squared error 0.25', 'restored, mean squared error 0.02']
-
+    >>> figure = denoised([0.0, 1.0], [0.5, 0.5], [0.0, 0.8])
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['clean', 'noisy, mean squared error 0.25', 'restored, mean squared error 0.02']
     """
     target = picture_path(path)
     signals = {"clean": clean, "noisy": noisy, "restored": restored}

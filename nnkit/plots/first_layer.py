@@ -44,10 +44,7 @@ def first_layer(
         network: a `Network`, or weights W (units, inputs) of any real dtype and backend.
         shape: (height, width) of the images in pixels; square by default.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
-
-    Returns:
-        The Matplotlib figure.
+        title: a title for the figure, which is returned.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -56,11 +53,9 @@ def first_layer(
             is missing where that is not a square, or path has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> net = nnkit.Network([64, 12, 10], seed=0)
-        >>> first_layer(net).axes[0].get_title(loc="left")
-        'Weights of 12 units'
-
+    >>> net = nnkit.Network([64, 12, 10], seed=0)
+    >>> first_layer(net).axes[0].get_title(loc="left")
+    'Weights of 12 units'
     """
     target = picture_path(path)
     W = network.parameters.W[0] if hasattr(network, "parameters") else network

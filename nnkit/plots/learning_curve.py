@@ -42,12 +42,9 @@ def learning_curve(
             beyond 1e100 are omitted, and the line connects their neighbours. Other keys are ignored, as are lists
             without a value to draw.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
+        title: a title for the figure, which is returned.
         metrics: names of other lists to draw, such as ("top_5",), each in its own panel, with its "validation_" list if
             there is one.
-
-    Returns:
-        The Matplotlib figure.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -57,11 +54,9 @@ def learning_curve(
             accuracy is outside [0, 1], or path has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> figure = learning_curve({"cost": [0.9, 0.4, 0.3], "accuracy": [0.6, 0.85, 0.9]})
-        >>> [axes.get_title(loc="left") for axes in figure.axes]
-        ['Cost', 'Accuracy (%)']
-
+    >>> figure = learning_curve({"cost": [0.9, 0.4, 0.3], "accuracy": [0.6, 0.85, 0.9]})
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['Cost', 'Accuracy (%)']
     """
     target = picture_path(path)
     epochs = count_epochs(history)

@@ -38,10 +38,7 @@ def misclassified(
         shape: (height, width) of the images in pixels; square by default.
         count: the maximum number of images.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
-
-    Returns:
-        The Matplotlib figure.
+        title: a title for the figure, which is returned.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -52,12 +49,10 @@ def misclassified(
             or path has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> X = np.arange(12).reshape(3, 4)
-        >>> figure = misclassified(X, [0, 1, 1], [0, 1, 0])
-        >>> figure.axes[0].get_title(loc="left"), figure.axes[0].texts[0].get_text()
-        ('1 of 3 images misclassified', '1 → 0')
-
+    >>> X = np.arange(12).reshape(3, 4)
+    >>> figure = misclassified(X, [0, 1, 1], [0, 1, 0])
+    >>> figure.axes[0].get_title(loc="left"), figure.axes[0].texts[0].get_text()
+    ('1 of 3 images misclassified', '1 → 0')
     """
     target = picture_path(path)
     X = real_numbers(X, "X", 2, "(images, pixels)")

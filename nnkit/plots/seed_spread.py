@@ -43,10 +43,7 @@ def seed_spread(
     Args:
         histories: one history per run, as for `learning_curve`.
         path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure.
-
-    Returns:
-        The Matplotlib figure.
+        title: a title for the figure, which is returned.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -55,11 +52,9 @@ def seed_spread(
             `learning_curve`, or path has another suffix.
         FileNotFoundError: the directory of path does not exist.
 
-    Example:
-        >>> runs = [{"cost": [0.9, 0.4, 0.3]}, {"cost": [0.8, 0.5, 0.2]}]
-        >>> seed_spread(runs).axes[0].texts[0].get_text().splitlines()
-        ['0.250', '(0.200 to 0.300)']
-
+    >>> runs = [{"cost": [0.9, 0.4, 0.3]}, {"cost": [0.8, 0.5, 0.2]}]
+    >>> seed_spread(runs).axes[0].texts[0].get_text().splitlines()
+    ['0.250', '(0.200 to 0.300)']
     """
     target = picture_path(path)
     if isinstance(histories, str) or not isinstance(histories, Sequence):
