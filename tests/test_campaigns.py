@@ -37,6 +37,8 @@ def damaged(rng: np.random.Generator, content: bytes, kinds: int = 6) -> bytes:
     """Some bytes changed, by the first two kinds of damage in place; put in, left out, repeated or cut."""
     data = bytearray(content)
     for _ in range(int(rng.integers(1, 4))):
+        if not data:
+            break  # all of it has been cut
         at, length = int(rng.integers(0, len(data))), int(rng.integers(1, 9))
         match rng.integers(0, kinds):
             case 0:
