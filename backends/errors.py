@@ -14,7 +14,7 @@ class BackendMismatchError(BackendError, TypeError):
 
 
 class BackendFallbackWarning(UserWarning):
-    """`auto` found no usable GPU and chose NumPy."""
+    """A slower way is used: NumPy, as `auto` found no usable GPU, or calls that did not become a CUDA graph."""
 
 
 class OutOfMemoryError(BackendError, MemoryError):

@@ -6,6 +6,7 @@ captures them: CUDA records the work without running it. From then on, a replay 
 
 import gc
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
-from nnkit.backends.errors import BackendError
+from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.recording import Call, HostCall, Nodes, calls_of
 from nnkit.backends.switches import switch
 
@@ -96,6 +97,7 @@ class Graph:
         stream = self._cuda.get_current_stream()
         if self.graph is None and self._captures and self._called:
             self.graph = self._capture()
+            self._captures = self.graph is not None
         if self.graph is None:
             with in_order(self._home, stream):
                 for call in self.calls:
@@ -110,7 +112,10 @@ class Graph:
                     self.graph.launch()
 
     def _capture(self) -> Any:
-        """Capture the calls as a graph; BackendError if that fails, CuPy's error if out of memory."""
+        """Capture the calls as a graph; None, with a warning, if CUDA refuses one, CuPy's error if out of memory.
+
+        Nothing runs during a capture, so that making the calls one by one afterwards gives the same results.
+        """
         attempt = 1
         while True:
             try:
@@ -119,9 +124,9 @@ class Graph:
                 if memory_is_full(self._cuda, error):
                     raise
                 if attempt == _ATTEMPTS:
-                    raise BackendError(
-                        f"a recording did not become a CUDA graph: {error}; {_VARIABLE}=0 makes its calls one by one"
-                    ) from error
+                    text = f"a recording did not become a CUDA graph, and is executed call by call: {error}"
+                    warnings.warn(text, BackendFallbackWarning, stacklevel=4)
+                    return None
             attempt += 1
 
     def _captured(self) -> Any:
