@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-from nnkit.backends.formulas.operations import OPERATIONS, Kind
+from nnkit.backends.formulas.operations import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,6 @@ class Program:
     operands: tuple[str, ...]
     values: tuple[Value, ...]
     outputs: tuple[int, ...]
-
-    @property
-    def instructions(self) -> list[tuple[int, Value]]:
-        """The computed values with their numbers, in order."""
-        return [(i, v) for i, v in enumerate(self.values) if v.op in OPERATIONS]
 
     def last_uses(self) -> dict[int, int]:
         """For each value, the number of the last value that uses it (outputs are live to the end)."""

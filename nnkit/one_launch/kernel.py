@@ -1,5 +1,6 @@
 """An epoch as one launch: whether a training run can use it, and the launch itself."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from nnkit.backends.base import Array
 from nnkit.backends.cuda.cluster import launch, limits_of
 from nnkit.backends.cuda.graph import current_stream, in_order
+from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.switches import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, Recipe, layout_for, recipe_of
@@ -32,6 +34,20 @@ class EpochKernel:
         self._texts: dict[int, str] = {}  # by lanes
         self._state = [model.parameters.flat, *vectors, *numbers, *clock]
         self._home = current_stream(model.parameters.flat)
+
+    def works(self) -> bool:
+        """Whether the GPU can run it, tried by a launch without samples, which changes nothing; if not, warn."""
+        backend, (d_in, *_, d_out) = self._model.backend, self._recipe.widths
+        X, y, rates, logits = (backend.empty(s, "float32") for s in ((0, d_in), (0, d_out), (0,), (0, d_out)))
+        try:
+            self.run(X, y, None, rates, logits)
+        except Exception as error:
+            if backend.out_of_memory(error) is not None:
+                raise
+            text = f"an epoch cannot be one launch, and is executed step by step: {error}"
+            warnings.warn(text, BackendFallbackWarning, stacklevel=2)
+            return False
+        return True
 
     def run(self, X: Array, y: Array, order: Array | None, rates: Array, logits: Array) -> None:
         """Train for an epoch: update the parameters and the optimizer's state in place, on the current stream.

@@ -18,11 +18,6 @@ class Interrupt:
         self.presses = 0
         self.at_once = _AtOnce(self)
 
-    @property
-    def requested(self) -> bool:
-        """Whether Ctrl-C has been pressed."""
-        return self.presses > 0
-
     def check(self) -> None:
         """Raise KeyboardInterrupt if Ctrl-C has been pressed."""
         if self.presses:

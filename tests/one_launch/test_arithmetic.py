@@ -73,6 +73,18 @@ def test_it_trains_as_the_steps_do(name: str, tmp_path: Path) -> None:
     assert size(exact.parameters - before) > 0.01 * size(before)  # it did go somewhere
 
 
+@pytest.mark.parametrize("name", ["the lecture's", "four layers, Adam"])
+def test_an_epoch_without_samples_changes_nothing(name: str, tmp_path: Path) -> None:
+    host = Host(replace(CASES[name], epochs=1), tmp_path)
+    host.train()
+    before = [array.tobytes() for array in host.changed()]
+    d_in, d_out = host.case.sizes[0], host.case.sizes[-1]
+    none = [np.empty(shape, np.float32) for shape in ((0, d_in), (0, d_out), (0,), (0, d_out))]
+    X, y, rates, logits = none
+    run(host.compiled, host.layout, 3, 0, [X, y, None, rates, *kept(host.model, host.state, host.recipe), logits])
+    assert [array.tobytes() for array in host.changed()] == before
+
+
 @pytest.mark.parametrize("name", ["the lecture's", "all options of SGD", "four layers, Adam"])
 def test_the_same_bits_by_any_number_of_threads(name: str, tmp_path: Path) -> None:
     host = Host(replace(CASES[name], epochs=1), tmp_path)

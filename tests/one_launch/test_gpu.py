@@ -184,3 +184,12 @@ def test_steps_go_on_where_a_launch_ended(gpu: Backend) -> None:
         results.append(trained(model, state, np.zeros(1)).parameters)
     # Adam divides by |g|; its steps are of 1e-3 times 1, to some 1e-3 of that.
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=64 * 1e-3 * 1e-3)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 8])
+def test_a_launch_of_no_samples_changes_nothing(gpu: Backend, blocks: int) -> None:
+    model, state, kernel = prepared(LECTURE, gpu, blocks)
+    arrays = [model.parameters.flat, *state.arrays.values()]
+    before = [gpu.to_numpy(array).tobytes() for array in arrays]
+    assert kernel.works()
+    assert [gpu.to_numpy(array).tobytes() for array in arrays] == before

@@ -1,5 +1,6 @@
 """Epochs by launches: what a kernel is given, in how many parts, and when fit asks for one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import nnkit
 from nnkit.model import Model
+from nnkit.one_launch import EpochKernel
 from nnkit.optimizers import OptimizerState
 from nnkit.step import step_for
 from nnkit.training import meter, on_device
@@ -22,6 +24,9 @@ class StepByStep:
         self.model, self.state, self.batch_size = model, state, batch_size
         self.parts: list[int] = []
         self.rates: list[Any] = []  # the arrays themselves
+
+    def works(self) -> bool:
+        return True
 
     def run(self, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
         assert len(rates) == -(-len(y) // self.batch_size)
@@ -118,3 +123,46 @@ def test_divergence_is_found_after_the_launch(kernels: list[StepByStep]) -> None
         net.fit(X, LABELS, epochs=3, batch_size=8, optimizer=nnkit.SGD(1e6), progress=False)
     assert kernels[0].parts[0] == 53
     assert np.isfinite(net.parameters.flat).all()
+
+
+def test_a_kernel_that_does_not_work_is_not_used(kernels: list[StepByStep], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepByStep, "works", lambda kernel: False)
+    found, _ = trained()
+    assert kernels.pop().parts == []
+    monkeypatch.setattr(on_device, "epoch_kernel_for", lambda *_: None)
+    assert trained()[0] == found
+
+
+@pytest.mark.parametrize("message", ["cluster out of resources", ""])
+def test_whether_a_kernel_works_is_tried(host: Any, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    """Up to CUDA's own launch, which is replaced: it gets no samples, and its error is a warning."""
+    kernel, given = object.__new__(EpochKernel), []
+    kernel._model = nnkit.Network([6, 9, 4], seed=0, backend="cupy")
+    kernel._recipe = SimpleNamespace(widths=(6, 9, 4))  # type: ignore[assignment]
+
+    def run(self: EpochKernel, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
+        given.append((X.shape, y.shape, order, rates.shape, logits.shape))
+        if message:
+            raise RuntimeError(message)
+
+    monkeypatch.setattr(EpochKernel, "run", run)
+    if message:
+        with pytest.warns(nnkit.BackendFallbackWarning, match=r"executed step by step: cluster out of resources$"):
+            assert not kernel.works()
+    else:
+        assert kernel.works()
+    assert given == [((0, 6), (0, 4), None, (0,), (0, 4))]
+
+
+def test_a_full_memory_is_not_a_kernel_that_does_not_work(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = object.__new__(EpochKernel)
+    kernel._model = nnkit.Network([6, 9, 4], seed=0, backend="cupy")
+    kernel._recipe = SimpleNamespace(widths=(6, 9, 4))  # type: ignore[assignment]
+
+    def run(*_: Any) -> None:
+        raise nnkit.OutOfMemoryError("cupy", 8, 4, 16)
+
+    monkeypatch.setattr(EpochKernel, "run", run)
+    monkeypatch.setattr(type(host), "out_of_memory", lambda backend, error: error)
+    with pytest.raises(nnkit.OutOfMemoryError):
+        kernel.works()
