@@ -38,7 +38,7 @@ def eager_threads() -> Any:
     sys.setswitchinterval(before)
 
 
-def together(*works: Callable[[], object]) -> None:
+def together(*works: Callable[[], object], seconds: float = 60.0) -> None:
     """Do these at the same time, each in a thread; raises the first error of one."""
     errors: list[BaseException] = []
     start = threading.Barrier(len(works))
@@ -54,7 +54,7 @@ def together(*works: Callable[[], object]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(seconds)
         assert not thread.is_alive()
     if errors:
         raise errors[0]
@@ -530,7 +530,7 @@ def check_forks_while_training(seconds: float) -> None:
         finally:
             running = False
 
-    together(train, train, fork)
+    together(train, train, fork, seconds=seconds + 60)
 
 
 @forks
