@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from nnkit import data
 from nnkit.commands.outputs import place
 from nnkit.data.csv_files import read_csv
 from nnkit.data.files import read
+from nnkit.data.table import Table
 from nnkit.files import existing_file
 from nnkit.kernels.costs import get_cost
 
@@ -96,6 +97,13 @@ def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
         )
 
 
+def read_file(path: Path, target: str | None, text: bool = False, features: Collection[str] | None = None) -> Table:
+    """`read`, but in a CSV file with `text`, all labels are text, and the network's `features` show a header."""
+    if path.suffix.lower() == ".csv":
+        return read_csv(existing_file(path), target, text, features)
+    return read(path, target)
+
+
 class Dataset(NamedTuple):
     """Samples X (n, width) and their targets.
 
@@ -118,8 +126,15 @@ class Dataset(NamedTuple):
         return f"{self.name}, sample {sample}" if self.path is None else place(self.path, sample, self.features)
 
 
-def load_dataset(source: str, target: str | None, data_dir: Path | None, download: bool, text: bool = False) -> Dataset:
-    """Load the data for --data, --target, --data-dir and --download; with `text`, all CSV labels are text.
+def load_dataset(
+    source: str,
+    target: str | None,
+    data_dir: Path | None,
+    download: bool,
+    text: bool = False,
+    features: Collection[str] | None = None,
+) -> Dataset:
+    """Load the data for --data, --target, --data-dir and --download; `text` and `features` as in `read_file`.
 
     Raises ValueError for incompatible options or unreadable data, FileNotFoundError if there is no such file.
     """
@@ -142,7 +157,7 @@ def load_dataset(source: str, target: str | None, data_dir: Path | None, downloa
     existing_file(path)
     if target is None:
         raise ValueError(f"{source}: --target must name the labels or targets")
-    table = read_csv(path, target, text=True) if text and path.suffix.lower() == ".csv" else read(path, target)
+    table = read_file(path, target, text, features)
     assert table.y is not None  # because there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # (n, 1) also means labels
     return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)

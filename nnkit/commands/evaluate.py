@@ -88,7 +88,7 @@ def _samples(source: str, options: argparse.Namespace, network: Network, known: 
         raise ValueError(f"--test-fraction is for digits, not for {source}")
     # A file with only the classes 1 and 2 of 1, 2 and 3a would be read as numbers, 01 as 1.
     text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
-    dataset = load_dataset(source, options.target, options.data_dir, options.download, text)
+    dataset = load_dataset(source, options.target, options.data_dir, options.download, text, network.features)
     if source == "mnist" and dataset.test is not None:
         return Dataset("test part of mnist", *dataset.test)
     if source == "digits":

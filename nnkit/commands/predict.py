@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command
+from nnkit.commands.dataset import read_file
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path, place, placing
 from nnkit.data.csv_files import TextCellError, is_number
-from nnkit.data.files import read
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing
 from nnkit.inputs import check_samples
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     network = load(options.model, options.backend)
     if options.probabilities and not _has_probabilities(network):
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
-    X, features = _samples(options.file, options.target)
+    X, features = _samples(options.file, options.target, network.features)
     X = in_order(network, options.model, X, features, options.file)
     parts = _predictions(network, X, options.file, features, options.probabilities)
     header = _header(network, options.probabilities)
@@ -85,15 +85,18 @@ def _has_probabilities(network: Network) -> bool:
     return network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
 
 
-def _samples(path: Path, target: str | None) -> tuple[Any, list[str] | None]:
-    """The samples (n, d) of a file and its column names; .npy files in C order are opened without reading them."""
+def _samples(path: Path, target: str | None, names: list[str] | None) -> tuple[Any, list[str] | None]:
+    """The samples (n, d) of a file and its column names, if any; the network's `names` show that it has a header.
+
+    .npy files in C order are opened without reading them.
+    """
     if target is None and path.suffix.lower() == ".npy" and path.is_file():
         try:
             return open_npy(path), None
         except ValueError:  # in Fortran order, and readable as a whole; otherwise reading raises the same error
             pass
     try:
-        table = read(path, target)
+        table = read_file(path, target, features=names)
     except TextCellError as error:
         raise ValueError(f"{error}{', with --target NAME' if target is None else ''}") from None
     return table.X, table.features

@@ -4,6 +4,7 @@ import csv
 import itertools
 import math
 from array import array
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
@@ -137,13 +138,18 @@ def is_number(cell: str) -> bool:
     return "_" not in cell
 
 
-def read_csv(path: Path, target: int | str | None, text: bool = False) -> Table:
-    """Read a CSV file; see `nnkit.data.read` for the arguments. With `text`, all labels are text."""
+def read_csv(
+    path: Path, target: int | str | None, text: bool = False, features: Collection[str] | None = None
+) -> Table:
+    """Read a CSV file; see `nnkit.data.read` for the arguments. With `text`, all labels are text.
+
+    A first line that contains all `features` is a header, even if they are numbers, such as years.
+    """
     # The first label usually determines the kind. Otherwise the file is read again: the text of converted labels is
     # not kept.
     for kind in KINDS[-1:] if text else KINDS:
         try:
-            return _read(path, target, kind())
+            return _read(path, target, kind(), features or ())
         except AnotherKindError:
             continue
     raise AssertionError("every label is at least text")
@@ -162,7 +168,7 @@ class _Layout(NamedTuple):
         return f"{self.path}, line {line}, column {name}"
 
 
-def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
+def _read(path: Path, target: int | str | None, labels: Labels, features: Collection[str]) -> Table:
     numbers = array("d")
     layout, end = None, 0  # the last line of the previous row
     try:
@@ -174,7 +180,7 @@ def _read(path: Path, target: int | str | None, labels: Labels) -> Table:
                     if not row:  # a blank line
                         continue
                     if layout is None:
-                        layout = _layout(path, row, end, target)
+                        layout = _layout(path, row, end, target, features)
                         if layout.names:
                             continue
                     _add(row, end, layout, numbers, labels)
@@ -220,24 +226,26 @@ def _separator(file: TextIO) -> str:
     return separator if separator in outside else ","
 
 
-def _layout(path: Path, first: list[str], line: int, target: int | str | None) -> _Layout:
+def _layout(path: Path, first: list[str], line: int, target: int | str | None, features: Collection[str]) -> _Layout:
     """Determine whether the first line is a header, and the target's column."""
     width = len(first)
     names = tuple(cell.strip() for cell in first)
     texts = [number for number, cell in enumerate(names) if not is_number(cell)]
     number = None if target is None or target in names else column_as_number(target)
-    if number is not None and width > 1 and texts == [number % width]:
+    known = bool(features) and set(features) <= set(names)
+    if number is not None and width > 1 and texts == [number % width] and not known:
         raise ValueError(
             f"{path}, line {line}: numbers and {names[texts[0]]!r}: if this is a header, give the target by name; if "
             "it is a sample, add a header line above it"
         )
-    if width > 1 and names == tuple(map(str, range(width))):
+    numbers = tuple(map(str, range(width)))
+    if (width > 1 and names == numbers) or (known and set(names) == set(numbers)):
         raise ValueError(
             f"{path}, line {line}: {', '.join(names[:3])}{', ...' if width > 3 else ''}: if this is a header of column "
             "numbers, as written by pandas, name the columns or save without it (header=False); if it is a sample, "
             "add a header line above it"
         )
-    if texts:
+    if texts or known:
         _check_names(f"{path}, line {line}", names)
     else:
         names = ()

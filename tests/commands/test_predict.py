@@ -200,6 +200,52 @@ def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixt
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\x07", "-1", "a\nb", "\u202egnp.exe"]
 
 
+def test_a_header_of_numbers_is_a_header_where_the_network_knows_the_names(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Years as columns: without its target, the file's first line is all numbers, and was the first sample."""
+    X = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+    kinds = np.where(X[:, 0] > 0, "grows", "falls")
+    columns = {"2019": X[:, 0], "2020": X[:, 1], "2021": X[:, 2], "kind": kinds}
+
+    def write(file: str, *names: str) -> None:
+        rows = zip(*(columns[name] for name in names), strict=True)
+        Path(file).write_text("\n".join([",".join(names), *(",".join(map(str, row)) for row in rows)]))
+
+    write("years.csv", "2019", "2020", "2021", "kind")
+    expected = trained("years.csv", "kind").predict(X).tolist()
+    write("new.csv", "2019", "2020", "2021")
+    write("reordered.csv", "2021", "2019", "2020")
+    for file in ("new.csv", "reordered.csv"):
+        assert main(["predict", "net.safetensors", file]) == 0
+        assert [row for [row] in printed(capsys)[1:]] == expected
+    columns["2022"] = (kinds == "grows").astype(int)
+    write("houses.csv", "2022", "2021", "2020", "2019")
+    network = trained("years.csv", "kind")
+    network.classes = None
+    network.save("numbers.safetensors")
+    assert main(["evaluate", "numbers.safetensors", "houses.csv", "--target", "2022", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results == pytest.approx(network.evaluate(X, columns["2022"]))
+
+
+def test_numbers_from_0_are_asked_about_in_any_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As names by pandas, or as a sample: which of the two cannot be seen."""
+    X = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+    rows = [",".join(map(str, row)) for row in X]
+    labels = ["up" if x > 0 else "down" for x in X[:, 0]]
+    Path("named.csv").write_text("\n".join(["0,1,2,kind", *map(",".join, zip(rows, labels, strict=True))]))
+    trained("named.csv", "kind")
+    capsys.readouterr()
+    for names in ("0,1,2", "2,0,1"):
+        Path("new.csv").write_text("\n".join([names, *rows]))
+        assert main(["predict", "net.safetensors", "new.csv"]) == 2
+        assert "if this is a header of column numbers" in capsys.readouterr().err
+    Path("new.csv").write_text("\n".join(rows))
+    assert main(["predict", "net.safetensors", "new.csv"]) == 0
+    assert len(printed(capsys)) == 41
+
+
 @pytest.mark.filterwarnings("default")
 def test_names_stay_what_they_are_in_files_and_are_escaped_on_terminals(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
