@@ -256,10 +256,10 @@ class Whitening(Fitted):
         samples = sample_matrix(X)
         mean, constant = means(samples)
         rotation, values, _ = np.linalg.svd(covariance(samples, mean), hermitian=True)
-        if not values[0] > 0 and not constant.all():
-            raise ValueError("X holds numbers whose squares are too small for float64; multiply them first")
-        if not values[0] > 0:
+        if constant.all():
             raise ValueError("X has only equal samples; there is no direction to whiten")
+        if 1e-10 * values[0] < np.finfo(np.float64).smallest_normal:  # subnormal numbers have fewer digits
+            raise ValueError("X holds numbers whose squares are too small for float64; multiply them first")
         kept = values > 1e-10 * values[0]
         return cls(mean, rotation[:, kept], values[kept], feature_names(X))
 

@@ -137,6 +137,16 @@ def test_features_whose_squares_are_0() -> None:
         Whitening.fit(X[:, :1])
 
 
+def test_whitening_refuses_squares_that_lose_digits() -> None:
+    """Squares of 1e-161 are subnormal numbers with one digit: the variances became 0.92 instead of 1."""
+    X = np.random.default_rng(0).normal(size=(200, 2)) * [1.0, 2e-5]
+    white = Whitening.fit(X * 1e-148).transform(X * 1e-148)
+    np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(2), atol=1e-6)
+    for scale in (1e-152, 1e-158, 1e-161):
+        with pytest.raises(ValueError, match="X holds numbers whose squares are too small for float64"):
+            Whitening.fit(X * scale)
+
+
 def test_a_buffer_without_a_dtype_is_read_as_an_array() -> None:
     samples = np.arange(6.0).reshape(3, 2)
     np.testing.assert_array_equal(sample_matrix(samples.data), samples)
