@@ -17,6 +17,8 @@ STEP = 1e-30  # any h far below the square root of the smallest number of intere
 _METHODS = ("complex", "central")
 _ROOT = float(np.finfo(np.float64).eps) ** (1 / 3)  # the step of the central difference with the smallest error
 _CLOSE = 1e-4  # relative tolerance between the two methods; a missed derivative differs far more
+_AGREE = 1e-5  # relative tolerance between two central differences; in float32 they differ by about 10⁻²
+_SMALL = 1e-8  # where the derivative is 0, such as that of a³ at 0, they differ by the square of the step
 _PROBES = (1e-5, 1e-7, 1e-9)
 
 
@@ -30,13 +32,13 @@ def derivative(
             NumPy. nnkit's kernels and NumPy's analytic functions accept complex arrays; so does np.maximum(z, 0).
         at: the point, a real and finite number or array of any shape and backend.
         method: "complex" calls the function once per entry with h = 10⁻³⁰ i added to it. It is exact to rounding, but
-            the function must be analytic near `at`. "central" is (f(a + h) − f(a − h))/2h, for any function, with a
-            relative error of about 10⁻¹⁰.
+            the function must be analytic near `at`. "central" is (f(a + h) − f(a − h))/2h, h = 6 · 10⁻⁶ max(1, |a|),
+            for any function computed in float64. If it is smooth over a ± h, the relative error is about 10⁻¹⁰.
 
     Returns the derivatives in float64, in the shape of `at`. The complex step is compared with a central difference in
     one direction. Raises ValueError if they disagree, for example because np.abs or a comparison drops the imaginary
-    part or `at` is a kink, or if the function does not return one finite number; TypeError if `function` is not
-    callable or `at` does not contain real numbers.
+    part or `at` is a kink, if "central" differs with h/2, for example for 1/a at 10⁻⁴ or in float32, or if the function
+    does not return one finite number; TypeError if `function` is not callable or `at` does not contain real numbers.
 
     >>> nnkit.derivative(lambda x: np.sum(np.sin(x)), [0.0, 1.0]) - np.cos([0.0, 1.0])
     array([0., 0.])
@@ -107,15 +109,32 @@ def _number(value: Any) -> Any:
 
 
 def _central(function: Callable[[NDArray[Any]], Any], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = np.empty(at.shape)
+    found, halved, rounding = np.empty(at.shape), np.empty(at.shape), np.empty(at.shape)
     for index in np.ndindex(at.shape):
-        above, below = at.copy(), at.copy()
         step = _ROOT * max(1.0, abs(float(at[index])))
-        above[index] += step
-        below[index] -= step
-        width = float(above[index] - below[index])  # after rounding, and before the function can change its argument
-        found[index] = (_real(function(above)) - _real(function(below))) / width
+        found[index], size = _quotient(function, at, index, step)
+        halved[index], _ = _quotient(function, at, index, step / 2)
+        rounding[index] = 1e3 * np.finfo(np.float64).eps * size / step
+    allowed = _AGREE * np.max(np.abs(found), initial=0.0) + rounding + _SMALL
+    for index in np.ndindex(at.shape):
+        if not abs(found[index] - halved[index]) <= allowed[index]:
+            raise ValueError(
+                f"function: central differences with h and h/2 disagree at {list(index)}, {found[index]:.6g} and "
+                f"{halved[index]:.6g}: it varies too much over a ± h, or is not computed in float64"
+            )
     return found
+
+
+def _quotient(
+    function: Callable[[NDArray[Any]], Any], at: NDArray[np.float64], index: tuple[int, ...], step: float
+) -> tuple[float, float]:
+    """The central difference with this step in one entry, and the larger of the two values."""
+    above, below = at.copy(), at.copy()
+    above[index] += step
+    below[index] -= step
+    width = float(above[index] - below[index])  # after rounding, and before the function can change its argument
+    ends = _real(function(above)), _real(function(below))
+    return (ends[0] - ends[1]) / width, max(map(abs, ends))
 
 
 def _real(value: Any) -> float:

@@ -151,3 +151,31 @@ def test_numbers_of_check_gradients(name: str) -> None:
     net = nnkit.Network([2, 2], seed=0)
     with pytest.raises(ValueError, match=rf"check_gradients: {name} is -1; expected a whole number of at least"):
         nnkit.check_gradients(net, [[1.0, 2.0]], [0], **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("function", "at"),
+    [
+        (np.log, [1e-5, 1.0]),  # 1.16e5 with h, which is 0.6 a; 1e5 is right
+        (np.reciprocal, [1.0, 1e-4]),
+        (np.sin, [1e8]),
+        (lambda a: np.tanh(a.astype(np.float32)), [0.5, 1.0]),
+    ],
+)
+def test_central_differences_refuse_what_they_cannot_resolve(function: Any, at: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"central differences with h and h/2 disagree at \[\d\]"):
+        nnkit.derivative(lambda a: float(np.sum(function(a))), at, method="central")
+
+
+@pytest.mark.parametrize(
+    ("function", "at", "exact"),
+    [
+        (lambda a: a**3, 0.0, 0.0),
+        (lambda a: np.sum(np.abs(a)), [0.0, -2.0], [0.0, -1.0]),
+        (lambda a: np.sum(np.maximum(a, 0)), [0.0, 1.0], [0.5, 1.0]),
+        (lambda a: 1e6 + np.sum(np.cos(a)), [0.5, 1.0], -np.sin([0.5, 1.0])),  # rounding of 10⁶ · ε/h
+        (lambda a: np.sum(np.round(a)), [0.2, 3.4], [0.0, 0.0]),
+    ],
+)
+def test_central_differences_of_kinks_steps_and_large_values(function: Any, at: Any, exact: Any) -> None:
+    np.testing.assert_allclose(nnkit.derivative(function, at, method="central"), exact, atol=1e-4)
