@@ -48,7 +48,7 @@ def weights_of(
     columns = np.ones(1)
     if class_weight is not None:
         targets = model.backend.to_numpy(y)
-        of_class = _class_weights(model, targets, one_label, class_weight)
+        of_class = _class_weights(model, targets, one_label, class_weight, weights[:, 0])
         if one_label or model.cost.domain == "distribution":
             weights = weights * _by_sample(of_class, targets, one_label, model.cost)
         else:
@@ -65,7 +65,11 @@ def weights_of(
 
 
 def _class_weights(
-    model: Model, targets: NDArray[Any], one_label: bool, class_weight: Mapping[Any, float] | str
+    model: Model,
+    targets: NDArray[Any],
+    one_label: bool,
+    class_weight: Mapping[Any, float] | str,
+    of_sample: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The weight of each class, (k,)."""
     if not model.classifies and not (one_label and targets.shape[1] > 1):
@@ -77,8 +81,7 @@ def _class_weights(
             raise unknown_name("class_weight", class_weight, ["balanced"])
         if not one_label:
             raise ValueError("class_weight='balanced' needs labels (n,); for a matrix of targets give a dict")
-        numbers = np.bincount(_classes_of(targets), minlength=count)
-        return len(targets) / (np.count_nonzero(numbers) * np.maximum(numbers, 1))
+        return _balanced(_classes_of(targets), of_sample, count)
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"class_weight is {class_weight!r}; expected a dict from classes to weights, or 'balanced'")
     weights = np.ones(count)
@@ -90,6 +93,17 @@ def _class_weights(
         weights[names.index(key)] = value
     if not weights.any():
         raise ValueError("class_weight: all weights are 0; expected one above 0")
+    return weights
+
+
+def _balanced(classes: NDArray[np.int64], of_sample: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Class weights (count,) for equal total weights: a sample of weight 2 counts twice, as if it were repeated."""
+    largest = of_sample.max()
+    if largest == 0:
+        return np.ones(count)
+    totals = np.bincount(classes, of_sample / largest, minlength=count)
+    total = totals.sum()
+    weights: NDArray[np.float64] = total / (np.count_nonzero(totals) * np.maximum(totals, 1e-300 * total))
     return weights
 
 

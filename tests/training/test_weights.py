@@ -96,6 +96,26 @@ def test_balanced_classes_count_alike() -> None:
         np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_balanced_classes_with_sample_weights(outputs: int) -> None:
+    """Weights are numbers of samples: a sample of weight 2 counts twice, one of weight 0 not at all."""
+    labels = np.array([0] * 12 + [1] * 12)
+    times = np.where(labels == 1, np.arange(24) % 4 // 3, 1 + np.arange(24) % 2)
+    net = nnkit.Network([4, outputs], seed=0, dtype="float64")
+    repeated = net.evaluate(np.repeat(X, times, axis=0), np.repeat(labels, times), class_weight="balanced")["cost"]
+    of_class = 1 / np.bincount(labels, times)
+    for scale in (1.0, 0.01, 1e-300, 1e307):
+        found = net.evaluate(X, labels, sample_weight=times * scale, class_weight="balanced")["cost"]
+        assert found == pytest.approx(repeated, rel=1e-12)
+        by_hand = net.evaluate(X, labels, sample_weight=times * of_class[labels])["cost"]
+        assert found == pytest.approx(by_hand, rel=1e-12)
+    assert found != pytest.approx(net.evaluate(X, labels, class_weight="balanced")["cost"], rel=1e-3)
+    only = net.evaluate(X, labels, sample_weight=1 - labels, class_weight="balanced")["cost"]
+    assert only == pytest.approx(net.evaluate(X[:12], labels[:12])["cost"], rel=1e-12)
+    with pytest.raises(ValueError, match="all weights are 0"):
+        net.evaluate(X, labels, sample_weight=np.zeros(24), class_weight="balanced")
+
+
 def test_class_weights_by_name_and_for_a_single_output() -> None:
     names = np.array(["cat", "dog", "owl"])
     named = after_a_full_step("softmax_cross_entropy", X, names[LABELS], class_weight={"owl": 5.0})
