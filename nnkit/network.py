@@ -83,7 +83,8 @@ class Network(Model):
         """The class (n,) of each sample, the largest output; for regression, the outputs h.
 
         Classes are integers on this network's backend, or a NumPy array of names if `classes` is set. A single output
-        gives class 1 above ½ and 0 below. h is (n, d_out), or (n,) if the network was trained on targets (n,).
+        gives class 1 above ½ (margins, of the hinge cost: above 0), else 0. h is (n, d_out), or (n,) if the network
+        was trained on targets (n,).
         Raises ValueError, like `evaluate`, for samples with NaN or infinities.
         """
         if not self.classifies:
@@ -106,7 +107,7 @@ class Network(Model):
         """Mean cost on samples x (n, width) with labels or targets y, accuracy for classification, and metrics.
 
         The accuracy is the share of samples whose largest output is that of their class; for multi-label targets, whose
-        rows do not sum to 1, the share of samples with all outputs on the right side of ½ (`nnkit.metrics.accuracy`).
+        rows do not sum to 1, the share of samples with all outputs on the right side of ½ (of 0 for margins).
         `sample_weight` applies to accuracy and metrics, too, `class_weight` does not. The arguments are those of `fit`.
 
         >>> net = nnkit.Network([2, 2], seed=0)
