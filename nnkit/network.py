@@ -245,7 +245,10 @@ class Network(Model):
         unpickle(self, parts)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the network to a `.safetensors` file; see `nnkit.checkpoint`."""
+        """Write the network to a `.safetensors` file, without its optimizer; see `nnkit.checkpoint`.
+
+        A checkpoint of `fit` and a pickle also have the optimizer and its state.
+        """
         checkpoint.save(self.snapshot(), path)
 
     def _moved(self, target: Backend) -> Placement:

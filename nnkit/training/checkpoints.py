@@ -119,17 +119,18 @@ class Keeper:
         self.stopped = False
         self.steps: int | None = None
         self._path = None if path is None else _writable(path)
+        self._file = None if self._path is None else self._path.absolute()  # a callback may change the directory
         self._lock = ExitStack()
         self._saved: Saved | None = None
         if resume and self._path is None:
             raise ValueError("resume needs the path of a checkpoint, such as checkpoint='run.safetensors'")
 
     def __enter__(self) -> "Keeper":
-        if self._path is None:
+        if self._path is None or self._file is None:
             return self
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(self._path))
+                stack.enter_context(locked(self._file))
             except BlockingIOError:
                 raise BlockingIOError(
                     f"checkpoint: another process is training to {self._path}; give another path"
@@ -222,14 +223,14 @@ class Keeper:
 
         TypeError or ValueError if a callback added an unsupported entry to the history; it is written without that.
         """
-        if self._path is None:
+        if self._file is None:
             return
         wrong = _made_plain(history)
         if last or wrong is not None or history.epochs % self.every == 0:
             used, best = self.model.optimizer_state().optimizer, self.best.parameters
             about = self._about(used, steps, history) | {"given_optimizer": self._given}
             best = None if best is None else self.model.parameters.saved(best)
-            checkpoint.save(self.model, self._path, about, best)
+            checkpoint.save(self.model, self._file, about, best)
         if wrong is not None:
             raise wrong
 

@@ -238,6 +238,22 @@ def test_an_interrupted_training_is_resumed_to_its_end(tmp_path: Path) -> None:
     assert (history.stopped, history.epochs) == ("epochs", 5)
 
 
+def test_a_callback_that_changes_the_directory_does_not_move_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint of the same name in the other directory is that of another training."""
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.safetensors").write_bytes(b"of another training")
+    options: dict[str, Any] = {"callbacks": [lambda net, history: os.chdir(other)], "checkpoint": "run.safetensors"}
+    fit(network(), **options)
+    assert nnkit.load(tmp_path / "run.safetensors").epochs_trained == 5
+    assert (other / "run.safetensors").read_bytes() == b"of another training"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "run.safetensors"]
+
+
 def test_finite_costs_whose_sum_overflows_have_a_finite_mean() -> None:
     """Six costs of 10³⁸ are finite in float32, up to 3.4·10³⁸, but their sum is not."""
     net = nnkit.Network([1, 1], cost="quadratic", seed=0)
