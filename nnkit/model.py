@@ -74,6 +74,7 @@ class Model:
         self.output = output_pair(self.cost, last.activation)
         self.dtype = checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+        self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
         self.classifies = self.cost.classifies
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():

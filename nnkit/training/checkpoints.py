@@ -168,6 +168,8 @@ class Keeper:
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
         if there["preprocessing"] != here["preprocessing"]:
             found.append("its preprocessing is a different one, or was fitted to different samples")
+        if there["seed"] != here["seed"] and not self.model.seed_is_drawn:
+            found.append(_different("seed", there["seed"], here["seed"]))
         return found
 
     def _other_training(self, training: dict[str, Any], optimizer: Optimizer | None) -> list[str]:

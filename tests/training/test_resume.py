@@ -133,6 +133,16 @@ def test_a_drawn_seed_is_the_checkpoints(tmp_path: Path) -> None:
     assert resumed.epochs_trained == 5
 
 
+def test_another_seed_is_refused(tmp_path: Path) -> None:
+    """Five seeds with one checkpoint were five times the first training."""
+    path, other = tmp_path / "run.safetensors", network(seed=4)
+    train(network(seed=3), path)
+    before = bits(other)
+    with pytest.raises(ValueError, match="its seed is 3, but this training's is 4"):
+        train(other, path)
+    assert bits(other) == before
+
+
 def test_a_loaded_checkpoint_goes_on_with_its_optimizer(tmp_path: Path) -> None:
     net, path = network(), tmp_path / "run.safetensors"
     train(net, path, epochs=4, early_stopping=None)
