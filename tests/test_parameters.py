@@ -17,7 +17,7 @@ X, LABELS = RNG.normal(size=(40, 70)), RNG.integers(0, 3, 40)
 WIDTHS = {"by columns": [70, 50, 3], "by rows": [70, 20, 3]}
 
 
-def network(widths: list[int], backend: str = "numpy", seed: int = 1) -> nnkit.Network:
+def network(widths: list[int], backend: str = "numpy", seed: int | None = 1) -> nnkit.Network:
     return nnkit.Network(widths, cost="softmax_cross_entropy", seed=seed, backend=backend)
 
 
@@ -84,7 +84,7 @@ def test_a_checkpoint_is_resumed_on_any_backend(widths: list[int], backend: str,
     options |= {"early_stopping": nnkit.EarlyStopping("cost", patience=3)}
     net = network(widths)
     fit(net, **options)
-    resumed = network(widths, backend, seed=99)
+    resumed = network(widths, backend, seed=None)  # drawn: other parameters
     history = fit(resumed, resume=True, **options)
     assert history.epochs == 2
     assert_same(resumed, net)  # the best parameters are put back, too
