@@ -22,11 +22,11 @@ from nnkit.backends import BackendUnavailableError
 # What tests and benchmarks may lack, as it is imported, and what pip calls it. nnkit itself needs NumPy only.
 _OPTIONAL = {
     "array_api_compat": "array-api-compat", "array_api_strict": "array-api-strict", "cuda": "cuda-bindings",
-    "cupy": "cupy", "h5py": "h5py", "hypothesis": "hypothesis", "jax": "jax",
+    "cupy": "cupy", "h5py": "h5py", "hypothesis": "hypothesis", "jax": "jax", "joblib": "joblib",
     "matplotlib": "matplotlib", "ml_dtypes": "ml_dtypes", "nbclient": "nbclient", "nbformat": "nbformat",
     "nvmath": "nvmath-python", "packaging": "packaging", "pandas": "pandas", "polars": "polars", "pooch": "pooch",
     "pyarrow": "pyarrow", "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn",
-    "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",
+    "skops": "skops", "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",
 }  # fmt: skip
 
 

@@ -137,6 +137,7 @@ class OptimizerState:
     """
 
     recordable = False
+    samples = 1  # of the minibatch whose step is recorded
 
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         self.optimizer = optimizer

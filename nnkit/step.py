@@ -83,6 +83,7 @@ class Step:
             own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
             delta = layer.backward(backend, delta, saved, parameters.layers[i], own_gradient, need_dx=i > 0)
         if state is not None:
+            state.samples = logits.shape[0]
             state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()

@@ -1,0 +1,295 @@
+"""What the two estimators share: parameters, their checks, the network, its attributes and its outputs."""
+
+from collections.abc import Callable
+from copy import copy
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.callback import CallbackSupportMixin
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._array_api import get_namespace, supported_float_dtypes
+from sklearn.utils._param_validation import HasMethods, Hidden, Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from nnkit.backends import Backend, get_backend
+from nnkit.backends.selection import owner_of
+from nnkit.kernels.costs import Cost
+from nnkit.layers import Dense, Dropout, Layer
+from nnkit.network import Network
+from nnkit.optimizers import Optimizer, optimizer_names
+from nnkit.sklearn.solvers import train_by_lbfgs, train_by_minibatches
+
+# scikit-learn's names beside nnkit's.
+ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
+NAMES = {nnkit: name for name, nnkit in ACTIVATIONS.items()}
+COSTS = {"squared_error": "quadratic"}
+OWN_START = ("identity", "logistic", "sigmoid", "tanh", "relu")  # activations that scikit-learn's start is made for
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_FRACTION = Interval(Real, 0, 1, closed="left")
+_WHOLE = Interval(Integral, 1, None, closed="left")
+
+
+class DenseEstimator(CallbackSupportMixin, BaseEstimator):
+    """The base class of `DenseClassifier` and `DenseRegressor`."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "hidden_layer_sizes": ["array-like", _WHOLE],
+        "activation": [str, list, tuple],
+        "solver": [StrOptions({"lbfgs", *optimizer_names()})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), _WHOLE],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [_POSITIVE],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [_WHOLE],
+        "loss": [str, Cost],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [_FRACTION],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [_FRACTION],
+        "beta_1": [_FRACTION],
+        "beta_2": [_FRACTION],
+        "epsilon": [_POSITIVE],
+        "n_iter_no_change": [_WHOLE, Options(Real, {np.inf})],
+        "max_fun": [_WHOLE],
+        "dropout": [_FRACTION],
+        "schedule": [str, callable, HasMethods("factor"), None],
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "backend": [str, Hidden(Backend), None],
+    }
+
+    def _set(self, parameters: dict[str, Any]) -> None:
+        """Set the constructor's arguments as attributes, unchanged, as scikit-learn expects."""
+        for name, value in parameters.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
+
+    # --- attributes ---------------------------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """The weights of each layer, (inputs, units), on the host: views for NumPy, copies for a GPU."""
+        return [self._host(W).T for W in self.network_.parameters.W]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """The biases of each layer, (units,)."""
+        return [self._host(b) for b in self.network_.parameters.b]
+
+    @property
+    def out_activation_(self) -> str:
+        """The activation of the output layer, by scikit-learn's name."""
+        activation = str(self.network_.dense[-1].activation)
+        return NAMES.get(activation, activation)
+
+    @property
+    def n_layers_(self) -> int:
+        """The number of layers, with the input layer."""
+        return len(self.network_.dense) + 1
+
+    @property
+    def n_outputs_(self) -> int:
+        """The number of outputs."""
+        return self.network_.d_out
+
+    @property
+    def _optimizer(self) -> Optimizer:
+        """Private in scikit-learn, too, and often read for its `learning_rate`."""
+        return self.network_.optimizer
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "network_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support, tags.input_tags.sparse = True, False
+        return tags
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def _targets(self, y: NDArray[Any], first: bool, incremental: bool) -> tuple[NDArray[Any], int, str]:
+        """Checked labels 0 to k − 1 or targets, the number of outputs, and the default cost's name."""
+        raise NotImplementedError
+
+    def _fit(
+        self, X: Any, y: Any, sample_weight: Any, validation_data: Any = None, incremental: bool = False
+    ) -> "DenseEstimator":
+        self._validate_params()
+        if incremental and self.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        self._check_unused(validation_data)
+        first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        numeric = not is_classifier(self)
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=numeric, dtype=_floats(X), reset=first)
+        targets, outputs, cost = self._targets(_on_host(y), first, incremental)
+        weight = self._weights(X, y, sample_weight)
+        rng = check_random_state(self.random_state)
+        if first:
+            self._start(X, outputs, cost, rng)
+        after, end = self._callbacks(X, y) if not incremental else (lambda epoch: False, lambda: None)
+        validation = None
+        if validation_data is not None:
+            validation = self._checked_validation(*validation_data)
+        elif self.early_stopping and self.solver != "lbfgs":
+            X, targets, weight, validation = self._split(X, targets, weight, rng)
+        if self.solver == "lbfgs":
+            train_by_lbfgs(self, self.network_, X, targets, weight)
+        else:
+            train_by_minibatches(self, self.network_, X, targets, weight, validation, after, incremental)
+        end()
+        return self
+
+    def _check_unused(self, validation_data: Any) -> None:
+        """Raise ValueError for parameters that exclude each other."""
+        if self.schedule is not None and self.learning_rate != "constant":
+            raise ValueError(f"schedule is given, and learning_rate is {self.learning_rate!r}; expected 'constant'")
+        if self.solver == "lbfgs":
+            for name, given in (("schedule", self.schedule), ("validation_data", validation_data)):
+                if given is not None:
+                    raise ValueError(f"{name} is given, which has no effect with solver='lbfgs'; leave it out")
+            if self.dropout:
+                raise ValueError(f"dropout is {self.dropout}, which solver='lbfgs' cannot use; expected 0")
+
+    def _weights(self, X: Any, y: Any, sample_weight: Any) -> NDArray[np.float64] | None:
+        """The sample weights on the host; a classifier multiplies them by its class weights."""
+        if sample_weight is None:
+            return None
+        return np.asarray(_on_host(_check_sample_weight(sample_weight, X, ensure_non_negative=True)), np.float64)
+
+    def _start(self, X: Any, outputs: int, cost: str, rng: np.random.RandomState) -> None:
+        """Create the network, with scikit-learn's initial parameters for its activations."""
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        if sizes.ndim != 1 or (sizes.dtype.kind not in "iu" and sizes.size) or (sizes <= 0).any():
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(np.atleast_1d(self.hidden_layer_sizes))}.")
+        names = [self.activation] * sizes.size if isinstance(self.activation, str) else list(self.activation)
+        if len(names) != sizes.size:
+            raise ValueError(f"activation has {len(names)} names; expected one for each of {sizes.size} hidden layers")
+        loss = self._cost(cost)
+        dtype = ("float32" if "float32" in str(X.dtype) else "float64") if self.dtype == "auto" else self.dtype
+        layers: list[Layer] = []
+        width = X.shape[1]
+        for size, name in zip(sizes, names, strict=True):
+            layers.append(Dense(width, int(size), ACTIVATIONS.get(name, name)))
+            layers += [Dropout(self.dropout)] if self.dropout else []
+            width = int(size)
+        layers.append(Dense(width, outputs))
+        seed = _seed(rng)
+        self.network_ = Network(layers, cost=loss, seed=seed, dtype=dtype, backend=self._backend_for(X))
+        if set(names) <= set(OWN_START):
+            _start_as_scikit_learn(self.network_, "logistic" in names or "sigmoid" in names, rng)
+        self.n_iter_ = self.t_ = self._no_improvement_count = 0
+        self.loss_curve_: list[float] = []
+        self.validation_loss_curve_: list[float] = []
+        self.validation_scores_: Any = [] if self.early_stopping else None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _cost(self, default: str) -> str | Cost:
+        """The cost for `loss`, where scikit-learn's names mean the default."""
+        loss: str | Cost = self.loss
+        return default if loss == "log_loss" else COSTS.get(loss, loss) if isinstance(loss, str) else loss
+
+    def _backend_for(self, X: Any) -> Backend:
+        if self.backend is not None:
+            return get_backend(self.backend)
+        owner = owner_of(X) if get_config()["array_api_dispatch"] else None
+        return get_backend() if owner is None else owner
+
+    def _checked_validation(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
+        """Validation data given by the user, as the network expects it."""
+        X, y = validate_data(
+            self, X, y, multi_output=True, y_numeric=not is_classifier(self), dtype=_floats(X), reset=False
+        )
+        targets, _, _ = self._targets(_on_host(y), False, True)
+        return X, targets, *([] if sample_weight is None else [_check_sample_weight(sample_weight, X)])
+
+    def _split(
+        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, rng: np.random.RandomState
+    ) -> tuple[Any, NDArray[Any], NDArray[np.float64] | None, tuple[Any, ...]]:
+        """The training and the validation part of the samples, as scikit-learn divides them."""
+        arrays = [X, y] if weight is None else [X, y, weight]
+        stratify = self.classes_[y] if is_classifier(self) and self.n_outputs_ == 1 and y.ndim == 1 else None
+        parts = train_test_split(*arrays, random_state=rng, test_size=self.validation_fraction, stratify=stratify)
+        if parts[1].shape[0] < 2:
+            raise ValueError(
+                "The validation set is too small: it has 1 sample; expected at least 2. Increase validation_fraction"
+            )
+        return parts[0], parts[2], None if weight is None else parts[4], tuple(parts[1::2])
+
+    def _callbacks(self, X: Any, y: Any) -> tuple[Callable[[int], bool], Callable[[], object]]:
+        """What to call after each epoch, and at the end: scikit-learn's callbacks (`set_callbacks`), which can stop."""
+        if not getattr(self, "_skl_callbacks", None):
+            return (lambda epoch: False), (lambda: None)
+        data = {"estimator": self, "X": X, "y": y}
+        fitted = {"reconstruction_attributes": lambda: {"network_": copy(self.network_)}}
+        context = self._init_callback_context(max_subtasks=0 if self.solver == "lbfgs" else self.max_iter)
+        context.call_on_fit_task_begin(**data)
+
+        def after(epoch: int) -> bool:
+            part = context.subcontext(task_name="epoch")
+            part.call_on_fit_task_begin(**data)
+            return bool(part.call_on_fit_task_end(**data, **fitted))
+
+        return after, lambda: context.call_on_fit_task_end(**data, **fitted)
+
+    # --- prediction ---------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any, method: str) -> Any:
+        """The network's outputs for samples X, on its backend."""
+        check_is_fitted(self)
+        here = self.network_.backend
+        if get_config()["array_api_dispatch"] and self.backend is None and owner_of(X) is not here:
+            raise ValueError(
+                f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the same device as "
+                f"those passed to fit(), {here.name}."
+            )
+        return self.network_.forward(validate_data(self, X, dtype=_floats(X), reset=False))
+
+    def _returned(self, array: Any) -> Any:
+        """Outputs for the user: of the library of X, or NumPy arrays if a backend was chosen."""
+        return array if self.backend is None and get_config()["array_api_dispatch"] else self._host(array)
+
+    def _host(self, array: Any) -> NDArray[Any]:
+        return self.network_.backend.to_numpy(array)
+
+
+def _start_as_scikit_learn(network: Network, logistic: bool, rng: np.random.RandomState) -> None:
+    """Uniform weights and biases in ±√(6/(inputs + units)), or √(2/...) for logistic units (Glorot and Bengio 2010).
+
+    The numbers are drawn in scikit-learn's order, so that one `random_state` starts both from the same parameters.
+    """
+    values = []
+    for W in network.parameters.W:
+        units, inputs = W.shape
+        bound = np.sqrt((2.0 if logistic else 6.0) / (inputs + units))
+        weights = rng.uniform(-bound, bound, (inputs, units))
+        values.append((weights.T, rng.uniform(-bound, bound, units)))
+    network.parameters.assign(values)
+
+
+def _seed(rng: np.random.RandomState) -> int:
+    """A seed for the network's batch orders from a generator's state, which stays as it is."""
+    _, keys, position, *_ = rng.get_state(legacy=True)
+    return int(np.random.SeedSequence([int(position), *map(int, keys[:8])]).generate_state(1)[0])
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    owner = owner_of(array)
+    return np.asarray(array) if owner is None else owner.to_numpy(array)
+
+
+def _floats(X: Any) -> list[Any]:
+    """The dtypes of samples that are kept, float64 first, in the words of X's library."""
+    xp, is_array_api = get_namespace(X)
+    return [d for d in supported_float_dtypes(xp) if "16" not in str(d)] if is_array_api else [np.float64, np.float32]

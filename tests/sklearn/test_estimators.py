@@ -1,0 +1,273 @@
+"""DenseClassifier and DenseRegressor: scikit-learn's checks, MLP's weights, and what nnkit adds."""
+
+import os
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 or newer")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+import nnkit
+from nnkit.sklearn import DenseClassifier, DenseRegressor
+from tests.support import ROOT
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, labels = load_digits(return_X_y=True)
+X, labels = X[:205] / 16, labels[:205]
+XR, TARGETS = make_regression(90, 5, n_targets=3, random_state=0)
+TARGETS = TARGETS / 100
+
+
+CHECKS = [
+    pytest.param(*pair, id=f"{type(pair[0]).__name__}-{pair[0].solver}-{pair[1].func.__name__}")
+    for estimator in (DenseClassifier(), DenseRegressor(), DenseRegressor(solver="lbfgs"))
+    for pair in estimator_checks_generator(estimator)
+    if "array_api" not in pair[1].func.__name__
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), CHECKS)
+@pytest.mark.filterwarnings("ignore")
+def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_array_api_checks_of_scikit_learn() -> None:
+    pytest.importorskip("array_api_strict")
+    program = """
+import unittest, warnings
+warnings.simplefilter("ignore")
+from sklearn.utils.estimator_checks import estimator_checks_generator
+from nnkit.sklearn import DenseClassifier, DenseRegressor
+for estimator in (DenseClassifier(), DenseRegressor()):
+    for estimator, check in estimator_checks_generator(estimator):
+        if "array_api" in check.func.__name__ and "cupy" not in repr(check) and "cuda" not in repr(check):
+            try:
+                check(estimator)
+                print("passed", repr(check)[:100])
+            except unittest.SkipTest:
+                pass
+"""
+    # The variable is read when SciPy is imported. CuPy's check needs a GPU.
+    environment = os.environ | {"SCIPY_ARRAY_API": "1"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("passed") >= 6
+
+
+# --- like MLPClassifier and MLPRegressor ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0},
+        {"nesterovs_momentum": False},
+        {"learning_rate": "invscaling"},
+        {"learning_rate": "adaptive", "tol": 0.1, "n_iter_no_change": 1},
+        {"activation": "logistic"},
+        {"activation": "tanh", "hidden_layer_sizes": (20, 10)},
+        {"batch_size": 32, "alpha": 0.1},
+        {"early_stopping": True, "validation_fraction": 0.2},
+    ],
+    ids=str,
+)
+def test_descent_gives_the_weights_of_mlp(options: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"solver": "sgd", "max_iter": 15, "random_state": 3, "shuffle": False}
+    given |= {"learning_rate_init": 0.05} | options
+    theirs, ours = MLPClassifier(**given).fit(X, labels), DenseClassifier(**given).fit(X, labels)
+    for a, b in zip(theirs.coefs_ + theirs.intercepts_, ours.coefs_ + ours.intercepts_, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-12)
+    assert (ours.n_iter_, ours.t_, ours.n_layers_, ours.n_outputs_) == (
+        theirs.n_iter_, theirs.t_, theirs.n_layers_, theirs.n_outputs_,
+    )  # fmt: skip
+    assert ours.out_activation_ == theirs.out_activation_
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-2 if "alpha" in options else 1e-5)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
+    if "early_stopping" in options:
+        np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_)
+
+
+@pytest.mark.parametrize("given", [labels == 1, np.array(["even", "odd"])[labels % 2], labels % 3 - 1])
+def test_labels_of_any_kind(given: Any) -> None:
+    options: dict[str, Any] = {"solver": "sgd", "max_iter": 15, "random_state": 3, "shuffle": False}
+    theirs, ours = MLPClassifier(**options).fit(X, given), DenseClassifier(**options).fit(X, given)
+    found, expected = ours.predict(X), theirs.predict(X)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(ours.classes_, theirs.classes_)
+
+
+@pytest.mark.parametrize("targets", [TARGETS[:, 0], TARGETS])
+def test_descent_gives_the_weights_of_the_regressor(targets: Any) -> None:
+    options: dict[str, Any] = {"solver": "sgd", "max_iter": 15, "random_state": 3, "shuffle": False}
+    theirs, ours = MLPRegressor(**options).fit(XR, targets), DenseRegressor(**options).fit(XR, targets)
+    for a, b in zip(theirs.coefs_ + theirs.intercepts_, ours.coefs_ + ours.intercepts_, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-5)
+    assert ours.predict(XR).shape == theirs.predict(XR).shape
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_lbfgs_gives_the_weights_of_the_regressor(loss: str) -> None:
+    targets = np.abs(TARGETS[:, 0])
+    options: dict[str, Any] = {"solver": "lbfgs", "max_iter": 8, "random_state": 3, "loss": loss}
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(XR))
+    theirs, ours = MLPRegressor(**options), DenseRegressor(**options)
+    theirs.fit(XR, targets, sample_weight=weight)
+    ours.fit(XR, targets, sample_weight=weight)
+    for a, b in zip(theirs.coefs_ + theirs.intercepts_, ours.coefs_ + ours.intercepts_, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-8)
+
+
+def test_several_labels_per_sample() -> None:
+    samples, truths = make_multilabel_classification(60, random_state=0)
+    model = DenseClassifier(solver="lbfgs", max_iter=150, random_state=0).fit(samples, truths)
+    assert model.score(samples, truths) > 0.95
+    assert model.predict_proba(samples).shape == truths.shape
+
+
+def test_parameters_and_defaults_are_those_of_mlp() -> None:
+    for theirs, ours in ((MLPClassifier(), DenseClassifier()), (MLPRegressor(), DenseRegressor())):
+        expected, found = theirs.get_params(), ours.get_params()
+        assert {name: found[name] for name in expected} == expected
+
+
+# --- what nnkit adds --------------------------------------------------------------------------------------------------
+
+
+def test_a_class_weight_is_a_sample_weight() -> None:
+    options: dict[str, Any] = {"solver": "sgd", "max_iter": 10, "random_state": 3, "batch_size": 205}
+    weight = np.where(labels == 1, 3.0, 1.0)
+    one = DenseClassifier(class_weight={1: 3.0}, **options).fit(X, labels)
+    other = DenseClassifier(**options).fit(X, labels, sample_weight=weight)
+    np.testing.assert_array_equal(one.coefs_[0], other.coefs_[0])
+    assert not np.array_equal(one.coefs_[0], DenseClassifier(**options).fit(X, labels).coefs_[0])
+    assert DenseClassifier(class_weight="balanced", **options).fit(X, labels).n_iter_ == 10
+
+
+def test_sample_weights_are_repetitions() -> None:
+    options: dict[str, Any] = {"solver": "lbfgs", "max_iter": 15, "random_state": 3, "alpha": 0.1}
+    weight = np.arange(len(XR)) % 3
+    one = DenseRegressor(**options).fit(XR, TARGETS, sample_weight=weight)
+    other = DenseRegressor(**options).fit(np.repeat(XR, weight, axis=0), np.repeat(TARGETS, weight, axis=0))
+    np.testing.assert_allclose(one.predict(XR), other.predict(XR), rtol=1e-6)
+
+
+def test_layers_have_their_own_activations_and_dropout() -> None:
+    model = DenseClassifier((20, 10), ["selu", "gelu"], dropout=0.1, max_iter=2, dtype="float32").fit(X, labels)
+    assert [layer.activation for layer in model.network_.dense] == ["selu", "gelu", "softmax"]
+    assert [layer.rate for layer in model.network_.layers if isinstance(layer, nnkit.Dropout)] == [0.1, 0.1]
+    assert model.predict_proba(X).dtype == np.float32
+
+
+def test_a_schedule_and_a_validation_curve() -> None:
+    part = slice(0, 150)
+    model = DenseClassifier(schedule="cosine", max_iter=4, random_state=0)
+    model.fit(X[part], labels[part], validation_data=(X[150:], labels[150:]))
+    assert len(model.validation_loss_curve_) == len(model.loss_curve_) == 4
+    p = model.predict_proba(X[150:])
+    expected = -np.log(p[np.arange(len(p)), labels[150:]]).mean()
+    np.testing.assert_allclose(model.validation_loss_curve_[-1], expected, rtol=1e-9)
+
+
+def test_validation_data_decide_early_stopping() -> None:
+    model = DenseClassifier(early_stopping=True, max_iter=60, random_state=0, learning_rate_init=0.03)
+    model.fit(X, labels, validation_data=(X[:50], labels[:50]))
+    assert model.score(X[:50], labels[:50]) == model.best_validation_score_ == max(model.validation_scores_)
+    assert model.n_iter_ < 60
+
+
+@pytest.mark.parametrize("solver", ["adamw", "rmsprop", "lion"])
+def test_every_optimizer_is_a_solver(solver: str) -> None:
+    assert DenseClassifier(solver=solver, max_iter=40, learning_rate_init=0.003).fit(X, labels).score(X, labels) > 0.8
+
+
+def test_other_costs() -> None:
+    assert DenseRegressor("huber", max_iter=2).fit(XR, TARGETS).network_.cost.name == "huber"
+    smoothed = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
+    assert DenseClassifier(loss=smoothed, learning_rate_init=0.01, max_iter=30).fit(X, labels).score(X, labels) > 0.9
+
+
+def test_a_backend() -> None:
+    pytest.importorskip("array_api_strict")
+    options: dict[str, Any] = {"max_iter": 3, "random_state": 0}
+    there = DenseClassifier(backend="standard:array_api_strict", **options).fit(X, labels)
+    here = DenseClassifier(**options).fit(X, labels)
+    assert isinstance(there.predict_proba(X), np.ndarray)
+    np.testing.assert_allclose(there.predict_proba(X), here.predict_proba(X), atol=1e-10)
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pickle_continues_like_the_original() -> None:
+    model = DenseClassifier(random_state=0, solver="sgd").partial_fit(X, labels, classes=range(10))
+    copy = pickle.loads(pickle.dumps(model))
+    for one in (model, copy):
+        one.partial_fit(X, labels)
+    np.testing.assert_array_equal(model.coefs_[0], copy.coefs_[0])
+    assert not hasattr(clone(model), "network_")
+
+
+def test_warm_start_continues() -> None:
+    options: dict[str, Any] = {"solver": "sgd", "momentum": 0, "random_state": 0, "shuffle": False}
+    model = DenseClassifier(warm_start=True, max_iter=3, **options).fit(X, labels).fit(X, labels)
+    whole = DenseClassifier(max_iter=6, **options).fit(X, labels)
+    np.testing.assert_allclose(model.coefs_[0], whole.coefs_[0], atol=1e-14)
+    assert len(model.loss_curve_) == 6
+
+
+def test_an_interrupt_is_raised() -> None:
+    def interrupting(epoch: float) -> float:
+        if epoch > 1:
+            raise KeyboardInterrupt
+        return 1.0
+
+    model = DenseClassifier(max_iter=3, schedule=interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, labels)
+    assert model.predict(X).shape == labels.shape
+
+
+def test_divergence_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="DenseRegressor: the parameters are no longer finite"):
+        DenseRegressor(solver="sgd", learning_rate_init=1e6, max_iter=50).fit(XR, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": -1}, "alpha"),
+        ({"activation": "rellu"}, "unknown activation 'rellu'; did you mean 'relu' or 'elu'?"),
+        ({"activation": ["relu"], "hidden_layer_sizes": (3, 4)}, "activation has 1 names; expected one for each of 2"),
+        ({"hidden_layer_sizes": (3, 0)}, "hidden_layer_sizes must be > 0"),
+        ({"solver": "adm"}, "solver"),
+        ({"solver": "lbfgs", "dropout": 0.5}, "dropout is 0.5, which solver='lbfgs' cannot use"),
+        ({"schedule": "cosine", "learning_rate": "adaptive"}, "schedule is given, and learning_rate is 'adaptive'"),
+        ({"loss": "hinje"}, "unknown cost 'hinje'; did you mean 'hinge'?"),
+    ],
+    ids=str,
+)
+def test_invalid_parameters(options: dict[str, Any], message: str) -> None:
+    model = DenseClassifier(**options)
+    with pytest.raises(ValueError, match=message.replace("?", r"\?")):
+        model.fit(X, labels)
+    assert not hasattr(model, "network_")
+
+
+def test_a_training_that_has_not_converged_warns() -> None:
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        DenseClassifier(max_iter=2).fit(X, labels)
