@@ -22,39 +22,81 @@ from nnkit.backends.formulas.program import Program, Traceable
 from nnkit.backends.recording import Tape, active_tape, perform, recording
 
 _AXES = 32
+Shapes = tuple[tuple[int, ...], ...]
+Dtypes = tuple[Any, ...]
 
 
 class Result(NamedTuple):
-    """The shape and dtype of each result of a formula."""
+    """The shape and dtype of a result."""
 
     shape: tuple[int, ...]
     dtype: str
 
 
+# What an operation computes from arrays of some shapes and dtypes is checked and decided once. The key contains the
+# backend, as dtypes of two namespaces may not be comparable.
+
+
 @lru_cache(maxsize=1024)
-def result_of(operands: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...]) -> Result:
-    """The shape and dtype of a formula's results from those of its operands.
-
-    Raises ValueError with all shapes if they do not broadcast, and for more than 32 axes; TypeError like `promote`.
-    """
-    for name, shape in zip(operands, shapes, strict=True):
-        _check_axes(name, len(shape))
-    dtype = promoted(operands, dtypes)
+def _elementwise(
+    backend: "Backend", formula: Traceable, constants: tuple[tuple[str, float], ...], shapes: Shapes, dtypes: Dtypes
+) -> tuple[Program, Result]:
+    """The program of a formula and the shape and dtype of its results; raises like `Backend.elementwise`."""
+    for name, shape in zip(formula.operands, shapes, strict=True):
+        check_axes(f"{formula.name}: {name}", shape)
+    dtype = promoted(formula.operands, tuple(map(dtype_name, dtypes)))
     try:
-        return Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
+        result = Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
     except ValueError:
-        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(operands, shapes, strict=True))
-        raise ValueError(f"operands do not broadcast: {given}") from None
+        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(formula.operands, shapes, strict=True))
+        raise ValueError(f"{formula.name}: operands do not broadcast: {given}") from None
+    if dtype not in backend.types:
+        raise TypeError(f"{formula.name}: operands are {dtype}; expected one of {', '.join(backend.types)}")
+    return formula.program(dict(constants)), result
 
 
-def check_axes(name: str, array: Any) -> None:
-    """Raise ValueError for an array with more axes than NumPy's iterators support."""
-    _check_axes(name, len(array.shape))
+@lru_cache(maxsize=1024)
+def _product(backend: "Backend", shapes: Shapes, dtypes: Dtypes) -> Result:
+    """The shape and dtype of a matrix product; raises like `Backend.matmul`."""
+    dtype = _promoted_for(backend, "matmul", ("a", "b"), dtypes)
+    a, b = map(tuple, shapes)
+    if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
+        raise ValueError(f"matmul: a has shape {a} and b {b}, which do not match")
+    try:
+        lead = np.broadcast_shapes(a[:-2], b[:-2])
+    except ValueError:
+        raise ValueError(f"matmul: a has shape {a} and b {b}, whose leading axes do not broadcast") from None
+    return Result((*lead, a[-2], b[-1]), dtype)
 
 
-def _check_axes(name: str, axes: int) -> None:
-    if axes > _AXES:
-        raise ValueError(f"{name} has {axes} axes; expected at most {_AXES}")
+@lru_cache(maxsize=1024)
+def _reduction(
+    backend: "Backend", operation: str, shape: tuple[int, ...], dtype: Any, axis: int | None, keepdims: bool
+) -> Result:
+    """The shape and dtype of a sum or maximum; raises like `Backend.sum` and `max`."""
+    name, shape = _promoted_for(backend, operation, ("a",), (dtype,)), tuple(shape)
+    if axis is not None and not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{operation}: axis is {axis}; expected an axis of an array of shape {shape}")
+    reduced = range(len(shape)) if axis is None else (axis % len(shape),)
+    if operation == "max" and any(shape[i] == 0 for i in reduced):
+        raise ValueError(f"max: a has shape {shape}; the maximum of an empty axis is undefined")
+    return Result(tuple(1 if i in reduced else n for i, n in enumerate(shape) if keepdims or i not in reduced), name)
+
+
+def _promoted_for(backend: "Backend", operation: str, operands: Sequence[str], dtypes: Dtypes) -> str:
+    try:
+        dtype = promoted(operands, tuple(map(dtype_name, dtypes)))
+    except TypeError as error:
+        raise TypeError(f"{operation}: {error}") from None
+    if dtype not in backend.types:
+        raise TypeError(f"{operation}: the operands are {dtype}; expected one of {', '.join(backend.types)}")
+    return dtype
+
+
+def check_axes(name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError for the shape of an array with more axes than NumPy's iterators support."""
+    if len(shape) > _AXES:
+        raise ValueError(f"{name} has {len(shape)} axes; expected at most {_AXES}")
 
 
 def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, types: Sequence[str]) -> list[Any]:
@@ -131,7 +173,7 @@ class RowAccess:
 
 
 # Formulas are correct with infinite intermediate values: exp(1000) -> inf, 1/(1 + inf) -> 0.
-quiet = functools.partial(np.errstate, all="ignore")
+quiet = functools.partial(np.errstate, all="ignore")  # also a decorator, `@quiet()`, with less overhead
 
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
@@ -147,7 +189,7 @@ class Backend(RowAccess, ABC):
     name: str
     xp: Any
     types: tuple[str, ...] = FLOATS + COMPLEX  # of formulas
-    runs_programs = False  # whether `run_program` computes formulas, instead of their functions
+    runs_programs = False  # whether `run_program` etc. compute into given arrays, instead of functions of the namespace
 
     # --- moving arrays ------------------------------------------------------------------------------------------
 
@@ -200,42 +242,61 @@ class Backend(RowAccess, ABC):
     ) -> Any:
         """Evaluate a formula with broadcast operands; returns one array, or a tuple for several results."""
         arrays = self.operands(formula.operands, operands)
-        shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(dtype_name, map(_DTYPE, arrays)))
-        try:
-            shape, dtype = result_of(formula.operands, shapes, dtypes)
-        except ValueError as error:
-            raise ValueError(f"{formula.name}: {error}") from None
-        if dtype not in self.types:
-            raise TypeError(f"{formula.name}: operands are {dtype}; expected one of {', '.join(self.types)}")
-        program = formula.program(constants)
-        outs = [] if out is None else checked_outs(formula.name, out, shape, len(program.outputs), self.types)
-        if not self.runs_programs or dtype in COMPLEX:
-            return self._call(formula, arrays, Result(shape, dtype), out, constants)
+        shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(_DTYPE, arrays))
+        program, result = _elementwise(
+            self, formula, tuple(sorted(constants.items())) if constants else (), shapes, dtypes
+        )
+        count = len(program.outputs)
+        outs = [] if out is None else checked_outs(formula.name, out, result.shape, count, self.types)
+        if not self.runs_programs or result.dtype in COMPLEX:
+            return self._call(formula, arrays, result, out, constants)
         if out is None:
             for _ in program.outputs:
-                outs.append(self.empty(shape, dtype))
+                outs.append(self.empty(*result))
         self.run_program(program, formula.name, arrays, outs)
-        return out if out is not None else outs[0] if len(outs) == 1 else tuple(outs)
+        return out if out is not None else outs[0] if count == 1 else tuple(outs)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """The matrix product over the last two axes.
+
+        Raises ValueError for shapes that do not match and TypeError for other dtypes, like `sum` and `max`.
+        """
+        result = _product(self, (a.shape, b.shape), (a.dtype, b.dtype))
+        return self.run_matmul(a, b, self._target("matmul", out, result))
+
+    def sum(self, a: Array, axis: int | None = None, keepdims: bool = False, out: Array | None = None) -> Array:
+        """The sum over one axis, or over all."""
+        result = _reduction(self, "sum", a.shape, a.dtype, axis, keepdims)
+        return self.run_reduction("sum", a, axis, keepdims, self._target("sum", out, result))
+
+    def max(self, a: Array, axis: int, keepdims: bool = False, out: Array | None = None) -> Array:
+        """The maximum along one axis; NaN if there is one."""
+        result = _reduction(self, "max", a.shape, a.dtype, axis, keepdims)
+        return self.run_reduction("max", a, axis, keepdims, self._target("max", out, result))
+
+    # All arguments of these are checked; with `runs_programs`, out is never None. Results may overlap operands.
 
     def run_program(self, program: Program, name: str, operands: Sequence[Array], outs: Sequence[Array]) -> None:
         """Compute a formula's program with float arrays that broadcast, into `outs`, which have the same shape.
 
-        For backends with `runs_programs`; others call the formula's function. All arguments are checked. Results may
-        overlap operands.
+        For backends with `runs_programs`; others call the formula's function.
         """
         raise NotImplementedError
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """The matrix product over the last two axes."""
+    def run_matmul(self, a: Array, b: Array, out: Array | None) -> Array:
+        """Compute `matmul`; returns `out` if it is given."""
         return self._into("matmul", lambda: self.xp.matmul(a, b), (a, b), out)
 
-    def sum(self, a: Array, axis: int | None = None, keepdims: bool = False, out: Array | None = None) -> Array:
-        """The sum over one axis, or over all."""
-        return self._into("sum", lambda: self.xp.sum(a, axis=axis, keepdims=keepdims), (a,), out)
+    def run_reduction(self, operation: str, a: Array, axis: int | None, keepdims: bool, out: Array | None) -> Array:
+        """Compute `sum` or `max`, the operation's name; returns `out` if it is given."""
+        function = getattr(self.xp, operation)
+        return self._into(operation, lambda: function(a, axis=axis, keepdims=keepdims), (a,), out)
 
-    def max(self, a: Array, axis: int, keepdims: bool = False, out: Array | None = None) -> Array:
-        """The maximum along one axis; NaN if there is one."""
-        return self._into("max", lambda: self.xp.max(a, axis=axis, keepdims=keepdims), (a,), out)
+    def _target(self, operation: str, out: Array | None, result: Result) -> Array | None:
+        """The given `out`, checked, or a new array if this backend computes into given ones."""
+        if out is None:
+            return self.empty(*result) if self.runs_programs else None
+        return checked_outs(operation, out, result.shape, 1, self.types)[0]
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""

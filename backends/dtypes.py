@@ -58,6 +58,7 @@ def compute_type(name: str) -> str:
     return "float32" if name in ("float16", "bfloat16") else name
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(name: str) -> np.dtype:
     """The NumPy dtype with this name; bfloat16 comes from ml_dtypes."""
     if name != "bfloat16":

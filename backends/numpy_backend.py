@@ -11,7 +11,7 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import RowAccess, quiet
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.products import NumpyProducts, reduced_shape
+from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.dtypes import COMPLEX, FLOATS, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
@@ -79,7 +79,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     runs_programs = True
 
     def asarray(self, values: Any, dtype: str | None = None) -> np.ndarray:
-        owner = selection.owner_of(values)
+        owner = None if isinstance(values, selection.NEUTRAL) else selection.owner_of(values)
         if owner is not None and owner is not self:
             values = owner.to_numpy(values)  # from another device, which NumPy cannot read
         elif owner is None and hasattr(values, "__dlpack__"):
@@ -125,23 +125,17 @@ class NumpyBackend(NumpyRows, NumpyProducts):
             return array
         return self.copy(array, np.empty(array.shape, _native(array.dtype)))
 
+    @quiet()
     def run_program(self, program: Program, name: str, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         if outs[0].dtype.isnative and len(outs) == 1 and type(outs[0]) is np.ndarray:
             made = outs
         else:
             made = [np.asarray(o) if o.dtype.isnative else np.empty(o.shape, _native(o.dtype)) for o in outs]
-        with quiet():
-            perform(Elementwise(program, operands, made), tuple(operands), tuple(made), name)
+        perform(Elementwise(program, operands, made), tuple(operands), tuple(made), name)
         if made is not outs:
             for array, out in zip(made, outs, strict=True):
                 if not out.dtype.isnative:
                     self.copy(array, out)
-
-    def max(self, a: np.ndarray, axis: int, keepdims: bool = False, out: np.ndarray | None = None) -> np.ndarray:
-        out = np.empty(reduced_shape(a.shape, axis, keepdims), a.dtype) if out is None else out
-        with quiet():
-            perform(partial(np.maximum.reduce, a, axis, None, out, keepdims), (a,), (out,), "max")
-        return out
 
     def recording(self) -> AbstractContextManager[Tape]:
         return recording(Tape(PASSES, lowered, quiet))

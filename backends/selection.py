@@ -217,7 +217,7 @@ def backend_of(**arguments: Any) -> Backend:
     """
     kinds = set(map(type, arguments.values()))
     if np.ndarray in kinds and kinds <= _NUMPY:  # nearly always on the CPU
-        return selection.make_backend("numpy")
+        return _made.get("numpy") or selection.make_backend("numpy")
     found: Backend | None = None
     owner = ""
     for name, value in arguments.items():

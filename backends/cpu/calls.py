@@ -7,13 +7,13 @@ import math
 import threading
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.cpu.allocation import Place, Signature, moves
+from nnkit.backends.cpu.allocation import Move, Place, Signature, moves
 from nnkit.backends.cpu.blocks import Block, SideBySide, can_be_cut, cut, same_entries, thread_blocks
 from nnkit.backends.cpu.products import add_row_call
 from nnkit.backends.formulas.operations import OPERATIONS
@@ -43,19 +43,6 @@ class Scratch:
         return self._parts.setdefault(number, Scratch())
 
 
-class _ThreadScratch(threading.local):
-    def __init__(self) -> None:
-        self.scratch = Scratch()
-
-
-_threads = _ThreadScratch()
-
-
-def thread_scratch() -> Scratch:
-    """The calling thread's own scratch, for calls outside a recording."""
-    return _threads.scratch
-
-
 # Bytes of each array per block, so that a few blocks fit into the L2 cache. On one CPU thread, gelu_tanh's gradient in
 # float32 took, at once and in blocks, 3.0 and 2.0 ns per entry with 2²¹ entries, 4.0 and 2.1 with 2²³, and 1.7 either
 # way with 2¹⁹.
@@ -73,8 +60,11 @@ class Elementwise:
         self.program, self.operands, self.outs = program, operands, outs
 
     def __call__(self) -> None:
-        for call in ufunc_calls(self.program, self.operands, self.outs, thread_scratch()):
-            call()
+        if self.outs[0].nbytes > FEW_BYTES:
+            for call in ufunc_calls(self.program, self.operands, self.outs, _thread.scratch):
+                call()
+        else:
+            _thread.plan(self.program, _signature(self.operands, self.outs)).run(self.operands, self.outs)
 
 
 def ufunc_calls(
@@ -92,12 +82,12 @@ def ufunc_calls(
     if not parts:
         blocks = _cache_blocks(program, operands, outs)
         if len(blocks) == 1:
-            return _bind(program, operands, outs, scratch, adds_rows)
-        return [call for block in blocks for call in _bind(program, *block, scratch, adds_rows)]
+            return _calls(program, operands, outs, scratch, adds_rows)
+        return [call for block in blocks for call in _calls(program, *block, scratch, adds_rows)]
     lists = []
     for i, part in enumerate(parts):
         blocks = _cache_blocks(program, *part)
-        lists.append([call for block in blocks for call in _bind(program, *block, scratch.part(i))])
+        lists.append([call for block in blocks for call in _calls(program, *block, scratch.part(i))])
     return [SideBySide(lists)]
 
 
@@ -115,62 +105,119 @@ def _cache_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequen
 def _signature(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
     shared, same = [], []
     for out in outs:
-        shared.append([i for i, a in enumerate(operands) if np.may_share_memory(out, a)])
-        same.append([i for i in shared[-1] if same_entries(out, operands[i])])
-    return Signature(
-        tuple(map(_SHAPE, operands)),
-        tuple(map(_DTYPE, operands)),
-        outs[0].shape,
-        tuple(map(_DTYPE, outs)),
-        tuple(map(frozenset, shared)),
-        tuple(map(frozenset, same)),
-    )
+        overlapping, equal = set(), set()
+        apart = out.flags.owndata
+        for i, operand in enumerate(operands):
+            if operand is not out and apart and operand.flags.owndata:
+                continue
+            if np.may_share_memory(operand, out):
+                overlapping.add(i)
+                if same_entries(operand, out):
+                    equal.add(i)
+        shared.append(frozenset(overlapping))
+        same.append(frozenset(equal))
+    shapes, dtypes = tuple(map(_SHAPE, operands)), tuple(map(_DTYPE, operands))
+    return Signature(shapes, dtypes, outs[0].shape, tuple(map(_DTYPE, outs)), tuple(shared), tuple(same))
 
 
-def _bind(
+class Plan:
+    """A program's moves for one signature, with its constants and scratch arrays.
+
+    Each step has its ufunc, if it is one, and the arrays of its move among (*operands, *results, *fixed).
+    """
+
+    def __init__(self, program: Program, signature: Signature, scratch: Scratch) -> None:
+        self.program, self.scratch = program, scratch
+        self.steps: list[tuple[np.ufunc | None, Move, itemgetter[Any]]] = []
+        self.fixed: list[np.ndarray] = []
+        given, results = len(signature.shapes), len(signature.out_dtypes)
+        numbers: dict[Place, int] = {}
+        for move in moves(program, signature):
+            for place in (*move.arguments, move.result):
+                if place in numbers:
+                    continue
+                numbers[place] = given + results + len(self.fixed)
+                if place.kind == "operand":
+                    numbers[place] = place.number
+                elif place.kind == "out":
+                    numbers[place] = given + place.number
+                elif place.kind == "constant":
+                    self.fixed.append(np.asarray(program.values[place.number].constant, place.dtype))
+                else:
+                    self.fixed.append(scratch.array(place.number, place.shape, np.dtype(place.dtype)))
+            chosen = itemgetter(*map(numbers.__getitem__, (*move.arguments, move.result)))
+            self.steps.append((_ufunc(move.op), move, chosen))
+
+    def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+        """Execute the program."""
+        arrays = (*operands, *outs, *self.fixed)
+        for ufunc, move, chosen in self.steps:
+            picked: Any = chosen(arrays)
+            if ufunc is None or (ufunc is np.negative and not picked[-1].flags.c_contiguous):
+                for call in self.calls_of(move, *picked):
+                    call()
+            elif ufunc in _LIMITS:
+                first, second, result = picked
+                ufunc(first, second, out=result)  # NumPy deprecates the third positional argument of these two
+            else:
+                ufunc(*picked)
+
+    def calls_of(self, move: Move, *arrays: np.ndarray, adds_rows: bool = False) -> list[Call]:
+        """The calls of a move on its arguments and its result."""
+        *arguments, result = arrays
+        ufunc = _ufunc(move.op)
+        if ufunc is np.add and adds_rows and same_entries(arguments[0], result):
+            added = add_row_call(arguments[1], result)
+            if added is not None:
+                return [added]
+        if ufunc in _LIMITS:
+            return limit_calls(ufunc, arguments, [a.kind == "constant" for a in move.arguments], result)
+        if ufunc is np.negative and not result.flags.c_contiguous:
+            # NumPy 2.4's in-place negative is wrong for some strides, such as 4 entries of float32.
+            return [partial(np.multiply, arguments[0], np.asarray(-1, result.dtype), result)]
+        if ufunc is not None:
+            return [partial(ufunc, *arrays)]  # a keyword argument would cost 0.1 µs per call
+        if move.op == "where":
+            zero = [_is_zero(self.program, place) for place in move.arguments]
+            chosen, otherwise = (None if zero[i] else arguments[i] for i in (1, 2))
+            return selection_calls(arguments[0], chosen, otherwise, result, self.scratch)
+        return [partial(np.copyto, result, arguments[0], casting="unsafe")]  # a copy, or astype
+
+
+_LIMITS = (np.maximum, np.minimum)
+
+
+def _ufunc(op: str) -> np.ufunc | None:
+    return OPERATIONS[op].ufunc if op in OPERATIONS else None
+
+
+FEW_BYTES = 1 << 16  # of a result, up to which a thread keeps the plans of its calls outside recordings
+
+
+class _Thread(threading.local):
+    """What a thread keeps for calls outside recordings."""
+
+    def __init__(self) -> None:
+        self.scratch = Scratch()
+        self.plan = lru_cache(maxsize=256)(partial(Plan, scratch=self.scratch))
+
+
+_thread = _Thread()
+
+
+def _calls(
     program: Program,
     operands: Sequence[np.ndarray],
     outs: Sequence[np.ndarray],
     scratch: Scratch,
     adds_rows: bool = False,
 ) -> list[Call]:
-    """The program's moves as calls on these arrays, with intermediate values in `scratch`."""
-    arrays: dict[Place, np.ndarray] = {}
-    calls: list[Call] = []
-    for move in moves(program, _signature(operands, outs)):
-        for place in (*move.arguments, move.result):
-            if place not in arrays:
-                if place.kind == "operand":
-                    arrays[place] = operands[place.number]
-                elif place.kind == "out":
-                    arrays[place] = outs[place.number]
-                elif place.kind == "constant":
-                    arrays[place] = np.asarray(program.values[place.number].constant, place.dtype)
-                else:
-                    arrays[place] = scratch.array(place.number, place.shape, np.dtype(place.dtype))
-        arguments, result = [*map(arrays.__getitem__, move.arguments)], arrays[move.result]
-        ufunc = OPERATIONS[move.op].ufunc if move.op in OPERATIONS else None
-        added = add_row_call(arguments[1], result) if adds_rows and _adds_to(move.op, arguments, result) else None
-        if added is not None:
-            calls.append(added)
-        elif ufunc in (np.maximum, np.minimum):
-            calls += limit_calls(ufunc, arguments, [a.kind == "constant" for a in move.arguments], result)
-        elif ufunc is np.negative and not result.flags.c_contiguous:
-            # NumPy 2.4's in-place negative is wrong for some strides, such as 4 entries of float32.
-            calls.append(partial(np.multiply, arguments[0], np.asarray(-1, result.dtype), result))
-        elif ufunc is not None:
-            calls.append(partial(ufunc, *arguments, result))  # a keyword argument would cost 0.1 µs per call
-        elif move.op == "where":
-            chosen, otherwise = (None if _is_zero(program, place) else arrays[place] for place in move.arguments[1:])
-            calls += selection_calls(arguments[0], chosen, otherwise, result, scratch)
-        else:  # a copy, or astype
-            calls.append(partial(np.copyto, result, arguments[0], casting="unsafe"))
+    """The program's moves as calls on these arrays."""
+    plan, calls = Plan(program, _signature(operands, outs), scratch), list[Call]()
+    arrays = (*operands, *outs, *plan.fixed)
+    for _, move, chosen in plan.steps:
+        calls += plan.calls_of(move, *chosen(arrays), adds_rows=adds_rows)
     return calls
-
-
-def _adds_to(op: str, arguments: Sequence[np.ndarray], result: np.ndarray) -> bool:
-    """Whether an operation adds to its result in place."""
-    return op == "add" and same_entries(arguments[0], result)
 
 
 def _is_zero(program: Program, place: Place) -> bool:
@@ -237,7 +284,7 @@ def limit_calls(
     plain = len(arrays) == 1 and result.size >= FEW_LIMITED and arrays[0].shape == result.shape
     plain = plain and arrays[0].flags.c_contiguous and result.flags.c_contiguous
     if not plain or not can_be_cut(arrays, [result]):
-        return [partial(ufunc, *arguments, out=result)]  # NumPy deprecates the third positional argument of these two
+        return [partial(ufunc, *arguments, out=result)]
     number = numbers[0].item()
     many = _repeated(number, numbers[0].dtype.str, math.copysign(1.0, number))
     x, out = arrays[0].reshape(-1), result.reshape(-1)

@@ -4,12 +4,10 @@ import warnings
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.elementwise import overlap
-from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name, promote
+from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.formula import Formula
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import perform
@@ -18,32 +16,23 @@ _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
 
 class CupyProducts(CupyDevice):
-    """`matmul`, in the precision set at the time of the call."""
+    """Products, in the precision set at the time of the call."""
 
     _said = False  # that the GPU lacks a precision
 
-    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+    def run_matmul(self, a: Any, b: Any, out: Any) -> Any:
         dtype = promote({"a": a, "b": b})
-        if dtype not in FLOATS:
-            raise TypeError(f"matmul: the operands are {dtype}; expected one of {', '.join(FLOATS)}")
-        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        shape = (*lead, a.shape[-2], b.shape[-1])
-        if a.shape[-1] != b.shape[-2]:
-            raise ValueError(f"matmul: a has shape {a.shape} and b {b.shape}, which do not match")
-        if out is not None and out.shape != shape:
-            raise ValueError(f"matmul: out has shape {out.shape}; expected {shape}")
         with self.here():
-            result = self.empty(shape, dtype) if out is None else out
             if a.shape[-1] == 0:
-                perform(partial(result.fill, 0), (), (result,), "zeros")
-            elif result.size:
-                fits = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and _in_row_order(result)
-                direct = fits and not overlap(result, a) and not overlap(result, b)
-                target = result if direct else self.empty(shape, dtype)
+                perform(partial(out.fill, 0), (), (out,), "zeros")
+            elif out.size:
+                fits = dtype_name(out.dtype) in (dtype, compute_type(dtype)) and _in_row_order(out)
+                direct = fits and not overlap(out, a) and not overlap(out, b)
+                target = out if direct else self.empty(out.shape, dtype)
                 self._multiply(a, b, target, dtype)
-                if target is not result:
-                    self.copy(target, result)
-        return result
+                if target is not out:
+                    self.copy(target, out)
+        return out
 
     def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> None:
         """out ← ab, for non-empty matrices and `out` in row-major order."""

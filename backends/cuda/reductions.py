@@ -10,7 +10,7 @@ from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.elementwise import overlap
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.cuda.recording import ColumnSums
-from nnkit.backends.dtypes import FLOATS, compute_type, dtype_name
+from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import perform
 
 THREADS = 256  # in a block; the size of the shared memory below
@@ -66,20 +66,16 @@ class Shape(NamedTuple):
         return self.outer * self.inner
 
 
-def reduced(shape: tuple[int, ...], axis: int | None, keepdims: bool) -> tuple[Shape, tuple[int, ...]]:
-    """A reduction's view of an array for an axis (None: all axes), and the shape of the result.
+def reduced(shape: tuple[int, ...], axis: int | None) -> Shape:
+    """A reduction's view of an array for an axis; None means all axes.
 
-    >>> reduced((2, 3, 4), -1, True)
-    (Shape(outer=6, n=4, inner=1), (2, 3, 1))
+    >>> reduced((2, 3, 4), -1)
+    Shape(outer=6, n=4, inner=1)
     """
     if axis is None:
-        return Shape(1, math.prod(shape), 1), (1,) * len(shape) if keepdims else ()
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis is {axis}; expected an axis of an array of shape {shape}")
+        return Shape(1, math.prod(shape), 1)
     axis %= len(shape)
-    before, after = shape[:axis], shape[axis + 1 :]
-    results = (*before, 1, *after) if keepdims else before + after
-    return Shape(math.prod(before), shape[axis], math.prod(after)), results
+    return Shape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
 class Launch(NamedTuple):
@@ -130,35 +126,21 @@ def reduction_source(operation: str, dtype: str, result: str, added: bool = Fals
 
 
 class CupyReductions(CupyDevice):
-    """`sum` and `max`, accumulated in float32 for the half types."""
+    """Sums and maxima, accumulated in float32 for the half types."""
 
-    def sum(self, a: Any, axis: int | None = None, keepdims: bool = False, out: Any = None) -> Any:
-        return self._reduce("sum", a, axis, keepdims, out)
-
-    def max(self, a: Any, axis: int, keepdims: bool = False, out: Any = None) -> Any:
-        return self._reduce("max", a, axis, keepdims, out)
-
-    def _reduce(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
+    def run_reduction(self, operation: str, a: Any, axis: int | None, keepdims: bool, out: Any) -> Any:
         dtype = dtype_name(a.dtype)
-        if dtype not in FLOATS:
-            raise TypeError(f"{operation}: a has dtype {dtype}; expected one of {', '.join(FLOATS)}")
-        shape, results = reduced(a.shape, axis, keepdims)
-        if operation == "max" and shape.n == 0:
-            raise ValueError(f"max: a has shape {a.shape}; the maximum of an empty axis is undefined")
-        if out is not None and out.shape != results:
-            raise ValueError(f"{operation}: out has shape {out.shape}; expected {results}")
         with self.here():
-            result = self.empty(results, dtype) if out is None else out
-            if result.size:
-                kept = dtype_name(result.dtype) in (dtype, compute_type(dtype)) and result.flags.c_contiguous
-                target = result if kept and not overlap(result, a) else self.empty(results, dtype)
+            if out.size:
+                kept = dtype_name(out.dtype) in (dtype, compute_type(dtype)) and out.flags.c_contiguous
+                target = out if kept and not overlap(out, a) else self.empty(out.shape, dtype)
                 if operation == "sum" and a.ndim == 2 and axis in (0, -2):
                     perform(*ColumnSums(self, a, target).node)
                 else:
-                    self._passes(operation, self.contiguous(a), shape, target)
-                if target is not result:
-                    self.copy(target, result)
-        return result
+                    self._passes(operation, self.contiguous(a), reduced(a.shape, axis), target)
+                if target is not out:
+                    self.copy(target, out)
+        return out
 
     def sum_columns(self, a: Any, out: Any, alpha: Any) -> None:
         """Execute a `ColumnSums`."""

@@ -54,6 +54,7 @@ class Traceable(Protocol):
     operands: tuple[str, ...]
     function: Callable[..., Any]
 
+    def __hash__(self) -> int: ...
     def program(self, constants: Mapping[str, float] | None = None) -> Program: ...
 
 

@@ -27,7 +27,7 @@ from nnkit.kernels import rectifiers, sigmoidal, smooth
 from nnkit.kernels.registration import STEP, as_formula, check_agreement, check_new_name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Activation:
     """An elementwise activation: `forward(z)` and `gradient(saved, delta)`, where saved is h or h̄."""
 

@@ -12,6 +12,9 @@ from typing import Any
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import dtype_name
+from nnkit.kernels import classification_costs as classification
+from nnkit.kernels import regression_costs as regression
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.kernels.output import OutputPair, output_pair
 
@@ -22,7 +25,7 @@ def quadratic(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.quadratic(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
     2.5
     """
-    return _cost("quadratic", h, y, scale)
+    return _cost(regression.quadratic, h, y, scale)
 
 
 def quadratic_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -31,7 +34,7 @@ def quadratic_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.quadratic_delta(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]]))
     array([[1., 2.]])
     """
-    return _delta("quadratic", h, y, scale)
+    return _delta(regression.quadratic, h, y, scale)
 
 
 def mean_absolute(h: Array, y: Array, scale: Any = None) -> Array:
@@ -40,7 +43,7 @@ def mean_absolute(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.mean_absolute(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])))
     3.0
     """
-    return _cost("mean_absolute", h, y, scale)
+    return _cost(regression.mean_absolute, h, y, scale)
 
 
 def mean_absolute_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -49,7 +52,7 @@ def mean_absolute_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.mean_absolute_delta(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
     array([[0., 1.]])
     """
-    return _delta("mean_absolute", h, y, scale)
+    return _delta(regression.mean_absolute, h, y, scale)
 
 
 def huber(h: Array, y: Array, scale: Any = None, *, delta: float = 1.0) -> Array:
@@ -76,7 +79,7 @@ def log_cosh(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.log_cosh(np.array([[1e-4]]), np.array([[0.0]])).round(12))
     5e-09
     """
-    return _cost("log_cosh", h, y, scale)
+    return _cost(regression.log_cosh, h, y, scale)
 
 
 def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -85,7 +88,7 @@ def log_cosh_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.log_cosh_delta(np.array([[1.0, 1e4]]), np.array([[1.0, 1.0]]))
     array([[0., 1.]])
     """
-    return _delta("log_cosh", h, y, scale)
+    return _delta(regression.log_cosh, h, y, scale)
 
 
 def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -96,7 +99,7 @@ def poisson(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.poisson(np.array([[0.0, -1e4]]), np.array([[1.0, 2.0]])))
     20001.0
     """
-    return _cost("poisson", logits, y, scale)
+    return _cost(regression.poisson, logits, y, scale)
 
 
 def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -105,7 +108,7 @@ def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.poisson_delta(np.array([[0.0, -1e4]]), np.array([[3.0, 2.0]]))
     array([[-2., -2.]])
     """
-    return _delta("poisson", logits, y, scale)
+    return _delta(regression.poisson, logits, y, scale)
 
 
 def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -114,7 +117,7 @@ def cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.cross_entropy(np.array([[1e4, -1e4]]), np.array([[1.0, 1.0]])))
     10000.0
     """
-    return _cost("cross_entropy", logits, y, scale)
+    return _cost(classification.cross_entropy, logits, y, scale)
 
 
 def cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -123,7 +126,7 @@ def cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.cross_entropy_delta(np.array([[0.0, 1e4]]), np.array([[1.0, 1.0]]))
     array([[-0.5,  0. ]])
     """
-    return _delta("cross_entropy", logits, y, scale)
+    return _delta(classification.cross_entropy, logits, y, scale)
 
 
 def softmax_cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -132,7 +135,7 @@ def softmax_cross_entropy(logits: Array, y: Array, scale: Any = None) -> Array:
     >>> round(float(nnkit.softmax_cross_entropy(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))), 6)
     0.693147
     """
-    return _cost("softmax_cross_entropy", logits, y, scale)
+    return _cost(classification.softmax_cross_entropy, logits, y, scale)
 
 
 def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> Array:
@@ -141,7 +144,7 @@ def softmax_cross_entropy_delta(logits: Array, y: Array, scale: Any = None) -> A
     >>> nnkit.softmax_cross_entropy_delta(np.array([[0.0, 0.0]]), np.array([[1.0, 0.0]]))
     array([[-0.5,  0.5]])
     """
-    return _delta("softmax_cross_entropy", logits, y, scale)
+    return _delta(classification.softmax_cross_entropy, logits, y, scale)
 
 
 def hinge(h: Array, y: Array, scale: Any = None) -> Array:
@@ -152,7 +155,7 @@ def hinge(h: Array, y: Array, scale: Any = None) -> Array:
     >>> float(nnkit.hinge(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]])))
     4.5
     """
-    return _cost("hinge", h, y, scale)
+    return _cost(classification.hinge, h, y, scale)
 
 
 def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
@@ -161,16 +164,16 @@ def hinge_delta(h: Array, y: Array, scale: Any = None) -> Array:
     >>> nnkit.hinge_delta(np.array([[0.5, 3.0]]), np.array([[1.0, 0.0]]))
     array([[-1.,  1.]])
     """
-    return _delta("hinge", h, y, scale)
+    return _delta(classification.hinge, h, y, scale)
 
 
-def _cost(cost: str | Cost, z: Array, y: Array, scale: Any) -> Array:
+def _cost(cost: Cost, z: Array, y: Array, scale: Any) -> Array:
     pair = output_pair(cost)
     backend, z, y, scale = _prepared(pair, z, y, scale)
     return backend.sum(pair.terms(backend, z, y, scale))
 
 
-def _delta(cost: str | Cost, z: Array, y: Array, scale: Any) -> Array:
+def _delta(cost: Cost, z: Array, y: Array, scale: Any) -> Array:
     pair = output_pair(cost)
     backend, z, y, scale = _prepared(pair, z, y, scale)
     return pair.delta(backend, z, y, scale)
@@ -186,7 +189,9 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
     if z.shape != y.shape or z.ndim == 0 or math.prod(z.shape) == 0:
         expected = f"expected one shape (..., n, d_out){_hint(z, y)}"
         raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; {expected}")
-    (share,) = backend.operands(("logits", "scale"), (z, 1 / math.prod(z.shape[:-1]) if scale is None else scale))[1:]
+    if scale is None:
+        return backend, z, y, backend.asarray(1 / math.prod(z.shape[:-1]), dtype_name(z.dtype))
+    _, share = backend.operands(("logits", "scale"), (z, scale))
     # A vector (d_out,) would broadcast as weights of outputs.
     if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
         expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"

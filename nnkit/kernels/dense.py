@@ -5,6 +5,7 @@ leading axes as x: a stack of independent layers is computed then.
 """
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from nnkit.backends.base import Array, Backend, check_axes
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.selection import NEUTRAL
 from nnkit.kernels.activations import Activation, get_activation
+
+Shape = tuple[int, ...]
 
 
 def _biased(xp: Any, product: Any, b: Any) -> Any:
@@ -46,28 +49,31 @@ def dense_forward(
     f = get_activation(activation)
     backend = backend_of(x=x, W=W, b=b, out=out, z=z)
     x, W, b = backend.operands(("x", "W", "b"), (x, W, b))
-    _check_shapes(x, W, b)
+    shape = _output_shape(x.shape, W.shape, b.shape)
     if out is not None or z is not None:
-        _check_results((*x.shape[:-1], W.shape[-2]), out=out, z=z)
+        _check_results(shape, out=out, z=z)
         _check_apart("out", out, b=b)
         _check_apart("z", z, b=b)
-    return layer_forward(backend, f, x, W, b, out, z)
+    if x.ndim == 2 or W.ndim > 2:
+        return layer_forward(backend, f, x, W, b, out, z)
+    row_z = _rows(backend, z)
+    h = layer_forward(backend, f, _rows(backend, x), W, b, _rows(backend, out), row_z)
+    if z is not None:
+        _deliver(backend, row_z, z, shape)
+    return _deliver(backend, h, out, shape)
 
 
 def layer_forward(
     backend: Backend, f: Activation, x: Array, W: Array, b: Array, out: Array = None, z: Array = None
 ) -> Array:
-    """`dense_forward` without its checks: for arrays of one backend and dtype that fit."""
-    rows, row_z = _rows(backend, x, W), _rows(backend, z, W)
+    """`dense_forward` without its checks, for matrices or stacks of them, of one backend and dtype, that fit."""
     bias = b if b.ndim == 1 else b[..., None, :]
-    h = backend.matmul(rows, W.mT, out=_rows(backend, out, W))
-    if z is None:
-        fused = biased if f.name == "identity" else compose(f.forward, biased)
-        backend.elementwise(fused, (h, bias), out=h)
-    else:
-        backend.elementwise(compose(f.forward, biased, keep_inner=True), (h, bias), out=(row_z, h))
-        _deliver(backend, row_z, z)
-    return _deliver(backend, h, out, (*x.shape[:-1], W.shape[-2]))
+    h = backend.matmul(x, W.mT, out=out)
+    if z is not None:
+        backend.elementwise(compose(f.forward, biased, keep_inner=True), (h, bias), out=(z, h))
+        return h
+    fused = biased if f.name == "identity" else compose(f.forward, biased)
+    return backend.elementwise(fused, (h, bias), out=h)
 
 
 def dense_backward(
@@ -107,9 +113,9 @@ def dense_backward(
     out_dx, out_dW, out_db = _three(out)
     backend = backend_of(delta=delta, x=x, W=W, h=h, z=z, dx=out_dx, dW=out_dW, db=out_db)
     delta, x, W = backend.operands(("delta", "x", "W"), (delta, x, W))
-    _check_shapes(x, W, None, delta)
-    if delta.shape != (*x.shape[:-1], W.shape[-2]):
-        raise ValueError(f"delta has shape {delta.shape}; expected {(*x.shape[:-1], W.shape[-2])} to fit x and W")
+    shape = _output_shape(x.shape, W.shape, None, delta.shape)
+    if delta.shape != shape:
+        raise ValueError(f"delta has shape {delta.shape}; expected {shape} to fit x and W")
     _check_results(x.shape, dx=out_dx)
     _check_results(W.shape, dW=out_dW)
     _check_results(W.shape[:-1], db=out_db)
@@ -117,7 +123,16 @@ def dense_backward(
     for name, array in (("dW", out_dW), ("db", out_db)):
         _check_apart(name, array, W=W if need_dx else None, delta=kept)
     saved = None if f.name == "identity" else _saved(backend, f, delta, h, z)
-    return layer_backward(backend, f, delta, x, W, saved, (out_dx, out_dW, out_db), need_dx, overwrite_delta)
+    outs = (out_dx, out_dW, out_db)
+    if x.ndim == 2 or W.ndim > 2:
+        return layer_backward(backend, f, delta, x, W, saved, outs, need_dx, overwrite_delta)
+    if saved is not None:
+        delta = backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite_delta else None)
+    outs, identity = (_rows(backend, out_dx), out_dW, out_db), get_activation("identity")
+    dx, dW, db = layer_backward(
+        backend, identity, _rows(backend, delta), _rows(backend, x), W, None, outs, need_dx, False
+    )
+    return None if dx is None else _deliver(backend, dx, out_dx, x.shape), dW, db
 
 
 def layer_backward(
@@ -131,21 +146,13 @@ def layer_backward(
     need_dx: bool,
     overwrite_delta: bool,
 ) -> tuple[Array, Array, Array]:
-    """`dense_backward` without its checks: for arrays of one backend and dtype that fit; `saved` is h or z.
-
-    `overwrite_delta` saves the memory traffic of one array.
-    """
+    """`dense_backward` without its checks, for matrices or stacks of them that fit; `saved` is h or z."""
     out_dx, out_dW, out_db = outs
-    dz = delta
     if f.name != "identity":
-        dz = backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite_delta else None)
-    dz, rows = _rows(backend, dz, W), _rows(backend, x, W)
-    dW = backend.matmul(dz.mT, rows, out=out_dW)
-    db = backend.sum(dz, axis=dz.ndim - 2, out=out_db)
-    if not need_dx:
-        return None, dW, db
-    dx = backend.matmul(dz, W, out=_rows(backend, out_dx, W))
-    return _deliver(backend, dx, out_dx, x.shape), dW, db
+        delta = backend.elementwise(f.gradient, (saved, delta), out=delta if overwrite_delta else None)
+    dW = backend.matmul(delta.mT, x, out=out_dW)
+    db = backend.sum(delta, axis=delta.ndim - 2, out=out_db)
+    return backend.matmul(delta, W, out=out_dx) if need_dx else None, dW, db
 
 
 def _saved(backend: Backend, f: Activation, delta: Array, h: Array, z: Array) -> Array:
@@ -159,20 +166,15 @@ def _saved(backend: Backend, f: Activation, delta: Array, h: Array, z: Array) ->
     return saved
 
 
-def _rows(backend: Backend, array: Any, W: Array) -> Any:
-    """Reshape samples to the rows of a matrix if W is a matrix; all leading axes are samples then."""
-    if array is None or W.ndim > 2 or array.ndim == 2:
-        return array
-    return backend.xp.reshape(array, (math.prod(array.shape[:-1]), array.shape[-1]))
+def _rows(backend: Backend, array: Any) -> Any:
+    """Samples with any number of leading axes as the rows of a matrix."""
+    return None if array is None else backend.xp.reshape(array, (math.prod(array.shape[:-1]), array.shape[-1]))
 
 
-def _deliver(backend: Backend, rows: Array, out: Any, shape: tuple[int, ...] | None = None) -> Array:
-    """Reshape rows to the shape of the samples; copy them to `out` if they are not written there yet."""
-    if out is None:
-        return rows if rows.shape == shape else backend.xp.reshape(rows, shape)
-    if rows.shape != out.shape:
-        backend.copy(backend.xp.reshape(rows, out.shape), out)
-    return out
+def _deliver(backend: Backend, rows: Array, out: Any, shape: tuple[int, ...]) -> Array:
+    """Reshape rows to the shape of the samples, into `out` if given: its rows may have been a copy."""
+    found = backend.xp.reshape(rows, shape)
+    return found if out is None else backend.copy(found, out)
 
 
 def _check_results(shape: tuple[int, ...], **outs: Any) -> None:
@@ -200,16 +202,19 @@ def _three(out: Any) -> tuple[Any, Any, Any]:
     return out[0], out[1], out[2]
 
 
-def _check_shapes(x: Array, W: Array, b: Array | None, delta: Array | None = None) -> None:
-    if W.ndim < 2:
-        raise ValueError(f"W has shape {W.shape}; expected (d_out, d_in)")
+@lru_cache(maxsize=1024)
+def _output_shape(x: Shape, W: Shape, b: Shape | None, delta: Shape | None = None) -> Shape:
+    """The shape of a layer's outputs from those of its operands; raises ValueError if they do not fit."""
+    if len(W) < 2:
+        raise ValueError(f"W has shape {W}; expected (d_out, d_in)")
     check_axes("W", W)
-    if x.ndim < 1 or x.shape[-1] != W.shape[-1]:
-        outputs = next((a.shape[-1] for a in (b, delta) if a is not None and a.ndim), W.shape[-1])
-        fits = x.ndim > 0 and W.shape[-2:] == (x.shape[-1], outputs)
+    if len(x) < 1 or x[-1] != W[-1]:
+        outputs = next((shape[-1] for shape in (b, delta) if shape), W[-1])
+        fits = len(x) > 0 and W[-2:] == (x[-1], outputs)
         hint = "; W is (d_out, d_in); is it transposed?" if fits else ""
-        raise ValueError(f"x has shape {x.shape}; expected (..., {W.shape[-1]}) to fit W of shape {W.shape}{hint}")
-    if W.ndim > 2 and x.shape[:-2] != W.shape[:-2]:
-        raise ValueError(f"x has shape {x.shape}; expected the leading axes of W, {W.shape[:-2]}")
-    if b is not None and b.shape != W.shape[:-1]:
-        raise ValueError(f"b has shape {b.shape}; expected {W.shape[:-1]} to fit W of shape {W.shape}")
+        raise ValueError(f"x has shape {x}; expected (..., {W[-1]}) to fit W of shape {W}{hint}")
+    if len(W) > 2 and x[:-2] != W[:-2]:
+        raise ValueError(f"x has shape {x}; expected the leading axes of W, {W[:-2]}")
+    if b is not None and b != W[:-1]:
+        raise ValueError(f"b has shape {b}; expected {W[:-1]} to fit W of shape {W}")
+    return (*x[:-1], W[-2])

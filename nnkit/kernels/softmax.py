@@ -87,4 +87,4 @@ def softmax_grad(p: Array, delta: Array) -> Array:
 def _check_classes(name: str, array: Array) -> None:
     if array.ndim == 0 or array.shape[-1] == 0:
         raise ValueError(f"{name} has shape {array.shape}; expected (..., classes) with at least one class")
-    check_axes(name, array)
+    check_axes(name, array.shape)

@@ -137,13 +137,59 @@ def test_take(arrays: "Arrays", shape: tuple[int, ...], indices: list[int]) -> N
     assert not arrays.numpy(whole)[..., 0].any()
 
 
-@pytest.mark.parametrize("method", ["matmul", "sum", "max", "take"])
-def test_an_out_of_the_wrong_shape_is_refused(arrays: "Arrays", method: str) -> None:
-    a = arrays([[1.0, 2.0], [3.0, 4.0]])
-    out = arrays.backend.zeros((3, 2, 2), "float64")
-    arguments = {"matmul": (a, a), "sum": (a, 0), "max": (a, 0), "take": (a, arrays.backend.asarray(np.array([0, 1])))}
+def test_a_take_into_a_wrong_shape_is_refused(arrays: "Arrays") -> None:
+    indices, out = arrays.backend.asarray(np.array([0, 1])), arrays.backend.zeros((3, 2, 2), "float64")
     with pytest.raises(ValueError):  # noqa: PT011  the words are the namespace's own
-        getattr(arrays.backend, method)(*arguments[method], out=out)
+        arrays.backend.take(arrays([[1.0, 2.0], [3.0, 4.0]]), indices, out=out)
+
+
+A, B = np.ones((2, 3)), np.ones((3, 2))
+REFUSED = [
+    ("matmul", (A, A), None, ValueError, r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not match"),
+    ("matmul", (A, np.ones(3)), None, ValueError, r"matmul: a has shape \(2, 3\) and b \(3,\), which do not match"),
+    ("matmul", (np.ones((2, 2, 3)), np.ones((3, 3, 2))), None, ValueError, "whose leading axes do not broadcast"),
+    ("matmul", (A, np.ones((3, 2), int)), None, TypeError, "matmul: b has dtype int64; expected one of float16"),
+    ("matmul", (A, B), (3, 2, 2), ValueError, r"matmul: out has shape \(3, 2, 2\); expected \(2, 2\)"),
+    ("sum", (A, 2), None, ValueError, r"sum: axis is 2; expected an axis of an array of shape \(2, 3\)"),
+    ("sum", (A, -3), None, ValueError, r"sum: axis is -3; expected an axis of an array of shape \(2, 3\)"),
+    ("sum", (A > 0, 0), None, TypeError, "sum: a has dtype bool; expected one of float16"),
+    ("sum", (A, 0), (1, 3), ValueError, r"sum: out has shape \(1, 3\); expected \(3,\)"),
+    ("sum", (A,), (1,), ValueError, r"sum: out has shape \(1,\); expected \(\)"),
+    ("max", (A, 0, True), (3,), ValueError, r"max: out has shape \(3,\); expected \(1, 3\)"),
+    ("max", (A, 5), None, ValueError, "max: axis is 5; expected an axis"),
+    (
+        "max",
+        (np.ones((2, 0)), 1),
+        None,
+        ValueError,
+        r"max: a has shape \(2, 0\); the maximum of an empty axis is undefined",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "arguments", "out", "error", "words"), REFUSED)
+def test_wrong_shapes_and_dtypes_are_refused_in_the_same_words(
+    arrays: "Arrays", method: str, arguments: tuple[Any, ...], out: tuple[int, ...] | None, error: type, words: str
+) -> None:
+    given = [arrays.backend.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    target = None if out is None else arrays.backend.zeros(out, "float64")
+    for _ in range(2):  # an error is not kept
+        with pytest.raises(error, match=words):
+            getattr(arrays.backend, method)(*given, out=target)
+
+
+@pytest.mark.parametrize("method", ["matmul", "sum", "max"])
+def test_an_out_of_integers_or_read_only_is_refused(arrays: "Arrays", method: str) -> None:
+    a = arrays([[1.0, 2.0], [3.0, 4.0]])
+    arguments = {"matmul": (a, a), "sum": (a, 0, True), "max": (a, 0, True)}[method]
+    shape = (2, 2) if method == "matmul" else (1, 2)
+    with pytest.raises(TypeError, match=f"{method}: out has dtype int32; expected one of float16"):
+        getattr(arrays.backend, method)(*arguments, out=arrays.backend.asarray(np.zeros(shape, np.int32)))
+    if arrays.backend.name == "numpy":
+        out = np.zeros(shape)
+        out.flags.writeable = False
+        with pytest.raises(ValueError, match=f"{method}: out is read-only"):
+            getattr(arrays.backend, method)(*arguments, out=out)
 
 
 @given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 2**32))

@@ -43,6 +43,7 @@ def test_zeros_of_both_signs_are_kept_apart() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_limits(dtype: str, name: str, data: st.DataObject) -> None:
+    """In pieces with an array of the limit, and by a thread's plan."""
     floats = st.floats(width=32 if dtype == "float32" else 64)
     x = data.draw(arrays(dtype, data.draw(st.sampled_from([(), (1,), (70,), (9, 8), (0, 3)])), elements=floats))
     if data.draw(st.booleans()):
@@ -51,6 +52,7 @@ def test_limits(dtype: str, name: str, data: st.DataObject) -> None:
     with np.errstate(all="ignore"):
         wanted = np.asarray(LIMITS[name](np, x.copy()), dtype)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "FEW_BYTES", data.draw(st.sampled_from([-1, 1 << 16])))
         patch.setattr("nnkit.backends.cpu.calls.FEW_LIMITED", 0)
         patch.setattr(calls, "BYTES", 128)  # several pieces
         calls._repeated.cache_clear()

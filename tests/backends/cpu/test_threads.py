@@ -24,6 +24,7 @@ THREADS = 3
 @pytest.fixture
 def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Divide even the smallest arrays, and formulas of any operations."""
+    monkeypatch.setattr("nnkit.backends.cpu.calls.FEW_BYTES", -1)
     monkeypatch.setattr(blocks, "BYTES", 1)
     monkeypatch.setattr(blocks, "_COSTLY", set(OPERATIONS))
     monkeypatch.setattr(blocks, "thread_count", lambda: THREADS)
@@ -46,6 +47,7 @@ def tiny_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
     A block of one entry goes through another loop of NumPy's than many: its pow then differs in the last bit.
     """
+    monkeypatch.setattr("nnkit.backends.cpu.calls.FEW_BYTES", -1)
     monkeypatch.setattr("nnkit.backends.cpu.calls.BLOCK", request.param)
     monkeypatch.setattr(test_ufuncs, "random_recipe", lambda choose, names=EXACT: random_recipe(choose, EXACT))
 

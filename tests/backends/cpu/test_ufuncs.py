@@ -27,9 +27,11 @@ numpy = get_backend("numpy")
 
 @pytest.fixture(scope="module", params=["masked copies", "bits"], autouse=True)
 def _way_of_where(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways of `where` for arrays of any size."""
+    """Both ways of `where` for arrays of any size, one with calls that are bound anew each time, one by plans."""
+    bits = request.param == "bits"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", 0 if request.param == "bits" else 1 << 30)
+        patch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", 0 if bits else 1 << 30)
+        patch.setattr("nnkit.backends.cpu.calls.FEW_BYTES", -1 if bits else 1 << 16)
         yield
 
 

@@ -11,7 +11,7 @@ import pytest
 import nnkit
 from nnkit.backends import get_backend
 from nnkit.backends.cpu import calls
-from nnkit.backends.cpu.calls import Scratch, thread_scratch, ufunc_calls
+from nnkit.backends.cpu.calls import Plan, Scratch, ufunc_calls
 from nnkit.backends.formula import Formula, list_formulas
 from tests.support.random_programs import DTYPES
 
@@ -88,6 +88,7 @@ def test_threads_in_lockstep_do_not_meet_in_scratch(monkeypatch: pytest.MonkeyPa
             yield wait_and_call
 
     monkeypatch.setattr(calls, "ufunc_calls", in_lockstep)
+    monkeypatch.setattr(calls, "FEW_BYTES", -1)
     formula = Formula(lambda xp, x, row: xp.floor(x * row) + xp.sqrt(x + row) * row, "f", ["x", "row"])
     operands = [np.random.default_rng(i).uniform(1, 9, (40, 30)) for i in range(2)]
     results: dict[int, np.ndarray] = {}
@@ -107,12 +108,21 @@ def test_threads_in_lockstep_do_not_meet_in_scratch(monkeypatch: pytest.MonkeyPa
 
 
 def test_each_thread_has_its_own_scratch() -> None:
-    found: list[Scratch] = []
-    thread = threading.Thread(target=lambda: found.append(thread_scratch()))
+    formula = Formula(lambda xp, x: xp.floor(x) * xp.sqrt(x), "f", ["x"])
+    x = np.ones(3)
+    signature = calls._signature([x], [x.copy()])
+
+    def plan() -> Plan:
+        return calls._thread.plan(formula.program(), signature)
+
+    found: list[Plan] = []
+    thread = threading.Thread(target=lambda: found.append(plan()))
     thread.start()
     thread.join()
-    assert found[0] is not thread_scratch()
-    assert thread_scratch() is thread_scratch()
+    assert found[0].scratch is not plan().scratch
+    assert plan() is plan()
+    (theirs,), (own,) = found[0].fixed, plan().fixed
+    assert not np.shares_memory(theirs, own)
 
 
 @pytest.mark.parametrize(("dtype", "columns"), [("float32", 4), ("float64", 8), ("float64", 3)])
