@@ -143,7 +143,8 @@ def read_csv(
 ) -> Table:
     """Read a CSV file; see `nnkit.data.read` for the arguments. With `text`, all labels are text.
 
-    A first line that contains all `features` is a header, even if they are numbers, such as years.
+    A first line that contains all `features` is a header, even if they are numbers, such as years. If it contains some,
+    it may be a header or a sample: a ValueError asks for the other columns, or for a header.
     """
     # The first label usually determines the kind. Otherwise the file is read again: the text of converted labels is
     # not kept.
@@ -244,6 +245,13 @@ def _layout(path: Path, first: list[str], line: int, target: int | str | None, f
             f"{path}, line {line}: {', '.join(names[:3])}{', ...' if width > 3 else ''}: if this is a header of column "
             "numbers, as written by pandas, name the columns or save without it (header=False); if it is a sample, "
             "add a header line above it"
+        )
+    lacking = [name for name in features if name not in names]
+    if not texts and 0 < len(lacking) < len(features) and len(set(names)) == width:
+        some = next(name for name in features if name in names)
+        raise ValueError(
+            f"{path}, line {line}: the network has a column {some!r}, as here, but also {lacking[0]!r}: if this is a "
+            "header, add that column; if it is a sample, add a header line above it"
         )
     if texts or known:
         _check_names(f"{path}, line {line}", names)

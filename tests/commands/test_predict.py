@@ -229,6 +229,29 @@ def test_a_header_of_numbers_is_a_header_where_the_network_knows_the_names(
     assert results == pytest.approx(network.evaluate(X, columns["2022"]))
 
 
+def test_a_first_line_with_some_of_the_names_is_asked_about(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A header without a column would be the first sample; a sample would be a header."""
+    X = np.random.default_rng(0).normal(size=(40, 3)).round(3)
+    rows = [",".join(map(str, row)) for row in X]
+    labels = ["up" if x > 0 else "down" for x in X[:, 0]]
+    Path("named.csv").write_text("\n".join(["2019,2020,2021,kind", *map(",".join, zip(rows, labels, strict=True))]))
+    expected = trained("named.csv", "kind").predict(X).tolist()
+    Path("new.csv").write_text("\n".join(["2020,2018,2019", *rows]))
+    for command in (
+        ["predict", "net.safetensors", "new.csv"],
+        ["evaluate", "net.safetensors", "new.csv", "--target", "2018"],
+    ):
+        capsys.readouterr()
+        assert main(command) == 2
+        message = "new.csv, line 1: the network has a column '2019', as here, but also '2021': if this is a header, "
+        assert message in capsys.readouterr().err
+    # A header has no name twice, and a sample with none of the names is one.
+    for first in ("2019,2019,2020", "1,2,3"):
+        Path("new.csv").write_text("\n".join([first, *rows]))
+        assert main(["predict", "net.safetensors", "new.csv"]) == 0
+        assert [row for [row] in printed(capsys)[2:]] == expected
+
+
 def test_numbers_from_0_are_asked_about_in_any_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As names by pandas, or as a sample: which of the two cannot be seen."""
     X = np.random.default_rng(0).normal(size=(40, 3)).round(3)
