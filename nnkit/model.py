@@ -75,6 +75,7 @@ class Model:
         self.dtype = checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
+        self.init = init if isinstance(init, str) else None  # compared with that of a checkpoint
         self.classifies = self.cost.classifies
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():

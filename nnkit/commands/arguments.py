@@ -49,6 +49,7 @@ def in_options(text: str, parser: argparse.ArgumentParser) -> str:
             continue  # -h, which is no argument's name
         name = option[2:].replace("-", "_")
         text = re.sub(rf"(?<![\w'\".-]){name}=(['\"]?)([\w.]+)\1", rf"{option} \2", text)
+        text = re.sub(rf"\bits {name} (?=is|has)", rf"its {option} ", text)  # of a checkpoint
         if "_" in name:  # other names are also words
             text = re.sub(rf"(?<![\w'\".-]){name}(?![\w'\"])", option, text)
     return text

@@ -182,6 +182,8 @@ class Keeper:
         if optimizer is not None:
             given = training.get("given_optimizer", training["optimizer"])
             pairs.append(("optimizer", given, optimizer.describe()))
+        if self.model.init is not None:  # without one, as in a loaded network, that of the checkpoint holds
+            pairs.append(("init", training.get("init", self.model.init), self.model.init))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
         found += [
             f"its {name} was a different function of this name, or one that read different numbers"
@@ -199,7 +201,7 @@ class Keeper:
     def begin(self) -> History:
         """Set the network's optimizer, or restore the network from the checkpoint; returns the history to continue."""
         self.model.optimizer_state(self._optimizer)
-        self._given = self.model.optimizer.describe()
+        self._given, self._init = self.model.optimizer.describe(), self.model.init
         if self._saved is None or self._saved.training is None:
             return History()
         saved, training, model = self._saved, self._saved.training, self.model
@@ -208,6 +210,7 @@ class Keeper:
             self.stopped = training["stopped"] in ("callback", True)
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
+            self._init = training.get("init", self._init)
             seed = saved.arguments["seed"]
             place = Placement(model.backend, model.layers, model.dtype, seed)  # dropout depends on the seed
             used = resume(place, saved.arrays, training, self._optimizer)
@@ -230,7 +233,7 @@ class Keeper:
         wrong = _made_plain(history)
         if last or wrong is not None or history.epochs % self.every == 0:
             used, best = self.model.optimizer_state().optimizer, self.best.parameters
-            about = self._about(used, steps, history) | {"given_optimizer": self._given}
+            about = self._about(used, steps, history) | {"given_optimizer": self._given, "init": self._init}
             best = None if best is None else self.model.parameters.saved(best)
             checkpoint.save(self.model, self._file, about, best)
         if wrong is not None:
@@ -242,13 +245,20 @@ class Keeper:
         return about | {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
 
 
-def _different(name: str, there: object, here: object) -> str:
+def _different(name: str, there: Any, here: Any) -> str:
+    if name in ("cost", "optimizer") and there["name"] != here["name"]:
+        there, here = there["name"], here["name"]
+    elif name in ("cost", "optimizer"):
+        changed = [key for key in there | here if there.get(key) != here.get(key)]
+        there, here = (", ".join(f"{key} {about.get(key)}" for key in changed) for about in (there, here))
+        return f"its {name} has {there}, but this training's has {here}"
     return f"its {name} is {there}, but this training's is {here}"
 
 
 def _comparable(arguments: dict[str, Any]) -> dict[str, Any]:
     classes = arguments["classes"]
     return arguments | {
+        "cost": arguments["cost"].describe(),
         "layers": list(map(layer_description, arguments["layers"])),
         "classes": classes.tolist() if isinstance(classes, np.ndarray) else classes,
     }

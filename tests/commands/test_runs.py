@@ -88,12 +88,36 @@ def test_a_resumed_training_is_the_one_that_was_not_stopped(here: Path, capsys: 
     for other, message in (
         (["--seed", "1"], "has seed 0; give --seed 0"),
         (["--preprocessing", "none"], "--prepro"),
-        (["--metrics", "top_2"], "its metrics is [], but this training's is ['top_2']"),
-        (["--schedule", "cosine"], "its schedule is "),
+        (["--metrics", "top_2"], "its --metrics is [], but this training's is ['top_2']"),
+        (["--schedule", "cosine"], "its --schedule is "),
+        (["--init", "he_uniform"], "its --init is None, but this training's is he_uniform\n"),
+        (
+            ["--learning-rate", "1"],
+            "its --optimizer has --learning-rate 0.1, but this training's has --learning-rate 1.0",
+        ),
+        (["--optimizer", "adam"], "its --optimizer is sgd, but this training's is adam\n"),
+        (["--label-smoothing", "0.1"], "its --cost has --label-smoothing None, but this training's has "),
+        (["--class-weight", "balanced"], "its --class-weight is None, but this training's is balanced\n"),
     ):
         assert main([*command, "--epochs", "6", *kept, *other]) == 2
         assert message in capsys.readouterr().err
         assert Path("run.safetensors").read_bytes() == content
+
+
+def test_the_same_initializer_is_resumed_with_and_without_being_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that is given again after a kill goes on; another initializer would have no effect."""
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--quiet", "--no-picture"]
+    named = ["--init", "he_normal"]
+    assert main([*command, *named, "--epochs", "4", "--model", "whole.safetensors"]) == 0
+    kept = ["--checkpoint", "run.safetensors", "--resume"]
+    for epochs, init in (("1", named), ("2", named), ("3", []), ("4", named)):
+        assert main([*command, *kept, *init, "--epochs", epochs]) == 0
+    assert same("nnkit-model.safetensors", "whole.safetensors")
+    assert main([*command, *kept, "--init", "zeros", "--epochs", "5"]) == 2
+    assert "its --init is he_normal, but this training's is zeros\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--early-stopping", "2"], ["--schedule", "reduce_on_plateau"]])

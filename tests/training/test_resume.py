@@ -192,7 +192,10 @@ def test_a_callbacks_stop_is_kept(tmp_path: Path) -> None:
         ({"gradient_accumulation_steps": 1}, "its gradient_accumulation_steps is 2, but this training's is 1$"),
         ({"schedule": "halving"}, r"its schedule is cosine\(.*\), but this training's is halving\(.*\)$"),
         ({"batch_size": 20, "shuffle": False}, "its batch_size is 25, .*; its shuffle is True, .* is False$"),
-        ({"optimizer": nnkit.AdamW(0.02)}, r"its optimizer is .*0\.01.*, but this training's is .*0\.02"),
+        (
+            {"optimizer": nnkit.AdamW(0.02)},
+            r"its optimizer has learning_rate 0\.01, but this training's has learning_rate 0\.02",
+        ),
         ({"optimizer": nnkit.SGD(0.02)}, "its optimizer is .*adamw.*, but this training's is .*sgd"),
     ],
 )
@@ -324,6 +327,30 @@ def test_a_locked_checkpoint_changes_nothing(tmp_path: Path) -> None:
     with locked(path), pytest.raises(BlockingIOError, match="another process is training"):
         train(net, path)
     assert [net.parameters.flat.tobytes(), net.optimizer, net.state] == before
+
+
+def test_a_hard_link_to_a_checkpoint_is_another_file(tmp_path: Path) -> None:
+    """Checkpoints are replaced, not overwritten: the other name keeps the epoch of the link, and can be trained to."""
+    path, link, lone = tmp_path / "run", tmp_path / "link", network()
+    train(lone, tmp_path / "lone", callbacks=lambda net, history: history.epochs == 6)
+    branch, epochs = network(), []
+
+    def noted(net: nnkit.Network, history: nnkit.History) -> bool:
+        epochs.append(history.epochs)
+        return history.epochs == 6
+
+    def linked(net: nnkit.Network, history: nnkit.History) -> bool:
+        if history.epochs == 3:
+            os.link(path, link)  # it holds epoch 2
+            train(branch, link, callbacks=noted)
+        return history.epochs == 6
+
+    net = network()
+    train(net, path, callbacks=linked)
+    assert epochs == [3, 4, 5, 6]
+    assert bits(net) == bits(branch) == bits(lone)
+    assert not path.samefile(link)
+    assert [nnkit.load(name).epochs_trained for name in (path, link)] == [6, 6]
 
 
 def test_a_checkpoint_is_read_when_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

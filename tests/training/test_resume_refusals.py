@@ -80,7 +80,11 @@ def minibatches() -> Iterator[tuple[Any, Any]]:
             {"schedule": nnkit.schedules.warmup(1, lambda e: 0.5)},
             "its schedule was a different function",
         ),
-        ({"optimizer": nnkit.SGD(0.1)}, {"optimizer": nnkit.SGD(0.2)}, "its optimizer is .*0.1}?.*, but .*0.2"),
+        (
+            {"optimizer": nnkit.SGD(0.1)},
+            {"optimizer": nnkit.SGD(0.2)},
+            "its optimizer has learning_rate 0.1, but .* learning_rate 0.2$",
+        ),
     ],
 )
 def test_other_trainings_are_refused_in_both_directions(first: Any, second: Any, message: str, tmp_path: Path) -> None:
@@ -150,6 +154,27 @@ def test_the_same_data_in_another_form_are_the_same(tmp_path: Path) -> None:
     for epochs, form in enumerate(forms, start=1):
         y = LABELS.tolist() if epochs % 2 else LABELS.astype("i1")
         assert fit(path, epochs, X=form, y=y).epochs == epochs
+
+
+def test_another_initializer_has_no_effect_and_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+
+    def resumed(init: Any, epochs: int) -> nnkit.History:
+        net = nnkit.Network([4, 3], seed=0, init=init)
+        return net.fit(X, LABELS, epochs=epochs, checkpoint=path, resume=True, progress=False)
+
+    resumed("he_normal", 1)
+    assert [resumed(init, epochs).epochs for epochs, init in ((2, "he_normal"), (3, None), (4, "he_normal"))] == [
+        2,
+        3,
+        4,
+    ]
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"its init is he_normal, but this training's is zeros$"):
+        resumed("zeros", 5)
+    assert path.read_bytes() == content
+    net = nnkit.load(path)  # which has none
+    assert net.fit(X, LABELS, epochs=5, checkpoint=path, resume=True, progress=False).epochs == 5
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
