@@ -42,12 +42,15 @@ def _run(arguments: Sequence[str] | None) -> int:
         epilog="NNKIT_BACKEND=cupy runs any command on the GPU.",
     )
     parser.add_argument("--version", action="version", version=f"nnkit {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=None, parser=parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (train, predict, evaluate, verify, doctor, formulas):
         command.add(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
+    if options.run is None:
+        parser.error("the following arguments are required: COMMAND")
     if options.run is not predict.run and isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # some encodings lack → in networks; predictions are data
 

@@ -32,9 +32,9 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
     A temporary file next to `path` is written, flushed to the disk and renamed; if the block or the disk fails, `path`
     is unchanged and the temporary file removed. The new file has the mode of the old one. Leftovers of killed processes
-    are removed. The target of a symbolic link is replaced, not the link. Other than regular files, such as a pipe or
-    /dev/stdout, cannot be replaced: the content is written to them if the block succeeds. Raises OSError if the file
-    cannot be written.
+    are removed. The target of a symbolic link is replaced, not the link; other hard links keep the old file. Other than
+    regular files, such as a pipe or /dev/stdout, cannot be replaced: the content is written to them if the block
+    succeeds. Raises OSError if the file cannot be written.
     """
     path = _path(path, "path")
     if is_special(path):
@@ -91,8 +91,13 @@ def writable(path: str | PathLike[str], name: str) -> Path:
     folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the directory {folder} does not exist")
-    if not _may_write(folder):
-        raise PermissionError(f"{name}: the directory {folder} is not writable")
+    try:  # permissions do not tell all: a read-only disk, /proc and /sys have some, too
+        file, temporary = _temporary(os.path.realpath(path))
+    except OSError as error:
+        raise type(error)(f"{name}: the directory {folder} is not writable: {error.strerror}") from None
+    file.close()
+    with suppress(FileNotFoundError):  # another process may have removed it as a leftover
+        os.unlink(temporary)
     return path
 
 

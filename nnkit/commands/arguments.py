@@ -5,7 +5,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nnkit.checks import in_range, printable, unknown_name
 
@@ -29,10 +29,15 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"nnkit: error: {one_line(message)} (see {self.prog} --help)\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:  # those of other arguments are types
+            raise argparse.ArgumentError(action, str(unknown_name("command", value, action.choices)))
+
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """Exit with an error for unknown arguments that suggests a similar option, if any."""
-        near = difflib.get_close_matches(unknown[0], re.findall(r"--[a-z0-9-]+", self.format_help()), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        options = re.findall(r"--([a-z0-9-]+)", self.format_help()) if unknown[0].startswith("-") else []
+        near = difflib.get_close_matches(unknown[0].strip("-"), options, n=1)
+        hint = f"; did you mean --{near[0]}?" if near else ""
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 

@@ -1,5 +1,6 @@
 """The data of a command: samples, targets, and their split into parts."""
 
+import difflib
 import os
 import warnings
 from collections.abc import Callable, Collection
@@ -150,10 +151,14 @@ def load_dataset(
         except FileNotFoundError as error:
             found = str(error).partition(";")[0]
             raise FileNotFoundError(f"{found}; give --data-dir FOLDER, or --download") from None
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}; or give --data-dir FOLDER with the four files") from None
         return Dataset("mnist", mnist.X_train, mnist.y_train, "y", "pixels", (mnist.X_test, mnist.y_test))
     path = Path(source)
     if not source or not os.path.lexists(path):
-        raise FileNotFoundError(f"{source or repr(source)} does not exist; expected a file, digits or mnist")
+        near = difflib.get_close_matches(source.lower(), ("digits", "mnist"), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise FileNotFoundError(f"{source or repr(source)} does not exist; expected a file, digits or mnist{hint}")
     existing_file(path)
     if target is None:
         raise ValueError(f"{source}: --target must name the labels or targets")

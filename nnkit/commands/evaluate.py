@@ -12,7 +12,7 @@ from nnkit.commands.arguments import Commands, add_backend, add_command, counted
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
 from nnkit.commands.measures import add_metrics, check_metrics
 from nnkit.commands.models import TrainedOn, add_model, in_order, new_share, trained_on, warn_of_known_samples
-from nnkit.commands.outputs import as_json, check_package, output_path, picture_title, placing
+from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
 from nnkit.commands.runs import in_digits
 from nnkit.commands.train_arguments import DEFAULTS, TARGET, add_mnist
 from nnkit.network import Network, load
@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     if (options.file is None) == (options.data is None):
         raise ValueError("give either FILE or --data")
     source, picture = options.data if options.file is None else options.file, options.confusion
+    check_packages({"MODEL": "safetensors"} | ({} if picture is None else {"--confusion": "matplotlib"}))
     if picture is not None:
-        check_package("--confusion", "matplotlib")
         picture_path(output_path(picture, "--confusion", [options.model, source]), "--confusion")
     network = load(options.model, options.backend)
     known = trained_on(options.model)

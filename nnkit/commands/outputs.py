@@ -50,11 +50,14 @@ def placing(places: Mapping[str, Callable[[int], str]]) -> Iterator[None]:
         raise
 
 
-def check_package(option: str, package: str) -> None:
-    """Raise ImportError with the installation command if the package for an option is missing."""
-    if importlib.util.find_spec(package) is None:
-        hint = f"   (or give --no-{option[2:]})" if option in ("--model", "--picture") else ""
-        raise ImportError(f"{option} needs {package}: python -m pip install {package}{hint}")
+def check_packages(needed: Mapping[str, str]) -> None:
+    """Raise ImportError, with one installation command, if packages are missing; `needed` has them by option."""
+    missing = {option: package for option, package in needed.items() if importlib.util.find_spec(package) is None}
+    if missing:
+        needs = ", ".join(f"{option} needs {package}" for option, package in missing.items())
+        without = " ".join(f"--no-{option[2:]}" for option in missing)
+        hint = f"   (or give {without})" if missing.keys() <= {"--model", "--picture"} else ""
+        raise ImportError(f"{needs}: python -m pip install {' '.join(dict.fromkeys(missing.values()))}{hint}")
 
 
 def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> Path:

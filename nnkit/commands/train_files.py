@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from nnkit import checkpoint
-from nnkit.commands.outputs import check_package, output_path, picture_title, write_json
+from nnkit.commands.outputs import check_packages, output_path, picture_title, write_json
 from nnkit.commands.runs import Run
 from nnkit.layers import dense_layers
 from nnkit.network import Network
 from nnkit.plots.figure import picture_path
 
-_PACKAGES = {"model": ["safetensors"], "picture": ["matplotlib"], "checkpoint": ["safetensors"]}
+_PACKAGES = {"model": "safetensors", "picture": "matplotlib", "checkpoint": "safetensors"}
 
 
 class Files(NamedTuple):
@@ -39,11 +39,9 @@ def files_of(options: argparse.Namespace) -> Files:
         options.history,
         options.checkpoint,
     )
-    for name, path in found._asdict().items():
-        if path is None:
-            continue
-        for package in _PACKAGES.get(name, []):
-            check_package(f"--{name}", package)
+    given = {name: path for name, path in found._asdict().items() if path is not None}
+    check_packages({f"--{name}": package for name, package in _PACKAGES.items() if name in given})
+    for name, path in given.items():
         others.append(output_path(path, f"--{name}", others))
     picture_path(found.picture, "--picture")
     return found

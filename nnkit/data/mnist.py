@@ -64,12 +64,22 @@ def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]
             fetch(url, content, None)
             check(content.getvalue(), url)
         except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
-            problems.append(str(error) if url in str(error) else f"{url}: {error}")
+            reason = _reason(error)
+            problems.append(reason if url in reason else f"{url}: {reason}")
             continue
         with replacing(folder / name) as file:
             file.write(content.getvalue())
         return folder / name
-    raise ConnectionError("\n  ".join([f"{name} could not be downloaded to {folder}:", *problems]))
+    raise ConnectionError(f"{name} could not be downloaded to {folder}:\n  " + ";\n  ".join(problems))
+
+
+def _reason(error: BaseException) -> str:
+    """The message of the innermost error: those of requests and urllib3 around it repeat the address."""
+    around = (getattr(error, "reason", None), error.__cause__, *error.args)
+    inner = next((each for each in around if isinstance(each, BaseException)), None)
+    if inner is None or isinstance(error, ValueError):
+        return getattr(error, "strerror", None) or str(error)
+    return _reason(inner)
 
 
 class MNIST(NamedTuple):

@@ -64,7 +64,9 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --picture curve.jpg", "--picture is 'curve.jpg'; expected a name that ends in .png, .svg, .pdf"),
         ("train --history nnkit-model.safetensors", "is already another of this command's files"),
         ("train --data houses.csv --target price --model houses.csv", "houses.csv is already another of this"),
-        ("train --data digit", "digit does not exist; expected a file, digits or mnist"),
+        ("train --data digit", "digit does not exist; expected a file, digits or mnist; did you mean digits?"),
+        ("evaluate net.safetensors MNIST", "expected a file, digits or mnist; did you mean mnist?"),
+        ("train --data flower.csv --target y", "flower.csv does not exist; expected a file, digits or mnist\n"),
         ("train --data houses.csv", "houses.csv: --target must name the labels or targets"),
         ("train --data houses.csv --target prize", "unknown column 'prize'; did you mean 'price'"),
         ("train --target price", "--target is for files; digits has its labels"),
@@ -140,11 +142,15 @@ def test_an_error_is_one_line_and_code_2(
     ("arguments", "message"),
     [
         ("", "the following arguments are required: COMMAND (see nnkit --help)"),
-        ("trian", "invalid choice: 'trian'"),
+        ("trian", "argument COMMAND: unknown command 'trian'; did you mean 'train'? (see nnkit --help)"),
+        ("Predict net.safetensors", "unknown command 'Predict'; did you mean 'predict'?"),
+        ("sing", "unknown command 'sing'; known: train, predict, evaluate, verify, doctor, formulas"),
+        ("--verison", "unrecognized arguments: --verison; did you mean --version? (see nnkit --help)"),
         ("train --epochs two", "argument --epochs: got 'two'; expected a whole number of at least 1 (see nnkit train"),
         ("train --epochs 0", "argument --epochs: got '0'; expected a whole number of at least 1"),
         ("train --seed -1", "argument --seed: got '-1'; expected a whole number of at least 0"),
         ("train --hiden 3", "unrecognized arguments: --hiden 3; did you mean --hidden? (see nnkit train --help)"),
+        ("train -- --epochs 1", "unrecognized arguments: -- --epochs 1 (see nnkit train --help)"),
         ("train flowers.csv", "unrecognized arguments: flowers.csv (see nnkit train --help)"),
         ("train --cost huberr", "argument --cost: unknown cost 'huberr'; did you mean 'huber'?"),
         ("train --activation rel", "unknown activation 'rel'; did you mean 'relu'"),
@@ -211,16 +217,72 @@ def test_debug_shows_the_traceback(here: Path) -> None:
         main(["train", "--backend", "nonsense", "--debug"])
 
 
-@pytest.mark.parametrize(("package", "option"), [("matplotlib", "--picture"), ("safetensors", "--model")])
-def test_a_missing_package_is_told_before_the_training(here: Path, package: str, option: str) -> None:
+@pytest.mark.parametrize(
+    ("packages", "options", "message"),
+    [
+        ("matplotlib", "--checkpoint c", "--picture needs matplotlib: INSTALL matplotlib (or give --no-picture)"),
+        ("safetensors", "", "--model needs safetensors: INSTALL safetensors (or give --no-model)"),
+        (
+            "safetensors matplotlib",
+            "",
+            "--model needs safetensors, --picture needs matplotlib: INSTALL safetensors matplotlib (or give --no-model "
+            "--no-picture)",
+        ),
+        (
+            "safetensors matplotlib",
+            "--checkpoint c",
+            "--model needs safetensors, --picture needs matplotlib, --checkpoint needs safetensors: INSTALL "
+            "safetensors matplotlib",
+        ),
+        ("safetensors", "--no-model --checkpoint c", "--checkpoint needs safetensors: INSTALL safetensors"),
+    ],
+)
+def test_all_missing_packages_are_told_before_the_training(
+    here: Path, packages: str, options: str, message: str
+) -> None:
     needs("safetensors", "matplotlib")
-    path = _without(package, here / "path")
-    done = nnkit_command("train", "--checkpoint", "run.safetensors", cwd=here, PYTHONPATH=before(path))
+    path = _without(packages.split(), here / "path")
+    done = nnkit_command("train", *options.split(), cwd=here, PYTHONPATH=before(path))
     assert done.returncode == 2
-    hint = f"   (or give --no-{option[2:]})"
-    expected = f"nnkit: error: {option} needs {package}: python -m pip install {package}{hint}\n"
-    assert done.stderr == " ".join(expected.split()) + "\n"
+    assert done.stderr == f"nnkit: error: {message.replace('INSTALL', 'python -m pip install')}\n"
     assert list(here.iterdir()) == [path]
+
+
+def test_evaluate_names_all_missing_packages(here: Path) -> None:
+    path = _without(["safetensors", "matplotlib"], here / "path")
+    command = ["evaluate", "net.safetensors", "--data", "digits", "--confusion", "a.png"]
+    done = nnkit_command(*command, cwd=here, PYTHONPATH=before(path))
+    expected = "MODEL needs safetensors, --confusion needs matplotlib: python -m pip install safetensors matplotlib"
+    assert done.stderr == f"nnkit: error: {expected}\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a system without /proc")
+@pytest.mark.parametrize("folder", ["/proc", "closed"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --model FOLDER/x",
+        "train --picture FOLDER/x.png",
+        "train --history FOLDER/x",
+        "train --checkpoint FOLDER/x",
+        "predict net.safetensors digits.npy --output FOLDER/x.csv",
+        "evaluate net.safetensors --data digits --confusion FOLDER/x.png",
+    ],
+)
+def test_a_folder_in_which_nothing_can_be_written_is_refused_first(
+    here: Path, folder: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("safetensors", "matplotlib")
+    nnkit.Network([64, 10], seed=0).save("net.safetensors")
+    np.save("digits.npy", nnkit.data.digits()[0][:3])
+    Path("closed").symlink_to("/proc")  # its mode allows root to write, as that of a disk that is read only
+    names = {path.name for path in here.iterdir()}
+    assert main(command.replace("FOLDER", folder).split()) == 2
+    out, error = capsys.readouterr()
+    option = next(word for word in command.split() if word.startswith("--") and word != "--data")
+    assert error == f"nnkit: error: {option}: the directory {folder} is not writable: No such file or directory\n"
+    assert out == ""
+    assert {path.name for path in here.iterdir()} == names
 
 
 def before(path: Path) -> str:
@@ -228,10 +290,10 @@ def before(path: Path) -> str:
     return os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
 
 
-def _without(package: str, folder: Path) -> Path:
-    """A folder for PYTHONPATH that makes Python start without a package, as if it were not installed."""
+def _without(packages: list[str], folder: Path) -> Path:
+    """A folder for PYTHONPATH that makes Python start without these packages, as if they were not installed."""
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({packages!r}))\n")
     return folder
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnkit.cli import main
 from nnkit.data import MNIST, mnist
 
 mnist_module = importlib.import_module("nnkit.data.mnist")  # the package's attribute of this name is the function
@@ -184,6 +185,26 @@ def test_no_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         mnist(tmp_path, download=True)
     assert files(tmp_path) == []
+
+
+def test_each_mirror_has_one_short_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pooch", reason="pooch is not installed")
+    monkeypatch.setattr(mnist_module, "MIRRORS", ("http://127.0.0.1:9/", "https://127.0.0.1:9/"))
+    url, reason = f"127.0.0.1:9/{NAMES[0]}.gz", "Connection refused"
+    message = f"{NAMES[0]}.gz could not be downloaded to {tmp_path}:"
+    reasons = [f"http://{url}: {reason};", f"https://{url}: {reason}"]
+    try:
+        raise FileNotFoundError("of another error, the message is not the reason")
+    except FileNotFoundError:
+        with pytest.raises(ConnectionError) as caught:
+            mnist(tmp_path, download=True)
+    assert str(caught.value) == "\n  ".join([message, *reasons])
+    command = ["train", "--data", "mnist", "--data-dir", str(tmp_path), "--download", "--no-model", "--no-picture"]
+    assert main(command) == 2
+    expected = " ".join([message, *reasons]) + "; or give --data-dir FOLDER with the four files"
+    assert capsys.readouterr().err == f"nnkit: error: {expected}\n"
 
 
 def test_a_wrong_file_that_was_there_stays(server: Server, tmp_path: Path) -> None:
