@@ -94,12 +94,11 @@ def as_labels(backend: Backend, outputs: Array) -> Array:
 
 def predicted_labels(backend: Backend, output: OutputPair, logits: Array) -> Array:
     """The class (n,) predicted by logits (n, d_out)."""
-    values = logits if output.paired else output.outputs(backend, logits)
-    return _largest(backend, values, _threshold(output))
+    return _chosen(backend, logits if output.by_logits else output.outputs(backend, logits), output)
 
 
 def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
-    """The class (n,) predicted by values (n, d_out): logits if cost and activation are paired, else outputs.
+    """The class (n,) predicted by values (n, d_out): logits if they determine it, else outputs.
 
     Raises ValueError for NaN, except on a device, where the check would synchronize.
     """
@@ -108,18 +107,21 @@ def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
         raise ValueError(
             f"the outputs of sample {row} are NaN: a parameter is NaN, or X is too large; no class is predicted"
         )
-    # Logits if possible: different outputs near 1 may round to the same number.
-    return _largest(backend, values, _threshold(output))
+    return _chosen(backend, values, output)
 
 
-def _threshold(output: OutputPair) -> float:
-    return 0.0 if output.paired else output.cost.threshold
+def _chosen(backend: Backend, values: Array, output: OutputPair) -> Array:
+    limit = output.logit_threshold
+    return _largest(backend, values, output.cost.threshold if limit is None else limit)
 
 
 def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:
     """Whether all outputs (n, d_out) of a sample are on the same side of the threshold as the targets, as bool (n,)."""
-    values = logits if output.paired else output.outputs(backend, logits)
-    return backend.xp.all((values > _threshold(output)) == (y > 0.5), axis=1)
+    if output.logit_threshold is None:
+        above = output.outputs(backend, logits) > output.cost.threshold
+    else:
+        above = logits > output.logit_threshold
+    return backend.xp.all(above == (y > 0.5), axis=1)
 
 
 def one_class_each(backend: Backend, y: Array, cost: Cost) -> bool:

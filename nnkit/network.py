@@ -38,7 +38,7 @@ class Network(Model):
             with it. Regression needs another, such as "quadratic"; ten sigmoids, as in the lecture, "cross_entropy".
         output_activation: activation of the last layer, unless that is a `Dense` with its own; None means the one
             paired with the cost (eq. 19): sigmoid, softmax, identity. "sigmoid" without a cost is for multi-label
-            classification (cross_entropy).
+            classification (cross_entropy). One for whose outputs the cost has no meaning is a ValueError.
         init: a name or function of `nnkit.initializers`, for layers without their own; None depends on the activation.
         seed: seed of the initial parameters and the batch orders; None draws one, stored in `seed`.
         dtype: "float32" or "float64". backend: a name; None means the selected one.
@@ -83,15 +83,15 @@ class Network(Model):
         """The class (n,) of each sample, the largest output; for regression, the outputs h.
 
         Classes are integers on this network's backend, or a NumPy array of names if `classes` is set. A single output
-        gives class 1 above ½ (margins, of the hinge cost: above 0), else 0. h is (n, d_out), or (n,) if the network
-        was trained on targets (n,).
+        gives class 1 above the cost's threshold (½ for probabilities, 0 for the margins of hinge), else 0. h is
+        (n, d_out), or (n,) if the network was trained on targets (n,).
         Raises ValueError, like `evaluate`, for samples with NaN or infinities.
         """
         if not self.classifies:
             h = self.ask(x, activated=True, finite=True)
             return h[:, 0] if self.vector_targets else h
         place, output = self.placement, self.output
-        numbers = self.ask(x, not output.paired, partial(labels_of, output=output), finite=True, placement=place)
+        numbers = self.ask(x, not output.by_logits, partial(labels_of, output=output), finite=True, placement=place)
         return numbers if self.classes is None else self.classes[place.backend.to_numpy(numbers)]
 
     @explains_memory(LOWER_SAMPLES)

@@ -14,6 +14,7 @@ from nnkit.checks import whole
 from nnkit.initializers import Initializer, checked_values, get_initializer, in_words
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.costs import Cost, default_cost, get_cost
+from nnkit.kernels.output import check_pair
 from nnkit.layers import Dense, Dropout, Layer, dense_layers, trainable_layers
 
 _COUPLES = "layers: softmax couples the units of a layer and can only be the output activation"
@@ -48,6 +49,7 @@ def build_layers(
     output = chosen.output if output is None else output
     if output == "softmax" and last.units == 1:
         raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
+    check_pair(chosen, output)
     hidden = [_named(layer, "identity") for layer in layers[:-1]]
     return [*hidden, Dense(last.inputs, last.units, output, last.init)], chosen
 

@@ -9,6 +9,7 @@ import pytest
 
 import nnkit
 from nnkit.model import FEW
+from tests.support.pairs import PAIRS
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -119,8 +120,9 @@ def test_a_deep_copy_goes_its_own_way(arrays: "Arrays", optimizer: Any) -> None:
     assert net.optimizer.learning_rate != 5.0
 
 
-@pytest.mark.parametrize("cost", nnkit.cost_names())
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "identity", "exponential"])
+@pytest.mark.parametrize(
+    ("cost", "activation"), [p for p in PAIRS if p[1] in ("softmax", "sigmoid", "identity", "exponential")]
+)
 def test_evaluations_are_recorded_and_stay_right(cost: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second on neither the pass nor the cost is decided anew; the numbers are those of the first."""
     net = nnkit.Network([5, 7, 3], "gelu", cost, output_activation=activation, seed=1, dtype="float64")
@@ -138,7 +140,7 @@ def test_evaluations_are_recorded_and_stay_right(cost: str, activation: str, mon
             for (x, y, w), right in zip(data, expected, strict=True):
                 found = net.evaluate(x, y, sample_weight=w if weights else None)
                 assert found.keys() == right.keys()
-                np.testing.assert_array_equal([*found.values()], [*right.values()])  # NaN of logarithms, too
+                np.testing.assert_array_equal([*found.values()], [*right.values()])
             if activation != "identity":
                 patched.setattr(type(net.output), "outputs", None)
             for (x, _, _), h in zip(data, outputs, strict=True):

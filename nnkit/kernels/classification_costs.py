@@ -74,4 +74,4 @@ def hinge_delta_terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
     return xp.where(missing == 0, xp.minimum(-t, 0.0), -t * xp.maximum(xp.sign(missing), 0.0)) * scale
 
 
-hinge = Cost("hinge", hinge_terms, hinge_delta_terms, "identity", True, "unit")
+hinge = Cost("hinge", hinge_terms, hinge_delta_terms, "identity", True, "unit", threshold=0.0)

@@ -29,6 +29,7 @@ class Cost:
         label_smoothing: the fraction s of each target that is spread over the classes; see `smoothed`.
         from_logits: terms(z, y, scale) and delta(z, y, scale) as formulas of the logits, for the paired activation; if
             None, they are computed from its output.
+        threshold: a single output above it is class 1: ½ for probabilities, 0 for margins.
     """
 
     name: str
@@ -40,11 +41,7 @@ class Cost:
     constants: tuple[tuple[str, float], ...] = ()
     label_smoothing: float = 0.0
     from_logits: tuple[Formula, Formula] | None = None
-
-    @property
-    def threshold(self) -> float:
-        """The decision threshold of a single output: ½ for probabilities, 0 for margins (identity)."""
-        return 0.0 if self.output == "identity" else 0.5
+    threshold: float = 0.5
 
     def smoothed(self, backend: Backend, y: Array) -> Array:
         """The smoothed targets: y (1 − s) + s/k with k classes (Szegedy et al., CVPR 2016, section 7).

@@ -16,6 +16,8 @@ softmax_cross_entropy by the number of outputs. At a kink, Δ is the left deriva
 """
 
 from dataclasses import replace
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -100,14 +102,19 @@ def register_cost(
     delta: Formula | object,
     output: str = "identity",
     classifies: bool = False,
+    threshold: float | None = None,
 ) -> Cost:
     """Register a custom cost: formulas f(xp, h, y, scale), whose sum is the cost, and g(xp, h, y, scale) = ∂f/∂h.
 
     `output` is the default activation of the output layer; `classifies` says that targets are classes, 0 or 1. Both
     formulas include the factor `scale`, the weight of each sample in the mean; further arguments with a default are
     positive constants for `get_cost`. The pair is checked at possible values of `output` (targets 0, 1 and ¼ if it
-    classifies) and several scales: g must agree with the complex-step derivative of f to 1e-10. Raises ValueError if it
-    does not, if the name is taken, and for an unknown output.
+    classifies) and several scales: g must agree with the complex-step derivative of f to 1e-10.
+
+    A single output above `threshold` is class 1. None is ½ for sigmoid and softmax outputs and for costs in which the
+    classes change places with h and 1 − h, such as (h − y)², and 0 if they do with h and −h, as for margins; other
+    costs need a number.
+    Raises ValueError if the formulas disagree, the name is taken, the output unknown or the threshold missing.
 
     >>> pinball = nnkit.register_cost(
     ...     "pinball",
@@ -118,6 +125,11 @@ def register_cost(
     """
     check_new_name("cost", name, _costs)
     classifies = flag("", "classifies", classifies)
+    if threshold is not None:
+        if isinstance(threshold, bool) or not isinstance(threshold, Real) or not np.isfinite(threshold):
+            raise TypeError(f"threshold is {threshold!r}; expected a finite number")
+        if not classifies:
+            raise TypeError(f"threshold is {threshold}, which has no effect unless classifies is True; leave it out")
     made = Cost(name, as_formula(terms, name), as_formula(delta, f"{name}_delta"), output, classifies)
     if made.terms.defaults != made.delta.defaults:
         both = f"{made.terms.defaults} and {made.delta.defaults}"
@@ -126,8 +138,24 @@ def register_cost(
     h = softmax(z) if output == "softmax" else get_activation(output).forward(z)
     # Targets are the reversed outputs, which avoids h = y, the usual kink.
     check_cost(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1])
+    if classifies:
+        made = replace(made, threshold=_threshold(made, h) if threshold is None else float(threshold))
     _costs[name] = made
     return made
+
+
+def _threshold(cost: Cost, h: Any) -> float:
+    """The decision threshold of a classifying cost, from its symmetry at outputs h; ValueError if it has none."""
+    if cost.output in ("sigmoid", "softmax"):
+        return 0.5
+    one, zero = np.ones_like(h), np.zeros_like(h)
+    for threshold in (0.0, 0.5):
+        if np.allclose(cost.terms(h, one, one), cost.terms(2 * threshold - h, zero, one), rtol=1e-9, atol=1e-12):
+            return threshold
+    raise ValueError(
+        f"cost {cost.name!r}: threshold is missing, and does not follow from the formula; expected the output above "
+        "which a sample is of class 1, such as threshold=0.5 for probabilities or 0.0 for margins"
+    )
 
 
 def unregister_cost(name: str) -> None:

@@ -8,6 +8,8 @@ vanishing f′. All other pairs use δh̄ = f′(h̄) ⊙ Δ (eq. 8).
 import functools
 from abc import ABC, abstractmethod
 
+import numpy as np
+
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula
 from nnkit.kernels.activations import Activation, get_activation
@@ -27,15 +29,21 @@ class OutputPair(ABC):
     """A cost and the activation of the output layer, as functions of the logits z, (n, d_out).
 
     y are the targets, with the shape of z; scale is the weight of each sample in the mean: a 0-d array, (n, 1), or
-    (n, d_out) with weights per output. `paired` is whether the activation is the one paired with the cost, so that the
-    logits determine the class.
+    (n, d_out) with weights per output.
+
+    Attributes:
+        logit_threshold: a logit above it is an output above the cost's threshold; None if only the output is known.
+        by_logits: whether logits determine the class: different outputs near 1 may round to the same number.
     """
 
     def __init__(self, cost: Cost, activation: Activation | None) -> None:
         self.cost = cost
         self.activation = activation
         self.constants = dict(cost.constants)
-        self.paired = cost.output == ("softmax" if activation is None else activation.name)
+        name = "softmax" if activation is None else activation.name
+        thresholds = {"identity": cost.threshold, "sigmoid": 0.0 if cost.threshold == 0.5 else None}
+        self.logit_threshold = thresholds.get(name)
+        self.by_logits = self.logit_threshold is not None or name == "softmax"
 
     @abstractmethod
     def outputs(self, backend: Backend, z: Array) -> Array:
@@ -125,6 +133,29 @@ def output_pair(cost: str | Cost, activation: str | Activation | None = None) ->
     name = cost.output if activation is None else activation
     # Cached by objects, not names: a name may be unregistered and given to another activation.
     return _pair(cost, None if name == "softmax" else get_activation(name))
+
+
+def check_pair(cost: Cost, name: str) -> None:
+    """Raise ValueError for an output activation without meaning for a cost, apart from the paired one.
+
+    Its outputs must be probabilities for softmax_cross_entropy, have a cost, and lie on both sides of the threshold.
+
+    >>> check_pair(get_cost("poisson"), "tanh")
+    Traceback (most recent call last):
+    ValueError: output_activation is 'tanh', but poisson is not defined for its output -0.9993; expected 'exponential'
+    """
+    if name == cost.output:
+        return
+    problem = "is for probabilities that sum to 1" if cost.domain == "distribution" else ""
+    h = np.linspace(0.01, 0.99) if name == "softmax" else get_activation(name).forward(np.linspace(-4, 4))
+    for y in (1.0, 0.0) if cost.classifies else (1.0,):
+        undefined = np.isnan(cost.terms(h, np.full_like(h, y), 1.0, **dict(cost.constants)))
+        if undefined.any() and not problem:
+            problem = f"is not defined for its output {h[undefined][0]:.4g}"
+    if cost.classifies and (h > cost.threshold).all() and not problem:
+        problem = f"predicts class 1 above {cost.threshold:g}, as all its outputs are"
+    if problem:
+        raise ValueError(f"output_activation is {name!r}, but {cost.name} {problem}; expected {cost.output!r}")
 
 
 @functools.lru_cache(maxsize=64)  # bounded, as constants can have any value

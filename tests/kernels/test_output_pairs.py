@@ -11,6 +11,7 @@ import nnkit
 from nnkit.kernels.costs import cost_names, get_cost
 from nnkit.kernels.output import output_pair
 from tests.support.exact import references
+from tests.support.pairs import EVERY, PAIRS
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -124,8 +125,31 @@ def test_by_default_a_cost_has_its_own_output() -> None:
     own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
     for cost in cost_names():
         assert output_pair(cost) is output_pair(cost, own.get(cost, "identity"))
-        assert output_pair(cost).paired
-        assert not output_pair(cost, "tanh").paired
+
+
+@pytest.mark.parametrize("output", EVERY)
+@pytest.mark.parametrize("cost", cost_names())
+def test_a_network_takes_the_pairs_that_have_a_meaning(cost: str, output: str) -> None:
+    """Its cost is a number for any targets of the cost, and it can predict both classes."""
+    if (cost, output) not in PAIRS:
+        own = get_cost(cost).output
+        with pytest.raises(ValueError, match=f"output_activation is '{output}', but {cost} .*; expected '{own}'$"):
+            nnkit.Network([1, 3], cost=cost, output_activation=output, seed=0)
+        with pytest.raises(ValueError, match=f"output_activation is '{output}', but {cost} "):
+            nnkit.Network([nnkit.Dense(1, 3, output)], cost=cost, seed=0)
+        return
+    net = nnkit.Network([1, 3], cost=cost, output_activation=output, seed=0, dtype="float64")
+    net.parameters.W[0][...] = 1
+    x = np.linspace(-4, 4, 9)[:, None]
+    for y in np.eye(3):
+        numbers = net.evaluate(x, np.tile(y, (9, 1)))
+        assert not np.isnan(numbers["cost"])
+        assert cost == "poisson" or numbers["cost"] >= 0
+    if net.classifies and output != "softmax":
+        single = nnkit.Network([1, 1], cost=cost, output_activation=output, seed=0, dtype="float64")
+        single.parameters.flat[...] = 0
+        single.parameters.W[0][...] = 1
+        assert set(np.ravel(single.predict(x)).tolist()) == {0, 1}
 
 
 def test_softmax_of_several_leading_axes_is_that_of_each_row(arrays: "Arrays") -> None:

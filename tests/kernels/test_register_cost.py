@@ -85,6 +85,95 @@ def test_a_cost_of_classes_with_softmax(register: Function) -> None:
     assert "accuracy" in net.evaluate(X, y)
 
 
+def squared(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    return (h - y) ** 2 * scale
+
+
+def squared_delta(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    return 2 * (h - y) * scale
+
+
+def logistic(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """ln(1 + exp(−th)) with t = 2y − 1: of margins."""
+    return xp.log1p(xp.exp((1 - 2 * y) * h)) * scale
+
+
+def logistic_delta(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    return (1 - 2 * y) / (1 + xp.exp((2 * y - 1) * h)) * scale
+
+
+def skewed(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    return (1 + y) * (h - y) ** 2 * scale
+
+
+def skewed_delta(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    return 2 * (1 + y) * (h - y) * scale
+
+
+@pytest.mark.parametrize(
+    ("functions", "output", "given", "threshold"),
+    [
+        ((squared, squared_delta), "identity", None, 0.5),
+        ((squared, squared_delta), "sigmoid", None, 0.5),
+        ((squared, squared_delta), "sigmoid", 0.3, 0.3),
+        ((squared, squared_delta), "tanh", None, 0.5),
+        ((squared, squared_delta), "softplus", None, 0.5),
+        ((squared, squared_delta), "exponential", None, 0.5),
+        ((logistic, logistic_delta), "identity", None, 0.0),
+        ((logistic, logistic_delta), "tanh", None, 0.0),
+        ((logistic, logistic_delta), "identity", -0.25, -0.25),
+        ((skewed, skewed_delta), "identity", 0.5, 0.5),
+        ((skewed, skewed_delta), "sigmoid", None, 0.5),
+    ],
+)
+def test_the_classes_part_where_the_cost_says(
+    arrays: "Arrays",
+    register: Function,
+    functions: tuple[Function, Function],
+    output: str,
+    given: float,
+    threshold: float,
+) -> None:
+    """Outputs above the threshold are class 1, also those of another output activation, and in the accuracy."""
+    assert register("mine", *functions, output, classifies=True, threshold=given).threshold == threshold
+    for activation in {output, "identity", "sigmoid", "tanh"} if threshold > 0 else {output, "identity", "tanh"}:
+        for outputs in (1, 2):
+            net = nnkit.Network([1, outputs], cost="mine", output_activation=activation, seed=0, dtype="float64")
+            net.parameters.flat[...] = 0
+            net.parameters.W[0][...] = 1
+            x = np.linspace(-2, 2, 80)[:, None]
+            expected = np.asarray(net.backend.to_numpy(net.forward(arrays(x)))) > threshold
+            assert 0 < expected.mean() < 1
+            if outputs == 1:
+                assert arrays.numpy(net.predict(arrays(x)), "int64").tolist() == expected[:, 0].tolist()
+            assert net.evaluate(arrays(x), arrays(expected * 1.0))["accuracy"] == 1
+
+
+def test_a_threshold_that_cannot_be_known_is_asked_for(register: Function) -> None:
+    with pytest.raises(ValueError, match=r"cost 'mine': threshold is missing.*such as threshold=0\.5"):
+        register("mine", skewed, skewed_delta, classifies=True)
+    for wrong in ("0.5", True, np.inf, None):
+        with pytest.raises((TypeError, ValueError), match="threshold is "):
+            register("mine", skewed, skewed_delta, classifies=True, threshold=wrong)
+    with pytest.raises(TypeError, match="threshold is 0, which has no effect unless classifies is True"):
+        register("mine", skewed, skewed_delta, threshold=0)
+    assert "mine" not in cost_names()
+
+
+def test_outputs_that_mean_nothing_to_a_cost_are_refused(register: Function) -> None:
+    """Logarithms of negative numbers, and outputs that are all of one class."""
+    focal = lambda xp, h, y, scale: -y * (1 - h) ** 2 * xp.log(h) * scale  # noqa: E731
+    focal_delta = lambda xp, h, y, scale: (2 * y * (1 - h) * xp.log(h) - y * (1 - h) ** 2 / h) * scale  # noqa: E731
+    register("focal", focal, focal_delta, "sigmoid", classifies=True)
+    with pytest.raises(
+        ValueError, match=r"'tanh', but focal is not defined for its output -0\.9993; expected 'sigmoid'"
+    ):
+        nnkit.Network([2, 1], cost="focal", output_activation="tanh", seed=0)
+    register("margin", logistic, logistic_delta, classifies=True)
+    with pytest.raises(ValueError, match="'softplus', but margin predicts class 1 above 0, as all its outputs are"):
+        nnkit.Network([2, 1], cost="margin", output_activation="softplus", seed=0)
+
+
 def test_kinks_at_equal_outputs_and_targets_are_not_met(register: Function) -> None:
     """Whichever derivative a user has there."""
     for output in (*nnkit.activation_names(), "softmax"):
