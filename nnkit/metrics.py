@@ -1,7 +1,8 @@
 """Metrics of outputs besides the cost, computed on the host in float64.
 
 A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are
-one-hot rows; outputs are probabilities for sigmoid and softmax. A function with a parameter `sample_weight`, (n,),
+one-hot rows; outputs are probabilities for sigmoid and softmax. Targets of a regression are as given, in float64 if a
+network in float32 rounds them; the cost is that of the rounded ones. A function with a parameter `sample_weight`, (n,),
 receives the sample weights, if any. Class weights only affect the cost.
 """
 
@@ -70,7 +71,7 @@ def top_k(k: int) -> MetricFunction:
 
     def metric(y: Any, h: Any, sample_weight: Any = None) -> float:
         y, h = _arrays(y, h, (2,))
-        single = y.shape[1] == 1 or _one_class_each(y)
+        single = y.shape[1] == 1 or _one_class_each(y, sample_weight)
         own = np.arange(y.shape[1]) == np.argmax(y, axis=1)[:, None] if single else y > 0.5
         order = np.argsort(-h.astype(np.float64), axis=1, kind="stable")[:, :k]  # NaN is last
         hits = np.take_along_axis(own, order, axis=1).any(axis=1) & ~np.isnan(h).any(axis=1)
@@ -95,7 +96,7 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
     0.5
     """
     y, h = _arrays(y, h, (2,))
-    if y.shape[1] > 1 and _one_class_each(y):
+    if y.shape[1] > 1 and _one_class_each(y, sample_weight):
         right = np.argmax(y, axis=1) == np.argmax(h, axis=1)
     else:
         right = ((y > 0.5) == (h > 0.5)).all(axis=1)
@@ -105,7 +106,8 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
 def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
     """R² = 1 − Σ w (y − h)²/Σ w (y − ȳ)², averaged over outputs; for constant targets, 1 if all are predicted, else 0.
 
-    Targets are constant up to rounding in the dtype of y. Without weights, w is 1.
+    Targets are constant up to rounding in the dtype of y, and predicted up to rounding in that of y or h. Without
+    weights, w is 1.
 
     >>> nnkit.metrics.r2(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]]))
     0.5
@@ -114,14 +116,14 @@ def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
     """
     y, h = _columns(y, h)
     weights = _weights(sample_weight, len(y))
-    rounding = _ROUNDINGS * float(np.finfo(y.dtype).eps if y.dtype.kind == "f" else 0.0)
+    rounding, predicted = (_ROUNDINGS * float(np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0.0) for a in (y, h))
     y, h, weights = (array[weights[:, 0] > 0].astype(np.float64) for array in (y, h, weights))
     if not len(y):
         return float("nan")
     with np.errstate(all="ignore"):
-        scale = np.abs(y).max(axis=0) * rounding
-        constant = np.ptp(y, axis=0) <= scale
-        met = (np.abs(y - h) <= scale).all(axis=0)
+        scale = np.abs(y).max(axis=0)
+        constant = np.ptp(y, axis=0) <= scale * rounding
+        met = (np.abs(y - h) <= scale * max(rounding, predicted)).all(axis=0)
         mean = (weights * y).sum(axis=0) / weights.sum()
         exponent = np.frexp(np.abs(y - mean).max(axis=0))[1]  # squares of small or large numbers under- or overflow
         left, total = ((weights * np.ldexp(y - other, -exponent) ** 2).sum(axis=0) for other in (h, mean))
@@ -187,9 +189,9 @@ def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
         return np.where(weights > 0, weights * values, 0).sum(axis=0) / weights.sum()
 
 
-def _one_class_each(y: Numbers) -> bool:
-    """Whether each row of targets is one class or a probability distribution."""
-    return bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
+def _one_class_each(y: Numbers, sample_weight: Any) -> bool:
+    """Whether each row of targets, except those of weight 0, is one class or a probability distribution."""
+    return bool((np.abs(y.sum(axis=1) - 1)[_weights(sample_weight, len(y))[:, 0] > 0] <= SHARES).all())
 
 
 def _takes_weights(function: MetricFunction) -> bool:

@@ -106,7 +106,7 @@ def in_fit(net: nnkit.Network, optimizer: nnkit.optimizers.Optimizer) -> int:
     n, host = 2 * BATCH, net.backend
     X, Y = host.zeros((n, WIDTHS[0]), "float32"), host.zeros((n, WIDTHS[-1]), "float32")
     source, meter = ArraySource(net, X, Y, None), Meter(net, n, BATCH)
-    meter.start(*source.start(np.arange(n)))
+    meter.start(source.start(np.arange(n)))
     return len(Replays(net, source, meter, net.optimizer_state(optimizer), BATCH)._record(BATCH, False).nodes)
 
 

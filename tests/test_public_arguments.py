@@ -160,7 +160,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     }),
     "register_cost": (nnkit.register_cost, lambda: {
         "name": "half", "terms": lambda xp, h, y, scale: (h - y) ** 2 * scale / 2,
-        "delta": lambda xp, h, y, scale: (h - y) * scale, "output": "tanh", "classifies": True,
+        "delta": lambda xp, h, y, scale: (h - y) * scale, "output": "tanh", "classifies": True, "threshold": 0.5,
     }),
     "register_layer": (nnkit.register_layer, lambda: {"kind": OwnLayer}),
     "register_backend": (register_backend, lambda: {

@@ -103,7 +103,7 @@ class Epochs:
             interrupt.check()
             undo.moving = on_device is not None
 
-        self.meter.start(*self.source.start(self._order()), careful=careful)
+        self.meter.start(self.source.start(self._order()), careful)
         if on_device is not None:
             undo.moving = True
             on_device.run(rates, after_step)

@@ -79,7 +79,7 @@ def fit(
             the sample weights. For labels and rows of class probabilities (softmax), the class weight multiplies the
             sample weight in the cost. For multi-label targets (cross_entropy) it multiplies the cost of that output
             without normalization: a weight of 2 for all classes doubles the cost. The weights of an iterable are not
-            normalized either, so their mean should be about 1; "balanced" is not possible there.
+            normalized in the gradient either, so their mean should be about 1; "balanced" is not possible there.
         early_stopping: when to stop before `epochs`, such as `nnkit.EarlyStopping(patience=5)`.
         gradient_accumulation_steps: minibatches per update, by the mean over their samples, if batches exceed memory.
         shuffle: None or True draws a new order for each epoch on the host, from the network's seed and epoch count:

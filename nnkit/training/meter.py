@@ -37,24 +37,13 @@ class Meter:
         self.logits = self._room(max(largest_batch, min(samples, _KEPT // self._width)))
         self._one = self.backend.asarray(1.0, model.dtype)
 
-    def start(
-        self,
-        y: Array = None,
-        weights: Array | None = None,
-        metric_weights: Array | None = None,
-        one_class: bool | None = None,
-        *,
-        careful: bool = False,
-        relative: bool = False,
-    ) -> None:
-        """Reset the meter. The arguments are a source's `Known`, in the order of the logits.
+    def start(self, known: Known, careful: bool = False) -> None:
+        """Reset the meter for samples of which a source knows this, in the order of the logits.
 
-        If `careful`, which synchronizes with the device, a sum of costs that overflows is computed in float64. If
-        `relative`, the cost is Σ w C/Σ w also for weights whose mean is not 1.
+        If `careful`, which synchronizes with the device, a sum of costs that overflows is computed in float64.
         """
-        self._careful, self._relative = careful, relative
-        self._known = Known(y, weights, metric_weights, one_class)
-        self._one_class = True if one_class is None else one_class  # so far
+        self._known, self._careful = known, careful
+        self._one_class = known.one_class is not False  # so far
         self._pending: list[Known] = []  # with the buffered logits
         self._filled = 0
         self._samples = 0
@@ -66,7 +55,9 @@ class Meter:
         place = self.next(logits.shape[0])  # may enlarge the buffer
         self.backend.copy(logits, self.logits[place, ...])
         if self._known.y is None:  # copies: an iterable may reuse its arrays
-            self._pending.append(Known(*map(self._kept, (batch.y, batch.weights, batch.metric_weights))))
+            y, weights, metric_weights = map(self._kept, (batch.y, batch.weights, batch.metric_weights))
+            exact = None if batch.exact is None or not self.metrics else batch.exact.copy()
+            self._pending.append(Known(y, weights, metric_weights, exact=exact))
             self._one_class = self._one_class and batch.one_class
 
     def next(self, n: int, size: int | None = None) -> slice:
@@ -88,6 +79,7 @@ class Meter:
     def read(self, **others: Array) -> dict[str, float]:
         """Mean cost, accuracy for classification, and the other metrics; synchronizes with the device.
 
+        The cost is Σ w C/Σ w, without a class weight of a single output of several in the denominator.
         The accuracy is Σ w [right]/Σ w: a sample of one class is right if its output is the largest, a multi-label
         sample if all outputs are on the side of their targets. `others` are 0-d arrays read in the same transfer.
         """
@@ -123,16 +115,15 @@ class Meter:
             return
         backend, output = self.backend, self.model.output
         logits = self.logits[: self._filled, ...]
-        y, weights, metric_weights, one_class = self._taken()
+        y, weights, metric_weights, one_class, exact, _ = self._taken()
         cost = self._cost(logits, y, weights)
         if self._careful and math.isinf(float(cost)):
             terms = output.terms(backend, logits, y, self._one if weights is None else weights)
             cost = backend.xp.sum(backend.xp.astype(terms, backend.xp.float64))
         self._sums["cost"].append(cost)
-        if self._relative and weights is not None:
-            self._sums["share"].append(
-                backend.xp.sum(backend.xp.astype(weights, backend.xp.float64)) / weights.shape[1]
-            )
+        shares = weights if weights is None or weights.shape[1] == 1 else metric_weights
+        if self._known.y is None and shares is not None:  # weights that are known before have a mean of 1
+            self._sums["share"].append(backend.xp.sum(backend.xp.astype(shares, backend.xp.float64)))
         if self.model.classifies:
             xp = backend.xp
             shares = None if metric_weights is None else xp.astype(metric_weights[:, 0], xp.float64)
@@ -146,7 +137,8 @@ class Meter:
         if self.metrics:
             arrays = y, output.outputs(backend, logits), metric_weights
             targets, outputs, shares = (None if a is None else np.array(backend.to_numpy(a)) for a in arrays)
-            self._outputs.append((self.model.cost.sharpened(targets), outputs, shares))
+            targets = self.model.cost.sharpened(targets) if exact is None else exact
+            self._outputs.append((targets, outputs, shares))
         self._samples += self._filled
         self._filled = 0
 
@@ -173,14 +165,17 @@ class Meter:
     def _taken(self) -> Known:
         """The targets and weights of the buffered logits."""
         if self._known.y is not None:
-            end = self._samples + self._filled
-            y, weights, metric_weights = (None if a is None else a[self._samples : end, ...] for a in self._known[:3])
-            return Known(y, weights, metric_weights, self._known.one_class)
-        columns = zip(*(known[:3] for known in self._pending), strict=True)
+            part, exact, order = slice(self._samples, self._samples + self._filled), *self._known[-2:]
+            y, weights, metric_weights = (None if a is None else a[part, ...] for a in self._known[:3])
+            if exact is not None and self.metrics:
+                exact = exact[part if order is None else order[part]]
+            return Known(y, weights, metric_weights, self._known.one_class, exact)
+        *columns, _, exacts, _ = zip(*self._pending, strict=True)
         self._pending = []
         concat = self.backend.xp.concat
         y, weights, metric_weights = (None if a[0] is None else concat(a, axis=0) for a in columns)
-        return Known(y, weights, metric_weights)
+        exact = None if any(a is None for a in exacts) else np.concatenate(exacts)
+        return Known(y, weights, metric_weights, exact=exact)
 
 
 class _RecordedCost:
@@ -216,7 +211,7 @@ def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> di
 
 
 def _measured(model: Model, source: Source, meter: Meter, careful: bool) -> dict[str, float]:
-    meter.start(*source.start(None), careful=careful, relative=source.samples is None)
+    meter.start(source.start(None), careful)
     for batch in source.batches(ROWS):
         x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
         meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)

@@ -15,7 +15,7 @@ import numpy as np
 from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.inputs import are_labels, check_samples, on_disk, one_class_each
+from nnkit.inputs import are_labels, check_samples, exact_targets, on_disk, one_class_each
 from nnkit.kernels.arithmetic import product
 from nnkit.model import Model
 from nnkit.preprocessing import precision, preprocessed
@@ -34,6 +34,7 @@ class Minibatch(ABC):
         samples: their number. y: their targets, (samples, d_out).
         weights: weights in the cost, with mean 1 over all samples: None, (samples, 1), or (samples, d_out) per output.
         metric_weights: weights in accuracy and metrics, without class weights: None or (samples, 1).
+        exact: the targets in float64, on the host, for metrics, if the network's dtype rounds them; else None.
         one_class: whether each sample has one class, so that the prediction is the largest output.
     """
 
@@ -41,6 +42,7 @@ class Minibatch(ABC):
     y: Array
     weights: Array | None
     metric_weights: Array | None = None
+    exact: np.ndarray | None = None
     one_class: bool = True
 
     @abstractmethod
@@ -62,12 +64,17 @@ class Minibatch(ABC):
 
 
 class Known(NamedTuple):
-    """The attributes of a `Minibatch` for all samples, if known when a pass begins; None otherwise."""
+    """The attributes of a `Minibatch` for all samples, if known when a pass begins; None otherwise.
+
+    `exact` are in the order of the data; `order` is that of the pass.
+    """
 
     y: Array = None
     weights: Array | None = None
     metric_weights: Array | None = None
     one_class: bool | None = None
+    exact: np.ndarray | None = None
+    order: np.ndarray | None = None
 
 
 class Source(ABC):
@@ -105,12 +112,13 @@ class ArraySource(Source):
         weights: Array | None,
         metric_weights: Array | None = None,
         one_class: bool = True,
+        exact: np.ndarray | None = None,
     ) -> None:
-        self.model, self.backend = model, model.backend
-        self.X, self.y, self.weights, self.metric_weights, self.one_class = X, y, weights, metric_weights, one_class
+        self.model, self.backend, self.X = model, model.backend, X
+        self.y, self.weights, self.metric_weights, self._more = y, weights, metric_weights, (one_class, exact)
         self.samples: int = y.shape[0]
         self.order: Any = None
-        self.in_order = Known(y, weights, metric_weights, one_class)
+        self.in_order = Known(y, weights, metric_weights, *self._more)
 
     @property
     def weight_columns(self) -> int:
@@ -120,19 +128,19 @@ class ArraySource(Source):
     def start(self, order: np.ndarray | None) -> Known:
         given = (self.y, self.weights, self.metric_weights)
         if order is None:
-            self.order, self.in_order = None, Known(*given, self.one_class)
+            self.order, self.in_order = None, Known(*given, *self._more)
             return self.in_order
         backend, indices = self.backend, self.backend.asarray(order)
         if self.order is None:  # these arrays stay: recorded minibatches read them
             self.order = backend.empty(order.shape, indices.dtype)
             y, weights, others = (None if a is None else backend.empty(a.shape, a.dtype) for a in given)
             others = weights if self.metric_weights is self.weights else others
-            self.in_order = Known(y, weights, others, self.one_class)
+            self.in_order = Known(y, weights, others, *self._more)
         backend.copy(indices, self.order)
         for array, out in zip(given, self.in_order, strict=False):
             if array is not None:
                 backend.take(array, self.order, out=out)
-        return self.in_order
+        return self.in_order._replace(order=order)
 
     def gather(self, start: Array, step: Step) -> None:
         """Copy the samples from place `start` in the order, 0-d int64, to a step; to be recorded."""
@@ -222,11 +230,11 @@ class StreamSource(Source):
         return Known()
 
     def batches(self, size: int) -> Iterator[Minibatch]:
-        number, columns = -1, 0
+        number, weighted = -1, False
         for number, item in enumerate(self.stream() if callable(self.stream) else self.stream):
             given = _Given(self, item, f"minibatch {number} of {self.name}")
-            columns = given.weight_columns if number == 0 else columns
-            if given.weight_columns != columns:
+            weighted = given.weighted if number == 0 else weighted
+            if given.weighted != weighted:
                 raise ValueError(f"minibatch {number} of {self.name}: give all minibatches a sample_weight, or none")
             yield given
         if number < 0:
@@ -248,12 +256,13 @@ class _Given(Minibatch):
         y = model.answers(item[1], f"y of {name}")
         self.y = model.targets(y, self.samples, f"y of {name}", check=True)
         weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
+        self.weighted, self.exact = weight is not None, exact_targets(model.dtype, model.cost, model.d_out, y)
         one_label = are_labels(y) or self.y.shape[1] == 1
         self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
         self.metric_weights = self.weights
         if source.class_weight is not None:
             self.metric_weights = weights_of(model, self.y, one_label, weight, None, label, scaled=False)
-        self.one_class = one_label or one_class_each(model.backend, self.y, model.cost)
+        self.one_class = one_label or one_class_each(model.backend, self.y, model.cost, self.metric_weights)
         self.y = model.cost.smoothed(model.backend, self.y)
         if source.learns:
             model.learn_features(item[0])
@@ -295,7 +304,8 @@ def source_of(
     for_metrics = weights
     if class_weight is not None:
         for_metrics = weights_of(model, targets, one_label, sample_weight, None, f"{which}sample_weight")
-    one_class = one_label or one_class_each(model.backend, targets, model.cost)
+    one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
+    exact = exact_targets(model.dtype, model.cost, model.d_out, y)
     given = {"X": raw, "y": targets, "sample_weight": None if sample_weight is None else weights}
     targets, source = model.cost.smoothed(model.backend, targets), ArraySource
     if _stays_on_host(model, raw):
@@ -308,7 +318,7 @@ def source_of(
         samples = model.preprocessed(raw)
         if check:
             check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
-    made = source(model, samples, targets, weights, for_metrics, one_class)
+    made = source(model, samples, targets, weights, for_metrics, one_class, exact)
     if prints:
         made.prints = {f"{which}{name}": of_array(model.backend, array) for name, array in given.items()}
     return made

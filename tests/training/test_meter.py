@@ -7,6 +7,7 @@ import pytest
 
 import nnkit
 from nnkit.training import meter
+from nnkit.training.sources import Known
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -65,7 +66,7 @@ def test_where_logits_go(asked: Any, places: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(meter, "_KEPT", 80)  # numbers: 20 samples
     net, y = network(), np.eye(4)[LABELS]
     measuring = meter.Meter(net, 53, 8)
-    measuring.start(y, one_class=True)
+    measuring.start(Known(y, one_class=True))
     done = 0
     for (n, size), place in zip(asked, places, strict=True):
         found = measuring.next(n, size)
@@ -200,3 +201,64 @@ def test_functions_get_weights_if_they_take_them() -> None:
     net.evaluate(X, LABELS, metrics=[with_weights, without])
     np.testing.assert_allclose(seen[0], WEIGHTS / WEIGHTS.mean(), rtol=1e-15)
     assert seen[1] is None
+
+
+@pytest.mark.parametrize("form", ["array", "stream"])
+def test_samples_without_weight_do_not_say_whether_a_sample_has_several_classes(arrays: "Arrays", form: str) -> None:
+    """Neither those of an array nor those of a minibatch, nor in the metrics."""
+    net = bits_network()
+    y, weights = np.eye(4)[LABELS], np.where(np.arange(53) % 5 == 3, 0.0, 1.0 + np.arange(53) % 3)
+    y[weights == 0] = [1.0, 1.0, 0.0, 1.0]
+    kept = weights > 0
+    data: Any = (arrays(X), y) if form == "array" else (stream(y, weights),)
+    weighted: dict[str, Any] = {"sample_weight": weights} if form == "array" else {}
+    wanted = net.evaluate(X[kept], y[kept], sample_weight=weights[kept], metrics=["top_1", "top_2"])
+    assert wanted["accuracy"] != net.evaluate(X, y)["accuracy"]
+    assert net.evaluate(*data, **weighted, metrics=["top_1", "top_2"]) == pytest.approx(wanted, rel=1e-13)
+    history = net.fit(*data, **weighted, epochs=1, optimizer=nnkit.SGD(1e-300), progress=False)
+    assert history["accuracy"] == pytest.approx([wanted["accuracy"]], rel=1e-13)
+
+
+# --- targets that float32 rounds --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["array", "column", "integers", "table", "stream"])
+def test_metrics_are_of_the_targets_as_given(arrays: "Arrays", form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds since 1970 in float32 are multiples of 128."""
+    monkeypatch.setattr(meter, "_KEPT", 20)
+    pandas = pytest.importorskip("pandas")
+    seconds = 1.7e9 + RNG.integers(0, 100, 53)
+    net = nnkit.Network([3, 1], cost="quadratic", init="zeros", seed=0)
+    net.parameters.b[0][...] = 1.7e9
+    h = np.float64(np.asarray(net.backend.to_numpy(net.forward(X)))[:, 0])
+    wanted = [np.abs(seconds - h).mean(), 1 - ((seconds - h) ** 2).sum() / ((seconds - seconds.mean()) ** 2).sum()]
+    y: Any = {
+        "column": seconds[:, None], "integers": seconds.astype(np.int64), "table": pandas.DataFrame({"t": seconds}),
+    }.get(form, seconds)  # fmt: skip
+    data: Any = (stream(seconds),) if form == "stream" else (arrays(X), y)
+    names = ["mae", "r2"]
+    measured = net.evaluate(*data, metrics=names)
+    assert [measured[name] for name in names] == pytest.approx(wanted, rel=1e-12)
+    history = net.fit(
+        *data, epochs=2, metrics=names, validation_data=data if form != "stream" else data[0],
+        optimizer=nnkit.SGD(1e-300), progress=False,
+    )  # fmt: skip
+    for name, number in zip(names, wanted, strict=True):
+        assert history[name] + history[f"validation_{name}"] == pytest.approx([number] * 4, rel=1e-12)
+    seen = []
+
+    def own(targets: np.ndarray, outputs: np.ndarray) -> float:
+        seen.append((str(targets.dtype), sorted(targets[:, 0].tolist())))
+        return 0.0
+
+    net.evaluate(*data, metrics=[own])
+    assert seen == [("float64", sorted(seconds.tolist()))]
+
+
+def test_a_constant_that_float32_rounds_is_predicted(arrays: "Arrays") -> None:
+    """0.1 in float64 is not 0.1 in float32, the nearest that such a network can say."""
+    net = nnkit.Network([3, 1], cost="quadratic", init="zeros", seed=0)
+    net.parameters.b[0][...] = 0.1
+    assert net.evaluate(arrays(X), np.full(53, 0.1), metrics=["r2"])["r2"] == 1
+    net.parameters.b[0][...] = 0.1001
+    assert net.evaluate(arrays(X), np.full(53, 0.1), metrics=["r2"])["r2"] == 0

@@ -259,3 +259,33 @@ def test_rows_of_shares_count_as_labels_do(dtype: str) -> None:
     for net, rows in ((one, share), (one, share[:, None]), (two, np.stack([1 - share, share], axis=1))):
         found = net.evaluate(X, rows, class_weight={0: 0.5, 1: 7.0})["cost"]
         assert found == pytest.approx(net.evaluate(X, rows, sample_weight=by_hand)["cost"], rel=1e-12)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("with_classes", [False, True])
+def test_the_cost_of_a_stream_is_that_of_an_array(cost: str, with_classes: bool) -> None:
+    """Σ w C/Σ w, whatever the mean of the weights, in histories as in evaluate."""
+    y, weights = COSTS[cost], RNG.uniform(1, 5, 24)
+    options: dict[str, Any] = {"optimizer": nnkit.SGD(1e-300), "epochs": 2, "progress": False}
+    if with_classes:
+        if cost == "quadratic":
+            y = LABELS
+        options["class_weight"] = {0: 3.0, 1: 0.5}
+    stream = lambda: ((X[i : i + 7], y[i : i + 7], weights[i : i + 7]) for i in range(0, 24, 7))  # noqa: E731
+    wanted = network(cost).fit(X, y, sample_weight=weights, validation_data=(X, y, weights), **options)
+    found = network(cost).fit(stream, validation_data=stream, **options)
+    for name in wanted.keys() - {"seconds"}:
+        assert found[name] == pytest.approx(wanted[name], rel=1e-13)
+    chosen = {name: options[name] for name in ("class_weight",) if with_classes}
+    evaluated = network(cost).evaluate(stream, **chosen)
+    assert evaluated["cost"] == pytest.approx(wanted["cost"][0], rel=1e-13)
+
+
+def test_a_stream_has_sample_weights_in_all_minibatches_or_in_none() -> None:
+    """Also beside class weights, which all of them have."""
+    for first in (0, 1):
+        items = [(X, LABELS, np.ones(24)), (X, LABELS)]
+        net = network("softmax_cross_entropy")
+        with pytest.raises(ValueError, match="minibatch 1 of X: give all minibatches a sample_weight, or none"):
+            net.fit([items[first], items[1 - first]].__iter__(), class_weight={0: 2.0}, progress=False)
+        assert net.epochs_trained == 0

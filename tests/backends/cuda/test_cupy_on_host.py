@@ -99,7 +99,7 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
         kind, numbers = (BytesSource, dtype) if dtype == "uint8" else (ArraySource, "float64")
         parts = [net.backend.asarray(a, t) for a, t in ((X, numbers), (TARGETS, "float64"), (weights, "float64"))]
         source, meter = kind(net, *parts), Meter(net, 40, 16)
-        meter.start(*source.start(order))
+        meter.start(source.start(order))
         Replays(net, source, meter, state, 16).run(given, lambda: None)
         arrays = [*net.parameters.W, *net.parameters.b, meter.logits]
         found.append([net.backend.to_numpy(array).ravel() for array in arrays])
