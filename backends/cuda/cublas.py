@@ -9,7 +9,7 @@ import ctypes
 import functools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -116,13 +116,20 @@ _SIGNATURES: dict[str, list[Any]] = {
 }
 
 
+_ARCH_MISMATCH, _NOT_SUPPORTED = 8, 15  # statuses of products that this GPU or cuBLAS does not have
+
+
 class CublasError(RuntimeError):
     """A failed call of cuBLAS, with its status (cublasStatus_t in cublas_api.h)."""
+
+    def __init__(self, function: str, status: int) -> None:
+        super().__init__(f"{function} of cuBLAS failed with status {status}")
+        self.unsupported = status in (_ARCH_MISMATCH, _NOT_SUPPORTED)
 
 
 def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
     if status:
-        raise CublasError(f"{function.__name__} of cuBLAS failed with status {status}")
+        raise CublasError(function.__name__, status)
 
 
 def bound(path: str) -> ctypes.CDLL:
@@ -161,16 +168,16 @@ class Handle:
         self._handle = int(made.value or 0)
         self._cublas.cublasSetPointerMode_v2(self._handle, _POINTERS_ON_DEVICE)
         self._cublas.cublasSetMathMode(self._handle, _FLOAT_PARTIAL_SUMS)
-        self._workspaces: dict[tuple[int, bool], Any] = {}
+        self.workspaces: dict[tuple[int, bool], Any] = {}
         self._lent: Any = None
 
     def workspace(self, stream: Any, captured: bool = False) -> Any:
         """The workspace for products on the current stream, or for those in graphs captured for it."""
         key = (stream.ptr, captured)
-        found = self._workspaces.pop(key) if key in self._workspaces else self._cuda.alloc(self._size)
-        self._workspaces[key] = found  # the most recent is last; the oldest is removed
-        while len(self._workspaces) > _KEPT:
-            del self._workspaces[next(iter(self._workspaces))]
+        found = self.workspaces.pop(key) if key in self.workspaces else self._cuda.alloc(self._size)
+        self.workspaces[key] = found  # the most recent is last; the oldest is removed
+        while len(self.workspaces) > _KEPT:
+            del self.workspaces[next(iter(self.workspaces))]
         return found
 
     @contextmanager
@@ -225,17 +232,23 @@ class _Lease:
         self.handle, self._idle = handle, idle
 
     def __del__(self) -> None:
+        # The thread's work may still use them, on a default stream of its own.
+        self.handle.workspaces.clear()
         self._idle.append(self.handle)
+
+
+_EVERYWHERE = (("float32", COMPUTE_FLOAT), ("float64", COMPUTE_DOUBLE))
 
 
 class Product:
     """The call `out ← α ab + β out` for non-empty matrices, or stacks of them, with `out` in row-major order.
 
     cuBLAS supports the layout of the factors, and reads them in the dtype `kind`; the call casts factors of other
-    dtypes. If α is given, a 0-d array in the dtype of the sums, β is 1; otherwise α is 1 and β 0.
+    dtypes. If α is given, a 0-d array in the dtype of the sums, β is 1; otherwise α is 1 and β 0. A product that cuBLAS
+    does not support on this GPU is computed in float32.
     """
 
-    __slots__ = ("_arguments", "_stacked", "alpha", "compute", "device", "factors", "kind", "out")
+    __slots__ = ("_arguments", "_instead", "_stacked", "alpha", "compute", "device", "factors", "kind", "out")
 
     def __init__(
         self,
@@ -250,6 +263,7 @@ class Product:
         self.compute, self.alpha = compute, alpha
         self._stacked = math.prod(out.shape[:-2]) > 1
         self._arguments = None if self.to_cast() else self._bound()
+        self._instead: list[Callable[[], object]] = []
 
     @property
     def node(self) -> Node:
@@ -286,11 +300,28 @@ class Product:
             empty, to_cast = self.device.empty, self.to_cast()
             self.reading([(a, self.device.round(a, empty(a.shape, self.kind))) for a in to_cast])()
             return
-        handle = self.device.handles.get()
-        if self._stacked:
-            handle.gemm_strided_batched(self._arguments)
-        else:
-            handle.gemm(self._arguments)
+        if not self._instead:
+            handle = self.device.handles.get()
+            try:
+                (handle.gemm_strided_batched if self._stacked else handle.gemm)(self._arguments)
+                return
+            except CublasError as error:
+                if not error.unsupported or (self.kind, self.compute) in _EVERYWHERE:
+                    raise
+                self.device.lacks(f"of {self.kind}" if self.compute == COMPUTE_FLOAT else "in TensorFloat-32", error)
+            self._instead = self._in_float32()  # from now on, also while a graph is captured
+        for call in self._instead:
+            call()
+
+    def _in_float32(self) -> list[Callable[[], object]]:
+        """The calls that compute it in float32, with their memory."""
+        device, out = self.device, self.out
+        wide = out if dtype_name(out.dtype) == "float32" else device.empty(out.shape, "float32")
+        product = Product(device, self.factors, wide, "float32", COMPUTE_FLOAT, self.alpha)
+        copies = [(a, device.empty(a.shape, "float32")) for a in product.to_cast()]
+        calls: list[Callable[[], object]] = [functools.partial(device.round, *pair) for pair in copies]
+        calls.append(product.reading(copies))
+        return calls if wide is out else [*calls, functools.partial(device.round, wide, out)]
 
     def _bound(self) -> tuple[Any, ...]:
         """The arguments for cuBLAS after the handle."""

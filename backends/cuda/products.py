@@ -8,6 +8,7 @@ from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.elementwise import overlap
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
+from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.formula import Formula
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import perform
@@ -18,7 +19,7 @@ _rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 class CupyProducts(CupyDevice):
     """Products, in the precision set at the time of the call."""
 
-    _said = False  # that the GPU lacks a precision
+    _lacking: frozenset[str] = frozenset()  # the kinds of products that the GPU turned out to lack
 
     def run_matmul(self, a: Any, b: Any, out: Any) -> Any:
         dtype = promote({"a": a, "b": b})
@@ -47,13 +48,15 @@ class CupyProducts(CupyDevice):
         wanted = get_matmul_precision()
         if wanted == "highest" or self.capability >= AMPERE:
             return wanted
-        if not self._said:
-            self._said = True
-            warnings.warn(
-                f"{self.name} has compute capability {self.capability / 10}; matmul precision {wanted!r} needs 8.0, so "
-                "products are computed in float32", RuntimeWarning, stacklevel=2,
-            )  # fmt: skip
+        self.lacks(f"of precision {wanted!r}", f"they need compute capability 8.0, it has {self.capability / 10}")
         return "highest"
+
+    def lacks(self, kind: str, reason: object) -> None:
+        """Warn, once, that products of this kind are computed in float32."""
+        if kind not in self._lacking:
+            self._lacking |= {kind}
+            text = f"{self.name} computes products {kind} in float32: {reason}"
+            warnings.warn(text, BackendFallbackWarning, stacklevel=4)
 
     def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:
         """A factor in a layout that cuBLAS supports, copied if necessary, at each replay."""

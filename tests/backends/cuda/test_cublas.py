@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,23 @@ def host(library: ctypes.CDLL) -> HostDevice:
     backend = HostDevice(cupy)
     backend.handles = Handles(without_device(), 3 << 30)
     return backend
+
+
+def test_a_handle_of_a_finished_thread_is_used_again_without_its_workspaces(host: HostDevice) -> None:
+    """In which products of that thread's own default stream may still run."""
+    used: list[tuple[Handle, int]] = []
+
+    def work() -> None:
+        handle = host.handles.get()
+        used.append((handle, len(handle.workspaces)))
+        handle.workspace(SimpleNamespace(ptr=2))
+
+    for _ in range(2):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert used[0][0] is used[1][0]
+    assert [count for _, count in used] == [0, 0]
 
 
 def test_version(library: ctypes.CDLL) -> None:

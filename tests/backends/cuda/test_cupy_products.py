@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32
+from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, CublasError
 from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from nnkit.backends.recording import perform
 from nnkit.kernels.updates import gradient_descent
@@ -265,7 +265,8 @@ def test_gpus_before_ampere_compute_in_float32_and_say_so_once(
     monkeypatch.setattr(host.handles, "gemm", noted)
     host.capability = 75
     a, b = (host.place(next(views(shape, "float32", 1))[1]) for shape in ((3, 4), (4, 5)))
-    with pytest.warns(RuntimeWarning, match=rf"^cupy has compute capability 7.5; matmul precision '{precision}' needs"):
+    expected = rf"^cupy computes products of precision '{precision}' in float32: they need compute .* 8.0, it has 7.5$"
+    with pytest.warns(nnkit.BackendFallbackWarning, match=expected):
         first = host.matmul(a, b)
     second = host.matmul(a, b)  # a warning would be an error
     nnkit.set_matmul_precision("highest")
@@ -274,3 +275,78 @@ def test_gpus_before_ampere_compute_in_float32_and_say_so_once(
         np.testing.assert_array_equal(on_host(found), on_host(third))
     kinds = {(arguments[7], arguments[10], arguments[-2]) for arguments in asked}
     assert kinds == {(0, 0, COMPUTE_FLOAT)}
+
+
+class Lacking(HostGemm):
+    """A cuBLAS without TensorFloat-32 and 16-bit factors."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    def gemm(self, arguments: tuple[Any, ...]) -> None:
+        self._refuse(arguments[7], arguments[-2])
+        super().gemm(arguments)
+
+    def gemm_strided_batched(self, arguments: tuple[Any, ...]) -> None:
+        self._refuse(arguments[7], arguments[-2])
+        super().gemm_strided_batched(arguments)
+
+    def _refuse(self, kind: int, compute: int) -> None:
+        if kind in (2, 14) or compute == COMPUTE_TF32:
+            self.refused += 1
+            raise CublasError("cublasGemmEx", 15)
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_products_that_cublas_does_not_support_are_computed_in_float32(
+    host: HostDevice, dtype: str, lead: tuple[int, ...]
+) -> None:
+    host.handles = Lacking()
+    every = zip(views((*lead, 3, 4), dtype, 1), views((*lead, 4, 5), dtype, 2), strict=True)
+    pairs = [(a, b) for (_, a), (_, b) in every]
+    with pytest.warns(nnkit.BackendFallbackWarning) as caught:
+        results = [host.matmul(host.place(a), host.place(b)) for a, b in pairs]
+    assert [str(warning.message) for warning in caught] == [
+        f"cupy computes products of {dtype} in float32: cublasGemmEx of cuBLAS failed with status 15"
+    ]
+    for found, (a, b) in zip(results, pairs, strict=True):
+        assert found.dtype == numpy_dtype(dtype)
+        assert_products_agree(on_host(found), a, b, dtype)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"], indirect=True)
+def test_a_recording_asks_once_for_what_cublas_does_not_support(host: HostDevice, precision: str) -> None:
+    """Each of its products, and in the replays that are captured nothing is allocated."""
+    host.handles = lacking = Lacking()
+    a, b, out = (next(views(shape, "float32", 1))[1] for shape in ((3, 4), (4, 5), (3, 5)))
+    expected, on_device, alpha = out + 0.5 * (a @ b) * 3, host.place(out), host.asarray(np.float32(0.5))
+    with host.recording() as tape:
+        product = host.matmul(host.place(a), host.place(b))
+        add_product(host, host.place(a), host.place(b), on_device, alpha)
+    with pytest.warns(
+        nnkit.BackendFallbackWarning, match="^cupy computes products (in TensorFloat-32|of bfloat16) in "
+    ):
+        tape.replay()
+    assert lacking.refused == 2
+    empty = host.empty
+    host.empty = None  # type: ignore[method-assign,assignment]
+    tape.replay(2)
+    host.empty = empty  # type: ignore[method-assign]
+    assert lacking.refused == 2
+    near = 1e-6 if precision == "high" else 2e-2
+    np.testing.assert_allclose(on_host(product), a @ b, rtol=near, atol=near)
+    np.testing.assert_allclose(on_host(on_device), expected, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize(("dtype", "status"), [("float64", 15), ("float32", 15), ("float16", 13)])
+def test_other_failures_of_products_are_errors(
+    host: HostDevice, monkeypatch: pytest.MonkeyPatch, dtype: str, status: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise CublasError("cublasGemmEx", status)
+
+    monkeypatch.setattr(HostGemm, "gemm", fail)
+    a = host.asarray(np.ones((2, 2)), dtype)
+    with pytest.raises(CublasError, match=f"status {status}$"):
+        host.matmul(a, a)
