@@ -1,5 +1,10 @@
 """The exceptions and warnings of backends."""
 
+FORKED = (
+    "CUDA was in use before this process was forked, and does not work in it; start processes by 'spawn', as in "
+    "multiprocessing.get_context('spawn')"
+)
+
 
 class BackendError(Exception):
     """Base class of the errors about backends."""

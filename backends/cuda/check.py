@@ -6,10 +6,11 @@ from types import ModuleType
 
 from nnkit.backends.base import Backend
 from nnkit.backends.cuda.cublas import cublas_version
-from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.formula import Formula
 
 # CUDA's status codes (cuda_runtime_api.h).
+_INITIALIZATION = 3  # of a process that was forked
 _INSUFFICIENT_DRIVER = 35
 _NO_DEVICE = 100
 
@@ -73,6 +74,8 @@ def _device_count(cupy: ModuleType) -> int:
                 f"the NVIDIA driver supports CUDA {runtime.driverGetVersion()}, which is older than CuPy's "
                 f"{runtime.runtimeGetVersion()}; update it, or install a matching CuPy: {_INSTALL}"
             )
+        elif error.status == _INITIALIZATION:
+            message = f"CUDA does not start ({error}). Perhaps {FORKED}"
         elif error.status == _NO_DEVICE:
             message = "the NVIDIA driver works but finds no GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES"
         else:

@@ -1,6 +1,7 @@
 """CuPy arrays on one CUDA device: creation, transfer and copies, and launches that can be recorded."""
 
 import functools
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -14,6 +15,7 @@ from nnkit.backends.cuda.graph import GraphLowering, capturing
 from nnkit.backends.cuda.memory import CupyMemory
 from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
+from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.recording import Tape, perform, recording
 
 AMPERE, _HOPPER = 80, 90  # compute capabilities; tensor cores have TensorFloat-32 and bfloat16 from Ampere on
@@ -29,7 +31,7 @@ class CupyDevice(CupyMemory):
     def __init__(self, cupy: Any, device: int) -> None:
         self.name = "cupy" if device == 0 else f"cupy:{device}"
         self.xp = cupy
-        self._number = device
+        self._number, self._process = device, os.getpid()
         self._device = cupy.cuda.Device(device)
         self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
         self.capability = int(self._device.compute_capability)
@@ -49,7 +51,8 @@ class CupyDevice(CupyMemory):
                 return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 
     def to_numpy(self, array: Any) -> np.ndarray:
-        on_host: np.ndarray = self.xp.asnumpy(array)
+        with self.here():
+            on_host: np.ndarray = self.xp.asnumpy(array)
         return on_host
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
@@ -77,12 +80,12 @@ class CupyDevice(CupyMemory):
         return pointer
 
     def synchronize(self) -> None:
-        with capturing:
+        with self.here(), capturing:
             self._device.synchronize()
 
     def describe(self) -> dict[str, str]:
-        properties = self.xp.cuda.runtime.getDeviceProperties(self._number)
         with self.here():
+            properties = self.xp.cuda.runtime.getDeviceProperties(self._number)
             free, total = self.xp.cuda.runtime.memGetInfo()
         return {
             "cupy": self.xp.__version__,
@@ -101,6 +104,8 @@ class CupyDevice(CupyMemory):
     # --- for the parts of this backend --------------------------------------------------------------------------
 
     def here(self) -> Any:
+        if os.getpid() != self._process:
+            raise BackendUnavailableError(f"{self.name}: {FORKED}")
         return self._device
 
     def launch(

@@ -187,6 +187,53 @@ def test_every_call_is_one_that_cupy_takes(cupy: Any) -> None:
             call()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_says_why_cuda_does_not_work(cupy: Any) -> None:
+    """Whatever it does first; the parent goes on, and so does NumPy in the child."""
+    done = python(
+        "import os, cupy, numpy as np, nnkit",
+        "from contextlib import nullcontext",
+        "from nnkit.backends.cuda.device import CupyDevice",
+        "from nnkit.backends.recording import Node, Tape",
+        "from tests.backends.cuda.test_cupy import WithoutDevice",
+        "backend = WithoutDevice(cupy)",
+        "backend._process, backend._device = os.getpid(), nullcontext()",
+        "type(backend).here = CupyDevice.here",
+        "a = backend.zeros((2, 2), 'float32')",
+        "tape = Tape(around=backend.here)",  # as CupyDevice makes it
+        "tape.nodes.append(Node(lambda: None))",
+        "work = [lambda: backend.asarray([1.0]), lambda: backend.zeros((2,), 'float32'), lambda: backend.copy(a, a),",
+        "        lambda: backend.matmul(a, a), lambda: backend.sum(a), lambda: nnkit.sigmoid(a), tape.replay,",
+        "        lambda: backend.recording(), lambda: backend.to_numpy(a), lambda: backend.synchronize(),",
+        "        lambda: backend.describe(), lambda: backend.release(), lambda: backend.has_room(1),",
+        "        lambda: nnkit.Network([3, 2], backend=backend)]",
+        "nnkit.backends.selection._made['cupy'] = backend",
+        "assert backend.here() is backend._device",
+        "child = os.fork()",
+        "if child:",
+        "    assert backend.here() is backend._device",
+        "    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))",
+        "for name in ('asarray', 'zeros', 'empty', 'synchronize', 'to_numpy', 'describe', 'recording'):",
+        "    setattr(type(backend), name, getattr(CupyDevice, name))",
+        "for do in work:",
+        "    try:",
+        "        do()",
+        "    except RuntimeError as error:",
+        "        print(error, flush=True)",
+        "    else:",
+        "        print(work.index(do), flush=True)",
+        "nnkit.Network([3, 2], backend='numpy').forward(np.zeros((1, 3)))",
+        "os._exit(3)",
+    )
+    assert done.returncode == 3, done.stderr
+    (line, *others) = done.stdout.splitlines()
+    assert line == (
+        "cupy: CUDA was in use before this process was forked, and does not work in it; start processes by 'spawn', as "
+        "in multiprocessing.get_context('spawn')"
+    )
+    assert others == [line] * 13
+
+
 def test_operands_are_copied_only_where_the_kernel_cannot_take_them(cupy: Any) -> None:
     backend = WithoutDevice(cupy)
     memory = backend.empty((5, 8), "f4")
