@@ -333,8 +333,8 @@ class _Slow(nnkit.SGD):
 
 def test_a_graph_does_not_hold_what_the_host_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tape with such a call stays a list of calls; one without becomes a graph at its second replay."""
-    stream = SimpleNamespace()
-    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda: stream))
+    stream = SimpleNamespace(ptr=0)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda device=-1: stream))
     monkeypatch.setattr(Graph, "_capture", lambda self: SimpleNamespace(launch=lambda: done.append("graph")))
     done: list[str] = []
     for call in (HostCall(lambda: done.append("host")), lambda: done.append("device")):

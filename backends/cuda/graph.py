@@ -19,33 +19,61 @@ from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.recording import Call, HostCall, Nodes, calls_of
 from nnkit.backends.switches import switch
 
+# cudaStreamPerThread, the default stream with CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1: another stream in each thread.
+_PER_THREAD = 2
 
-def current_stream(array: Any) -> Any:
+
+class Home:
+    """The stream that is current at its creation, and owns the arrays of that time.
+
+    `cuda` is `cupy.cuda`; all methods are for the current device.
+    """
+
+    def __init__(self, cuda: Any, device: int = -1) -> None:
+        self._cuda, self.stream = cuda, cuda.get_current_stream(device)
+        self._here = threading.local()
+        self._here.known = True
+
+    def foreign(self) -> bool:
+        """Whether it is the default stream of another thread, which the calling thread cannot name."""
+        return self.stream.ptr == _PER_THREAD and not hasattr(self._here, "known")
+
+    def is_current(self) -> bool:
+        """Whether it is the current stream."""
+        return bool(self._cuda.get_current_stream() == self.stream and not self.foreign())
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Order the current stream's work in the `with` block after earlier and before later work on this stream.
+
+        Its arrays are then never in use on two streams at once, nor is their memory reused too early. The host does not
+        wait, unless this stream is foreign.
+        """
+        stream = self._cuda.get_current_stream()
+        if self.is_current():
+            yield
+        elif self.foreign():
+            with capturing:
+                self._cuda.runtime.deviceSynchronize()
+            try:
+                yield
+            finally:
+                stream.synchronize()
+        else:
+            stream.wait_event(self.stream.record(self._cuda.Event(disable_timing=True)))
+            try:
+                yield
+            finally:
+                self.stream.wait_event(stream.record(self._cuda.Event(disable_timing=True)))
+
+
+def home_of(array: Any) -> Home | None:
     """The current stream of the device of a CuPy array; None for a NumPy array."""
     if isinstance(array, np.ndarray):
         return None
     import cupy
 
-    return cupy.cuda.get_current_stream(array.device.id)
-
-
-@contextmanager
-def in_order(home: Any, stream: Any) -> Iterator[None]:
-    """Order the work on `stream` inside the `with` block after earlier and before later work on `home`.
-
-    Both are streams of the current device. With it, buffers owned by `home` are never in use on both streams at once,
-    nor reused too early. The host does not wait.
-    """
-    if stream == home:
-        yield
-        return
-    from cupy.cuda import Event
-
-    stream.wait_event(home.record(Event(disable_timing=True)))
-    try:
-        yield
-    finally:
-        home.wait_event(stream.record(Event(disable_timing=True)))
+    return Home(cupy.cuda, array.device.id)
 
 
 _VARIABLE = "NNKIT_CUDA_GRAPHS"
@@ -71,7 +99,7 @@ class GraphLowering:
     """
 
     def __init__(self, cuda: Any, handles: Handles) -> None:
-        self._cuda, self._handles, self._home = cuda, handles, cuda.get_current_stream()
+        self._cuda, self._handles, self._home = cuda, handles, Home(cuda)
         self._captures = graphs_wanted()
 
     def __call__(self, nodes: Nodes) -> list[Call]:
@@ -87,28 +115,27 @@ class Graph:
     never in use on two streams at once, nor reused too early.
     """
 
-    def __init__(self, calls: Sequence[Call], cuda: Any, handles: Handles, home: Any, captures: bool) -> None:
+    def __init__(self, calls: Sequence[Call], cuda: Any, handles: Handles, home: Home, captures: bool) -> None:
         self.calls, self._cuda, self._handles, self._home = calls, cuda, handles, home
         self._captures, self._called = captures, False
         self.graph: Any = None
         self._workspace: Any = None
 
     def __call__(self) -> None:
-        stream = self._cuda.get_current_stream()
-        if self.graph is None and self._captures and self._called:
+        if self.graph is None and self._captures and self._called and not self._home.foreign():
             self.graph = self._capture()
             self._captures = self.graph is not None
         if self.graph is None:
-            with in_order(self._home, stream):
+            with self._home.in_order():
                 for call in self.calls:
                     call()
             self._called = True
             return
         with _launching:
-            if stream == self._home:
+            if self._home.is_current():
                 self.graph.launch()
             else:
-                with in_order(self._home, stream):
+                with self._home.in_order():
                     self.graph.launch()
 
     def _capture(self) -> Any:
@@ -131,8 +158,8 @@ class Graph:
 
     def _captured(self) -> Any:
         handle = self._handles.get()
-        with self._home:  # which owns the memory
-            self._workspace = handle.workspace(self._home, captured=True)
+        with self._home.stream:  # which owns the memory
+            self._workspace = handle.workspace(self._home.stream, captured=True)
         stream = self._cuda.Stream(non_blocking=True)
         with capturing, handle.lent(self._workspace), _without_collection(), stream:
             # In this mode, other threads can allocate memory, but not this one.

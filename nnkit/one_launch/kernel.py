@@ -7,7 +7,7 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.cuda.cluster import launch, limits_of
-from nnkit.backends.cuda.graph import current_stream, in_order
+from nnkit.backends.cuda.graph import home_of
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.switches import switch
 from nnkit.model import Model
@@ -33,7 +33,7 @@ class EpochKernel:
         clock = [state.arrays["t"]] if "clock" in recipe.programs else []
         self._texts: dict[int, str] = {}  # by lanes
         self._state = [model.parameters.flat, *vectors, *numbers, *clock]
-        self._home = current_stream(model.parameters.flat)
+        self._home = home_of(model.parameters.flat)
 
     def works(self) -> bool:
         """Whether the GPU can run it, tried by a launch without samples, which changes nothing; if not, warn."""
@@ -79,7 +79,8 @@ class EpochKernel:
         none = np.int64(0)  # a null pointer
         given = [X, y, none if order is None else order, rates, *self._state, logits, np.int64(samples)]
         flat = self._model.parameters.flat
-        with flat.device, in_order(self._home, current_stream(flat)):
+        assert self._home is not None
+        with flat.device, self._home.in_order():
             launch(flat, self._texts[lanes], NAME, self.layout.blocks, THREADS, self.layout.bytes, given)
 
 

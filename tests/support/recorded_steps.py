@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nnkit.backends.recording import Node
+from nnkit.backends.recording import HostCall, Node
 from nnkit.step import Step
 
 
@@ -15,6 +15,6 @@ def before_each_step(monkeypatch: pytest.MonkeyPatch, do: Callable[[Step], None]
 
     def made(step: Step, *arguments: Any) -> None:
         make(step, *arguments)
-        step._tape.nodes.insert(0, Node(lambda: do(step)))
+        step._tape.nodes.insert(0, Node(HostCall(lambda: do(step))))
 
     monkeypatch.setattr(Step, "__init__", made)

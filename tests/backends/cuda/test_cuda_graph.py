@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 import nnkit
 from nnkit.backends import Backend
-from nnkit.backends.cuda.graph import Graph, graphs_wanted
+from nnkit.backends.cuda.graph import Graph, GraphLowering, Home, graphs_wanted
 from nnkit.backends.recording import Tape, perform
-from nnkit.step import Step
+from nnkit.step import Step, step_for
 from tests.conftest import gpu_backend
 from tests.support.accumulating import add_column_sums, add_product
+from tests.support.recorded_steps import before_each_step
 
 Array = NDArray[Any]
 
@@ -48,60 +50,174 @@ def test_any_other_value_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Stream:
-    """A stream whose captures end in an error as often as `fails` says, and otherwise in what was called."""
+    """A stream on which nothing runs. Captures end in an error as often as `fails` says, otherwise in a graph."""
 
-    ptr = 0
+    def __init__(self, cuda: "Cuda", name: str, ptr: int = 0) -> None:
+        self.cuda, self.name, self.ptr = cuda, name, ptr
 
-    def __init__(self, fails: list[str], calls: list[str]) -> None:
-        self._fails, self._calls = fails, calls
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.ptr == other.ptr  # as CuPy has it
+
+    def __hash__(self) -> int:
+        return self.ptr
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def begin_capture(self, mode: object) -> None:
-        self._calls.append("begin")
+        self.cuda.done("begin")
 
     def end_capture(self) -> Any:
-        self._calls.append("end")
-        if self._fails:
-            raise RuntimeError(self._fails.pop())
-        return SimpleNamespace(launch=lambda: self._calls.append("launch"))
+        self.cuda.done("end")
+        if self.cuda.fails:
+            raise self.cuda.fails.pop(0)
+        return SimpleNamespace(launch=lambda: self.cuda.done("launch"))
+
+    def record(self, event: object) -> Any:
+        return self.name
+
+    def wait_event(self, event: object) -> None:
+        self.cuda.done(f"{self.name} waits for {event}")
+
+    def synchronize(self) -> None:
+        self.cuda.done("wait")
 
 
-def graph_without_cuda(fails: list[str], calls: list[str]) -> Graph:
-    """A recording of one call, on streams of this file's own."""
-    home = Stream(fails, calls)
-    cuda = SimpleNamespace(
-        get_current_stream=lambda: home,
-        Stream=lambda non_blocking: Stream(fails, calls),
-        runtime=SimpleNamespace(streamCaptureModeThreadLocal=1, CUDARuntimeError=KeyError),
-        memory=SimpleNamespace(OutOfMemoryError=MemoryError),
-    )
-    handle = SimpleNamespace(workspace=lambda stream, captured: None, lent=lambda workspace: nullcontext())
-    handles: Any = SimpleNamespace(get=lambda: handle)
-    return Graph([lambda: calls.append("call")], cuda, handles, home, captures=True)
+class Cuda:
+    """What graphs ask of `cupy.cuda`, on streams of this file's own; `current` is the current stream."""
+
+    Event = staticmethod(lambda disable_timing: None)
+    memory = SimpleNamespace(OutOfMemoryError=MemoryError)
+
+    def __init__(self, *fails: Exception, ptr: int = 0) -> None:
+        self.fails, self.calls = list(fails), list[str]()
+        self.current = self.home = Stream(self, "home", ptr)
+        self.runtime = SimpleNamespace(
+            streamCaptureModeThreadLocal=1,
+            CUDARuntimeError=KeyError,
+            deviceSynchronize=lambda: self.done("wait for all"),
+        )
+
+    def done(self, call: str) -> None:
+        self.calls.append(call)
+
+    def get_current_stream(self, device: int = -1) -> Stream:
+        return self.current
+
+    def Stream(self, non_blocking: bool) -> Stream:
+        return Stream(self, "side", 77)
+
+    def graph(self, call: Callable[[], object] = lambda: None) -> Graph:
+        """A recording of a call."""
+
+        def made() -> None:
+            self.done("call")
+            call()
+
+        handle = SimpleNamespace(workspace=lambda stream, captured: None, lent=lambda workspace: nullcontext())
+        handles: Any = SimpleNamespace(get=lambda: handle)
+        return Graph([made], self, handles, Home(self), captures=True)
+
+
+CAPTURE = ["begin", "call", "end"]
+
+
+def error(status: int) -> Exception:
+    """CuPy's error of a call that CUDA refuses; 900 and 901 are those of captures that another thread disturbs."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    made: Exception = cupy.cuda.runtime.CUDARuntimeError(status)
+    return made
 
 
 def test_a_capture_that_fails_is_tried_three_times_and_then_given_up_with_one_warning() -> None:
-    calls: list[str] = []
-    made = graph_without_cuda(["refused"] * 3, calls)
+    cuda = Cuda(*[RuntimeError("refused")] * 3)
+    made = cuda.graph()
     made()
-    assert calls == ["call"]
+    assert cuda.calls == ["call"]
     with pytest.warns(nnkit.BackendFallbackWarning, match=r"executed call by call: refused$"):
         made()
-    assert calls == ["call", *["begin", "call", "end"] * 3, "call"]
+    assert cuda.calls == ["call", *CAPTURE * 3, "call"]
     made()  # a warning would be an error
-    assert calls[-1] == "call"
-    assert calls.count("begin") == 3
+    assert cuda.calls[-1] == "call"
+    assert cuda.calls.count("begin") == 3
 
 
 def test_a_capture_that_another_thread_disturbs_is_tried_again() -> None:
-    calls: list[str] = []
-    made = graph_without_cuda(["operation would make the legacy stream depend on a capturing one"] * 2, calls)
+    cuda = Cuda(error(901), error(901))
+    made = cuda.graph()
     for _ in range(3):
         made()
-    assert calls == ["call", *["begin", "call", "end"] * 3, "launch", "launch"]
+    assert cuda.calls == ["call", *CAPTURE * 3, "launch", "launch"]
+
+
+@pytest.mark.parametrize("again", [2, 3])
+def test_a_call_that_another_thread_disturbs_is_captured_again(again: int) -> None:
+    """The call itself gets the error, and the capture is ended before the next begins."""
+    left = [error(900) for _ in range(again)]
+    cuda = Cuda()
+
+    def disturbed() -> None:
+        if cuda.calls.count("begin") and left:
+            raise left.pop()
+
+    made = cuda.graph(disturbed)
+    made()
+    with nullcontext() if again < 3 else pytest.warns(nnkit.BackendFallbackWarning, match="call by call: .*Capture"):
+        made()
+    assert cuda.calls == ["call", *CAPTURE * 3, "launch" if again < 3 else "call"]
+
+
+def on_a_thread(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+@pytest.mark.parametrize("ptr", [0, 1 << 40])
+def test_a_stream_other_than_the_tapes_waits_for_it_and_it_for_the_other(ptr: int) -> None:
+    cuda = Cuda(ptr=ptr)
+    made = cuda.graph()
+    made()
+    cuda.current = Stream(cuda, "other", 5)
+    for _ in range(2):
+        on_a_thread(made)
+    ordered = ["other waits for home", "X", "home waits for other"]
+    assert cuda.calls == ["call", *CAPTURE, *ordered[:1], "launch", *ordered[2:], *ordered[:1], "launch", *ordered[2:]]
+
+
+def test_default_streams_of_two_threads_are_two_streams() -> None:
+    """With CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1 they compare equal, and one thread cannot name the other's."""
+    cuda = Cuda(ptr=2)
+    made = cuda.graph()
+    made()
+    for _ in range(2):
+        on_a_thread(made)  # is not captured: its memory is in use on the other stream
+    assert cuda.calls == ["call", *["wait for all", "call", "wait"] * 2]
+    cuda.calls.clear()
+    made()
+    made()
+    assert cuda.calls == [*CAPTURE, "launch", "launch"]  # the thread of the recording needs not wait
+    cuda.calls.clear()
+    on_a_thread(made)
+    assert cuda.calls == ["wait for all", "launch", "wait"]
+    cuda.current = Stream(cuda, "other", 5)
+    cuda.calls.clear()
+    made()
+    assert cuda.calls == ["other waits for home", "launch", "home waits for other"]
+
+
+def test_what_a_test_reads_before_each_step_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for the GPU inside a capture."""
+    seen: list[bool] = []
+    before_each_step(monkeypatch, lambda step: seen.append(True))
+    net = nnkit.Network([3, 2], seed=0)
+    nodes = step_for(net, 4, net.optimizer_state("sgd"), drops=True).nodes
+    (made,) = GraphLowering(Cuda(), None)(nodes)  # type: ignore[arg-type]
+    assert isinstance(made, Graph)
+    for _ in range(3):
+        made()
+    assert seen == [True] * 3
+    assert made.graph is None
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
