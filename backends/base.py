@@ -17,7 +17,7 @@ import numpy as np
 
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote, promoted
 from nnkit.backends.errors import OutOfMemoryError
-from nnkit.backends.formulas.complex_step import complex_step_namespace
+from nnkit.backends.formulas.operations import complex_step_namespace
 from nnkit.backends.formulas.program import Program, Traceable
 from nnkit.backends.recording import Tape, active_tape, perform, recording
 

@@ -252,3 +252,15 @@ def _owner(name: str, value: Any) -> Backend:
         hint = "; for arrays of other libraries: python -m pip install array-api-compat" if foreign else ""
         raise TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number{hint}")
     return backend
+
+
+def switch(variable: str, default: bool) -> bool:
+    """Whether an environment variable is 1, or if it is unset or empty the default; ValueError if it is not 0 either.
+
+    >>> switch("NNKIT_CUDA_GRAPHS", True)
+    True
+    """
+    value = os.environ.get(variable, "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"{variable} is {value!r}; expected 0 or 1")
+    return value == "1" if value else default

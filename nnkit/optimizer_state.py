@@ -13,8 +13,7 @@ import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.recording import HostCall, perform
-from nnkit.backends.update_fusion import Accumulate
+from nnkit.backends.recording import Accumulate, HostCall, perform
 from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters

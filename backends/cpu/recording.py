@@ -5,8 +5,7 @@ import numpy as np
 from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, blas_function, one_thread
-from nnkit.backends.recording import Call, Node, Nodes
-from nnkit.backends.update_fusion import Accumulate, inside_products
+from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
 
 MANY = 256  # rows; above, NumPy's product and a separate update are as fast
 

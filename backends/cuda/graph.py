@@ -17,7 +17,7 @@ from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.recording import Call, HostCall, Nodes, calls_of
-from nnkit.backends.switches import switch
+from nnkit.backends.selection import switch
 
 # cudaStreamPerThread, the default stream with CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1: another stream in each thread.
 _PER_THREAD = 2

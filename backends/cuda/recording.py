@@ -1,6 +1,6 @@
 """The passes over a recording on a GPU: fewer launches, and fewer arrays read and written.
 
-    accumulate    fuses an update into the product that computes it (`nnkit.backends.update_fusion`)
+    accumulate    fuses an update into the product that computes it (`inside_products`)
     cast_factors  products share cast copies of their factors, which nnkit's kernels write as additional results
     chain         fuses consecutive formulas into one kernel
     begin_sums    a kernel also starts the column sums of the matrix that it computes
@@ -16,8 +16,7 @@ from typing import Any
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.elementwise import ElementwiseCall, overlap, same
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.recording import Composite, Node, Nodes, nodes_of
-from nnkit.backends.update_fusion import inside_products
+from nnkit.backends.recording import Composite, Node, Nodes, inside_products, nodes_of
 
 
 class ColumnSums(Composite):

@@ -1,1 +1,1 @@
-"""What a formula is made of: its operations, the program that tracing yields, and the complex step."""
+"""What a formula is made of: its operations, and the program that tracing yields."""

@@ -9,7 +9,7 @@ from nnkit.backends.base import Array
 from nnkit.backends.cuda.cluster import launch, limits_of
 from nnkit.backends.cuda.graph import home_of
 from nnkit.backends.errors import BackendFallbackWarning
-from nnkit.backends.switches import switch
+from nnkit.backends.selection import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, Recipe, layout_for, recipe_of
 from nnkit.one_launch.text import NAME, kernel_text

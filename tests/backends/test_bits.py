@@ -9,7 +9,7 @@ import pytest
 
 from nnkit.backends.errors import FormulaError
 from nnkit.backends.formula import Formula
-from nnkit.backends.formulas.complex_step import complex_step_namespace
+from nnkit.backends.formulas.operations import complex_step_namespace
 from nnkit.backends.formulas.tracing import trace
 from tests.support.host_cuda import aligned, build, launch, with_driver
 from tests.support.kernels import variant

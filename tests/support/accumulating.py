@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nnkit.backends import Backend
-from nnkit.backends.recording import perform
-from nnkit.backends.update_fusion import Accumulate
+from nnkit.backends.recording import Accumulate, perform
 from nnkit.kernels.arithmetic import scaled_sum
 
 
