@@ -13,7 +13,6 @@ from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
 from nnkit.checks import checked_dtype, checked_features, flag, whole
 from nnkit.classes import checked_classes, class_indices
-from nnkit.forward import ForwardPass
 from nnkit.initializers import Initializer
 from nnkit.inputs import (
     are_labels,
@@ -30,11 +29,10 @@ from nnkit.kernels.output import output_pair
 from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
-from nnkit.own_layers import check_own_layer, tried
 from nnkit.parameters import Parameters
-from nnkit.placement import DropoutState, Lent, Placement, Turn
+from nnkit.placement import DropoutState, ForwardPass, Lent, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
-from nnkit.structure import build_layers, initialized, started
+from nnkit.structure import build_layers, check_own_layer, initialized, started, tried
 from nnkit.tables import as_array, is_table, table_numbers, text_names
 
 FEW = 256  # samples whose forward pass takes less time than its Python overhead

@@ -1,4 +1,4 @@
-"""Placement: a network's arrays on one backend, replaced together, and the lock for changing them."""
+"""Placement: a network's arrays on one backend, replaced together, the lock for changing them, and recordings."""
 
 import os
 import threading
@@ -11,12 +11,15 @@ import numpy as np
 
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
+from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.precision import get_matmul_precision
+from nnkit.backends.recording import Tape
 from nnkit.kernels import dropout as kernels
 from nnkit.kernels.activations import registrations
 from nnkit.layers import Dropout, Layer, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
+from nnkit.preprocessing import Preprocessing, precision
 
 _BUSY = (
     "another thread is training or moving this network: only one thread at a time may call fit, partial_fit, "
@@ -197,3 +200,60 @@ class DropoutState:
 
     def _number(self, value: int) -> Array:
         return self.backend.asarray(float(value), self.dtype)
+
+
+class ForwardPass:
+    """A recorded forward pass for a number of samples; its buffers are for one thread at a time."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        dtype: str,
+        shape: tuple[int, int],
+        propagate: Callable[[Array], Array],
+        activate: Callable[[Array], Array],
+    ) -> None:
+        self.backend, self._samples, self._dtype = backend, shape[0], dtype
+        self._preprocessing: Preprocessing | None = None
+        self._before: dict[str, tuple[Tape, Array]] = {}  # recorded preprocessing by dtype
+        self._x, self._activate = backend.zeros(shape, dtype), activate
+        with backend.recording() as self._tape:
+            self._logits = propagate(self._x)
+        self._activating: tuple[Tape, Array] | None = None
+
+    def logits(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
+        """H̄ of the last layer, (samples, d_out), for checked samples x of any dtype; the next run overwrites it.
+
+        x is (samples, width), or (samples, d_in) without preprocessing.
+        """
+        self._take(x, preprocessing)
+        self._tape.replay()
+        return self._logits
+
+    def outputs(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
+        """The same after the last layer's activation, which is recorded on first use."""
+        if self._activating is None:
+            with self.backend.recording() as tape:
+                outputs = self._activate(self._logits)
+            self._activating = tape, outputs
+        tape, outputs = self._activating
+        self.logits(x, preprocessing)
+        tape.replay()
+        return outputs
+
+    def _take(self, x: Any, preprocessing: Preprocessing | None) -> None:
+        """Write samples of any dtype to the first layer's input, after recorded preprocessing."""
+        if preprocessing is None:
+            self.backend.copy(self.backend.asarray(x, self._dtype), self._x)
+            return
+        if preprocessing is not self._preprocessing:  # the network's may have been set
+            self._preprocessing, self._before = preprocessing, {}
+        wide = precision(preprocessing, dtype_name(x.dtype), self._dtype)
+        if wide not in self._before:
+            given = self.backend.zeros((self._samples, preprocessing.inputs), wide)
+            with self.backend.recording() as tape:
+                preprocessing.apply(self.backend, given, self._x)
+            self._before[wide] = tape, given
+        tape, given = self._before[wide]
+        self.backend.copy(self.backend.asarray(x, wide), given)
+        tape.replay()
