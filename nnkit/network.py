@@ -12,8 +12,10 @@ from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.checks import flag
 from nnkit.history import History
 from nnkit.inputs import labels_of
+from nnkit.jacobian import input_gradient, jacobian
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
 from nnkit.metrics import MetricFunction, get_metrics
+from nnkit.minimize import minimize, value_and_gradient
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.placement import Placement
@@ -78,6 +80,8 @@ class Network(Model):
     """
 
     predict_proba = Model.forward
+    jacobian = explains_memory(LOWER_SAMPLES)(jacobian)
+    input_gradient = explains_memory(LOWER_SAMPLES)(input_gradient)
 
     def predict(self, x: Any) -> Array:
         """The class (n,) of each sample, the largest output; for regression, the outputs h.
@@ -185,6 +189,9 @@ class Network(Model):
         cost = step.cost()
         place.leave(lent)
         return cost, found
+
+    value_and_gradient = value_and_gradient
+    minimize = explains_memory(LOWER_SAMPLES, changes=True)(minimize)
 
     @explains_memory(LOWER_STEP)
     def explain_step(self, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import ITEMSIZE
@@ -54,6 +55,8 @@ class Parameters:
         layers: for each layer its arrays by name, views of the vector.
         W: a view (d_out, d_in) per dense layer. b: a view (d_out,) per dense layer. The first W may be in column-major
             order: write to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
+
+        vector: all parameters without padding, in one float64 vector on the host, for minimizers; can be assigned.
 
     Raises TypeError where another array is to take the place of the vector or of a view.
     """
@@ -120,6 +123,26 @@ class Parameters:
             first = host[: d_out * d_in]
             first[...] = first.reshape(d_out, d_in).T.reshape(-1)
         return self.backend.asarray(host, self.dtype)
+
+    @property
+    def vector(self) -> NDArray[np.float64]:
+        """All parameters in one float64 vector on the host: for each layer W by rows, then b. It can be assigned."""
+        arrays = (self.backend.to_numpy(view) for layer in self.layers for view in layer.values())
+        return np.concatenate([np.asarray(array, np.float64).reshape(-1) for array in arrays])
+
+    @vector.setter
+    def vector(self, values: ArrayLike) -> None:
+        given = np.asarray(values, np.float64)
+        if given.shape != (self.count,):
+            raise ValueError(f"vector has shape {given.shape}; expected ({self.count},)")
+        start, pairs = 0, []
+        for layer, shapes in zip(self.layers, self.shapes, strict=True):
+            for name, shape in shapes.items():
+                stop = start + math.prod(shape)
+                pairs.append((self.backend.asarray(given[start:stop].reshape(shape), self.dtype), layer[name]))
+                start = stop
+        for array, view in pairs:
+            self.backend.copy(array, view)
 
     def clear_padding(self) -> None:
         """Reset the padding to 0: a step that writes NaN everywhere, as with `clip_norm`, writes it there, too."""

@@ -34,6 +34,8 @@ def test_the_first_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
 def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
     if "checkpoint=" in code:
         pytest.importorskip("safetensors", reason="safetensors is not installed")
+    if "nnkit.sklearn" in code:
+        pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 or newer")
     assert _run(code, tmp_path)
 
 

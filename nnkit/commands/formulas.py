@@ -13,6 +13,7 @@ from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_command, known
+from nnkit.jacobian import jacobian
 from nnkit.kernels import arithmetic, cost_functions, dense, preprocessing, softmax
 from nnkit.kernels.costs import cost_names, get_cost
 
@@ -65,8 +66,9 @@ def functions() -> dict[str, Entry]:
     found = {
         "dense_forward": Entry(dense.dense_forward, [dense.biased]),
         "dense_backward": Entry(dense.dense_backward, []),
-        "softmax": Entry(softmax.softmax, [softmax.shifted_exp, softmax.divided]),
+        "softmax": Entry(softmax.softmax, [softmax.shifted_exp, arithmetic.divided]),
         "softmax_grad": Entry(softmax.softmax_grad, [arithmetic.product, softmax.softmax_pullback]),
+        "Network.jacobian": Entry(jacobian, [softmax.softmax_pullback]),
         "data.Normalization": Entry(data.Normalization, [preprocessing.normalized]),
         "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
     }
@@ -94,7 +96,7 @@ def _operands(function: Callable[..., Any]) -> list[str]:
 def _comment(function: Callable[..., Any]) -> str:
     """C++ comments with a function's equation and, for a formula, its Python code.
 
-    >>> from nnkit.kernels.softmax import divided
+    >>> from nnkit.kernels.arithmetic import divided
     >>> print(_comment(divided))
     // divided(a, b)
     // a/b.

@@ -17,6 +17,7 @@ from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 from nnkit.checks import check_finite, checked_features, flag, in_range, unknown_name, whole
 from nnkit.data.moments import Real, covariance, feature_names, means, quiet, sample_matrix, variances
 from nnkit.inputs import on_host
+from nnkit.kernels.arithmetic import divided
 from nnkit.kernels.preprocessing import centered, normalized
 from nnkit.tables import as_array
 
@@ -85,6 +86,10 @@ class Fitted(ABC):
         mean, scale = self._placed[backend, wide]
         self._compute(backend, x, mean, scale, out)
         return out
+
+    @abstractmethod
+    def backward(self, backend: Backend, delta: Array) -> Array:
+        """The gradient by samples x, (..., inputs), from that by their transform, Δ (..., outputs)."""
 
     def precision(self, dtype: str) -> str:
         """The dtype of the computation for samples of this dtype: float32 if it suffices for them, else float64."""
@@ -204,6 +209,9 @@ class Normalization(Fitted):
     def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
         backend.elementwise(normalized, (x, mean, scale), out=out)
 
+    def backward(self, backend: Backend, delta: Array) -> Array:
+        return backend.elementwise(divided, (delta, backend.asarray(self.deviation, dtype_name(delta.dtype))))
+
     @staticmethod
     def _bound(deviations: Real, scale: Real) -> Real:
         return deviations / scale
@@ -273,6 +281,10 @@ class Whitening(Fitted):
             backend.matmul(deviations, scale, out=out)
         else:
             backend.copy(backend.matmul(deviations, scale), out)
+
+    def backward(self, backend: Backend, delta: Array) -> Array:
+        scale = backend.asarray(self._constants()[1], dtype_name(delta.dtype))
+        return backend.matmul(delta, scale.mT)
 
     @staticmethod
     def _bound(deviations: Real, scale: Real) -> Real:

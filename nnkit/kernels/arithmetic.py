@@ -12,6 +12,12 @@ def product(xp: Any, a: Any, b: Any) -> Any:
 
 
 @formula
+def divided(xp: Any, a: Any, b: Any) -> Any:
+    """a/b."""
+    return a / b
+
+
+@formula
 def scaled_sum(xp: Any, a: Any, b: Any, alpha: Any) -> Any:
     """a + α b."""
     return a + alpha * b

@@ -5,19 +5,13 @@ from typing import Any
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend, check_axes
 from nnkit.backends.formula import formula
-from nnkit.kernels.arithmetic import product
+from nnkit.kernels.arithmetic import divided, product
 
 
 @formula
 def shifted_exp(xp: Any, z: Any, largest: Any) -> Any:
     """e^(z − m), at most 1."""
     return xp.exp(z - largest)
-
-
-@formula
-def divided(xp: Any, a: Any, b: Any) -> Any:
-    """a/b."""
-    return a / b
 
 
 @formula

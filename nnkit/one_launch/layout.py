@@ -13,9 +13,10 @@ from nnkit.backends.cuda.cluster import BlockLimits
 from nnkit.backends.formula import Formula
 from nnkit.backends.formulas.program import Program
 from nnkit.kernels.activations import get_activation
+from nnkit.kernels.arithmetic import divided
 from nnkit.kernels.output import OutputPair
 from nnkit.kernels.regularization import treated
-from nnkit.kernels.softmax import divided, shifted_exp, softmax_delta, softmax_pullback
+from nnkit.kernels.softmax import shifted_exp, softmax_delta, softmax_pullback
 from nnkit.kernels.updates import adam_clock
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState

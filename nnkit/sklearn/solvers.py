@@ -1,6 +1,5 @@
 """How the estimators train: minibatches with scikit-learn's stopping rules, or L-BFGS on all samples."""
 
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from sklearn.exceptions import ConvergenceWarning
 from nnkit.backends.base import Array
 from nnkit.history import History
 from nnkit.kernels.arithmetic import product
-from nnkit.minimize import Objective, from_vector, to_vector
 from nnkit.network import Network
 from nnkit.optimizer_state import OptimizerState
 from nnkit.optimizers import SGD, Adam, Optimizer, get_optimizer
@@ -122,7 +120,7 @@ class Monitor:
             print(f"Validation score: {score:f}")
         improved: bool = score >= own.best_validation_score_ + own.tol
         if score > own.best_validation_score_:
-            own.best_validation_score_, self.best = score, to_vector(network.parameters)
+            own.best_validation_score_, self.best = score, network.parameters.vector
         return improved
 
     def _slowed(self, network: Network) -> bool:
@@ -171,7 +169,7 @@ def train_by_minibatches(
         raise ValueError(f"{type(estimator).__name__}: {UNSTABLE.format(error)}") from error
     finally:
         if monitor.best is not None:
-            from_vector(network.parameters, monitor.best)
+            network.parameters.vector = monitor.best
     if history.interrupted:
         raise KeyboardInterrupt
     if not (incremental or monitor.converged) and estimator.n_iter_ == estimator.max_iter:
@@ -180,21 +178,9 @@ def train_by_minibatches(
 
 def train_by_lbfgs(estimator: Any, network: Network, X: Array, y: Any, weight: NDArray[np.float64] | None) -> None:
     """Minimize the cost of all samples with SciPy's L-BFGS-B, and set the estimator's attributes."""
-    from scipy.optimize import minimize
-
-    objective, parameters = Objective(network, *network._checked(X, y, weight)), network.parameters
-    shapes = [shape for layer in parameters.shapes for shape in layer.values()]
-    are_weights = np.concatenate([np.full(math.prod(shape), len(shape) > 1) for shape in shapes])
     strength = estimator.alpha / (X.shape[0] if weight is None else weight.sum())
-
-    def penalized(vector: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        cost, gradient = objective(vector)
-        weights = np.where(are_weights, vector, 0)
-        return cost + 0.5 * strength * float(weights @ weights), gradient + strength * weights
-
     options = {"maxiter": estimator.max_iter, "maxfun": estimator.max_fun, "gtol": estimator.tol}
-    found = minimize(penalized, to_vector(parameters), jac=True, method="L-BFGS-B", options=options)
-    from_vector(parameters, found.x)
+    found = network.minimize(X, y, sample_weight=weight, l2=float(strength), options=options)
     estimator.n_iter_, estimator.loss_ = min(found.nit, estimator.max_iter), float(found.fun)
     if not np.isfinite(found.x).all():
         raise ValueError(f"{type(estimator).__name__}: {UNSTABLE.format(found.message)}")

@@ -48,6 +48,7 @@ def equations() -> Iterator[Equation]:
     yield Equation("5, 10", "δW = δh̄ xᵀ", "dense_backward", measure.dense_gradient(1))
     yield Equation("5, 12", "δb = 1 ⊙ δh̄", "dense_backward", measure.dense_gradient(2))
     yield Equation("6", "δx = Wᵀ δh̄", "dense_backward", measure.dense_gradient(0))
+    yield Equation("6, 8", "∂h/∂x = Wᵀ (f′(h̄) ⊙ ∂h/∂h), all layers", "Network.jacobian", measure.jacobian)
     for name in activation_names():
         statement = {"sigmoid": "σ′ = σ(1 − σ)", "relu": "ReLU′ = H(x)"}.get(name, f"δh̄ = f′(h̄) ⊙ Δ, f = {name}")
         yield Equation(_NUMBERED.get(name, "8"), statement, f"{name}_grad", measure.activation_gradient(name))

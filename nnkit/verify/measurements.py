@@ -7,6 +7,7 @@ derivatives with the complex step of the forward formula on NumPy, values with s
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import dense_backward, dense_forward
 from nnkit.kernels.softmax import softmax, softmax_grad
 from nnkit.kernels.updates import gradient_descent, gradient_descent_l2
+from nnkit.layers import Dense
+from nnkit.network import Network
 from nnkit.verify.derivatives import STEP, complex_steps
 from nnkit.verify.gradient_check import relative_error
 
@@ -100,6 +103,20 @@ def dense_gradient(which: int) -> Callable[[Problem], float]:
         return relative_error(found, complex_step(cost, (p.x, p.W, p.b)[which]))
 
     return error
+
+
+def jacobian(p: Problem) -> float:
+    """Eq. 6 and 8 down to the inputs, of two layers, against the complex step of each output."""
+    layers = [Dense(5, 4, "sigmoid"), Dense(4, 3, "sigmoid")]
+    network = Network(layers, cost="quadratic", dtype="float64", backend=p.backend, seed=0)
+    network.parameters.assign([(p.W, p.b), (p.W2, p.b2)])
+
+    def output(x: NDArray[Any], k: int) -> Any:
+        h = dense_forward(x, p.W.astype(complex), p.b.astype(complex), "sigmoid")
+        return np.sum(dense_forward(h, p.W2.astype(complex), p.b2.astype(complex), "sigmoid")[:, k])
+
+    exact = np.stack([complex_step(partial(output, k=k), p.x) for k in range(3)], axis=1)
+    return relative_error(p.backend.to_numpy(network.jacobian(p.x)), exact)
 
 
 def activation_gradient(name: str) -> Callable[[Problem], float]:
