@@ -38,21 +38,16 @@ class Result(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _elementwise(
-    backend: "Backend", formula: Traceable, constants: tuple[tuple[str, float], ...], shapes: Shapes, dtypes: Dtypes
-) -> tuple[Program, Result]:
-    """The program of a formula and the shape and dtype of its results; raises like `Backend.elementwise`."""
-    for name, shape in zip(formula.operands, shapes, strict=True):
-        check_axes(f"{formula.name}: {name}", shape)
-    dtype = promoted(formula.operands, tuple(map(dtype_name, dtypes)))
+def _elementwise(backend: "Backend", operands: tuple[str, ...], shapes: Shapes, dtypes: Dtypes) -> Result:
+    """The shape and dtype of a formula's results; raises ValueError and TypeError without the formula's name."""
+    for name, shape in zip(operands, shapes, strict=True):
+        check_axes(name, shape)
+    dtype = promoted(operands, tuple(map(dtype_name, dtypes)))
     try:
-        result = Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
+        return Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
     except ValueError:
-        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(formula.operands, shapes, strict=True))
-        raise ValueError(f"{formula.name}: operands do not broadcast: {given}") from None
-    if dtype not in backend.types:
-        raise TypeError(f"{formula.name}: operands are {dtype}; expected one of {', '.join(backend.types)}")
-    return formula.program(dict(constants)), result
+        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(operands, shapes, strict=True))
+        raise ValueError(f"operands do not broadcast: {given}") from None
 
 
 @lru_cache(maxsize=1024)
@@ -243,9 +238,13 @@ class Backend(RowAccess, ABC):
         """Evaluate a formula with broadcast operands; returns one array, or a tuple for several results."""
         arrays = self.operands(formula.operands, operands)
         shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(_DTYPE, arrays))
-        program, result = _elementwise(
-            self, formula, tuple(sorted(constants.items())) if constants else (), shapes, dtypes
-        )
+        try:
+            result = _elementwise(self, formula.operands, shapes, dtypes)
+        except ValueError as error:
+            raise ValueError(f"{formula.name}: {error}") from None
+        if result.dtype not in self.types:
+            raise TypeError(f"{formula.name}: operands are {result.dtype}; expected one of {', '.join(self.types)}")
+        program = formula.program(constants)
         count = len(program.outputs)
         outs = [] if out is None else checked_outs(formula.name, out, result.shape, count, self.types)
         if not self.runs_programs or result.dtype in COMPLEX:

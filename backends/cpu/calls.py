@@ -199,7 +199,7 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.scratch = Scratch()
-        self.plan = lru_cache(maxsize=256)(partial(Plan, scratch=self.scratch))
+        self.plan = lru_cache(maxsize=64)(partial(Plan, scratch=self.scratch))
 
 
 _thread = _Thread()

@@ -54,7 +54,6 @@ class Traceable(Protocol):
     operands: tuple[str, ...]
     function: Callable[..., Any]
 
-    def __hash__(self) -> int: ...
     def program(self, constants: Mapping[str, float] | None = None) -> Program: ...
 
 
