@@ -22,9 +22,9 @@ def run(*arguments: str) -> str:
 def test_the_file_of_a_module_may_come_first() -> None:
     """pytest imports it by its path; the package's function of that name must stay."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    files = ["nnkit/plots/first_layer.py", "nnkit/data/digits.py"]
+    files = ["nnkit/plots/confusion_matrix.py", "nnkit/data/mnist.py"]
     files += ["tests/plots/test_files.py", "tests/training/test_interrupt.py"]
-    run(*files, "-k", "first_layer or digits or handler")
+    run(*files, "-k", "confusion_matrix or mnist or handler")
 
 
 def test_no_name_of_a_test_holds_an_address(request: pytest.FixtureRequest) -> None:

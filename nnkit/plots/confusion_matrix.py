@@ -1,31 +1,29 @@
 """The confusion matrix: which classes are mistaken for which."""
 
-import os
 from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import printable
-from nnkit.plots.arguments import label_pair
 from nnkit.plots.figure import (
     BLUE,
     DARK_BLUE,
     GREY,
     LABEL,
     TICK,
+    Axes,
+    Figure,
+    File,
     add_color_bar,
+    label_pair,
     new_figure,
     picture_path,
     shades,
     style_image,
     write_picture,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MOST = 50  # classes; with more, the counts would be illegible
 _LONG = 3  # characters; longer names do not fit side by side
@@ -35,7 +33,7 @@ def confusion_matrix(
     y: Any,
     predicted: Any,
     classes: Sequence[Any] | NDArray[Any] | None = None,
-    path: str | os.PathLike[str] | None = None,
+    path: File = None,
     title: str | None = None,
 ) -> "Figure":
     """Draw the number of samples for each true class (rows) and predicted class (columns), below the accuracy.
@@ -47,16 +45,7 @@ def confusion_matrix(
         y: the true labels (n,), integers or strings. predicted: the predicted labels, of the same type.
         classes: the labels in the order of the rows or, for the integers 0 to k − 1, their k names; at most 50. By
             default, the labels that occur, sorted.
-        path: the file to write, ending in .png, .svg or .pdf; by default none. It is written completely or not at all.
-        title: a title for the figure, which is returned.
-
-    Raises:
-        ImportError: Matplotlib is not installed.
-        TypeError: labels are neither integers nor strings or differ in type, classes is not a list, or path is not a
-            path.
-        ValueError: y and predicted differ in length or are empty, a label is not in classes, classes contains
-            duplicates or more than 50 entries, or path has another suffix.
-        FileNotFoundError: the directory of path does not exist.
+        path, title: as of all plots (`nnkit.plots`).
 
     >>> figure = confusion_matrix(["cat", "dog", "dog"], ["cat", "dog", "cat"])
     >>> figure.axes[0].get_title(loc="left")
@@ -113,7 +102,7 @@ def _indices(labels: NDArray[Any], number: dict[Any, int], name: str) -> NDArray
     return np.array([number[label] for label in values])
 
 
-def _draw(axes: "Axes", counts: NDArray[np.int64], cell: float) -> None:
+def _draw(axes: Axes, counts: NDArray[np.int64], cell: float) -> None:
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
 
@@ -132,7 +121,7 @@ def _draw(axes: "Axes", counts: NDArray[np.int64], cell: float) -> None:
     bar.set_label("Share of the true class", fontsize=LABEL, color=GREY)
 
 
-def _name_classes(axes: "Axes", names: list[str]) -> None:
+def _name_classes(axes: Axes, names: list[str]) -> None:
     places = range(len(names))
     slanted: dict[str, Any] = {}
     if max(map(len, names)) > _LONG:

@@ -4,13 +4,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence, Sized
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from nnkit.plots.figure import BLUE, GREY, HEADING, LABEL, VERMILION, style_lines
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
+from nnkit.plots.figure import BLUE, GREY, HEADING, LABEL, VERMILION, Axes, style_lines
 
 History = Mapping[str, Sequence[float | None]]
 
@@ -93,7 +89,7 @@ class End(NamedTuple):
     value: float
 
 
-def finish_panel(axes: "Axes", metric: str, values: list[float], epochs: int, prefix: str = "") -> None:
+def finish_panel(axes: Axes, metric: str, values: list[float], epochs: int, prefix: str = "") -> None:
     """Set the heading, ticks and limits of a panel whose lines, through `values`, are drawn."""
     from matplotlib.ticker import MaxNLocator
 
@@ -114,7 +110,7 @@ def finish_panel(axes: "Axes", metric: str, values: list[float], epochs: int, pr
     axes.set_ylim(axes.get_ylim())  # fixed, so that the labels stay at their heights
 
 
-def _log_scale(axes: "Axes", decades: float) -> None:
+def _log_scale(axes: Axes, decades: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_title(f"{axes.get_title(loc='left')} (logarithmic axis)", loc="left", fontsize=HEADING)
@@ -126,7 +122,7 @@ def _log_scale(axes: "Axes", decades: float) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def label_ends(axes: "Axes", ends: list[End], epochs: int) -> None:
+def label_ends(axes: Axes, ends: list[End], epochs: int) -> None:
     """Mark and label the ends of at most two lines, without overlap."""
     to_axes = axes.transData + axes.transAxes.inverted()
     texts = [end.text + (f"\n(epoch {end.epoch})" if end.epoch < epochs else "") for end in ends]
