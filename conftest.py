@@ -27,6 +27,7 @@ _OPTIONAL = {
     "nvmath": "nvmath-python", "packaging": "packaging", "pandas": "pandas", "polars": "polars", "pooch": "pooch",
     "pyarrow": "pyarrow", "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn",
     "skops": "skops", "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",
+    "llvmlite": "llvmlite", "numba": "numba",
 }  # fmt: skip
 
 

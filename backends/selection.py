@@ -6,12 +6,14 @@ themselves: the backend of a call is the one of its arrays.
 
 import importlib.util
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,3 +266,17 @@ def switch(variable: str, default: bool) -> bool:
     if value not in ("", "0", "1"):
         raise ValueError(f"{variable} is {value!r}; expected 0 or 1")
     return value == "1" if value else default
+
+
+def cache_folder() -> Path:
+    r"""nnkit's cache directory, the same as `pooch.os_cache("nnkit")`, without importing pooch.
+
+    As defined by platformdirs, which pooch uses: %LOCALAPPDATA%\nnkit\nnkit\Cache on Windows; elsewhere nnkit in the
+    directory XDG_CACHE_HOME if that is set, or else in ~/Library/Caches on macOS and in ~/.cache on other systems.
+    """
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA") or os.path.join("~", "AppData", "Local")
+        return Path(os.path.expanduser(local), "nnkit", "nnkit", "Cache")
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+    return Path(chosen if os.path.isabs(chosen) else os.path.expanduser(usual), "nnkit")

@@ -14,9 +14,9 @@ from nnkit.backends.recording import Call, perform
 
 # Held while libraries are loaded or searched, and during a fork: a child process would wait forever for import and
 # loader locks held by a thread that it does not have.
-_loading = RLock()
+loading = RLock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+    os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
 
 
 @cache
@@ -24,7 +24,7 @@ def blas_function(name: str, dtype: str) -> Any:
     """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another dtype."""
     if dtype not in ("float32", "float64"):
         return None
-    with _loading:
+    with loading:
         try:
             from scipy.linalg import blas
         except ImportError:
@@ -56,7 +56,7 @@ def loaded_blas() -> Any:
     The search takes 1 to 4 ms, as it reads every library's name, so the result is cached until another one is loaded.
     """
     global _found
-    with _loading:
+    with loading:
         try:
             from threadpoolctl import ThreadpoolController
         except ImportError:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.selection import cache_folder
 from nnkit.checks import flag
 from nnkit.files import replacing
 
@@ -24,20 +25,6 @@ MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 _CHUNK = 1 << 16  # bytes per read
-
-
-def cache_folder() -> Path:
-    r"""nnkit's cache directory, the same as `pooch.os_cache("nnkit")`, without importing pooch.
-
-    As defined by platformdirs, which pooch uses: %LOCALAPPDATA%\nnkit\nnkit\Cache on Windows; elsewhere nnkit in the
-    directory XDG_CACHE_HOME if that is set, or else in ~/Library/Caches on macOS and in ~/.cache on other systems.
-    """
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA") or os.path.join("~", "AppData", "Local")
-        return Path(os.path.expanduser(local), "nnkit", "nnkit", "Cache")
-    chosen = os.environ.get("XDG_CACHE_HOME", "")
-    usual = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
-    return Path(chosen if os.path.isabs(chosen) else os.path.expanduser(usual), "nnkit")
 
 
 def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]) -> Path:

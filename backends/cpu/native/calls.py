@@ -1,0 +1,67 @@
+"""Native nodes: the address of a compiled function and its arguments; alone, or in runs that are one call."""
+
+import ctypes
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.cpu.native.compiler import address_of
+
+_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # releases the GIL
+
+_RUN = """\
+def f(arguments):
+    nodes, count, times, stop = int64s(arguments[0]), arguments[1], arguments[2], int64s(arguments[3])
+    done = 0
+    while done < times and stop[0] == 0:
+        for k in range(count):
+            call(nodes[2 * k], nodes[2 * k + 1])
+        done += 1
+    arguments[4] = done
+"""
+
+
+class NativeCall(partial[None]):
+    """The call of the C function `void f(int64_t *arguments)` at `address` with the arguments in `block`.
+
+    `block` is an int64 array of sizes, strides and addresses; what changes between calls is read through addresses.
+    `keep` are the arrays that must live as long as the call.
+    """
+
+    address: int
+    block: np.ndarray
+    keep: tuple[Any, ...]
+
+    def __new__(cls, address: int, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
+        self = super().__new__(cls, _FUNCTION(address), ctypes.c_void_p(block.ctypes.data))
+        self.address, self.block, self.keep = address, block, tuple(keep)
+        return self
+
+
+class NativeRun:
+    """Native calls in order, as one call of compiled code.
+
+    Attributes:
+        stop: an int64 array of one entry; unless it is 0, no repetition starts. Another thread or a node may set it.
+    """
+
+    def __init__(self, calls: Sequence[NativeCall], stop: np.ndarray | None = None) -> None:
+        self.calls = tuple(calls)
+        self.stop = np.zeros(1, np.int64) if stop is None else stop
+        self._nodes = np.array([(c.address, c.block.ctypes.data) for c in calls], np.int64).reshape(-1, 2)
+        self._once = self._repeated(1)
+
+    def _repeated(self, times: int) -> NativeCall:
+        block = np.array([self._nodes.ctypes.data, len(self.calls), times, self.stop.ctypes.data, 0], np.int64)
+        return NativeCall(address_of(_RUN), block)
+
+    def __call__(self) -> None:
+        self._once()
+
+    def repeat(self, times: int) -> int:
+        """Make all calls, in order, up to `times` times; returns how often, less than `times` if `stop` was set."""
+        call = self._repeated(times)
+        call()
+        return int(call.block[4])

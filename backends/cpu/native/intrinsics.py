@@ -1,0 +1,154 @@
+"""What native text can use: memory by address, selections without branches, the bits of numbers, calls by address.
+
+Only the compiler imports this module, as it imports numba. Nothing here needs a symbol of Python, numba or the C
+library, so the object code can be loaded without them.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+_SCOPES = 16  # arrays that a text can distinguish with `load` and `store`
+
+
+def _pointers(entry: types.Type) -> Any:
+    @intrinsic
+    def pointer(typing: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(entry)(types.int64), generate
+
+    return pointer
+
+
+def _apart(module: Any, scope: int) -> tuple[Any, Any]:
+    """Metadata of an access to array number `scope`, which overlaps none of the others."""
+    domain = module.add_metadata([ir.MetaDataString(module, "nnkit")])
+    scopes = [module.add_metadata([ir.MetaDataString(module, f"array {i}"), domain]) for i in range(_SCOPES)]
+    others = [s for i, s in enumerate(scopes) if i != scope]
+    return module.add_metadata([scopes[scope]]), module.add_metadata(others)
+
+
+def _access(builder: Any, pointer: Any, index: Any, scope: Any) -> tuple[Any, Any]:
+    place = builder.gep(pointer, [index], inbounds=True)
+    return place, _apart(builder.module, scope.literal_value)
+
+
+@intrinsic(prefer_literal=True)
+def load(typing: Any, pointer: Any, index: Any, scope: Any) -> Any:
+    """`pointer[index]`, of an array that no other scope overlaps: LLVM vectorizes without checking."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, (own, others) = _access(builder, arguments[0], arguments[1], scope)
+        loaded = builder.load(place)
+        loaded.set_metadata("alias.scope", own)
+        loaded.set_metadata("noalias", others)
+        return loaded
+
+    return pointer.dtype(pointer, types.int64, scope), generate
+
+
+@intrinsic(prefer_literal=True)
+def store(typing: Any, pointer: Any, index: Any, value: Any, scope: Any) -> Any:
+    """`pointer[index] = value`, likewise."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, (own, others) = _access(builder, arguments[0], arguments[1], scope)
+        stored = builder.store(arguments[2], place)
+        stored.set_metadata("alias.scope", own)
+        stored.set_metadata("noalias", others)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, pointer.dtype, scope), generate
+
+
+@intrinsic
+def call(typing: Any, address: Any, *given: Any) -> Any:
+    """Call the C function at an address; the arguments are integers of 64 bits, such as addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word] * len(given))
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        values = [builder.extract_value(arguments[1], i) for i in range(len(given))]
+        builder.call(function, values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.StarArgTuple([types.int64] * len(given))), generate
+
+
+@intrinsic
+def select(typing: Any, condition: Any, chosen: Any, otherwise: Any) -> Any:
+    """The second argument where the condition is true, else the third, without a branch."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(context.get_value_as_argument(builder, types.boolean, arguments[0]), *arguments[1:])
+
+    return chosen(types.boolean, chosen, chosen), generate
+
+
+def _rounded(name: str) -> Any:
+    """An operation that LLVM knows, of a float in its own type."""
+
+    @intrinsic
+    def operation(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kind = arguments[0].type
+            return builder.call(builder.module.declare_intrinsic(name, [kind]), arguments)
+
+        return x(x), generate
+
+    return operation
+
+
+def _bitcast(given: types.Type, result: types.Type) -> Any:
+    @intrinsic
+    def cast(typing: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(result))
+
+        return result(given), generate
+
+    return cast
+
+
+@intrinsic
+def from_half(typing: Any, x: Any) -> Any:
+    """The float32 of a float16's bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def to_half(typing: Any, x: Any) -> Any:
+    """The bits of a float32 rounded to float16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(arguments[0], ir.HalfType()), ir.IntType(16))
+
+    return types.uint16(types.float32), generate
+
+
+ENTRIES = ("uint8", "uint16", "int32", "uint32", "int64", "float32", "float64")
+
+# Names of the text: float32s(address) is a pointer p with entries p[i]; float32(x) converts.
+NAMES: dict[str, Any] = {
+    **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
+    **{name: getattr(np, name) for name in ENTRIES},
+    **{f.__name__: f for f in (load, store, call, select, from_half, to_half)},
+    "sqrt": _rounded("llvm.sqrt"),
+    "absolute": _rounded("llvm.fabs"),
+    "floor": _rounded("llvm.floor"),
+    "rint": _rounded("llvm.rint"),
+    "bits32": _bitcast(types.float32, types.uint32),
+    "from_bits32": _bitcast(types.uint32, types.float32),
+    "bits64": _bitcast(types.float64, types.int64),
+    "from_bits64": _bitcast(types.int64, types.float64),
+}
