@@ -8,7 +8,8 @@ from bench.gpu import kernels
 from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.device import Device
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import output_pair
+from nnkit.kernels.costs import get_cost
 from nnkit.optimizers import optimizer_names
 
 
@@ -16,7 +17,7 @@ def test_a_case_that_cannot_be_made_ends_its_section(monkeypatch: pytest.MonkeyP
     def pair(name: str) -> Any:
         if name == "huber":
             raise MemoryError("of the device\nand more")
-        return output_pair(name)
+        return output_pair(get_cost(name))
 
     monkeypatch.setattr(kernels, "output_pair", pair)
     found = kernels.measure_kernels(Device("cpu"), 1 << 10, 1, Budget(60))

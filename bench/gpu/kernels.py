@@ -9,8 +9,8 @@ from bench.gpu.budget import Budget
 from bench.gpu.device import Device
 from nnkit.backends.base import Array
 from nnkit.kernels.activations import activation_names, get_activation
-from nnkit.kernels.costs import cost_names
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import output_pair
+from nnkit.kernels.costs import cost_names, get_cost
 from nnkit.optimizers import SGD, Optimizer, RMSprop, get_optimizer, optimizer_names
 from nnkit.parameters import Parameters
 
@@ -94,7 +94,7 @@ def _deltas(device: Device, entries: int) -> Iterator[Case]:
     scale = backend.asarray(1 / shape[0], "float32")
     for name in cost_names():
         with backend.recording() as tape:
-            output_pair(name).delta(backend, z, y, scale)
+            output_pair(get_cost(name)).delta(backend, z, y, scale)
         yield "output delta", name, 3 * z.nbytes, tape.replay
         tape.nodes.clear()  # releases their arrays
         tape.calls.clear()
