@@ -218,8 +218,8 @@ class _SoftmaxCrossEntropy(_Softmax):
 def output_pair(cost: Cost, activation: str | Activation | None = None) -> OutputPair:
     """The pair of a cost and an output activation, by default the one paired with the cost.
 
-    >>> output_pair(nnkit.get_cost("quadratic"), "tanh").paired
-    False
+    >>> type(output_pair(nnkit.get_cost("quadratic"), "tanh")).__name__
+    '_Elementwise'
     """
     name = cost.output if activation is None else activation
     # Cached by objects, not names: a name may be unregistered and given to another activation.
