@@ -19,7 +19,7 @@ def test_a_case_that_cannot_be_made_ends_its_section(monkeypatch: pytest.MonkeyP
         return output_pair(cost)
 
     monkeypatch.setattr(kernels, "output_pair", pair)
-    found = kernels.measure_kernels(Device("cpu"), 1 << 10, 1, Budget(60))
+    found = list(kernels.measure_kernels(Device("cpu"), 1 << 10, 1, Budget(60)))
     failed = [row for row in found if "failed" in row]
     assert failed == [
         {"kind": "output deltas", "name": "after mean_absolute", "failed": "MemoryError: of the device"}
