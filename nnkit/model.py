@@ -117,9 +117,9 @@ class Model:
         return checked_samples(self.width, table_numbers(x, name, self.features) if is_table(x) else x, name)
 
     def learn_features(self, x: Any) -> None:
-        """Set `features` to the column names of a table, if unset and the names are text."""
+        """Set `features` to the column names of a table, if unset and the names are text; raises like `text_names`."""
         if self.features is None and is_table(x):
-            names = text_names(x)
+            names = text_names(x, "X")
             self.features = names if names is not None and len(names) == self.width else None
 
     def learn_shape(self, y: Any) -> None:
@@ -138,7 +138,7 @@ class Model:
         after the classes are put in their order.
         """
         if self.classes is not None and is_table(y):
-            names, classes = text_names(y), self.classes.tolist()
+            names, classes = text_names(y, name), self.classes.tolist()
             if names is not None and len(classes) == self.d_out and set(names) == set(classes):
                 y = table_numbers(y, name, classes)
         y = as_array(y, name)

@@ -49,7 +49,9 @@ class Network(Model):
         classes: class names, in the order of the outputs: labels can then be names, and `predict` returns names.
             `fit` learns them from labels that are text, or integers other than 0 to k − 1.
         features: feature names, in the order of the columns of X; saved with the network. The columns of a table
-            (pandas, polars, pyarrow) are reordered by name. They default to those of a table in `fit` or preprocessing.
+            (pandas, polars, pyarrow) are reordered by name. They default to those of a table in `fit` or preprocessing,
+            if these are text: as in scikit-learn, columns with numbers or a MultiIndex as names go by position, and
+            names that are only in part text (TypeError) or not distinct (ValueError) are refused.
 
     Attributes:
         layers, cost, dtype, backend: as given, with defaults filled in; read-only (AttributeError), but see `to`.

@@ -31,10 +31,27 @@ def column_names(table: Any) -> list[Any]:
     return list(table.column_names if hasattr(type(table), "column_names") else table.columns)
 
 
-def text_names(table: Any) -> list[str] | None:
-    """The column names of a table if they are distinct strings; else None."""
+def text_names(table: Any, name: str) -> list[str] | None:
+    """The column names of a table, called `name` in errors, if they are text; None for numbers or a MultiIndex.
+
+    As in scikit-learn, only names that are all text count: TypeError if only some are, ValueError for duplicates.
+    """
     names = column_names(table)
-    return names if len(set(names)) == len(names) and all(isinstance(name, str) for name in names) else None
+    others = [column for column in names if not isinstance(column, str)]
+    if len(others) == len(names):
+        return None
+    if others:
+        hint = f"{name.split()[-1]}.columns = {name.split()[-1]}.columns.map(str)"
+        raise TypeError(f"{name} has the column name {others[0]!r} beside text; expected text for all: {hint}")
+    _check_distinct(names, name)
+    return names
+
+
+def rows_of(values: Any, indices: NDArray[np.int64]) -> Any:
+    """Some rows of a table or a column, as a new one of the same library."""
+    if hasattr(type(values), "iloc"):
+        return values.iloc[indices]
+    return values.take(indices) if hasattr(type(values), "column_names") else values[indices]
 
 
 def table_numbers(table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network") -> NDArray[Any]:
@@ -155,10 +172,14 @@ def _order(names: list[Any], features: list[str], name: str, owner: str) -> list
         hint = "" if missing else f"; select them with {name.split()[-1]}[{owner}.features]"
         raise ValueError(f"{name} has columns that differ from the features of this {owner}: {'; '.join(parts)}{hint}")
     for columns in (names, features):
-        if len(set(columns)) < len(columns):
-            twice = next(column for at, column in enumerate(columns) if column in columns[:at])
-            raise ValueError(f"{name}: two columns are called {twice!r}")
+        _check_distinct(columns, name)
     return [names.index(feature) for feature in features]
+
+
+def _check_distinct(columns: list[Any], name: str) -> None:
+    twice = next((column for at, column in enumerate(columns) if column in columns[:at]), None)
+    if twice is not None:
+        raise ValueError(f"{name}: two columns are called {twice!r}; expected names that differ")
 
 
 def _listed(names: Iterable[Any]) -> str:

@@ -33,8 +33,8 @@ def sample_matrix(X: Any, width: int | None = None, features: Sequence[str] | No
 
 
 def feature_names(X: Any) -> list[str] | None:
-    """The column names of X if it is a table and they are distinct strings; else None."""
-    return text_names(X) if is_table(X) else None
+    """The column names of X if it is a table and they are text; else None. Raises like `text_names`."""
+    return text_names(X, "X") if is_table(X) else None
 
 
 # Overflow is checked in the results and underflow is harmless, whatever error handling the caller has set in NumPy.

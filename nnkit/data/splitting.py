@@ -3,15 +3,13 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from nnkit.checks import in_range, whole
-from nnkit.tables import as_array, is_table, table_numbers, text_array
+from nnkit.tables import as_array, is_table, rows_of, table_numbers, text_array
 
 
-def split(
-    X: ArrayLike, y: ArrayLike, test_fraction: float = 0.25, seed: int = 0
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[Any, Any, Any, Any]:
     """Shuffle the samples and divide them into a training and a test set.
 
     The test set has `n * test_fraction` samples, rounded to the nearest integer. If y contains labels, that is, (n,)
@@ -26,7 +24,8 @@ def split(
         seed: the seed of `numpy.random.default_rng`, 0 or more.
 
     Returns:
-        X_train, y_train, X_test, y_test: copies as NumPy arrays with the dtypes of X and y.
+        X_train, y_train, X_test, y_test: copies, as NumPy arrays with the dtypes of X and y. Tables, and a column of one
+        as y, stay tables and columns of their library, with their names, as in scikit-learn's train_test_split.
 
     Raises:
         TypeError: X, y or test_fraction has the wrong type.
@@ -54,8 +53,9 @@ def split(
         in_test = _stratified(targets[order], size)
     else:
         in_test = np.arange(len(order)) < size
+    X, y = X if is_table(X) else samples, y if is_table(y) or hasattr(type(y), "to_frame") else targets
     train, test = order[~in_test], order[in_test]
-    return samples[train], targets[train], samples[test], targets[test]
+    return rows_of(X, train), rows_of(y, train), rows_of(X, test), rows_of(y, test)
 
 
 def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:

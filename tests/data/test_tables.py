@@ -136,9 +136,28 @@ def test_names_that_are_no_text_are_not_learned() -> None:
     net.fit(plain, LABELS, **OPTIONS)
     assert net.features is None
     assert np.array_equal(network().forward(plain), network().forward(X))  # as an array has no names either
+    levels = pandas.DataFrame(X, columns=pandas.MultiIndex.from_tuples([("a", 1), ("a", 2), ("b", 1)]))
+    net.fit(levels, LABELS, **OPTIONS)
+    assert net.features is nnkit.data.Normalization.fit(levels).features is None
+    assert np.array_equal(network().forward(levels), network().forward(X))
     twice = pandas.DataFrame(X, columns=["a", "b", "a"])
-    net.fit(twice, LABELS, **OPTIONS)
-    assert net.features is None
+    mixed = pandas.DataFrame(X, columns=["a", 0, "b"])
+    assert np.array_equal(network(None).forward(twice), network(None).forward(X))  # it needs no names
+    for learn in (
+        net.fit,
+        net.train_step,
+        lambda x, _: nnkit.data.Whitening.fit(x),
+        lambda x, y: net.fit(iter([(x, y)])),
+    ):
+        before = net.parameters.flat.copy()
+        with pytest.raises(ValueError, match=r"X: two columns are called 'a'; expected names that differ"):
+            learn(twice, LABELS)
+        with pytest.raises(TypeError, match="X has the column name 0 beside text; expected text for all"):
+            learn(mixed, LABELS)
+        assert net.features is None
+        assert np.array_equal(net.parameters.flat, before)
+    net.fit(mixed.rename(columns=str), LABELS, **OPTIONS)
+    assert net.features == ["a", "0", "b"]
     with pytest.raises(ValueError, match="missing: 'c'"):
         network().forward(twice)
     with pytest.raises(ValueError, match="X: two columns are called 'a'"):
@@ -260,6 +279,25 @@ def test_labels_targets_and_weights_of_tables(library: str) -> None:
     missing = ["no", None, *names[2:].tolist()]
     with pytest.raises(ValueError, match=r"y holds (None|nan|<NA>) at \[1\]; expected a class name"):
         network().fit(X, column(library, missing), **OPTIONS)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_split_gives_tables_of_the_same_library(library: str) -> None:
+    """As scikit-learn's train_test_split does: so names reach the network."""
+    x, y = table(library), column(library, LABELS)
+    parts = nnkit.data.split(x, y, seed=3)
+    wanted = nnkit.data.split(X, LABELS, seed=3)
+    assert [type(part) for part in parts[::2]] == [type(x)] * 2
+    for found, right in zip(parts, wanted, strict=True):
+        np.testing.assert_array_equal(as_array(found, "a part"), right)
+    if library != "pyarrow":  # whose columns have no names
+        assert [(type(part), part.name) for part in parts[1::2]] == [(type(y), "y")] * 2
+    net = network(None)
+    net.fit(*parts[:2], **OPTIONS)
+    assert net.features == ["a", "b", "c"]
+    targets = nnkit.data.split(X, table(library, {"u": X[:, 0], "v": X[:, 1]}), seed=3)
+    assert [type(part) for part in targets[1::2]] == [type(x)] * 2
+    np.testing.assert_array_equal(as_array(targets[3], "y"), nnkit.data.split(X, X[:, :2], seed=3)[3])
 
 
 MASKED = np.ma.masked_array(X, X > 1)
