@@ -339,6 +339,8 @@ class Backend(RowAccess, ABC):
             return self.asarray(values, dtype)
         except OverflowError:
             raise ValueError(f"{name} holds an integer that is too large for {dtype}") from None
+        except (TypeError, ValueError) as error:  # such as rows of different lengths
+            raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{name}: {error}") from None
 
     def _call(
         self,

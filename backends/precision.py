@@ -23,7 +23,7 @@ def set_matmul_precision(precision: str) -> None:
     >>> nnkit.set_matmul_precision("highest")
     """
     global _selected
-    if precision not in _PRECISIONS:
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
         raise ValueError(f"precision is {precision!r}; expected {', '.join(map(repr, _PRECISIONS))}")
     _selected = precision
 

@@ -50,6 +50,20 @@ def flag(owner: str, name: str, value: object) -> bool:
     return bool(value)
 
 
+def one_of(owner: str, name: str, value: object, options: Sequence[str]) -> str:
+    """Return the text if it is one of the options; raises ValueError for another text, TypeError for anything else.
+
+    >>> one_of("EarlyStopping", "mode", "mean", ["min", "max"])
+    Traceback (most recent call last):
+    ValueError: EarlyStopping: mode is 'mean'; expected 'min' or 'max'
+    """
+    if not isinstance(value, str) or value not in options:
+        kind = ValueError if isinstance(value, str) else TypeError
+        expected = ", ".join(map(repr, options[:-1])) + f" or {options[-1]!r}"
+        raise kind(f"{_whose(owner, name)} is {value!r}; expected {expected}")
+    return value
+
+
 def whole(owner: str, name: str, value: object, least: int) -> int:
     """Return the number as an int if it is an integer of at least `least`, else raise ValueError. `owner` may be "".
 
@@ -94,7 +108,7 @@ def check_finite(array: NDArray[Any], name: str, expected: str = "finite numbers
 def checked_dtype(dtype: str) -> str:
     """The name of a network's dtype; raises ValueError unless it is float32 or float64."""
     for name in ("float32", "float64"):
-        if dtype is not None and dtype in (name, np.dtype(name)):  # NumPy treats None as float64
+        if isinstance(dtype, str | type | np.dtype) and dtype in (name, np.dtype(name)):
             return name
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from nnkit.checks import one_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -76,10 +78,8 @@ def highest_is_best(owner: str, monitor: str, mode: str) -> bool:
     >>> [highest_is_best("", name, "auto") for name in ("validation_accuracy", "top_5", "r2", "cost", "validation_mae")]
     [True, True, True, False, False]
     """
-    if mode in ("min", "max"):
+    if one_of(owner, "mode", mode, ["auto", "min", "max"]) != "auto":
         return mode == "max"
-    if mode != "auto":
-        raise ValueError(f"{owner}: mode is {mode!r}; expected 'auto', 'min' or 'max'")
     name = monitor.removeprefix("validation_")
     if re.fullmatch(r"accuracy|top_\d+|r2", name):
         return True

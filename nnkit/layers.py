@@ -115,7 +115,7 @@ class Dense(Layer):
         for name, size in (("inputs", self.inputs), ("units", self.units)):
             # A NumPy integer could not be written to a file's description.
             object.__setattr__(self, name, whole("Dense", name, size, 1))
-        if self.activation not in (None, "softmax"):
+        if self.activation is not None and not (isinstance(self.activation, str) and self.activation == "softmax"):
             get_activation(self.activation)
         get_initializer(self.init)
 

@@ -295,7 +295,7 @@ def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
         return constant()
     if isinstance(value, str):
         return named("schedule", value, _named, ["step(every)", "exponential(factor)", "warmup(epochs)"])()
-    if value in (*_named.values(), step, exponential, warmup):
+    if any(value is known for known in (*_named.values(), step, exponential, warmup)):
         raise TypeError(f"{name} is the function {value.__name__}; call it: nnkit.schedules.{value.__name__}(...)")
     if not callable(value):
         raise TypeError(f"{name} is {value!r}; expected a schedule, such as schedules.cosine(), a name or a function")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
 from numbers import Real
@@ -32,8 +32,11 @@ def build_layers(
     Raises ValueError if widths do not match, a hidden layer has softmax or the last layer is not a Dense, and TypeError
     for an activation if the layers have their own.
     """
-    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+    if isinstance(sizes, str | bytes | bytearray | Mapping | Set) or not isinstance(sizes, Iterable):
         raise TypeError(f"layers is {sizes!r}; expected a list of sizes or of layers, such as [4, 8, 3]")
+    for name in (activation, output_activation):
+        if name is not None and not isinstance(name, str):
+            get_activation(name)
     layers = _layers_of(list(sizes), activation)
     last = layers[-1]
     if not isinstance(last, Dense):

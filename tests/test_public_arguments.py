@@ -256,3 +256,56 @@ def test_no_function_is_left_out() -> None:
     elsewhere |= {"accuracy", "r2", "mean_absolute_error", "zeros"}  # functions of arrays
     elsewhere |= {name for name in public if name.startswith(("glorot_", "he_", "lecun_", "nielsen_"))}
     assert public - kernels - elsewhere <= {*CALLS}
+
+
+def arrays() -> list[Any]:
+    objects = np.array([object(), None], object)
+    return [np.array([[0.5, 1.5], [2.0, 3.0]]), np.array(["adam", "relu"]), objects, b"abc", [[1, 2], [3]], {1, 2}]
+
+
+def tables() -> list[Any]:
+    pandas, polars = (pytest.importorskip(name, reason=f"{name} is not installed") for name in ("pandas", "polars"))
+    return [pandas.DataFrame({"a": [1.0, 2.0]}), pandas.Series([1.0, 2.0]), polars.Series(["a", "b"])]
+
+
+@pytest.mark.parametrize("made", [arrays, tables])
+@pytest.mark.parametrize(("call", "name"), EACH)
+def test_an_array_is_taken_or_refused_in_words(call: str, name: str, made: Callable[[], list[Any]]) -> None:
+    """Not by NumPy or pandas, because it was compared with a name, and not by a dict of names."""
+    function, arguments = CALLS[call]
+    for wrong in made():
+        with suppress(FileNotFoundError):
+            message = ""
+            try:
+                function(**arguments() | {name: wrong})
+            except (TypeError, ValueError) as error:
+                message = str(error)
+            assert "ambiguous" not in message
+            assert "unhashable" not in message
+            assert not message.startswith("setting an array element")
+
+
+@pytest.mark.parametrize("wrong", [b"abc", bytearray(b"ab"), {3, 4}, {3: "relu"}, "abc", 3])
+def test_sizes_are_a_list(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"layers is .*; expected a list of sizes or of layers"):
+        nnkit.Network(wrong)
+
+
+KERNELS: dict[str, Callable[[Any], Any]] = {
+    "z": nnkit.sigmoid,
+    "b": lambda rows: nnkit.dense_forward(np.ones((2, 3)), np.ones((2, 3)), rows),
+    "delta": lambda rows: nnkit.dense_backward(rows, np.ones((2, 3)), np.ones((2, 3))),
+    "y": lambda rows: nnkit.quadratic(np.ones((2, 2)), rows),
+    "logits": lambda rows: nnkit.cross_entropy(rows, np.ones((2, 2))),
+    "h": lambda rows: metrics.r2(np.ones((2, 2)), rows),
+    "sample_weight": lambda rows: metrics.accuracy(np.ones((2, 2)), np.ones((2, 2)), rows),
+    "at": lambda rows: nnkit.derivative(np.sum, rows),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_rows_of_different_lengths_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: .*inhomogeneous"):
+        KERNELS[name]([[1.0, 2.0], [3.0]])
+    with pytest.raises((TypeError, ValueError), match=f"^{name}"):
+        KERNELS[name](["one", "two"])

@@ -24,7 +24,7 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
         seed: the seed of `numpy.random.default_rng`, 0 or more.
 
     Returns:
-        X_train, y_train, X_test, y_test: copies, as NumPy arrays with the dtypes of X and y. Tables, and a column of one
+        X_train, y_train, X_test, y_test: copies: NumPy arrays with the dtypes of X and y. Tables, and a column of one
         as y, stay tables and columns of their library, with their names, as in scikit-learn's train_test_split.
 
     Raises:

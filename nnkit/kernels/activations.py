@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 
 from nnkit.backends.formula import Formula
-from nnkit.checks import named
+from nnkit.checks import named, one_of
 from nnkit.kernels import rectifiers, sigmoidal, smooth
 from nnkit.kernels.registration import STEP, as_formula, check_agreement, check_new_name
 
@@ -97,8 +97,7 @@ def register_activation(
     >>> nnkit.unregister_activation("cube")
     """
     check_new_name("activation", name, [*_activations, "softmax"])  # softmax is an output activation
-    if gradient_from not in ("output", "preactivation"):
-        raise ValueError(f"gradient_from is {gradient_from!r}; expected 'output' or 'preactivation'")
+    one_of("", "gradient_from", gradient_from, ["output", "preactivation"])
     made = Activation(name, as_formula(forward, name), as_formula(gradient, f"{name}_grad"), gradient_from)
     _check(made)
     _activations[name] = made

@@ -113,7 +113,7 @@ def register_cost(
         both = f"{made.terms.defaults} and {made.delta.defaults}"
         raise ValueError(f"cost {name!r}: the formulas have the constants {both}; expected the same")
     z = np.linspace(-2, 2, 42).reshape(14, 3) ** 3 / 2  # in [−4, 4]; unequal spacing, as softmax is invariant to shifts
-    h = softmax(z) if output == "softmax" else get_activation(output).forward(z)
+    h = softmax(z) if isinstance(output, str) and output == "softmax" else get_activation(output).forward(z)
     # Targets are the reversed outputs, which avoids h = y, the usual kink.
     check_cost(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1])
     if classifies:

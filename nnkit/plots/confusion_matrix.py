@@ -1,6 +1,6 @@
 """The confusion matrix: which classes are mistaken for which."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,8 @@ def _classes(
         labels = classes.tolist() if isinstance(classes, np.ndarray) else list(classes)
         if not labels:
             raise ValueError("classes is empty; expected at least one label or name")
+        if not all(isinstance(label, Hashable) for label in labels):
+            raise TypeError(f"classes is {classes!r}; expected a list of labels or names")
     if len(set(labels)) != len(labels):
         raise ValueError(f"classes contains duplicates: {labels}; expected distinct labels")
     if len(labels) > _MOST:

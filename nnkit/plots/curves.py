@@ -77,7 +77,7 @@ def _asked(history: History, metrics: Sequence[str]) -> list[str]:
         raise TypeError(f'metrics is {metrics!r}; expected a list of names, such as ("top_5",)')
     known = dict.fromkeys(str(key).removeprefix("validation_") for key in history)
     for name in metrics:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise unknown_name("metric", name, known)
     return list(metrics)
 

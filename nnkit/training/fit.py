@@ -23,7 +23,7 @@ from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
 from nnkit.training.interrupt import Interrupt, interruptible
 from nnkit.training.meter import evaluate
-from nnkit.training.progress import Progress, check_progress
+from nnkit.training.progress import Progress, checked_progress
 from nnkit.training.sources import Source, is_stream, source_of
 from nnkit.training.weights import ClassWeight
 
@@ -128,7 +128,7 @@ def fit(
     resume = flag("", "resume", resume)
     for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
         whole("", name, count, 1)
-    check_progress(progress)
+    progress = checked_progress(progress)
     callbacks = _checked_callbacks(callbacks)
     optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)

@@ -8,6 +8,8 @@ from threading import RLock
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 _LINES = 10  # of progress in a log file
 _UPDATES = 50  # of a bar in an epoch
 
@@ -78,10 +80,14 @@ class Progress:
             self.how, self._bar = False, None
 
 
-def check_progress(how: bool | str) -> None:
-    """ValueError if `how` is not an option of `Progress`."""
-    if how not in (True, False, "lines"):
-        raise ValueError(f"progress is {how!r}; expected True, False or 'lines'")
+def checked_progress(how: bool | str) -> bool | str:
+    """An option of `Progress`; ValueError for another text, TypeError for anything else."""
+    if isinstance(how, bool | np.bool_):
+        return bool(how)
+    if not isinstance(how, str) or how != "lines":
+        kind = ValueError if isinstance(how, str) else TypeError
+        raise kind(f"progress is {how!r}; expected True, False or 'lines'")
+    return how
 
 
 # Whether tqdm has been looked for in vain: a process that is forked during an import would wait for its lock forever.

@@ -48,7 +48,7 @@ def derivative(
     """
     if not callable(function):
         raise TypeError(f"function is {function!r}; expected a function of an array that returns a number")
-    if method not in _METHODS:
+    if not isinstance(method, str) or method not in _METHODS:
         raise unknown_name("method", method, _METHODS)
     point = _checked_point(at)
     if method == "central":
@@ -89,7 +89,10 @@ def complex_steps(
 
 
 def _checked_point(at: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(on_host(at))
+    try:
+        array = np.asarray(on_host(at))
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"at: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"at has dtype {array.dtype}; expected real numbers")
     point = np.array(array, np.float64, order="C")
