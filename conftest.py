@@ -23,11 +23,11 @@ from nnkit.backends import BackendUnavailableError
 _OPTIONAL = {
     "array_api_compat": "array-api-compat", "array_api_strict": "array-api-strict", "cuda": "cuda-bindings",
     "cupy": "cupy", "h5py": "h5py", "hypothesis": "hypothesis", "jax": "jax", "joblib": "joblib",
-    "matplotlib": "matplotlib", "ml_dtypes": "ml_dtypes", "nbclient": "nbclient", "nbformat": "nbformat",
-    "nvmath": "nvmath-python", "packaging": "packaging", "pandas": "pandas", "polars": "polars", "pooch": "pooch",
-    "pyarrow": "pyarrow", "safetensors": "safetensors", "scipy": "scipy", "sklearn": "scikit-learn",
-    "skops": "skops", "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",
-    "llvmlite": "llvmlite", "numba": "numba",
+    "llvmlite": "llvmlite", "matplotlib": "matplotlib", "ml_dtypes": "ml_dtypes", "nbclient": "nbclient",
+    "nbformat": "nbformat", "numba": "numba", "nvmath": "nvmath-python", "onnx": "onnx",
+    "onnxruntime": "onnxruntime", "packaging": "packaging", "pandas": "pandas", "polars": "polars",
+    "pooch": "pooch", "pyarrow": "pyarrow", "safetensors": "safetensors", "scipy": "scipy", "skl2onnx": "skl2onnx",
+    "sklearn": "scikit-learn", "skops": "skops", "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",
 }  # fmt: skip
 
 

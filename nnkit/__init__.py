@@ -33,11 +33,21 @@ from nnkit.backends.formula import formula
 from nnkit.backends.precision import get_matmul_precision, set_matmul_precision
 from nnkit.history import History
 from nnkit.kernels.activations import activation_names, register_activation, unregister_activation
-from nnkit.kernels.classification import (
+from nnkit.kernels.cost_functions import (
     cross_entropy,
     cross_entropy_delta,
     hinge,
     hinge_delta,
+    huber,
+    huber_delta,
+    log_cosh,
+    log_cosh_delta,
+    mean_absolute,
+    mean_absolute_delta,
+    poisson,
+    poisson_delta,
+    quadratic,
+    quadratic_delta,
     softmax_cross_entropy,
     softmax_cross_entropy_delta,
 )
@@ -54,18 +64,6 @@ from nnkit.kernels.rectifiers import (
     relu_grad,
     selu,
     selu_grad,
-)
-from nnkit.kernels.regression import (
-    huber,
-    huber_delta,
-    log_cosh,
-    log_cosh_delta,
-    mean_absolute,
-    mean_absolute_delta,
-    poisson,
-    poisson_delta,
-    quadratic,
-    quadratic_delta,
 )
 from nnkit.kernels.sigmoidal import (
     hard_sigmoid,
@@ -99,6 +97,7 @@ from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, metrics, plots, schedules, verify
+    from nnkit.onnx import from_onnx
     from nnkit.verify.derivatives import derivative
     from nnkit.verify.gradient_check import check_gradients
 
@@ -139,6 +138,7 @@ __all__ = [
     "exponential",
     "exponential_grad",
     "formula",
+    "from_onnx",
     "gelu",
     "gelu_grad",
     "gelu_tanh",
@@ -205,7 +205,10 @@ __all__ = [
 
 # Imported on first use: not every program reads files or plots.
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
-_FUNCTIONS = {"check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives"}
+_FUNCTIONS = {
+    "check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives",
+    "from_onnx": "nnkit.onnx",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -48,7 +48,7 @@ def save(
     tensors = state.parameters(model)
     if model.preprocessing is not None:
         tensors |= {f"preprocessing.{name}": array for name, array in model.preprocessing.arrays.items()}
-    metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(_description(model))}
+    metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(description(model))}
     if training is not None:
         kept = state.training_state(model) | ({} if best is None else {"best": best})
         tensors |= {f"training.{name}": array for name, array in kept.items()}
@@ -60,10 +60,11 @@ def save(
 
 def check_describable(model: Model, training: dict[str, Any]) -> None:
     """Raise TypeError, before training, for a description that `save` could not write."""
-    json.dumps([_description(model), training])
+    json.dumps([description(model), training])
 
 
-def _description(model: Model) -> dict[str, Any]:
+def description(model: Model) -> dict[str, Any]:
+    """A network without its arrays, for JSON; TypeError for class names that are neither text nor numbers."""
     classes = None if model.classes is None else listed(model.classes)
     for name in classes or ():
         if not isinstance(name, _NAMES):
@@ -93,7 +94,11 @@ class Saved(NamedTuple):
 
 def read(path: str | PathLike[str]) -> Saved:
     """Read a file written by `save`. Raises FileNotFoundError, and ValueError for foreign, damaged or newer files."""
-    tensors, metadata = _read_tensors(path)
+    return parsed(path, *_read_tensors(path))
+
+
+def parsed(path: str | PathLike[str], tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
+    """Validate the arrays and the description of a network; ValueError that names the file if they are damaged."""
     with damage(path):
         about = json.loads(metadata["network"])
         cost = about["cost"]

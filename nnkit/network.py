@@ -260,6 +260,12 @@ class Network(Model):
         """
         checkpoint.save(self.snapshot(), path)
 
+    def to_onnx(self, path: str | PathLike[str] | None = None, *, opset: int = 13) -> Any:
+        """Return the network as an `onnx.ModelProto`, and write it to `path` if given; see `nnkit.onnx.to_onnx`."""
+        from nnkit.onnx import to_onnx
+
+        return to_onnx(self.snapshot(), path, opset=opset)
+
     def _moved(self, target: Backend) -> Placement:
         """The arrays of this network on another backend."""
         new = Placement(target, self.layers, self.dtype, self.seed)

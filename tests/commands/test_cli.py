@@ -144,7 +144,7 @@ def test_an_error_is_one_line_and_code_2(
         ("", "the following arguments are required: COMMAND (see nnkit --help)"),
         ("trian", "argument COMMAND: unknown command 'trian'; did you mean 'train'? (see nnkit --help)"),
         ("Predict net.safetensors", "unknown command 'Predict'; did you mean 'predict'?"),
-        ("sing", "unknown command 'sing'; known: train, predict, evaluate, verify, doctor, formulas"),
+        ("sing", "unknown command 'sing'; known: train, predict, evaluate, export, verify, doctor, formulas"),
         ("--verison", "unrecognized arguments: --verison; did you mean --version? (see nnkit --help)"),
         ("train --epochs two", "argument --epochs: got 'two'; expected a whole number of at least 1 (see nnkit train"),
         ("train --epochs 0", "argument --epochs: got '0'; expected a whole number of at least 1"),

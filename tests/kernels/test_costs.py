@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.kernels import cost_functions
 from nnkit.kernels.costs import cost_names, get_cost
 from tests.support.cost_definitions import draw, sample_cost, sample_terms, torch_cost
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tests.conftest import Arrays
 
 COSTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    name: (getattr(nnkit, name), getattr(nnkit, f"{name}_delta")) for name in cost_names()
+    name: (getattr(cost_functions, name), getattr(cost_functions, f"{name}_delta")) for name in cost_names()
 }
 
 

@@ -1,0 +1,56 @@
+"""Pipelines with nnkit's estimators as ONNX models, computed by ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 or newer")
+pytest.importorskip("skl2onnx")
+pytest.importorskip("onnxruntime")
+
+import onnxruntime as runtime
+import skl2onnx
+from sklearn.datasets import load_iris, make_multilabel_classification
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from nnkit.sklearn import DenseClassifier, DenseRegressor
+from nnkit.sklearn.onnx import register_converters
+
+X, y = load_iris(return_X_y=True)
+OPTIONS: dict[str, Any] = {"solver": "lbfgs", "tol": 0.01, "random_state": 0}
+
+
+register_converters()
+
+
+def _run(model: Any, x: Any, **options: Any) -> list[Any]:
+    converted = skl2onnx.to_onnx(model, x[:1], **options)
+    session = runtime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: list[Any] = session.run(None, {session.get_inputs()[0].name: x})
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("labels", [y, np.array(["a", "b", "c"])[y], y > 0], ids=["numbers", "names", "two"])
+def test_a_pipeline_of_a_classifier(labels: Any, dtype: Any) -> None:
+    samples = X.astype(dtype)
+    model = make_pipeline(StandardScaler(), DenseClassifier((9,), **OPTIONS)).fit(samples, labels)
+    label, probabilities = _run(model, samples, options={"zipmap": False})
+    np.testing.assert_array_equal(label, model.predict(samples).astype(label.dtype))
+    np.testing.assert_allclose(probabilities, model.predict_proba(samples), atol=1e-5)
+
+
+def test_a_pipeline_of_a_regressor() -> None:
+    samples = X.astype(np.float32)
+    model = make_pipeline(StandardScaler(), DenseRegressor(hidden_layer_sizes=(9,), **OPTIONS)).fit(samples, X[:, :2])
+    (found,) = _run(model, samples)
+    np.testing.assert_allclose(found, model.predict(samples), atol=1e-5)
+
+
+def test_several_labels_are_refused() -> None:
+    samples, truths = make_multilabel_classification(30, random_state=0)
+    model = DenseClassifier(solver="lbfgs", tol=0.1).fit(samples, truths)
+    with pytest.raises(TypeError, match="several labels per sample"):
+        skl2onnx.to_onnx(model, samples[:1].astype(np.float32))

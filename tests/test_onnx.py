@@ -1,0 +1,204 @@
+"""ONNX models: what ONNX Runtime computes from them, and networks read back, also from PyTorch's layout."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.kernels.activations import activation_names
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 6))
+BOUNDS = {"float32": 1e-6, "float64": 1e-12}
+
+
+def _run(model: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {"X": x}), strict=True))
+
+
+@pytest.mark.parametrize("opset", [13, 20])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", activation_names())
+def test_every_activation(activation: str, dtype: str, opset: int) -> None:
+    layers = [nnkit.Dense(6, 9, activation), nnkit.Dropout(0.5), nnkit.Dense(9, 3, activation)]
+    network = nnkit.Network(layers, cost="quadratic", seed=0, dtype=dtype)
+    found = _run(network.to_onnx(opset=opset), X.astype(dtype))["prediction"]
+    expected = network.forward(X)
+    assert found.dtype == dtype
+    assert np.abs(found - expected).max() <= BOUNDS[dtype] * max(1, np.abs(expected).max())
+
+
+def test_an_activation_of_ones_own() -> None:
+    nnkit.register_activation(
+        "bump",
+        lambda xp, z: xp.where(z > 1, xp.log1p(z * z), xp.expm1(z) * xp.cos(z)),
+        lambda xp, z, d: d * xp.where(z > 1, 2 * z / (1 + z * z), xp.exp(z) * xp.cos(z) - xp.expm1(z) * xp.sin(z)),
+        "preactivation",
+    )
+    try:
+        network = nnkit.Network([6, 9, 1], "bump", "quadratic", seed=0)
+        found = _run(network.to_onnx(), X.astype(np.float32))["prediction"]
+        np.testing.assert_allclose(found, network.forward(X), atol=1e-5)
+    finally:
+        nnkit.unregister_activation("bump")
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b", "ç"], [3, 5, 9]], ids=str)
+def test_labels_and_probabilities(classes: Any) -> None:
+    network = nnkit.Network([6, 9, 3], seed=0, classes=classes)
+    found = _run(network.to_onnx(), X.astype(np.float32))
+    np.testing.assert_array_equal(found["label"], network.predict(X))
+    np.testing.assert_allclose(found["probabilities"], network.predict_proba(X), atol=1e-6)
+
+
+def test_two_classes_have_two_columns() -> None:
+    network = nnkit.Network([6, 9, 1], seed=0, classes=["no", "yes"])
+    network.parameters.b[-1][...] -= network.logits(X).mean()
+    found = _run(network.to_onnx(), X.astype(np.float32))
+    p = network.predict_proba(X)
+    assert {*found["label"]} == {"no", "yes"}
+    np.testing.assert_array_equal(found["label"], network.predict(X))
+    np.testing.assert_allclose(found["probabilities"], np.hstack([1 - p, p]), atol=1e-6)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_margins_are_scores(outputs: int) -> None:
+    network = nnkit.Network([6, 9, outputs], cost="hinge", seed=0)
+    found = _run(network.to_onnx(), X.astype(np.float32))
+    np.testing.assert_array_equal(found["label"], network.predict(X))
+    np.testing.assert_allclose(found["scores"][:, -1], network.forward(X)[:, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("far", [0.0, 1e7])
+@pytest.mark.parametrize("kind", [nnkit.data.Normalization, nnkit.data.Whitening])
+def test_preprocessing_in_the_precision_that_it_needs(kind: Any, far: float) -> None:
+    samples = RNG.normal(size=(60, 6)) + far
+    network = nnkit.Network([6, 5, 2], cost="quadratic", seed=0, preprocessing=kind.fit(samples))
+    model = network.to_onnx()
+    dtype = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+    assert far == 0 or dtype == np.float64
+    found = _run(model, samples.astype(dtype))["prediction"]
+    np.testing.assert_allclose(found, network.forward(samples), atol=1e-5)
+
+
+def test_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    network = nnkit.Network([6, 9, 3], seed=0, features=list("abcdef"))
+    network.to_onnx(path)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["features"] == '["a", "b", "c", "d", "e", "f"]'
+    assert session.get_modelmeta().producer_name == "nnkit"
+    assert session.get_inputs()[0].shape == ["n", 6]
+
+
+@pytest.mark.parametrize("form", ["path", "bytes", "model"])
+@pytest.mark.parametrize("preprocessing", [None, nnkit.data.Normalization.fit(X), nnkit.data.Whitening.fit(X)])
+def test_a_network_is_read_back(preprocessing: Any, form: str, tmp_path: Path) -> None:
+    layers = [nnkit.Dense(6, 9, "gelu"), nnkit.Dropout(0.25), nnkit.Dense(9, 3)]
+    network = nnkit.Network(
+        layers, seed=5, preprocessing=preprocessing, classes=["a", "b", "c"], features=list("uvwxyz")
+    )
+    model = network.to_onnx(tmp_path / "net.onnx")
+    again = nnkit.from_onnx({"path": tmp_path / "net.onnx", "bytes": model.SerializeToString(), "model": model}[form])
+    assert repr(again) == repr(network)
+    assert again.features == network.features
+    np.testing.assert_array_equal(again.parameters.flat, network.parameters.flat)
+    np.testing.assert_allclose(again.forward(X), network.forward(X), atol=1e-6)
+    np.testing.assert_array_equal(again.predict(X), network.predict(X))
+
+
+def _chain(nodes: list[Any], constants: dict[str, np.ndarray], end: str) -> Any:
+    """A model of another program."""
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("input", end)]
+    graph = helper.make_graph(nodes, "other", values[:1], values[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+W, B = RNG.normal(size=(4, 6)).astype(np.float32), RNG.normal(size=4).astype(np.float32)
+V = RNG.normal(size=(4, 2)).astype(np.float32)
+
+
+def test_a_chain_of_another_program() -> None:
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "W", "B"], ["a"], transB=1),
+        helper.make_node("Sigmoid", ["a"], ["s"]),
+        helper.make_node("Mul", ["a", "s"], ["silu"]),
+        helper.make_node("MatMul", ["silu", "V"], ["b"]),
+        helper.make_node("Add", ["b", "C"], ["c"]),
+        helper.make_node("Softmax", ["c"], ["p"], axis=-1),
+        helper.make_node("ArgMax", ["p"], ["label"], axis=1),
+    ]
+    model = _chain(nodes, {"W": W, "B": B, "V": V, "C": np.ones((1, 2), np.float32)}, "p")
+    network = nnkit.from_onnx(model)
+    assert repr(network).startswith("Network(6 → 4 silu → 2 softmax, softmax_cross_entropy")
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(["p"], {"input": X.astype(np.float32)})
+    np.testing.assert_allclose(network.forward(X), expected, atol=1e-6)
+
+
+def test_a_model_exported_by_pytorch(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2)
+    ).eval()
+    path, x = str(tmp_path / "torch.onnx"), torch.tensor(X, dtype=torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the exporter that needs no other package
+        torch.onnx.export(model, (x,), path, dynamo=False)
+    network = nnkit.from_onnx(path)
+    assert [layer.activation for layer in network.dense] == ["tanh", "relu", "identity"]
+    np.testing.assert_allclose(network.forward(X), model(x).detach().numpy(), atol=1e-6)
+
+
+GEMM = helper.make_node("Gemm", ["input", "W", "B"], ["a"], transB=1)
+HARD = helper.make_node("HardSigmoid", ["a"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([helper.make_node("Conv", ["input", "W"], ["b"])], "Conv is not supported"),
+        ([helper.make_node("Gemm", ["input", "W", "B"], ["b"], transB=1, alpha=2.0)], "Gemm '' is not a dense layer"),
+        ([GEMM, helper.make_node("Elu", ["a"], ["b"], alpha=0.5)], "Elu has alpha=0.5; nnkit's elu has 1"),
+        ([GEMM, HARD], "HardSigmoid has alpha=0.2; nnkit's hard_sigmoid has 0.166667"),
+        ([GEMM, helper.make_node("Sin", ["a"], ["b"])], "Sin is not supported"),
+    ],
+)
+def test_what_is_not_a_dense_network(nodes: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nnkit.from_onnx(_chain(nodes, {"W": W, "B": B}, "b"))
+
+
+def test_other_files_and_arguments(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="not an ONNX model"):
+        nnkit.from_onnx(tmp_path / "text.onnx")
+    with pytest.raises(FileNotFoundError):
+        nnkit.from_onnx(tmp_path / "absent.onnx")
+    network = nnkit.Network([6, 2], seed=0)
+    with pytest.raises(ValueError, match="opset is 12; expected a whole number of at least 13"):
+        network.to_onnx(opset=12)
+    with pytest.raises(ValueError, match="opset is 999"):
+        network.to_onnx(tmp_path / "net.onnx", opset=999)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_custom_layer_is_refused() -> None:
+    from tests.test_own_layers import Scaled
+
+    network = nnkit.Network([Scaled(6, 6), nnkit.Dense(6, 2)], seed=0)
+    with pytest.raises(TypeError, match="layer 0 is a Scaled; only Dense and Dropout can be exported"):
+        network.to_onnx()
