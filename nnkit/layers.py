@@ -17,6 +17,8 @@ from nnkit.kernels.dense import layer_backward, layer_forward
 from nnkit.kernels.dropout import dropout_grad
 from nnkit.kernels.registration import check_new_name
 
+Arrays = Mapping[str, Array]  # the parameters of a layer by name, or their gradients
+
 
 class Layer(ABC):
     """A layer of a network: `Dense`, `Dropout`, or a custom layer.
@@ -69,25 +71,19 @@ class Layer(ABC):
         """The initial value of each parameter."""
 
     @abstractmethod
-    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, x: Array, parameters: Arrays) -> tuple[Array, Any]:
         """The outputs (n, units) for inputs x (n, inputs), and the values saved for `backward`.
 
         `nnkit.check_gradients` calls it with complex arrays on NumPy.
         """
 
-    def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
+    def outputs(self, backend: Backend, x: Array, parameters: Arrays) -> Array:
         """Only the outputs, for predictions."""
         return self.forward(backend, x, parameters)[0]
 
     @abstractmethod
     def backward(
-        self,
-        backend: Backend,
-        delta: Array,
-        saved: Any,
-        parameters: Mapping[str, Array],
-        gradient: Mapping[str, Array],
-        need_dx: bool,
+        self, backend: Backend, delta: Array, saved: Any, parameters: Arrays, gradient: Arrays, need_dx: bool
     ) -> Array:
         """Write the gradient of each parameter into `gradient`; return δx (n, inputs) if `need_dx`.
 
@@ -131,24 +127,18 @@ class Dense(Layer):
         W, b = get_initializer(self.init, str(self.activation))(rng, self.units, self.inputs)
         return {"W": W, "b": b}
 
-    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, x: Array, parameters: Arrays) -> tuple[Array, Any]:
         z, f = None, get_activation(str(self.activation))
         if f.gradient_from == "preactivation":
             z = backend.empty((x.shape[0], self.units), x.dtype)
         h = layer_forward(backend, f, x, parameters["W"], parameters["b"], z=z)
         return h, (x, h if z is None else z)
 
-    def outputs(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> Array:
+    def outputs(self, backend: Backend, x: Array, parameters: Arrays) -> Array:
         return layer_forward(backend, get_activation(str(self.activation)), x, parameters["W"], parameters["b"])
 
     def backward(
-        self,
-        backend: Backend,
-        delta: Array,
-        saved: Any,
-        parameters: Mapping[str, Array],
-        gradient: Mapping[str, Array],
-        need_dx: bool,
+        self, backend: Backend, delta: Array, saved: Any, parameters: Arrays, gradient: Arrays, need_dx: bool
     ) -> Array:
         (x, kept), f = saved, get_activation(str(self.activation))
         outs = (None, gradient["W"], gradient["b"])
@@ -183,17 +173,11 @@ class Dropout(Layer):
     def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
         return {}
 
-    def forward(self, backend: Backend, x: Array, parameters: Mapping[str, Array]) -> tuple[Array, Any]:
+    def forward(self, backend: Backend, x: Array, parameters: Arrays) -> tuple[Array, Any]:
         return x, None  # as in a prediction; in training the network draws the mask (`DropoutState`)
 
     def backward(
-        self,
-        backend: Backend,
-        delta: Array,
-        saved: Any,
-        parameters: Mapping[str, Array],
-        gradient: Mapping[str, Array],
-        need_dx: bool,
+        self, backend: Backend, delta: Array, saved: Any, parameters: Arrays, gradient: Arrays, need_dx: bool
     ) -> Array:
         return backend.elementwise(dropout_grad, (delta, saved))
 
@@ -208,7 +192,7 @@ def trainable_layers(layers: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in layers if not isinstance(layer, Dropout)]
 
 
-def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Mapping[str, Array]], x: Array) -> Array:
+def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Arrays], x: Array) -> Array:
     """The outputs of layers with these parameters for samples x (n, d_in), without dropout."""
     for layer, own in zip(trainable_layers(layers), parameters, strict=True):
         x = layer.outputs(backend, x, own)

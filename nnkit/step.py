@@ -73,38 +73,31 @@ class Step:
         return self.backend.copy(self._cost, self.backend.empty((), self.dtype) if out is None else out)
 
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
-        """Record the calls of a step; returns the logits."""
+        """Record the calls of a step; returns the logits, since the last activation belongs to the cost."""
         backend, parameters, gradient = self.backend, model.parameters, model.gradient
-        logits, passes = self._forward(model)
-        delta = model.output.delta(backend, logits, self.y, self.scale)
+        h, i = self.x, -1
+        passes: list[tuple[Layer, Any, int]] = []  # with what is saved for the way back, and the place of parameters
+        for number, layer in enumerate(model.to_logits):
+            if not isinstance(layer, Dropout):
+                i += 1
+                h, saved = layer.forward(backend, h, parameters.layers[i])
+            elif self._dropout is None:
+                continue
+            else:
+                h, saved = self._dropout.apply(h, layer.rate, number)
+            passes.append((layer, saved, i))
+        delta = model.output.delta(backend, h, self.y, self.scale)
         for layer, saved, i in reversed(passes):
             if i < 0:
                 break  # dropout of the inputs, whose gradient is not needed
             own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
             delta = layer.backward(backend, delta, saved, parameters.layers[i], own_gradient, need_dx=i > 0)
         if state is not None:
-            state.samples = logits.shape[0]
+            state.samples = h.shape[0]
             state.record(parameters, gradient)
         if self._dropout is not None:
             self._dropout.advance()
-        return logits
-
-    def _forward(self, model: Model) -> "tuple[Array, list[tuple[Layer, Any, int]]]":
-        """The logits, and for each layer the values saved for its backward pass and the index of its parameters.
-
-        The last layer ends with the logits, as its activation belongs to the cost.
-        """
-        h, passes, i = self.x, list[tuple[Layer, Any, int]](), -1
-        for number, layer in enumerate(model.to_logits):
-            if not isinstance(layer, Dropout):
-                i += 1
-                h, saved = layer.forward(self.backend, h, model.parameters.layers[i])
-            elif self._dropout is None:
-                continue
-            else:
-                h, saved = self._dropout.apply(h, layer.rate, number)
-            passes.append((layer, saved, i))
-        return h, passes
+        return h
 
 
 _KEPT = 6  # recorded steps of a model: usually for the batch, the last batch, single samples, and gradients only
