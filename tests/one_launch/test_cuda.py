@@ -11,11 +11,11 @@ from nnkit.kernels.activations import activation_names
 from nnkit.kernels.costs import cost_names
 from nnkit.one_launch.text import NAME, kernel_text
 from tests.support.epoch_cases import Case
-from tests.support.nvrtc import compile_cuda
+from tests.support.nvrtc import ARCHITECTURES, compile_cuda
 
 SGD = nnkit.SGD
-# Hopper has clusters; the others run one block: Ampere, and Volta, which has no asynchronous copies.
-TARGETS = ((90, 8), (80, 1), (90, 2), (70, 1), (90, 1), (90, 4))
+# From Hopper on there are clusters; the others run one block: Ampere, and Turing, which has no asynchronous copies.
+TARGETS = ((90, 8), (80, 1), (100, 2), (75, 1), (120, 1), (90, 4), (120, 8))
 
 BASE = Case((20, 12, 10), 6, 20, 1, lambda: SGD(0.1))
 ACTIVATIONS = activation_names()  # before any test can add one
@@ -52,7 +52,7 @@ def text_of(case: Case, lanes: int) -> str:
 @pytest.mark.parametrize("number", range(len(ALL)))
 def test_it_compiles(number: int) -> None:
     arch, blocks = TARGETS[number % len(TARGETS)]
-    cubin = compile_cuda(text_of(replace(ALL[number], blocks=blocks), (1, 4)[number // 6 % 2]), arch)
+    cubin = compile_cuda(text_of(replace(ALL[number], blocks=blocks), (1, 4)[number // len(TARGETS) % 2]), arch)
     assert cubin.startswith(b"\x7fELF")
     assert NAME.encode() + b"\0" in cubin
 
@@ -70,7 +70,7 @@ def test_the_text_of_a_cluster(sizes: tuple[int, ...], batch_size: int) -> None:
 
 
 def test_one_block_has_nothing_of_a_cluster() -> None:
-    for arch in (70, 80, 90):
+    for arch in ARCHITECTURES:
         ptx = compile_cuda(text_of(BASE, 4), arch, ptx=True).decode()
         assert "cluster" not in ptx
         assert ("cp.async" in ptx) == (arch >= 80)

@@ -4,9 +4,18 @@ from typing import Any
 
 import pytest
 
+# Turing, the oldest of CUDA 13 and without TensorFloat-32 and bfloat16; Ampere; Hopper, the first with clusters;
+# Blackwell, of data centres and of desks.
+ARCHITECTURES = (75, 80, 90, 100, 120)
+
 # What CuPy gives NVRTC for a RawKernel of CupyBackend.
 OPTIONS = ("--std=c++17", "-ftz=true", "--device-as-default-execution-space")
 QUICK = "--Ofast-compile=max"  # takes a third of the time, and accepts and refuses the same texts
+
+
+def turn(number: int, arch: int) -> bool:
+    """Whether the text with this number goes to this architecture: texts go round them."""
+    return number % len(ARCHITECTURES) == ARCHITECTURES.index(arch)
 
 
 class CompileError(Exception):

@@ -19,7 +19,7 @@ from tests.conftest import gpu_backend
 from tests.support.accumulating import add_column_sums
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host
-from tests.support.nvrtc import compile_cuda
+from tests.support.nvrtc import ARCHITECTURES, compile_cuda
 from tests.support.rounding import spacing
 
 Array = NDArray[Any]
@@ -157,7 +157,7 @@ def test_steps(monkeypatch: pytest.MonkeyPatch, host: HostDevice, optimizer: Any
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("arch", [70, 80, 90])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("columns", [40, 63])  # of the latter an odd number of entries, one at a time
 def test_the_kernel_compiles(arch: int, dtype: str, columns: int) -> None:

@@ -9,10 +9,7 @@ from nnkit.backends.dtypes import FLOATS
 from nnkit.backends.formula import Formula
 from nnkit.kernels.sigmoidal import sigmoid, sigmoid_grad, tanh
 from tests.support.kernels import FORMULAS, LAYOUTS, Variant, variant, variants
-from tests.support.nvrtc import CompileError, compile_cuda
-
-# Volta, the oldest that CUDA 12 compiles for and without bfloat16 instructions; Ampere; Hopper.
-ARCHITECTURES = (70, 80, 90)
+from tests.support.nvrtc import ARCHITECTURES, CompileError, compile_cuda, turn
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -27,17 +24,17 @@ def test_every_formula_compiles(dtype: str, arch: int) -> None:
 
 def chosen_for(dtype: str, arch: int) -> list[Variant]:
     """A formula's four variants go round the types, and the types round the architectures."""
-    turn = FLOATS.index(dtype)
-    here = [key for n, key in enumerate(FORMULAS) if (n + turn) % 3 == ARCHITECTURES.index(arch)]
-    return [list(variants(key, dtype))[(list(FORMULAS).index(key) + turn) % 4] for key in here]
+    shift = FLOATS.index(dtype)
+    here = [(n + shift, key) for n, key in enumerate(FORMULAS) if turn(n + shift, arch)]
+    return [list(variants(key, dtype))[n % 4] for n, key in here]
 
 
-def test_every_formula_meets_every_type_variant_and_architecture() -> None:
+def test_every_formula_meets_every_type_and_variant_and_all_architectures_but_one() -> None:
     met = {(f, d, a) for d in FLOATS for a in ARCHITECTURES for f in chosen_for(d, a)}
     for formula in FORMULAS.values():
         mine = [(v, d, a) for v, d, a in met if v.formula is formula]
         assert {d for _, d, _ in mine} == set(FLOATS)
-        assert {a for _, _, a in mine} == set(ARCHITECTURES)
+        assert len({a for _, _, a in mine}) == len(ARCHITECTURES) - 1
         assert len({v.name for v, _, _ in mine}) == 4
 
 

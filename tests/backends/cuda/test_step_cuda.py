@@ -10,7 +10,7 @@ from nnkit.backends import selection
 from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.step import step_for
 from tests.support.host_device import HostDevice
-from tests.support.nvrtc import compile_cuda
+from tests.support.nvrtc import ARCHITECTURES, compile_cuda, turn
 
 
 class Written(HostDevice):
@@ -25,7 +25,7 @@ class Written(HostDevice):
         return super().kernel(text, name)
 
 
-@pytest.mark.parametrize("arch", [70, 80, 90])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("cost", ["softmax_cross_entropy", "quadratic"])
 def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, arch: int) -> None:
     device = Written(pytest.importorskip("cupy", reason="CuPy is not installed"))
@@ -41,5 +41,5 @@ def test_kernels_of_steps_compile(monkeypatch: pytest.MonkeyPatch, cost: str, ar
     assert any(len({np.dtype(out.dtype) for out in call.outs}) == 2 for call in calls)  # in both types
     assert any("dropout" in call.name and "gelu" in call.name for call in calls)
     for i, (text, name) in enumerate(device.texts.items()):
-        if i % 3 == arch // 10 % 3:  # they go round the architectures
+        if turn(i, arch):
             assert name.encode() in compile_cuda(text, arch)
