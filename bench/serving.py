@@ -11,7 +11,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -72,13 +71,7 @@ def steps_in(made: Contender, seconds: float) -> int:
 
 def time_chunks(made: Contender, steps: int, chunks: int) -> list[float]:
     """The seconds per step in each chunk."""
-    seconds = []
-    for _ in range(chunks):
-        start = perf_counter()
-        made.steps(steps)
-        made.wait()
-        seconds.append((perf_counter() - start) / steps)
-    return seconds
+    return [made.timed(steps) / steps for _ in range(chunks)]
 
 
 def parameters(made: Contender) -> Any:

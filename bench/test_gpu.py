@@ -47,7 +47,7 @@ def made(name: str, problem: Problem) -> GpuContender:
 @pytest.mark.parametrize("name", QUICK)
 def test_same_arithmetic(name: str, precision: str) -> None:
     problem = Problem(parse_sizes("30-20-10-5x40")[0], precision=precision)
-    if name.startswith("nnkit") and precision != "float32":
+    if not name.startswith(("torch", "jax")) and precision != "float32":
         with pytest.raises(ValueError, match="computes in float32 on the CPU"):
             made(name, problem)
         return
@@ -90,7 +90,7 @@ def test_the_ways_of_an_epoch() -> None:
     size, budget = parse_sizes("784-30-10x10")[0], Budget(120)
     contestants = [steps.Contestant(name, device, budget) for name in ("nnkit", "nnkit-graph")]
     try:
-        found = epochs.measure_epochs([size], 1005, False, contestants, budget)[str(size)]
+        found = dict(epochs.measure_epochs([size], 1005, False, contestants, budget))[str(size)]
     finally:
         for contestant in contestants:
             contestant.close()
@@ -113,13 +113,13 @@ def test_what_computes_something_else_is_not_timed() -> None:
 
 
 def test_the_floor_is_products_of_random_numbers() -> None:
-    floor: Any = made("floor", Problem(parse_sizes("6-5-4-3x7")[0], precision="bf16"))
+    floor: Any = made("floor", Problem(parse_sizes("6-5-4-3x7")[0]))
     shapes = [(tuple(a.shape), tuple(b.shape), tuple(out.shape)) for a, b, out in floor.products]
     assert shapes == FLOOR_OF_6_5_4_3
-    assert all(a.dtype == floor.torch.bfloat16 and bool((a != 0).all()) for a, _, _ in floor.products)
+    assert all(a.dtype == np.float32 and bool((a != 0).all()) for a, _, _ in floor.products)
     a, b, out = floor.products[0]
     floor.step()
-    np.testing.assert_allclose(out.float(), a.float() @ b.float(), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(out, a @ b, rtol=1e-5, atol=1e-5)
 
 
 def test_a_process_answers_about_one_problem_after_another() -> None:

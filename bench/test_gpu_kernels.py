@@ -8,18 +8,18 @@ from bench.gpu import kernels
 from bench.gpu.absent import failures
 from bench.gpu.budget import Budget
 from bench.gpu.device import Device
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import Cost, output_pair
 from nnkit.optimizers import optimizer_names
 
 
 def test_a_case_that_cannot_be_made_ends_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pair(name: str) -> Any:
-        if name == "huber":
+    def pair(cost: Cost) -> Any:
+        if cost.name == "huber":
             raise MemoryError("of the device\nand more")
-        return output_pair(name)
+        return output_pair(cost)
 
     monkeypatch.setattr(kernels, "output_pair", pair)
-    found = kernels.measure_kernels(Device("cpu"), 1 << 10, 1, Budget(60))
+    found = list(kernels.measure_kernels(Device("cpu"), 1 << 10, 1, Budget(60)))
     failed = [row for row in found if "failed" in row]
     assert failed == [
         {"kind": "output deltas", "name": "after mean_absolute", "failed": "MemoryError: of the device"}

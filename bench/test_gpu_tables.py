@@ -88,6 +88,17 @@ def test_tables_say_what_the_result_says() -> None:
     assert "1e-03 in float32, 5e-02 in bf16" in text
 
 
+def test_clocks_and_failed_parts_are_told() -> None:
+    clocks = {"copy": {"clocks.sm": "1980 MHz", "power.draw": "300 W"}, "steps": {}}
+    text = markdown(RESULT | {"clocks": clocks, "failed": {"products": "RuntimeError: x"}})
+    for line in (
+        "| after | clocks.sm | power.draw |",
+        "| copy | 1980 MHz | 300 W |",
+        "- products failed: RuntimeError: x",
+    ):
+        assert line in text.splitlines()
+
+
 def test_tables_of_a_measurement_that_ended_early() -> None:
     early = {k: v for k, v in RESULT.items() if k not in ("ceilings", "steps", "epochs")}
     text = markdown(early | {"kernels": [], "stopped": "by Ctrl-C"})

@@ -12,7 +12,7 @@ import pytest
 
 import nnkit
 from nnkit.backends import Backend
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import output_pair
 from nnkit.step import step_for
 
 LAYERS = [(10, 784, 30), (128, 784, 100), (256, 784, 256), (1024, 1024, 1024)]
@@ -39,7 +39,7 @@ def test_dense_backward(measure: Measure, random: Random, activation: str, n: in
 @pytest.mark.parametrize("cost", nnkit.cost_names())
 @pytest.mark.parametrize("what", ["terms", "delta"])
 def test_cost(measure: Measure, random: Random, backend: Backend, what: str, cost: str, n: int) -> None:
-    pair, z, scale = output_pair(cost), random((n, 10)), backend.asarray(1 / n, "float32")
+    pair, z, scale = output_pair(nnkit.get_cost(cost)), random((n, 10)), backend.asarray(1 / n, "float32")
     y = backend.asarray(np.eye(10)[np.arange(n) % 10], "float32")
     measure(f"{cost} {what} of {n}×10", lambda: getattr(pair, what)(backend, z, y, scale))
 

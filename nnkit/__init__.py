@@ -33,21 +33,11 @@ from nnkit.backends.formula import formula
 from nnkit.backends.precision import get_matmul_precision, set_matmul_precision
 from nnkit.history import History
 from nnkit.kernels.activations import activation_names, register_activation, unregister_activation
-from nnkit.kernels.cost_functions import (
+from nnkit.kernels.classification import (
     cross_entropy,
     cross_entropy_delta,
     hinge,
     hinge_delta,
-    huber,
-    huber_delta,
-    log_cosh,
-    log_cosh_delta,
-    mean_absolute,
-    mean_absolute_delta,
-    poisson,
-    poisson_delta,
-    quadratic,
-    quadratic_delta,
     softmax_cross_entropy,
     softmax_cross_entropy_delta,
 )
@@ -64,6 +54,18 @@ from nnkit.kernels.rectifiers import (
     relu_grad,
     selu,
     selu_grad,
+)
+from nnkit.kernels.regression import (
+    huber,
+    huber_delta,
+    log_cosh,
+    log_cosh_delta,
+    mean_absolute,
+    mean_absolute_delta,
+    poisson,
+    poisson_delta,
+    quadratic,
+    quadratic_delta,
 )
 from nnkit.kernels.sigmoidal import (
     hard_sigmoid,

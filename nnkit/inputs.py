@@ -11,8 +11,8 @@ from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
+from nnkit.kernels.cost import OutputPair
 from nnkit.kernels.costs import Cost
-from nnkit.kernels.output import OutputPair
 from nnkit.preprocessing import Preprocessing
 from nnkit.tables import as_array, as_samples
 

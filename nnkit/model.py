@@ -24,8 +24,8 @@ from nnkit.inputs import (
     surely_finite,
     targets,
 )  # fmt: skip
+from nnkit.kernels.cost import output_pair
 from nnkit.kernels.costs import Cost
-from nnkit.kernels.output import output_pair
 from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer

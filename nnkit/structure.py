@@ -15,8 +15,8 @@ from nnkit.backends.base import Array
 from nnkit.checks import whole
 from nnkit.initializers import Initializer, checked_values, get_initializer, in_words
 from nnkit.kernels.activations import get_activation
+from nnkit.kernels.cost import check_pair
 from nnkit.kernels.costs import Cost, default_cost, get_cost
-from nnkit.kernels.output import check_pair
 from nnkit.layers import Dense, Dropout, Layer, dense_layers, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters

@@ -15,7 +15,7 @@ import pytest
 import nnkit
 from nnkit.backends.cpu import allocation, calls
 from nnkit.backends.formula import Formula, compose
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import output_pair
 
 X, LABELS = np.random.default_rng(0).normal(size=(40, 4)), np.arange(40) % 3
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from importlib import import_module
+from time import perf_counter
 from typing import Any, ClassVar
 
 from bench.problem import Parameters, Problem
@@ -35,6 +36,13 @@ class Contender(ABC):
     def wait(self) -> None:
         """Wait for the steps to finish, if `step` is asynchronous."""
         return
+
+    def timed(self, count: int) -> float:
+        """The seconds that `count` steps take until they have finished."""
+        start = perf_counter()
+        self.steps(count)
+        self.wait()
+        return perf_counter() - start
 
     @abstractmethod
     def parameters(self) -> Parameters | None:

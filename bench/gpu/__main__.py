@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders import contender
-from bench.gpu.absent import failures
+from bench.gpu.absent import failures, line_of
 from bench.gpu.budget import Budget
 from bench.gpu.contenders import CLASSES, EPOCHS, NAMES, ONLY_EPOCHS
 from bench.gpu.device import Device
@@ -28,9 +28,24 @@ SIZES = [
 ]  # fmt: skip
 MNIST = ["784-30-10x10", "784-100-10x128"]
 SECTIONS = ("ceilings", "kernels", "steps", "epochs")
-_FULL = {"budget": 450.0, "seconds": 0.3, "entries": 1 << 26, "width": 8192, "copied": 1 << 31, "count": 60000}
-_SHORT = {"budget": 60.0, "seconds": 0.01, "entries": 1 << 14, "width": 64, "copied": 1 << 16, "count": 300}
-_RESERVE = 100.0  # of the budget, for the epochs
+_FULL: dict[str, Any] = {
+    "budget": 450.0,
+    "seconds": 0.3,
+    "entries": 1 << 26,
+    "width": 8192,
+    "copied": 1 << 31,
+    "count": 60000,
+}
+_SHORT: dict[str, Any] = {
+    "budget": 60.0,
+    "seconds": 0.01,
+    "entries": 1 << 14,
+    "width": 64,
+    "copied": 1 << 16,
+    "count": 300,
+}
+_FIRST = 110.0  # seconds, of the budget, for a first result of everything
+_RESERVE = 100.0  # for the epochs of all contenders
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,63 +56,128 @@ def main(arguments: list[str] | None = None) -> int:
     except BackendUnavailableError as error:
         print(error, file=sys.stderr)
         return 2
-    budget, numbers = Budget(options.budget), _SHORT if options.short else _FULL
-    settings = {
-        "short": options.short, "device": options.device, "budget": options.budget, "rounds": 3,
-        "seconds": numbers["seconds"], "precisions": options.precisions, "compared_steps": STEPS,
-        "tolerances": {name: TOLERANCES[name] for name in options.precisions}, "kernel_entries": numbers["entries"],
-    }  # fmt: skip
-    result: dict[str, Any] = {"machine": device.describe(), "settings": settings, "kernels": []}
-    result["contenders"] = {name: contender(name, CLASSES).label for name in options.contenders}
-    contestants = {name: Contestant(name, device, budget) for name in options.contenders}
-    path = options.output / device.file_name()
-
-    def save() -> None:  # after each section, as the process may be killed in the next one
-        result.update(skipped=budget.skipped, seconds=budget.spent())
-        _write(result, path)
-
+    run = Run(options, device)
     try:
-        _measure(result, options, contestants, device, budget, numbers, save)
+        run.first()
+        run.rest()
     except KeyboardInterrupt:
-        result["stopped"] = "by Ctrl-C"
+        run.result["stopped"] = "by Ctrl-C"
     finally:
-        for contestant in contestants.values():
+        run.close()
+    print(markdown(run.result), f"written: {run.path}.json, {run.path.name}.md", sep="\n")
+    return int("stopped" in run.result or bool(failures(run.result)))
+
+
+class Run:
+    """A measurement; after each part of it, its result is on the disk, as the process may be killed in the next one."""
+
+    def __init__(self, options: argparse.Namespace, device: Device) -> None:
+        self.options, self.device, self.budget = options, device, Budget(options.budget)
+        self.numbers = _SHORT if options.short else _FULL
+        self.plan, self.calls = Plan(3, self.numbers["seconds"]), 2 if options.short else 20
+        self.sizes, self.epochs = (
+            [size for text in texts for size in parse_sizes(text)] for texts in (options.sizes, options.epochs)
+        )
+        self.contestants = {name: Contestant(name, device, self.budget) for name in options.contenders}
+        self.path = options.output / device.file_name()
+        self.result: dict[str, Any] = {
+            "machine": device.describe(),
+            "settings": {
+                "short": options.short, "device": options.device, "budget": options.budget, "rounds": self.plan.rounds,
+                "seconds": self.plan.seconds, "precisions": options.precisions, "compared_steps": STEPS,
+                "tolerances": {name: TOLERANCES[name] for name in options.precisions},
+                "kernel_entries": self.numbers["entries"],
+            },
+            "contenders": {name: contender(name, CLASSES).label for name in options.contenders},
+            "clocks": {}, "ceilings": {}, "kernels": [], "steps": {}, "epochs": {}, "failed": {},
+        }  # fmt: skip
+
+    def first(self) -> None:
+        """The copy, and of nnkit alone two steps, an epoch and all kernels."""
+        self.budget.reserve(max(0.0, self.options.budget - _FIRST))
+        few = [*dict.fromkeys([self.sizes[0], self.sizes[-2:][0]])]  # the narrowest, and the widest but one
+        precision = self.options.precisions[:1]
+        self._part("copy", "ceilings", self._copy)
+        self._part("first steps", "steps", lambda: self._steps(few, precision, self._named("floor", "nnkit")))
+        self._part("first epochs", "epochs", lambda: self._epochs(self.epochs[:1], self._named("nnkit")))
+        self._part("kernels", "kernels", self._kernels)
+
+    def rest(self) -> None:
+        """What the first result lacks: the products, and all contenders at all sizes in all precisions."""
+        again, self.budget.skipped = " ".join(self.budget.skipped), []
+        self.budget.reserve(_RESERVE if "epochs" in self.options.sections and not self.options.short else 0)
+        every, precisions = list(self.contestants.values()), self.options.precisions
+        steps = [contestant for contestant in every if contestant.name not in ONLY_EPOCHS]
+        trained = [contestant for contestant in every if contestant.name in EPOCHS]
+        if "copy" in again:
+            self._part("copy", "ceilings", self._copy)
+        self._part("products", "ceilings", self._products)
+        if "kernels" in again:
+            self._part("kernels", "kernels", self._kernels)
+        self._part("steps", "steps", lambda: self._steps(self.sizes, precisions, steps))
+        self.budget.reserve(0)
+        self._part("epochs", "epochs", lambda: self._epochs(self.epochs, trained))
+
+    def close(self) -> None:
+        """End the contenders' processes, and save."""
+        for contestant in self.contestants.values():
             contestant.close()
-        save()
-    print(markdown(result), f"written: {path}.json, {path.name}.md", sep="\n")
-    return int("stopped" in result or bool(failures(result)))
+        self._save()
 
+    def _part(self, name: str, section: str, measure: Callable[[], None]) -> None:
+        """Measure, if the section is wanted; an error ends this part only."""
+        if section not in self.options.sections:
+            return
+        try:
+            measure()
+        except Exception as error:
+            self.result["failed"][name] = line_of(error)
+        self.result["clocks"][name] = self.device.clocks()
+        self._save()
 
-def _measure(
-    result: dict[str, Any], options: argparse.Namespace, contestants: dict[str, Contestant], device: Device,
-    budget: Budget, numbers: dict[str, Any], save: Callable[[], None],
-) -> None:  # fmt: skip
-    """Measure the requested sections as far as the budget allows, and save after each."""
-    plan, everyone = Plan(3, numbers["seconds"]), list(contestants.values())
-    budget.reserve(_RESERVE if "epochs" in options.sections and not options.short else 0)
-    calls = 2 if options.short else 20
-    if "ceilings" in options.sections and budget.allows("ceilings: copy", 5):
-        ceilings = result["ceilings"] = {"copy": measure_copy(device, numbers["copied"], calls), "products": {}}
-        square = Size((numbers["width"],) * 2, numbers["width"])
-        floor = [contestants["floor"]] if "floor" in contestants else []
-        found = measure_steps([square], tuple(options.precisions), floor, plan, budget) if floor else {}
-        for precision, rows in found.get(str(square), {}).items():  # a step of one layer is two products
-            about = {"width": numbers["width"], "flops": 4 * numbers["width"] ** 3}
-            ceilings["products"][precision] = rows["floor"] | about
-        save()
-    if "kernels" in options.sections:
-        result["kernels"] = measure_kernels(device, numbers["entries"], calls, budget)
-        save()
-    if "steps" in options.sections:
-        sizes = [size for text in options.sizes for size in parse_sizes(text)]
-        timed = [contestant for contestant in everyone if contestant.name not in ONLY_EPOCHS]
-        result["steps"] = measure_steps(sizes, tuple(options.precisions), timed, plan, budget)
-        save()
-    budget.reserve(0)
-    if "epochs" in options.sections:
-        sizes = [size for text in options.epochs for size in parse_sizes(text)]
-        trained = [contestant for contestant in everyone if contestant.name in EPOCHS]
-        result["epochs"] = measure_epochs(sizes, numbers["count"], has_mnist(), trained, budget)
+    def _save(self) -> None:
+        self.result.update(skipped=self.budget.skipped, seconds=self.budget.spent())
+        _write(self.result, self.path)
+
+    def _named(self, *names: str) -> list[Contestant]:
+        return [self.contestants[name] for name in names if name in self.contestants]
+
+    def _copy(self) -> None:
+        if self.budget.allows("ceilings: copy", 5):
+            size = self._fitting(self.numbers["copied"], 4)
+            self.result["ceilings"]["copy"] = measure_copy(self.device, size, self.calls)
+
+    def _kernels(self) -> None:
+        entries, found = self._fitting(self.numbers["entries"], 64), self.result["kernels"]
+        done = {(row["kind"], row["name"]) for row in found}
+        for row in measure_kernels(self.device, entries, self.calls, self.budget, done):
+            found.append(row)
+            self._save()
+
+    def _fitting(self, size: int, parts: int) -> int:
+        """A size, or less, a power of two, where `parts` of it do not fit into the device's memory."""
+        free = self.device.free_bytes() // parts
+        return min(size, 1 << free.bit_length() - 1) if free else size
+
+    def _products(self) -> None:
+        width = self.numbers["width"]
+        about, floor = {"width": width, "flops": 4 * width**3}, self._named("floor")
+        found = self.result["ceilings"]["products"] = {}
+        square = [Size((width,) * 2, width)]
+        for _, precision, rows in measure_steps(square, self.options.precisions, floor, self.plan, self.budget):
+            found[precision] = rows["floor"] | about  # a step of one layer is two products
+            self._save()
+
+    def _steps(self, sizes: list[Size], precisions: list[str], contestants: list[Contestant]) -> None:
+        for size, precision, rows in measure_steps(sizes, precisions, contestants, self.plan, self.budget):
+            self.result["steps"].setdefault(size, {})[precision] = rows
+            self._save()
+
+    def _epochs(self, sizes: list[Size], contestants: list[Contestant]) -> None:
+        count = self.numbers["count"]
+        for size, found in measure_epochs(sizes, count, has_mnist(), contestants, self.budget):
+            self.result["epochs"][size] = found
+            self._save()
 
 
 def _write(result: dict[str, Any], path: Path) -> None:

@@ -3,10 +3,16 @@
 from typing import Any
 
 
+def line_of(error: Exception) -> str:
+    """An error's type, and the first line of its message."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def failures(result: dict[str, Any]) -> list[str]:
-    """A line for each contender or kernel that ended with an error or computes a different result."""
+    """A line for each contender, kernel or section that ended with an error or computes a different result."""
     lines = [line for line, kind in _reasons(result) if kind == "failed"]
     failed = [row for row in result["kernels"] if "failed" in row]
+    lines += [f"{section} failed: {line}" for section, line in result.get("failed", {}).items()]
     return lines + [f"{row['kind']} {row['name']} failed: {row['failed']}" for row in failed]
 
 

@@ -1,15 +1,17 @@
 """The measured device in the parent process, and its description in a result."""
 
 import re
+import subprocess
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from bench import machine
+from bench.gpu.contenders.base import device_seconds
 from nnkit.backends import Backend, get_backend
 
 
@@ -33,17 +35,32 @@ class Device:
         return free
 
     def times(self, work: Callable[[], object], calls: int, times: int) -> dict[str, float]:
-        """Seconds per call, from `calls` calls and one synchronization; minimum and median of `times` repetitions."""
-        work()
-        found = []
-        for _ in range(times):
-            self.backend.synchronize()
-            start = perf_counter()
+        """Seconds per call, of `calls` calls between two events; minimum and median of `times` repetitions."""
+
+        def repeated() -> None:
             for _ in range(calls):
                 work()
-            self.backend.synchronize()
-            found.append((perf_counter() - start) / calls)
+
+        work()
+        found = [device_seconds(self.backend, repeated) / calls for _ in range(times)]
         return {"minimum": min(found), "median": median(found)}
+
+    def clocks(self) -> dict[str, str]:
+        """What the driver's tool says of clocks, temperature and power at this moment; empty without it."""
+        if self.kind != "cuda":
+            return {}
+        try:
+            done = subprocess.run(
+                ["nvidia-smi", f"--query-gpu={','.join(_CLOCKS)}", "--format=csv,noheader", "-i", self._bus()],
+                capture_output=True, text=True, check=True, timeout=20,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            return {}
+        return dict(zip(_CLOCKS, (field.strip() for field in done.stdout.split(",")), strict=False))
+
+    def _bus(self) -> str:
+        """The PCI address, as CUDA and the tool may number GPUs differently."""
+        return str(self.xp.cuda.runtime.deviceGetPCIBusId(self.xp.cuda.Device().id))
 
     def describe(self) -> dict[str, Any]:
         """The GPU, the versions of its libraries, and the machine."""
@@ -72,6 +89,9 @@ class Device:
         return re.sub(r"[^a-z0-9]+", "-", str(self.describe()["gpu"]).lower()).strip("-")
 
 
+_CLOCKS = (
+    "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "temperature.gpu", "power.draw", "power.limit",
+)  # fmt: skip
 _DISTRIBUTIONS = {
     "cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"),
     "torch": ("torch",),
@@ -95,9 +115,6 @@ def _dotted(number: int) -> str:
 
 def _driver() -> str | None:
     """The driver's version, from its file or tool; None if neither exists."""
-    import subprocess
-    from pathlib import Path
-
     try:
         found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+[\d.]+)", Path("/proc/driver/nvidia/version").read_text())
         if found is not None:

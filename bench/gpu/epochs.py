@@ -1,5 +1,6 @@
 """An epoch of MNIST by `fit`, compared with each peer's loop over the same minibatches, which are on the device."""
 
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
@@ -18,9 +19,8 @@ TIMED = 3  # epochs after the compared one
 
 def measure_epochs(
     sizes: list[Size], count: int, real: bool, contestants: list[Contestant], budget: Budget
-) -> dict[str, Any]:
-    """{size: {"samples", "steps", "data", "contenders": {name: result}}}, in float32."""
-    found: dict[str, Any] = {}
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(size, {"samples", "steps", "data", "contenders": {name: result}}), in float32."""
     for size in sizes if contestants else []:
         if not budget.allows(f"epoch: {size}", 8.0):
             continue
@@ -37,8 +37,7 @@ def measure_epochs(
                 contestant.drop()
         data = "MNIST" if real else "random bytes instead of MNIST"
         steps = -(-count // size.batch)
-        found[str(size)] = {"samples": count, "steps": steps, "data": data, "contenders": rows}
-    return found
+        yield str(size), {"samples": count, "steps": steps, "data": data, "contenders": rows}
 
 
 def _measure(

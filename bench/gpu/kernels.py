@@ -1,16 +1,17 @@
 """The bandwidth of memory and of each fused kernel: the bytes to read and write once, divided by the time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 
+from bench.gpu.absent import line_of
 from bench.gpu.budget import Budget
 from bench.gpu.device import Device
 from nnkit.backends.base import Array
 from nnkit.kernels.activations import activation_names, get_activation
-from nnkit.kernels.costs import cost_names
-from nnkit.kernels.output import output_pair
+from nnkit.kernels.cost import output_pair
+from nnkit.kernels.costs import cost_names, get_cost
 from nnkit.optimizers import SGD, Optimizer, RMSprop, get_optimizer, optimizer_names
 from nnkit.parameters import Parameters
 
@@ -32,9 +33,13 @@ def measure_copy(device: Device, size: int, calls: int) -> dict[str, float]:
     return {"bytes": 2 * source.nbytes} | device.times(copy, calls, 5)
 
 
-def measure_kernels(device: Device, entries: int, calls: int, budget: Budget) -> list[dict[str, Any]]:
-    """Time each activation, gradient, output delta and update on `entries` float32 numbers, too many for any cache."""
-    found: list[dict[str, Any]] = []
+def measure_kernels(
+    device: Device, entries: int, calls: int, budget: Budget, done: Collection[tuple[str, str]] = ()
+) -> Iterator[dict[str, Any]]:
+    """Time each activation, gradient, output delta and update on `entries` float32 numbers, too many for any cache.
+
+    Without those whose kind and name are in `done`.
+    """
     for title, section in (("activations", _activations), ("output deltas", _deltas), ("updates", _updates)):
         if not budget.allows(f"kernels: {title}", 5.0):
             continue
@@ -44,12 +49,12 @@ def measure_kernels(device: Device, entries: int, calls: int, budget: Budget) ->
                 if budget.left() < 1.0:
                     budget.skipped.append(f"kernels: {title} from {name} on")
                     break
-                found.append({"kind": kind, "name": name, "bytes": size} | _measured(device, work, calls))
+                if (kind, name) not in done:
+                    yield {"kind": kind, "name": name, "bytes": size} | _measured(device, work, calls)
                 last = name
         except Exception as error:  # a case that cannot be set up ends its section, not the others
-            found.append({"kind": title, "name": f"after {last}", "failed": _line(error)})
+            yield {"kind": title, "name": f"after {last}", "failed": line_of(error)}
         device.backend.release()
-    return found
 
 
 def _measured(device: Device, work: Callable[[], object], calls: int) -> dict[str, Any]:
@@ -57,11 +62,7 @@ def _measured(device: Device, work: Callable[[], object], calls: int) -> dict[st
     try:
         return dict(device.times(work, calls, 5))
     except Exception as error:
-        return {"failed": _line(error)}
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"failed": line_of(error)}
 
 
 def _random(device: Device, entries: int, shape: tuple[int, ...] = ()) -> Array:
@@ -94,7 +95,7 @@ def _deltas(device: Device, entries: int) -> Iterator[Case]:
     scale = backend.asarray(1 / shape[0], "float32")
     for name in cost_names():
         with backend.recording() as tape:
-            output_pair(name).delta(backend, z, y, scale)
+            output_pair(get_cost(name)).delta(backend, z, y, scale)
         yield "output delta", name, 3 * z.nbytes, tape.replay
         tape.nodes.clear()  # releases their arrays
         tape.calls.clear()

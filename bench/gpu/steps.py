@@ -1,12 +1,14 @@
 """The parent process: compares the contenders' processes with float64 and times them in turn, one at a time."""
 
+import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.gpu.absent import line_of
 from bench.gpu.budget import Budget
 from bench.gpu.device import Device
 from bench.problem import Parameters, Problem, Size
@@ -81,28 +83,30 @@ def problem_of(size: Size, precision: str, device: str) -> Problem:
     return Problem(size, device=device, precision=precision, rate=rate)
 
 
+Rows = dict[str, dict[str, Any]]
+
+
 def measure_steps(
-    sizes: list[Size], precisions: tuple[str, ...], contestants: list[Contestant], plan: Plan, budget: Budget
-) -> dict[str, Any]:
-    """{size: {precision: {contender: result}}}.
+    sizes: list[Size], precisions: Sequence[str], contestants: list[Contestant], plan: Plan, budget: Budget
+) -> Iterator[tuple[str, str, Rows]]:
+    """(size, precision, {contender: result}).
 
     Measures the first precision at all sizes, then the others, widest network first: narrow ones gain least from them.
     """
-    found: dict[str, Any] = {str(size): {} for size in sizes}
     order = [(size, precisions[0]) for size in sizes]
     order += [(size, precision) for size in reversed(sizes) for precision in precisions[1:]]
     for size, precision in order if contestants else []:
-        rows = _measure(size, precision, contestants, plan, budget)
+        try:
+            rows = _measure(size, precision, contestants, plan, budget)
+        except Exception as error:  # of the comparison, in this process
+            rows = {contestant.name: {"failed": line_of(error)} for contestant in contestants}
         if rows:
-            found[str(size)][precision] = rows
-    return {size: rows for size, rows in found.items() if rows}
+            yield str(size), precision, rows
 
 
-def _measure(
-    size: Size, precision: str, contestants: list[Contestant], plan: Plan, budget: Budget
-) -> dict[str, dict[str, Any]]:
+def _measure(size: Size, precision: str, contestants: list[Contestant], plan: Plan, budget: Budget) -> Rows:
     problem = problem_of(size, precision, contestants[0].device.kind)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: Rows = {}
     times: dict[str, list[float]] = {}
     steps: dict[str, int] = {}
     needed = 3 + 3 * plan.seconds
@@ -110,7 +114,7 @@ def _measure(
         return {}
     first = expected = None
     if any(contestant.name != "floor" for contestant in contestants):  # the floor has no parameters
-        expected, first = expected_parameters(problem, contestants[0].device), problem.parameters()
+        expected, first = expected_parameters(size, contestants[0].device), problem.parameters()
 
     def start(contestant: Contestant) -> None:
         name = contestant.name
@@ -146,9 +150,10 @@ def _measure(
     return rows
 
 
-def expected_parameters(problem: Problem, device: Device) -> Parameters:
+@functools.cache
+def expected_parameters(size: Size, device: Device) -> Parameters:
     """The parameters after the compared steps, in float64, computed on the device for speed."""
-    found = reference(problem, STEPS, device.xp)
+    found = reference(problem_of(size, "float32", device.kind), STEPS, device.xp)
     return [(device.backend.to_numpy(W), device.backend.to_numpy(b)) for W, b in found]
 
 

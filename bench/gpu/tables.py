@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 def markdown(result: dict[str, Any]) -> str:
     """The whole result: the machine, the tables, and what is missing in them."""
-    parts = [_head(result), _ceilings(result), _kernels(result)]
+    parts = [_head(result), _clocks(result), _ceilings(result), _kernels(result)]
     for precision in result["settings"]["precisions"]:
         parts += [_steps(result, precision), _peers(result, precision)]
     parts += [_host(result), _memory(result), _epochs(result), absent(result)]
@@ -29,16 +29,23 @@ def _head(result: dict[str, Any]) -> str:
         f"{where}{versions}; nnkit {m['nnkit']} at {m['commit']}; Python {m['python']}, {m['os']}, {m['cpu']}; "
         f"{m['date']}; {result['seconds']:.0f} s in all.\n\n"
         "A step of gradient descent: sigmoid layers, cross-entropy, parameters in float32. Each contender has a "
-        f"process; one computes at a time, in {s['rounds']} rounds, {s['seconds']:g} s each in total. A host clock "
-        "times many steps, with one synchronization at the end. Before the timing, the parameters of each contender "
-        f"after {s['compared_steps']} steps were compared with float64; tolerances, relative to the change of each "
-        f"array: {tolerances}. bf16: products of bfloat16 operands, parameters in float32. In PyTorch (by autocast) "
-        "and JAX, results are also bfloat16, and partial sums may be; nnkit's sums and results are float32."
+        f"process; one computes at a time, in {s['rounds']} rounds, {s['seconds']:g} s each in total. CUDA's events "
+        "(for JAX the host's clock, with one synchronization) time many steps at once. Before the timing, the "
+        f"parameters of each contender after {s['compared_steps']} steps were compared with float64; tolerances, "
+        f"relative to the change of each array: {tolerances}. bf16: products of bfloat16 operands, parameters in "
+        "float32. In PyTorch (by autocast) and JAX, results are also bfloat16, and partial sums may be; nnkit's "
+        "sums and results are float32."
         f"{short}"
     )
 
 
 _VERSIONS = {"cupy": "CuPy", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
+
+
+def _clocks(result: dict[str, Any]) -> str:
+    rows = [[part, *found.values()] for part, found in result.get("clocks", {}).items() if found]
+    names = next((list(found) for found in result.get("clocks", {}).values() if found), [])
+    return _table("The GPU right after each part, by nvidia-smi", ["after", *names], rows)
 
 
 def _ceilings(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_command, known
 from nnkit.jacobian import jacobian
-from nnkit.kernels import arithmetic, cost_functions, dense, preprocessing, softmax
+from nnkit.kernels import arithmetic, classification, dense, preprocessing, regression, softmax
 from nnkit.kernels.costs import cost_names, get_cost
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
@@ -73,7 +73,8 @@ def functions() -> dict[str, Entry]:
         "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
     }
     for name in cost_names():
-        if not hasattr(cost_functions, name):  # a user-defined cost
+        home = next((module for module in (regression, classification) if hasattr(module, name)), None)
+        if home is None:  # a user-defined cost
             continue
         cost = get_cost(name)
         terms, delta = cost.from_logits or (cost.terms, cost.delta)
@@ -83,7 +84,7 @@ def functions() -> dict[str, Entry]:
                 name: [softmax.shifted_exp, softmax.softmax_terms],
                 f"{name}_delta": [softmax.shifted_exp, softmax.softmax_delta],
             }
-        found |= {called: Entry(getattr(cost_functions, called), made) for called, made in pieces.items()}
+        found |= {called: Entry(getattr(home, called), made) for called, made in pieces.items()}
     return found
 
 

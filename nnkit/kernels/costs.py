@@ -22,23 +22,15 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.formula import Formula
-from nnkit.checks import flag, in_range, named, unknown_name
-from nnkit.kernels import classification_costs as classification
-from nnkit.kernels import regression_costs as regression
+from nnkit.checks import flag, named
+from nnkit.kernels import classification, regression
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.cost import Cost as Cost
 from nnkit.kernels.registration import as_formula, check_cost, check_new_name
 from nnkit.kernels.softmax import softmax
 
-_costs = {
-    cost.name: cost
-    for cost in (
-        regression.quadratic, regression.mean_absolute, regression.huber, regression.log_cosh, regression.poisson,
-        classification.cross_entropy, classification.softmax_cross_entropy, classification.hinge,
-    )
-}  # fmt: skip
+_costs = {cost.name: cost for cost in (*regression.COSTS, *classification.COSTS)}
 _DEFAULTS = {"sigmoid": "cross_entropy", "softmax": "softmax_cross_entropy"}  # by output activation
-_SMOOTHED = ("cross_entropy", "softmax_cross_entropy")  # whose targets are probabilities
 
 
 def cost_names() -> list[str]:
@@ -59,21 +51,7 @@ def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **consta
     """
     if not isinstance(name, Cost):
         name = named("cost", name, _costs)
-    if label_smoothing is None and not constants:
-        return name
-    cost, defaults = name, name.terms.defaults
-    given = dict(cost.constants) | constants
-    for option, value in given.items():
-        if option not in defaults:
-            raise unknown_name(f"option of {cost.name}", option, [*defaults, "label_smoothing"])
-        in_range(cost.name, option, value, above=True)
-    own = tuple(sorted((option, float(value)) for option, value in given.items() if value != defaults[option]))
-    smoothing = cost.label_smoothing
-    if label_smoothing is not None:
-        smoothing = in_range(cost.name, "label_smoothing", label_smoothing, 1.0)
-    if smoothing and cost.name not in _SMOOTHED:
-        raise ValueError(f"{cost.name} has no label smoothing; it is for {' and '.join(_SMOOTHED)}")
-    return replace(cost, constants=own, label_smoothing=smoothing)
+    return name if label_smoothing is None and not constants else name.with_options(label_smoothing, **constants)
 
 
 def default_cost(outputs: int, activation: str | None = None) -> Cost:

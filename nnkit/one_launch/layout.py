@@ -14,7 +14,7 @@ from nnkit.backends.formula import Formula
 from nnkit.backends.formulas.program import Program
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.arithmetic import divided
-from nnkit.kernels.output import OutputPair
+from nnkit.kernels.cost import OutputPair
 from nnkit.kernels.regularization import treated
 from nnkit.kernels.softmax import shifted_exp, softmax_delta, softmax_pullback
 from nnkit.kernels.updates import adam_clock

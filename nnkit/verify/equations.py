@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nnkit.backends import Backend, get_backend
 from nnkit.checks import whole
-from nnkit.kernels import cost_functions as costs
+from nnkit.kernels import classification, regression
 from nnkit.kernels.activations import activation_names
 from nnkit.verify import measurements as measure
 from nnkit.verify.measurements import Problem
@@ -68,6 +68,7 @@ def equations() -> Iterator[Equation]:
 
 def _delta_error(name: str, targets: str = "targets") -> Callable[[Problem], float]:
     """The error of a cost's Δ, compared with the derivative of the cost."""
+    costs = regression if hasattr(regression, name) else classification
     return measure.cost_gradient(getattr(costs, f"{name}_delta"), getattr(costs, name), targets)
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from nnkit.backends import Backend
 from nnkit.data.preprocessing import Normalization, Whitening
-from nnkit.kernels import cost_functions as costs
 from nnkit.kernels.activations import get_activation
+from nnkit.kernels.classification import cross_entropy, softmax_cross_entropy
 from nnkit.kernels.dense import dense_backward, dense_forward
+from nnkit.kernels.regression import quadratic, quadratic_delta
 from nnkit.kernels.softmax import softmax, softmax_grad
 from nnkit.kernels.updates import gradient_descent, gradient_descent_l2
 from nnkit.layers import Dense
@@ -150,7 +151,7 @@ def denoiser(p: Problem) -> float:
 
     second, y = (p.W2, p.b2), p.targets[:, :3]
     h = p.run(dense_forward, p.x, p.W, p.b, activation="sigmoid")
-    delta = p.run(costs.quadratic_delta, p.run(dense_forward, h, *second), y)
+    delta = p.run(quadratic_delta, p.run(dense_forward, h, *second), y)
     delta = p.run(dense_backward, delta, h, p.W2)[0]
     found = p.run(dense_backward, delta, p.x, p.W, h, activation="sigmoid")[1]
     return relative_error(found, complex_step(lambda W: _half_squares(forward(W), y), p.W))
@@ -162,12 +163,12 @@ def _half_squares(h: NDArray[Any], y: Real) -> Any:
 
 def quadratic_cost(p: Problem) -> float:
     """Eq. 3."""
-    return _cost(p, costs.quadratic, lambda h, y: (y - h) ** 2 / 2)
+    return _cost(p, quadratic, lambda h, y: (y - h) ** 2 / 2)
 
 
 def cross_entropy_cost(p: Problem) -> float:
     """Eq. 18."""
-    return _cost(p, costs.cross_entropy, lambda z, y: -y * math.log(logistic(z)) - (1 - y) * math.log(logistic(-z)))
+    return _cost(p, cross_entropy, lambda z, y: -y * math.log(logistic(z)) - (1 - y) * math.log(logistic(-z)))
 
 
 def _cost(p: Problem, function: Callable[..., Any], by_hand: Callable[[float, float], float]) -> float:
@@ -191,7 +192,7 @@ def cost_gradient(
 def softmax_cost(p: Problem) -> float:
     """The categorical cross-entropy of softmax."""
     exact = [math.log(math.fsum(map(math.exp, z))) - z[y.argmax()] for z, y in zip(p.delta, p.one_hot, strict=True)]
-    return relative_error(p.run(costs.softmax_cross_entropy, p.delta, p.one_hot), math.fsum(exact) / len(exact))
+    return relative_error(p.run(softmax_cross_entropy, p.delta, p.one_hot), math.fsum(exact) / len(exact))
 
 
 def descent(p: Problem) -> float:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels import cost_functions as costs
 from nnkit.kernels.costs import cost_names
 from tests.support.cost_definitions import sample_cost
 
@@ -56,22 +55,22 @@ def test_softmax_cross_entropy_of_large_logits(arrays: "Arrays") -> None:
 def test_costs_of_outputs_of_1e30(arrays: "Arrays", dtype: str) -> None:
     h, y = arrays([[1e30, -1e30]], dtype), arrays([[0.0, 1.0]], dtype)
     for name, delta in (("mean_absolute", [[1.0, -1.0]]), ("huber", [[1.0, -1.0]]), ("log_cosh", [[1.0, -1.0]])):
-        assert float(getattr(costs, name)(h, y)) == pytest.approx(2e30, rel=1e-6)
-        assert arrays.numpy(getattr(costs, f"{name}_delta")(h, y), dtype).tolist() == delta
-    assert float(costs.hinge(h, y)) == pytest.approx(2e30, rel=1e-6)
-    assert arrays.numpy(costs.hinge_delta(h, y), dtype).tolist() == [[1.0, -1.0]]
-    assert float(costs.hinge(h, 1 - y)) == 0.0
-    assert arrays.numpy(costs.hinge_delta(h, 1 - y)).tolist() == [[0.0, 0.0]]
+        assert float(getattr(nnkit, name)(h, y)) == pytest.approx(2e30, rel=1e-6)
+        assert arrays.numpy(getattr(nnkit, f"{name}_delta")(h, y), dtype).tolist() == delta
+    assert float(nnkit.hinge(h, y)) == pytest.approx(2e30, rel=1e-6)
+    assert arrays.numpy(nnkit.hinge_delta(h, y), dtype).tolist() == [[1.0, -1.0]]
+    assert float(nnkit.hinge(h, 1 - y)) == 0.0
+    assert arrays.numpy(nnkit.hinge_delta(h, 1 - y)).tolist() == [[0.0, 0.0]]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_poisson_of_large_logits(arrays: "Arrays", dtype: str) -> None:
     y = arrays([[3.0, 0.0]], dtype)
-    assert float(costs.poisson(arrays([[-1e30, -1e30]], dtype), y)) == pytest.approx(3e30, rel=1e-6)
-    assert arrays.numpy(costs.poisson_delta(arrays([[-1e30, -1e30]], dtype), y), dtype).tolist() == [[-3.0, 0.0]]
+    assert float(nnkit.poisson(arrays([[-1e30, -1e30]], dtype), y)) == pytest.approx(3e30, rel=1e-6)
+    assert arrays.numpy(nnkit.poisson_delta(arrays([[-1e30, -1e30]], dtype), y), dtype).tolist() == [[-3.0, 0.0]]
     # e^1000 is no number of these types: the cost is truly infinite, not NaN.
-    assert float(costs.poisson(arrays([[1e3, 0.0]], dtype), y)) == math.inf
-    assert arrays.numpy(costs.poisson_delta(arrays([[1e3, 0.0]], dtype), y)).tolist() == [[math.inf, 1.0]]
+    assert float(nnkit.poisson(arrays([[1e3, 0.0]], dtype), y)) == math.inf
+    assert arrays.numpy(nnkit.poisson_delta(arrays([[1e3, 0.0]], dtype), y)).tolist() == [[math.inf, 1.0]]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -81,7 +80,7 @@ def test_log_cosh_is_right_to_rounding(arrays: "Arrays", r: float, dtype: str) -
     for h in (r, -r):
         given = np.array([[h]], dtype)
         wanted = sample_cost("log_cosh", given[0], np.zeros(1))
-        found = float(costs.log_cosh(arrays(given, dtype), arrays([[0.0]], dtype)))
+        found = float(nnkit.log_cosh(arrays(given, dtype), arrays([[0.0]], dtype)))
         assert found == pytest.approx(wanted, rel=6 * float(np.finfo(dtype).eps), abs=0)
 
 
@@ -89,11 +88,11 @@ def test_kinks(arrays: "Arrays") -> None:
     """The derivative from the left, like that of the activations; PyTorch's 0 for the absolute error."""
     h, y = arrays([[1.0, -1.0, 1.0, -1.0]]), arrays([[0.0, 0.0, 1.0, 1.0]])
     from_left = np.array([1.0, 0.0, -1.0, -1.0])
-    assert arrays.numpy(costs.hinge_delta(h, y)).tolist() == [from_left.tolist()]
+    assert arrays.numpy(nnkit.hinge_delta(h, y)).tolist() == [from_left.tolist()]
     for at, target, slope in zip([1, -1, 1, -1], [0, 0, 1, 1], from_left, strict=True):
-        assert -costs.hinge(np.array([[at - 1e-30j]]), np.array([[target + 0j]])).imag / 1e-30 == pytest.approx(slope)
-    assert arrays.numpy(costs.mean_absolute_delta(y, y)).tolist() == [[0.0, 0.0, 0.0, 0.0]]
-    assert arrays.numpy(costs.huber_delta(h, arrays([[0.0] * 4]))).tolist() == [[1.0, -1.0, 1.0, -1.0]]
+        assert -nnkit.hinge(np.array([[at - 1e-30j]]), np.array([[target + 0j]])).imag / 1e-30 == pytest.approx(slope)
+    assert arrays.numpy(nnkit.mean_absolute_delta(y, y)).tolist() == [[0.0, 0.0, 0.0, 0.0]]
+    assert arrays.numpy(nnkit.huber_delta(h, arrays([[0.0] * 4]))).tolist() == [[1.0, -1.0, 1.0, -1.0]]
 
 
 @pytest.mark.parametrize("which", ["outputs", "targets"])
@@ -101,22 +100,22 @@ def test_kinks(arrays: "Arrays") -> None:
 def test_nan_stays_where_it_is(arrays: "Arrays", name: str, which: str) -> None:
     z, y = np.array([[0.5, 0.25, 3.0]]), np.array([[0.0, 1.0, 0.0]])
     (z if which == "outputs" else y)[0, 1] = np.nan
-    assert np.isnan(float(getattr(costs, name)(arrays(z), arrays(y))))
-    delta = arrays.numpy(getattr(costs, f"{name}_delta")(arrays(z), arrays(y)))
+    assert np.isnan(float(getattr(nnkit, name)(arrays(z), arrays(y))))
+    delta = arrays.numpy(getattr(nnkit, f"{name}_delta")(arrays(z), arrays(y)))
     assert np.isnan(delta).tolist() == [[False, True, False]]
 
 
 def test_nan_spreads_over_a_softmax(arrays: "Arrays") -> None:
     z, y = arrays([[0.5, np.nan, 3.0], [0.0, 0.0, 0.0]]), arrays([[0.0, 1.0, 0.0]] * 2)
-    assert np.isnan(float(costs.softmax_cross_entropy(z, y)))
-    assert np.isnan(arrays.numpy(costs.softmax_cross_entropy_delta(z, y))).tolist() == [[True] * 3, [False] * 3]
+    assert np.isnan(float(nnkit.softmax_cross_entropy(z, y)))
+    assert np.isnan(arrays.numpy(nnkit.softmax_cross_entropy_delta(z, y))).tolist() == [[True] * 3, [False] * 3]
 
 
 @pytest.mark.parametrize("name", cost_names())
 def test_memory_order_does_not_matter(arrays: "Arrays", name: str) -> None:
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(4, 3)), rng.dirichlet(np.ones(3), 4)
-    for function in (getattr(costs, name), getattr(costs, f"{name}_delta")):
+    for function in (getattr(nnkit, name), getattr(nnkit, f"{name}_delta")):
         wanted = arrays.numpy(function(arrays(z), arrays(y)))
         wide: Any = arrays(np.repeat(y, 2, axis=1))
         found = arrays.numpy(function(arrays(np.asfortranarray(z)), wide[:, ::2]))

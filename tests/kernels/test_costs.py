@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.kernels import cost_functions
 from nnkit.kernels.costs import cost_names, get_cost
 from tests.support.cost_definitions import draw, sample_cost, sample_terms, torch_cost
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from tests.conftest import Arrays
 
 COSTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    name: (getattr(cost_functions, name), getattr(cost_functions, f"{name}_delta")) for name in cost_names()
+    name: (getattr(nnkit, name), getattr(nnkit, f"{name}_delta")) for name in cost_names()
 }
 
 

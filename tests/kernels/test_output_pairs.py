@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.kernels.cost import output_pair
 from nnkit.kernels.costs import cost_names, get_cost
-from nnkit.kernels.output import output_pair
 from tests.support.exact import references
 from tests.support.pairs import EVERY, PAIRS
 
@@ -66,7 +66,7 @@ def cost_of_outputs(cost: str, h: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("cost", cost_names())
 def test_every_pair(arrays: "Arrays", cost: str, output: str) -> None:
-    pair, backend = output_pair(cost, output), arrays.backend
+    pair, backend = output_pair(get_cost(cost), output), arrays.backend
     z, y = draw(cost, output)
     h = softmax_rows(z) if output == "softmax" else references(output, z)[0]
     np.testing.assert_allclose(arrays.numpy(pair.outputs(backend, arrays(z)), "float64"), h, rtol=1e-13)
@@ -93,7 +93,9 @@ def test_a_pair_has_the_constants_of_its_cost(arrays: "Arrays", output: str) -> 
         wanted = np.where(r <= delta, r**2 / 2, delta * (r - delta / 2))
         np.testing.assert_allclose(arrays.numpy(pair.terms(backend, z, y, one)), wanted, rtol=1e-14)
         step = [
-            output_pair("quadratic", output).outputs(nnkit.get_backend("numpy"), arrays.numpy(z) + 1e-30j * unit)
+            output_pair(get_cost("quadratic"), output).outputs(
+                nnkit.get_backend("numpy"), arrays.numpy(z) + 1e-30j * unit
+            )
             for unit in np.eye(3)
         ]
         slope = np.clip(arrays.numpy(pair.outputs(backend, z)) - arrays.numpy(y), -delta, delta)
@@ -104,7 +106,7 @@ def test_a_pair_has_the_constants_of_its_cost(arrays: "Arrays", output: str) -> 
 @pytest.mark.parametrize("cost", ["cross_entropy", "softmax_cross_entropy"])
 def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays", cost: str) -> None:
     """0 · ln 0 = 0, and nothing is left to learn."""
-    pair, backend = output_pair(cost, "hard_sigmoid"), arrays.backend
+    pair, backend = output_pair(get_cost(cost), "hard_sigmoid"), arrays.backend
     z, y, one = arrays([[-5.0, 5.0, -3.0]]), arrays([[0.0, 1.0, 0.0]]), arrays(1.0)
     assert arrays.numpy(pair.outputs(backend, z)).tolist() == [[0.0, 1.0, 0.0]]
     assert arrays.numpy(pair.terms(backend, z, y, one)).tolist() == [[0.0, 0.0, 0.0]]
@@ -116,7 +118,7 @@ def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
     arrays: "Arrays", cost: str, expected: list[float]
 ) -> None:
     """Of −ln(1 − h) at h = y = 0, which is 1, and of −ln h at h = y = 1, which is −1."""
-    pair, h, one = output_pair(cost, "identity"), arrays([[0.0, 1.0]]), arrays(1.0)
+    pair, h, one = output_pair(get_cost(cost), "identity"), arrays([[0.0, 1.0]]), arrays(1.0)
     assert arrays.numpy(pair.terms(arrays.backend, h, h, one)).tolist() == [[0.0, 0.0]]
     assert arrays.numpy(pair.delta(arrays.backend, h, h, one)).tolist() == [expected]
 
@@ -124,7 +126,7 @@ def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
 def test_by_default_a_cost_has_its_own_output() -> None:
     own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
     for cost in cost_names():
-        assert output_pair(cost) is output_pair(cost, own.get(cost, "identity"))
+        assert output_pair(get_cost(cost)) is output_pair(get_cost(cost), own.get(cost, "identity"))
 
 
 @pytest.mark.parametrize("output", EVERY)

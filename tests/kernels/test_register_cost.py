@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.kernels.cost import output_pair
 from nnkit.kernels.costs import cost_names, get_cost, register_cost, unregister_cost
-from nnkit.kernels.output import output_pair
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -60,7 +60,7 @@ def test_its_constants_can_be_given(arrays: "Arrays", register: Function) -> Non
     cost = get_cost("pinball", quantile=0.9)
     assert cost.describe() == {"name": "pinball", "quantile": 0.9}
     assert get_cost(**cost.describe()) == cost
-    pair, backend = output_pair(cost), arrays.backend
+    pair, backend = output_pair(get_cost(cost)), arrays.backend
     h, y, one = arrays([[1.0, 3.0]]), arrays([[2.0, 2.0]]), arrays(1.0)
     np.testing.assert_allclose(arrays.numpy(pair.terms(backend, h, y, one)), [[0.9, 0.1]], rtol=1e-15)
     np.testing.assert_allclose(arrays.numpy(pair.delta(backend, h, y, one)), [[-0.9, 0.1]], rtol=1e-15)

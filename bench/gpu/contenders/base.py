@@ -3,6 +3,7 @@
 import gc
 from abc import abstractmethod
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from bench.contenders.base import Contender
 from bench.gpu.samples import order_of
 from bench.problem import Problem
+from nnkit.backends import Backend
 
 
 class GpuContender(Contender):
@@ -51,6 +53,42 @@ class GpuContender(Contender):
 
     def _pass(self, order: np.ndarray) -> None:
         raise NotImplementedError
+
+
+class CupyContender(GpuContender):
+    """The base class of contenders with nnkit's backend, on the CPU NumPy's."""
+
+    backend: Backend
+
+    def wait(self) -> None:
+        self.backend.synchronize()
+
+    def timed(self, count: int) -> float:
+        return device_seconds(self.backend, lambda: self.steps(count))
+
+    def peak_bytes(self) -> int | None:
+        if self.problem.device != "cuda":
+            return None
+        return int(self.backend.xp.get_default_memory_pool().total_bytes())
+
+    def _giver(self) -> Callable[[], object]:
+        return self.backend.release
+
+
+def device_seconds(backend: Backend, work: Callable[[], object]) -> float:
+    """The seconds of some work, by CUDA's events on a GPU, by the host's clock on the CPU."""
+    backend.synchronize()
+    if not backend.name.startswith("cupy"):
+        start = perf_counter()
+        work()
+        return perf_counter() - start
+    cuda = backend.xp.cuda
+    start, end = cuda.Event(), cuda.Event()
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return float(cuda.get_elapsed_time(start, end)) / 1e3
 
 
 class PlainLoop(GpuContender):

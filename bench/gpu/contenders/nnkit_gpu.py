@@ -1,13 +1,12 @@
 """nnkit on a GPU: the recorded step, `train_step`, and epochs by `fit`, with and without one launch per epoch."""
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 
 import nnkit
 from bench.contenders.nnkit_step import TrainStep
-from bench.gpu.contenders.base import GpuContender
+from bench.gpu.contenders.base import CupyContender
 from bench.gpu.samples import SEED
 from bench.problem import Problem
 from nnkit.backends.cuda.graph import graphs_wanted
@@ -17,21 +16,14 @@ from nnkit.step import step_for
 PRECISIONS = {"float32": "highest", "tf32": "high", "bf16": "medium"}
 
 
-class TrainStepOnDevice(TrainStep, GpuContender):
+class TrainStepOnDevice(CupyContender, TrainStep):
     """`train_step` on a batch on the device: it checks shapes and dtypes, and returns the cost."""
 
     def __init__(self, problem: Problem) -> None:
         set_precision(problem)
         self.problem = problem
         super().__init__(problem)
-
-    def peak_bytes(self) -> int | None:
-        if self.problem.device != "cuda":
-            return None
-        return int(self.net.backend.xp.get_default_memory_pool().total_bytes())
-
-    def _giver(self) -> Callable[[], object]:
-        return self.net.backend.release
+        self.backend = self.net.backend
 
 
 class Replayed(TrainStepOnDevice):

@@ -36,6 +36,16 @@ class OnDevice(PyTorch, GpuContender):
     def peak_bytes(self) -> int | None:
         return self.torch.cuda.max_memory_reserved() if self.problem.device == "cuda" else None
 
+    def timed(self, count: int) -> float:
+        if self.problem.device != "cuda":
+            return super().timed(count)
+        start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        self.steps(count)
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
     def _giver(self) -> Callable[[], object]:
         torch, cuda = self.torch, self.problem.device == "cuda"
 

@@ -16,8 +16,8 @@ from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
 from nnkit.backends.formulas.program import chained
 from nnkit.backends.recording import Tape
+from nnkit.kernels.cost import output_pair
 from nnkit.kernels.dense import dense_forward
-from nnkit.kernels.output import output_pair
 from nnkit.placement import DropoutState
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host
@@ -159,7 +159,8 @@ def test_an_output_layer_is_one_kernel(host: HostDevice, cost: str) -> None:
     product, b, y = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), (4,), (6, 4)))
     with host.recording() as tape:
         z = host.elementwise(ADD, (on := host.asarray(product.copy()), host.asarray(b)), out=on)
-        delta = output_pair(cost, "sigmoid").delta(host, z, host.asarray(y), host.asarray(0.5, "float32"))
+        pair, scale = output_pair(nnkit.get_cost(cost), "sigmoid"), host.asarray(0.5, "float32")
+        delta = pair.delta(host, z, host.asarray(y), scale)
     assert len(tape.calls) == 1
     tape.replay()
     logits = (product + b).astype(float)
