@@ -9,8 +9,8 @@ not need. Format 1 had no dropout, cost parameters, preprocessing, classes or tr
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike
-from typing import Any, NamedTuple
+from os import PathLike, fspath
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -31,9 +31,12 @@ _NAMES = (str, int, float, bool)  # types of class names in files
 _MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
 
 
+Source = str | PathLike[str] | bytes | IO[bytes]  # a path, the content of a file, or a file open for reading
+
+
 def save(
     model: Model,
-    path: str | PathLike[str],
+    path: str | PathLike[str] | IO[bytes],
     training: dict[str, Any] | None = None,
     best: np.ndarray | None = None,
     samples: str | None = None,
@@ -92,14 +95,21 @@ class Saved(NamedTuple):
     training: dict[str, Any] | None
 
 
-def read(path: str | PathLike[str]) -> Saved:
+def read(source: Source) -> Saved:
     """Read a file written by `save`. Raises FileNotFoundError, and ValueError for foreign, damaged or newer files."""
-    return parsed(path, *_read_tensors(path))
+    return parsed(called(source), *_read_tensors(source))
 
 
-def parsed(path: str | PathLike[str], tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
+def called(source: Source) -> str:
+    """What messages call a file."""
+    if isinstance(source, str | PathLike):
+        return fspath(source)
+    return "the bytes" if isinstance(source, bytes) else str(getattr(source, "name", "the file"))
+
+
+def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
     """Validate the arrays and the description of a network; ValueError that names the file if they are damaged."""
-    with damage(path):
+    with damage(name):
         about = json.loads(metadata["network"])
         cost = about["cost"]
         layers = [layer_of(d) for d in about["layers"]]
@@ -194,8 +204,10 @@ def check_safetensors() -> None:
         raise ImportError(_MISSING) from None
 
 
-def _write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays and text; an existing file is replaced atomically.
+def _write_tensors(
+    path: str | PathLike[str] | IO[bytes], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays and text to an open file, or to a path; an existing file is replaced atomically.
 
     Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
     """
@@ -205,8 +217,11 @@ def _write_tensors(path: str | PathLike[str], tensors: Mapping[str, np.ndarray],
     # safetensors writes the memory unchanged: it must be in C order.
     content = save({name: np.asarray(a, order="C") for name, a in tensors.items()}, metadata=dict(metadata))
     content = _in_order(content)
-    with replacing(path) as file:
-        file.write(content)
+    if isinstance(path, str | PathLike) or not hasattr(path, "write"):
+        with replacing(path) as file:  # type: ignore[arg-type]  # which refuses other types
+            file.write(content)
+    else:
+        path.write(content)
 
 
 def _in_order(content: bytes) -> bytes:
@@ -227,7 +242,7 @@ def read_samples(path: str | PathLike[str]) -> str | None:
         return (file.metadata() or {}).get("samples")
 
 
-def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
+def _read_tensors(source: Source) -> tuple[Arrays, dict[str, Any]]:
     """The arrays and the metadata of a file in a known format.
 
     Raises FileNotFoundError, ImportError, and ValueError for a damaged or foreign file or a newer format.
@@ -235,15 +250,33 @@ def _read_tensors(path: str | PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
     check_safetensors()
     from safetensors import SafetensorError, safe_open
 
-    existing_file(path)
     try:
-        with safe_open(path, framework="numpy") as file:
+        if isinstance(source, bytes) or hasattr(source, "read"):
+            return _from_content(source if isinstance(source, bytes) else source.read(), called(source))
+        with safe_open(existing_file(source), framework="numpy") as file:
             metadata = file.metadata() or {}
-            # First, as tensors of other programs may have dtypes that NumPy lacks.
-            if metadata.get("format") not in FORMATS:
-                known = " and ".join(map(repr, FORMATS))
-                raise ValueError(f"{path}: format is {metadata.get('format')!r}; this nnkit reads {known}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+            _check_format(metadata, called(source))  # first: other programs' tensors may have dtypes that NumPy lacks
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  not a dict
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a complete safetensors file: {error}") from error
-    return tensors, metadata
+        raise ValueError(f"{called(source)}: not a complete safetensors file: {error}") from error
+
+
+def _from_content(content: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
+    """`_read_tensors` of a file's content."""
+    from safetensors import deserialize
+    from safetensors.numpy import load
+
+    if not isinstance(content, bytes):
+        raise TypeError(f"{name} holds {type(content).__name__}; expected bytes, of a file opened in binary mode")
+    check: Any = deserialize
+    check(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata: dict[str, Any] = header.get("__metadata__") or {}
+    _check_format(metadata, name)
+    return load(content), metadata
+
+
+def _check_format(metadata: Mapping[str, Any], name: str) -> None:
+    if metadata.get("format") not in FORMATS:
+        known = " and ".join(map(repr, FORMATS))
+        raise ValueError(f"{name}: format is {metadata.get('format')!r}; this nnkit reads {known}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike
-from typing import Any
+from typing import IO, Any
 
 from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
@@ -20,6 +20,7 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState
 from nnkit.placement import Placement
 from nnkit.state import arrays, pickled, restore, unpickle
+from nnkit.state_dict import load_state_dict, state_dict
 from nnkit.step import Step, StepExplanation, explain_step, step_for
 from nnkit.training.checkpoints import resume
 from nnkit.training.fit import fit
@@ -253,12 +254,15 @@ class Network(Model):
     def __setstate__(self, parts: dict[str, Any]) -> None:
         unpickle(self, parts)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the network to a `.safetensors` file, without its optimizer; see `nnkit.checkpoint`.
+    def save(self, path: str | PathLike[str] | IO[bytes]) -> None:
+        """Write the network, without its optimizer, to a `.safetensors` file: a path, or a file open for writing.
 
         A checkpoint of `fit` and a pickle also have the optimizer and its state.
         """
         checkpoint.save(self.snapshot(), path)
+
+    state_dict = state_dict
+    load_state_dict = load_state_dict
 
     def to_onnx(self, path: str | PathLike[str] | None = None, *, opset: int = 13) -> Any:
         """Return the network as an `onnx.ModelProto`, and write it to `path` if given; see `nnkit.onnx.to_onnx`."""
@@ -295,8 +299,10 @@ class Network(Model):
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 
 
-def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Network:
+def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend | None = None) -> Network:
     """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
+
+    `path` can also be a file that is open for reading, or the content of one as bytes.
 
     A checkpoint includes the optimizer and its state, as of the last epoch written. Register custom activations and
     costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for
@@ -311,7 +317,7 @@ def load(path: str | PathLike[str], backend: str | Backend | None = None) -> Net
     """
     target = get_backend(backend)
     saved = checkpoint.read(path)
-    with checkpoint.damage(path):
+    with checkpoint.damage(checkpoint.called(path)):
         network = Network(**saved.arguments, backend=target)
         network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
         if saved.training is None:

@@ -1,5 +1,6 @@
 """Model files of format 2: what a network knows beside its parameters, files of format 1, and hostile bytes."""
 
+import io
 import json
 import struct
 from pathlib import Path
@@ -164,3 +165,30 @@ def test_names_of_features_come_back(tmp_path: Path) -> None:
     for wrong in (["a"], "abcd", [1, 2, 3, 4]):
         with pytest.raises(ValueError, match="expected the names of 4 features"):
             nnkit.Network([4, 2], features=wrong)  # type: ignore[arg-type]
+
+
+def test_open_files_and_bytes() -> None:
+    net = nnkit.Network([4, 5, 3], seed=1, classes=["a", "b", "c"])
+    file = io.BytesIO()
+    net.save(file)
+    content = file.getvalue()
+    file.seek(0)
+    for source in (content, file):
+        read = nnkit.load(source)
+        assert repr(read) == repr(net)
+        np.testing.assert_array_equal(read.parameters.flat, net.parameters.flat)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the bytes: not a complete safetensors file"),
+        (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "the bytes: format is None; this nnkit reads"),
+        (b"\xff" * 20, "the bytes: not a complete safetensors file"),
+    ],
+)
+def test_bytes_that_are_not_a_network(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nnkit.load(content)
+    with pytest.raises(TypeError, match="holds str; expected bytes, of a file opened in binary mode"):
+        nnkit.load(io.StringIO("text"))  # type: ignore[arg-type]
