@@ -49,22 +49,10 @@ from nnkit.backends.selection import (
 )
 
 __all__ = [
-    "Backend",
-    "BackendError",
-    "BackendFallbackWarning",
-    "BackendMismatchError",
-    "BackendUnavailableError",
-    "FormulaError",
-    "OutOfMemoryError",
-    "UnknownBackendError",
-    "backend_names",
-    "backend_of",
-    "get_backend",
-    "register_backend",
-    "unregister_backend",
-    "use_backend",
-    "using_backend",
-]
+    "Backend", "BackendError", "BackendFallbackWarning", "BackendMismatchError", "BackendUnavailableError",
+    "FormulaError", "OutOfMemoryError", "UnknownBackendError", "backend_names", "backend_of", "get_backend",
+    "register_backend", "unregister_backend", "use_backend", "using_backend",
+]  # fmt: skip
 
 
 def _make_cupy(detail: str) -> Backend:

@@ -113,67 +113,13 @@ def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, typ
 Array = Any  # an array of any namespace
 
 
-class RowAccess:
-    """The row operations of `Backend`, with any array-API namespace.
-
-    One recording serves all minibatches of an epoch, as each replay reads where they start.
-    """
-
-    xp: Any
-    empty: Callable[..., Array]
-    _into: Callable[..., Any]
-    _write: Callable[[Array, Array], None]
-    _perform: Callable[[str, Callable[[], None], tuple[Array, ...], tuple[Array, ...]], None]
-
-    def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
-        """The rows of a matrix (or entries of a vector) at `indices`, which the caller has checked."""
-        if out is None and active_tape() is not None:  # no trial run: `indices` may not be set yet
-            out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
-        return self._into("take", lambda: self.xp.take(rows, indices, axis=0), (rows, indices), out)
-
-    def take_at(self, rows: Array, start: Array, out: Array, order: Array | None = None) -> Array:
-        """out[:] = rows[order[start : start + n]] for the n rows of `out`; without an order, rows[start : start + n].
-
-        `start` is a 0-d array of int64. `out` can have another dtype; if it has one axis less than `rows`, it is one
-        row. The caller has checked all indices.
-        """
-        single = out.ndim < rows.ndim
-
-        def take() -> None:
-            first = int(start)
-            if order is None:
-                found = rows[first, ...] if single else rows[first : first + out.shape[0], ...]
-            elif single:
-                found = rows[int(order[first]), ...]
-            else:
-                found = self.xp.take(rows, order[first : first + out.shape[0]], axis=0)
-            self._write(found, out)
-
-        self._perform("take", take, (rows, start) if order is None else (rows, start, order), (out,))
-        return out
-
-    def put_at(self, values: Array, start: Array, out: Array) -> Array:
-        """out[start : start + n] = values, for n rows of values; `start` as in `take_at`."""
-
-        def put() -> None:
-            first = int(start)
-            self._write(values, out[first : first + values.shape[0], ...])
-
-        self._perform("put", put, (values, start), (out,))
-        return out
-
-    def advance(self, start: Array, count: int) -> None:
-        """start ← start + count, for a 0-d array of int64."""
-        self._perform("advance", lambda: self._write(start + count, start), (start,), (start,))
-
-
 # Formulas are correct with infinite intermediate values: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")  # also a decorator, `@quiet()`, with less overhead
 
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
-class Backend(RowAccess, ABC):
+class Backend(ABC):
     """Arrays of one namespace on one device.
 
     Attributes:
@@ -214,7 +160,7 @@ class Backend(RowAccess, ABC):
         """Translate the device library's out-of-memory errors; None for other errors."""
         return error if isinstance(error, OutOfMemoryError) else None
 
-    def release(self) -> None:
+    def release(self) -> None:  # noqa: B027
         """Return cached memory to the device."""
 
     def dtype(self, name: str) -> Any:
@@ -229,11 +175,7 @@ class Backend(RowAccess, ABC):
     # --- computing ----------------------------------------------------------------------------------------------
 
     def elementwise(
-        self,
-        formula: Traceable,
-        operands: Sequence[Any],
-        out: Any = None,
-        constants: Mapping[str, float] | None = None,
+        self, formula: Traceable, operands: Sequence[Any], out: Any = None, constants: Mapping[str, float] | None = None
     ) -> Any:
         """Evaluate a formula with broadcast operands; returns one array, or a tuple for several results."""
         arrays = self.operands(formula.operands, operands)
@@ -301,6 +243,49 @@ class Backend(RowAccess, ABC):
         """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""
         return False
 
+    # --- rows: one recording serves all minibatches of an epoch, as each replay reads where they start -----------
+
+    def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:
+        """The rows of a matrix (or entries of a vector) at `indices`, which the caller has checked."""
+        if out is None and active_tape() is not None:  # no trial run: `indices` may not be set yet
+            out = self.empty((*indices.shape, *rows.shape[1:]), rows.dtype)
+        return self._into("take", lambda: self.xp.take(rows, indices, axis=0), (rows, indices), out)
+
+    def take_at(self, rows: Array, start: Array, out: Array, order: Array | None = None) -> Array:
+        """out[:] = rows[order[start : start + n]] for the n rows of `out`; without an order, rows[start : start + n].
+
+        `start` is a 0-d array of int64. `out` can have another dtype; if it has one axis less than `rows`, it is one
+        row. The caller has checked all indices.
+        """
+        single = out.ndim < rows.ndim
+
+        def take() -> None:
+            first = int(start)
+            if order is None:
+                found = rows[first, ...] if single else rows[first : first + out.shape[0], ...]
+            elif single:
+                found = rows[int(order[first]), ...]
+            else:
+                found = self.xp.take(rows, order[first : first + out.shape[0]], axis=0)
+            self._write(found, out)
+
+        self._perform("take", take, (rows, start) if order is None else (rows, start, order), (out,))
+        return out
+
+    def put_at(self, values: Array, start: Array, out: Array) -> Array:
+        """out[start : start + n] = values, for n rows of values; `start` as in `take_at`."""
+
+        def put() -> None:
+            first = int(start)
+            self._write(values, out[first : first + values.shape[0], ...])
+
+        self._perform("put", put, (values, start), (out,))
+        return out
+
+    def advance(self, start: Array, count: int) -> None:
+        """start ← start + count, for a 0-d array of int64."""
+        self._perform("advance", lambda: self._write(start + count, start), (start,), (start,))
+
     # --- recording ----------------------------------------------------------------------------------------------
 
     def recording(self) -> AbstractContextManager[Tape]:
@@ -311,7 +296,7 @@ class Backend(RowAccess, ABC):
         """The current stream, on which work is executed in order; None if there is only one."""
         return None
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027
         """Wait until the device has finished all work."""
 
     # --- description --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import selection
-from nnkit.backends.base import RowAccess, quiet
+from nnkit.backends.base import Backend, quiet
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
@@ -19,8 +19,8 @@ from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import Tape, perform, recording
 
 
-class NumpyRows(RowAccess):
-    """`RowAccess` without unnecessary copies."""
+class NumpyRows(Backend):
+    """The row operations, without unnecessary copies."""
 
     def take(self, rows: np.ndarray, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         out = np.empty((len(indices), *rows.shape[1:]), rows.dtype) if out is None else out

@@ -19,22 +19,9 @@ from nnkit.inputs import is_real
 from nnkit.tables import as_array
 
 __all__ = [
-    "Initializer",
-    "get_initializer",
-    "glorot_normal",
-    "glorot_uniform",
-    "he_normal",
-    "he_uniform",
-    "initializer_names",
-    "lecun_normal",
-    "lecun_uniform",
-    "nielsen_large",
-    "nielsen_new",
-    "normal",
-    "orthogonal",
-    "uniform",
-    "zeros",
-]
+    "Initializer", "get_initializer", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "initializer_names",
+    "lecun_normal", "lecun_uniform", "nielsen_large", "nielsen_new", "normal", "orthogonal", "uniform", "zeros",
+]  # fmt: skip
 
 Weights = tuple[NDArray[np.float64], NDArray[np.float64]]
 if TYPE_CHECKING:

@@ -212,13 +212,13 @@ class Model:
         """The recorded pass for n samples, if they are few and the last call had as many; return it with `leave`."""
         if n > FEW or active_tape() is not None:
             return None
-        return place.take("pass", n, partial(self._record_pass, place, n))
 
-    def _record_pass(self, place: Placement, n: int) -> ForwardPass:
-        shape, activate = (n, self.d_in), partial(self.output.outputs, place.backend)
-        return ForwardPass(
-            place.backend, self.dtype, shape, partial(self.propagate, parameters=place.parameters), activate
-        )
+        def record() -> ForwardPass:
+            propagate = partial(self.propagate, parameters=place.parameters)
+            activate = partial(self.output.outputs, place.backend)
+            return ForwardPass(place.backend, self.dtype, (n, self.d_in), propagate, activate)
+
+        return place.take("pass", n, record)
 
     def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
         """The logits (n, d_out) for inputs of the first layer, (n, d_in)."""

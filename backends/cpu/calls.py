@@ -234,11 +234,7 @@ _BYTES, _MASK, _BOTH = -1, -2, -3  # scratch arrays; those of an allocation have
 
 
 def selection_calls(
-    condition: np.ndarray,
-    chosen: np.ndarray | None,
-    otherwise: np.ndarray | None,
-    result: np.ndarray,
-    scratch: Scratch,
+    condition: np.ndarray, chosen: np.ndarray | None, otherwise: np.ndarray | None, result: np.ndarray, scratch: Scratch
 ) -> list[Call]:
     """Calls that write `chosen` to `result` where the condition is true and `otherwise` elsewhere; None means 0.
 

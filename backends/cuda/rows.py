@@ -98,7 +98,7 @@ def rows_source(signature: RowSignature) -> str:
 
 
 class CupyRows(CupyDevice):
-    """`RowAccess` with one launch per operation."""
+    """The row operations, with one launch each."""
 
     def take(self, rows: Any, indices: Any, out: Any = None) -> Any:
         indices = self.asarray(indices)

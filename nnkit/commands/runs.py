@@ -18,7 +18,7 @@ from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, get_optimizer, optimizer_names
 from nnkit.training.divergence import DivergenceError
-from nnkit.training.early_stopping import EarlyStopping
+from nnkit.training.stopping import EarlyStopping
 
 NUMBERS = ("learning_rate", "momentum", "l2", "weight_decay", "clip_norm")
 _MOST = 2**48  # parameters; NumPy cannot even be asked for more

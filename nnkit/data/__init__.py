@@ -13,19 +13,9 @@ from nnkit.data.splitting import split
 from nnkit.data.table import Table
 
 __all__ = [
-    "MNIST",
-    "Normalization",
-    "Rows",
-    "Table",
-    "Whitening",
-    "digits",
-    "mnist",
-    "one_hot",
-    "open_npy",
-    "preprocessing_from",
-    "read",
-    "split",
-]
+    "MNIST", "Normalization", "Rows", "Table", "Whitening", "digits", "mnist", "one_hot", "open_npy",
+    "preprocessing_from", "read", "split",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

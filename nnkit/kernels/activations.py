@@ -1,20 +1,4 @@
-"""The activations by name: f, its gradient kernel, and which of h̄ and h = f(h̄) the gradient is computed from.
-
-name          f and f′                     f′ from
-identity      rectifiers                   output
-sigmoid       sigmoidal   (eq. 13)         output
-tanh          sigmoidal                    output
-relu          rectifiers  (eq. 14)         output
-leaky_relu    rectifiers                   output
-elu, selu     rectifiers                   output
-gelu          smooth                       pre-activation
-gelu_tanh     smooth                       pre-activation
-silu          smooth                       pre-activation
-softplus      smooth                       output
-exponential   smooth                       output
-softsign      sigmoidal                    output
-hard_sigmoid  sigmoidal                    output
-"""
+"""The activations by name: f, its gradient kernel, and which of h̄ and h = f(h̄) the gradient is computed from."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -20,8 +20,8 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
 from nnkit.placement import Placement
 from nnkit.state import Arrays
-from nnkit.training.early_stopping import EarlyStopping, Improvement
 from nnkit.training.fingerprints import differ
+from nnkit.training.stopping import EarlyStopping, Improvement
 
 
 @dataclass(frozen=True, slots=True)

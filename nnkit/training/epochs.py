@@ -14,11 +14,11 @@ from nnkit.schedules import Schedule
 from nnkit.step import step_for
 from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError, Undo, parameters_are_finite, what_is_not_finite
-from nnkit.training.interrupt import Interrupt
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Rates, Way, way_on_device
 from nnkit.training.progress import Progress
 from nnkit.training.sources import Minibatch, Source
+from nnkit.training.stopping import Interrupt
 
 Look = Callable[[int, float], None]
 

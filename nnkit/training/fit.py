@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any
 
@@ -18,13 +19,12 @@ from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
 from nnkit.training.checkpoints import Best, Keeper, Plan
 from nnkit.training.divergence import DivergenceError
-from nnkit.training.early_stopping import EarlyStopping
 from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
-from nnkit.training.interrupt import Interrupt, interruptible
 from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, checked_progress
 from nnkit.training.sources import Source, is_stream, source_of
+from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
 from nnkit.training.weights import ClassWeight
 
 
@@ -167,23 +167,18 @@ def fit(
     return history
 
 
+@dataclass
 class _Training:
     """The epochs of a training, with validation, callbacks and checkpoints after each."""
 
-    def __init__(
-        self,
-        model: Model,
-        history: History,
-        passes: Epochs,
-        validation: Source | None,
-        metrics: Sequence[Metric],
-        best: Best,
-        keeper: Keeper,
-        callbacks: Sequence[Callable[[Any, History], object]],
-    ) -> None:
-        self.model, self.history, self.passes = model, history, passes
-        self.validation, self.metrics = validation, metrics
-        self.best, self.keeper, self.callbacks = best, keeper, callbacks
+    model: Model
+    history: History
+    passes: Epochs
+    validation: Source | None
+    metrics: Sequence[Metric]
+    best: Best
+    keeper: Keeper
+    callbacks: Sequence[Callable[[Any, History], object]]
 
     def run(self, bar: Progress, interrupt: Interrupt) -> None:
         """Train until a stopping condition, which the history records; restores the best parameters."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.training.interrupt import interruptible
+from nnkit.training.stopping import interruptible
 
 SCRIPT = """
 import os, signal, threading, time
