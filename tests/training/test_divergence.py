@@ -71,16 +71,20 @@ def test_the_network_can_go_on() -> None:
     assert history["cost"][-1] < history["cost"][0]
 
 
-def test_accumulated_steps_and_dropout_are_put_back_too() -> None:
+@pytest.mark.parametrize("rate", [50.0, 1e38])
+def test_accumulated_steps_and_dropout_are_put_back_too(rate: float) -> None:
+    """Found at the first minibatch of a group, whose cost is infinite, or at its last, whose update is."""
     layers = [nnkit.Dense(3, 8, "relu"), nnkit.Dropout(0.5), nnkit.Dense(8, 2)]
     net = nnkit.Network(layers, cost="quadratic", seed=1)
+    y = Y * (1e3 if rate > 1e30 else 1)
     with pytest.raises(nnkit.DivergenceError) as caught:
-        net.fit(X, Y, epochs=9, batch_size=5, gradient_accumulation_steps=2, optimizer=nnkit.SGD(50.0), progress=False)
+        net.fit(X, y, epochs=9, batch_size=5, gradient_accumulation_steps=2, optimizer=nnkit.SGD(rate), progress=False)
     assert np.isfinite(flat(net)).all()
     assert net.dropout is not None
     counted = float(net.dropout.arrays["step_low"])
     steps = 6 * (caught.value.epoch - 1) + caught.value.step
     assert counted == 2 * ((steps - 1) // 2)  # whole groups of two
+    assert caught.value.step % 2 == (0 if rate > 1e30 else 1)
 
 
 def test_a_finite_but_rising_cost_is_no_divergence() -> None:
