@@ -35,12 +35,15 @@ class EpochKernel:
         self._state = [model.parameters.flat, *vectors, *numbers, *clock]
         self._home = home_of(model.parameters.flat)
 
-    def works(self) -> bool:
-        """Whether the GPU can run it, tried by a launch without samples, which changes nothing; if not, warn."""
-        backend, (d_in, *_, d_out) = self._model.backend, self._recipe.widths
-        X, y, rates, logits = (backend.empty(s, "float32") for s in ((0, d_in), (0, d_out), (0,), (0, d_out)))
+    def works(self, X: Array) -> bool:
+        """Whether the GPU can run it, tried by a launch without samples, which changes nothing; if not, warn.
+
+        X are the samples to come: those whose rows are not aligned have a kernel of their own.
+        """
+        backend, outputs = self._model.backend, self._recipe.widths[-1]
+        y, rates, logits = (backend.empty(shape, "float32") for shape in ((0, outputs), (0,), (0, outputs)))
         try:
-            self.run(X, y, None, rates, logits)
+            self.run(X, y, backend.empty((0,), "int64"), rates, logits)
         except Exception as error:
             if backend.out_of_memory(error) is not None:
                 raise

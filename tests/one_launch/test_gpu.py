@@ -186,10 +186,14 @@ def test_steps_go_on_where_a_launch_ended(gpu: Backend) -> None:
     np.testing.assert_allclose(results[0], results[1], rtol=0, atol=64 * 1e-3 * 1e-3)
 
 
+@pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("blocks", [1, 2, 8])
-def test_a_launch_of_no_samples_changes_nothing(gpu: Backend, blocks: int) -> None:
+def test_a_launch_of_no_samples_changes_nothing(gpu: Backend, blocks: int, first: int) -> None:
+    """Neither of aligned rows nor of others, which have a kernel of their own."""
     model, state, kernel = prepared(LECTURE, gpu, blocks)
+    X = gpu.zeros((8 * model.d_in + 4,), "float32")[first : 8 * model.d_in + first].reshape(8, model.d_in)
     arrays = [model.parameters.flat, *state.arrays.values()]
     before = [gpu.to_numpy(array).tobytes() for array in arrays]
-    assert kernel.works()
+    assert kernel.works(X)
+    assert [*kernel._texts] == ([4] if model.d_in % 4 == 0 and first == 0 else [1])
     assert [gpu.to_numpy(array).tobytes() for array in arrays] == before

@@ -25,8 +25,8 @@ class StepByStep:
         self.parts: list[int] = []
         self.rates: list[Any] = []  # the arrays themselves
 
-    def works(self) -> bool:
-        return True
+    def works(self, X: Any) -> bool:
+        return bool(X.shape == (53, 6))
 
     def run(self, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
         assert len(rates) == -(-len(y) // self.batch_size)
@@ -126,7 +126,7 @@ def test_divergence_is_found_after_the_launch(kernels: list[StepByStep]) -> None
 
 
 def test_a_kernel_that_does_not_work_is_not_used(kernels: list[StepByStep], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StepByStep, "works", lambda kernel: False)
+    monkeypatch.setattr(StepByStep, "works", lambda kernel, X: False)
     found, _ = trained()
     assert kernels.pop().parts == []
     monkeypatch.setattr(on_device, "epoch_kernel_for", lambda *_: None)
@@ -136,22 +136,22 @@ def test_a_kernel_that_does_not_work_is_not_used(kernels: list[StepByStep], monk
 @pytest.mark.parametrize("message", ["cluster out of resources", ""])
 def test_whether_a_kernel_works_is_tried(host: Any, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     """Up to CUDA's own launch, which is replaced: it gets no samples, and its error is a warning."""
-    kernel, given = object.__new__(EpochKernel), []
+    kernel, given, samples = object.__new__(EpochKernel), [], host.asarray(X)
     kernel._model = nnkit.Network([6, 9, 4], seed=0, backend="cupy")
     kernel._recipe = SimpleNamespace(widths=(6, 9, 4))  # type: ignore[assignment]
 
     def run(self: EpochKernel, X: Any, y: Any, order: Any, rates: Any, logits: Any) -> None:
-        given.append((X.shape, y.shape, order, rates.shape, logits.shape))
+        given.append((X.shape, y.shape, (order.shape, order.dtype), rates.shape, logits.shape))
         if message:
             raise RuntimeError(message)
 
     monkeypatch.setattr(EpochKernel, "run", run)
     if message:
         with pytest.warns(nnkit.BackendFallbackWarning, match=r"executed step by step: cluster out of resources$"):
-            assert not kernel.works()
+            assert not kernel.works(samples)
     else:
-        assert kernel.works()
-    assert given == [((0, 6), (0, 4), None, (0,), (0, 4))]
+        assert kernel.works(samples)
+    assert given == [((53, 6), (0, 4), ((0,), "int64"), (0,), (0, 4))]
 
 
 def test_a_full_memory_is_not_a_kernel_that_does_not_work(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,4 +165,4 @@ def test_a_full_memory_is_not_a_kernel_that_does_not_work(host: Any, monkeypatch
     monkeypatch.setattr(EpochKernel, "run", run)
     monkeypatch.setattr(type(host), "out_of_memory", lambda backend, error: error)
     with pytest.raises(nnkit.OutOfMemoryError):
-        kernel.works()
+        kernel.works(host.asarray(X))
