@@ -43,6 +43,7 @@ class Model:
     """The data of a `Network`, without its public methods; see there for the arguments and attributes."""
 
     seed: int
+    seed_is_drawn: bool
     preprocessing: Preprocessing | None
     classes: np.ndarray | None
     features: list[str] | None
@@ -298,6 +299,12 @@ def _fixed(name: str) -> Callable[[Model, Any], Any]:
     return check
 
 
+def _seed(model: Model, value: Any) -> int:
+    found = whole("", "seed", value, 0)
+    model.seed_is_drawn = False  # the constructor sets it afterwards
+    return found
+
+
 def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
     found = checked_preprocessing(value, model.d_in)
     if "features" in vars(model):  # not in the constructor
@@ -318,7 +325,7 @@ def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None,
 # Invalid values raise when they are set, not when they are used.
 _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     **{name: _fixed(name) for name in ("layers", "cost", "d_in", "d_out", "output", "dtype", "classifies", "turn")},
-    "seed": lambda _, value: whole("", "seed", value, 0),
+    "seed": _seed,
     "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
     "vector_targets": lambda _, value: flag("", "vector_targets", value),
     "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),

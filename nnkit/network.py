@@ -1,5 +1,6 @@
 """Network: a model with methods to predict, train, evaluate, move and save."""
 
+import warnings
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike
@@ -9,7 +10,7 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.checks import flag
+from nnkit.checks import UnknownNameError, flag
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.jacobian import input_gradient, jacobian
@@ -304,9 +305,10 @@ def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend |
 
     `path` can also be a file that is open for reading, or the content of one as bytes.
 
-    A checkpoint includes the optimizer and its state, as of the last epoch written. Register custom activations and
-    costs before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for
-    unknown names and a file that is not a network (truncated, foreign, later format); ImportError without safetensors.
+    A checkpoint includes the optimizer and its state, as of the last epoch written; a custom optimizer is left out,
+    with a UserWarning. Register custom activations and costs before loading (`nnkit.register_activation`,
+    `register_cost`). Raises FileNotFoundError; ValueError for unknown names and a file that is not a network
+    (truncated, foreign, later format); ImportError without safetensors.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)
@@ -322,6 +324,14 @@ def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend |
         network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
         if saved.training is None:
             restore(network.placement, saved.arrays, training=False)
-        else:
+            return network
+        try:
             network.optimizer = resume(network.placement, saved.arrays, saved.training)
+        except UnknownNameError as error:
+            if error.kind != "optimizer" or not isinstance(error.name, str):
+                raise
+            restore(network.placement, saved.arrays)  # all but the optimizer's state
+            what = f"{checkpoint.called(path)} is loaded without its optimizer {error.name!r}, which is unknown here"
+            hint = "fit(..., optimizer=..., checkpoint=..., resume=True) continues its training"
+            warnings.warn(f"{what}; {hint}", stacklevel=2)
     return network

@@ -86,10 +86,12 @@ def fit(
             the same batches on every backend and in a resumed training.
         checkpoint: a file to which the training is written every `checkpoint_every` epochs (None means 1) and at its
             end, unless Ctrl-C ends it. With `resume`, a killed training continues from the file, bit for bit as if
-            uninterrupted; without a file it starts. The file has the parameters of the last epoch, not the best.
+            uninterrupted; without a file it starts. Without `resume`, a new training replaces an existing file. The
+            file has the parameters of the last epoch, not the best.
         progress: True shows a bar on a terminal or in a notebook, not in a file; "lines" prints about ten lines.
-        callbacks: functions called with the network and the history after each epoch; one that returns True stops. They
-            run in the thread of `fit`, and may use and change the network: `train_step` there is an additional step.
+        callbacks: functions called with the network and the history after each epoch; one that returns True stops, and
+            a training that it stopped stays so when it is resumed. They run in the thread of `fit`, and may use and
+            change the network: `train_step` there is an additional step.
 
     Ctrl-C ends the training after the current step: the network keeps its parameters, and the history says
     `interrupted`. A second Ctrl-C does not wait for data, callbacks and files. Whenever training ends, early stopping

@@ -123,10 +123,18 @@ def test_a_checkpoint_of_ones_own_optimizer_says_how_to_go_on(tmp_path: Path) ->
         pass
 
     path, X, y = tmp_path / "run.safetensors", np.eye(4), [0, 1, 2, 0]
-    nnkit.Network([4, 3], seed=0).fit(X, y, epochs=1, optimizer=Half(0.5), checkpoint=path, progress=False)
+    layers = [nnkit.Dense(4, 3, "tanh"), nnkit.Dropout(0.5), nnkit.Dense(3, 3)]
+    trained = nnkit.Network(layers, seed=0)
+    trained.fit(X, y, epochs=1, optimizer=Half(0.5), checkpoint=path, progress=False)
+    with pytest.warns(UserWarning, match=r"run.safetensors is loaded without its optimizer 'half', .*resume=True\)"):
+        loaded = nnkit.load(path)
+    assert np.array_equal(loaded.predict_proba(X), trained.predict_proba(X))
+    assert (loaded.epochs_trained, loaded.state) == (1, None)
+    assert loaded.dropout is not None
+    assert float(loaded.dropout.arrays["step_low"]) == 1
+    net = nnkit.Network(layers, seed=0)
     with pytest.raises(
         ValueError, match=r"contains the unknown optimizer 'half'; resume with a custom one by fit\(\.\.\., "
     ):
-        nnkit.load(path)
-    net = nnkit.Network([4, 3], seed=0)
+        net.fit(X, y, epochs=2, checkpoint=path, resume=True, progress=False)
     assert net.fit(X, y, epochs=2, optimizer=Half(0.5), checkpoint=path, resume=True, progress=False).epochs == 2

@@ -1,7 +1,9 @@
 """Training goes on from a checkpoint as if it had never been killed: bit for bit."""
 
+import copy
 import json
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -141,6 +143,23 @@ def test_another_seed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its seed is 3, but this training's is 4"):
         train(other, path)
     assert bits(other) == before
+
+
+def test_a_seed_is_drawn_until_it_is_set(tmp_path: Path) -> None:
+    """Also in copies, and after a training that took the seed of its checkpoint."""
+    path, second = tmp_path / "run.safetensors", tmp_path / "second.safetensors"
+    train(network(seed=3), path)
+    train(network(seed=4), second)
+    net = network(seed=None)
+    net.seed = 5
+    with pytest.raises(ValueError, match="its seed is 3, but this training's is 5"):
+        train(net, path)
+    for copied in (copy.deepcopy(network(seed=None)), pickle.loads(pickle.dumps(network(seed=None)))):
+        for file, seed in ((path, 3), (second, 4)):
+            train(copied, file)
+            assert copied.seed == seed
+    with pytest.raises(ValueError, match="its seed is 3, but this training's is 4"):
+        train(copy.deepcopy(network(seed=4)), path)
 
 
 def test_a_loaded_checkpoint_goes_on_with_its_optimizer(tmp_path: Path) -> None:
