@@ -5,7 +5,7 @@ The whole suite runs on every core where pytest-xdist is installed; campaigns on
 
 import gc
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,6 @@ import pytest
 import nnkit
 from nnkit.backends import Backend, BackendUnavailableError, get_backend, selection, using_backend
 from nnkit.backends.dtypes import dtype_name
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 try:
     import array_api_strict
@@ -70,16 +65,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if left_out:
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("campaign")]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """One process at a time uses a GPU: a test may fill its memory."""
-    if item.get_closest_marker("gpu") is None or fcntl is None:
-        return (yield)
-    with open(__file__) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        return (yield)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -276,7 +276,7 @@ def test_on_a_gpu() -> None:
             lambda: nnkit.Network([4096, 4096, 10], backend="numpy").to(gpu),
         ]
         for call in calls:
-            with pytest.raises(nnkit.OutOfMemoryError, match=r"^cupy.* is out of memory: .* asked for, .* were free; "):
+            with pytest.raises(nnkit.OutOfMemoryError, match=r"^cupy.* is out of memory: .* requested, .* were free; "):
                 call()
             assert pool.total_bytes() <= held + (8 << 20)
         assert not np.array_equal(gpu.to_numpy(net.parameters.flat), np.zeros_like(before))
