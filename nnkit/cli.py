@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     # Imported here, to catch Ctrl-C during the import.
-    from nnkit.commands import doctor, evaluate, export, formulas, predict, train, verify
+    from nnkit.commands import evaluate, export, predict, reports, train
     from nnkit.commands.arguments import Parser, in_options, one_line
     from nnkit.training.divergence import DivergenceError
     from nnkit.version import __version__
@@ -44,7 +44,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"nnkit {__version__}")
     parser.set_defaults(run=None, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (train, predict, evaluate, export, verify, doctor, formulas):
+    for command in (train, predict, evaluate, export, reports):
         command.add(commands)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:

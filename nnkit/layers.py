@@ -187,6 +187,11 @@ def dense_layers(layers: Sequence[Layer]) -> list[Dense]:
     return [layer for layer in layers if isinstance(layer, Dense)]
 
 
+def chain(layers: Sequence[Layer]) -> str:
+    """Layers as text, such as 4 → 5 relu → 3 softmax."""
+    return " → ".join([str(trainable_layers(layers)[0].inputs), *(layer.label for layer in layers)])
+
+
 def trainable_layers(layers: Sequence[Layer]) -> list[Layer]:
     """The layers that can have parameters: all but Dropout."""
     return [layer for layer in layers if not isinstance(layer, Dropout)]

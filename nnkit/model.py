@@ -26,7 +26,7 @@ from nnkit.inputs import (
 )  # fmt: skip
 from nnkit.kernels.cost import output_pair
 from nnkit.kernels.costs import Cost
-from nnkit.layers import Layer, dense_layers, outputs, trainable_layers
+from nnkit.layers import Layer, chain, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
@@ -98,11 +98,9 @@ class Model:
         object.__setattr__(self, name, value if check is None else check(self, value))
 
     def __repr__(self) -> str:
-        chain = " → ".join([str(self.d_in), *(layer.label for layer in self.layers)])
-        return (
-            f"{type(self).__name__}({chain}, {self.cost.name}, {self.parameters.count} parameters in {self.dtype} "
-            f"on {self.backend.name}, seed {self.seed})"
-        )
+        on = f"in {self.dtype} on {self.backend.name}, seed {self.seed}"
+        about = f"{chain(self.layers)}, {self.cost.name}, {self.parameters.count} parameters {on}"
+        return f"{type(self).__name__}({about})"
 
     @property
     def width(self) -> int:

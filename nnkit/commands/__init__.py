@@ -1,1 +1,1 @@
-"""The commands of the command line, one per file: `add` adds the arguments to a parser, `run` runs it."""
+"""The commands of the command line: `add` adds one, or the three of `reports`, with its arguments to a parser."""

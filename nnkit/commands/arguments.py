@@ -1,18 +1,30 @@
-"""Shared arguments, and a parser with one-line errors."""
+"""Shared arguments and their checks, and a parser with one-line errors."""
 
 import argparse
 import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nnkit.checks import in_range, printable, unknown_name
+from nnkit.kernels.costs import Cost
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
 else:
     Commands = object
+
+TARGET = (
+    "labels or targets: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file, a "
+    "column number or another .npy file"
+)
+_OF_CLASSES = ("accuracy", "top_5")
+_OF_NUMBERS = ("r2", "mae")
 
 
 def one_line(text: str) -> str:
@@ -92,16 +104,67 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.usage = usage
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_flag(parser, "--debug", "show the traceback of an error")
     parser.set_defaults(run=run, parser=parser)
     return parser
 
 
-def add_backend(parser: argparse._ActionsContainer) -> None:
+# --- adding arguments -------------------------------------------------------------------------------------------------
+
+
+def add_option(
+    group: argparse._ActionsContainer, name: str, unit: str, kind: Callable[[str], Any], text: str, **more: Any
+) -> None:
+    """Add an option or argument with a value, shown as `unit` in the help and converted by `kind`."""
+    group.add_argument(name, metavar=unit, type=kind, help=text, **more)
+
+
+def add_flag(group: argparse._ActionsContainer, name: str, text: str) -> None:
+    """Add an option without a value."""
+    group.add_argument(name, action="store_true", help=text)
+
+
+def add_backend(group: argparse._ActionsContainer) -> None:
     """Add the option --backend."""
-    parser.add_argument(
-        "--backend", metavar="NAME", help="numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)"
-    )
+    add_option(group, "--backend", "NAME", str, "numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)")
+
+
+def add_mnist(group: argparse._ActionsContainer) -> None:
+    """Add the options for the location of MNIST."""
+    add_option(group, "--data-dir", "FOLDER", Path, "folder of the MNIST files (default: NNKIT_DATA)")
+    add_flag(group, "--download", "download the MNIST files if they are missing")
+
+
+def add_metrics(group: argparse._ActionsContainer) -> None:
+    """Add the option --metrics."""
+    text = "additional metrics: top_5, or another top_N, for classes; mae, r2 for numbers; accuracy for numbers 0 and 1"
+    add_option(group, "--metrics", "NAME", _metric, text, nargs="+", default=[])
+
+
+def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost, outputs: int, labels: bool) -> None:
+    """Raise ValueError for a metric that does not apply to y (n,) or (n, d_out), called `name` in messages.
+
+    cost: the cost of the network. outputs: its number of outputs. labels: whether y contains labels.
+    """
+    for at, metric in enumerate(metrics):
+        if metric in metrics[:at]:
+            raise ValueError(f"--metrics: {metric} is given twice")
+        if metric in _OF_NUMBERS:
+            if labels:
+                raise ValueError(f"--metrics {metric} is for numbers, and {name} holds classes")
+        elif not cost.classifies and not np.isin(y, (0, 1)).all():
+            raise ValueError(f"--metrics {metric} is for classes, and {name} holds numbers, with the cost {cost.name}")
+        elif metric != "accuracy" and not 0 < int(metric[4:]) < outputs:
+            raise ValueError(f"--metrics {metric}: expected top_1 or more, below the number of outputs, {outputs}")
+
+
+# --- types of arguments -----------------------------------------------------------------------------------------------
+
+
+def _metric(name: str) -> str:
+    if name not in (*_OF_CLASSES, *_OF_NUMBERS) and not re.fullmatch(r"top_[0-9]{1,9}", name):
+        raise argparse.ArgumentTypeError(str(unknown_name("metric", name, (*_OF_CLASSES, *_OF_NUMBERS))))
+    return name
 
 
 def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:

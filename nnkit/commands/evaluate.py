@@ -8,13 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit import data
-from nnkit.commands.arguments import Commands, add_backend, add_command, counted, known, number, show
+from nnkit.commands.arguments import (
+    TARGET,
+    Commands,
+    add_backend,
+    add_command,
+    add_flag,
+    add_metrics,
+    add_mnist,
+    add_option,
+    check_metrics,
+    counted,
+    known,
+    number,
+    show,
+)
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
-from nnkit.commands.measures import add_metrics, check_metrics
 from nnkit.commands.models import TrainedOn, add_model, in_order, new_share, trained_on, warn_of_known_samples
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
 from nnkit.commands.runs import in_digits
-from nnkit.commands.train_arguments import DEFAULTS, TARGET, add_mnist
+from nnkit.commands.train_arguments import DEFAULTS
 from nnkit.network import Network, load
 from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
@@ -31,19 +44,15 @@ def add(commands: Commands) -> None:
     purpose = "measure how good a network is"
     parser = add_command(commands, "evaluate", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the samples with their targets: .csv, .npz or .npy")
-    parser.add_argument("--target", metavar="NAME", help=TARGET)
-    parser.add_argument(
-        "--data", type=known("data", ("digits", "mnist")), metavar="NAME", help="digits or mnist instead of FILE"
-    )
-    parser.add_argument(
-        "--test-fraction", type=number(1, above=True), metavar="SHARE",
-        help="of the digits, as in training (default: as recorded in MODEL, or 0.25)",
-    )  # fmt: skip
+    add_option(parser, "file", "FILE", str, "the samples with their targets: .csv, .npz or .npy", nargs="?")
+    add_option(parser, "--target", "NAME", str, TARGET)
+    add_option(parser, "--data", "NAME", known("data", ("digits", "mnist")), "digits or mnist instead of FILE")
+    share = "of the digits, as in training (default: as recorded in MODEL, or 0.25)"
+    add_option(parser, "--test-fraction", "SHARE", number(1, above=True), share)
     add_mnist(parser)
     add_metrics(parser)
-    parser.add_argument("--confusion", type=Path, metavar="FILE", help="draw a confusion matrix: .png, .svg or .pdf")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: samples, results, paths")
+    add_option(parser, "--confusion", "FILE", Path, "draw a confusion matrix: .png, .svg or .pdf")
+    add_flag(parser, "--json", "print one JSON object: samples, results, paths")
     add_backend(parser)
 
 

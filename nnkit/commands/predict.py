@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import check_finite, printable
-from nnkit.commands.arguments import Commands, add_backend, add_command
+from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_option
 from nnkit.commands.dataset import read_file
 from nnkit.commands.models import add_model, in_order
 from nnkit.commands.outputs import output_path, place, placing
@@ -36,12 +36,10 @@ def add(commands: Commands) -> None:
     purpose = "predict classes or numbers for the samples in a file"
     parser = add_command(commands, "predict", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    parser.add_argument("file", type=Path, metavar="FILE", help="the samples: .csv, .npz or .npy")
-    parser.add_argument("--target", metavar="NAME", help="the column to exclude from FILE: the targets")
-    parser.add_argument("--probabilities", action="store_true", help="give the probability of each class")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write to a .csv or .npy file and print nothing; - prints"
-    )
+    add_option(parser, "file", "FILE", Path, "the samples: .csv, .npz or .npy")
+    add_option(parser, "--target", "NAME", str, "the column to exclude from FILE: the targets")
+    add_flag(parser, "--probabilities", "give the probability of each class")
+    add_option(parser, "--output", "FILE", Path, "write to a .csv or .npy file and print nothing; - prints")
     add_backend(parser)
 
 
@@ -50,10 +48,8 @@ def run(options: argparse.Namespace) -> int:
     output: Path | None = None if options.output == Path("-") else options.output
     if output is not None:
         output_path(output, "--output", [options.model, options.file])
-        if not is_special(output) and output.suffix.lower() not in (
-            ".csv",
-            ".npy",
-        ):  # special files, such as /dev/stdout, get CSV
+        # Special files, such as /dev/stdout, get CSV.
+        if output.suffix.lower() not in (".csv", ".npy") and not is_special(output):
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
     network = load(options.model, options.backend)
     if options.probabilities and not _has_probabilities(network):

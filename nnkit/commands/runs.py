@@ -38,42 +38,6 @@ def build_optimizer(options: argparse.Namespace, classifies: bool) -> Optimizer:
     return get_optimizer(**numbers)
 
 
-def build_network(
-    options: argparse.Namespace,
-    targets: Targets,
-    X: NDArray[Any],
-    features: list[str] | None,
-    preprocessing: str,
-    backend: Backend,
-    seed: int,
-) -> Network:
-    """A network whose preprocessing, given by name, is fitted to the training part X (n, width)."""
-    fitted = _fitted(preprocessing, X)
-    layers = _layers(options, X.shape[1] if fitted is None else fitted.outputs, targets.outputs)
-    try:
-        cost = get_cost(targets.cost, label_smoothing=options.label_smoothing or 0.0)
-    except ValueError as error:
-        raise ValueError(f"--label-smoothing: {error}") from None
-    count = sum(layer.units * (layer.inputs + 1) for layer in dense_layers(layers))
-    try:
-        if count >= _MOST:
-            raise MemoryError("no machine has enough memory")
-        return Network(
-            layers,
-            cost=cost,
-            init=options.init,
-            seed=seed,
-            dtype=options.dtype,
-            backend=backend,
-            preprocessing=fitted,
-            classes=targets.classes,
-            features=features,
-        )
-    except MemoryError as error:
-        error.add_note(f"--hidden: {count} parameters")
-        raise
-
-
 def widths(network: Network) -> str:
     """The layer widths of a network, such as 64-100-10."""
     return "-".join(map(str, [network.width, *(layer.units for layer in network.dense)]))
@@ -117,17 +81,31 @@ class Run(NamedTuple):
 def prepare(
     options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: Backend, seed: int
 ) -> tuple[Network, Parts]:
-    """An untrained network and its samples, both determined by the seed."""
+    """An untrained network, its preprocessing fitted to the training part, and its samples, determined by the seed."""
     chooses = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
-    preprocessing = options.preprocessing or dataset.preprocessing
     X = parts.training[0]
     try:
-        return build_network(options, targets, X, dataset.features, preprocessing, backend, seed), parts
+        fitted = _fitted(options.preprocessing or dataset.preprocessing, X)
     except ValueError as error:
-        if str(error).startswith("X "):
-            error.add_note(str(dataset.path or dataset.name))
+        error.add_note(str(dataset.path or dataset.name))
         raise
+    layers = _layers(options, X.shape[1] if fitted is None else fitted.outputs, targets.outputs)
+    try:
+        cost = get_cost(targets.cost, label_smoothing=options.label_smoothing or 0.0)
+    except ValueError as error:
+        raise ValueError(f"--label-smoothing: {error}") from None
+    count = sum(layer.units * (layer.inputs + 1) for layer in dense_layers(layers))
+    about: dict[str, Any] = {"init": options.init, "dtype": options.dtype, "seed": seed, "backend": backend}
+    about |= {"preprocessing": fitted, "classes": targets.classes, "features": dataset.features}
+    try:
+        if count >= _MOST:
+            raise MemoryError("no machine has enough memory")
+        network = Network(layers, cost=cost, **about)
+    except MemoryError as error:
+        error.add_note(f"--hidden: {count} parameters")
+        raise
+    return network, parts
 
 
 def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts: Parts, progress: bool | str) -> Run:

@@ -5,17 +5,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
+from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
-from nnkit.commands.arguments import Commands, add_command, counted, show
+from nnkit.commands.arguments import Commands, add_command, check_metrics, counted, show
 from nnkit.commands.dataset import Dataset, Parts, load_dataset, targets_of
-from nnkit.commands.measures import check_metrics
 from nnkit.commands.models import as_text
-from nnkit.commands.outputs import as_json
+from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, write_json
 from nnkit.commands.runs import NUMBERS, Run, build_optimizer, in_words, prepare, summarize, train, widths
 from nnkit.commands.train_arguments import add_train_arguments, settle
-from nnkit.commands.train_files import Files, check_resumed, files_of, write_files
 from nnkit.kernels.costs import get_cost
+from nnkit.layers import chain
 from nnkit.network import Network
+from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
 
 _DESCRIPTION = """
@@ -27,9 +30,10 @@ _EPILOG = """examples:
 The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
 Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C."""
 
+# Options for output files, and the package that writes each.
+_FILES = {"model": "safetensors", "picture": "matplotlib", "history": "json", "checkpoint": "safetensors"}
 # Not in the settings: options for running, and those reported under paths, cost and optimizer.
-_UNTOLD = {"run", "parser", "debug", "quiet", "json", "no_model", "no_picture", "label_smoothing"}
-_UNTOLD |= {*Files._fields, *NUMBERS}
+_UNTOLD = {"run", "parser", "debug", "quiet", "json", "no_model", "no_picture", "label_smoothing", *_FILES, *NUMBERS}
 
 Say = Callable[[str], None]
 
@@ -44,7 +48,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check everything, train once per seed, write and print the requested output."""
     settle(options)
-    files = files_of(options)
+    _check_files(options)
     build_optimizer(options, classifies=True)  # to raise its errors before the data are loaded
     backend = get_backend(options.backend)
     dataset = load_dataset(options.data, options.target, options.data_dir, options.download)
@@ -61,14 +65,26 @@ def run(options: argparse.Namespace) -> int:
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
-    samples = as_text(dataset.X, options.test_fraction) if dataset.test is None else None
-    title = f"{_heading(dataset)}, {widths(runs[0].network)}"
-    write_files(files, runs, title, options.metrics, samples, say)
+    _write_files(options, dataset, runs, say)
     if options.json:
-        print(as_json(_report(options, dataset, runs, files)))
+        print(as_json(_report(options, dataset, runs)))
     if unseen:
         raise unseen[0]
     return 130 if interrupted else 0
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Raise ImportError, OSError or ValueError if an output file cannot be written."""
+    if options.resume and options.checkpoint is None:
+        raise ValueError("--resume needs --checkpoint FILE")
+    if options.checkpoint is not None and options.seeds > 1:
+        raise ValueError(f"--checkpoint is for a single training, but --seeds is {options.seeds}")
+    given = [name for name in _FILES if getattr(options, name) is not None]
+    check_packages({f"--{name}": _FILES[name] for name in given})
+    others = [] if options.data in ("digits", "mnist") else [options.data]
+    for name in given:
+        others.append(output_path(getattr(options, name), f"--{name}", others))
+    picture_path(options.picture, "--picture")
 
 
 def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say) -> tuple[list[Run], bool]:
@@ -84,7 +100,7 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
         for seed in range(options.seed, options.seed + options.seeds):
             network, parts = prepare(options, dataset, targets, backend, seed)
             if not runs:
-                check_resumed(options, network)
+                _check_resumed(options, network)
                 say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
             done = train(options, network, dataset, parts, _progress(options))
             interrupted = done.history.interrupted
@@ -101,15 +117,29 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
     return runs, False
 
 
+def _check_resumed(options: argparse.Namespace, network: Network) -> None:
+    """Raise ValueError if --checkpoint is not a checkpoint or its seed, layers or preprocessing differ."""
+    if not options.resume or not options.checkpoint.exists():
+        return
+    saved = checkpoint.read(options.checkpoint)
+    if saved.training is None:
+        raise ValueError(f"--resume: {options.checkpoint} is a trained network, not a training checkpoint")
+    about = saved.arguments
+    if about["seed"] != network.seed:
+        raise ValueError(f"--resume: {options.checkpoint} has seed {about['seed']}; give --seed {about['seed']}")
+    was, now = map(chain, (about["layers"], network.layers))
+    if was != now:
+        raise ValueError(f"--resume: {options.checkpoint} has the layers {was}; this training has {now}")
+    there, here = ({} if p is None else p.arrays for p in (about["preprocessing"], network.preprocessing))
+    if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
+        raise ValueError(f"--resume: {options.checkpoint} is for other samples or another --preprocessing")
+
+
 def _progress(options: argparse.Namespace) -> bool | str:
     """A progress bar on a terminal, otherwise lines of text for a single run, unless output is reduced."""
     if sys.stderr.isatty() and not options.quiet:
         return True
     return False if options.quiet or options.json or options.seeds > 1 else "lines"
-
-
-def _heading(dataset: Dataset) -> str:
-    return {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
 
 
 def _in_words(parts: Parts, network: Network) -> str:
@@ -120,7 +150,29 @@ def _in_words(parts: Parts, network: Network) -> str:
     return f"{counted(counts['training'], 'sample')} for training, {validation}{test}{preprocessing}"
 
 
-def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], files: Files) -> dict[str, Any]:
+def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
+    """Write the first run's network, the histories, and the learning curve of one run or the spread of several."""
+    first, histories, several = runs[0].network, [run.history for run in runs], len(runs) > 1
+    if options.model is not None:
+        samples = as_text(dataset.X, options.test_fraction) if dataset.test is None else None
+        checkpoint.save(first.snapshot(), options.model, samples=samples)
+        say(f"model {f'of seed {first.seed} ' if several else ''}written to {options.model}")
+    if options.history is not None:
+        write_json(options.history, histories if several else histories[0])
+        say(f"history written to {options.history}")
+    if options.picture is not None and histories[0].epochs:
+        from nnkit import plots
+
+        name = {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
+        title = f"{picture_title(name)}, {widths(first)}"
+        if several:
+            plots.seed_spread(histories, options.picture, title=f"{title}, {len(runs)} seeds")
+        else:
+            plots.learning_curve(histories[0], options.picture, f"{title}, seed {first.seed}", metrics=options.metrics)
+        say(f"{'spread of the runs' if several else 'learning curve'} written to {options.picture}")
+
+
+def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:
     """The output of --json."""
     first = runs[0].network
     settings = {name: value for name, value in vars(options).items() if name not in _UNTOLD}
@@ -148,5 +200,5 @@ def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], 
             for run in runs
         ],
         **summarize(runs),
-        "paths": files._asdict(),
+        "paths": {name: getattr(options, name) for name in _FILES},
     }

@@ -151,7 +151,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
         "        if name == os.environ['PRESSED']: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Press())\n"
     )
-    for name in ("numpy", "nnkit.backends", "nnkit.network", "nnkit.cli", "nnkit.commands", "nnkit.commands.verify"):
+    for name in ("numpy", "nnkit.backends", "nnkit.network", "nnkit.cli", "nnkit.commands", "nnkit.commands.reports"):
         done = nnkit_command("--version", cwd=tmp_path, PYTHONPATH=before(tmp_path), PRESSED=name)
         assert done.returncode == 130, name
         assert done.stderr in ("", "nnkit: interrupted\n"), name

@@ -11,7 +11,7 @@ import pytest
 import nnkit
 from nnkit import metrics
 from nnkit.cli import main
-from nnkit.commands.measures import _OF_CLASSES, _OF_NUMBERS
+from nnkit.commands.arguments import _OF_CLASSES, _OF_NUMBERS
 from tests.commands.test_cli import nnkit_command
 from tests.support.cli_files import SPECIES, flowers, houses
 

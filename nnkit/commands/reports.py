@@ -1,4 +1,4 @@
-"""nnkit formulas: nnkit's formulas in mathematics, Python and the CUDA code generated from them."""
+"""nnkit verify, doctor and formulas: the error of each equation, what works here, and the formulas with CUDA code."""
 
 import argparse
 import ast
@@ -12,7 +12,7 @@ from nnkit import data
 from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
-from nnkit.commands.arguments import Commands, add_command, known
+from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_option, at_least, known
 from nnkit.jacobian import jacobian
 from nnkit.kernels import arithmetic, classification, dense, preprocessing, regression, softmax
 from nnkit.kernels.costs import cost_names, get_cost
@@ -23,6 +23,48 @@ Without a name, list all formulas and the functions that use them. With a name, 
 and the CUDA code of its formulas; matrix products and sums are those of CUDA's libraries and of nnkit."""
 
 
+def add(commands: Commands) -> None:
+    """Add the three commands and their arguments."""
+    parser = add_command(commands, "verify", "measure the error of every equation of the lecture on a backend", _verify)
+    add_backend(parser)
+    add_option(parser, "--seed", "SEED", at_least(0), "of the random numbers (default: 0)", default=0)
+    style = parser.add_mutually_exclusive_group()
+    add_flag(style, "--markdown", "print a Markdown table")
+    add_flag(style, "--json", "print JSON")
+    add_command(commands, "doctor", "show what is installed, which backends work, and why others do not", _doctor)
+    purpose = "list the formulas, or show one and its CUDA kernel; needs no GPU"
+    parser = add_command(commands, "formulas", purpose, _formulas, _DESCRIPTION)
+    add_option(parser, "name", "name", str, "show this formula and its CUDA code; 'all' shows every one", nargs="?")
+    add_option(parser, "--dtype", "NAME", known("dtype", _TYPES), f"dtype: {', '.join(_TYPES)} (default: float32)")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    """Print the measured error of every equation; return 1 if one exceeds the bound."""
+    from nnkit import verify
+    from nnkit.backends import get_backend
+
+    backend = get_backend(options.backend)
+    rows = verify.verify(backend, options.seed)
+    failed = [row for row in rows if not row.passed]
+    if options.json:
+        print(verify.as_json(rows, backend.name))
+    elif options.markdown:
+        print(verify.as_markdown(rows))
+    else:
+        print(verify.as_text(rows))
+        outcome = f"{len(failed)} of {len(rows)} failed" if failed else f"all {len(rows)} within"
+        print(f"\n{outcome} the bound of {verify.BOUND:g}, in float64 on {backend.name}, seed {options.seed}")
+    return 1 if failed else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    """Print the report."""
+    from nnkit import doctor
+
+    print(doctor.report())
+    return 0
+
+
 class Entry(NamedTuple):
     """A function and its formulas; for a formula, the formula itself."""
 
@@ -30,17 +72,7 @@ class Entry(NamedTuple):
     formulas: list[Formula]
 
 
-def add(commands: Commands) -> None:
-    """Add the command and its arguments."""
-    purpose = "list the formulas, or show one and its CUDA kernel; needs no GPU"
-    parser = add_command(commands, "formulas", purpose, run, _DESCRIPTION)
-    parser.add_argument("name", nargs="?", help="show this formula and its CUDA code; 'all' shows every one")
-    parser.add_argument(
-        "--dtype", type=known("dtype", _TYPES), metavar="NAME", help=f"dtype: {', '.join(_TYPES)} (default: float32)"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
+def _formulas(options: argparse.Namespace) -> int:
     """Print the names of all formulas and functions, or the code of one or all."""
     entries = {name.rpartition(".")[2]: Entry(made, [made]) for name, made in list_formulas().items()} | functions()
     if options.name is None:
