@@ -1,19 +1,37 @@
-"""Every equation of the lecture, with the function that implements it and its error, measured on a backend."""
+"""Every equation of the lecture, with the function that implements it and its error, measured on a backend.
+
+The result of the function, in float64, is compared with a reference that shares no code with it: derivatives with the
+complex step of the forward formula on NumPy, values with sums in plain Python.
+"""
 
 import json
 import math
+import statistics
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.backends import Backend, get_backend
 from nnkit.checks import whole
+from nnkit.data.preprocessing import Normalization, Whitening
 from nnkit.kernels import classification, regression
-from nnkit.kernels.activations import activation_names
-from nnkit.verify import measurements as measure
-from nnkit.verify.measurements import Problem
+from nnkit.kernels.activations import activation_names, get_activation
+from nnkit.kernels.dense import dense_backward, dense_forward
+from nnkit.kernels.softmax import softmax, softmax_grad
+from nnkit.kernels.updates import gradient_descent, gradient_descent_l2
+from nnkit.layers import Dense
+from nnkit.network import Network
+from nnkit.verify.derivatives import STEP, complex_steps
+from nnkit.verify.gradient_check import relative_error
 
 BOUND = 1e-13
+
+Real = NDArray[np.float64]
 
 # The lecture has equations for the derivatives of these two.
 _NUMBERED = {"sigmoid": "8, 13", "relu": "8, 14"}
@@ -25,6 +43,27 @@ _DELTAS = {
     "log_cosh": "Δ = tanh(h − y)",
     "hinge": "Δ = −t where th < 1, else 0, t = 2y − 1",
 }
+
+
+class Problem:
+    """Small random NumPy arrays, and conversion to a backend and back."""
+
+    def __init__(self, backend: Backend, seed: int = 0) -> None:
+        self.backend = backend
+        rng = np.random.default_rng(seed)
+        self.x, self.W, self.b = rng.normal(size=(7, 5)), rng.normal(size=(4, 5)), rng.normal(size=4)
+        self.W2, self.b2 = rng.normal(size=(3, 4)), rng.normal(size=3)
+        self.delta, self.targets = rng.normal(size=(7, 4)), rng.uniform(size=(7, 4))
+        self.one_hot = np.eye(4)[rng.integers(0, 4, 7)]
+        # Away from the kinks at 0 and ±3, where one-sided derivatives differ.
+        self.z = np.concatenate([rng.normal(0, 3, 400), [-30.0, -10.0, 10.0, 30.0]])
+
+    def run(self, function: Callable[..., Any], *arrays: Real, **options: Any) -> Any:
+        """Call a function with arrays of the backend; returns NumPy arrays."""
+        result = function(*(self.backend.asarray(a, "float64") for a in arrays), **options)
+        if isinstance(result, tuple):
+            return tuple(self.backend.to_numpy(r) for r in result)
+        return self.backend.to_numpy(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,37 +78,31 @@ class Equation:
 
 def equations() -> Iterator[Equation]:
     """The rows in the lecture's order, one for each activation and each cost."""
-    yield Equation("1", "h = f(wᵀx + b), one perceptron", "dense_forward", measure.perceptron)
-    yield Equation("2, 7, 9", "h = f(Wx + b), a dense layer", "dense_forward", measure.dense_layer)
-    yield Equation("3", "C = ½ Σ (y − h)²", "quadratic", measure.quadratic_cost)
+    yield Equation("1", "h = f(wᵀx + b), one perceptron", "dense_forward", _perceptron)
+    yield Equation("2, 7, 9", "h = f(Wx + b), a dense layer", "dense_forward", _dense_layer)
+    yield Equation("3", "C = ½ Σ (y − h)²", "quadratic", _quadratic_cost)
     yield Equation("4", "Δ = h − y", "quadratic_delta", _delta_error("quadratic"))
     for name, statement in _DELTAS.items():
         yield Equation("4", statement, f"{name}_delta", _delta_error(name))
-    yield Equation("5, 10", "δW = δh̄ xᵀ", "dense_backward", measure.dense_gradient(1))
-    yield Equation("5, 12", "δb = 1 ⊙ δh̄", "dense_backward", measure.dense_gradient(2))
-    yield Equation("6", "δx = Wᵀ δh̄", "dense_backward", measure.dense_gradient(0))
-    yield Equation("6, 8", "∂h/∂x = Wᵀ (f′(h̄) ⊙ ∂h/∂h), all layers", "Network.jacobian", measure.jacobian)
+    yield Equation("5, 10", "δW = δh̄ xᵀ", "dense_backward", _dense_gradient(1))
+    yield Equation("5, 12", "δb = 1 ⊙ δh̄", "dense_backward", _dense_gradient(2))
+    yield Equation("6", "δx = Wᵀ δh̄", "dense_backward", _dense_gradient(0))
+    yield Equation("6, 8", "∂h/∂x = Wᵀ (f′(h̄) ⊙ ∂h/∂h), all layers", "Network.jacobian", _jacobian)
     for name in activation_names():
         statement = {"sigmoid": "σ′ = σ(1 − σ)", "relu": "ReLU′ = H(x)"}.get(name, f"δh̄ = f′(h̄) ⊙ Δ, f = {name}")
-        yield Equation(_NUMBERED.get(name, "8"), statement, f"{name}_grad", measure.activation_gradient(name))
-    yield Equation("8", "δh̄ = p ⊙ (Δ − Σ p Δ), f = softmax", "softmax_grad", measure.softmax_gradient)
-    yield Equation("15, 16", "y = W_y σ(Wx + b), δW of the denoiser", "dense_backward", measure.denoiser)
-    yield Equation("17", "W ← W − ε δW", "gradient_descent", measure.descent)
-    yield Equation("17", "W ← (1 − ελ) W − ε δW", "gradient_descent_l2", measure.descent_l2)
-    yield Equation("18", "C = −Σ [y ln o + (1 − y) ln(1 − o)]", "cross_entropy", measure.cross_entropy_cost)
-    yield Equation("18", "C = −Σ y ln p, p = softmax", "softmax_cross_entropy", measure.softmax_cost)
+        yield Equation(_NUMBERED.get(name, "8"), statement, f"{name}_grad", _activation_gradient(name))
+    yield Equation("8", "δh̄ = p ⊙ (Δ − Σ p Δ), f = softmax", "softmax_grad", _softmax_gradient)
+    yield Equation("15, 16", "y = W_y σ(Wx + b), δW of the denoiser", "dense_backward", _denoiser)
+    yield Equation("17", "W ← W − ε δW", "gradient_descent", _descent)
+    yield Equation("17", "W ← (1 − ελ) W − ε δW", "gradient_descent_l2", _descent_l2)
+    yield Equation("18", "C = −Σ [y ln o + (1 − y) ln(1 − o)]", "cross_entropy", _cross_entropy_cost)
+    yield Equation("18", "C = −Σ y ln p, p = softmax", "softmax_cross_entropy", _softmax_cost)
     yield Equation("19", "δh̄ = σ(z) − y", "cross_entropy_delta", _delta_error("cross_entropy"))
     softmax_error = _delta_error("softmax_cross_entropy", "one_hot")
     yield Equation("19", "δh̄ = p − y", "softmax_cross_entropy_delta", softmax_error)
     yield Equation("19", "δh̄ = eᶻ − y", "poisson_delta", _delta_error("poisson"))
-    yield Equation("20", "X_n = (X − μ)/σ", "data.Normalization", measure.normalization)
-    yield Equation("21, 22", "X_w = (X − μ) U S^(−½), C = U S Uᵀ", "data.Whitening", measure.whitening)
-
-
-def _delta_error(name: str, targets: str = "targets") -> Callable[[Problem], float]:
-    """The error of a cost's Δ, compared with the derivative of the cost."""
-    costs = regression if hasattr(regression, name) else classification
-    return measure.cost_gradient(getattr(costs, f"{name}_delta"), getattr(costs, name), targets)
+    yield Equation("20", "X_n = (X − μ)/σ", "data.Normalization", _normalization)
+    yield Equation("21, 22", "X_w = (X − μ) U S^(−½), C = U S Uᵀ", "data.Whitening", _whitening)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +150,166 @@ def as_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| equation | what it says | function | error |", "|---|---|---|---|"]
     for r in rows:
-        statement = r.statement.replace("|", "\\|")
-        lines.append(
-            f"| {r.equation} | {statement} | `{r.function}` | {r.error:.1e}{'' if r.passed else ' **failed**'} |"
-        )
+        statement, error = r.statement.replace("|", r"\|"), f"{r.error:.1e}{'' if r.passed else ' **failed**'}"
+        lines.append(f"| {r.equation} | {statement} | `{r.function}` | {error} |")
     return "\n".join(lines)
 
 
 def as_json(rows: Sequence[Row], backend: str) -> str:
     """The rows as JSON: backend, bound, passed, and a list of equations; errors that are not finite become null."""
-    found = [
-        {
-            "equation": r.equation,
-            "statement": r.statement,
-            "function": r.function,
-            "error": r.error if math.isfinite(r.error) else None,
-            "passed": r.passed,
-        }
-        for r in rows
-    ]
-    passed = all(r.passed for r in rows)
-    content = {"backend": backend, "bound": BOUND, "passed": passed, "equations": found}
+    found = [asdict(r) | {"error": r.error if math.isfinite(r.error) else None, "passed": r.passed} for r in rows]
+    content = {"backend": backend, "bound": BOUND, "passed": all(r.passed for r in rows), "equations": found}
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+# --- the errors -------------------------------------------------------------------------------------------------------
+
+# The derivatives of piecewise activations, which are not analytic.
+_PIECEWISE: dict[str, Callable[[float], float]] = {
+    "relu": lambda z: float(z > 0),
+    "leaky_relu": lambda z: 1.0 if z > 0 else 0.01,
+    "elu": lambda z: 1.0 if z > 0 else math.exp(z),
+    "selu": lambda z: 1.0507009873554805 * (1.0 if z > 0 else 1.6732632423543772 * math.exp(z)),
+    "softsign": lambda z: 1 / (1 + abs(z)) ** 2,
+    "hard_sigmoid": lambda z: 1 / 6 if -3 < z < 3 else 0.0,
+}
+
+
+def _complex_step(function: Callable[[NDArray[Any]], Any], at: Real) -> Real:
+    return np.array(list(complex_steps(function, at, range(at.size)))).reshape(at.shape)
+
+
+def _layer_by_hand(x: Real, W: Real, b: Real, f: Callable[[float], float]) -> Real:
+    """f(Wx + b) for each sample, each sum exactly rounded."""
+    return np.array([[f(math.fsum([*(row * sample), bias])) for row, bias in zip(W, b, strict=True)] for sample in x])
+
+
+def _logistic(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def _perceptron(p: Problem) -> float:
+    found = p.run(dense_forward, p.x[0], p.W[:1], p.b[:1], activation="sigmoid")
+    return relative_error(found, _layer_by_hand(p.x[:1], p.W[:1], p.b[:1], _logistic)[0])
+
+
+def _dense_layer(p: Problem) -> float:
+    found = p.run(dense_forward, p.x, p.W, p.b, activation="tanh")
+    return relative_error(found, _layer_by_hand(p.x, p.W, p.b, math.tanh))
+
+
+def _dense_gradient(which: int) -> Callable[[Problem], float]:
+    def error(p: Problem) -> float:
+        h = p.run(dense_forward, p.x, p.W, p.b, activation="sigmoid")
+        found = p.run(dense_backward, p.delta, p.x, p.W, h, activation="sigmoid")[which]
+        arguments: list[Any] = [p.x, p.W, p.b]
+
+        def cost(point: NDArray[Any]) -> Any:
+            arguments[which] = point
+            x, W, b = (a.astype(complex) for a in arguments)
+            return np.sum(p.delta * dense_forward(x, W, b, activation="sigmoid"))
+
+        return relative_error(found, _complex_step(cost, (p.x, p.W, p.b)[which]))
+
+    return error
+
+
+def _jacobian(p: Problem) -> float:
+    layers = [Dense(5, 4, "sigmoid"), Dense(4, 3, "sigmoid")]
+    network = Network(layers, cost="quadratic", dtype="float64", backend=p.backend, seed=0)
+    network.parameters.assign([(p.W, p.b), (p.W2, p.b2)])
+
+    def output(x: NDArray[Any], k: int) -> Any:
+        h = dense_forward(x, p.W.astype(complex), p.b.astype(complex), "sigmoid")
+        return np.sum(dense_forward(h, p.W2.astype(complex), p.b2.astype(complex), "sigmoid")[:, k])
+
+    exact = np.stack([_complex_step(partial(output, k=k), p.x) for k in range(3)], axis=1)
+    return relative_error(p.backend.to_numpy(network.jacobian(p.x)), exact)
+
+
+def _activation_gradient(name: str) -> Callable[[Problem], float]:
+    def error(p: Problem) -> float:
+        f = get_activation(name)
+        saved = p.run(f.forward, p.z) if f.gradient_from == "output" else p.z
+        if name in _PIECEWISE:
+            slope = np.array([_PIECEWISE[name](z) for z in p.z.tolist()])
+        else:
+            slope = f.forward(p.z + 1j * STEP).imag / STEP
+        delta = 1 / np.maximum(1, np.abs(slope))  # a slope of e³⁰ would hide the errors at all other points
+        return relative_error(p.run(f.gradient, saved, delta), slope * delta)
+
+    return error
+
+
+def _softmax_gradient(p: Problem) -> float:
+    found = p.run(softmax_grad, p.run(softmax, p.delta), p.targets)
+    return relative_error(found, _complex_step(lambda z: np.sum(p.targets * softmax(z)), p.delta))
+
+
+def _denoiser(p: Problem) -> float:
+    def cost(W: NDArray[Any]) -> Any:
+        h = dense_forward(p.x.astype(complex), W, p.b.astype(complex), "sigmoid")
+        return np.sum((y - dense_forward(h, p.W2.astype(complex), p.b2.astype(complex))) ** 2) / 2 / len(y)
+
+    second, y = (p.W2, p.b2), p.targets[:, :3]
+    h = p.run(dense_forward, p.x, p.W, p.b, activation="sigmoid")
+    delta = p.run(regression.quadratic_delta, p.run(dense_forward, h, *second), y)
+    delta = p.run(dense_backward, delta, h, p.W2)[0]
+    found = p.run(dense_backward, delta, p.x, p.W, h, activation="sigmoid")[1]
+    return relative_error(found, _complex_step(cost, p.W))
+
+
+def _quadratic_cost(p: Problem) -> float:
+    return _cost(p, regression.quadratic, lambda h, y: (y - h) ** 2 / 2)
+
+
+def _cross_entropy_cost(p: Problem) -> float:
+    return _cost(
+        p, classification.cross_entropy, lambda z, y: -y * math.log(_logistic(z)) - (1 - y) * math.log(_logistic(-z))
+    )
+
+
+def _cost(p: Problem, function: Callable[..., Any], by_hand: Callable[[float, float], float]) -> float:
+    terms = [by_hand(z, y) for z, y in zip(p.delta.ravel(), p.targets.ravel(), strict=True)]
+    return relative_error(p.run(function, p.delta, p.targets), math.fsum(terms) / len(p.targets))
+
+
+def _delta_error(name: str, y: str = "targets") -> Callable[[Problem], float]:
+    costs = regression if hasattr(regression, name) else classification
+
+    def error(p: Problem) -> float:
+        targets = getattr(p, y)
+        exact = _complex_step(lambda z: getattr(costs, name)(z, targets.astype(complex)), p.delta)
+        return relative_error(p.run(getattr(costs, f"{name}_delta"), p.delta, targets), exact)
+
+    return error
+
+
+def _softmax_cost(p: Problem) -> float:
+    exact = [math.log(math.fsum(map(math.exp, z))) - z[y.argmax()] for z, y in zip(p.delta, p.one_hot, strict=True)]
+    return relative_error(
+        p.run(classification.softmax_cross_entropy, p.delta, p.one_hot), math.fsum(exact) / len(exact)
+    )
+
+
+def _descent(p: Problem) -> float:
+    W, gradient = p.delta.ravel(), p.targets.ravel()
+    found = p.run(gradient_descent, W, gradient, np.asarray(0.25))
+    return relative_error(found, [w - 0.25 * g for w, g in zip(W.tolist(), gradient.tolist(), strict=True)])
+
+
+def _descent_l2(p: Problem) -> float:
+    W, gradient = p.delta.ravel(), p.targets.ravel()
+    found = p.run(gradient_descent_l2, W, gradient, np.asarray(0.25), np.asarray(0.1))
+    exact = [(1 - 0.25 * 0.1) * w - 0.25 * g for w, g in zip(W.tolist(), gradient.tolist(), strict=True)]
+    return relative_error(found, exact)
+
+
+def _normalization(p: Problem) -> float:
+    exact = [[(v - statistics.fmean(c)) / statistics.pstdev(c) for v in c] for c in p.x.T.tolist()]
+    return relative_error(Normalization.fit(p.x).transform(p.x), np.transpose(exact))
+
+
+def _whitening(p: Problem) -> float:
+    white = Whitening.fit(p.x).transform(p.x)
+    return relative_error(white.T @ white / len(white), np.eye(white.shape[1]))
