@@ -73,6 +73,7 @@ def description(model: Model) -> dict[str, Any]:
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
     fitted = getattr(model.preprocessing, "features", None)
+    optional = {"preprocessing_features": fitted, "target_names": model.target_names}
     return {
         "layers": [layer_description(layer) for layer in model.layers],
         "cost": model.cost.describe(),
@@ -82,7 +83,7 @@ def description(model: Model) -> dict[str, Any]:
         "features": model.features,
         "vector_targets": model.vector_targets,
         "preprocessing": None if model.preprocessing is None else model.preprocessing.kind,
-    } | ({} if fitted is None else {"preprocessing_features": fitted})
+    } | {name: value for name, value in optional.items() if value is not None}
 
 
 class Saved(NamedTuple):
@@ -92,7 +93,13 @@ class Saved(NamedTuple):
     arrays: Arrays
     epochs_trained: int
     vector_targets: bool
+    target_names: list[str] | None
     training: dict[str, Any] | None
+
+    def tell(self, model: Model) -> None:
+        """Set what is no argument of a network."""
+        model.epochs_trained, model.vector_targets = self.epochs_trained, self.vector_targets
+        model.target_names = self.target_names
 
 
 def read(source: Source) -> Saved:
@@ -130,6 +137,7 @@ def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
             arrays if training is None else arrays | _below("training.", tensors),
             whole("", "epochs_trained", about["epochs_trained"], 0),
             flag("", "vector_targets", about.get("vector_targets", False)),
+            about.get("target_names"),
             training,
         )
 

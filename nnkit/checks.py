@@ -113,13 +113,14 @@ def checked_dtype(dtype: str) -> str:
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 
 
-def checked_features(features: Sequence[str], width: int) -> list[str]:
-    """The names of `width` features as a list; raises ValueError for another number, or if one is not text."""
+def checked_features(features: Sequence[str], width: int, of: str = "features") -> list[str]:
+    """The names of `width` columns as a list; raises ValueError for another number, or if one is not text."""
+    expected = f"{of} is {features!r}; expected the names of {width} {of.removesuffix('_names').rstrip('s')}s"
     if not isinstance(features, Iterable) or isinstance(features, Mapping | Set) or getattr(features, "ndim", 1) != 1:
-        raise TypeError(f"features is {features!r}; expected the names of {width} features")
+        raise TypeError(expected)
     names = [features] if isinstance(features, str) else list(features)
     if len(names) != width or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"features is {features!r}; expected the names of {width} features")
+        raise ValueError(expected)
     return names
 
 

@@ -99,8 +99,7 @@ def minimize(
             result = scipy_minimize(function, objective.best, method=method, **jac, **options)
         finally:
             network.parameters.vector = objective.best
-        network.learn_features(X)
-        network.learn_shape(network.answers(y))
+        network.learn(X, y)
     return result
 
 

@@ -33,7 +33,7 @@ from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, ForwardPass, Lent, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.structure import build_layers, check_own_layer, initialized, started, tried
-from nnkit.tables import as_array, is_table, table_numbers, text_names
+from nnkit.tables import as_array, column_names, is_table, table_numbers, text_names
 
 FEW = 256  # samples whose forward pass takes less time than its Python overhead
 ROWS = 4096  # samples of a chunk, if not all are in memory: full speed, little memory
@@ -47,6 +47,7 @@ class Model:
     preprocessing: Preprocessing | None
     classes: np.ndarray | None
     features: list[str] | None
+    target_names: list[str] | None
     vector_targets: bool
     epochs_trained: int
     optimizer: Optimizer
@@ -79,7 +80,8 @@ class Model:
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():
             setattr(self, name, value)
-        self.vector_targets, self.epochs_trained, self.optimizer, self.turn = False, 0, SGD(), Turn()
+        self.vector_targets, self.target_names = False, None
+        self.epochs_trained, self.optimizer, self.turn = 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
         trainable = enumerate(initialized(self.layers, init))
         values = [started(layer, rng, self.dtype, i) for i, layer in trainable]
@@ -115,16 +117,22 @@ class Model:
         """Samples of any type as a checked array (n, width); columns of a table in the order of `features`."""
         return checked_samples(self.width, table_numbers(x, name, self.features) if is_table(x) else x, name)
 
-    def learn_features(self, x: Any) -> None:
-        """Set `features` to the column names of a table, if unset and the names are text; raises like `text_names`."""
+    def learn(self, x: Any, y: Any = None) -> None:
+        """Set `features` and `target_names` to the column names of tables, if unset and text; raises like `text_names`.
+
+        Remember whether the targets of a single regression output are (n,): predictions are then, too.
+        """
         if self.features is None and is_table(x):
             names = text_names(x, "X")
             self.features = names if names is not None and len(names) == self.width else None
+        if self.target_names is None and is_table(y) and y.shape[1] == self.d_out > 1 and not self._are_classes(y):
+            self.target_names = text_names(y, "y")
+        if not self.classifies and self.d_out == 1 and y is not None:
+            self.vector_targets = len(self.answers(y).shape) == 1
 
-    def learn_shape(self, y: Any) -> None:
-        """Remember whether the targets of a single regression output are (n,): predictions are then, too."""
-        if not self.classifies and self.d_out == 1:
-            self.vector_targets = len(y.shape) == 1
+    def _are_classes(self, y: Any) -> bool:
+        """Whether the columns of a table are called like the classes."""
+        return self.classes is not None and {*column_names(y)} == {*self.classes.tolist()}
 
     def preprocessed(self, x: Any, out: Array | None = None) -> Array:
         """Checked samples (n, width) of any dtype as inputs of the first layer, (n, d_in); in `out` if it is given."""
@@ -133,13 +141,12 @@ class Model:
     def answers(self, y: Any, name: str = "y") -> Any:
         """Labels (n,) or targets (n, d_out) of any type as an array.
 
-        For classification, a column (n, 1) of integers, text or other objects contains labels, and table columns named
-        after the classes are put in their order.
+        For classification, a column (n, 1) of integers, text or other objects contains labels. Several columns of a
+        table are put in the order of the classes, if they have their names, or of `target_names`.
         """
-        if self.classes is not None and is_table(y):
-            names, classes = text_names(y, name), self.classes.tolist()
-            if names is not None and len(classes) == self.d_out and set(names) == set(classes):
-                y = table_numbers(y, name, classes)
+        if is_table(y) and y.shape[1] > 1:
+            order = self.classes.tolist() if self.classes is not None and self._are_classes(y) else self.target_names
+            y = table_numbers(y, name, order, of="target_names")
         y = as_array(y, name)
         return y[:, 0] if self.classifies and is_label_column(y) else y
 
@@ -326,6 +333,9 @@ _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     "seed": _seed,
     "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
     "vector_targets": lambda _, value: flag("", "vector_targets", value),
+    "target_names": lambda model, value: (
+        None if value is None else checked_features(value, model.d_out, "target_names")
+    ),
     "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),
     "preprocessing": _preprocessing,
     "classes": lambda model, value: None if value is None else checked_classes(value, model.d_out),

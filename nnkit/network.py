@@ -62,6 +62,7 @@ class Network(Model):
             `gradient` unchanged if its update is fused with the gradient's product; use `gradients` to compute them.
         optimizer: the default of `train_step` and `fit`.
         epochs_trained: number of epochs completed by `fit`.
+        target_names: the columns of targets, of a table in `fit`; those of other tables are put in this order.
         vector_targets: whether `predict` returns (n,), after training on targets (n,), for a single regression output.
 
     Raises ValueError for invalid sizes, names and numbers, TypeError for an argument that would have no effect,
@@ -157,12 +158,10 @@ class Network(Model):
         >>> bool(after < before)
         True
         """
-        given, y = x, self.answers(y)
-        x, targets, weights = self._checked(x, y, sample_weight)
-        self.learn_features(given)
-        self.learn_shape(y)
+        inputs, targets, weights = self._checked(x, y, sample_weight)
+        self.learn(x, y)
         cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if this allocation fails
-        return self._run(x, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
+        return self._run(inputs, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
 
     @explains_memory(LOWER_STEP)
     def gradients(
@@ -321,7 +320,7 @@ def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend |
     saved = checkpoint.read(path)
     with checkpoint.damage(checkpoint.called(path)):
         network = Network(**saved.arguments, backend=target)
-        network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
+        saved.tell(network)
         if saved.training is None:
             restore(network.placement, saved.arrays, training=False)
             return network

@@ -246,7 +246,7 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
             constants["preprocessing.singular_values"] = np.square(constants.pop("preprocessing.roots"))
         saved = parsed(name, constants, {"network": about["nnkit"]})
         network = Network(**saved.arguments)
-        network.epochs_trained, network.vector_targets = saved.epochs_trained, saved.vector_targets
+        saved.tell(network)
         restore(network.placement, saved.arrays, training=False)
         return network
     layers, values = _Chain(name, model.graph, constants).layers()

@@ -98,6 +98,7 @@ def pickled(network: Model) -> dict[str, Any]:
         "arguments": arguments(network) | {"backend": network.backend.name, "cost": network.cost.describe()},
         "epochs_trained": network.epochs_trained,
         "vector_targets": network.vector_targets,
+        "target_names": network.target_names,
         "seed_is_drawn": network.seed_is_drawn,
         "arrays": arrays(network),
         "optimizer": network.optimizer,
@@ -116,8 +117,8 @@ def unpickle(network: Model, parts: dict[str, Any]) -> None:
         saved |= parts["state"]
     Model.__init__(network, **given | {"cost": get_cost(**cost)})
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
-    for name in ("vector_targets", "seed_is_drawn"):  # missing in earlier versions
-        setattr(network, name, parts.get(name, False))
+    for name in ("vector_targets", "seed_is_drawn", "target_names"):
+        setattr(network, name, parts.get(name, getattr(network, name)))  # missing in earlier versions
     if parts["has_state"]:
         network.optimizer_state()
     restore(network.placement, saved)

@@ -54,14 +54,16 @@ def rows_of(values: Any, indices: NDArray[np.int64]) -> Any:
     return values.take(indices) if hasattr(type(values), "column_names") else values[indices]
 
 
-def table_numbers(table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network") -> NDArray[Any]:
+def table_numbers(
+    table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network", of: str = "features"
+) -> NDArray[Any]:
     """The numbers (n, d) of a table, called `name` in errors, with columns in the order of the owner's `features`.
 
     The order is kept without features, and if no column name is a string (0, 1, 2, ... in pandas). Raises ValueError
     for missing or unknown columns and for missing values, TypeError for columns that are not real numbers.
     """
     names = column_names(table)
-    order = None if features is None else _order(names, list(features), name, owner)
+    order = None if features is None else _order(names, list(features), name, owner, of)
     if _is_uniform(table):
         array = np.asarray(table)
         array = np.ascontiguousarray(array if order is None else array[:, order])
@@ -160,7 +162,7 @@ def _no_array(values: Any, name: str) -> TypeError:
     return TypeError(f"{name} is {given}; expected an array, a list or a table{todo}")
 
 
-def _order(names: list[Any], features: list[str], name: str, owner: str) -> list[int] | None:
+def _order(names: list[Any], features: list[str], name: str, owner: str, of: str) -> list[int] | None:
     """Column indices of the features; None if they are already in order, or if the columns have no names."""
     if names == features or not any(isinstance(column, str) for column in names):
         return None
@@ -169,8 +171,8 @@ def _order(names: list[Any], features: list[str], name: str, owner: str) -> list
     if missing or unknown:
         parts = [f"missing: {_listed(missing)}"] if missing else []
         parts += [f"unknown: {_listed(unknown)}"] if unknown else []
-        hint = "" if missing else f"; select them with {name.split()[-1]}[{owner}.features]"
-        raise ValueError(f"{name} has columns that differ from the features of this {owner}: {'; '.join(parts)}{hint}")
+        hint = "" if missing else f"; select them with {name.split()[-1]}[{owner}.{of}]"
+        raise ValueError(f"{name} has columns that differ from the {of} of this {owner}: {'; '.join(parts)}{hint}")
     for columns in (names, features):
         _check_distinct(columns, name)
     return [names.index(feature) for feature in features]

@@ -217,8 +217,8 @@ class Keeper:
             if "best" in saved.arrays:
                 self.best.hold(place.parameters.restored(saved.arrays["best"]))
                 self.best.stops(history)  # finds the best epoch
-            model.seed, model.seed_is_drawn, model.epochs_trained = seed, model.seed_is_drawn, saved.epochs_trained
-            model.vector_targets = saved.vector_targets  # learned from an iterable's minibatches
+            model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
+            saved.tell(model)  # also what it learned from an iterable's minibatches
             model.features = saved.arguments["features"] if model.features is None else model.features
             model.optimizer, model.placement = used, place  # last, for other threads that use the network
         return history

@@ -263,13 +263,13 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
     They, the optimizer and its state are restored if an argument is invalid or training ends by an exception in its
     first epoch; a divergence keeps the steps before it.
     """
-    before, used = (model.features, model.classes, model.vector_targets), (model.optimizer, model.state)
+    names = ("features", "classes", "target_names", "vector_targets", "optimizer", "state")
+    before = [getattr(model, name) for name in names]
     trained = model.epochs_trained
     try:
-        model.learn_features(X)
+        model.learn(X, y)
         if y is not None:
             labels = model.answers(y)
-            model.learn_shape(labels)
             # Trained outputs have the labels 0 to k − 1, which names would change.
             trains_first = model.epochs_trained == 0 and model.state is None  # nor by train_step
             if model.classifies and model.classes is None and trains_first:
@@ -277,8 +277,8 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
         yield
     except BaseException as error:
         if model.epochs_trained == trained and not isinstance(error, DivergenceError):
-            model.features, model.classes, model.vector_targets = before
-            model.optimizer, model.state = used
+            for name, value in zip(names, before, strict=True):
+                setattr(model, name, value)
         raise
 
 

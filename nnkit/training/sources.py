@@ -265,8 +265,7 @@ class _Given(Minibatch):
         self.one_class = one_label or one_class_each(model.backend, self.y, model.cost, self.metric_weights)
         self.y = model.cost.smoothed(model.backend, self.y)
         if source.learns:
-            model.learn_features(item[0])
-            model.learn_shape(y)
+            model.learn(item[0], item[1])
 
     def inputs(self, out: Array = None) -> Array:
         return self._x if out is None else self._backend.copy(self._x, out)

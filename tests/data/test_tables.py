@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -298,6 +299,60 @@ def test_split_gives_tables_of_the_same_library(library: str) -> None:
     targets = nnkit.data.split(X, table(library, {"u": X[:, 0], "v": X[:, 1]}), seed=3)
     assert [type(part) for part in targets[1::2]] == [type(x)] * 2
     np.testing.assert_array_equal(as_array(targets[3], "y"), nnkit.data.split(X, X[:, :2], seed=3)[3])
+
+
+TARGETS = {"u": X[:, 0] - X[:, 1], "v": X[:, 2]}
+SWAPPED = {name: TARGETS[name] for name in ("v", "u")}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("cost", ["quadratic", "cross_entropy"])
+def test_columns_of_targets_are_taken_by_name(cost: str, library: str, tmp_path: Path) -> None:
+    """Those of regressions and of several classes in a sample, wherever targets are given, and after a file."""
+    targets, swapped = (table(library, {k: (v > 0) * 1.0 for k, v in t.items()}) for t in (TARGETS, SWAPPED))
+    net = network(None, cost=cost)
+    net.fit(X, targets, validation_data=(X, swapped), **OPTIONS)
+    assert net.target_names == ["u", "v"]
+    wanted = net.evaluate(X, targets)
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    net.save(tmp_path / "net.safetensors")
+    for same in (net, deepcopy(net), nnkit.load(tmp_path / "net.safetensors")):
+        assert same.target_names == ["u", "v"]
+        for data in ((X, swapped), (iter([(X, swapped)]),)):
+            assert same.evaluate(*data) == pytest.approx(wanted, rel=1e-14)
+        assert float(same.gradients(X, swapped)[0]) == pytest.approx(wanted["cost"], rel=1e-14)
+        with pytest.raises(
+            ValueError, match=r"y has columns .* target_names of this network: missing: 'v'; unknown: 'w'"
+        ):
+            same.evaluate(X, table(library, {"w": X[:, 0], "u": X[:, 1]}))
+    nets = [network(None, cost=cost) for _ in range(4)]
+    for other, (first, second) in zip(nets, ((targets, targets), (targets, swapped)) * 2, strict=True):
+        if other in nets[:2]:
+            other.train_step(X, first)
+            other.train_step(X, second)
+        else:
+            other.fit(iter([(X, first), (X, second)]), epochs=1, progress=False)
+    parameters = [other.parameters.flat.tobytes() for other in nets]
+    assert parameters[0] == parameters[1]
+    assert parameters[2] == parameters[3]
+
+
+def test_names_of_targets_are_learned_once_and_can_be_set() -> None:
+    net = network(None, cost="quadratic")
+    with pytest.raises(ValueError, match="unknown metric"):
+        net.fit(X, table("pandas", TARGETS), metrics=["r3"], **OPTIONS)
+    assert net.target_names is None
+    with pytest.raises(ValueError, match=r"target_names is \['u'\]; expected the names of 2 targets"):
+        net.target_names = ["u"]
+    net.target_names = ["v", "u"]
+    net.fit(X, table("pandas", TARGETS), **OPTIONS)
+    wanted = network(None, cost="quadratic")
+    wanted.fit(X, np.stack([*SWAPPED.values()], axis=1), **OPTIONS)
+    assert net.target_names == ["v", "u"]
+    assert np.array_equal(net.parameters.flat, wanted.parameters.flat)
+    named = network(None, cost="cross_entropy", classes=["v", "u"])
+    named.fit(X, table("pandas", {name: (values > 0) * 1.0 for name, values in TARGETS.items()}), **OPTIONS)
+    assert named.target_names is None  # the columns are called like the classes
 
 
 MASKED = np.ma.masked_array(X, X > 1)
