@@ -3,10 +3,9 @@
 All of it is NumPy on the host; a network moves what it is given to its own device.
 """
 
-from nnkit.data.digits import digits
 from nnkit.data.files import read
 from nnkit.data.labels import one_hot
-from nnkit.data.mnist import MNIST, mnist
+from nnkit.data.mnist import MNIST, digits, mnist
 from nnkit.data.preprocessing import Normalization, Whitening, preprocessing_from
 from nnkit.data.rows import Rows, open_npy
 from nnkit.data.splitting import split

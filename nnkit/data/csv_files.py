@@ -25,52 +25,50 @@ class TextCellError(ValueError):
     """A cell contains text instead of a number."""
 
 
-class WholeNumbers:
-    """Integer labels, as int64."""
+class Labels:
+    """Labels, (n,): integers, as int64."""
+
+    code = "q"  # as of `array` and NumPy's dtypes
 
     def __init__(self) -> None:
-        self.values = array("q")
+        self.values: array[Any] = array(self.code)
 
     def add(self, cell: str) -> None:
-        """Add a label; raises `AnotherKindError` if it is not an integer, ValueError if it does not fit int64."""
+        """Add a label; raises `AnotherKindError` if it is of another kind, ValueError if it cannot be represented."""
         if not is_number(cell):
             raise AnotherKindError
+        self.values.append(self.number(cell))
+
+    def number(self, cell: str) -> float:
+        """The label in a cell that holds a number."""
         try:
             number = int(cell)
         except ValueError:
             raise AnotherKindError from None
         if not -(2**63) <= number < 2**63:
             raise ValueError(f"{shown(cell)} is too large for a 64-bit integer")
-        self.values.append(number)
+        return number
 
     def array(self) -> Any:
         """The labels, (n,)."""
-        return np.frombuffer(self.values, np.int64)
+        return np.frombuffer(self.values, self.code)
 
 
-class RealNumbers:
+class RealNumbers(Labels):
     """Real labels, as float64."""
 
-    def __init__(self) -> None:
-        self.values = array("d")
+    code = "d"
 
-    def add(self, cell: str) -> None:
-        """Add a label; raises `AnotherKindError` if it is text, ValueError if it is not finite."""
-        if not is_number(cell):
-            raise AnotherKindError
-        self.values.append(finite_number(cell))
-
-    def array(self) -> Any:
-        """The labels, (n,)."""
-        return np.frombuffer(self.values, np.float64)
+    def number(self, cell: str) -> float:
+        return finite_number(cell)
 
 
-class Text:
+class Text(Labels):
     """Text labels, each distinct one stored once; NaN and infinities count as missing values, too."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.numbers: dict[str, int] = {}
-        self.values = array("q")
         self.text: str | None = None  # the first label that is not a number
         self.fraction: str | None = None  # the first non-integer number
 
@@ -95,12 +93,10 @@ class Text:
             raise ValueError(f"{shown(cell)} is not a number, but {shown(self.fraction)} is")
 
     def array(self) -> Any:
-        """The labels, (n,)."""
-        return np.array(list(self.numbers))[np.frombuffer(self.values, np.int64)]
+        return np.array(list(self.numbers))[super().array()]
 
 
-Labels = WholeNumbers | RealNumbers | Text
-KINDS = (WholeNumbers, RealNumbers, Text)
+KINDS = (Labels, RealNumbers, Text)
 
 
 def finite_number(cell: str) -> float:

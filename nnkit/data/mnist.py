@@ -1,4 +1,4 @@
-"""MNIST, read from its four IDX files on disk, which can be downloaded."""
+"""Handwritten digits: small ones that come with the package, and MNIST, read from its four IDX files or downloaded."""
 
 import gzip
 import hashlib
@@ -9,6 +9,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,16 +28,32 @@ MIRRORS = (
 _CHUNK = 1 << 16  # bytes per read
 
 
+def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the 1797 handwritten digits of the UCI repository, 8 × 8 pixels each.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998,
+    https://doi.org/10.24432/C50P49, CC BY 4.0 (see DIGITS-LICENSE.md in this directory).
+
+    Returns:
+        The images, (1797, 64) float32 in [0, 1], each row by row: 0 is paper, 1 is ink (the number of set pixels in a
+        4 × 4 block, divided by 16); and their labels, (1797,) int64, 0 to 9. Each call returns new arrays.
+
+    >>> X, y = digits()
+    >>> X.shape, y[:10].tolist()
+    ((1797, 64), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+    # As a resource instead of a path, so that it also works from a zip file.
+    resource = resources.files("nnkit.data") / "digits.npz"
+    with resource.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return archive["images"].astype(np.float32) / np.float32(16), archive["labels"].astype(np.int64)
+
+
 def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]) -> Path:
-    """Download the file `name` from the first mirror that has it to a directory, which is created if missing.
+    """Download the file `name` from the first mirror that has it to a directory, created if missing; return its path.
 
-    Args:
-        name: the name of the file at the mirrors and in the directory.
-        folder: the target directory; the file is written completely or not at all.
-        check: a function of the file's content and its URL that raises ValueError if the file is wrong.
-
-    Returns the path of the file. Raises ImportError if pooch is not installed, ConnectionError, with the error for each
-    mirror, if none provided the right file, and OSError if it cannot be written.
+    `check` is a function of the file's content and its URL that raises ValueError if the file is wrong. Raises
+    ImportError if pooch is not installed, ConnectionError, with the error for each mirror, if none provided the right
+    file, and OSError if it cannot be written.
     """
     try:
         from pooch import HTTPDownloader
@@ -72,10 +89,7 @@ def _reason(error: BaseException) -> str:
 class MNIST(NamedTuple):
     """The 70 000 handwritten digits of MNIST.
 
-    X_train: the training images, (60000, 784) uint8, 0 (paper) to 255 (ink), row by row.
-    y_train: their labels, (60000,) int64, 0 to 9.
-    X_test: the test images, (10000, 784) uint8, as X_train.
-    y_test: their labels, (10000,) int64, 0 to 9.
+    The images are (60000, 784) and (10000, 784) uint8, row by row, 0 (paper) to 255 (ink); the labels 0 to 9.
     """
 
     X_train: NDArray[np.uint8]
@@ -97,27 +111,14 @@ class _Original(NamedTuple):
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
 
 
-_ORIGINALS = (
-    _Original(
-        "train-images-idx3-ubyte",
-        (60000, 28, 28),
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    _Original(
-        "train-labels-idx1-ubyte",
-        (60000,),
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    _Original(
-        "t10k-images-idx3-ubyte",
-        (10000, 28, 28),
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    _Original(
-        "t10k-labels-idx1-ubyte",
-        (10000,),
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+_ORIGINALS = tuple(
+    _Original(f"{name}-ubyte", shape, sha256)
+    for name, shape, sha256 in (
+        ("train-images-idx3", (60000, 28, 28), "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+        ("train-labels-idx1", (60000,), "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+        ("t10k-images-idx3", (10000, 28, 28), "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+        ("t10k-labels-idx1", (10000,), "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+    )
 )
 
 _HELP = (
@@ -141,7 +142,7 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
             `python -m pip install pooch`.
 
     Returns:
-        MNIST(X_train, y_train, X_test, y_test): images (60000, 784) and (10000, 784), uint8, 0 to 255;
+        MNIST(X_train, y_train, X_test, y_test): images (60000, 784) and (10000, 784), uint8, 0 to 255, row by row;
         labels (60000,) and (10000,), int64, 0 to 9. Divide the images by 255 before training.
 
     Raises:
@@ -152,12 +153,10 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
         ConnectionError: no mirror provided the original file; the message gives the error for each mirror. Wrong files
             are not kept.
 
-    Example:
-        >>> X_train, y_train, X_test, y_test = mnist("data/mnist")  # doctest: +SKIP
-        >>> mnist("a folder without it")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        FileNotFoundError: train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is not in ...
-
+    >>> X_train, y_train, X_test, y_test = mnist("data/mnist")  # doctest: +SKIP
+    >>> mnist("a folder without it")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileNotFoundError: train-images-idx3-ubyte (or train-images-idx3-ubyte.gz) is not in ...
     """
     folders = _folders(directory)
     if flag("mnist", "download", download):
@@ -167,13 +166,9 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
     # Find all four before reading any, so that a missing file is reported immediately, not after seconds.
     paths = [_found(original.name, folders) for original in _ORIGINALS]
     arrays = [_array(_content(path, o), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
-    X_train, y_train, X_test, y_test = arrays
-    return MNIST(
-        X_train.reshape(len(X_train), -1),
-        y_train.astype(np.int64),
-        X_test.reshape(len(X_test), -1),
-        y_test.astype(np.int64),
-    )
+    X_train, X_test = (images.reshape(len(images), -1) for images in arrays[::2])
+    y_train, y_test = (labels.astype(np.int64) for labels in arrays[1::2])
+    return MNIST(X_train, y_train, X_test, y_test)
 
 
 def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
