@@ -9,109 +9,28 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name, promote, promoted
+from nnkit.backends.dtypes import (
+    COMPLEX,
+    FLOATS,
+    Result,
+    checked_outs,
+    dtype_name,
+    formula_result,
+    product_result,
+    promote,
+    reduction_result,
+)
 from nnkit.backends.errors import OutOfMemoryError
 from nnkit.backends.formulas.operations import complex_step_namespace
 from nnkit.backends.formulas.program import Program, Traceable
 from nnkit.backends.recording import Tape, active_tape, perform, recording
 
-_AXES = 32
-Shapes = tuple[tuple[int, ...], ...]
-Dtypes = tuple[Any, ...]
-
-
-class Result(NamedTuple):
-    """The shape and dtype of a result."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-# What an operation computes from arrays of some shapes and dtypes is checked and decided once. The key contains the
-# backend, as dtypes of two namespaces may not be comparable.
-
-
-@lru_cache(maxsize=1024)
-def _elementwise(backend: "Backend", operands: tuple[str, ...], shapes: Shapes, dtypes: Dtypes) -> Result:
-    """The shape and dtype of a formula's results; raises ValueError and TypeError without the formula's name."""
-    for name, shape in zip(operands, shapes, strict=True):
-        check_axes(name, shape)
-    dtype = promoted(operands, tuple(map(dtype_name, dtypes)))
-    try:
-        return Result(np.broadcast_shapes(*map(tuple, shapes)), dtype)
-    except ValueError:
-        given = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(operands, shapes, strict=True))
-        raise ValueError(f"operands do not broadcast: {given}") from None
-
-
-@lru_cache(maxsize=1024)
-def _product(backend: "Backend", shapes: Shapes, dtypes: Dtypes) -> Result:
-    """The shape and dtype of a matrix product; raises like `Backend.matmul`."""
-    dtype = _promoted_for(backend, "matmul", ("a", "b"), dtypes)
-    a, b = map(tuple, shapes)
-    if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
-        raise ValueError(f"matmul: a has shape {a} and b {b}, which do not match")
-    try:
-        lead = np.broadcast_shapes(a[:-2], b[:-2])
-    except ValueError:
-        raise ValueError(f"matmul: a has shape {a} and b {b}, whose leading axes do not broadcast") from None
-    return Result((*lead, a[-2], b[-1]), dtype)
-
-
-@lru_cache(maxsize=1024)
-def _reduction(
-    backend: "Backend", operation: str, shape: tuple[int, ...], dtype: Any, axis: int | None, keepdims: bool
-) -> Result:
-    """The shape and dtype of a sum or maximum; raises like `Backend.sum` and `max`."""
-    name, shape = _promoted_for(backend, operation, ("a",), (dtype,)), tuple(shape)
-    if axis is not None and not -len(shape) <= axis < len(shape):
-        raise ValueError(f"{operation}: axis is {axis}; expected an axis of an array of shape {shape}")
-    reduced = range(len(shape)) if axis is None else (axis % len(shape),)
-    if operation == "max" and any(shape[i] == 0 for i in reduced):
-        raise ValueError(f"max: a has shape {shape}; the maximum of an empty axis is undefined")
-    return Result(tuple(1 if i in reduced else n for i, n in enumerate(shape) if keepdims or i not in reduced), name)
-
-
-def _promoted_for(backend: "Backend", operation: str, operands: Sequence[str], dtypes: Dtypes) -> str:
-    try:
-        dtype = promoted(operands, tuple(map(dtype_name, dtypes)))
-    except TypeError as error:
-        raise TypeError(f"{operation}: {error}") from None
-    if dtype not in backend.types:
-        raise TypeError(f"{operation}: the operands are {dtype}; expected one of {', '.join(backend.types)}")
-    return dtype
-
-
-def check_axes(name: str, shape: Sequence[int]) -> None:
-    """Raise ValueError for the shape of an array with more axes than NumPy's iterators support."""
-    if len(shape) > _AXES:
-        raise ValueError(f"{name} has {len(shape)} axes; expected at most {_AXES}")
-
-
-def checked_outs(formula: str, out: Any, shape: tuple[int, ...], count: int, types: Sequence[str]) -> list[Any]:
-    """The given output arrays as a list; raises ValueError or TypeError for wrong counts, shapes and dtypes."""
-    outs: list[Any] = list(out) if isinstance(out, tuple) else [out]
-    if len(outs) != count:
-        raise ValueError(f"{formula}: out has {len(outs)} array(s); expected {count}")
-    for array in outs:
-        name = dtype_name(array.dtype)
-        if tuple(array.shape) != shape:
-            raise ValueError(f"{formula}: out has shape {tuple(array.shape)}; expected {shape}")
-        if name not in types:
-            raise TypeError(f"{formula}: out has dtype {name}; expected one of {', '.join(FLOATS)}")
-        if isinstance(array, np.ndarray) and not array.flags.writeable:
-            raise ValueError(f"{formula}: out is read-only")
-    return outs
-
-
 Array = Any  # an array of any namespace
-
 
 # Formulas are correct with infinite intermediate values: exp(1000) -> inf, 1/(1 + inf) -> 0.
 quiet = functools.partial(np.errstate, all="ignore")  # also a decorator, `@quiet()`, with less overhead
@@ -179,13 +98,12 @@ class Backend(ABC):
     ) -> Any:
         """Evaluate a formula with broadcast operands; returns one array, or a tuple for several results."""
         arrays = self.operands(formula.operands, operands)
-        shapes, dtypes = tuple(map(_SHAPE, arrays)), tuple(map(_DTYPE, arrays))
         try:
-            result = _elementwise(self, formula.operands, shapes, dtypes)
+            result = formula_result(self, formula.operands, tuple(map(_SHAPE, arrays)), tuple(map(_DTYPE, arrays)))
         except ValueError as error:
             raise ValueError(f"{formula.name}: {error}") from None
         if result.dtype not in self.types:
-            raise TypeError(f"{formula.name}: operands are {result.dtype}; expected one of {', '.join(self.types)}")
+            raise self._unsupported(formula.name, result.dtype)
         program = formula.program(constants)
         count = len(program.outputs)
         outs = [] if out is None else checked_outs(formula.name, out, result.shape, count, self.types)
@@ -202,17 +120,17 @@ class Backend(ABC):
 
         Raises ValueError for shapes that do not match and TypeError for other dtypes, like `sum` and `max`.
         """
-        result = _product(self, (a.shape, b.shape), (a.dtype, b.dtype))
+        result = product_result(self, (a.shape, b.shape), (a.dtype, b.dtype))
         return self.run_matmul(a, b, self._target("matmul", out, result))
 
     def sum(self, a: Array, axis: int | None = None, keepdims: bool = False, out: Array | None = None) -> Array:
         """The sum over one axis, or over all."""
-        result = _reduction(self, "sum", a.shape, a.dtype, axis, keepdims)
+        result = reduction_result(self, "sum", a.shape, a.dtype, axis, keepdims)
         return self.run_reduction("sum", a, axis, keepdims, self._target("sum", out, result))
 
     def max(self, a: Array, axis: int, keepdims: bool = False, out: Array | None = None) -> Array:
         """The maximum along one axis; NaN if there is one."""
-        result = _reduction(self, "max", a.shape, a.dtype, axis, keepdims)
+        result = reduction_result(self, "max", a.shape, a.dtype, axis, keepdims)
         return self.run_reduction("max", a, axis, keepdims, self._target("max", out, result))
 
     # All arguments of these are checked; with `runs_programs`, out is never None. Results may overlap operands.
@@ -235,9 +153,14 @@ class Backend(ABC):
 
     def _target(self, operation: str, out: Array | None, result: Result) -> Array | None:
         """The given `out`, checked, or a new array if this backend computes into given ones."""
+        if result.dtype not in self.types:
+            raise self._unsupported(operation, result.dtype)
         if out is None:
             return self.empty(*result) if self.runs_programs else None
         return checked_outs(operation, out, result.shape, 1, self.types)[0]
+
+    def _unsupported(self, operation: str, dtype: str) -> TypeError:
+        return TypeError(f"{operation}: operands are {dtype}; expected one of {', '.join(self.types)}")
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""
@@ -327,14 +250,7 @@ class Backend(ABC):
         except (TypeError, ValueError) as error:  # such as rows of different lengths
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{name}: {error}") from None
 
-    def _call(
-        self,
-        formula: Traceable,
-        arrays: Sequence[Array],
-        result: Result,
-        out: Any,
-        constants: Mapping[str, float] | None,
-    ) -> Any:
+    def _call(self, formula: Traceable, arrays: Sequence[Array], result: Result, out: Any, constants: Any) -> Any:
         """Evaluate a formula by its Python function, into separate arrays."""
         shape, dtype = result
         xp = complex_step_namespace if self.xp is np and dtype in COMPLEX else self.xp

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import backend_of
-from nnkit.backends.base import Array, Backend, check_axes
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import check_axes
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.selection import NEUTRAL
 from nnkit.kernels.activations import Activation, get_activation

@@ -3,7 +3,8 @@
 from typing import Any
 
 from nnkit.backends import backend_of
-from nnkit.backends.base import Array, Backend, check_axes
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import check_axes
 from nnkit.backends.formula import formula
 from nnkit.kernels.arithmetic import divided, product
 
