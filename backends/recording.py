@@ -66,6 +66,7 @@ class Tape:
 
     def rewrite(self) -> None:
         """Apply the passes at the end of the recording, and expand the remaining composite calls."""
+        self.nodes.sort(key=lambda node: isinstance(node.call, Discard))  # not between calls that passes fuse
         for rewritten in self._passes:
             self.nodes = rewritten(self.nodes)
         expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
@@ -93,6 +94,16 @@ class Composite:
     def __call__(self) -> None:
         """Make or record these calls."""
         raise NotImplementedError
+
+
+class Discard(Composite):
+    """A note that nothing outside a recording reads these arrays, so that passes need not write them."""
+
+    def __init__(self, arrays: tuple[Any, ...]) -> None:
+        self.arrays = arrays
+
+    def __call__(self) -> None:
+        """Make no call."""
 
 
 class HostCall:
@@ -136,6 +147,12 @@ def perform(
         call()
     else:
         tape.nodes.append(Node(call, read, written, name))
+
+
+def discard(*arrays: Any) -> None:
+    """Note, while recording, that only recorded calls read what they write to these arrays."""
+    if _recording.get() is not None:
+        perform(Discard(arrays), (), (), "discard")
 
 
 def nodes_of(do: Callable[[], object]) -> Nodes:

@@ -113,11 +113,11 @@ def in_fit(net: nnkit.Network, optimizer: nnkit.optimizers.Optimizer) -> int:
 @pytest.mark.parametrize(
     ("optimizer", "precision", "nodes", "inside_fit", "megabytes"),
     [
-        (nnkit.Adam(), "highest", 22, 26, 10.15),
-        (nnkit.Adam(), "medium", 26, 30, 11.06),
-        (nnkit.Adam(clip_norm=1.0), "highest", 26, 30, 12.97),
-        (nnkit.SGD(), "highest", 20, 24, 4.51),
-        (nnkit.SGD(), "medium", 24, 28, 5.41),
+        (nnkit.Adam(), "highest", 17, 18, 10.14),
+        (nnkit.Adam(), "medium", 21, 22, 11.04),
+        (nnkit.Adam(clip_norm=1.0), "highest", 21, 22, 12.96),
+        (nnkit.SGD(), "highest", 16, 17, 4.49),
+        (nnkit.SGD(), "medium", 20, 21, 5.4),
     ],
 )
 def test_nodes_on_a_gpu(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from nnkit.backends.cuda.elementwise import same
+from nnkit.backends.cuda.launch import same
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import Node
 

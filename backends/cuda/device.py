@@ -108,19 +108,6 @@ class CupyDevice(CupyMemory):
             raise BackendUnavailableError(f"{self.name}: {FORKED}")
         return self._device
 
-    def launch(
-        self,
-        kernel: tuple[str, str],
-        grid: tuple[tuple[int, ...], int],
-        arguments: tuple[Any, ...],
-        read: tuple[Any, ...],
-        written: tuple[Any, ...],
-        name: str,
-    ) -> None:
-        """Launch a kernel, its CUDA source and name, on a grid of blocks and threads; if recording, at each replay."""
-        blocks, threads = grid
-        perform(partial(self.kernel(*kernel), blocks, (threads,), arguments), read, written, name)
-
     def contiguous(self, array: Any) -> Any:
         """The array in C order, copied if necessary, at each replay."""
         return array if array.flags.c_contiguous else self.copy(array, self.empty(array.shape, array.dtype))

@@ -1,18 +1,24 @@
 """The launch of a formula's kernel, into which passes fuse other formulas and column sums."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cuda.formula_text import STORAGE, KernelSignature, kernel_name, kernel_source, widest_lanes
+from nnkit.backends.cuda.formula_text import (
+    STORAGE,
+    KernelSignature,
+    body,
+    kernel_name,
+    kernel_source,
+    widest_lanes,
+)
+from nnkit.backends.cuda.launch import THREADS, Launch, Rider, extent, meet, overlap, same
 from nnkit.backends.dtypes import ITEMSIZE, dtype_name
-from nnkit.backends.formulas.program import Program, chained
-from nnkit.backends.recording import Node
+from nnkit.backends.formulas.program import ROW_REDUCTIONS, Program, chained
 
-THREADS = 256  # in a block
 BLOCKS_PER_MULTIPROCESSOR = 16  # enough for any GPU; threads use grid-stride loops
 
 
@@ -47,50 +53,25 @@ def clobbers(out: Any, out_pointer: int, operand: Any, pointer: int, layout: str
     return meet(extent(operand, pointer), extent(out, out_pointer))
 
 
-def extent(array: Any, pointer: int) -> tuple[int, int]:
-    """The addresses of an array's first byte and after its last.
-
-    CuPy's may_share_memory assumes that arrays from other libraries, such as by DLPack, never overlap.
-    """
-    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
-    start = pointer + sum(reach for reach in reaches if reach < 0)
-    return start, pointer + sum(reach for reach in reaches if reach > 0) + array.itemsize
-
-
-def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two address ranges overlap.
-
-    >>> meet((0, 4), (3, 9)), meet((0, 4), (4, 9))
-    (True, False)
-    """
-    return one[0] < other[1] and other[0] < one[1]
-
-
-def overlap(a: Any, b: Any) -> bool:
-    """Whether two arrays on a device may share memory."""
-    return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two arrays are the same view of the same memory."""
-    return bool(
-        one.data.ptr == other.data.ptr
-        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
-    )
-
-
 def signature_of(
-    arrays: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], pointers: Sequence[int]
+    arrays: Sequence[Any],
+    layouts: Sequence[str],
+    outs: Sequence[Any],
+    pointers: Sequence[int],
+    shape: tuple[int, ...] | None = None,
+    placed: bool = False,
 ) -> KernelSignature:
     """The kernel signature for these operands and results, with 16-byte accesses if alignment and length allow.
 
-    `pointers` are the addresses of the operands, then of the results.
+    `pointers` are the addresses of the operands, then of the results; `shape` is that of the computation, by default
+    the first result's. `placed` is whether results start at any row of an array.
     """
     dtypes = tuple(dtype_name(a.dtype) for a in arrays)
     out_dtypes = tuple(dtype_name(o.dtype) for o in outs)
-    n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
+    shape = outs[0].shape if shape is None else shape
+    n, columns = math.prod(shape), shape[-1] if shape else 1
     lanes = widest_lanes(dtypes + out_dtypes)
-    broadcast = "row" in layouts or "column" in layouts
+    broadcast = "row" in layouts or "column" in layouts or placed
     packed = [*(layout in ("full", "row") for layout in layouts), *(True for _ in outs)]
     aligned = all(
         pointer % (ITEMSIZE[dtype] * lanes) == 0
@@ -123,24 +104,37 @@ def grid(n: int, lanes: int, multiprocessors: int) -> int:
     return max(1, min(-(-n // (lanes * THREADS)), multiprocessors * BLOCKS_PER_MULTIPROCESSOR))
 
 
+def rows_group(columns: int) -> int:
+    """The number of threads that reduce a row of this length.
+
+    >>> rows_group(1), rows_group(10), rows_group(4096)
+    (1, 16, 256)
+    """
+    return min(1 << max(columns - 1, 0).bit_length(), THREADS)
+
+
 _FEWER = 4  # how many times fewer rows partial sums must have
 # Limits of a fused kernel: it holds up to four entries of each array in registers, CUDA allows 4096 bytes of arguments,
 # and long sources take time to generate and compile.
 _ARRAYS = 24
 _VALUES = 256
+_RIDERS = 4
 
 
-class ElementwiseCall:
+class ElementwiseCall(Launch):
     """The call of a program's kernel on a CUDA device.
 
     The kernel can read the operands directly, each with its layout (see `formula_text`); the results `outs` are not
-    empty and in C order. `sums` are the index of a result and an array (rows, columns) for partial sums of its columns.
+    empty and in C order.
+
+    Args:
+        shape: the shape of the computation, if the program reduces rows: that of each result but reductions.
+        sums: the index of a result, and an array (rows, columns) for partial sums of its columns.
+        places: by index of a result the 0-d array with its first row, if it is a part of a larger array in `outs`.
+        riders: launches of one thread, whose work the first thread does as well.
     """
 
-    __slots__ = (
-        "_arguments", "_blocks", "_device", "_kernel", "_layouts", "_program", "_signature", "_sums", "name",
-        "operands", "outs",
-    )  # fmt: skip
+    kind = "elementwise"
 
     def __init__(
         self,
@@ -150,39 +144,83 @@ class ElementwiseCall:
         operands: Sequence[Any],
         layouts: Sequence[str],
         outs: Sequence[Any],
+        shape: tuple[int, ...] | None = None,
         sums: tuple[int, Any] | None = None,
+        places: Mapping[int, Any] | None = None,
+        riders: tuple[Launch, ...] = (),
     ) -> None:
-        self._device, self._program, self.name = device, program, name
-        self.operands, self._layouts, self.outs, self._sums = operands, layouts, outs, sums
-        signature = signature_of(operands, layouts, outs, [a.data.ptr for a in (*operands, *outs)])
-        self._signature = signature
-        index = np.uint32 if signature.index == "unsigned int" else np.int64
-        n, columns = outs[0].size, outs[0].shape[-1] if outs[0].ndim else 1
-        self._blocks = (grid(n, signature.lanes, device.multiprocessors),)
-        written = outs
+        self.device, self.program, self.layouts = device, program, tuple(layouts)
+        self.operands, self.outs, self.sums, self.riders = tuple(operands), tuple(outs), sums, riders
+        self.places = dict(sorted((places or {}).items()))
+        self.shape = outs[0].shape if shape is None else shape
+        self.name = name
+        made = self._signature = self._signed()
+        n, columns = math.prod(self.shape), self.shape[-1] if self.shape else 1
+        threads, multiprocessors = n, device.multiprocessors
+        if made.group:
+            threads = n // columns * made.group
+        self._blocks = (grid(threads, made.lanes, multiprocessors),)
         if sums is not None:
-            signature, written = replace(signature, summed=sums[0]), (*outs, sums[1])
-            self._blocks = (grid_of_rows(n, columns, signature.lanes, device.multiprocessors),)
-            assert sums[1].size == self._blocks[0] * THREADS * signature.lanes
-        self._arguments = (*operands, *written, index(n), index(columns))
-        self._kernel = device.kernel(kernel_source(program, name, signature), kernel_name(name))
+            self._blocks = (grid_of_rows(n, columns, made.lanes, multiprocessors),)
+            assert sums[1].size == self._blocks[0] * THREADS * made.lanes
+        index = np.uint32 if made.index == "unsigned int" else np.int64
+        self._arguments = (
+            *self.operands, *self.outs, *self._partial, index(n), index(columns), *self.places.values(),
+            *(argument for rider in riders for argument in rider.arguments),
+        )  # fmt: skip
+        self._kernel = device.kernel(kernel_source(program, name, made), kernel_name(name))
 
-    def __call__(self) -> None:
-        self._kernel(self._blocks, (THREADS,), self._arguments)
+    def _signed(self) -> KernelSignature:
+        """The signature of its kernel."""
+        pointers = [a.data.ptr for a in (*self.operands, *self.outs)]
+        made = signature_of(self.operands, self.layouts, self.outs, pointers, self.shape, bool(self.places))
+        group = rows_group(self.shape[-1]) if any(v.op in ROW_REDUCTIONS for v in self.program.values) else 0
+        return replace(
+            made,
+            lanes=1 if group else made.lanes,
+            summed=None if self.sums is None else self.sums[0],
+            group=group,
+            columns=tuple(j for j, out in enumerate(self.outs) if j not in self.places and out.shape != self.shape),
+            placed=tuple(self.places),
+            riders=tuple(rider.work for rider in self.riders if rider.work),
+        )
+
+    @property
+    def _partial(self) -> tuple[Any, ...]:
+        return () if self.sums is None else self.sums[1:]
+
+    @property
+    def read(self) -> tuple[Any, ...]:
+        return (*self.operands, *self.places.values(), *(a for rider in self.riders for a in rider.read))
+
+    @property
+    def written(self) -> tuple[Any, ...]:
+        return (*self.outs, *self._partial, *(a for rider in self.riders for a in rider.written))
+
+    @property
+    def work(self) -> Rider | None:
+        alone = math.prod(self.shape) == 1 and set(self.layouts) <= {"scalar"}
+        if alone and self._is_plain and not self.reduces:
+            return _one_entry(self.program, self._signature)
+        return None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return (*self.operands, *self.outs)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether it only computes its program."""
+        return self.sums is None and not self.places and not self.riders
 
     def is_exact(self, number: int) -> bool:
         """Whether a result is stored in the dtype of the computation, without rounding."""
         return STORAGE[dtype_name(self.outs[number].dtype)] == self._signature.real
 
-    @property
-    def written(self) -> tuple[Any, ...]:
-        """All arrays that the kernel writes."""
-        return (*self.outs, *(() if self._sums is None else self._sums[1:]))
-
-    @property
-    def node(self) -> Node:
-        """Its node in a recording."""
-        return Node(self, tuple(self.operands), self.written, self.name)
+    def _but(self, **changes: Any) -> "ElementwiseCall":
+        """The same call with other arguments."""
+        names = ("device", "program", "name", "operands", "layouts", "outs", "shape", "sums", "places", "riders")
+        return ElementwiseCall(**{name: getattr(self, name) for name in names} | changes)
 
     def with_sums(self, number: int) -> "tuple[ElementwiseCall, Any] | None":
         """The call that also sums the columns of a result, and the array (rows, columns) of partial sums.
@@ -191,46 +229,89 @@ class ElementwiseCall:
         reading the result again is as fast.
         """
         out, lanes = self.outs[number], self._signature.lanes
-        if out.ndim != 2 or self._sums is not None or not self.is_exact(number):
+        if out.ndim != 2 or not self._is_plain or self._signature.group or not self.is_exact(number):
             return None
         rows, columns = out.shape
-        stride = grid_of_rows(out.size, columns, lanes, self._device.multiprocessors) * THREADS * lanes
+        stride = grid_of_rows(out.size, columns, lanes, self.device.multiprocessors) * THREADS * lanes
         if rows * columns < _FEWER * stride:
             return None
-        sums = self._device.empty((stride // columns, columns), out.dtype)
-        made = (self._device, self._program, self.name, self.operands, self._layouts, self.outs, (number, sums))
-        return ElementwiseCall(*made), sums
+        sums = self.device.empty((stride // columns, columns), out.dtype)
+        return self._but(sums=(number, sums)), sums
 
-    def followed_by(self, other: "ElementwiseCall") -> "ElementwiseCall | None":
+    def without(self, unread: Sequence[int]) -> "ElementwiseCall":
+        """The call that does not store some results, by number; at least one other is left."""
+        kept, sums = [number for number in range(len(self.outs)) if number not in unread], self.sums
+        left = list(kept)
+        if sums is not None:  # of a result that may not be stored
+            left += [] if sums[0] in kept else [sums[0]]
+            sums = (left.index(sums[0]), sums[1])
+        program = replace(self.program, outputs=tuple(self.program.outputs[number] for number in left))
+        return self._but(
+            program=program.without_dead_values(),
+            outs=[self.outs[number] for number in kept],
+            sums=sums,
+            places={kept.index(number): start for number, start in self.places.items()},
+        )
+
+    def placing(self, number: int, start: Any, array: Any) -> "ElementwiseCall | None":
+        """The call that also writes a result to the rows of a larger array from `start` on; None if impossible."""
+        fits = array.flags.c_contiguous and array.shape[1:] == self.shape[1:] and array.dtype == self.outs[number].dtype
+        others = (*self.read, *self.written)
+        if not fits or len(self.shape) != 2 or self.outs[number].shape != self.shape or len(others) >= _ARRAYS:
+            return None
+        if any(overlap(array, other) for other in others) or any(overlap(start, other) for other in self.written):
+            return None
+        outputs = (*self.program.outputs, self.program.outputs[number])
+        places, program = self.places | {len(self.outs): start}, replace(self.program, outputs=outputs)
+        made = self._but(program=program, outs=(*self.outs, array), places=places)
+        # Partial sums depend on the grid, which depends on the number of entries that a thread moves at a time.
+        return made if self.sums is None or made._signature.lanes == self._signature.lanes else None
+
+    def carrying(self, rider: Launch) -> "ElementwiseCall | None":
+        """The call whose first thread also does a launch of one thread, with other arrays; None if impossible."""
+        if rider.work is None or len(self.riders) == _RIDERS or len(self.read) + len(self.written) > _ARRAYS:
+            return None
+        return self._but(name=f"{self.name}_{rider.name}", riders=(*self.riders, rider))
+
+    @property
+    def reduces(self) -> bool:
+        """Whether its program contains sums or maxima of rows."""
+        return self._signature.group > 0
+
+    def by_rows(self) -> "ElementwiseCall | None":
+        return self
+
+    def followed_by(self, other: Launch) -> "ElementwiseCall | None":
         """The fused call, if the other call reads results of this one; None if it does not, or if fusion is unsafe.
 
         Results that the other call overwrites are not stored. Values are passed on in the dtype of the computation, so
         rounded results, of a half-precision dtype, are not fused.
         """
-        if self._signature.real != other._signature.real or self.outs[0].shape != other.outs[0].shape:
+        if not isinstance(other, ElementwiseCall) or not self._is_plain or not other._is_plain:
             return None
-        if self._sums is not None or other._sums is not None:
+        if self._signature.real != other._signature.real or self.shape != other.shape:
             return None
-        links = tuple(self._gives(operand) for operand in other.operands)
+        links = tuple(self.gives(operand) for operand in other.operands)
         kept = tuple(
             number for number, out in enumerate(self.outs) if not any(same(out, theirs) for theirs in other.outs)
         )
         own = [j for j, link in enumerate(links) if link is None]
         operands = (*self.operands, *(other.operands[j] for j in own))
-        layouts = (*self._layouts, *(other._layouts[j] for j in own))
+        layouts = (*self.layouts, *(other.layouts[j] for j in own))
         outs = (*(self.outs[number] for number in kept), *other.outs)
-        values = len(self._program.values) + len(other._program.values)
+        values = len(self.program.values) + len(other.program.values)
         if len(own) == len(links) or len(operands) + len(outs) > _ARRAYS or values > _VALUES:
             return None
-        if self._disturbs(other, own) or _in_the_way(operands, layouts, outs):
+        if self._disturbs(other, own) or _in_the_way(operands, layouts, outs, self.shape):
             return None
-        program = chained(self._program, other._program, links, kept)
-        return ElementwiseCall(self._device, program, f"{self.name}_{other.name}", operands, layouts, outs)
+        program = chained(self.program, other.program, links, kept)
+        name = f"{self.name}_{other.name}"
+        return ElementwiseCall(self.device, program, name, operands, layouts, outs, self.shape)
 
-    def _gives(self, operand: Any) -> int | None:
+    def gives(self, operand: Any) -> int | None:
         """The index of the result that another call reads as this operand, entry by entry, or None."""
         for number, out in enumerate(self.outs):
-            if same(out, operand) and self.is_exact(number):
+            if same(out, operand) and number not in self.places and self.is_exact(number):
                 return number
         return None
 
@@ -240,10 +321,29 @@ class ElementwiseCall:
         return any(overlap(array, out) for array in (*(other.operands[j] for j in own), *apart) for out in self.outs)
 
 
-def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any]) -> bool:
+def _one_entry(program: Program, signature: KernelSignature) -> Rider:
+    """A program of numbers as the work of one thread."""
+    operands = [f"const {STORAGE[dtype]} *a{j}" for j, dtype in enumerate(signature.dtypes)]
+    outs = [f"{STORAGE[dtype]} *o{j}" for j, dtype in enumerate(signature.out_dtypes)]
+    results = [f"r{j}" for j in range(len(outs))]
+    values = [*(f"widen(*a{j})" for j in range(len(operands))), *results]
+    lines = [
+        f"__device__ inline void ride({', '.join([*operands, *outs])}) {{",
+        f"    R {', '.join(results)};",
+        f"    formula({', '.join(values)});",
+        *(f"    narrow({r}, *o{j});" for j, r in enumerate(results)),
+        "}",
+    ]
+    types = [parameter[: parameter.index("*") + 1] for parameter in (*operands, *outs)]
+    arguments = ", ".join(f"{{{j}}}" for j in range(len(types)))
+    return Rider(tuple(types), f"SPACE::ride({arguments});", body(program, signature.real) + "\n".join(lines) + "\n")
+
+
+def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], shape: tuple[int, ...]) -> bool:
     """Whether a result would overwrite operands that other threads still read."""
     return any(
         clobbers(out, out.data.ptr, operand, operand.data.ptr, layout)
+        or (out.shape != shape and overlap(out, operand))  # one entry for each row, of which threads read others
         for operand, layout in zip(operands, layouts, strict=True)
         for out in outs
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
-from nnkit.backends.cuda.elementwise import overlap
+from nnkit.backends.cuda.launch import overlap
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.formula import Formula

@@ -2,8 +2,12 @@
 
     accumulate    fuses an update into the product that computes it (`inside_products`)
     cast_factors  products share cast copies of their factors, which nnkit's kernels write as additional results
-    chain         fuses consecutive formulas into one kernel
+    chain         fuses consecutive formulas into one kernel, and the moves of rows of several arrays
+    by_rows       fuses sums and maxima of rows with the formulas around them, such as softmax with its output error
     begin_sums    a kernel also starts the column sums of the matrix that it computes
+    put_beside    a kernel also writes its result to the rows of a larger array to which it is copied
+    ride          a kernel's first thread also does the work of a launch of one thread, such as moving a counter
+    leave_unread  kernels do not write what nothing reads
 
 Each moves work only if no node in between is affected, and is correct alone and in any order; this order finds the most
 fusions. In a kernel, the compiler may contract a product and a sum (fused multiply-add, rounded once): recordings give
@@ -14,9 +18,10 @@ from functools import partial
 from typing import Any
 
 from nnkit.backends.cuda.cublas import Product
-from nnkit.backends.cuda.elementwise import ElementwiseCall, overlap, same
+from nnkit.backends.cuda.elementwise import ElementwiseCall
+from nnkit.backends.cuda.launch import Launch, overlap, same
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.recording import Composite, Node, Nodes, inside_products, nodes_of
+from nnkit.backends.recording import Composite, Discard, Node, Nodes, inside_products, nodes_of
 
 
 class ColumnSums(Composite):
@@ -82,12 +87,82 @@ def chain(nodes: Nodes) -> Nodes:
     done: Nodes = []
     for node in nodes:
         last, both = done[-1].call if done else None, None
-        if isinstance(last, ElementwiseCall) and isinstance(node.call, ElementwiseCall):
+        if isinstance(last, Launch) and isinstance(node.call, Launch):
             both = last.followed_by(node.call)
         if both is None:
             done.append(node)
         else:
             done[-1] = both.node
+    return done
+
+
+def by_rows(nodes: Nodes) -> Nodes:
+    """Fuse sums and maxima of rows with the kernels before and after them, which read or give what they reduce."""
+    done: Nodes = []
+    for node in nodes:
+        last, call, both = done[-1].call if done else None, node.call, None
+        if isinstance(last, Launch) and isinstance(call, Launch):
+            first, second = last.by_rows(), call.by_rows()
+            if isinstance(first, ElementwiseCall) and isinstance(second, ElementwiseCall):
+                both = first.followed_by(second)
+        if both is None:
+            done.append(node)
+        else:
+            done[-1] = both.node
+    return done
+
+
+def put_beside(nodes: Nodes) -> Nodes:
+    """A kernel also writes its result to the rows of a larger array to which it is then copied."""
+    done: Nodes = []
+    for node in nodes:
+        place = made = None
+        if isinstance(node.call, Launch) and node.call.kind == "put" and len(node.call.outs) == 1:
+            values, start, out = *node.call.operands[:2], node.call.outs[0]
+            place = _place_of_kernel(done, values)
+            if place is not None and not _touched(done[place + 1 :], (start,), (out,)):
+                kernel: Any = done[place].call
+                number = kernel.gives(values)
+                made = None if number is None else kernel.placing(number, start, out)
+        if place is None or made is None:
+            done.append(node)
+        else:
+            done[place] = made.node
+    return done
+
+
+def ride(nodes: Nodes) -> Nodes:
+    """The first thread of a kernel also does the work of a launch of one thread that follows it."""
+    done: Nodes = []
+    for node in nodes:
+        made, place, call = None, len(done), node.call
+        if isinstance(call, Launch) and call.work is not None:
+            while made is None and place > 0 and not _touched(done[place - 1 : place], call.read, call.written):
+                place -= 1
+                kernel = done[place].call
+                made = kernel.carrying(call) if isinstance(kernel, ElementwiseCall) else None
+        if made is None:
+            done.append(node)
+        else:
+            done[place] = made.node
+    return done
+
+
+def leave_unread(nodes: Nodes) -> Nodes:
+    """Kernels do not write what nothing reads (`nnkit.backends.recording.discard`)."""
+    discarded = [array for node in nodes if isinstance(node.call, Discard) for array in node.call.arrays]
+    done = list(nodes)
+    for place, node in enumerate(nodes):
+        call = node.call
+        if discarded and isinstance(call, ElementwiseCall):
+            later = done[place + 1 :] + done[: place + 1]  # of this replay and the next
+            unread = [
+                number
+                for number, out in enumerate(call.outs)
+                if any(same(out, array) for array in discarded) and not _is_read(later, out)
+            ]
+            if unread and len(unread) < len(call.outs):
+                done[place] = call.without(unread).node
     return done
 
 
@@ -105,7 +180,7 @@ def begin_sums(nodes: Nodes) -> Nodes:
     return done
 
 
-PASSES = (accumulate, cast_factors, chain, begin_sums)
+PASSES = (accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, ride, leave_unread)
 
 
 def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
@@ -130,3 +205,23 @@ def _place_of_kernel(nodes: Nodes, array: Any) -> int | None:
 
 def _writes(node: Node, array: Any) -> bool:
     return node.written is None or any(overlap(array, written) for written in node.written if written.size)
+
+
+def _touched(nodes: Nodes, read: tuple[Any, ...], written: tuple[Any, ...]) -> bool:
+    """Whether any of these nodes may write what another reads, or read or write what it writes."""
+    return any(
+        node.read is None
+        or any(_writes(node, array) for array in (*read, *written))
+        or any(overlap(array, other) for array in written for other in node.read if other.size)
+        for node in nodes
+    )
+
+
+def _is_read(nodes: Nodes, array: Any) -> bool:
+    """Whether any of these nodes may read an array before one overwrites it."""
+    for node in nodes:
+        if node.read is None or node.written is None or any(overlap(array, other) for other in node.read if other.size):
+            return True
+        if any(same(array, written) for written in node.written):
+            return False
+    return False

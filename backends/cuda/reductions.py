@@ -7,20 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.elementwise import overlap
-from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
+from nnkit.backends.cuda.elementwise import ElementwiseCall
+from nnkit.backends.cuda.formula_text import MERGED, NEUTRAL, PRELUDE, STORAGE
+from nnkit.backends.cuda.launch import THREADS, Launch, overlap
 from nnkit.backends.cuda.recording import ColumnSums
 from nnkit.backends.dtypes import compute_type, dtype_name
+from nnkit.backends.formulas.program import row_reduction
 from nnkit.backends.recording import perform
 
-THREADS = 256  # in a block; the size of the shared memory below
 _COLUMNS = 32  # adjacent results per block, for coalesced reads
 _BLOCKS = 8  # per multiprocessor, at most
 _ENTRIES = 32  # per thread, at least, before the axis is split
-
-# How to merge two values, and the neutral element. NaN is greater than everything.
-_MERGED = {"sum": "a + b", "max": "(b > a || b != b) ? b : a"}
-_NEUTRAL = {"sum": "0", "max": "-__uint_as_float(0x7f800000u)"}
 
 _KERNEL = """\
 __device__ inline A merged(A a, A b) { return MERGED; }
@@ -78,7 +75,7 @@ def reduced(shape: tuple[int, ...], axis: int | None) -> Shape:
     return Shape(math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
-class Launch(NamedTuple):
+class Configuration(NamedTuple):
     """The launch configuration of a reduction: `blocks` in x (results) and y (parts), and threads per result."""
 
     blocks: tuple[int, int]
@@ -86,11 +83,11 @@ class Launch(NamedTuple):
     part: int  # entries of the axis in each part
 
 
-def launch_of(shape: Shape, multiprocessors: int, whole: bool = False) -> Launch:
+def launch_of(shape: Shape, multiprocessors: int, whole: bool = False) -> Configuration:
     """The launch configuration; in one part if `whole`, or if several would not be faster.
 
     >>> launch_of(Shape(1, 8192, 4096), 132)
-    Launch(blocks=(128, 8), lanes=8, part=1024)
+    Configuration(blocks=(128, 8), lanes=8, part=1024)
     """
     if shape.inner == 1:
         lanes = min(_power_of_2(shape.n), THREADS)
@@ -99,7 +96,7 @@ def launch_of(shape: Shape, multiprocessors: int, whole: bool = False) -> Launch
     across = -(-shape.outputs * lanes // THREADS)
     parts = 1 if whole else max(1, min(multiprocessors * _BLOCKS // across, shape.n // (lanes * _ENTRIES)))
     part = max(1, -(-shape.n // parts))
-    return Launch((across, max(1, -(-shape.n // part))), lanes, part)
+    return Configuration((across, max(1, -(-shape.n // part))), lanes, part)
 
 
 def _power_of_2(n: int) -> int:
@@ -119,10 +116,38 @@ def reduction_source(operation: str, dtype: str, result: str, added: bool = Fals
     The dtype of the `result` is the same or that of the arithmetic. With `added`, α times the result is added to `out`.
     """
     accumulated = STORAGE[compute_type(dtype)]
-    text = _KERNEL.replace("MERGED", _MERGED[operation]).replace("NEUTRAL", _NEUTRAL[operation])
+    text = _KERNEL.replace("MERGED", MERGED[operation]).replace("NEUTRAL", NEUTRAL[operation])
     text = text.replace("STORE", _ADD if added else _STORE).replace("NAME", reduction_name(operation, added))
     types = f"typedef {STORAGE[dtype]} S; typedef {accumulated} A; typedef {STORAGE[result]} D;\n"
     return PRELUDE + types + text
+
+
+class Reduction(Launch):
+    """The call of the kernel for one pass of a reduction: each part of `x`, as viewed by `shape`, into `out`.
+
+    `kind` is "sum" or "max". With `alpha`, a 0-d array, α times the result is added to `out`.
+    """
+
+    def __init__(
+        self, device: Any, kind: str, x: Any, shape: Shape, how: Configuration, out: Any, alpha: Any = None
+    ) -> None:
+        self.device, self.kind, self.name, self.shape, self.alpha = device, kind, kind, shape, alpha
+        self.operands, self.outs = (x,) if alpha is None else (x, alpha, out), (out,)
+        text = reduction_source(kind, dtype_name(x.dtype), dtype_name(out.dtype), alpha is not None)
+        sizes = map(np.int64, (shape.outputs, shape.n, shape.inner, how.part))
+        self._arguments = (x, out, out if alpha is None else alpha, *sizes, np.int32(how.lanes))
+        self._blocks = how.blocks
+        self._kernel = device.kernel(text, reduction_name(kind, alpha is not None))
+
+    def by_rows(self) -> ElementwiseCall | None:
+        """The same as a program that reduces the rows of a matrix, to be fused; None if it is something else."""
+        (x, *_), (out,) = self.operands, self.outs
+        if self.alpha is not None or x.ndim != 2 or out.shape != (x.shape[0], 1) or x.size == 0:
+            return None
+        if self.shape != Shape(x.shape[0], x.shape[1], 1):
+            return None
+        program = row_reduction(f"row {self.kind}")
+        return ElementwiseCall(self.device, program, self.kind, (x,), ("full",), (out,), x.shape)
 
 
 class CupyReductions(CupyDevice):
@@ -161,9 +186,5 @@ class CupyReductions(CupyDevice):
             how = launch_of(shape, self.multiprocessors, whole=True)
         self._pass(operation, x, shape, how, out, alpha)
 
-    def _pass(self, operation: str, x: Any, shape: Shape, how: Launch, out: Any, alpha: Any = None) -> None:
-        text = reduction_source(operation, dtype_name(x.dtype), dtype_name(out.dtype), alpha is not None)
-        sizes = map(np.int64, (shape.outputs, shape.n, shape.inner, how.part))
-        arguments = (x, out, out if alpha is None else alpha, *sizes, np.int32(how.lanes))
-        kernel, read = (text, reduction_name(operation, alpha is not None)), (x,) if alpha is None else (x, alpha, out)
-        self.launch(kernel, (how.blocks, THREADS), arguments, read, (out,), operation)
+    def _pass(self, operation: str, x: Any, shape: Shape, how: Configuration, out: Any, alpha: Any = None) -> None:
+        perform(*Reduction(self, operation, x, shape, how, out, alpha).node)

@@ -3,17 +3,18 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnkit.backends.cuda.cublas import row_step, strides_of
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.elementwise import grid, overlap
+from nnkit.backends.cuda.elementwise import grid
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
+from nnkit.backends.cuda.launch import Launch, Rider, overlap
 from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.recording import perform
 
-THREADS = 256  # in a block
 INTEGERS = {
     "bool": "unsigned char", "uint8": "unsigned char", "int8": "signed char", "uint16": "unsigned short",
     "int16": "short", "uint32": "unsigned int", "int32": "int", "uint64": "unsigned long long", "int64": "long long",
@@ -23,8 +24,10 @@ _HALVES = ("float16", "bfloat16")
 
 # `there` is an entry of the large array, with `stride` between rows and `step` between entries; `here` is an entry of
 # the selected rows in C order. A row has `packs` packs of LANES entries.
-_KERNEL = """\
-extern "C" __global__ void NAME(
+_MOVE = """\
+namespace partPART {
+typedef S_TYPE S; typedef D_TYPE D; typedef O_TYPE O; typedef I_TYPE I;
+__device__ inline void move(
     const S *from, D *to, const long long *start, const O *order, I n, I packs, long long stride, long long step) {
     typedef Pack<S, LANES> Source;
     typedef Pack<D, LANES> Target;
@@ -34,12 +37,18 @@ extern "C" __global__ void NAME(
         const long long there = chosen * stride + i % packs * LANES * step, here = (long long)i * LANES;
         const Source x = *reinterpret_cast<const Source *>(from + FROM);
         Target y;
-        for (int k = 0; k < LANES; ++k) y.lane[k] = VALUE;
+        for (int k = 0; k < LANES; ++k) VALUE;
         *reinterpret_cast<Target *>(to + TO) = y;
     }
 }
+}
 """
+_PARAMETERS = """\
+    const partPART::S *fromPART, partPART::D *toPART, const long long *startPART, const partPART::O *orderPART,
+    partPART::I nPART, partPART::I packsPART, long long stridePART, long long stepPART"""
+_CALL = "    partPART::move(fromPART, toPART, startPART, orderPART, nPART, packsPART, stridePART, stepPART);\n"
 ADVANCE = 'extern "C" __global__ void nnkit_advance(long long *start, long long count) { *start += count; }\n'
+_PARTS = 4  # of one kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +73,11 @@ def conversion(source: Any, target: Any) -> tuple[str, str, str] | None:
     """The C types of two dtypes and the expression that converts an `x` of the first; None if unsupported."""
     if source == target:
         storage = _BYTES.get(source.itemsize)
-        return None if storage is None else (storage, storage, "x.lane[k]")
+        return None if storage is None else (storage, storage, "y.lane[k] = x.lane[k]")
     from_name, to_name = dtype_name(source), dtype_name(target)
     if to_name not in ("float32", "float64") or from_name not in STORAGE | INTEGERS:
         return None
-    value = "(D)widen(x.lane[k])" if from_name in _HALVES else "(D)x.lane[k]"
+    value = "y.lane[k] = (D)widen(x.lane[k])" if from_name in _HALVES else "y.lane[k] = (D)x.lane[k]"
     return (STORAGE | INTEGERS)[from_name], STORAGE[to_name], value
 
 
@@ -87,14 +96,93 @@ def lanes_of(width: int, stride: int, step: int, places: list[tuple[int, int]]) 
 
 
 @functools.cache
-def rows_source(signature: RowSignature) -> str:
-    """The CUDA source for (from, to, start, order, n, packs, stride, step), where start and order may be null."""
-    s = signature
-    there, here = ("here", "there") if s.puts else ("there", "here")
-    text = _KERNEL.replace("LANES", str(s.lanes)).replace("VALUE", s.value).replace("NAME", s.name)
-    text = text.replace("FROM", there).replace("TO", here)
-    types = f"typedef {s.source} S; typedef {s.target} D; typedef {s.order} O; typedef {s.index} I;\n"
-    return PRELUDE + types + text
+def rows_source(*parts: RowSignature) -> str:
+    """The CUDA source for each part's (from, to, start, order, n, packs, stride, step); start and order may be null."""
+    moves = []
+    for number, s in enumerate(parts):
+        there, here = ("here", "there") if s.puts else ("there", "here")
+        text = _MOVE.replace("LANES", str(s.lanes)).replace("VALUE", s.value).replace("FROM", there).replace("TO", here)
+        for name, kind in (("S_TYPE", s.source), ("D_TYPE", s.target), ("O_TYPE", s.order), ("I_TYPE", s.index)):
+            text = text.replace(name, kind)
+        moves.append(text.replace("PART", str(number)))
+    parameters, calls = (
+        separator.join(text.replace("PART", str(number)) for number in range(len(parts)))
+        for separator, text in ((",\n", _PARAMETERS), ("", _CALL))
+    )
+    head = f'extern "C" __global__ void {parts[0].name}(\n{parameters}) {{\n'
+    return PRELUDE + "".join(moves) + head + calls + "}\n"
+
+
+class Part(NamedTuple):
+    """A move of rows: of `source` from the row `start` on (None: 0), by `order` if given, to `target`; or to there."""
+
+    source: Any
+    target: Any
+    start: Any
+    order: Any
+    signature: RowSignature
+    n: int
+    width: int
+
+    @property
+    def read(self) -> tuple[Any, ...]:
+        """The arrays that it reads."""
+        return tuple(array for array in (self.source, self.start, self.order) if array is not None)
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of the kernel."""
+        large, number = (self.target if self.signature.puts else self.source), np.int64
+        strides, count = strides_of(large), np.uint32 if self.signature.index == "unsigned int" else np.int64
+        places = (np.int64(0) if a is None else a for a in (self.start, self.order))  # 0 is a null pointer
+        sizes = (count(self.n), count(self.width // self.signature.lanes))
+        return (
+            self.source,
+            self.target,
+            *places,
+            *sizes,
+            number(strides[0]),
+            number(row_step(large.shape, strides) or 0),
+        )
+
+
+class RowMoves(Launch):
+    """The call that takes rows of arrays ("take"), or puts them there ("put"): its `parts` in one kernel."""
+
+    def __init__(self, device: Any, parts: tuple[Part, ...]) -> None:
+        signatures = [part.signature for part in parts]
+        self.device, self.parts = device, parts
+        self.kind = self.name = "put" if signatures[0].puts else "take"
+        self.operands = tuple(array for part in parts for array in part.read)
+        self.outs = tuple(part.target for part in parts)
+        self._arguments = tuple(argument for part in parts for argument in part.arguments)
+        self._blocks = (grid(max(part.n for part in parts), 1, device.multiprocessors),)
+        self._kernel = device.kernel(rows_source(*signatures), signatures[0].name)
+
+    def followed_by(self, other: Launch) -> "RowMoves | None":
+        """The call that also takes other rows, if neither overwrites arrays of the other."""
+        if not isinstance(other, RowMoves) or self.kind != other.kind or len(self.parts) + len(other.parts) > _PARTS:
+            return None
+        touched = any(overlap(out, array) for out in self.outs for array in (*other.operands, *other.outs))
+        if touched or any(overlap(out, array) for out in other.outs for array in self.operands):
+            return None
+        return RowMoves(self.device, self.parts + other.parts)
+
+
+class Advance(Launch):
+    """The call `start ← start + count`."""
+
+    kind = name = "advance"
+    _blocks, _threads = (1,), 1
+
+    def __init__(self, device: Any, start: Any, count: int) -> None:
+        self.operands = self.outs = (start,)
+        self._arguments = (start, np.int64(count))
+        self._kernel = device.kernel(ADVANCE, "nnkit_advance")
+
+    @property
+    def work(self) -> Rider:
+        return Rider(("long long *", "long long "), "*{0} += {1};")
 
 
 class CupyRows(CupyDevice):
@@ -128,8 +216,7 @@ class CupyRows(CupyDevice):
         if dtype_name(start.dtype) != "int64":
             raise TypeError(f"start has dtype {start.dtype}; expected int64")
         with self.here():
-            kernel, arguments = (ADVANCE, "nnkit_advance"), (start, np.int64(count))
-            self.launch(kernel, ((1,), 1), arguments, (start,), (start,), "advance")
+            perform(*Advance(self, start, count).node)
 
     def _take(self, rows: Any, start: Any, out: Any, order: Any) -> Any:
         with self.here():
@@ -157,11 +244,5 @@ class CupyRows(CupyDevice):
         n = few.size // lanes
         order = None if order is None else self.contiguous(order)
         integer = "long long" if order is None else INTEGERS[dtype_name(order.dtype)]
-        index, number = ("unsigned int", np.uint32) if n < 2**31 else ("long long", np.int64)
-        signature = RowSignature(*types, integer, lanes, puts, index)
-        places = (np.int64(0) if a is None else a for a in (start, order))  # 0 is a null pointer
-        read = (source, *(a for a in (start, order) if a is not None))
-        numbers = (number(n), number(width // lanes), np.int64(strides[0]), np.int64(step))
-        kernel, blocks = (rows_source(signature), signature.name), (grid(n, 1, self.multiprocessors),)
-        arguments = (source, target, *places, *numbers)
-        self.launch(kernel, (blocks, THREADS), arguments, read, (target,), "put" if puts else "take")
+        signature = RowSignature(*types, integer, lanes, puts, "unsigned int" if n < 2**31 else "long long")
+        perform(*RowMoves(self, (Part(source, target, start, order, signature, n, width),)).node)

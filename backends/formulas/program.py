@@ -47,6 +47,35 @@ class Program:
         return Program(self.operands, tuple(values), tuple(renumbered[o] for o in self.outputs))
 
 
+ROW_REDUCTIONS = ("row max", "row sum")  # of a value along the last axis of a matrix; only fused kernels have them
+
+
+def row_reduction(op: str) -> Program:
+    """The program of one of `ROW_REDUCTIONS`, whose result is the same in each entry of a row."""
+    return Program(("a",), (Value("operand"), Value(op, (0,))), (1,))
+
+
+@lru_cache(maxsize=1024)
+def row_stages(program: Program) -> tuple[tuple[tuple[str, Program], ...], Program]:
+    """Each reduction of a program with the program of what it reduces, in order, and the program of the results.
+
+    Their operands are those of the program and the result of each reduction. None contains a reduction.
+    """
+    count, reduced = len(program.operands), [i for i, v in enumerate(program.values) if v.op in ROW_REDUCTIONS]
+    names = program.operands + tuple(f"total{k}" for k in range(len(reduced)))
+    places = {i: i for i in range(count)} | {i: count + k for k, i in enumerate(reduced)}
+    values = [Value("operand")] * len(names)
+    for i, value in enumerate(program.values):
+        if i not in places:
+            places[i] = len(values)
+            values.append(replace(value, arguments=tuple(places[argument] for argument in value.arguments)))
+
+    def part(outputs: tuple[int, ...]) -> Program:
+        return Program(names, tuple(values), tuple(places[number] for number in outputs)).without_dead_values()
+
+    return tuple((program.values[i].op, part(program.values[i].arguments)) for i in reduced), part(program.outputs)
+
+
 class Traceable(Protocol):
     """What a backend needs to know of a `nnkit.backends.formula.Formula`, which itself asks for a backend."""
 

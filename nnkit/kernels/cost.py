@@ -17,6 +17,7 @@ from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.formula import Formula, formula
+from nnkit.backends.recording import discard
 from nnkit.checks import in_range, unknown_name
 from nnkit.kernels.activations import Activation, get_activation
 from nnkit.kernels.arithmetic import product
@@ -206,7 +207,8 @@ class _SoftmaxCrossEntropy(_Softmax):
         return backend.elementwise(softmax_terms, (z, largest, total, y, scale))
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        _, exponential, total = exponentials(backend, z)
+        largest, exponential, total = exponentials(backend, z)
+        discard(largest, exponential, total)
         if scale.ndim == 0 or scale.shape[-1] == 1:
             return backend.elementwise(softmax_delta, (exponential, total, y, scale))
         shares = backend.elementwise(product, (y, scale))

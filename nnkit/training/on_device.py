@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.recording import Tape
+from nnkit.backends.recording import Tape, discard
 from nnkit.model import Model
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.optimizers import OptimizerState
@@ -82,13 +82,15 @@ class Replays(Way):
         with backend.recording() as tape:
             if rate_changes:
                 self.state.follow(self._rates, self._step)
-                backend.advance(self._step, 1)
             self.source.gather(self._start, step)
             step.replay()
             backend.put_at(step.logits, self._slot, self.meter.logits)
             if self._slot is not self._start:
                 backend.advance(self._slot, samples)
             backend.advance(self._start, samples)
+            if rate_changes:
+                backend.advance(self._step, 1)
+            discard(step.logits)  # until the next step on its own, which writes them
         return tape
 
 

@@ -144,8 +144,8 @@ class ArraySource(Source):
 
     def gather(self, start: Array, step: Step) -> None:
         """Copy the samples from place `start` in the order, 0-d int64, to a step; to be recorded."""
-        self.gather_inputs(start, step)
         self.backend.take_at(self.in_order.y, start, step.y)
+        self.gather_inputs(start, step)
         if self.weights is not None:
             weights = self.backend.empty(step.scale.shape, self.model.dtype)
             self.backend.take_at(self.in_order.weights, start, weights)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nnkit
-from nnkit.backends.cuda.elementwise import extent, meet
+from nnkit.backends.cuda.launch import extent, meet
 from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
 from nnkit.backends.formulas.program import chained

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.elementwise import BLOCKS_PER_MULTIPROCESSOR, THREADS, clobbers, grid, layout_of, signature_of
+from nnkit.backends.cuda.elementwise import BLOCKS_PER_MULTIPROCESSOR, clobbers, grid, layout_of, signature_of
+from nnkit.backends.cuda.launch import THREADS
 
 Array = NDArray[Any]
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.reductions import THREADS, Shape, launch_of, reduced, reduction_name, reduction_source
+from nnkit.backends.cuda.launch import THREADS
+from nnkit.backends.cuda.reductions import Shape, launch_of, reduced, reduction_name, reduction_source
 from nnkit.backends.dtypes import FLOATS, compute_type, numpy_dtype
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host

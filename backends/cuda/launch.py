@@ -1,0 +1,111 @@
+"""The launch of a kernel as an object, and which arrays on a device overlap: what passes over recordings ask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nnkit.backends.recording import Node
+
+THREADS = 256  # in a block
+
+
+def extent(array: Any, pointer: int) -> tuple[int, int]:
+    """The addresses of an array's first byte and after its last.
+
+    CuPy's may_share_memory assumes that arrays from other libraries, such as by DLPack, never overlap.
+    """
+    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    start = pointer + sum(reach for reach in reaches if reach < 0)
+    return start, pointer + sum(reach for reach in reaches if reach > 0) + array.itemsize
+
+
+def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two address ranges overlap.
+
+    >>> meet((0, 4), (3, 9)), meet((0, 4), (4, 9))
+    (True, False)
+    """
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def overlap(a: Any, b: Any) -> bool:
+    """Whether two arrays on a device may share memory."""
+    return meet(extent(a, a.data.ptr), extent(b, b.data.ptr))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two arrays are the same view of the same memory."""
+    return bool(
+        one.data.ptr == other.data.ptr
+        and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rider:
+    """The work of one thread, which the first thread of another kernel can do as well.
+
+    Attributes:
+        types: the C types of its arguments.
+        statement: C++ with `{0}`, `{1}`, ... for the arguments and `SPACE` for the namespace of `functions`.
+        functions: the functions that it calls.
+    """
+
+    types: tuple[str, ...]
+    statement: str
+    functions: str = ""
+
+
+class Launch:
+    """The call of a kernel.
+
+    Attributes:
+        kind: what it does, such as "elementwise" or "take".
+        name: its name for display.
+        operands, outs: the arrays that it reads and writes.
+    """
+
+    kind = "kernel"
+    name: str
+    operands: tuple[Any, ...]
+    outs: tuple[Any, ...]
+    _kernel: Callable[..., object]
+    _blocks: tuple[int, ...]
+    _threads = THREADS
+    _arguments: tuple[Any, ...]
+
+    def __call__(self) -> None:
+        self._kernel(self._blocks, (self._threads,), self._arguments)
+
+    @property
+    def read(self) -> tuple[Any, ...]:
+        """All arrays that the kernel reads."""
+        return self.operands
+
+    @property
+    def written(self) -> tuple[Any, ...]:
+        """All arrays that the kernel writes."""
+        return self.outs
+
+    @property
+    def node(self) -> Node:
+        """Its node in a recording."""
+        return Node(self, self.read, self.written, self.name)
+
+    def followed_by(self, other: "Launch") -> "Launch | None":
+        """The launch that does this and then another one, if both are one kernel's work; None otherwise."""
+        return None
+
+    def by_rows(self) -> "Launch | None":
+        """The same launch as a program that can be fused with those that reduce rows; None if it cannot."""
+        return None
+
+    @property
+    def work(self) -> Rider | None:
+        """What it does, if one thread does it."""
+        return None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The arguments of its kernel."""
+        return self._arguments
