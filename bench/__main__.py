@@ -22,6 +22,10 @@ SHORT = {"sizes": ["20-10-5x4"], "batches": ["20-10-5x1,4"], "rounds": 2, "secon
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write; returns 1 if a contender failed or computes a different result."""
+    if "--epochs" in (sys.argv[1:] if arguments is None else arguments):
+        from bench.epochs import main as epochs
+
+        return epochs(arguments)
     options = _options(arguments)
     missing = [name for name in ("packaging", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:
@@ -92,6 +96,7 @@ def _sizes(texts: list[str]) -> list[Size]:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=__doc__)
+    parser.add_argument("--epochs", action="store_true", help="whole epochs and predictions; see --epochs --help")
     parser.add_argument("--sizes", nargs="+", metavar="SIZE", help=f"of the table (default: {' '.join(SIZES)})")
     parser.add_argument("--batches", nargs="*", metavar="SIZE", help=f"of the second plot (default: {BATCHES[0]})")
     parser.add_argument("--contenders", nargs="+", choices=NAMES, metavar="NAME", help=f"among {', '.join(NAMES)}")

@@ -5,6 +5,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bench.problem import Parameters, Problem
@@ -47,20 +48,26 @@ class Worker(Process):
             raise
 
 
-def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+Check = tuple[Callable[[Parameters], float], float]
+
+
+def measure(
+    problem: Problem, names: list[str], plan: Plan, say: Callable[[str], None], check: Check | None = None
+) -> dict[str, dict[str, Any]]:
     """For each contender, its times, the error of its parameters and its memory, or why it is left out or failed.
 
+    `check` is the error of a contender's result and its tolerance; by default that of the parameters after some steps.
     `say` is called `len(names) * (plan.rounds + 2)` times with the current activity.
     """
     results: dict[str, dict[str, Any]] = {}
     workers: dict[str, Worker] = {}
     times: dict[str, list[float]] = {name: [] for name in names}
     steps: dict[str, int] = {}
-    expected = reference(problem)
+    off, tolerance = check or (partial(_error, problem, reference(problem)), TOLERANCES[problem.dtype])
 
     def start(name: str) -> None:
         worker = workers[name] = Worker(name, problem, plan)
-        results[name] = {"peak_bytes": worker.peak_bytes, "error": _compared(problem, worker, expected)}
+        results[name] = {"peak_bytes": worker.peak_bytes, "error": _compared(worker, off, tolerance)}
         steps[name] = worker.ask(("chunk", CHUNK))
 
     def go_on(name: str) -> None:
@@ -89,15 +96,19 @@ def measure(problem: Problem, names: list[str], plan: Plan, say: Callable[[str],
     return results
 
 
-def _compared(problem: Problem, worker: Worker, expected: Parameters) -> float | None:
-    """The largest error of the parameters, None for the floor; raises Failed if it exceeds the tolerance."""
+def _error(problem: Problem, expected: Parameters, found: Parameters) -> float:
+    return max(errors(problem, expected, found))
+
+
+def _compared(worker: Worker, error: Callable[[Parameters], float], tolerance: float) -> float | None:
+    """The error of the result, None for the floor; raises Failed if it exceeds the tolerance."""
     found = worker.ask(("parameters",))
     if found is None:
         return None
-    error, tolerance = max(errors(problem, expected, found)), TOLERANCES[problem.dtype]
-    if not error <= tolerance:
-        raise Failed(f"computes something else: its parameters are {error:.1e} off, more than {tolerance:.0e}")
-    return error
+    off = error(found)
+    if not off <= tolerance:
+        raise Failed(f"computes something else: its results are {off:.1e} off, more than {tolerance:.0e}")
+    return off
 
 
 def _round(worker: Worker, steps: int, plan: Plan, before: list[float]) -> list[float]:

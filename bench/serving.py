@@ -18,7 +18,6 @@ import numpy as np
 from bench.contenders import contender
 from bench.contenders.base import Contender
 from bench.problem import Problem
-from bench.reference import STEPS
 
 
 def serve(name: str) -> None:
@@ -43,7 +42,7 @@ def serve(name: str) -> None:
 def _start(name: str, problem: Problem) -> tuple[Contender, int]:
     """The contender after the steps to compare, and the peak memory of the process in bytes until then."""
     made = contender(name)(problem)
-    for _ in range(STEPS):
+    for _ in range(made.compared):
         made.step()
     made.wait()
     return made, peak_memory()

@@ -58,6 +58,36 @@ def test_short_run(tmp_path: Path) -> None:
     assert "| floor |" in done.stdout
 
 
+@pytest.mark.full
+def test_short_epochs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--epochs", "--sizes", "6-5-3x4", "--served", "6-5-3x4", "--steps", "8"]
+    command += ["--rounds", "2", "--seconds", "0.02", "--no-first", "--json", str(tmp_path / "a.json")]
+    command += ["--skip", "epoch-torch-compiled"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert len([title for title in result if title.startswith("An epoch")]) == 4
+    for title in result.keys() - {"machine", "settings"}:
+        (row,) = result[title].values()
+        assert {"epoch-nnkit", "epoch-numpy"} <= row.keys() or "serve-nnkit" in row
+        for measured in row.values():
+            assert "left_out" in measured or 0 < measured["minimum"] <= measured["median"] < 10
+
+
+def test_the_arithmetic_of_an_epoch_is_checked() -> None:
+    from bench.epochs import _epochs
+
+    given = _epochs(parse_sizes("6-5-3x4")[0], "relu", "adam", "float64", 8)
+    error, tolerance = given.check()
+    for name in ("epoch-nnkit", "epoch-numpy"):
+        made: Any = contender(name)(given)
+        for _ in range(made.compared):
+            made.step()
+        assert error(made.parameters()) < tolerance
+        made.step()
+        assert error(made.parameters()) > 1e-3
+
+
 @pytest.mark.parametrize("sizes", [1, 4, 6])
 def test_bars_start_at_1_and_their_picture_says_so(sizes: int) -> None:
     pytest.importorskip("matplotlib", reason="draws a picture")

@@ -19,6 +19,18 @@ _CLASSES = {
     "scikit-learn": "bench.contenders.scikit_learn:ScikitLearn",
 }
 NAMES = tuple(_CLASSES)
+_CLASSES |= {  # of `python -m bench --epochs`
+    "epoch-products": "bench.contenders.epochs:Products",
+    "epoch-nnkit": "bench.contenders.epochs:Fit",
+    "epoch-jax": "bench.contenders.epochs:JaxScan",
+    "epoch-torch": "bench.contenders.epochs:TorchEager",
+    "epoch-torch-compiled": "bench.contenders.epochs:TorchCompiled",
+    "epoch-scikit-learn": "bench.contenders.epochs:ScikitEpoch",
+    "epoch-numpy": "bench.contenders.epochs:NumpyEpoch",
+    "serve-nnkit": "bench.contenders.served:ServedNnkit",
+    "serve-onnx": "bench.contenders.served:ServedOnnx",
+    "serve-scikit-learn": "bench.contenders.served:ServedScikit",
+}
 
 
 def contender(name: str, classes: dict[str, str] = _CLASSES) -> type[Contender]:

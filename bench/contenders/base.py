@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any, ClassVar
 
 from bench.problem import Parameters, Problem
+from bench.reference import STEPS
 
 
 class Contender(ABC):
@@ -15,8 +16,10 @@ class Contender(ABC):
 
     Attributes:
         label: the name in tables and plots. distributions: the packages to install, the main one first.
+        compared: the steps before its result is compared.
     """
 
+    compared: ClassVar[int] = STEPS
     label: ClassVar[str]
     distributions: ClassVar[tuple[str, ...]]
 
