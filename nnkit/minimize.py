@@ -90,6 +90,8 @@ def minimize(
     except ImportError as error:
         raise ImportError("minimize needs SciPy: python -m pip install scipy", name="scipy") from error
     penalty = in_range("minimize", "l2", l2)
+    if not isinstance(method, str) and not callable(method):
+        raise TypeError(f"minimize: method is {method!r}; expected a method of scipy.optimize.minimize")
     x, targets, factors = network._checked(X, network.answers(y), sample_weight)
     jac = {} if isinstance(method, str) and method.lower() in _WITHOUT_GRADIENT else {"jac": True}
     with network.turn:

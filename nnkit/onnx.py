@@ -251,7 +251,9 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
         return network
     layers, values = _Chain(name, model.graph, constants).layers()
     last = str(layers[-1].activation)
-    network = Network(layers, cost=cost or _COSTS.get(last, "quadratic"), seed=0, dtype=values[0][0].dtype.name)
+    network = Network(
+        layers, cost=_COSTS.get(last, "quadratic") if cost is None else cost, seed=0, dtype=values[0][0].dtype.name
+    )
     network.parameters.assign(values)
     return network
 
@@ -262,7 +264,7 @@ def _read(source: Any) -> tuple[str, Any]:
         return "the model", source
     content, name = source, "the model"
     if not isinstance(source, bytes):
-        content, name = existing_file(source).read_bytes(), fspath(source)
+        content, name = existing_file(source, "source").read_bytes(), fspath(source)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, whose module depends on its version

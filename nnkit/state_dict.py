@@ -86,10 +86,11 @@ def _names(network: Model, names: Iterable[str] | None) -> list[str]:
             raise TypeError(f"layer {i} is a {type(layer).__name__}; only Dense layers have names in PyTorch")
     count = len(network.dense)
     if names is not None:
-        given = [names] if isinstance(names, str) else list(names)
-        if len(given) != count or len({*given}) != count:
-            raise ValueError(f"names is {given}; expected {count} different names, one for each Dense layer")
-        return given
+        given: Any = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else names
+        texts = [name for name in given if isinstance(name, str)] if isinstance(given, list) else []
+        if not len({*texts}) == len(texts) == count or texts != given:
+            raise ValueError(f"names is {given!r}; expected {count} different names, one for each Dense layer")
+        return texts
     found, place = [], 0
     for layer in network.layers:
         if isinstance(layer, Dense):
@@ -101,6 +102,8 @@ def _names(network: Model, names: Iterable[str] | None) -> list[str]:
 
 def _layers_of(state: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
     """The arrays of each layer, in the order of `state`."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state is a {type(state).__name__}; expected a dict of arrays by PyTorch's names")
     found: dict[str, dict[str, NDArray[Any]]] = {}
     for key, value in state.items():
         name, _, field = str(key).rpartition(".")
