@@ -14,7 +14,7 @@ from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
 from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_option, at_least, known
 from nnkit.jacobian import jacobian
-from nnkit.kernels import arithmetic, classification, dense, preprocessing, regression, softmax
+from nnkit.kernels import arithmetic, classification, dense, regression, softmax
 from nnkit.kernels.costs import cost_names, get_cost
 
 _TYPES = ("float16", "bfloat16", "float32", "float64")
@@ -101,8 +101,8 @@ def functions() -> dict[str, Entry]:
         "softmax": Entry(softmax.softmax, [softmax.shifted_exp, arithmetic.divided]),
         "softmax_grad": Entry(softmax.softmax_grad, [arithmetic.product, softmax.softmax_pullback]),
         "Network.jacobian": Entry(jacobian, [softmax.softmax_pullback]),
-        "data.Normalization": Entry(data.Normalization, [preprocessing.normalized]),
-        "data.Whitening": Entry(data.Whitening, [preprocessing.centered]),
+        "data.Normalization": Entry(data.Normalization, [arithmetic.normalized]),
+        "data.Whitening": Entry(data.Whitening, [arithmetic.centered]),
     }
     for name in cost_names():
         home = next((module for module in (regression, classification) if hasattr(module, name)), None)

@@ -10,26 +10,19 @@ from nnkit.tables import as_array
 
 
 def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "float32") -> NDArray[Any]:
-    """Return one row per label, 1 at the label's column and 0 elsewhere.
+    """One-hot rows (n, classes) in `dtype`: 1 at the label's column and 0 elsewhere.
 
     Args:
         labels: (n,) integers or booleans, 0 to classes - 1.
         classes: the number of columns; by default the largest label plus one.
-        dtype: the dtype of the result, any real NumPy dtype.
+        dtype: any real NumPy dtype.
 
-    Returns:
-        (n, classes) array of `dtype`.
+    Raises TypeError if labels or classes are not integers, or the dtype is not real; ValueError for labels of another
+    shape or out of range, with the first such label, for no labels without `classes`, and for classes below 1.
 
-    Raises:
-        TypeError: labels are not integers, classes is not an integer, or dtype is not a real dtype.
-        ValueError: labels are not one-dimensional, or empty without `classes`; classes is below 1; or a label is out of
-            range: the message gives the first such label and its index.
-
-    Example:
-        >>> one_hot([2, 0], classes=3)
-        array([[0., 0., 1.],
-               [1., 0., 0.]], dtype=float32)
-
+    >>> one_hot([2, 0], classes=3)
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
     """
     result_type = _real_dtype(dtype)
     column = _label_array(labels)

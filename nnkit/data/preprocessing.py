@@ -17,8 +17,7 @@ from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
 from nnkit.checks import check_finite, checked_features, flag, in_range, unknown_name, whole
 from nnkit.data.moments import Real, covariance, feature_names, means, quiet, sample_matrix, variances
 from nnkit.inputs import on_host
-from nnkit.kernels.arithmetic import divided
-from nnkit.kernels.preprocessing import centered, normalized
+from nnkit.kernels.arithmetic import centered, divided, normalized
 from nnkit.tables import as_array
 
 
