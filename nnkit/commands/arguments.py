@@ -124,6 +124,11 @@ def add_flag(group: argparse._ActionsContainer, name: str, text: str) -> None:
     group.add_argument(name, action="store_true", help=text)
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the argument MODEL."""
+    add_option(parser, "model", "MODEL", Path, "a network written by nnkit train or Network.save")
+
+
 def add_backend(group: argparse._ActionsContainer) -> None:
     """Add the option --backend."""
     add_option(group, "--backend", "NAME", str, "numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)")

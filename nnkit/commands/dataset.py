@@ -1,5 +1,6 @@
 """The data of a command: samples, targets, and their split into parts."""
 
+import argparse
 import difflib
 import os
 import warnings
@@ -23,14 +24,10 @@ _FAR = 100.0  # from 0, for targets
 
 
 class Targets(NamedTuple):
-    """Targets for splitting and training.
+    """Targets for splitting and training, and what they require of the network."""
 
-    y: class indices (n,), or targets (n,) or (n, d_out). classes: class names (k,), or None for numeric targets.
-    outputs: number of outputs of the network. cost: its name.
-    """
-
-    y: NDArray[Any]
-    classes: NDArray[Any] | None
+    y: NDArray[Any]  # class indices (n,), or targets (n,) or (n, d_out)
+    classes: NDArray[Any] | None  # their names (k,)
     outputs: int
     cost: str
 
@@ -105,20 +102,18 @@ def read_file(path: Path, target: str | None, text: bool = False, features: Coll
     return read(path, target)
 
 
+Part = tuple[NDArray[Any], NDArray[Any]]  # samples, and labels or targets
+
+
 class Dataset(NamedTuple):
-    """Samples X (n, width) and their targets.
+    """Samples X (n, width), and labels y (n,), numbers or text, or targets (n,) or (n, d_out)."""
 
-    name: its name in messages. y: labels (n,), numbers or text, or targets (n,) or (n, d_out). target: name of y in
-    messages. preprocessing: the default for this data set. test: a separate test part (X, y), if any. features: column
-    names. path: the file, if any.
-    """
-
-    name: str
+    name: str  # in messages
     X: NDArray[Any]
     y: NDArray[Any]
-    target: str = "y"
-    preprocessing: str = "none"
-    test: tuple[NDArray[Any], NDArray[Any]] | None = None
+    target: str = "y"  # the name of y in messages
+    preprocessing: str = "none"  # the default
+    test: Part | None = None  # a separate test part
     features: list[str] | None = None
     path: Path | None = None
 
@@ -128,17 +123,13 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(
-    source: str,
-    target: str | None,
-    data_dir: Path | None,
-    download: bool,
-    text: bool = False,
-    features: Collection[str] | None = None,
+    options: argparse.Namespace, source: str, text: bool = False, features: Collection[str] | None = None
 ) -> Dataset:
-    """Load the data for --data, --target, --data-dir and --download; `text` and `features` as in `read_file`.
+    """Load `source` as --target, --data-dir and --download say; `text` and `features` as in `read_file`.
 
     Raises ValueError for incompatible options or unreadable data, FileNotFoundError if there is no such file.
     """
+    target, data_dir, download = options.target, options.data_dir, options.download
     if source != "mnist" and (download or data_dir is not None):
         raise ValueError(f"{'--download' if download else '--data-dir'} is for --data mnist")
     if source in ("digits", "mnist") and target is not None:
@@ -168,19 +159,13 @@ def load_dataset(
     return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)
 
 
-Part = tuple[NDArray[Any], NDArray[Any]]
-
-
 class Parts(NamedTuple):
-    """Samples with labels or targets, split; `validation` is None without a separate validation part.
-
-    rows: indices (n, 1) into the data set of the training, validation and test part; a separate test part has its own.
-    """
+    """A data set, split; `validation` is None without a separate validation part."""
 
     training: Part
     validation: Part | None
     test: Part
-    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+    rows: list[NDArray[np.int64]]  # indices (n, 1) of the three parts into the data set, or into its own test part
 
     def counts(self) -> dict[str, int]:
         """The number of samples in each part."""
@@ -199,13 +184,17 @@ def divide(dataset: Dataset, targets: Targets, fraction: float, seed: int, valid
     """
     y, test, validation = targets.y, dataset.test, None
     rows = np.arange(len(dataset.X))[:, None]  # split instead of X, to keep the indices
-    of_test = rows if test is None else np.arange(len(test[0]))[:, None]
-    of_validation = None
+
+    def part(rows: NDArray[np.int64], y: NDArray[Any]) -> Part:
+        return dataset.X[rows[:, 0]], targets.named(y)
+
     if test is None:
         rows, y, of_test, y_test = data.split(rows, y, fraction, seed)
-        test = dataset.X[of_test[:, 0]], targets.named(y_test)
+        test = part(of_test, y_test)
+    else:
+        of_test = np.arange(len(test[0]))[:, None]
+    of_validation = of_test
     if validated:
         rows, y, of_validation, y_validation = data.split(rows, y, fraction, seed)
-        validation = dataset.X[of_validation[:, 0]], targets.named(y_validation)
-    training = dataset.X[rows[:, 0]], targets.named(y)
-    return Parts(training, validation, test, (rows, of_test if of_validation is None else of_validation, of_test))
+        validation = part(of_validation, y_validation)
+    return Parts(part(rows, y), validation, test, [rows, of_validation, of_test])

@@ -2,10 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.commands.arguments import (
@@ -16,6 +12,7 @@ from nnkit.commands.arguments import (
     add_flag,
     add_metrics,
     add_mnist,
+    add_model,
     add_option,
     check_metrics,
     counted,
@@ -24,10 +21,11 @@ from nnkit.commands.arguments import (
     show,
 )
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
-from nnkit.commands.models import TrainedOn, add_model, in_order, new_share, trained_on, warn_of_known_samples
+from nnkit.commands.models import TrainedOn, in_order, new_share, trained_on, warn_of_known_samples
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
 from nnkit.commands.runs import in_digits
 from nnkit.commands.train_arguments import DEFAULTS
+from nnkit.inputs import on_host
 from nnkit.network import Network, load
 from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
@@ -78,9 +76,14 @@ def run(options: argparse.Namespace) -> int:
     with placing({"": dataset.place}):
         results = network.evaluate(X, y, metrics=options.metrics)
     if picture is not None:
-        _draw(network, X, y, f"{name[0].upper()}{name[1:]}" if dataset.path is None else name, picture)
+        from nnkit.plots import confusion_matrix
+
+        title = picture_title(f"{name[0].upper()}{name[1:]}" if dataset.path is None else name)
+        confusion_matrix(y, on_host(network.predict(X)), network.classes, picture, title)
     if options.json:
-        print(as_json(_report(options.model, name, network, len(X), results, picture)))
+        about = {"nnkit": __version__, "model": options.model, "network": repr(network), "seed": network.seed}
+        about |= {"data": name, "samples": len(X), "results": results, "paths": {"confusion": picture}}
+        print(as_json(about))
         return 0
     show(f"{name}: {counted(len(X), 'sample')}\n{network}")
     for metric, value in results.items():
@@ -97,7 +100,7 @@ def _samples(source: str, options: argparse.Namespace, network: Network, known: 
         raise ValueError(f"--test-fraction is for digits, not for {source}")
     # A file with only the classes 1 and 2 of 1, 2 and 3a would be read as numbers, 01 as 1.
     text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
-    dataset = load_dataset(source, options.target, options.data_dir, options.download, text, network.features)
+    dataset = load_dataset(options, source, text, network.features)
     if source == "mnist" and dataset.test is not None:
         return Dataset("test part of mnist", *dataset.test)
     if source == "digits":
@@ -105,27 +108,3 @@ def _samples(source: str, options: argparse.Namespace, network: Network, known: 
         _, _, X, y = data.split(dataset.X, dataset.y, share, network.seed)
         return Dataset(f"test part of digits by seed {network.seed}", X, y)
     return dataset
-
-
-def _draw(network: Network, X: NDArray[Any], y: NDArray[Any], title: str, path: Path) -> None:
-    from nnkit.plots import confusion_matrix
-
-    found = network.predict(X)
-    predicted = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
-    confusion_matrix(y, predicted, network.classes, path, picture_title(title))
-
-
-def _report(
-    model: Path, name: str, network: Network, samples: int, results: dict[str, float], picture: Path | None
-) -> dict[str, Any]:
-    """The output of --json."""
-    return {
-        "nnkit": __version__,
-        "model": model,
-        "network": repr(network),
-        "seed": network.seed,
-        "data": name,
-        "samples": samples,
-        "results": results,
-        "paths": {"confusion": picture},
-    }

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnkit.commands.arguments import Commands, add_command, at_least, show
-from nnkit.commands.models import add_model
+from nnkit.commands.arguments import Commands, add_command, add_model, add_option, at_least, show
 from nnkit.commands.outputs import check_packages, output_path
 from nnkit.network import load
 
@@ -19,10 +18,8 @@ def add(commands: Commands) -> None:
     """Add the command and its arguments."""
     parser = add_command(commands, "export", "write a network as an ONNX model", run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    parser.add_argument("output", type=Path, metavar="FILE", help="the model to write: .onnx")
-    parser.add_argument(
-        "--opset", type=at_least(13), default=13, metavar="N", help="version of ONNX's operators (default: 13)"
-    )
+    add_option(parser, "output", "FILE", Path, "the model to write: .onnx")
+    add_option(parser, "--opset", "N", at_least(13), "version of ONNX's operators (default: 13)", default=13)
 
 
 def run(options: argparse.Namespace) -> int:

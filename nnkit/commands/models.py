@@ -1,6 +1,5 @@
 """Trained networks from files, and the samples they were trained on."""
 
-import argparse
 import json
 import warnings
 from pathlib import Path
@@ -15,18 +14,15 @@ from nnkit.network import Network
 from nnkit.training import fingerprints
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the argument MODEL."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a network written by nnkit train or Network.save")
-
-
 def in_order(network: Network, model: Path, X: Any, features: list[str] | None, name: str | Path) -> Any:
     """Samples (n, d) with their columns in the network's order, matched by name if both have names.
 
-    Raises ValueError that names the first missing or unknown column.
+    Raises ValueError that names the first missing or unknown column, or both widths.
     """
     if network.features is None or features is None or len(set(features)) != len(features):
-        _check_width(network, model, X, name)
+        if X.shape[1] != network.width:
+            hint = "; if one is the target, exclude it with --target NAME" if X.shape[1] == network.width + 1 else ""
+            raise ValueError(f"{name} has {counted(X.shape[1], 'feature')}; {model} expects {network.width}{hint}")
         return X
     for feature in network.features:
         if feature not in features:
@@ -36,14 +32,6 @@ def in_order(network: Network, model: Path, X: Any, features: list[str] | None, 
             hint = "if it is the target, exclude it with --target"
             raise ValueError(f"{name}: {model} was not trained with column {feature!r}; {hint}")
     return X if features == network.features else X[:, [features.index(feature) for feature in network.features]]
-
-
-def _check_width(network: Network, model: Path, X: Any, name: str | Path) -> None:
-    """Raise ValueError unless samples (n, d) have the width of the network."""
-    width = X.shape[1]
-    if width != network.width:
-        hint = "; if one is the target, exclude it with --target NAME" if width == network.width + 1 else ""
-        raise ValueError(f"{name} has {counted(width, 'feature')}; {model} expects {network.width}{hint}")
 
 
 class TrainedOn(NamedTuple):

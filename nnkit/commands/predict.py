@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import check_finite, printable
-from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_option
+from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_model, add_option
 from nnkit.commands.dataset import read_file
-from nnkit.commands.models import add_model, in_order
+from nnkit.commands.models import in_order
 from nnkit.commands.outputs import output_path, place, placing
 from nnkit.data.csv_files import TextCellError, is_number
 from nnkit.data.rows import open_npy
 from nnkit.files import is_special, replacing
-from nnkit.inputs import check_samples
+from nnkit.inputs import check_samples, on_host
 from nnkit.model import ROWS
 from nnkit.network import Network, load
 
@@ -108,7 +108,7 @@ def _predictions(
         with placing({"": lambda row, start=start: place(path, start + row, features)}):  # type: ignore[misc]
             check_samples(network.backend, rows, network.samples(rows), network.preprocessing, "X")
             found = network.predict_proba(rows) if probabilities else network.predict(rows)
-        part = found if isinstance(found, np.ndarray) else network.backend.to_numpy(found)
+        part = on_host(found)
         yield np.hstack([1 - part, part]) if probabilities and part.shape[1] == 1 else part
 
 

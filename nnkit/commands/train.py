@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     _check_files(options)
     build_optimizer(options, classifies=True)  # to raise its errors before the data are loaded
     backend = get_backend(options.backend)
-    dataset = load_dataset(options.data, options.target, options.data_dir, options.download)
+    dataset = load_dataset(options, options.data)
     unseen: list[OSError] = []
 
     def say(text: str) -> None:
