@@ -1,12 +1,13 @@
 """An epoch as one launch: whether a training run can use it, and the launch itself."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.cuda.cluster import launch, limits_of
+from nnkit.backends.cuda.cluster import PORTABLE_CLUSTER, launch, limits_of
 from nnkit.backends.cuda.graph import home_of
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.selection import switch
@@ -47,8 +48,7 @@ class EpochKernel:
         except Exception as error:
             if backend.out_of_memory(error) is not None:
                 raise
-            text = f"an epoch cannot be one launch, and is executed step by step: {error}"
-            warnings.warn(text, BackendFallbackWarning, stacklevel=2)
+            _warn(error)
             return False
         return True
 
@@ -104,10 +104,21 @@ def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> Ep
     if not switch(_VARIABLE, default=True) or not model.backend.name.startswith("cupy"):
         return None
     recipe = recipe_of(model, state)
-    layout = None if recipe is None else layout_for(recipe, batch_size, limits_of(model.parameters.flat))
-    if recipe is None or layout is None or not layout.pays:
+    if recipe is None:
         return None
-    return EpochKernel(model, state, recipe, layout)
+    limits = limits_of(model.parameters.flat)
+    layout = layout_for(recipe, batch_size, limits)
+    if layout is not None and layout.pays:
+        return EpochKernel(model, state, recipe, layout)
+    usual = layout_for(recipe, batch_size, replace(limits, cluster=PORTABLE_CLUSTER)) if limits.reason else None
+    if usual is not None and usual.pays:
+        _warn(f"{limits.reason}; {usual.blocks} is needed")
+    return None
+
+
+def _warn(reason: object) -> None:
+    text = f"an epoch cannot be one launch, and is executed step by step: {reason}"
+    warnings.warn(text, BackendFallbackWarning, stacklevel=3)
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...], dtype: str = "float32") -> None:
