@@ -118,11 +118,10 @@ def _chosen(backend: Backend, values: Array, output: OutputPair) -> Array:
 
 def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:
     """Whether all outputs (n, d_out) of a sample are on the same side of the threshold as the targets, as bool (n,)."""
-    if output.logit_threshold is None:
-        above = output.outputs(backend, logits) > output.cost.threshold
-    else:
-        above = logits > output.logit_threshold
-    return backend.xp.all(above == (y > 0.5), axis=1)
+    values, limit = logits, output.logit_threshold
+    if limit is None:
+        values, limit = output.outputs(backend, logits), output.cost.threshold
+    return backend.xp.all((values > limit) == (y > 0.5), axis=1)
 
 
 def one_class_each(backend: Backend, y: Array, cost: Cost, weights: Array | None) -> bool:

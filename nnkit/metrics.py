@@ -221,7 +221,9 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
         if classifies and (metric is accuracy or (isinstance(metric, str) and metric == "accuracy")):
             continue
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
-            found.append(Metric(metric, _checked_top(int(metric[4:]), outputs), weighted=True))
+            if int(metric[4:]) >= outputs:
+                raise ValueError(f"metrics: '{metric}' of {outputs} outputs is always 1")
+            found.append(Metric(metric, top_k(int(metric[4:])), weighted=True))
         elif isinstance(metric, str):
             found.append(Metric(metric, named("metric", metric, _named, ["top_5", "a function of (y, h)"]), True))
         elif callable(metric):
@@ -241,12 +243,6 @@ def _check_names(names: list[str], classifies: bool) -> None:
             raise ValueError(f"metrics: two are called {name!r}; histories use a function's __name__")
         if name in taken or name.startswith("validation_"):
             raise ValueError(f"metrics: the name {name!r} is taken; rename the function")
-
-
-def _checked_top(k: int, outputs: int) -> MetricFunction:
-    if k >= outputs:
-        raise ValueError(f"metrics: 'top_{k}' of {outputs} outputs is always 1")
-    return top_k(k)
 
 
 def __dir__() -> list[str]:

@@ -38,20 +38,16 @@ def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | No
         float64 if all are numbers, else NumPy strings (text mixed with decimal fractions is an error); a column of a
         float matrix becomes int64 if all its entries are integral; other arrays keep their dtype.
 
-    Raises:
-        TypeError: path or target has the wrong type.
-        FileNotFoundError, IsADirectoryError: path is not a file.
-        ValueError: the suffix is unknown, the target is not in the file, or the file is damaged or contains entries
-            that are not finite numbers; the message names the file and, for text, the line and the column.
+    Raises TypeError and OSError if path is not a file, and ValueError if the suffix is unknown, the target is not in
+    the file, or the file is damaged or contains entries that are not finite numbers; the message names the file and,
+    for text, the line and the column.
 
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "flowers.csv"
-        >>> _ = path.write_text("length,width,species\n5.1,3.5,setosa\n6.2,2.9,virginica\n")
-        >>> X, y, features, target = nnkit.data.read(path, "species")
-        >>> X.tolist(), y.tolist(), features, target
-        ([[5.1, 3.5], [6.2, 2.9]], ['setosa', 'virginica'], ['length', 'width'], 'species')
-
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "flowers.csv"
+    >>> _ = path.write_text("length,width,species\n5.1,3.5,setosa\n6.2,2.9,virginica\n")
+    >>> X, y, features, target = nnkit.data.read(path, "species")
+    >>> X.tolist(), y.tolist(), features, target
+    ([[5.1, 3.5], [6.2, 2.9]], ['setosa', 'virginica'], ['length', 'width'], 'species')
     """
     file = existing_file(path)
     suffix = file.suffix.lower()

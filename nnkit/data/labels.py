@@ -1,5 +1,6 @@
 """One-hot encoding of integer labels."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,10 @@ def one_hot(labels: ArrayLike, classes: int | None = None, dtype: DTypeLike = "f
 
 
 def _real_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"dtype is {dtype!r}; expected a real NumPy dtype") from error
-    if found.kind not in "biuf":
-        raise TypeError(f"dtype is {dtype!r}; expected a real NumPy dtype")
-    return found
+    with suppress(TypeError):
+        if np.dtype(dtype).kind in "biuf":
+            return np.dtype(dtype)
+    raise TypeError(f"dtype is {dtype!r}; expected a real NumPy dtype")
 
 
 def _label_array(labels: ArrayLike) -> NDArray[Any]:

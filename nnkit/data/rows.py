@@ -83,27 +83,17 @@ class Rows:
 def open_npy(path: str | PathLike[str]) -> Rows:
     """Open a matrix in a .npy file whose rows are read on access, for `fit`, `predict` and `evaluate`.
 
-    Args:
-        path: a .npy file with a matrix (n, d) of real numbers, as `numpy.save` writes it, in C order.
+    The file has a matrix (n, d) of real numbers in C order, as `numpy.save` writes it. `rows[3:10]` and
+    `rows[indices]`, with indices (k,) in any order, return new arrays (k, d); adjacent rows are read together.
+    `numpy.asarray(rows)` reads the whole file. Raises TypeError and OSError if the path is not a file, ValueError for any other file.
 
-    Returns:
-        Rows with shape, dtype and len(). `rows[3:10]` and `rows[indices]`, with indices (k,) in any order, return new
-        arrays (k, d); adjacent rows are read together. `numpy.asarray(rows)` reads the whole file.
-
-    Raises:
-        TypeError: path is not a path.
-        FileNotFoundError, IsADirectoryError: path is not a file.
-        ValueError: the file is not a .npy file, truncated, not a matrix of real numbers, or in Fortran order.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.npy"
-        >>> np.save(path, np.arange(6.0).reshape(3, 2))
-        >>> rows = nnkit.data.open_npy(path)
-        >>> rows.shape, rows[[2, 0]]
-        ((3, 2), array([[4., 5.],
-               [0., 1.]]))
-
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.npy"
+    >>> np.save(path, np.arange(6.0).reshape(3, 2))
+    >>> rows = nnkit.data.open_npy(path)
+    >>> rows.shape, rows[[2, 0]]
+    ((3, 2), array([[4., 5.],
+           [0., 1.]]))
     """
     return Rows(path)
 

@@ -10,34 +10,22 @@ from nnkit.tables import as_array, is_table, rows_of, table_numbers, text_array
 
 
 def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[Any, Any, Any, Any]:
-    """Shuffle the samples and divide them into a training and a test set.
+    """Shuffle samples and divide them into a training and a test set; returns X_train, y_train, X_test, y_test.
 
-    The test set has `n * test_fraction` samples, rounded to the nearest integer. If y contains labels, that is, (n,)
-    integers, booleans or strings, the split is stratified: each class contributes its share to the test set, rounded up
-    for the largest remainders and down for the others, so that the total is exact. Otherwise the samples are only
-    shuffled. Equal arguments give equal results on every machine.
+    X: numbers (n, ...), of two or more axes, or a table of them. y: labels or targets (n, ...), numbers or strings. The
+    test set has n · test_fraction samples, rounded to the nearest integer, at least one and not all. If y contains
+    labels, that is, (n,) integers, booleans or strings, the split is stratified: each class contributes its share to
+    the test set, rounded up for the largest remainders and down for the others, so that the total is exact. Equal
+    arguments give equal results on every machine.
 
-    Args:
-        X: (n, ...) numbers, two or more axes; sample i is X[i]. Or a table of numbers, such as a pandas DataFrame.
-        y: (n,) or (n, ...) numbers or strings, the label or the target of each sample.
-        test_fraction: the fraction of samples in the test set, between 0 and 1.
-        seed: the seed of `numpy.random.default_rng`, 0 or more.
+    The results are copies, NumPy arrays with the dtypes of X and y. Tables, and a column of one as y, stay tables and
+    columns of their library, with their names, as in scikit-learn's train_test_split. Raises TypeError for arguments of
+    other types, ValueError for shapes that do not fit and numbers out of range.
 
-    Returns:
-        X_train, y_train, X_test, y_test: copies: NumPy arrays with the dtypes of X and y. Tables, and a column of one
-        as y, stay tables and columns of their library, with their names, as in scikit-learn's train_test_split.
-
-    Raises:
-        TypeError: X, y or test_fraction has the wrong type.
-        ValueError: X or y has the wrong shape, their numbers of samples differ, test_fraction is out of range, seed is
-            not a whole number of at least 0, or one of the sets would be empty.
-
-    Example:
-        >>> X = np.arange(12).reshape(6, 2)
-        >>> X_train, y_train, X_test, y_test = split(X, [0, 0, 0, 0, 1, 1], test_fraction=0.5)
-        >>> X_train.shape, sorted(y_train.tolist()), sorted(y_test.tolist())
-        ((3, 2), [0, 0, 1], [0, 0, 1])
-
+    >>> X = np.arange(12).reshape(6, 2)
+    >>> X_train, y_train, X_test, y_test = split(X, [0, 0, 0, 0, 1, 1], test_fraction=0.5)
+    >>> X_train.shape, sorted(y_train.tolist()), sorted(y_test.tolist())
+    ((3, 2), [0, 0, 1], [0, 0, 1])
     """
     samples = _array("X", X, "biuf", "real numbers")
     targets = _array("y", y, "biufU", "real numbers or text")
