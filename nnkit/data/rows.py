@@ -85,7 +85,8 @@ def open_npy(path: str | PathLike[str]) -> Rows:
 
     The file has a matrix (n, d) of real numbers in C order, as `numpy.save` writes it. `rows[3:10]` and
     `rows[indices]`, with indices (k,) in any order, return new arrays (k, d); adjacent rows are read together.
-    `numpy.asarray(rows)` reads the whole file. Raises TypeError and OSError if the path is not a file, ValueError for any other file.
+    `numpy.asarray(rows)` reads the whole file. Raises TypeError and OSError if the path is not a file, and
+    ValueError for any other file.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "samples.npy"
