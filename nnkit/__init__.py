@@ -56,6 +56,8 @@ from nnkit.kernels.rectifiers import (
     selu_grad,
 )
 from nnkit.kernels.regression import (
+    gamma,
+    gamma_delta,
     huber,
     huber_delta,
     log_cosh,
@@ -66,6 +68,10 @@ from nnkit.kernels.regression import (
     poisson_delta,
     quadratic,
     quadratic_delta,
+    quantile,
+    quantile_delta,
+    tweedie,
+    tweedie_delta,
 )
 from nnkit.kernels.sigmoidal import (
     hard_sigmoid,
@@ -84,6 +90,8 @@ from nnkit.kernels.smooth import (
     gelu_grad,
     gelu_tanh,
     gelu_tanh_grad,
+    mish,
+    mish_grad,
     silu,
     silu_grad,
     softplus,
@@ -107,17 +115,18 @@ __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "BackendError", "BackendFallbackWarning", "BackendMismatchError",
     "BackendUnavailableError", "Dense", "DivergenceError", "Dropout", "EarlyStopping", "FormulaError", "History",
     "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "__version__", "activation_names", "backends",
-    "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward", "dense_forward",
-    "derivative", "doctor", "elu", "elu_grad", "exponential", "exponential_grad", "formula", "from_onnx", "gelu",
-    "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "get_backend", "get_cost", "get_matmul_precision", "get_optimizer",
-    "hard_sigmoid", "hard_sigmoid_grad", "hinge", "hinge_delta", "huber", "huber_delta", "identity", "identity_grad",
-    "initializers", "kernels", "leaky_relu", "leaky_relu_grad", "load", "log_cosh", "log_cosh_delta", "mean_absolute",
-    "mean_absolute_delta", "metrics", "optimizer_names", "optimizers", "plots", "poisson", "poisson_delta", "quadratic",
-    "quadratic_delta", "register_activation", "register_cost", "register_layer", "relu", "relu_grad", "schedules",
-    "selu", "selu_grad", "set_matmul_precision", "sigmoid", "sigmoid_grad", "silu", "silu_grad", "softmax",
-    "softmax_cross_entropy", "softmax_cross_entropy_delta", "softmax_grad", "softplus", "softplus_grad", "softsign",
-    "softsign_grad", "tanh", "tanh_grad", "unregister_activation", "unregister_cost", "unregister_layer", "use_backend",
-    "using_backend", "verify",
+    "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
+    "dense_forward", "derivative", "doctor", "elu", "elu_grad", "exponential", "exponential_grad", "formula",
+    "from_onnx", "gamma", "gamma_delta", "gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "get_backend",
+    "get_cost", "get_matmul_precision", "get_optimizer", "hard_sigmoid", "hard_sigmoid_grad", "hinge",
+    "hinge_delta", "huber", "huber_delta", "identity", "identity_grad", "initializers", "kernels", "leaky_relu",
+    "leaky_relu_grad", "load", "log_cosh", "log_cosh_delta", "mean_absolute", "mean_absolute_delta", "metrics",
+    "mish", "mish_grad", "optimizer_names", "optimizers", "plots", "poisson", "poisson_delta", "quadratic",
+    "quadratic_delta", "quantile", "quantile_delta", "register_activation", "register_cost", "register_layer",
+    "relu", "relu_grad", "schedules", "selu", "selu_grad", "set_matmul_precision", "sigmoid", "sigmoid_grad",
+    "silu", "silu_grad", "softmax", "softmax_cross_entropy", "softmax_cross_entropy_delta", "softmax_grad",
+    "softplus", "softplus_grad", "softsign", "softsign_grad", "tanh", "tanh_grad", "tweedie", "tweedie_delta",
+    "unregister_activation", "unregister_cost", "unregister_layer", "use_backend", "using_backend", "verify",
 ]  # fmt: skip
 
 # Imported on first use: not every program reads files or plots.

@@ -125,7 +125,7 @@ _named: dict[str, Initializer] = {
 } | {"orthogonal": orthogonal()}  # fmt: skip
 _for_activation = {
     "relu": he_normal, "leaky_relu": he_normal, "elu": he_normal, "gelu": he_normal, "gelu_tanh": he_normal,
-    "silu": he_normal, "softplus": he_normal, "selu": lecun_normal,
+    "silu": he_normal, "mish": he_normal, "softplus": he_normal, "selu": lecun_normal,
 }  # fmt: skip
 
 

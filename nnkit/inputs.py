@@ -208,17 +208,21 @@ def surely_finite(x: Any) -> bool:
     return bool(np.vdot(x, x) < 1e37)  # the only product that never warns
 
 
+_BELOW_1 = ("unit", "distribution")
+
+
 def check_targets(backend: Backend, y: Array, cost: Cost, name: str) -> None:
     """Raise ValueError that names the first of the targets (n, d_out) not finite or outside the cost's domain."""
     check_finite(backend, y, name)
     if cost.domain == "any":
         return
     host = backend.to_numpy(y)
-    above = host > (np.inf if cost.domain == "nonnegative" else 1)
-    outside = (host < 0) | above
+    outside = (host <= 0 if cost.domain == "positive" else host < 0) | (
+        host > (1 if cost.domain in _BELOW_1 else np.inf)
+    )
     if outside.any():
         at = first_of(outside)
-        expected = "of at least 0" if cost.domain == "nonnegative" else "in [0, 1]"
+        expected = {"nonnegative": "of at least 0", "positive": "above 0"}.get(cost.domain, "in [0, 1]")
         hint = f"; {_FOR_NUMBERS}{'' if host[at] % 1 else _NAMES}" if cost.classifies else ""
         raise ValueError(f"{name} holds {host[at]} at {list(at)}; expected targets {expected} for {cost.name}{hint}")
     if cost.domain != "distribution":

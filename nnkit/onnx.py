@@ -38,7 +38,7 @@ _NATIVE: dict[str, tuple[str, dict[str, Any], int]] = {
     "selu": ("Selu", {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}, 13),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, 13),
     "gelu": ("Gelu", {"approximate": "none"}, 20), "gelu_tanh": ("Gelu", {"approximate": "tanh"}, 20),
-    "silu": ("Swish", {"alpha": 1.0}, 24),
+    "mish": ("Mish", {}, 18), "silu": ("Swish", {"alpha": 1.0}, 24),
 }  # fmt: skip
 # ONNX Runtime has no float64 form of the others on the CPU.
 _NATIVE_IN_FLOAT64 = ("identity", "relu", "sigmoid", "tanh", "exponential", "softmax")

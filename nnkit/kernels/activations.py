@@ -34,6 +34,7 @@ _activations: dict[str, Activation] = {
         Activation("gelu", smooth.gelu, smooth.gelu_grad, "preactivation"),
         Activation("gelu_tanh", smooth.gelu_tanh, smooth.gelu_tanh_grad, "preactivation"),
         Activation("silu", smooth.silu, smooth.silu_grad, "preactivation"),
+        Activation("mish", smooth.mish, smooth.mish_grad, "preactivation"),
         Activation("softplus", smooth.softplus, smooth.softplus_grad),
         Activation("exponential", smooth.exponential, smooth.exponential_grad),
         Activation("softsign", sigmoidal.softsign, sigmoidal.softsign_grad),

@@ -50,12 +50,13 @@ class Cost:
         output: the paired activation (eq. 19), the default of the output layer.
         classifies: whether targets are classes, so that accuracy is defined.
         domain: the allowed targets: "any" number, in [0, 1] ("unit"), in [0, 1] with sum 1 in each sample
-            ("distribution"), or at least 0 ("nonnegative").
+            ("distribution"), at least 0 ("nonnegative") or above 0 ("positive").
         constants: the constants of the formulas that differ from the defaults, by name, such as Huber's δ.
         label_smoothing: the fraction s of each target that is spread over the classes; see `smoothed`.
         from_logits: terms(z, y, scale) and delta(z, y, scale) as formulas of the logits, for the paired activation; if
             None, they are computed from its output.
         threshold: a single output above it is class 1: ½ for probabilities, 0 for margins.
+        ranges: name, lower and upper end of constants that are not only positive; both ends are excluded.
     """
 
     name: str
@@ -63,11 +64,12 @@ class Cost:
     delta: Formula
     output: str
     classifies: bool
-    domain: Literal["any", "unit", "distribution", "nonnegative"] = "any"
+    domain: Literal["any", "unit", "distribution", "nonnegative", "positive"] = "any"
     constants: tuple[tuple[str, float], ...] = ()
     label_smoothing: float = 0.0
     from_logits: tuple[Formula, Formula] | None = None
     threshold: float = 0.5
+    ranges: tuple[tuple[str, float, float], ...] = ()
 
     def with_options(self, label_smoothing: float | None = None, **constants: float) -> "Cost":
         """This cost with other constants or label smoothing; raises like `get_cost`."""
@@ -76,7 +78,11 @@ class Cost:
         for option, value in given.items():
             if option not in defaults:
                 raise unknown_name(f"option of {self.name}", option, [*defaults, "label_smoothing"])
-            in_range(self.name, option, value, above=True)
+            low, high = {name: ends for name, *ends in self.ranges}.get(option, (0.0, math.inf))
+            if in_range(self.name, option, value, high, above=True) <= low:
+                raise ValueError(
+                    f"{self.name}: {option} is {value!r}; expected a number above {low:g} and below {high:g}"
+                )
         own = tuple(sorted((option, float(value)) for option, value in given.items() if value != defaults[option]))
         if label_smoothing is not None:
             smoothing = in_range(self.name, "label_smoothing", label_smoothing, 1.0)
@@ -179,10 +185,10 @@ class _FromLogits(_Elementwise):
         self._terms, self._delta = terms, delta
 
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(self._terms, (z, y, scale))
+        return backend.elementwise(self._terms, (z, y, scale), constants=self.constants)
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
-        return backend.elementwise(self._delta, (z, y, scale))
+        return backend.elementwise(self._delta, (z, y, scale), constants=self.constants)
 
 
 class _Softmax(OutputPair):
@@ -241,7 +247,7 @@ def check_pair(cost: Cost, name: str) -> None:
         return
     problem = "is for probabilities that sum to 1" if cost.domain == "distribution" else ""
     h = np.linspace(0.01, 0.99) if name == "softmax" else get_activation(name).forward(np.linspace(-4, 4))
-    for y in (1.0, 0.0) if cost.classifies else (1.0,):
+    for y in (1.0, 0.0) if cost.classifies or cost.domain == "nonnegative" else (1.0,):
         undefined = np.isnan(cost.terms(h, np.full_like(h, y), 1.0, **dict(cost.constants)))
         if undefined.any() and not problem:
             problem = f"is not defined for its output {h[undefined][0]:.4g}"

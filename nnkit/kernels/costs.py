@@ -5,7 +5,10 @@ quadratic              ½ (y − h)²            (eq. 3)    identity     any
 mean_absolute          |y − h|                          identity     any
 huber                  ½ (y − h)² up to δ, then linear  identity     any
 log_cosh               ln cosh(y − h)                   identity     any
+quantile               max(q (y − h), (q − 1)(y − h))   identity     any
 poisson                h − y ln h                       exponential  at least 0
+gamma                  y/h + ln h                       exponential  above 0
+tweedie                h^(2−p)/(2−p) + y h^(1−p)/(p−1)  exponential  at least 0
 cross_entropy          −[y ln h + (1 − y) ln(1 − h)]    sigmoid      in [0, 1]         (eq. 18)
 softmax_cross_entropy  −y ln h                          softmax      of sum 1
 hinge                  max(0, 1 − (2y − 1)h)            identity     in [0, 1]
@@ -41,7 +44,8 @@ def cost_names() -> list[str]:
 def get_cost(name: str | Cost, *, label_smoothing: float | None = None, **constants: float) -> Cost:
     """The cost with this name, constants and label smoothing; a Cost keeps its values for those not given.
 
-    Constants are positive: huber's `delta` (1.0), where its square becomes linear. Label smoothing is for cross_entropy
+    Constants: `delta` of huber (1.0), positive, where its square becomes linear; `q` of quantile (0.5), in (0, 1);
+    `power` of tweedie (1.5), in (1, 2). Label smoothing is for cross_entropy
     and softmax_cross_entropy. Raises ValueError for an unknown name, with the closest one, an unknown constant, and
     numbers out of range; TypeError if a value is not a number.
 

@@ -97,7 +97,7 @@ def dense_backward(
         delta: Δ, (..., n, d_out); unchanged unless `overwrite_delta` is true, which lets δh̄ overwrite it.
         x, W: the arguments of `dense_forward`.
         h: its result; not needed for the identity.
-        activation: the name of f. z: the pre-activation h̄, if the gradient needs it (gelu, gelu_tanh, silu).
+        activation: the name of f. z: the pre-activation h̄, if the gradient needs it (gelu, gelu_tanh, silu, mish).
         out: arrays for (δx, δW, δb); each may be None.
         need_dx: if False, δx is not computed and returned as None, as for the first layer.
 

@@ -206,4 +206,141 @@ def poisson_delta(logits: Array, y: Array, scale: Any = None) -> Array:
     return mean_delta(POISSON, logits, y, scale)
 
 
-COSTS = (QUADRATIC, MEAN_ABSOLUTE, HUBER, LOG_COSH, POISSON)
+@formula
+def quantile_terms(xp: Any, h: Any, y: Any, scale: Any, q: float = 0.5) -> Any:
+    """max(q (y − h), (q − 1)(y − h)) · scale (Koenker and Bassett, Econometrica 1978)."""
+    return xp.maximum(q * (y - h), (q - 1) * (y - h)) * scale
+
+
+@formula
+def quantile_delta_terms(xp: Any, h: Any, y: Any, scale: Any, q: float = 0.5) -> Any:
+    """Δ = −q · scale below the target, (1 − q) · scale above; 0 where h = y, so that an exact output is not changed."""
+    return xp.where(h < y, -q, xp.where(h > y, 1 - q, h - y)) * scale
+
+
+QUANTILE = Cost("quantile", quantile_terms, quantile_delta_terms, "identity", False, ranges=(("q", 0.0, 1.0),))
+
+
+def quantile(h: Array, y: Array, scale: Any = None, *, q: float = 0.5) -> Array:
+    """C = mean over the samples of Σₖ q (y − h) where h ≤ y, else (1 − q)(h − y), of outputs h; 0 < q < 1.
+
+    The outputs become the q-quantile of the targets, such as the upper end of an interval with q = 0.95. scikit-learn's
+    `mean_pinball_loss` with `alpha=q`.
+
+    >>> float(nnkit.quantile(np.array([[1.0, 3.0]]), np.array([[2.0, 1.0]]), q=0.75))
+    1.25
+    """
+    return mean_cost(QUANTILE.with_options(q=q), h, y, scale)
+
+
+def quantile_delta(h: Array, y: Array, scale: Any = None, *, q: float = 0.5) -> Array:
+    """Δ = ∂C/∂h: −q/n below the target, (1 − q)/n above, of outputs h; 0 < q < 1.
+
+    >>> nnkit.quantile_delta(np.array([[1.0, 3.0]]), np.array([[2.0, 1.0]]), q=0.75)
+    array([[-0.75,  0.25]])
+    """
+    return mean_delta(QUANTILE.with_options(q=q), h, y, scale)
+
+
+@formula
+def gamma_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """(y/h + ln h) · scale: −ln of the gamma distribution with mean h at y, up to its shape and terms of y alone."""
+    return (y / h + xp.log(h)) * scale
+
+
+@formula
+def gamma_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+    """Δ = (1 − y/h)/h · scale."""
+    return (1 - y / h) / h * scale
+
+
+@formula
+def gamma_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """(y e⁻ᶻ + z) · scale, the gamma cost of h = eᶻ."""
+    return (y * xp.exp(-z) + z) * scale
+
+
+@formula
+def gamma_delta_terms(xp: Any, z: Any, y: Any, scale: Any) -> Any:
+    """δh̄ = (1 − y e⁻ᶻ) · scale."""
+    return (1 - y * xp.exp(-z)) * scale
+
+
+GAMMA = Cost(
+    "gamma", gamma_of_outputs, gamma_delta_of_outputs, "exponential", False, "positive",
+    from_logits=(gamma_terms, gamma_delta_terms),
+)  # fmt: skip
+
+
+def gamma(logits: Array, y: Array, scale: Any = None) -> Array:
+    """C = mean over the samples of Σₖ (y/h + ln h) with h = e^logits, for positive amounts y, such as costs of claims.
+
+    Half the gamma deviance (McCullagh and Nelder 1989) without its terms of y alone.
+
+    >>> float(nnkit.gamma(np.array([[0.0, 0.0]]), np.array([[1.0, 2.0]])))
+    3.0
+    """
+    return mean_cost(GAMMA, logits, y, scale)
+
+
+def gamma_delta(logits: Array, y: Array, scale: Any = None) -> Array:
+    """δh̄ = ∂C/∂logits = (1 − y e^−logits)/n.
+
+    >>> nnkit.gamma_delta(np.array([[0.0, 0.0]]), np.array([[1.0, 2.0]]))
+    array([[ 0., -1.]])
+    """
+    return mean_delta(GAMMA, logits, y, scale)
+
+
+@formula
+def tweedie_of_outputs(xp: Any, h: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
+    """(h^(2 − p)/(2 − p) + y h^(1 − p)/(p − 1)) · scale."""
+    return (h ** (2 - power) / (2 - power) + y * h ** (1 - power) / (power - 1)) * scale
+
+
+@formula
+def tweedie_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
+    """Δ = (h − y) h⁻ᵖ · scale."""
+    return (h - y) * h**-power * scale
+
+
+@formula
+def tweedie_terms(xp: Any, z: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
+    """(e^((2 − p)z)/(2 − p) + y e^((1 − p)z)/(p − 1)) · scale, the Tweedie cost of h = eᶻ."""
+    return (xp.exp((2 - power) * z) / (2 - power) + y * xp.exp((1 - power) * z) / (power - 1)) * scale
+
+
+@formula
+def tweedie_delta_terms(xp: Any, z: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
+    """δh̄ = (e^((2 − p)z) − y e^((1 − p)z)) · scale."""
+    return (xp.exp((2 - power) * z) - y * xp.exp((1 - power) * z)) * scale
+
+
+TWEEDIE = Cost(
+    "tweedie", tweedie_of_outputs, tweedie_delta_of_outputs, "exponential", False, "nonnegative",
+    from_logits=(tweedie_terms, tweedie_delta_terms), ranges=(("power", 1.0, 2.0),),
+)  # fmt: skip
+
+
+def tweedie(logits: Array, y: Array, scale: Any = None, *, power: float = 1.5) -> Array:
+    """C = mean over the samples of Σₖ (h^(2 − p)/(2 − p) + y h^(1 − p)/(p − 1)), h = e^logits, y ≥ 0 and 1 < p < 2.
+
+    For sums of amounts that are often 0, such as claims of a year. Half the Tweedie deviance (Jørgensen 1987) without
+    its terms of y alone; `power`, p, is near 1 for counts and near 2 for gamma-like amounts.
+
+    >>> float(nnkit.tweedie(np.array([[0.0, 0.0]]), np.array([[1.0, 2.0]])))
+    10.0
+    """
+    return mean_cost(TWEEDIE.with_options(power=power), logits, y, scale)
+
+
+def tweedie_delta(logits: Array, y: Array, scale: Any = None, *, power: float = 1.5) -> Array:
+    """δh̄ = ∂C/∂logits = (h^(2 − p) − y h^(1 − p))/n with h = e^logits.
+
+    >>> nnkit.tweedie_delta(np.array([[0.0, 0.0]]), np.array([[1.0, 2.0]]))
+    array([[ 0., -1.]])
+    """
+    return mean_delta(TWEEDIE.with_options(power=power), logits, y, scale)
+
+
+COSTS = (QUADRATIC, MEAN_ABSOLUTE, HUBER, LOG_COSH, QUANTILE, POISSON, GAMMA, TWEEDIE)

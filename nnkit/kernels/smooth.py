@@ -122,6 +122,36 @@ def silu_grad(xp: Any, z: Any, delta: Any) -> Any:
     return delta * s * (1 + z * (1 - s))
 
 
+def _mish_parts(xp: Any, z: Any) -> tuple[Any, Any, Any]:
+    """t = tanh(ln(1 + eᶻ)), 1 − t without cancellation, and σ(z), by a = e^−|z| without overflow."""
+    a = xp.exp(-xp.abs(z))
+    positive = z > 0
+    share, rest = xp.where(positive, 1 + 2 * a, a * (a + 2)), xp.where(positive, 2 * a * a, 2.0)
+    return share / (share + rest), rest / (share + rest), xp.where(positive, 1.0, a) / (1 + a)
+
+
+@formula
+def mish(xp: Any, z: Any) -> Any:
+    """z tanh(ln(1 + eᶻ)) (Misra, BMVC 2020); z: logits of any shape.
+
+    >>> nnkit.mish(np.array([-100.0, 0.0, 1.0])).round(6)
+    array([-0.      ,  0.      ,  0.865098])
+    """
+    t, _, _ = _mish_parts(xp, z)
+    return z * t
+
+
+@formula
+def mish_grad(xp: Any, z: Any, delta: Any) -> Any:
+    """δh̄ = (t + z (1 − t²) σ(z)) ⊙ Δ with t = tanh(ln(1 + eᶻ)) (eq. 8); z: the saved pre-activation h̄, delta: Δ.
+
+    >>> nnkit.mish_grad(np.array([0.0]), np.array([2.0]))
+    array([1.2])
+    """
+    t, rest, s = _mish_parts(xp, z)
+    return delta * (t + z * s * rest * (1 + t))
+
+
 @formula
 def softplus(xp: Any, z: Any) -> Any:
     """ln(1 + eᶻ) = max(z, 0) + ln(1 + e^−|z|), finite for any z (Dugas et al., NIPS 2000); z: logits of any shape.

@@ -41,6 +41,7 @@ _DELTAS = {
     "mean_absolute": "Δ = sign(h − y)",
     "huber": "Δ = min(max(h − y, −δ), δ)",
     "log_cosh": "Δ = tanh(h − y)",
+    "quantile": "Δ = −q where h < y, else 1 − q",
     "hinge": "Δ = −t where th < 1, else 0, t = 2y − 1",
 }
 
@@ -101,6 +102,8 @@ def equations() -> Iterator[Equation]:
     softmax_error = _delta_error("softmax_cross_entropy", "one_hot")
     yield Equation("19", "δh̄ = p − y", "softmax_cross_entropy_delta", softmax_error)
     yield Equation("19", "δh̄ = eᶻ − y", "poisson_delta", _delta_error("poisson"))
+    yield Equation("19", "δh̄ = 1 − y e⁻ᶻ", "gamma_delta", _delta_error("gamma"))
+    yield Equation("19", "δh̄ = e^((2 − p)z) − y e^((1 − p)z)", "tweedie_delta", _delta_error("tweedie"))
     yield Equation("20", "X_n = (X − μ)/σ", "data.Normalization", _normalization)
     yield Equation("21, 22", "X_w = (X − μ) U S^(−½), C = U S Uᵀ", "data.Whitening", _whitening)
 

@@ -110,7 +110,10 @@ def test_domains_and_classes() -> None:
         "mean_absolute": ("any", False),
         "huber": ("any", False),
         "log_cosh": ("any", False),
+        "quantile": ("any", False),
         "poisson": ("nonnegative", False),
+        "gamma": ("positive", False),
+        "tweedie": ("nonnegative", False),
         "cross_entropy": ("unit", True),
         "softmax_cross_entropy": ("distribution", True),
         "hinge": ("unit", True),
@@ -159,3 +162,53 @@ def test_label_smoothing_is_that_of_torch(s: float) -> None:
     y = get_cost("softmax_cross_entropy", label_smoothing=s).smoothed(nnkit.get_backend("numpy"), np.eye(4)[labels])
     assert float(nnkit.softmax_cross_entropy(z, y)) == pytest.approx(loss.item(), rel=1e-14)
     np.testing.assert_allclose(nnkit.softmax_cross_entropy_delta(z, y), logits.grad.numpy(), rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "deviance"),
+    [
+        ("quantile", {"q": 0.1}, lambda m, y, h: m.mean_pinball_loss(y, h, alpha=0.1)),
+        ("quantile", {"q": 0.75}, lambda m, y, h: m.mean_pinball_loss(y, h, alpha=0.75)),
+        ("poisson", {}, lambda m, y, h: m.mean_poisson_deviance(y, h) / 2),
+        ("gamma", {}, lambda m, y, h: m.mean_gamma_deviance(y, h) / 2),
+        ("tweedie", {}, lambda m, y, h: m.mean_tweedie_deviance(y, h, power=1.5) / 2),
+        ("tweedie", {"power": 1.2}, lambda m, y, h: m.mean_tweedie_deviance(y, h, power=1.2) / 2),
+    ],
+)
+def test_half_the_deviance_of_scikit_learn_up_to_terms_of_the_targets(
+    arrays: "Arrays", name: str, options: dict[str, float], deviance: Any
+) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    y, one, other = (rng.uniform(0.1, 3, (9, 1)) for _ in range(3))
+    function = getattr(nnkit, name)
+    forms = [np.asarray(h) if name == "quantile" else np.log(h) for h in (one, other)]
+    found = [float(function(arrays(form), arrays(y), **options)) for form in forms]
+    wanted = [deviance(metrics, y[:, 0], h[:, 0]) for h in (one, other)]
+    assert found[0] - found[1] == pytest.approx(wanted[0] - wanted[1], rel=1e-12)
+    network = nnkit.Network([2, 1], cost=get_cost(name, **options), seed=0, dtype="float64")
+    assert nnkit.check_gradients(network, rng.normal(size=(9, 2)), y).max_error < 1e-13
+
+
+def test_constants_have_their_ranges() -> None:
+    for name, constant, value in (("quantile", "q", 1.0), ("quantile", "q", 0), ("tweedie", "power", 2)):
+        with pytest.raises(ValueError, match=f"{name}: {constant} is {value}; expected"):
+            get_cost(name, **{constant: value})
+    with pytest.raises(ValueError, match="tweedie: power is 1; expected a number above 1 and below 2"):
+        get_cost("tweedie", power=1)
+    assert get_cost(**get_cost("tweedie", power=1.2).describe()) == get_cost("tweedie", power=1.2)
+
+
+def test_amounts_must_be_positive_for_gamma() -> None:
+    network = nnkit.Network([2, 1], cost="gamma", seed=0)
+    with pytest.raises(ValueError, match=r"y holds 0.0 at \[1, 0\]; expected targets above 0 for gamma"):
+        network.fit([[0.0, 1.0], [1.0, 0.0]], [1.0, 0.0], progress=False)
+
+
+def test_quantiles_of_noise_are_learned() -> None:
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (4000, 1))
+    y = X[:, 0] + rng.normal(size=4000)
+    network = nnkit.Network([1, 1], cost=get_cost("quantile", q=0.9), seed=0)
+    network.fit(X, y, epochs=20, batch_size=100, optimizer=nnkit.Adam(0.02), progress=False)
+    assert np.mean(y < network.predict(X)) == pytest.approx(0.9, abs=0.02)

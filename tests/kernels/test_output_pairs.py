@@ -27,13 +27,14 @@ def softmax_rows(z: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-LOGARITHMS = ("poisson", "cross_entropy", "softmax_cross_entropy")
+POSITIVE = ("poisson", "gamma", "tweedie")
+LOGARITHMS = (*POSITIVE, "cross_entropy", "softmax_cross_entropy")
 
 
 def draw(cost: str, output: str) -> tuple[np.ndarray, np.ndarray]:
     """Logits whose outputs the cost takes (a logarithm wants 0 < h < 1), and targets with exact zeros and ones."""
     rng = np.random.default_rng(3)
-    wide = cost not in LOGARITHMS or output in ("sigmoid", "softmax") or (cost, output) == ("poisson", "exponential")
+    wide = cost not in LOGARITHMS or output in ("sigmoid", "softmax") or (cost in POSITIVE and output == "exponential")
     z = rng.uniform(-2.9, 2.9, (4, 3)) if wide else rng.uniform(0.05, 0.5, (4, 3))
     if output == "exponential" and not wide:
         z = -z
@@ -55,6 +56,9 @@ def cost_of_outputs(cost: str, h: np.ndarray, y: np.ndarray) -> float:
         "mean_absolute": lambda a, b: abs(a - b),
         "huber": lambda a, b: (a - b) ** 2 / 2 if abs(a - b) <= 1 else abs(a - b) - 0.5,
         "log_cosh": lambda a, b: math.log(math.cosh(a - b)),
+        "quantile": lambda a, b: abs(a - b) / 2,
+        "gamma": lambda a, b: b / a + math.log(a),
+        "tweedie": lambda a, b: 2 * math.sqrt(a) + 2 * b / math.sqrt(a),
         "poisson": lambda a, b: a - xlog(b, a),
         "cross_entropy": lambda a, b: -xlog(b, a) - xlog(1 - b, 1 - a),
         "softmax_cross_entropy": lambda a, b: -xlog(b, a),
@@ -124,7 +128,7 @@ def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
 
 
 def test_by_default_a_cost_has_its_own_output() -> None:
-    own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax", "poisson": "exponential"}
+    own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax"} | dict.fromkeys(POSITIVE, "exponential")
     for cost in cost_names():
         assert output_pair(get_cost(cost)) is output_pair(get_cost(cost), own.get(cost, "identity"))
 
@@ -143,10 +147,10 @@ def test_a_network_takes_the_pairs_that_have_a_meaning(cost: str, output: str) -
     net = nnkit.Network([1, 3], cost=cost, output_activation=output, seed=0, dtype="float64")
     net.parameters.W[0][...] = 1
     x = np.linspace(-4, 4, 9)[:, None]
-    for y in np.eye(3):
+    for y in np.eye(3) + (0.5 if cost == "gamma" else 0):
         numbers = net.evaluate(x, np.tile(y, (9, 1)))
         assert not np.isnan(numbers["cost"])
-        assert cost == "poisson" or numbers["cost"] >= 0
+        assert cost in ("poisson", "gamma") or numbers["cost"] >= 0
     if net.classifies and output != "softmax":
         single = nnkit.Network([1, 1], cost=cost, output_activation=output, seed=0, dtype="float64")
         single.parameters.flat[...] = 0

@@ -54,6 +54,9 @@ TERMS: dict[str, Callable[[Decimal, Decimal], Decimal]] = {
     "mean_absolute": lambda h, y: abs(y - h),
     "huber": lambda h, y: huber(abs(y - h), Decimal(1)),
     "log_cosh": lambda h, y: (((h - y).exp() + (y - h).exp()) / 2).ln(),
+    "quantile": lambda h, y: abs(y - h) / 2,
+    "gamma": lambda z, y: y / z.exp() + z,
+    "tweedie": lambda z, y: 2 * (z / 2).exp() + 2 * y / (z / 2).exp(),
     "poisson": lambda z, y: z.exp() - y * z.exp().ln(),
     "cross_entropy": binary,
     "hinge": lambda h, y: max(Decimal(0), 1 - (2 * y - 1) * h),
@@ -69,6 +72,12 @@ def torch_cost(torch: Any, name: str, z: Any, y: Any) -> Any:
         return torch.log(torch.cosh(z - y)).sum()
     if name == "hinge":
         return torch.clamp(1 - (2 * y - 1) * z, min=0).sum()
+    if name == "quantile":
+        return (z - y).abs().sum() / 2
+    if name == "gamma":
+        return (y * torch.exp(-z) + z).sum()
+    if name == "tweedie":
+        return (2 * torch.exp(z / 2) + 2 * y * torch.exp(-z / 2)).sum()
     own = {
         "mean_absolute": F.l1_loss,
         "huber": F.huber_loss,

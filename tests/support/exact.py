@@ -59,6 +59,7 @@ DEFINITIONS: dict[str, Callable[[Decimal], Decimal]] = {
     "gelu": lambda z: z * phi(z),
     "gelu_tanh": gelu_tanh,
     "silu": lambda z: z * sigmoid(z),
+    "mish": lambda z: z * tanh((ONE + z.exp()).ln()),
     "softplus": lambda z: z + (ONE + (-z).exp()).ln() if z > 0 else (ONE + z.exp()).ln(),
     "exponential": lambda z: z.exp(),
     "softsign": lambda z: z / (ONE + abs(z)),

@@ -9,6 +9,8 @@ _OUTPUTS = {
     "cross_entropy": ("sigmoid", "hard_sigmoid", "softmax"),
     "softmax_cross_entropy": ("softmax",),
     "poisson": (*_POSITIVE, "relu", "hard_sigmoid"),
+    "gamma": _POSITIVE,
+    "tweedie": _POSITIVE,
     "hinge": tuple(name for name in EVERY if name not in _POSITIVE),
 }
 PAIRS = [(cost, output) for cost in cost_names() for output in _OUTPUTS.get(cost, EVERY)]

@@ -34,7 +34,7 @@ def test_every_activation(arrays: "Arrays", activation: str) -> None:
 @pytest.mark.parametrize(("cost", "output"), [p for p in PAIRS if p[1] in ("identity", "sigmoid", "softmax")])
 def test_every_cost(arrays: "Arrays", cost: str, output: str) -> None:
     net = network("silu", cost, output_activation=output)
-    assert nnkit.check_gradients(net, arrays(X), np.eye(3)[LABELS]).max_error <= 1e-13
+    assert nnkit.check_gradients(net, arrays(X), np.eye(3)[LABELS] + (cost == "gamma")).max_error <= 1e-13
 
 
 def test_the_network_stays_as_it_is() -> None:

@@ -65,7 +65,7 @@ def test_a_wrong_gradient_fails_and_exits_1(capsys: pytest.CaptureFixture[str]) 
     assert main(["verify"]) == 1
     out = capsys.readouterr().out
     assert "FAILED" in out
-    assert "1 of 37 failed" in out
+    assert "1 of 41 failed" in out
 
 
 @pytest.mark.usefixtures("wrong_tanh")
@@ -86,7 +86,7 @@ def test_an_error_that_is_no_number_fails() -> None:
 def test_markdown_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--markdown"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 39
+    assert len(lines) == 43
     assert {line.count(" | ") for line in lines} - {0} == {3}
 
 
