@@ -107,7 +107,7 @@ from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, metrics, plots, schedules, verify
-    from nnkit.onnx import from_onnx
+    from nnkit.onnx_import import from_onnx
     from nnkit.verify.derivatives import derivative
     from nnkit.verify.gradient_check import check_gradients
 
@@ -133,7 +133,7 @@ __all__ = [
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {
     "check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives",
-    "from_onnx": "nnkit.onnx",
+    "from_onnx": "nnkit.onnx_import",
 }  # fmt: skip
 
 

@@ -234,3 +234,13 @@ def test_dir_shows_the_public_names(module: Any) -> None:
     first, second = (line.split() for line in done.stdout.splitlines())
     assert first == second == sorted(module.__all__)
     assert not {"Any", "np", "annotations", "importlib"} & set(first)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions count as well: arrows point down only."""
+    below_each = {name: {used for used in imports(path) if used in ALL} - {name} for name, path in ALL.items()}
+    while leaves := [name for name, used in below_each.items() if not used]:
+        for name in leaves:
+            del below_each[name]
+        below_each = {name: used.difference(leaves) for name, used in below_each.items()}
+    assert not below_each, sorted(below_each)
