@@ -85,9 +85,9 @@ def _driver() -> ctypes.CDLL:
 def launch(
     array: Any, text: str, name: str, blocks: int, threads: int, shared_bytes: int, arguments: Sequence[Any]
 ) -> None:
-    """Run kernel `name` of a CUDA source as one cluster of blocks, on a CuPy array's device and its current stream.
+    """Run kernel `name` of a CUDA source, whose blocks are one cluster or several, on the current stream of a device.
 
-    The first call compiles it. The arguments are CuPy arrays and NumPy scalars.
+    The device is that of a CuPy array. The first call compiles it. The arguments are CuPy arrays and NumPy scalars.
     """
     with array.device:
         kernel = _kernel(array.device.id, text, name, shared_bytes)

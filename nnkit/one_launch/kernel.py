@@ -1,6 +1,7 @@
 """An epoch as one launch: whether a training run can use it, and the launch itself."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class EpochKernel:
         numbers = [state.numbers[name] for name in recipe.numbers]
         clock = [state.arrays["t"]] if "clock" in recipe.programs else []
         self._texts: dict[int, str] = {}  # by lanes
-        self._state = [model.parameters.flat, *vectors, *numbers, *clock]
+        self._own, self._numbers = [model.parameters.flat, *vectors, *clock], numbers
         self._home = home_of(model.parameters.flat)
 
     def works(self, X: Array) -> bool:
@@ -52,7 +53,15 @@ class EpochKernel:
             return False
         return True
 
-    def run(self, X: Array, y: Array, order: Array | None, rates: Array, logits: Array) -> None:
+    def run(
+        self,
+        X: Array,
+        y: Array,
+        order: Array | None,
+        rates: Array,
+        logits: Array,
+        members: Sequence[Array] | None = None,
+    ) -> None:
         """Train for an epoch: update the parameters and the optimizer's state in place, on the current stream.
 
         All arrays are C-contiguous and on the network's device, in float32 except `order`. The call does not wait for
@@ -65,26 +74,37 @@ class EpochKernel:
             rates: the learning rate of each step, (steps,), with steps = samples/batch size rounded up.
             logits: the result, (samples, d_out): the last layer's h̄ of each minibatch before its update, in the order
                 of the epoch.
+            members: the arrays of several networks of this shape, to train in this launch instead of the own, each with
+                the bits that it has alone: parameters and each vector of the optimizer, (members, size), and its step
+                count, (members,), if it has one. y, order and logits have a leading axis for members then.
 
         Raises ValueError for an array with another shape, dtype or memory order.
         """
-        samples, widths = y.shape[0], self._recipe.widths
+        samples, widths = y.shape[-2], self._recipe.widths
+        lead: tuple[int, ...] = ()
+        state = self._own if members is None else list(members)
+        if members is not None:
+            lead = members[0].shape[:1]
+            for own, array in zip(self._own, members, strict=True):
+                _check("an array of the members", array, lead + own.shape)
         steps = -(-samples // self.layout.batch_size)
         _check("X", X, (X.shape[0] if order is not None else samples, widths[0]))
-        for name, array, shape in (("y", y, (samples, widths[-1])), ("rates", rates, (steps,))):
+        outputs = (*lead, samples, widths[-1])
+        for name, array, shape in (("y", y, outputs), ("rates", rates, (steps,)), ("logits", logits, outputs)):
             _check(name, array, shape)
-        _check("logits", logits, (samples, widths[-1]))
         if order is not None:
-            _check("order", order, (samples,), "int64")
+            _check("order", order, (*lead, samples), "int64")
         lanes = 4 if widths[0] % 4 == 0 and X.data.ptr % 16 == 0 else 1
         if lanes not in self._texts:
             self._texts[lanes] = kernel_text(self._recipe, self.layout, self._model.parameters.starts, lanes)
-        none = np.int64(0)  # a null pointer
-        given = [X, y, none if order is None else order, rates, *self._state, logits, np.int64(samples)]
+        none, vectors = np.int64(0), 1 + len(self._recipe.vectors)  # 0 is a null pointer
         flat = self._model.parameters.flat
+        given = [X, y, none if order is None else order, rates, *state[:vectors], *self._numbers, *state[vectors:]]
+        given += [logits, np.int64(samples), np.int64(flat.shape[0])]
+        blocks = self.layout.blocks * (1 if members is None else lead[0])
         assert self._home is not None
         with flat.device, self._home.in_order():
-            launch(flat, self._texts[lanes], NAME, self.layout.blocks, THREADS, self.layout.bytes, given)
+            launch(flat, self._texts[lanes], NAME, blocks, THREADS, self.layout.bytes, given)
 
 
 def epoch_kernel_for(model: Model, state: OptimizerState, batch_size: int) -> EpochKernel | None:

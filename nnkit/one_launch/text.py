@@ -183,17 +183,22 @@ def kernel_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: in
         f'extern "C" __global__ void {attribute}__launch_bounds__({THREADS}, 1)',
         f"{NAME}({_parameters(recipe)}) {{",
         "    extern __shared__ __align__(16) float memory[];",
-        f"    epoch(memory, {'cluster_rank()' if cluster else '0'}, {_names(recipe)});",
+        f"    epoch(memory, {'cluster_rank()' if cluster else '0'}, blockIdx.x / {layout.blocks}, {_names(recipe)});",
         "}",
     ]
     return PRELUDE + MACHINE + CLUSTER * cluster + epoch_text(recipe, layout, starts, lanes) + "\n".join(entry) + "\n"
 
 
 def epoch_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int) -> str:
-    """The work of one thread as the function `epoch(memory, rank, ...)`: the kernel without the hardware primitives."""
+    """The work of one thread, `epoch(memory, rank, member, ...)`: the kernel without the hardware primitives."""
     formulas = [f"namespace of_{name} {{\n{body(program, 'float')}}}\n" for name, program in recipe.programs.items()]
     cluster, clock = layout.blocks > 1, "clock" in recipe.programs
+    own = ["parameters", *(f"vector{j}" for j in range(len(recipe.vectors)))]
     lines = [
+        *(f"{name} += member * stride;" for name in own),
+        *["count += member;"] * clock,
+        *(f"{name} += member * samples * {recipe.widths[-1]};" for name in ("targets", "logits")),
+        "if (order) order += member * samples;",
         *_names_of_arrays(layout, recipe.widths[0]),
         f"for (int i = threadIdx.x; i < {layout.bytes // 4}; i += blockDim.x) memory[i] = 0;",
         "block_sync();",
@@ -217,7 +222,9 @@ def epoch_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int
         *_transfers("write", recipe, layout, starts),
         *["if (rank == 0 && threadIdx.x == 0) *count = t;"] * clock,
     ]
-    head = f"__device__ inline void epoch(float *memory, unsigned int rank, {_parameters(recipe)}) {{\n"
+    head = (
+        f"__device__ inline void epoch(float *memory, unsigned int rank, long long member, {_parameters(recipe)}) {{\n"
+    )
     loops = LOOPS + GATHER * cluster
     return "".join(formulas) + loops + head + "\n".join(f"    {line}" for line in lines) + "\n}\n"
 
@@ -227,14 +234,17 @@ def arguments(recipe: Recipe) -> list[tuple[str, str]]:
 
     X (samples, d_in); targets (samples, d_out) in the order of the epoch; order (samples,) or 0; rates (steps,); the
     flat parameters and the optimizer's vectors; its scalars, 0-d; its step count, if it has one; logits
-    (samples, d_out), the result.
+    (samples, d_out), the result; the number of samples; and `stride`, the entries of a network's parameters.
+
+    Several networks, the members, are trained by one cluster each, with the same X, rates and scalars: the other arrays
+    have a leading axis for members.
     """
     found = [("const float *", "X"), ("const float *", "targets")]
     found += [("const long long *", "order"), ("const float *", "rates"), ("float *", "parameters")]
     found += [("float *", f"vector{j}") for j in range(len(recipe.vectors))]
     found += [("const float *", f"number{i}") for i in range(len(recipe.numbers))]
     found += [("float *", "count")] * ("clock" in recipe.programs)
-    return [*found, ("float *", "logits"), ("long long ", "samples")]
+    return [*found, ("float *", "logits"), ("long long ", "samples"), ("long long ", "stride")]
 
 
 def _parameters(recipe: Recipe) -> str:

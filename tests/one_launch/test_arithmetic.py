@@ -95,6 +95,32 @@ def test_the_same_bits_by_any_number_of_threads(name: str, tmp_path: Path) -> No
     assert bits(host.train(ordered=False)) == first
 
 
+@pytest.mark.parametrize("name", ["one block", "all options of SGD", "four layers, Adam"])
+def test_members_of_one_launch_have_the_bits_that_each_has_alone(name: str, tmp_path: Path) -> None:
+    """Three networks with their own starts, orders and, for Adam, step counts."""
+    host, members, rng = Host(replace(CASES[name], epochs=1), tmp_path), 3, np.random.default_rng(1)
+    (X, y), (_, rates), count = host.case.data(), host.case.epoch(0), host.case.samples
+    starts = [np.stack([start + (k if start.ndim == 0 else 0) for k in range(members)]) for start in host.start]
+    starts[0] = starts[0] + rng.normal(0, 0.01, starts[0].shape).astype(np.float32)
+    orders = np.stack([rng.permutation(count) for _ in range(members)])
+    vectors, numbers = len(host.recipe.vectors), kept(host.model, host.state, host.recipe)
+    numbers = numbers[1 + vectors : 1 + vectors + len(host.recipe.numbers)]
+
+    def trained_from(chosen: slice) -> list[Array]:
+        changed = [np.array(start[chosen]) for start in starts]
+        order = np.array(orders[chosen])
+        logits = np.full((len(order), *y.shape), np.nan, np.float32)
+        state = [*changed[: 1 + vectors], *numbers, *changed[1 + vectors :]]
+        run(host.compiled, host.layout, 3, count, [X, y[order], order, rates, *state, logits], len(order))
+        return [*changed, logits]
+
+    together = trained_from(slice(members))
+    for k in range(members):
+        for ours, alone in zip(together, trained_from(slice(k, k + 1)), strict=True):
+            assert ours[k].tobytes() == alone[0].tobytes()
+    assert len({weights.tobytes() for weights in together[0]}) == members
+
+
 def test_the_same_bits_by_wide_copies(tmp_path: Path) -> None:
     case = replace(CASES["the lecture's"], samples=101)
     (tmp_path / "wide").mkdir()
@@ -159,12 +185,12 @@ def with_main(case: Case) -> str:
 
 def _main(case: Case, recipe: Recipe, made: Layout, sizes: list[int]) -> str:
     lines = ["unsigned state = 1;", "auto number = [&] { return ((state = state * 1664525u + 1) >> 8) * 0x1p-24f; };"]
-    for (kind, name), length in zip(arguments(recipe)[:-1], sizes, strict=True):
+    for (kind, name), length in zip(arguments(recipe)[:-2], sizes, strict=True):
         whole = "long" in kind
         value = f"{case.samples - 1} - i" if whole else "number()"
         lines.append(f"alignas(16) static {'long long' if whole else 'float'} of_{name}[{max(length, 1)}];")
         lines.append(f"for (int i = 0; i < {length}; ++i) of_{name}[i] = {value};")
-    given = ", ".join(f"of_{name}" for _, name in arguments(recipe)[:-1])
+    given = ", ".join(f"of_{name}" for _, name in arguments(recipe)[:-2])
     lines += [f"void *p[] = {{{given}}};", f"run(p, {case.samples}, {made.blocks}, 3, {made.bytes});"]
     return "int main() {\n" + "\n".join(lines) + "\n}\n"
 

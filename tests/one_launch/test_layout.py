@@ -147,6 +147,11 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
                 kernel.run(**right | {name: array})
     with pytest.raises(ValueError, match=r"^X is .*; expected float32 of shape \(25, 4\)"):
         kernel.run(**right | {"X": np.zeros((26, 4), np.float32), "order": None})
+    with pytest.raises(ValueError, match=r"^an array of the members is .*; expected float32 of shape \(2, "):
+        kernel.run(**right | {"members": [np.zeros((2, 7), np.float32)]})
+    members = [np.zeros((2, *net.parameters.flat.shape), np.float32)]
+    with pytest.raises(ValueError, match=r"^y is .*; expected float32 of shape \(2, 25, 3\)"):
+        kernel.run(**right | {"members": members})
 
 
 def test_on_the_cpu_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ static inline void copies_done() {}
 """
 _DRIVER = """
 static void **p;
-static long long samples;
+static long long samples, member, stride;
 static int threads;
 static Barrier whole, of_blocks[64];
 static float *memory[64];
@@ -86,7 +86,7 @@ static void play(int number) {
     const int rank = number / threads;
     threadIdx.x = number % threads; blockDim.x = threads; block = &of_blocks[rank]; cluster = &whole;
     own = memory[rank]; memories = memory;
-    epoch(own, rank, ARGUMENTS);
+    epoch(own, rank, member, ARGUMENTS);
 }
 
 #ifdef __SANITIZE_THREAD__
@@ -110,16 +110,19 @@ static void play_all(int count) {
 }
 #endif
 
-extern "C" void run(void **given, long long all_samples, int blocks, int threads_of_block, long long bytes) {
-    p = given; samples = all_samples; threads = threads_of_block;
-    whole = {0, blocks * threads, 0};
-    for (int rank = 0; rank < blocks; ++rank) {
-        of_blocks[rank] = {0, threads, 0};
-        memory[rank] = (float *)aligned_alloc(16, bytes);
-        for (int i = 0; i < bytes / 4; ++i) memory[rank][i] = NAN;
+extern "C" void run(void **given, long long all_samples, int blocks, int threads_of_block, long long bytes,
+                    long long members = 1, long long entries = 0) {
+    p = given; samples = all_samples; threads = threads_of_block; stride = entries;
+    for (member = 0; member < members; ++member) {
+        whole = {0, blocks * threads, 0};
+        for (int rank = 0; rank < blocks; ++rank) {
+            of_blocks[rank] = {0, threads, 0};
+            memory[rank] = (float *)aligned_alloc(16, bytes);
+            for (int i = 0; i < bytes / 4; ++i) memory[rank][i] = NAN;
+        }
+        play_all(blocks * threads);
+        for (int rank = 0; rank < blocks; ++rank) free(memory[rank]);
     }
-    play_all(blocks * threads);
-    for (int rank = 0; rank < blocks; ++rank) free(memory[rank]);
 }
 """
 
@@ -129,8 +132,8 @@ def host_text(recipe: Recipe, layout: Layout, starts: Sequence[int], lanes: int)
     machine = _HOST.replace(
         "#define __device__\n", "#define __device__\n" + PRELUDE[PRELUDE.index("template <typename T, int N> struct") :]
     )
-    given = [f"({kind})p[{i}]" for i, (kind, _) in enumerate(arguments(recipe)[:-1])]
-    driver = _DRIVER.replace("ARGUMENTS", ", ".join([*given, "samples"]))
+    given = [f"({kind})p[{i}]" for i, (kind, _) in enumerate(arguments(recipe)[:-2])]
+    driver = _DRIVER.replace("ARGUMENTS", ", ".join([*given, "samples", "stride"]))
     return C_HEADERS + machine + epoch_text(recipe, layout, starts, lanes) + driver
 
 
@@ -148,13 +151,16 @@ def compiled(text: str, folder: Path, *options: str) -> Path:
     return made
 
 
-def run(library: ctypes.CDLL, layout: Layout, threads: int, samples: int, arrays: Sequence[Array | None]) -> None:
-    """Run an epoch on NumPy arrays, with so many threads a block."""
+def run(
+    library: ctypes.CDLL, layout: Layout, threads: int, samples: int, arrays: Sequence[Array | None], members: int = 1
+) -> None:
+    """Run an epoch on NumPy arrays, with so many threads a block; of several members, one cluster after another."""
     for array in arrays:
         assert array is None or array.flags.c_contiguous
     pointers = (ctypes.c_void_p * len(arrays))(*(None if a is None else a.ctypes.data for a in arrays))
     sizes = ctypes.c_int(layout.blocks), ctypes.c_int(threads), ctypes.c_longlong(layout.bytes)
-    library.run(pointers, ctypes.c_longlong(samples), *sizes)
+    entries = arrays[4].shape[-1] if arrays[4] is not None else 0
+    library.run(pointers, ctypes.c_longlong(samples), *sizes, ctypes.c_longlong(members), ctypes.c_longlong(entries))
 
 
 def steps_of(samples: int, batch_size: int) -> int:
