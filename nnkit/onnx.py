@@ -77,8 +77,9 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
             raise TypeError(f"layer {i} is a {type(layer).__name__}; only Dense and Dropout can be exported to ONNX")
         own = network.parameters.layers[i]
         arrays = [graph.constant(network.backend.to_numpy(own[name]), f"layers.{i}.{name}") for name in "Wb"]
-        x = graph.activation(str(layer.activation), graph.add("Gemm", x, *arrays, transB=1))
-    outputs = _outputs(graph, network, x)
+        z = graph.add("Gemm", x, *arrays, transB=1)
+        x = graph.activation(str(layer.activation), z)
+    outputs = _outputs(graph, network, z, x)
     body = helper.make_graph(graph.nodes, "nnkit", [inputs], outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", version)]
     model = helper.make_model(
@@ -189,20 +190,23 @@ def _preprocessed(graph: _Graph, network: Model) -> tuple[Any, str]:
     return helper.make_tensor_value_info("X", _element(dtype), ["n", network.width]), x
 
 
-def _outputs(graph: _Graph, network: Model, h: str) -> list[Any]:
-    """The outputs of a model, from the network's h."""
+def _outputs(graph: _Graph, network: Model, z: str, h: str) -> list[Any]:
+    """The outputs of a model, from the logits z and outputs h of the network, whose class it predicts."""
     element, k = _element(network.dtype), network.d_out
     if not network.classifies:
         graph.add("Identity", h, name="prediction")
         return [helper.make_tensor_value_info("prediction", element, ["n", k])]
     margins = network.cost.domain not in ("unit", "distribution") or network.cost.threshold != 0.5
-    values = h
+    pair = network.output
+    values, decides, limit = h, z if pair.by_logits else h, pair.logit_threshold
     if k == 1:
         other = graph.add("Neg", h) if margins else graph.add("Sub", graph.number(1.0), h)
         values = graph.add("Concat", other, h, axis=1)
+        twice = graph.number(2 * (network.cost.threshold if limit is None else limit))
+        decides = graph.add("Concat", graph.add("Sub", twice, decides), decides, axis=1)
     name = "scores" if margins else "probabilities"
     graph.add("Identity", values, name=name)
-    number = graph.add("ArgMax", values, axis=1, keepdims=0)
+    number = graph.add("ArgMax", decides, axis=1, keepdims=0)
     names = np.arange(max(k, 2)) if network.classes is None else network.classes
     names = names.astype(np.int64) if names.dtype.kind in "biu" else names.astype(str)
     graph.add("Gather", graph.constant(names, "classes"), number, name="label")

@@ -202,3 +202,41 @@ def test_a_custom_layer_is_refused() -> None:
     network = nnkit.Network([Scaled(6, 6), nnkit.Dense(6, 2)], seed=0)
     with pytest.raises(TypeError, match="layer 0 is a Scaled; only Dense and Dropout can be exported"):
         network.to_onnx()
+
+
+@pytest.mark.parametrize(
+    ("cost", "activation", "threshold", "x"),
+    [
+        ("own", "identity", None, np.linspace(-0.9, 1, 20)),  # ½, from the formula
+        ("own", "tanh", 0.25, np.linspace(-0.9, 1, 20)),
+        ("hinge", None, None, np.linspace(-0.95, 1, 20)),
+        ("cross_entropy", "sigmoid", None, np.array([-1.0, -1e-9, 1e-9, 1.0])),  # σ(1e-9) is ½ in float32
+    ],
+)
+def test_a_single_output_is_divided_where_the_network_divides_it(
+    cost: str, activation: str | None, threshold: float | None, x: np.ndarray
+) -> None:
+    if cost == "own":
+        nnkit.register_cost(
+            "own", lambda xp, h, y, s: (h - y) ** 2 * s, lambda xp, h, y, s: 2 * (h - y) * s,
+            output=activation or "identity", classifies=True, threshold=threshold,
+        )  # fmt: skip
+    try:
+        network = nnkit.Network([1, 1], cost=cost, output_activation=activation, seed=0)
+        network.parameters.flat[...] = 0
+        network.parameters.W[0][...] = 1
+        expected = np.asarray(network.predict(x[:, None]))
+        assert {0, 1} == set(expected.tolist())
+        assert _run(network.to_onnx(), x[:, None].astype(np.float32))["label"].tolist() == expected.tolist()
+    finally:
+        if cost == "own":
+            nnkit.unregister_cost("own")
+
+
+def test_outputs_that_round_to_one_are_told_apart() -> None:
+    network = nnkit.Network([2, 2], cost="cross_entropy", init="zeros", seed=0)
+    network.parameters.W[0][...] = np.eye(2)
+    x = np.array([[200.0, 300.0], [300.0, 200.0]], np.float32)
+    found = _run(network.to_onnx(), x)
+    assert found["probabilities"].tolist() == [[1, 1], [1, 1]]
+    assert found["label"].tolist() == np.asarray(network.predict(x)).tolist() == [1, 0]
