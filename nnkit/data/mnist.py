@@ -7,8 +7,6 @@ import math
 import os
 import sys
 import zlib
-from collections.abc import Callable
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -48,44 +46,6 @@ def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return archive["images"].astype(np.float32) / np.float32(16), archive["labels"].astype(np.int64)
 
 
-def download_file(name: str, folder: Path, check: Callable[[bytes, str], object]) -> Path:
-    """Download the file `name` from the first mirror that has it to a directory, created if missing; return its path.
-
-    `check` is a function of the file's content and its URL that raises ValueError if the file is wrong. Raises
-    ImportError if pooch is not installed, ConnectionError, with the error for each mirror, if none provided the right
-    file, and OSError if it cannot be written.
-    """
-    try:
-        from pooch import HTTPDownloader
-    except ImportError:
-        raise ImportError(f"downloading {name} needs pooch: python -m pip install pooch") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    fetch = HTTPDownloader(progressbar=sys.stderr is not None and sys.stderr.isatty(), chunk_size=_CHUNK, timeout=30)
-    problems = []
-    for mirror in MIRRORS:
-        url, content = mirror + name, io.BytesIO()
-        try:
-            fetch(url, content, None)
-            check(content.getvalue(), url)
-        except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
-            reason = _reason(error)
-            problems.append(reason if url in reason else f"{url}: {reason}")
-            continue
-        with replacing(folder / name) as file:
-            file.write(content.getvalue())
-        return folder / name
-    raise ConnectionError(f"{name} could not be downloaded to {folder}:\n  " + ";\n  ".join(problems))
-
-
-def _reason(error: BaseException) -> str:
-    """The message of the innermost error: those of requests and urllib3 around it repeat the address."""
-    around = (getattr(error, "reason", None), error.__cause__, *error.args)
-    inner = next((each for each in around if isinstance(each, BaseException)), None)
-    if inner is None or isinstance(error, ValueError):
-        return getattr(error, "strerror", None) or str(error)
-    return _reason(inner)
-
-
 class MNIST(NamedTuple):
     """The 70 000 handwritten digits of MNIST.
 
@@ -99,7 +59,7 @@ class MNIST(NamedTuple):
 
 
 class _Original(NamedTuple):
-    """The expected content of the IDX file `name`: the shape and the SHA-256 of the decompressed bytes."""
+    """A file of MNIST: its name, the shape of its array, and the SHA-256 of its decompressed bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -109,6 +69,50 @@ class _Original(NamedTuple):
     def size(self) -> int:
         """The size of the decompressed file in bytes."""
         return 4 + 4 * len(self.shape) + math.prod(self.shape)
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """Its path, or that of the gzipped file, in the first of these directories that has it."""
+        paths = (folder / file for folder in folders for file in (self.name, f"{self.name}.gz"))
+        return next((path for path in paths if path.is_file()), None)
+
+    def read(self, path: Path) -> NDArray[np.uint8]:
+        """The array in a file."""
+        size, most = path.stat().st_size, 2 * self.size + 4096  # gzip makes random data slightly larger
+        if size > most:
+            raise ValueError(f"{path}: has {size} bytes; expected {self.size} for {self.name}")
+        return self.array(path.read_bytes(), str(path))
+
+    def array(self, content: bytes, source: str) -> NDArray[np.uint8]:
+        """The array in a file's content; raises ValueError if it is not the original."""
+        content = self._decompressed(content, source)
+        array = _parse_idx(content, source)
+        self._check_shape(array.shape, source)
+        found = hashlib.sha256(content).hexdigest()
+        if found != self.sha256:
+            raise ValueError(
+                f"{source}: not the original {self.name}: its decompressed bytes have the SHA-256 {found}; "
+                f"expected {self.sha256} (other data sets, such as Fashion-MNIST, use the same file names)"
+            )
+        return array
+
+    def _decompressed(self, content: bytes, source: str) -> bytes:
+        # By content, not by suffix: some programs decompress a download and keep the suffix .gz.
+        if not content.startswith(b"\x1f\x8b"):
+            return content
+        try:
+            # Limited to slightly more than the original, enough for any header: 3 MB of gzip can expand to 3 GB.
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                found = file.read(self.size + 16)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{source}: corrupt gzip file: {error}") from error
+        if len(found) > self.size:
+            self._check_shape(_idx_shape(found, source), source)
+            raise ValueError(f"{source}: decompresses to more than the {self.size} bytes of {self.name}")
+        return found
+
+    def _check_shape(self, shape: tuple[int, ...], source: str) -> None:
+        if shape != self.shape:
+            raise ValueError(f"{source}: holds an array of shape {shape}; expected {self.shape}")
 
 
 _ORIGINALS = tuple(
@@ -161,11 +165,14 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
     folders = _folders(directory)
     if flag("mnist", "download", download):
         for original in _ORIGINALS:
-            if _find(original.name, folders) is None:
-                download_file(f"{original.name}.gz", folders[0], partial(_array, original=original))
-    # Find all four before reading any, so that a missing file is reported immediately, not after seconds.
-    paths = [_found(original.name, folders) for original in _ORIGINALS]
-    arrays = [_array(_content(path, o), str(path), o) for path, o in zip(paths, _ORIGINALS, strict=True)]
+            if original.find(folders) is None:
+                _download(original, folders[0])
+    paths = [original.find(folders) for original in _ORIGINALS]
+    for original, path in zip(_ORIGINALS, paths, strict=True):  # before any is read, which takes seconds
+        if path is None:
+            looked = " or ".join(repr(str(folder)) for folder in folders)
+            raise FileNotFoundError(f"{original.name} (or {original.name}.gz) is not in {looked}; {_HELP}")
+    arrays = [original.read(path) for original, path in zip(_ORIGINALS, paths, strict=True) if path is not None]
     X_train, X_test = (images.reshape(len(images), -1) for images in arrays[::2])
     y_train, y_test = (labels.astype(np.int64) for labels in arrays[1::2])
     return MNIST(X_train, y_train, X_test, y_test)
@@ -180,59 +187,42 @@ def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
     return ([Path(data), Path(data) / "mnist"] if data else []) + [cache_folder() / "mnist"]
 
 
-def _find(name: str, folders: list[Path]) -> Path | None:
-    paths = (folder / file for folder in folders for file in (name, f"{name}.gz"))
-    return next((path for path in paths if path.is_file()), None)
+def _download(original: _Original, folder: Path) -> None:
+    """Download a file from the first mirror that has it to a directory, which is created if missing.
 
-
-def _found(name: str, folders: list[Path]) -> Path:
-    path = _find(name, folders)
-    if path is None:
-        looked = " or ".join(repr(str(folder)) for folder in folders)
-        raise FileNotFoundError(f"{name} (or {name}.gz) is not in {looked}; {_HELP}")
-    return path
-
-
-def _content(path: Path, original: _Original) -> bytes:
-    size, most = path.stat().st_size, 2 * original.size + 4096  # gzip makes random data slightly larger
-    if size > most:
-        raise ValueError(f"{path}: has {size} bytes; expected {original.size} for {original.name}")
-    return path.read_bytes()
-
-
-def _array(content: bytes, source: str, original: _Original) -> NDArray[np.uint8]:
-    """Return the array (original.shape) in a file's content, or raise ValueError if it is not the original."""
-    content = _decompressed(content, source, original)
-    array = _parse_idx(content, source)
-    _check_shape(array.shape, source, original)
-    found = hashlib.sha256(content).hexdigest()
-    if found != original.sha256:
-        raise ValueError(
-            f"{source}: not the original {original.name}: its decompressed bytes have the SHA-256 {found}; "
-            f"expected {original.sha256} (other data sets, such as Fashion-MNIST, use the same file names)"
-        )
-    return array
-
-
-def _decompressed(content: bytes, source: str, original: _Original) -> bytes:
-    # By content, not by suffix: some programs decompress a download and keep the suffix .gz.
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+    Raises ImportError if pooch is not installed, ConnectionError, with the error for each mirror, if none provided the
+    right file, and OSError if it cannot be written.
+    """
+    name = f"{original.name}.gz"
     try:
-        # Limited to slightly more than the original, enough for any header: 3 MB of gzip can expand to 3 GB.
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            found = file.read(original.size + 16)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{source}: corrupt gzip file: {error}") from error
-    if len(found) > original.size:
-        _check_shape(_idx_shape(found, source), source, original)
-        raise ValueError(f"{source}: decompresses to more than the {original.size} bytes of {original.name}")
-    return found
+        from pooch import HTTPDownloader
+    except ImportError:
+        raise ImportError(f"downloading {name} needs pooch: python -m pip install pooch") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    fetch = HTTPDownloader(progressbar=sys.stderr is not None and sys.stderr.isatty(), chunk_size=_CHUNK, timeout=30)
+    problems = []
+    for mirror in MIRRORS:
+        url, content = mirror + name, io.BytesIO()
+        try:
+            fetch(url, content, None)
+            original.array(content.getvalue(), url)
+        except (OSError, ValueError) as error:  # exceptions of requests are OSErrors
+            reason = _reason(error)
+            problems.append(reason if url in reason else f"{url}: {reason}")
+            continue
+        with replacing(folder / name) as file:
+            file.write(content.getvalue())
+        return
+    raise ConnectionError(f"{name} could not be downloaded to {folder}:\n  " + ";\n  ".join(problems))
 
 
-def _check_shape(shape: tuple[int, ...], source: str, original: _Original) -> None:
-    if shape != original.shape:
-        raise ValueError(f"{source}: holds an array of shape {shape}; expected {original.shape}")
+def _reason(error: BaseException) -> str:
+    """The message of the innermost error: those of requests and urllib3 around it repeat the address."""
+    around = (getattr(error, "reason", None), error.__cause__, *error.args)
+    inner = next((each for each in around if isinstance(each, BaseException)), None)
+    if inner is None or isinstance(error, ValueError):
+        return getattr(error, "strerror", None) or str(error)
+    return _reason(inner)
 
 
 def _parse_idx(content: bytes, source: str) -> NDArray[np.uint8]:

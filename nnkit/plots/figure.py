@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.backends.selection import owner_of
 from nnkit.checks import check_finite
 from nnkit.files import replacing, writable
+from nnkit.inputs import on_host
 from nnkit.tables import as_array
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def add_color_bar(axes: Axes, drawn: Any, size: tuple[float, float], below: floa
 
 def real_numbers(values: Any, name: str, axes: int, expected: str) -> NDArray[Any]:
     """A nonempty array of real numbers with `axes` dimensions; error messages describe its shape as `expected`."""
-    array = _on_host(values, name)
+    array = np.asarray(on_host(as_array(values, name)))
     if array.dtype.kind not in "biuf" and array.size:
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
     if array.ndim != axes or array.size == 0:
@@ -168,7 +168,7 @@ def label_pair(y: Any, predicted: Any) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _labels(values: Any, name: str) -> NDArray[Any]:
-    array = _on_host(values, name)
+    array = np.asarray(on_host(as_array(values, name)))
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name} has shape {array.shape}; expected labels (n,), at least one")
     if array.dtype.kind in "biu":
@@ -176,9 +176,3 @@ def _labels(values: Any, name: str) -> NDArray[Any]:
     if array.dtype.kind not in "UT" and not all(isinstance(label, str) for label in array):
         raise TypeError(f"{name} has dtype {array.dtype}; expected integer or string labels")
     return array.astype(str)
-
-
-def _on_host(values: Any, name: str) -> NDArray[Any]:
-    array = as_array(values, name)
-    backend = owner_of(array)
-    return np.asarray(array) if backend is None else backend.to_numpy(array)
