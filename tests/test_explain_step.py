@@ -12,7 +12,7 @@ from nnkit.parameters import Parameters
 from nnkit.step import step_for
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
-from nnkit.training.sources import ArraySource
+from nnkit.training.sources import ArraySource, Known
 from tests.support.host_device import HostDevice
 
 WIDTHS = (784, 256, 128, 10)
@@ -105,7 +105,7 @@ def in_fit(net: nnkit.Network, optimizer: nnkit.optimizers.Optimizer) -> int:
     """How many nodes a minibatch of `fit` has: besides the step it gathers samples, and keeps the logits."""
     n, host = 2 * BATCH, net.backend
     X, Y = host.zeros((n, WIDTHS[0]), "float32"), host.zeros((n, WIDTHS[-1]), "float32")
-    source, meter = ArraySource(net, X, Y, None), Meter(net, n, BATCH)
+    source, meter = ArraySource(net, X, Known(Y)), Meter(net, n, BATCH)
     meter.start(source.start(np.arange(n)))
     return len(Replays(net, source, meter, net.optimizer_state(optimizer), BATCH)._record(BATCH, False).nodes)
 

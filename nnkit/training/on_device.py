@@ -124,7 +124,7 @@ def way_on_device(model: Model, source: Source, meter: Meter, state: OptimizerSt
         return None
     # The kernel supports neither weights nor bytes nor strides; recorded steps support all.
     if type(source) is ArraySource and not source.weight_columns:
-        kernel = epoch_kernel_for(model, state, batch_size)
-        if kernel is not None and all(a.flags.c_contiguous for a in (source.X, source.y)) and kernel.works(source.X):
+        kernel, arrays = epoch_kernel_for(model, state, batch_size), (source.X, source.given.y)
+        if kernel is not None and all(a.flags.c_contiguous for a in arrays) and kernel.works(source.X):
             return Launches(model, source, meter, kernel, batch_size)
     return Replays(model, source, meter, state, batch_size)

@@ -104,40 +104,29 @@ class ArraySource(Source):
 
     on_device = True
 
-    def __init__(
-        self,
-        model: Model,
-        X: Any,
-        y: Array,
-        weights: Array | None,
-        metric_weights: Array | None = None,
-        one_class: bool = True,
-        exact: np.ndarray | None = None,
-    ) -> None:
-        self.model, self.backend, self.X = model, model.backend, X
-        self.y, self.weights, self.metric_weights, self._more = y, weights, metric_weights, (one_class, exact)
-        self.samples: int = y.shape[0]
+    def __init__(self, model: Model, X: Any, given: Known) -> None:
+        self.model, self.backend, self.X, self.given = model, model.backend, X, given
+        self.samples: int = given.y.shape[0]
         self.order: Any = None
-        self.in_order = Known(y, weights, metric_weights, *self._more)
+        self.in_order = given
 
     @property
     def weight_columns(self) -> int:
         """How many weights a sample has."""
-        return 0 if self.weights is None else int(self.weights.shape[1])
+        return 0 if self.given.weights is None else int(self.given.weights.shape[1])
 
     def start(self, order: np.ndarray | None) -> Known:
-        given = (self.y, self.weights, self.metric_weights)
         if order is None:
-            self.order, self.in_order = None, Known(*given, *self._more)
-            return self.in_order
-        backend, indices = self.backend, self.backend.asarray(order)
+            self.order, self.in_order = None, self.given
+            return self.given
+        backend, indices, arrays = self.backend, self.backend.asarray(order), self.given[:3]
         if self.order is None:  # these arrays stay: recorded minibatches read them
             self.order = backend.empty(order.shape, indices.dtype)
-            y, weights, others = (None if a is None else backend.empty(a.shape, a.dtype) for a in given)
-            others = weights if self.metric_weights is self.weights else others
-            self.in_order = Known(y, weights, others, *self._more)
+            y, weights, others = (None if a is None else backend.empty(a.shape, a.dtype) for a in arrays)
+            others = weights if self.given.metric_weights is self.given.weights else others
+            self.in_order = self.given._replace(y=y, weights=weights, metric_weights=others)
         backend.copy(indices, self.order)
-        for array, out in zip(given, self.in_order, strict=False):
+        for array, out in zip(arrays, self.in_order, strict=False):
             if array is not None:
                 backend.take(array, self.order, out=out)
         return self.in_order._replace(order=order)
@@ -146,7 +135,7 @@ class ArraySource(Source):
         """Copy the samples from place `start` in the order, 0-d int64, to a step; to be recorded."""
         self.backend.take_at(self.in_order.y, start, step.y)
         self.gather_inputs(start, step)
-        if self.weights is not None:
+        if self.given.weights is not None:
             weights = self.backend.empty(step.scale.shape, self.model.dtype)
             self.backend.take_at(self.in_order.weights, start, weights)
             self.backend.elementwise(product, (weights, step.share), out=step.scale)
@@ -252,18 +241,11 @@ class _Given(Minibatch):
         raw = model.checked(item[0], f"X of {name}")
         self._backend, self._x = model.backend, model.preprocessed(raw)
         check_samples(model.backend, raw, self._x, model.preprocessing, f"X of {name}")
-        self.samples = self._x.shape[0]
-        y = model.answers(item[1], f"y of {name}")
-        self.y = model.targets(y, self.samples, f"y of {name}", check=True)
-        weight, label = item[2] if len(item) == 3 else None, f"sample_weight of {name}"
-        self.weighted, self.exact = weight is not None, exact_targets(model.dtype, model.cost, model.d_out, y)
-        one_label = are_labels(y) or self.y.shape[1] == 1
-        self.weights = weights_of(model, self.y, one_label, weight, source.class_weight, label, scaled=False)
-        self.metric_weights = self.weights
-        if source.class_weight is not None:
-            self.metric_weights = weights_of(model, self.y, one_label, weight, None, label, scaled=False)
-        self.one_class = one_label or one_class_each(model.backend, self.y, model.cost, self.metric_weights)
-        self.y = model.cost.smoothed(model.backend, self.y)
+        self.samples, weight = self._x.shape[0], item[2] if len(item) == 3 else None
+        known = _known(model, item[1], self.samples, weight, source.class_weight, f"{{}} of {name}", scaled=False)[1]
+        self.y, self.weights, self.metric_weights, _, self.exact, _ = known
+        self.one_class = bool(known.one_class)
+        self.weighted = weight is not None
         if source.learns:
             model.learn(item[0], item[1])
 
@@ -296,17 +278,9 @@ def source_of(
     if y is None:
         raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) needs none")
     raw = model.checked(X, f"{which}X")
-    y = model.answers(y, f"{which}y")
-    targets = model.targets(y, raw.shape[0], f"{which}y", check=check)
-    one_label = are_labels(y) or targets.shape[1] == 1
-    weights = weights_of(model, targets, one_label, sample_weight, class_weight, f"{which}sample_weight")
-    for_metrics = weights
-    if class_weight is not None:
-        for_metrics = weights_of(model, targets, one_label, sample_weight, None, f"{which}sample_weight")
-    one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
-    exact = exact_targets(model.dtype, model.cost, model.d_out, y)
-    given = {"X": raw, "y": targets, "sample_weight": None if sample_weight is None else weights}
-    targets, source = model.cost.smoothed(model.backend, targets), ArraySource
+    targets, known = _known(model, y, raw.shape[0], sample_weight, class_weight, f"{which}{{}}", check=check)
+    given = {"X": raw, "y": targets, "sample_weight": None if sample_weight is None else known.weights}
+    source = ArraySource
     if _stays_on_host(model, raw):
         samples, source = raw, HostSource
         if check:
@@ -317,10 +291,34 @@ def source_of(
         samples = model.preprocessed(raw)
         if check:
             check_samples(model.backend, raw, samples, model.preprocessing, f"{which}X")
-    made = source(model, samples, targets, weights, for_metrics, one_class, exact)
+    made = source(model, samples, known)
     if prints:
         made.prints = {f"{which}{name}": of_array(model.backend, array) for name, array in given.items()}
     return made
+
+
+def _known(
+    model: Model,
+    y: Any,
+    n: int,
+    sample_weight: Any,
+    class_weight: ClassWeight,
+    called: str,
+    scaled: bool = True,
+    check: bool = True,
+) -> tuple[Array, Known]:
+    """The targets of n samples, checked, and what a source knows of them; errors call an argument `called`."""
+    y = model.answers(y, called.format("y"))
+    targets, name = model.targets(y, n, called.format("y"), check=check), called.format("sample_weight")
+    one_label = are_labels(y) or targets.shape[1] == 1
+    weights = for_metrics = None
+    if sample_weight is not None or class_weight is not None:
+        weights = for_metrics = weights_of(model, targets, one_label, sample_weight, class_weight, name, scaled)
+    if class_weight is not None:
+        for_metrics = weights_of(model, targets, one_label, sample_weight, None, name, scaled)
+    one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
+    exact = exact_targets(model.dtype, model.cost, model.d_out, y)
+    return targets, Known(model.cost.smoothed(model.backend, targets), weights, for_metrics, one_class, exact)
 
 
 def is_stream(X: Any) -> bool:

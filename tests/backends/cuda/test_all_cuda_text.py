@@ -20,7 +20,7 @@ from nnkit.optimizers import optimizer_names
 from nnkit.step import step_for
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
-from nnkit.training.sources import ArraySource, BytesSource
+from nnkit.training.sources import ArraySource, BytesSource, Known
 from tests.backends.cuda.test_cuda_reduction import KERNELS
 from tests.backends.cuda.test_cuda_rows import CASTS, KEPT
 from tests.backends.cuda.test_step_cuda import Written
@@ -91,7 +91,7 @@ def _record(device: Written, options: dict[str, Any]) -> None:
     given = device.place(X), device.zeros(y.shape, options["dtype"])
     nnkit.set_matmul_precision(options["precision"])
     state = net.optimizer_state(options["optimizer"])
-    source = (BytesSource if options["bytes"] else ArraySource)(net, *given, None)
+    source = (BytesSource if options["bytes"] else ArraySource)(net, given[0], Known(given[1]))
     meter = Meter(net, 20, batch)
     meter.start(source.start(np.arange(20)))
     for changes in (False, True):

@@ -10,7 +10,7 @@ import nnkit
 from nnkit.step import Step, step_for
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
-from nnkit.training.sources import ArraySource, BytesSource
+from nnkit.training.sources import ArraySource, BytesSource, Known
 from tests.support.host_device import HostDevice
 
 Array = NDArray[Any]
@@ -98,7 +98,7 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
         state = net.optimizer_state(nnkit.SGD(0.1))
         kind, numbers = (BytesSource, dtype) if dtype == "uint8" else (ArraySource, "float64")
         parts = [net.backend.asarray(a, t) for a, t in ((X, numbers), (TARGETS, "float64"), (weights, "float64"))]
-        source, meter = kind(net, *parts), Meter(net, 40, 16)
+        source, meter = kind(net, parts[0], Known(*parts[1:])), Meter(net, 40, 16)
         meter.start(source.start(order))
         Replays(net, source, meter, state, 16).run(given, lambda: None)
         arrays = [*net.parameters.W, *net.parameters.b, meter.logits]

@@ -17,7 +17,7 @@ from nnkit.kernels.cost import output_pair
 from nnkit.kernels.updates import adam_clock
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
-from nnkit.training.sources import ArraySource
+from nnkit.training.sources import ArraySource, Known
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host
 from tests.support.nvrtc import compile_cuda
@@ -157,7 +157,7 @@ def test_a_minibatch_of_fit_compiles(monkeypatch: pytest.MonkeyPatch, arch: int)
     monkeypatch.setitem(selection._made, "cupy", device)
     net = nnkit.Network([12, 20, 10], "relu", seed=1, backend=device, dtype="float64" if arch == 75 else "float32")
     X, Y, w = (device.zeros((16, width), net.dtype) for width in (12, 10, 1))
-    source, meter = ArraySource(net, X, Y, w), Meter(net, 16, 8)
+    source, meter = ArraySource(net, X, Known(Y, w)), Meter(net, 16, 8)
     meter.start(source.start(np.arange(16)))
     way = Replays(net, source, meter, net.optimizer_state(nnkit.Adam()), 8)
     way._give([0.1, 0.2])
