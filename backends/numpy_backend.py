@@ -11,6 +11,7 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import Backend, quiet
 from nnkit.backends.cpu.calls import Elementwise
+from nnkit.backends.cpu.native.compiler import describe
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.dtypes import COMPLEX, FLOATS, native, numpy_dtype
@@ -141,7 +142,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return recording(Tape(PASSES, lowered, quiet))
 
     def describe(self) -> dict[str, str]:
-        return {"numpy": np.__version__}
+        return {"numpy": np.__version__, "native code": describe()}
 
 
 def _native(dtype: np.dtype) -> np.dtype:

@@ -18,6 +18,7 @@ _PACKAGES = {
     "tqdm": "progress bars",
     "safetensors": "models and checkpoints in files",
     "matplotlib": "pictures",
+    "numba": "native code for the CPU",
     "scipy": "faster plain gradient descent",
     "pooch": "downloads of MNIST",
     "ml_dtypes": "bfloat16",

@@ -1,4 +1,4 @@
-"""nnkit verify, doctor and formulas: the error of each equation, what works here, and the formulas with CUDA code."""
+"""nnkit verify, doctor and formulas: the error of each equation, what works here, and the code of formulas."""
 
 import argparse
 import ast
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nnkit import data
+from nnkit.backends.cpu.native.formulas import native_source
 from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.checks import named
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
     purpose = "list the formulas, or show one and its CUDA kernel; needs no GPU"
     parser = add_command(commands, "formulas", purpose, _formulas, _DESCRIPTION)
     add_option(parser, "name", "name", str, "show this formula and its CUDA code; 'all' shows every one", nargs="?")
+    add_flag(parser, "--native", "show the loop that numba compiles for the CPU instead of CUDA code")
     add_option(parser, "--dtype", "NAME", known("dtype", _TYPES), f"dtype: {', '.join(_TYPES)} (default: float32)")
 
 
@@ -78,18 +80,21 @@ def _formulas(options: argparse.Namespace) -> int:
     if options.name is None:
         if options.dtype is not None:
             raise ValueError(f"--dtype {options.dtype} has no effect without the name of a formula")
+        if options.native:
+            raise ValueError("--native has no effect without the name of a formula")
         for name, entry in entries.items():
             print(f"{name}({', '.join(_operands(entry.function))})")
         return 0
     chosen = list(entries.values()) if options.name == "all" else [named("formula", options.name, entries, ["all"])]
-    dtype = options.dtype or "float32"
+    dtype, mark = options.dtype or "float32", "#" if options.native else "//"
+    source = native_source if options.native else formula_source
     for entry in chosen:
         if isinstance(entry.function, Formula) or options.name != "all":
-            print(_comment(entry.function))
+            print(_comment(entry.function, mark))
             for made in entry.formulas:
                 if made is not entry.function:
-                    print(_comment(made))
-                print(formula_source(made, dtype))
+                    print(_comment(made, mark))
+                print(source(made, dtype))
     return 0
 
 
@@ -126,8 +131,8 @@ def _operands(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _comment(function: Callable[..., Any]) -> str:
-    """C++ comments with a function's equation and, for a formula, its Python code.
+def _comment(function: Callable[..., Any], mark: str = "//") -> str:
+    """Comments with a function's equation and, for a formula, its Python code.
 
     >>> from nnkit.kernels.arithmetic import divided
     >>> print(_comment(divided))
@@ -140,7 +145,7 @@ def _comment(function: Callable[..., Any]) -> str:
     lines += re.split(r"\n\n(?:Args:|>>>)", inspect.getdoc(plain) or "")[0].splitlines()
     if isinstance(function, Formula):
         lines += textwrap.indent(_python(plain), "    ").splitlines()
-    return "\n".join(f"// {line}".rstrip() for line in lines)
+    return "\n".join(f"{mark} {line}".rstrip() for line in lines)
 
 
 def _python(function: Callable[..., Any]) -> str:

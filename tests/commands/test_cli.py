@@ -1,5 +1,6 @@
 """The command line as its user meets it: help, errors, and the commands without data."""
 
+import ast
 import functools
 import os
 import re
@@ -303,6 +304,7 @@ def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert "backend numpy works" in out
     assert re.search(r"backend cupy (works: .*GPU|does not work: )", out)
     assert re.search(r"\d+ CPUs usable", out)
+    assert re.search(r"native code (by numba \d|off: (numba is not installed|NNKIT_NATIVE=0))", out)
 
 
 def test_doctor_names_a_backend_that_is_not_known(
@@ -342,6 +344,16 @@ def test_formulas_prints_cuda_without_a_gpu(capsys: pytest.CaptureFixture[str]) 
     assert "__global__ void nnkit_sigmoid_grad(const double *" in capsys.readouterr().out
     assert main(["formulas", "all"]) == 0
     assert capsys.readouterr().out.count("__global__") > 30
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_formulas_prints_native_loops(dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formulas", "all", "--native", "--dtype", dtype]) == 0
+    text = capsys.readouterr().out
+    assert len(ast.parse(text).body) == text.count("def f(arguments)") > 30
+    assert "sqrt(" in text
+    assert main(["formulas", "--native"]) == 2
+    assert "--native has no effect without the name of a formula" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sorted({equation.function for equation in equations()}))

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,13 @@ def _installed() -> bool:
 def enabled() -> bool:
     """Whether recordings on NumPy are compiled: numba is installed, and NNKIT_NATIVE is not 0."""
     return switch("NNKIT_NATIVE", True) and _installed()
+
+
+def describe() -> str:
+    """Whether recordings are compiled, and by what, or why not."""
+    if not _installed():
+        return "off: numba is not installed: python -m pip install numba"
+    return f"by numba {version('numba')}" if enabled() else "off: NNKIT_NATIVE=0"
 
 
 def address_of(text: str) -> int:
@@ -62,8 +70,6 @@ def _load(text: str) -> int:
 @cache
 def _surroundings() -> tuple[str, ...]:
     """What compiled code depends on besides its text."""
-    from importlib.metadata import version
-
     import llvmlite
     import llvmlite.binding as llvm
 

@@ -86,21 +86,23 @@ def select(typing: Any, condition: Any, chosen: Any, otherwise: Any) -> Any:
     """The second argument where the condition is true, else the third, without a branch."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.select(context.get_value_as_argument(builder, types.boolean, arguments[0]), *arguments[1:])
+        return builder.select(*arguments)
 
     return chosen(types.boolean, chosen, chosen), generate
 
 
-def _rounded(name: str) -> Any:
-    """An operation that LLVM knows, of a float in its own type."""
+def _operation(name: str) -> Any:
+    """An operation that LLVM knows, of floats of one type."""
 
     @intrinsic
-    def operation(typing: Any, x: Any) -> Any:
+    def operation(typing: Any, *given: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            kind = arguments[0].type
-            return builder.call(builder.module.declare_intrinsic(name, [kind]), arguments)
+            values = [builder.extract_value(arguments[0], i) for i in range(len(given))]
+            kind = values[0].type
+            whole = ir.FunctionType(kind, [kind] * len(given))
+            return builder.call(builder.module.declare_intrinsic(name, [kind], whole), values)
 
-        return x(x), generate
+        return given[0](types.StarArgTuple(given)), generate
 
     return operation
 
@@ -140,15 +142,19 @@ ENTRIES = ("uint8", "uint16", "int32", "uint32", "int64", "float32", "float64")
 
 # Names of the text: float32s(address) is a pointer p with entries p[i]; float32(x) converts.
 NAMES: dict[str, Any] = {
+    "inf": np.inf,
+    "nan": np.nan,
     **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
     **{name: getattr(np, name) for name in ENTRIES},
     **{f.__name__: f for f in (load, store, call, select, from_half, to_half)},
-    "sqrt": _rounded("llvm.sqrt"),
-    "absolute": _rounded("llvm.fabs"),
-    "floor": _rounded("llvm.floor"),
-    "rint": _rounded("llvm.rint"),
-    "bits32": _bitcast(types.float32, types.uint32),
-    "from_bits32": _bitcast(types.uint32, types.float32),
+    "sqrt": _operation("llvm.sqrt"),
+    "absolute": _operation("llvm.fabs"),
+    "floor": _operation("llvm.floor"),
+    "rint": _operation("llvm.rint"),
+    "copysign": _operation("llvm.copysign"),
+    "fused": _operation("llvm.fmuladd"),  # a b + c, rounded once if the CPU has such an instruction, else twice
+    "bits32": _bitcast(types.float32, types.int32),
+    "from_bits32": _bitcast(types.int32, types.float32),
     "bits64": _bitcast(types.float64, types.int64),
     "from_bits64": _bitcast(types.int64, types.float64),
 }
