@@ -22,6 +22,7 @@ except ImportError:
 _KNOWN = {operator: name for name, (operator, _, _) in NATIVE.items()} | {"Gelu": ""}
 _COSTS = {"softmax": "softmax_cross_entropy", "sigmoid": "cross_entropy", "exponential": "poisson"}
 _SKIPPED = ("Identity", "Dropout", "Cast", "Flatten")
+_DECIDES = ("ArgMax", "ZipMap", "Concat", "Sub", "Neg")  # which class it is, also from the logits
 
 
 def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = None) -> Network:
@@ -94,7 +95,8 @@ class _Chain:
         activations: list[str] = []
         values: list[tuple[np.ndarray, np.ndarray]] = []
         while True:
-            users = [node for node in self._nodes if self._x in node.input]
+            every = [node for node in self._nodes if self._x in node.input]
+            users = [node for node in every if node.op_type not in _DECIDES] or every
             product = next((node for node in users if node.op_type in ("Gemm", "MatMul")), None)
             activation = self._activation(users) if values else None
             if product is not None and len(users) == 1:
@@ -108,7 +110,7 @@ class _Chain:
                 self._x = users[0].output[0]
             else:
                 break
-        if not values or any(user.op_type not in ("ArgMax", "ZipMap", "Concat", "Sub", *_SKIPPED) for user in users):
+        if not values or any(user.op_type not in (*_DECIDES, *_SKIPPED) for user in users):
             found = ", ".join(sorted({user.op_type for user in users})) or "no operator"
             raise ValueError(f"{self._name}: {found} is not supported; expected a chain of Gemm and activations")
         layers = [Dense(W.shape[1], W.shape[0], name) for (W, _), name in zip(values, activations, strict=True)]

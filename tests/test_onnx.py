@@ -240,3 +240,14 @@ def test_outputs_that_round_to_one_are_told_apart() -> None:
     found = _run(network.to_onnx(), x)
     assert found["probabilities"].tolist() == [[1, 1], [1, 1]]
     assert found["label"].tolist() == np.asarray(network.predict(x)).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("cost", ["cross_entropy", "softmax_cross_entropy", "hinge"])
+def test_a_classifier_is_read_for_another_cost(cost: str, outputs: int) -> None:
+    """As the model of another program: what decides between classes is ignored."""
+    outputs += cost == "softmax_cross_entropy"
+    network = nnkit.Network([6, 9, outputs], "tanh", cost, seed=0)
+    again = nnkit.from_onnx(network.to_onnx(), cost="quadratic")
+    assert again.cost.name == "quadratic"
+    np.testing.assert_allclose(again.forward(X), network.forward(X), rtol=1e-6)

@@ -286,10 +286,10 @@ def mean_delta(cost: Cost, z: Array, y: Array, scale: Any = None) -> Array:
 
 
 def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend, Array, Array, Array]:
-    name = pair.cost.name
-    backend = backend_of(logits=z, y=y, scale=scale)
+    name, what = pair.cost.name, "h" if pair.cost.output == "identity" else "logits"
+    backend = backend_of(**{what: z, "y": y, "scale": scale})
     try:
-        z, y = backend.operands(("logits", "y"), (z, y))
+        z, y = backend.operands((what, "y"), (z, y))
     except TypeError as error:
         raise TypeError(f"{name}: {error}{_hint(z, y)}") from None
     if z.shape != y.shape or z.ndim == 0 or math.prod(z.shape) == 0:
@@ -297,7 +297,7 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
         raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; {expected}")
     if scale is None:
         return backend, z, y, backend.asarray(1 / math.prod(z.shape[:-1]), dtype_name(z.dtype))
-    _, share = backend.operands(("logits", "scale"), (z, scale))
+    _, share = backend.operands((what, "scale"), (z, scale))
     # A vector (d_out,) would broadcast as weights of outputs.
     if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
         expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"
