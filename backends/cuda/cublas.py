@@ -9,7 +9,7 @@ import ctypes
 import functools
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -168,11 +168,11 @@ class Handle:
         self._handle = int(made.value or 0)
         self._cublas.cublasSetPointerMode_v2(self._handle, _POINTERS_ON_DEVICE)
         self._cublas.cublasSetMathMode(self._handle, _FLOAT_PARTIAL_SUMS)
-        self.workspaces: dict[tuple[int, bool], Any] = {}
-        self._lent: Any = None
+        self.workspaces: dict[tuple[int, int], Any] = {}
+        self._lent: Mapping[int, Any] = {}
 
-    def workspace(self, stream: Any, captured: bool = False) -> Any:
-        """The workspace for products on the current stream, or for those in graphs captured for it."""
+    def workspace(self, stream: Any, captured: int = 0) -> Any:
+        """The workspace for products on the current stream, or on the first or second stream of graphs for it."""
         key = (stream.ptr, captured)
         found = self.workspaces.pop(key) if key in self.workspaces else self._cuda.alloc(self._size)
         self.workspaces[key] = found  # the most recent is last; the oldest is removed
@@ -181,13 +181,13 @@ class Handle:
         return found
 
     @contextmanager
-    def lent(self, workspace: Any) -> Iterator[None]:
-        """Use this workspace in the `with` block, for any stream."""
-        self._lent = workspace
+    def lent(self, workspaces: Mapping[int, Any]) -> Iterator[None]:
+        """Use these workspaces in the `with` block, by streams' pointers."""
+        self._lent = workspaces
         try:
             yield
         finally:
-            self._lent = None
+            self._lent = {}
 
     def gemm(self, arguments: tuple[Any, ...]) -> None:
         """`cublasGemmEx` with these arguments after the handle, on the current stream."""
@@ -199,7 +199,7 @@ class Handle:
 
     def _ready(self) -> int:
         stream = self._cuda.get_current_stream()
-        workspace = self.workspace(stream) if self._lent is None else self._lent
+        workspace = self._lent[stream.ptr] if self._lent else self.workspace(stream)
         self._cublas.cublasSetStream_v2(self._handle, stream.ptr)  # resets the workspace
         self._cublas.cublasSetWorkspace_v2(self._handle, workspace.ptr, self._size)
         return self._handle

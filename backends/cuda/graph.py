@@ -15,8 +15,9 @@ import numpy as np
 
 from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
+from nnkit.backends.cuda.streams import Placed, on_two_streams
 from nnkit.backends.errors import BackendFallbackWarning
-from nnkit.backends.recording import Call, HostCall, Nodes, calls_of
+from nnkit.backends.recording import Call, HostCall, Node, Nodes
 from nnkit.backends.selection import switch
 
 # cudaStreamPerThread, the default stream with CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1: another stream in each thread.
@@ -103,23 +104,23 @@ class GraphLowering:
         self._captures = graphs_wanted()
 
     def __call__(self, nodes: Nodes) -> list[Call]:
-        calls = calls_of(nodes)
-        captures = self._captures and not any(isinstance(call, HostCall) for call in calls)
-        return [Graph(calls, self._cuda, self._handles, self._home, captures)] if calls else []
+        captures = self._captures and not any(isinstance(node.call, HostCall) for node in nodes)
+        return [Graph(nodes, self._cuda, self._handles, self._home, captures)] if nodes else []
 
 
 class Graph:
     """Several calls as one: made one by one at first, then, with `captures`, as a CUDA graph.
 
     It can be called on any stream: streams other than `home` wait for its work, and it for theirs, so that buffers are
-    never in use on two streams at once, nor reused too early.
+    never in use on two streams at once, nor reused too early. Inside the graph, calls that do not depend on each other
+    are on two streams (`nnkit.backends.cuda.streams`).
     """
 
-    def __init__(self, calls: Sequence[Call], cuda: Any, handles: Handles, home: Home, captures: bool) -> None:
-        self.calls, self._cuda, self._handles, self._home = calls, cuda, handles, home
+    def __init__(self, nodes: Sequence[Node], cuda: Any, handles: Handles, home: Home, captures: bool) -> None:
+        self.nodes, self._cuda, self._handles, self._home = nodes, cuda, handles, home
         self._captures, self._called = captures, False
         self.graph: Any = None
-        self._workspace: Any = None
+        self._workspaces: list[Any] = []
 
     def __call__(self) -> None:
         if self.graph is None and self._captures and self._called and not self._home.foreign():
@@ -127,8 +128,8 @@ class Graph:
             self._captures = self.graph is not None
         if self.graph is None:
             with self._home.in_order():
-                for call in self.calls:
-                    call()
+                for node in self.nodes:
+                    node.call()
             self._called = True
             return
         with _launching:
@@ -146,7 +147,7 @@ class Graph:
         attempt = 1
         while True:
             try:
-                return self._captured()
+                return self._captured(on_two_streams(self.nodes) if attempt < _ATTEMPTS else self._in_order())
             except Exception as error:
                 if memory_is_full(self._cuda, error):
                     raise
@@ -156,22 +157,45 @@ class Graph:
                     return None
             attempt += 1
 
-    def _captured(self) -> Any:
-        handle = self._handles.get()
-        with self._home.stream:  # which owns the memory
-            self._workspace = handle.workspace(self._home.stream, captured=True)
-        stream = self._cuda.Stream(non_blocking=True)
-        with capturing, handle.lent(self._workspace), _without_collection(), stream:
+    def _in_order(self) -> list[Placed]:
+        """The calls on one stream, as the last attempt captures them."""
+        return [Placed(node.call, 0, ()) for node in self.nodes]
+
+    def _captured(self, placed: Sequence[Placed]) -> Any:
+        handle, count = self._handles.get(), 1 + max(call.stream for call in placed)
+        streams = [self._cuda.Stream(non_blocking=True) for _ in range(count)]
+        with self._home.stream:  # which owns the memory; products on two streams need two workspaces
+            self._workspaces = [handle.workspace(self._home.stream, number) for number in range(1, count + 1)]
+        lent = {stream.ptr: workspace for stream, workspace in zip(streams, self._workspaces, strict=True)}
+        with capturing, handle.lent(lent), _without_collection(), streams[0]:
             # In this mode, other threads can allocate memory, but not this one.
-            stream.begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
+            streams[0].begin_capture(self._cuda.runtime.streamCaptureModeThreadLocal)
             try:
-                for call in self.calls:
-                    call()
+                self._call(placed, streams)
             except BaseException:
                 with suppress(Exception):
-                    stream.end_capture()
+                    streams[0].end_capture()
                 raise
-            return stream.end_capture()
+            return streams[0].end_capture()
+
+    def _call(self, placed: Sequence[Placed], streams: Sequence[Any]) -> None:
+        """Make the calls on their streams: the others begin and end with the first one, as a capture requires."""
+        awaited = {number for call in placed for number in call.waits}
+        events: dict[int, Any] = {}
+        for stream in streams[1:]:
+            stream.wait_event(self._event(streams[0]))
+        for number, (call, own, waits) in enumerate(placed):
+            for other in waits:
+                streams[own].wait_event(events[other])
+            with streams[own]:
+                call()
+            if number in awaited:
+                events[number] = self._event(streams[own])
+        for stream in streams[1:]:
+            streams[0].wait_event(self._event(stream))
+
+    def _event(self, stream: Any) -> Any:
+        return stream.record(self._cuda.Event(disable_timing=True))
 
 
 @contextmanager

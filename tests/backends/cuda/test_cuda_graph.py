@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends import Backend
 from nnkit.backends.cuda.graph import Graph, GraphLowering, Home, graphs_wanted
-from nnkit.backends.recording import Tape, perform
+from nnkit.backends.recording import Node, Tape, perform
 from nnkit.step import Step, step_for
 from tests.conftest import gpu_backend
 from tests.support.accumulating import add_column_sums, add_product
@@ -117,7 +117,7 @@ class Cuda:
 
         handle = SimpleNamespace(workspace=lambda stream, captured: None, lent=lambda workspace: nullcontext())
         handles: Any = SimpleNamespace(get=lambda: handle)
-        return Graph([made], self, handles, Home(self), captures=True)
+        return Graph([Node(made)], self, handles, Home(self), captures=True)
 
 
 CAPTURE = ["begin", "call", "end"]
