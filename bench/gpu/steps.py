@@ -153,7 +153,11 @@ def _measure(size: Size, precision: str, contestants: list[Contestant], plan: Pl
 @functools.cache
 def expected_parameters(size: Size, device: Device) -> Parameters:
     """The parameters after the compared steps, in float64, computed on the device for speed."""
-    found = reference(problem_of(size, "float32", device.kind), STEPS, device.xp)
+    problem = problem_of(size, "float32", device.kind)
+    try:
+        found = reference(problem, STEPS, device.xp)
+    except Exception:  # whatever CuPy lacks: NumPy gives the same numbers, and the contenders can still be compared
+        return reference(problem, STEPS)
     return [(device.backend.to_numpy(W), device.backend.to_numpy(b)) for W, b in found]
 
 

@@ -77,11 +77,16 @@ _ALL_THREADS = """\
 """
 
 
+def parameters_of(text: str, name: str) -> list[str]:
+    """The parameters of a kernel as its text declares them."""
+    found = re.search(rf"void {name}\(\s*([^)]*)\)", text)
+    assert found
+    return [parameter.strip() for parameter in re.split(r",(?![^<>]*>)", found[1])]
+
+
 def kernel_with_driver(text: str, name: str) -> str:
     """A kernel's text without PRELUDE, and a function `run_NAME(pointers to the arguments, blocks, parts, threads)`."""
-    parameters = re.search(rf"void {name}\(\s*([^)]*)\)", text)
-    assert parameters
-    types = [re.sub(r"\w+$", "", parameter.strip()) for parameter in parameters[1].split(",")]
+    types = [re.sub(r"\w+$", "", parameter) for parameter in parameters_of(text, name)]
     call = f"{name}({', '.join(f'*({kind}*)p[{i}]' for i, kind in enumerate(types))});"
     head = f'extern "C" void run_{name}(void **given, unsigned blocks, unsigned rows, unsigned threads) {{\n'
     if "__syncthreads" in text:
