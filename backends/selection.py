@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends import selection
 from nnkit.backends.base import Backend
 from nnkit.backends.errors import (
     BackendFallbackWarning,
@@ -219,7 +218,7 @@ def backend_of(**arguments: Any) -> Backend:
     """
     kinds = set(map(type, arguments.values()))
     if np.ndarray in kinds and kinds <= _NUMPY:  # nearly always on the CPU
-        return _made.get("numpy") or selection.make_backend("numpy")
+        return _made.get("numpy") or make_backend("numpy")
     found: Backend | None = None
     owner = ""
     for name, value in arguments.items():
@@ -232,7 +231,7 @@ def backend_of(**arguments: Any) -> Backend:
                     f"{owner} is on backend {found.name!r} and {name} on {backend.name!r}; "
                     f"expected one backend: for example, use nnkit.get_backend({found.name!r}).asarray({name})"
                 )
-    return selection.get_backend() if found is None else found
+    return get_backend() if found is None else found
 
 
 def _arrays(name: str, value: Any) -> tuple[Any, ...]:
@@ -240,14 +239,14 @@ def _arrays(name: str, value: Any) -> tuple[Any, ...]:
     if name == "out" and value is not None:
         outs = value if isinstance(value, tuple) else (value,)
         for out in outs or ((),):
-            if isinstance(out, selection.NEUTRAL):
+            if isinstance(out, NEUTRAL):
                 raise TypeError(f"out is or holds a {type(out).__name__}; expected an array, or a tuple of arrays")
         return outs
-    return () if isinstance(value, selection.NEUTRAL) else (value,)
+    return () if isinstance(value, NEUTRAL) else (value,)
 
 
 def _owner(name: str, value: Any) -> Backend:
-    backend = selection.owner_of(value)
+    backend = owner_of(value)
     if backend is None:
         # An array of another library: the "standard" backend recognizes it only with array-api-compat.
         foreign = hasattr(value, "__dlpack__") and importlib.util.find_spec("array_api_compat") is None

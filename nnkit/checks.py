@@ -126,42 +126,35 @@ def checked_features(features: Sequence[str], width: int, of: str = "features") 
 
 # --- names: errors for unknown ones suggest similar names and equivalents of other libraries' names -------------------
 
-# Names in PyTorch, Keras and scikit-learn, in lowercase and without _ and -; only for hints.
+# Names in PyTorch, Keras and scikit-learn of what has another name here, in lowercase and without _ and -; for hints.
 _ELSEWHERE = {
     "activation": {
-        "swish": ["silu"], "linear": ["identity"], "none": ["identity"], "logistic": ["sigmoid"],
-        "exp": ["exponential"], "hardtanh": ["tanh"], "gelunew": ["gelu_tanh"], "logsigmoid": ["sigmoid"],
-        "relu6": ["relu"], "logsoftmax": ["softmax"],
+        "silu": "swish", "identity": "linear none", "sigmoid": "logistic logsigmoid", "exponential": "exp",
+        "tanh": "hardtanh", "gelu_tanh": "gelunew", "relu": "relu6", "softmax": "logsoftmax",
     },
     "cost": {
-        "mse": ["quadratic"], "mseloss": ["quadratic"], "meansquarederror": ["quadratic"],
-        "squarederror": ["quadratic"], "l2": ["quadratic"], "l2loss": ["quadratic"], "rmse": ["quadratic"],
-        "mae": ["mean_absolute"], "l1": ["mean_absolute"], "l1loss": ["mean_absolute"],
-        "meanabsoluteerror": ["mean_absolute"], "absoluteerror": ["mean_absolute"],
-        "smoothl1": ["huber"], "smoothl1loss": ["huber"], "huberloss": ["huber"],
-        "poissonnll": ["poisson"], "poissonnllloss": ["poisson"],
-        "bce": ["cross_entropy"], "bceloss": ["cross_entropy"], "binarycrossentropy": ["cross_entropy"],
-        "bcewithlogits": ["cross_entropy"], "bcewithlogitsloss": ["cross_entropy"],
-        "crossentropyloss": ["softmax_cross_entropy"], "categoricalcrossentropy": ["softmax_cross_entropy"],
-        "sparsecategoricalcrossentropy": ["softmax_cross_entropy"], "nll": ["softmax_cross_entropy"],
-        "nllloss": ["softmax_cross_entropy"], "logloss": ["softmax_cross_entropy", "cross_entropy"],
-        "crossentropy": ["cross_entropy", "softmax_cross_entropy"],
+        "quadratic": "mse mseloss meansquarederror squarederror l2 l2loss rmse",
+        "mean_absolute": "mae l1 l1loss meanabsoluteerror absoluteerror",
+        "huber": "smoothl1 smoothl1loss huberloss",
+        "poisson": "poissonnll poissonnllloss",
+        "cross_entropy": "bce bceloss binarycrossentropy bcewithlogits bcewithlogitsloss crossentropy logloss",
+        "softmax_cross_entropy": "crossentropyloss categoricalcrossentropy sparsecategoricalcrossentropy nll nllloss "
+        "logloss crossentropy",
     },
     "initializer": {
-        "he": ["he_normal", "he_uniform"], "kaiming": ["he_normal", "he_uniform"], "kaimingnormal": ["he_normal"],
-        "kaiminguniform": ["he_uniform"], "glorot": ["glorot_uniform", "glorot_normal"],
-        "xavier": ["glorot_uniform", "glorot_normal"], "xavieruniform": ["glorot_uniform"],
-        "xaviernormal": ["glorot_normal"], "lecun": ["lecun_normal", "lecun_uniform"],
+        "he_normal": "he kaiming kaimingnormal", "he_uniform": "he kaiming kaiminguniform",
+        "glorot_uniform": "glorot xavier xavieruniform", "glorot_normal": "glorot xavier xaviernormal",
+        "lecun_normal": "lecun", "lecun_uniform": "lecun",
     },
     "metric": {
-        "meanabsoluteerror": ["mae"], "l1": ["mae"], "acc": ["accuracy"], "r2score": ["r2"], "rsquared": ["r2"],
-        "topk": ["top_5"], "topkaccuracy": ["top_5"], "top5accuracy": ["top_5"],
+        "mae": "meanabsoluteerror l1", "accuracy": "acc", "r2": "r2score rsquared",
+        "top_5": "topk topkaccuracy top5accuracy",
     },
-    "optimizer": {"gd": ["sgd"], "momentum": ["sgd"], "gradientdescent": ["sgd"], "nesterov": ["sgd"]},
+    "optimizer": {"sgd": "gd momentum gradientdescent nesterov"},
     "schedule": {
-        "cosineannealing": ["cosine"], "cosineannealinglr": ["cosine"], "cosinedecay": ["cosine"],
-        "onecyclelr": ["one_cycle"], "reducelronplateau": ["reduce_on_plateau"], "plateau": ["reduce_on_plateau"],
-        "steplr": ["step(every)"], "exponentiallr": ["exponential(factor)"], "linearlr": ["warmup(epochs)"],
+        "cosine": "cosineannealing cosineannealinglr cosinedecay", "one_cycle": "onecyclelr",
+        "reduce_on_plateau": "reducelronplateau plateau", "step(every)": "steplr",
+        "exponential(factor)": "exponentiallr", "warmup(epochs)": "linearlr",
     },
 }  # fmt: skip
 
@@ -217,7 +210,8 @@ def _near(kind: str, name: str, names: list[str]) -> list[str]:
     import difflib  # takes a millisecond, only for errors
 
     alike = [known for known in names if _plain(known) == _plain(name)]
-    meant = [known for known in _ELSEWHERE.get(kind, {}).get(_plain(name), []) if known in names]
+    elsewhere = _ELSEWHERE.get(kind, {}).items()
+    meant = [known for known, theirs in elsewhere if _plain(name) in theirs.split() and known in names]
     return alike or meant or difflib.get_close_matches(name, names, n=2) or difflib.get_close_matches(
         name.lower(), names, n=2
     )  # fmt: skip

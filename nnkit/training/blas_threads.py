@@ -37,14 +37,14 @@ class _OneThread:
     """The limit of one BLAS thread, shared by concurrent trainings: the last one lifts it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # also held during a fork
+        self.lock = threading.RLock()  # also held during a fork, so that no thread changes the limit
         self._uses: weakref.WeakSet[_Use] = weakref.WeakSet()
         self._limits: list[Any] = []
         self.several = False  # whether there were several threads before
 
     def enter(self, use: _Use) -> None:
         """Set the limit where it is missing, such as for a BLAS loaded after the first training began."""
-        with self._lock:
+        with self.lock:
             blas = loaded_blas()  # None without threadpoolctl: the BLAS keeps its threads
             self._uses.add(use)
             if blas is not None and any(count > 1 for count in thread_counts(blas)):
@@ -53,17 +53,9 @@ class _OneThread:
 
     def leave(self, use: _Use) -> None:
         """Lift the limit, if no other training needs it."""
-        with self._lock:
+        with self.lock:
             self._uses.discard(use)
             self._lift()
-
-    def before_fork(self) -> None:
-        """Ensure that no thread changes the limit during a fork."""
-        self._lock.acquire()
-
-    def after_fork(self) -> None:
-        """Continue in the parent process."""
-        self._lock.release()
 
     def forked(self) -> None:
         """In the child process, which has only the forking thread, lift the limit of other threads."""
@@ -71,7 +63,7 @@ class _OneThread:
             if use.thread != threading.get_ident():
                 self._uses.discard(use)
         self._lift()
-        self._lock.release()
+        self.lock.release()
 
     def _lift(self) -> None:
         while not self._uses and self._limits:
@@ -80,9 +72,8 @@ class _OneThread:
 
 _one_thread = _OneThread()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_one_thread.before_fork, after_in_parent=_one_thread.after_fork, after_in_child=_one_thread.forked
-    )
+    lock = _one_thread.lock
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=_one_thread.forked)
 
 
 @contextmanager
