@@ -4,9 +4,9 @@ import csv
 import itertools
 import math
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -166,44 +166,50 @@ class _Layout(NamedTuple):
 
 
 def _read(path: Path, target: int | str | None, labels: Labels, features: Collection[str]) -> Table:
-    numbers = array("d")
-    layout, end = None, 0  # the last line of the previous row
+    numbers, layout = array("d"), None
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = _reader(file)
-            try:
-                for row in reader:
-                    end = reader.line_num
-                    if not row:  # a blank line
-                        continue
-                    if layout is None:
-                        layout = _layout(path, row, end, target, features)
-                        if layout.names:
-                            continue
-                    _add(row, end, layout, numbers, labels)
-            except TextCellError as error:
-                if target is not None:
-                    raise
-                raise TextCellError(f"{error}; if this column contains the labels, name it as the target") from None
-            except csv.Error as error:
-                several = f"; is a quote not closed? It goes on to line {reader.line_num}"
-                hint = several if reader.line_num > end + 1 else ""
-                raise ValueError(f"{path}, line {end + 1}: {error}{hint}") from None
-    except UnicodeDecodeError:
-        _blame_encoding(path)
+        for line, row in _rows(path):
+            if layout is None:
+                layout = _layout(path, row, line, target, features)
+                if layout.names:
+                    continue
+            _add(row, line, layout, numbers, labels)
+    except TextCellError as error:
+        if target is not None:
+            raise
+        raise TextCellError(f"{error}; if this column contains the labels, name it as the target") from None
     if layout is None:
         raise ValueError(f"{path}: empty")
     if not numbers:
         raise ValueError(f"{path}: a header line but no samples")
-    return _table(layout, numbers, labels)
+    names, column = layout.names, layout.target
+    X = np.frombuffer(numbers, np.float64).reshape(-1, layout.width - (column is not None))
+    if column is None:
+        return Table(X, None, list(names) or None, None)
+    kept = [name for number, name in enumerate(names) if number != column]
+    return Table(X, labels.array(), kept or None, names[column] if names else str(column))
 
 
 def line_of(path: Path, sample: int, header: bool) -> int | None:
     """The last line of a sample, counted from 0, in a CSV file; None if the file has fewer samples now."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = _reader(file)
-        lines = (reader.line_num for row in reader if row)
-        return next(itertools.islice(lines, sample + header, None), None)
+    return next((line for line, _ in itertools.islice(_rows(path), sample + header, None)), None)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with its last line; raises ValueError that names the line of damaged text."""
+    end = 0  # the last line of the previous row
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = _reader(file)
+            for row in reader:
+                end = reader.line_num
+                if row:
+                    yield end, row
+    except csv.Error as error:
+        several = f"; is a quote not closed? It goes on to line {reader.line_num}"
+        raise ValueError(f"{path}, line {end + 1}: {error}{several if reader.line_num > end + 1 else ''}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}{_not_utf8(path)}") from None
 
 
 def _reader(file: TextIO) -> Any:
@@ -303,22 +309,12 @@ def _blame(row: list[str], line: int, layout: _Layout) -> None:
             raise type(error)(f"{layout.at(line, column)}: {error}") from None
 
 
-def _blame_encoding(path: Path) -> NoReturn:
-    """Raise ValueError for the first line that is not UTF-8."""
+def _not_utf8(path: Path) -> str:
+    """The first line that is not UTF-8, for an error."""
     with open(path, "rb") as file:
         for line, content in enumerate(file, start=1):
             try:
                 content.decode()
             except UnicodeDecodeError as error:
-                wrong = f"byte {content[error.start]:#04x}"
-                raise ValueError(f"{path}, line {line}: not UTF-8 text ({wrong}); save it as UTF-8") from None
-    raise ValueError(f"{path}: not UTF-8 text")
-
-
-def _table(layout: _Layout, numbers: "array[float]", labels: Labels) -> Table:
-    names, target = layout.names, layout.target
-    X = np.frombuffer(numbers, np.float64).reshape(-1, layout.width - (target is not None))
-    if target is None:
-        return Table(X, None, list(names) or None, None)
-    features = [name for number, name in enumerate(names) if number != target]
-    return Table(X, labels.array(), features or None, names[target] if names else str(target))
+                return f", line {line}: not UTF-8 text (byte {content[error.start]:#04x}); save it as UTF-8"
+    return ": not UTF-8 text"
