@@ -15,6 +15,7 @@ from nnkit.commands.models import as_text
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, write_json
 from nnkit.commands.runs import NUMBERS, Run, build_optimizer, in_words, prepare, summarize, train, widths
 from nnkit.commands.train_arguments import add_train_arguments, settle
+from nnkit.data.mnist import is_on_disk
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import chain
 from nnkit.network import Network
@@ -80,7 +81,10 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.checkpoint is not None and options.seeds > 1:
         raise ValueError(f"--checkpoint is for a single training, but --seeds is {options.seeds}")
     given = [name for name in _FILES if getattr(options, name) is not None]
-    check_packages({f"--{name}": _FILES[name] for name in given})
+    packages = {f"--{name}": _FILES[name] for name in given}
+    if options.data == "mnist" and options.download and not is_on_disk(options.data_dir):
+        packages["--download"] = "pooch"
+    check_packages(packages)
     others = [] if options.data in ("digits", "mnist") else [options.data]
     for name in given:
         others.append(output_path(getattr(options, name), f"--{name}", others))

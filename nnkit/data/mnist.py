@@ -178,6 +178,11 @@ def mnist(directory: str | os.PathLike[str] | None = None, download: bool = Fals
     return MNIST(X_train, y_train, X_test, y_test)
 
 
+def is_on_disk(directory: str | os.PathLike[str] | None) -> bool:
+    """Whether `mnist` finds all four files without a download."""
+    return all(original.find(_folders(directory)) for original in _ORIGINALS)
+
+
 def _folders(directory: str | os.PathLike[str] | None) -> list[Path]:
     if directory is not None:
         if not isinstance(directory, str | os.PathLike):

@@ -75,7 +75,7 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
     for i, found in enumerate(gradients):
         for (name, parameter), gradient in zip(layers[i].items(), found, strict=True):
             chosen = rng.permutation(parameter.size)[:entries]
-            cost = partial(_cost_with, twin, layers, (i, name), host_x, host_y)
+            cost = partial(_cost_with, twin, layers, host_x, host_y, i, name)
             exact = list(complex_steps(cost, parameter, chosen.tolist()))
             errors[f"layers.{i}.{name}"] = relative_error(to_numpy(gradient).ravel()[chosen], exact)
             compared += len(chosen)
@@ -89,20 +89,10 @@ def _float64_twin(network: Network) -> Network:
 
 
 def _cost_with(
-    network: Network,
-    layers: list[dict[str, NDArray[Any]]],
-    which: tuple[int, str],
-    x: NDArray[Any],
-    y: NDArray[Any],
-    point: NDArray[Any],
+    network: Network, layers: list[dict[str, NDArray[Any]]], x: Any, y: Any, layer: int, name: str, point: NDArray[Any]
 ) -> Any:
-    """The mean cost with `point` in place of one parameter, `which` = (layer, name)."""
-    layer, name = which
-    replaced = [own | {name: point} if i == layer else own for i, own in enumerate(layers)]
-    return complex_cost(network, outputs(network.to_logits, get_backend("numpy"), replaced, x), y)
-
-
-def complex_cost(network: Network, z: NDArray[Any], y: NDArray[Any]) -> Any:
-    """The mean cost of complex logits z (n, d_out), on NumPy."""
+    """The mean cost, on NumPy, with the complex `point` in place of a layer's parameter."""
     numpy = get_backend("numpy")
+    replaced = [own | {name: point} if i == layer else own for i, own in enumerate(layers)]
+    z = outputs(network.to_logits, numpy, replaced, x)
     return numpy.sum(network.output.terms(numpy, z, y.astype(complex), np.asarray(1 / len(y), complex)))

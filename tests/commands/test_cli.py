@@ -235,6 +235,13 @@ def test_debug_shows_the_traceback(here: Path) -> None:
             "--model needs safetensors, --picture needs matplotlib, --checkpoint needs safetensors: INSTALL "
             "safetensors matplotlib",
         ),
+        (
+            "safetensors matplotlib pooch",
+            "--data mnist --data-dir . --download",
+            "--model needs safetensors, --picture needs matplotlib, --download needs pooch: INSTALL safetensors "
+            "matplotlib pooch",
+        ),
+        ("pooch", "--data mnist --data-dir . --download", "--download needs pooch: INSTALL pooch"),
         ("safetensors", "--no-model --checkpoint c", "--checkpoint needs safetensors: INSTALL safetensors"),
     ],
 )
