@@ -129,6 +129,17 @@ def formula(function: Callable[..., Any]) -> Formula:
     return made
 
 
+def as_formula(function: object, name: str) -> Formula:
+    """Return a formula unchanged, make one with this name from a function; TypeError for anything else."""
+    if isinstance(function, Formula):
+        return function
+    if not callable(function):
+        raise TypeError(f"{name} is a {type(function).__name__}; expected a function or a formula")
+    made = formula(function)
+    made.name = name
+    return made
+
+
 def list_formulas() -> dict[str, Formula]:
     """All formulas created with `@formula` so far, by the full names of their functions."""
     return dict(sorted(_listed.items()))

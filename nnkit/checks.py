@@ -1,7 +1,7 @@
 """Validation of numbers, names and arrays given by users. Errors say what was given and what was expected."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -124,6 +124,22 @@ def checked_features(features: Sequence[str], width: int, of: str = "features") 
     return names
 
 
+def check_agreement(owner: str, what: str, found: NDArray[Any], exact: NDArray[Any], **points: NDArray[Any]) -> None:
+    """Raise ValueError, with the worst point, if two arrays differ by over 10⁻¹⁰ of the largest entry or of 1.
+
+    >>> z = np.array([1.0, 2.0])
+    >>> check_agreement("square", "the gradient differs from f′ =", z + 2, 2 * z, z=z)
+    Traceback (most recent call last):
+    ValueError: square: at z = 1 the gradient differs from f′ = 2 by 1
+    """
+    with np.errstate(all="ignore"):  # such as inf − inf
+        error = np.abs(found - exact)
+    worst = np.unravel_index(int(np.argmax(error)), error.shape)  # argmax prefers NaN
+    if not error[worst] <= 1e-10 * max(1.0, float(np.max(np.abs(exact)))):
+        at = ", ".join(f"{name} = {values[worst]:.4g}" for name, values in points.items())
+        raise ValueError(f"{owner}: at {at} {what} {exact[worst]:.6g} by {error[worst]:.2g}")
+
+
 # --- names: errors for unknown ones suggest similar names and equivalents of other libraries' names -------------------
 
 # Names in PyTorch, Keras and scikit-learn of what has another name here, in lowercase and without _ and -; for hints.
@@ -168,6 +184,14 @@ def named(kind: str, name: object, known: Mapping[str, Value], more: Iterable[st
     if not isinstance(name, str) or name not in known:
         raise unknown_name(kind, name, [*known, *more])
     return known[name]
+
+
+def check_new_name(kind: str, name: object, taken: Container[str]) -> None:
+    """Raise TypeError if the name is not a string, ValueError if it is taken."""
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name is {name!r}; expected a string, the name of the {kind}")
+    if name in taken:
+        raise ValueError(f"{kind} name {name!r} is taken")
 
 
 class UnknownNameError(ValueError):

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array, Backend
-from nnkit.checks import in_range, named, whole
+from nnkit.checks import check_new_name, in_range, named, whole
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.dense import layer_backward, layer_forward
 from nnkit.kernels.dropout import dropout_grad
-from nnkit.kernels.registration import check_new_name
 
 Arrays = Mapping[str, Array]  # the parameters of a layer by name, or their gradients
 

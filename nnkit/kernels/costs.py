@@ -24,12 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.formula import Formula
-from nnkit.checks import flag, named
+from nnkit.backends.formula import Formula, as_formula
+from nnkit.checks import check_agreement, check_new_name, flag, named
 from nnkit.kernels import classification, regression
 from nnkit.kernels.activations import get_activation
 from nnkit.kernels.cost import Cost as Cost
-from nnkit.kernels.registration import as_formula, check_cost, check_new_name
 from nnkit.kernels.softmax import softmax
 
 _costs = {cost.name: cost for cost in (*regression.COSTS, *classification.COSTS)}
@@ -119,7 +118,7 @@ def register_cost(
     z = np.linspace(-2, 2, 42).reshape(14, 3) ** 3 / 2  # in [−4, 4]; unequal spacing, as softmax is invariant to shifts
     h = softmax(z) if isinstance(output, str) and output == "softmax" else get_activation(output).forward(z)
     # Targets are the reversed outputs, which avoids h = y, the usual kink.
-    check_cost(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1])
+    _check(name, made.terms, made.delta, h, np.resize([0.0, 1.0, 0.25], h.shape) if classifies else h[::-1])
     if classifies:
         made = replace(made, threshold=_threshold(made, h) if threshold is None else float(threshold))
     _costs[name] = made
@@ -138,6 +137,16 @@ def _threshold(cost: Cost, h: Any) -> float:
         f"cost {cost.name!r}: threshold is missing, and does not follow from the formula; expected the output above "
         "which a sample is of class 1, such as threshold=0.5 for probabilities or 0.0 for margins"
     )
+
+
+def _check(name: str, terms: Formula, delta: Formula, h: np.ndarray, y: np.ndarray) -> None:
+    """Raise ValueError unless delta is the derivative of the terms by h, at outputs h, targets y and several scales."""
+    owner, one, scale = f"cost {name!r}", np.ones_like(h), np.linspace(1, 3, h.size).reshape(h.shape)
+    step = terms(h + 1e-30j, y + 0j, one + 0j).imag / 1e-30
+    what = "delta differs from scale · ∂f/∂h ="
+    check_agreement(owner, what, delta(h, y, scale), scale * step, h=h, y=y, scale=scale)
+    what = "the terms are not multiplied by scale: they differ from"
+    check_agreement(owner, what, terms(h, y, scale), scale * terms(h, y, one), h=h, y=y, scale=scale)
 
 
 def unregister_cost(name: str) -> None:
