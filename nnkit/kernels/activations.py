@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from nnkit.backends.formula import Formula, as_formula
-from nnkit.checks import named, one_of
+from nnkit.checks import check_agreement, check_new_name, named, one_of
 from nnkit.kernels import rectifiers, sigmoidal, smooth
 
 
