@@ -81,7 +81,7 @@ def highest_is_best(owner: str, monitor: str, mode: str) -> bool:
     if one_of(owner, "mode", mode, ["auto", "min", "max"]) != "auto":
         return mode == "max"
     name = monitor.removeprefix("validation_")
-    if re.fullmatch(r"accuracy|top_\d+|r2", name):
+    if re.fullmatch(r"accuracy|balanced_accuracy|top_\d+|r2|f1|precision|recall|roc_auc", name):
         return True
     if name not in ("cost", "mae", "mean_absolute_error"):
         hint = "give mode='max' if its highest number is the best, else mode='min'"

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit import label_metrics
 from nnkit.checks import named, whole
 from nnkit.inputs import SHARES, checked_weights, is_real, on_host
 from nnkit.tables import as_array
@@ -206,8 +207,14 @@ def _takes_weights(function: MetricFunction) -> bool:
 _named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean_absolute_error}
 
 
-def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifies: bool) -> list[Metric]:
-    """Metrics by name ("accuracy", "top_5" for any k, "r2", "mae") or as functions.
+def get_metrics(
+    metrics: Iterable[str | MetricFunction], outputs: int, classifies: bool, threshold: float = 0.5
+) -> list[Metric]:
+    """Metrics by name, or as functions of targets and outputs, or functions of `sklearn.metrics`, as they are.
+
+    The names are "accuracy", "top_5" for any k, "r2", "mae", and by scikit-learn "f1", "precision", "recall", "roc_auc"
+    and "balanced_accuracy": for several classes the mean over the classes. A single output above the threshold is class
+    1 for these.
 
     The accuracy is omitted for networks that classify: they always report it. Raises ValueError for an unknown name,
     with similar ones, and unless k is below the number of outputs; TypeError for other than names and functions.
@@ -224,8 +231,21 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
             if int(metric[4:]) >= outputs:
                 raise ValueError(f"metrics: '{metric}' of {outputs} outputs is always 1")
             found.append(Metric(metric, top_k(int(metric[4:])), weighted=True))
+        elif isinstance(metric, str) and metric in label_metrics.NAMES:
+            _check_classifies(metric, classifies)
+            function = label_metrics.named(metric, outputs)
+            found.append(Metric(metric, label_metrics.adapted(function, True, threshold), weighted=True))
+        elif label_metrics.is_of_scikit_learn(metric):
+            name = getattr(metric, "__name__", None) or metric.func.__name__  # type: ignore[union-attr]
+            found.append(Metric(name, label_metrics.adapted(metric, classifies, threshold), _takes_weights(metric)))  # type: ignore[arg-type]
         elif isinstance(metric, str):
-            found.append(Metric(metric, named("metric", metric, _named, ["top_5", "a function of (y, h)"]), True))
+            found.append(
+                Metric(
+                    metric,
+                    named("metric", metric, _named, [*label_metrics.NAMES, "top_5", "a function of (y, h)"]),
+                    True,
+                )
+            )
         elif callable(metric):
             name = getattr(metric, "__name__", type(metric).__name__)
             found.append(Metric(name, metric, _takes_weights(metric)))
@@ -233,6 +253,11 @@ def get_metrics(metrics: Iterable[str | MetricFunction], outputs: int, classifie
             raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
     _check_names([metric.name for metric in found], classifies)
     return found
+
+
+def _check_classifies(name: str, classifies: bool) -> None:
+    if not classifies:
+        raise ValueError(f"metrics: {name!r} is for classes, and the network's cost is for numbers")
 
 
 def _check_names(names: list[str], classifies: bool) -> None:

@@ -123,7 +123,7 @@ class Network(Model):
         >>> sorted(net.evaluate([[0.0, 1.0], [1.0, 0.0]], [0, 1], metrics=["mae"]))
         ['accuracy', 'cost', 'mae']
         """
-        measured = get_metrics(metrics, self.d_out, self.classifies)
+        measured = get_metrics(metrics, self.d_out, self.classifies, self.cost.threshold)
         this = self.snapshot()
         return evaluate(this, source_of(this, x, y, sample_weight, class_weight), measured)
 

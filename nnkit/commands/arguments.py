@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nnkit.checks import in_range, printable, unknown_name
 from nnkit.kernels.costs import Cost
+from nnkit.label_metrics import NAMES as LABEL_METRICS
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["Parser"]
@@ -23,7 +24,7 @@ TARGET = (
     "labels or targets: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file, a "
     "column number or another .npy file"
 )
-_OF_CLASSES = ("accuracy", "top_5")
+_OF_CLASSES = ("accuracy", "top_5", *LABEL_METRICS)
 _OF_NUMBERS = ("r2", "mae")
 
 
@@ -142,7 +143,7 @@ def add_mnist(group: argparse._ActionsContainer) -> None:
 
 def add_metrics(group: argparse._ActionsContainer) -> None:
     """Add the option --metrics."""
-    text = "additional metrics: top_5, or another top_N, for classes; mae, r2 for numbers; accuracy for numbers 0 and 1"
+    text = "additional metrics: top_5 or another top_N, f1, precision, recall, roc_auc for classes; mae, r2 for numbers"
     add_option(group, "--metrics", "NAME", _metric, text, nargs="+", default=[])
 
 
@@ -159,7 +160,7 @@ def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost
                 raise ValueError(f"--metrics {metric} is for numbers, and {name} holds classes")
         elif not cost.classifies and not np.isin(y, (0, 1)).all():
             raise ValueError(f"--metrics {metric} is for classes, and {name} holds numbers, with the cost {cost.name}")
-        elif metric != "accuracy" and not 0 < int(metric[4:]) < outputs:
+        elif metric.startswith("top_") and not 0 < int(metric[4:]) < outputs:
             raise ValueError(f"--metrics {metric}: expected top_1 or more, below the number of outputs, {outputs}")
 
 

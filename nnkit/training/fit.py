@@ -134,7 +134,7 @@ def fit(
     callbacks = _checked_callbacks(callbacks)
     optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)
-    measured = get_metrics(metrics, model.d_out, model.classifies)
+    measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
     stack = ExitStack()
     with _names(model, X, y):
         prints = checkpoint is not None

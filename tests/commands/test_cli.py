@@ -175,7 +175,10 @@ def test_an_error_is_one_line_and_code_2(
         ("train --weight-decay x", "argument --weight-decay: got 'x'; expected a finite number of at least 0"),
         ("train --clip-norm 0", "argument --clip-norm: got '0'; expected a finite number above 0"),
         ("train --metrics toop_5", "argument --metrics: unknown metric 'toop_5'; did you mean 'top_5'?"),
-        ("train --metrics foo", "argument --metrics: unknown metric 'foo'; known: accuracy, top_5, r2, mae (see"),
+        (
+            "train --metrics foo",
+            "argument --metrics: unknown metric 'foo'; known: accuracy, top_5, f1, precision, recall, roc_auc,",
+        ),
         ("evaluate net.safetensors digits --metrics top_k", "unknown metric 'top_k'; did you mean 'top_5'?"),
         ("evaluate net.safetensors --data digit", "unknown data 'digit'; did you mean 'digits'?"),
         ("predict net.safetensors", "the following arguments are required: FILE"),

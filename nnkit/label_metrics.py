@@ -1,0 +1,82 @@
+"""Metrics of classes from scikit-learn: by name, or any of its metric functions as it is.
+
+Most of them compare labels, for which nnkit decides as `predict` does; those in `_OF_PROBABILITIES` compare labels with
+the network's outputs.
+"""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnkit.inputs import SHARES
+
+# Names, with the function of scikit-learn and the options for several classes: the unweighted mean over the classes.
+_NAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "f1": ("f1_score", {"average": "macro", "zero_division": 0.0}),
+    "precision": ("precision_score", {"average": "macro", "zero_division": 0.0}),
+    "recall": ("recall_score", {"average": "macro", "zero_division": 0.0}),
+    "roc_auc": ("roc_auc_score", {"average": "macro", "multi_class": "ovr"}),
+    "balanced_accuracy": ("balanced_accuracy_score", {}),
+}
+NAMES = tuple(_NAMED)
+_OF_PROBABILITIES = (
+    "roc_auc_score", "average_precision_score", "log_loss", "brier_score_loss", "top_k_accuracy_score",
+    "d2_log_loss_score", "d2_brier_score", "hinge_loss", "coverage_error", "label_ranking_loss",
+    "label_ranking_average_precision_score", "ndcg_score", "dcg_score",
+)  # fmt: skip
+
+
+def is_of_scikit_learn(function: object) -> bool:
+    """Whether a metric is a function of `sklearn.metrics`, also with fixed options by `functools.partial`.
+
+    >>> is_of_scikit_learn(np.mean)
+    False
+    """
+    plain = function.func if isinstance(function, functools.partial) else function
+    return str(getattr(plain, "__module__", "")).startswith("sklearn.metrics")
+
+
+def named(name: str, outputs: int) -> Callable[..., Any]:
+    """The function of scikit-learn with this name, for a network with this many outputs; ImportError without it."""
+    try:
+        metrics = importlib.import_module("sklearn.metrics")
+    except ImportError as error:
+        hint = f"metrics: {name!r} needs scikit-learn: python -m pip install scikit-learn"
+        raise ImportError(hint, name="sklearn") from error
+    function, options = _NAMED[name]
+    if outputs == 1:
+        options = {option: value for option, value in options.items() if option == "zero_division"}
+    return functools.partial(getattr(metrics, function), **options)
+
+
+def adapted(function: Callable[..., Any], classifies: bool, threshold: float) -> Callable[..., Any]:
+    """A metric of targets and outputs (n, d_out) from a function of scikit-learn.
+
+    For a regression, it gets the targets and outputs, (n,) for a single one. For classes, a single output above the
+    threshold is class 1; of several outputs the largest is the class, or for several labels per sample all above it.
+    """
+    plain = function.func if isinstance(function, functools.partial) else function
+    of_outputs = plain.__name__ in _OF_PROBABILITIES
+
+    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> Any:
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if y.shape[1] == 1:
+            y, h = y[:, 0], h[:, 0]
+        if not classifies:
+            return function(y, h, **weights)
+        one_class = y.ndim == 2 and bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
+        labels = y.argmax(axis=1) if one_class else (y > 0.5).astype(int)
+        if of_outputs:
+            if one_class:
+                if "labels" in inspect.signature(plain).parameters:
+                    weights["labels"] = np.arange(h.shape[1])
+                h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
+            return function(labels, h, **weights)
+        return function(labels, h.argmax(axis=1) if one_class else (h > threshold).astype(int), **weights)
+
+    return metric

@@ -1,0 +1,93 @@
+"""Metrics of scikit-learn, by name and as they are, compared with calls of scikit-learn."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+
+metrics = pytest.importorskip("sklearn.metrics")
+
+X, LABELS = nnkit.data.digits()
+X, LABELS = X[:400], LABELS[:400]
+
+
+def _trained(y: Any, outputs: int, cost: str | None = None) -> nnkit.Network:
+    network = nnkit.Network([64, 20, outputs], "relu", cost, seed=0)
+    network.fit(X, y, epochs=3, progress=False)
+    return network
+
+
+def test_names_for_several_classes() -> None:
+    network = _trained(LABELS, 10)
+    names = ["f1", "precision", "recall", "roc_auc", "balanced_accuracy"]
+    found = network.evaluate(X, LABELS, metrics=names)
+    p, labels = network.predict_proba(X).astype(float), network.predict(X)
+    macro: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
+    expected = {
+        "f1": metrics.f1_score(LABELS, labels, **macro),
+        "precision": metrics.precision_score(LABELS, labels, **macro),
+        "recall": metrics.recall_score(LABELS, labels, **macro),
+        "roc_auc": metrics.roc_auc_score(LABELS, p / p.sum(axis=1, keepdims=True), multi_class="ovr"),
+        "balanced_accuracy": metrics.balanced_accuracy_score(LABELS, labels),
+    }
+    assert {name: found[name] for name in names} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("cost", [None, "hinge"])
+def test_names_for_two_classes_with_weights(cost: str | None) -> None:
+    y, weight = LABELS % 2, np.random.default_rng(0).uniform(size=400)
+    network = _trained(y, 1, cost)
+    found = network.evaluate(X, y, metrics=["f1", "roc_auc"], sample_weight=weight)
+    assert found["f1"] == pytest.approx(metrics.f1_score(y, network.predict(X), sample_weight=weight))
+    scores = network.forward(X)[:, 0]
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, scores, sample_weight=weight))
+
+
+def test_several_labels_per_sample() -> None:
+    y = np.stack([LABELS % 2, LABELS > 4, LABELS == 3], axis=1).astype(int)
+    network = _trained(y, 3, "cross_entropy")
+    found = network.evaluate(X, y, metrics=["f1", metrics.hamming_loss])
+    predicted = (network.forward(X) > 0.5).astype(int)
+    assert found["f1"] == pytest.approx(metrics.f1_score(y, predicted, average="macro", zero_division=0.0))
+    assert found["hamming_loss"] == pytest.approx(metrics.hamming_loss(y, predicted))
+
+
+def test_functions_as_they_are() -> None:
+    network = _trained(LABELS, 10)
+    micro = functools.partial(metrics.fbeta_score, beta=2, average="micro")
+    found = network.evaluate(X, LABELS, metrics=[metrics.cohen_kappa_score, metrics.log_loss, micro])
+    labels = network.predict(X)
+    assert found["cohen_kappa_score"] == pytest.approx(metrics.cohen_kappa_score(LABELS, labels))
+    assert found["log_loss"] == pytest.approx(network.evaluate(X, LABELS)["cost"], rel=1e-5)
+    assert found["fbeta_score"] == pytest.approx(metrics.fbeta_score(LABELS, labels, beta=2, average="micro"))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_functions_of_numbers(outputs: int) -> None:
+    y = np.stack([LABELS, LABELS**2], axis=1)[:, :outputs].astype(float)
+    network = nnkit.Network([64, outputs], cost="quadratic", seed=0)
+    found = network.evaluate(X, y, metrics=[metrics.max_error if outputs == 1 else metrics.mean_squared_error, "r2"])
+    h = network.forward(X)
+    assert found["r2"] == pytest.approx(metrics.r2_score(y, h))
+    assert found.get("max_error", 0) == pytest.approx(metrics.max_error(y, h) if outputs == 1 else 0)
+    assert found.get("mean_squared_error", 0) == pytest.approx(metrics.mean_squared_error(y, h) if outputs == 2 else 0)
+
+
+def test_early_stopping_knows_that_the_highest_is_best() -> None:
+    network = nnkit.Network([64, 10], seed=0)
+    rule = nnkit.EarlyStopping("validation_f1", patience=1)
+    history = network.fit(
+        X, LABELS, epochs=3, metrics=["f1"], validation_data=(X, LABELS), early_stopping=rule, progress=False
+    )
+    assert len(history["validation_f1"]) == history.epochs
+    assert network.evaluate(X, LABELS, metrics=["f1"])["f1"] == pytest.approx(max(history["validation_f1"]))
+
+
+def test_metrics_of_classes_need_classes() -> None:
+    with pytest.raises(ValueError, match="metrics: 'f1' is for classes, and the network's cost is for numbers"):
+        nnkit.Network([64, 1], cost="quadratic", seed=0).evaluate(X, LABELS, metrics=["f1"])
+    with pytest.raises(ValueError, match="unknown metric 'F1-score'"):
+        nnkit.Network([64, 10], seed=0).evaluate(X, LABELS, metrics=["F1-score"])
