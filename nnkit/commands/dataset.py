@@ -26,14 +26,10 @@ _FAR = 100.0  # from 0, for targets
 class Targets(NamedTuple):
     """Targets for splitting and training, and what they require of the network."""
 
-    y: NDArray[Any]  # class indices (n,), or targets (n,) or (n, d_out)
-    classes: NDArray[Any] | None  # their names (k,)
+    y: NDArray[Any]  # labels (n,), or targets (n,) or (n, d_out)
+    classes: NDArray[Any] | None  # the distinct labels (k,)
     outputs: int
     cost: str
-
-    def named(self, y: NDArray[Any]) -> NDArray[Any]:
-        """Part of y in the form for the network, with class names instead of indices."""
-        return y if self.classes is None else self.classes[y]
 
 
 def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
@@ -58,7 +54,7 @@ def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
     y = whole_labels(y)
     if y.ndim > 1 or y.dtype.kind == "f":
         return _numbers(y, cost)
-    classes, y = np.unique(y, return_inverse=True)
+    classes = np.unique(y)
     if len(classes) < 2:
         raise ValueError(f"{name} holds a single class, {classes[0]}; expected at least two")
     if len(classes) > _MANY and not text:
@@ -184,17 +180,13 @@ def divide(dataset: Dataset, targets: Targets, fraction: float, seed: int, valid
     """
     y, test, validation = targets.y, dataset.test, None
     rows = np.arange(len(dataset.X))[:, None]  # split instead of X, to keep the indices
-
-    def part(rows: NDArray[np.int64], y: NDArray[Any]) -> Part:
-        return dataset.X[rows[:, 0]], targets.named(y)
-
     if test is None:
         rows, y, of_test, y_test = data.split(rows, y, fraction, seed)
-        test = part(of_test, y_test)
+        test = dataset.X[of_test[:, 0]], y_test
     else:
         of_test = np.arange(len(test[0]))[:, None]
     of_validation = of_test
     if validated:
         rows, y, of_validation, y_validation = data.split(rows, y, fraction, seed)
-        validation = part(of_validation, y_validation)
-    return Parts(part(rows, y), validation, test, [rows, of_validation, of_test])
+        validation = dataset.X[of_validation[:, 0]], y_validation
+    return Parts((dataset.X[rows[:, 0]], y), validation, test, [rows, of_validation, of_test])

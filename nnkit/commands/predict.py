@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
         if output.suffix.lower() not in (".csv", ".npy") and not is_special(output):
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
     network = load(options.model, options.backend)
-    if options.probabilities and not _has_probabilities(network):
+    has_probabilities = network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
+    if options.probabilities and not has_probabilities:
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
     X, features = _samples(options.file, options.target, network.features)
     X = in_order(network, options.model, X, features, options.file)
@@ -75,10 +76,6 @@ def run(options: argparse.Namespace) -> int:
         with replacing(output) as file:
             np.save(file, predictions, allow_pickle=False)
     return 0
-
-
-def _has_probabilities(network: Network) -> bool:
-    return network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
 
 
 def _samples(path: Path, target: str | None, names: list[str] | None) -> tuple[Any, list[str] | None]:

@@ -201,13 +201,12 @@ def grid_of(count: int, step_x: float, step_y: float) -> Grid:
     [(1, 1), (2, 1), (3, 1), (2, 2), (5, 2), (5, 5), (6, 5), (10, 10)]
     """
     grids = [Grid(columns, ceil(count / columns), step_x, step_y) for columns in range(1, count + 1)]
-    return min(grids, key=lambda grid: _unsuited(grid, count))
 
+    def unsuited(grid: Grid) -> float:
+        empty, shape = grid.columns * grid.rows / count - 1, log(grid.size[0] / grid.size[1])
+        return 3.5 * empty + (shape if shape >= 0 else -1.2 * shape)
 
-def _unsuited(grid: Grid, count: int) -> float:
-    empty = (grid.columns * grid.rows - count) / count
-    shape = log(grid.size[0] / grid.size[1])
-    return 3.5 * empty + (shape if shape >= 0 else -1.2 * shape)
+    return min(grids, key=unsuited)
 
 
 def draw_images(axes: Axes, images: NDArray[np.float64], grid: Grid, size: tuple[float, float], **style: Any) -> Any:

@@ -63,7 +63,8 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
         raise TypeError(f"network is {network!r}; expected an nnkit.Network")
     whole("check_gradients", "entries", entries, 1)
     whole("check_gradients", "seed", seed, 0)
-    twin = _float64_twin(network)
+    twin = Network(**arguments(network) | {"dtype": "float64"}, backend=network.backend)
+    restore(twin.placement, parameters(network), training=False)
     _, gradients = twin.gradients(x, y)
     to_numpy = twin.backend.to_numpy
     inputs = twin.samples(x)
@@ -80,12 +81,6 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
             errors[f"layers.{i}.{name}"] = relative_error(to_numpy(gradient).ravel()[chosen], exact)
             compared += len(chosen)
     return GradientCheck(errors, compared)
-
-
-def _float64_twin(network: Network) -> Network:
-    twin = Network(**arguments(network) | {"dtype": "float64"}, backend=network.backend)
-    restore(twin.placement, parameters(network), training=False)
-    return twin
 
 
 def _cost_with(
