@@ -12,9 +12,9 @@ from typing import Any
 
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name, numpy_dtype
-from nnkit.backends.recording import Node, Nodes
+from nnkit.backends.recording import Node, Nodes, discard
 from nnkit.checks import whole
-from nnkit.layers import Dropout, Layer
+from nnkit.layers import Dense, Dropout, Layer
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState, chosen_optimizer
 from nnkit.placement import settings
@@ -87,11 +87,16 @@ class Step:
                 h, saved = self._dropout.apply(h, layer.rate, number)
             passes.append((layer, saved, i))
         delta = model.output.delta(backend, h, self.y, self.scale)
+        inner = [saved[0] for layer, saved, i in passes[1:] if type(layer) is Dense]  # their inputs
         for layer, saved, i in reversed(passes):
             if i < 0:
                 break  # dropout of the inputs, whose gradient is not needed
+            if type(layer) is Dense:
+                inner.append(delta)
             own_gradient = {} if isinstance(layer, Dropout) else gradient.layers[i]
             delta = layer.backward(backend, delta, saved, parameters.layers[i], own_gradient, need_dx=i > 0)
+        if all(type(layer) in (Dense, Dropout) for layer, *_ in passes):  # others may keep their arrays
+            discard(*inner)
         if state is not None:
             state.samples = h.shape[0]
             state.record(parameters, gradient)

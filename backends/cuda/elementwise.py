@@ -238,6 +238,21 @@ class ElementwiseCall(Launch):
         sums = self.device.empty((stride // columns, columns), out.dtype)
         return self._but(sums=(number, sums)), sums
 
+    @property
+    def copies(self) -> bool:
+        """Whether it only casts an array to another dtype."""
+        return self._is_plain and self.layouts == ("full",) and self.program.outputs == (0,)
+
+    def reading_signs(self, copies: Sequence[tuple[Any, Any]]) -> "ElementwiseCall":
+        """The call that reads rounded copies, from pairs (array, copy), where it asks for signs only."""
+        operands = list(self.operands)
+        for number, operand in enumerate(self.operands):
+            copy = next((copy for array, copy in copies if same(array, operand)), None)
+            if copy is not None and self.program.asks_for_sign(number):
+                operands[number] = copy
+        changed = any(new is not old for new, old in zip(operands, self.operands, strict=True))
+        return self._but(operands=operands) if changed else self
+
     def without(self, unread: Sequence[int]) -> "ElementwiseCall":
         """The call that does not store some results, by number; at least one other is left."""
         kept, sums = [number for number in range(len(self.outs)) if number not in unread], self.sums

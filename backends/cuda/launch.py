@@ -96,6 +96,10 @@ class Launch:
         """The launch that does this and then another one, if both are one kernel's work; None otherwise."""
         return None
 
+    def writing(self, copy: Any, target: Any) -> "Launch | None":
+        """The launch that writes the array `copy`, of another dtype, instead of `target`; None if it cannot."""
+        return None
+
     def by_rows(self) -> "Launch | None":
         """The same launch as a program that can be fused with those that reduce rows; None if it cannot."""
         return None

@@ -6,6 +6,7 @@
     by_rows       fuses sums and maxima of rows with the formulas around them, such as softmax with its output error
     begin_sums    a kernel also starts the column sums of the matrix that it computes
     put_beside    a kernel also writes its result to the rows of a larger array to which it is copied
+    take_cast     rows are taken to the cast copy of a matrix, instead of to the matrix
     ride          a kernel's first thread also does the work of a launch of one thread, such as moving a counter
     leave_unread  kernels do not write what nothing reads
 
@@ -62,7 +63,8 @@ def cast_factors(nodes: Nodes) -> Nodes:
     """Cast factors to the dtype in which products read them.
 
     One copy is for a matrix and its transpose until the matrix is overwritten. It directly follows the kernel that
-    computes the matrix, if that is nnkit's, so that `chain` can fuse both.
+    computes the matrix, if that is nnkit's, so that `chain` can fuse both. A formula that only asks for the signs of a
+    matrix, such as the derivative of ReLU, reads the copy.
     """
     done: Nodes = []
     copies: list[tuple[Any, str, Any]] = []  # (matrix, dtype, copy)
@@ -77,6 +79,8 @@ def cast_factors(nodes: Nodes) -> Nodes:
                     done[place:place] = nodes_of(partial(product.device.round, source, copy))
                     copies.append((source, product.kind, copy))
             node = product.reading([(a, copy) for a, kind, copy in copies if kind == product.kind]).node
+        elif isinstance(product, ElementwiseCall) and copies:
+            node = product.reading_signs([(a, copy) for a, kind, copy in copies if kind == "bfloat16"]).node
         copies = [entry for entry in copies if not _writes(node, entry[0])]
         done.append(node)
     return done
@@ -148,6 +152,29 @@ def ride(nodes: Nodes) -> Nodes:
     return done
 
 
+def take_cast(nodes: Nodes) -> Nodes:
+    """Rows are taken to the cast copy of a matrix that nothing else reads."""
+    discarded = [array for node in nodes if isinstance(node.call, Discard) for array in node.call.arrays]
+    done = list(nodes)
+    for cast in nodes if discarded else ():
+        if not isinstance(cast.call, ElementwiseCall) or not cast.call.copies:
+            continue
+        (matrix,), (copy,) = cast.call.operands, cast.call.outs
+        number = next(i for i, node in enumerate(done) if node is cast)
+        place = next((i for i in reversed(range(number)) if _writes(done[i], matrix)), None)
+        take = None if place is None else done[place].call
+        if place is None or not isinstance(take, Launch) or not any(same(matrix, array) for array in discarded):
+            continue
+        others = done[number + 1 :] + done[:number]
+        if any(_reads(node, matrix) for node in others) or _touched(done[place + 1 : number], (), (copy,)):
+            continue
+        made = take.writing(copy, matrix)
+        if made is not None:
+            done[place] = made.node
+            del done[number]
+    return done
+
+
 def leave_unread(nodes: Nodes) -> Nodes:
     """Kernels do not write what nothing reads (`nnkit.backends.recording.discard`)."""
     discarded = [array for node in nodes if isinstance(node.call, Discard) for array in node.call.arrays]
@@ -180,7 +207,7 @@ def begin_sums(nodes: Nodes) -> Nodes:
     return done
 
 
-PASSES = (accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, ride, leave_unread)
+PASSES = (accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, take_cast, ride, leave_unread)
 
 
 def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
@@ -207,6 +234,10 @@ def _writes(node: Node, array: Any) -> bool:
     return node.written is None or any(overlap(array, written) for written in node.written if written.size)
 
 
+def _reads(node: Node, array: Any) -> bool:
+    return node.read is None or any(overlap(array, other) for other in node.read if other.size)
+
+
 def _touched(nodes: Nodes, read: tuple[Any, ...], written: tuple[Any, ...]) -> bool:
     """Whether any of these nodes may write what another reads, or read or write what it writes."""
     return any(
@@ -220,7 +251,7 @@ def _touched(nodes: Nodes, read: tuple[Any, ...], written: tuple[Any, ...]) -> b
 def _is_read(nodes: Nodes, array: Any) -> bool:
     """Whether any of these nodes may read an array before one overwrites it."""
     for node in nodes:
-        if node.read is None or node.written is None or any(overlap(array, other) for other in node.read if other.size):
+        if _reads(node, array) or node.written is None:
             return True
         if any(same(array, written) for written in node.written):
             return False

@@ -11,7 +11,7 @@ from nnkit.backends.cuda.cublas import row_step, strides_of
 from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.elementwise import grid
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
-from nnkit.backends.cuda.launch import Launch, Rider, overlap
+from nnkit.backends.cuda.launch import Launch, Rider, overlap, same
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.recording import perform
 
@@ -21,6 +21,7 @@ INTEGERS = {
 }  # fmt: skip
 _BYTES = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
 _HALVES = ("float16", "bfloat16")
+_EXACT = ("float32", "bool", "uint8", "int8", "uint16", "int16")  # in float32
 
 # `there` is an entry of the large array, with `stride` between rows and `step` between entries; `here` is an entry of
 # the selected rows in C order. A row has `packs` packs of LANES entries.
@@ -75,6 +76,8 @@ def conversion(source: Any, target: Any) -> tuple[str, str, str] | None:
         storage = _BYTES.get(source.itemsize)
         return None if storage is None else (storage, storage, "y.lane[k] = x.lane[k]")
     from_name, to_name = dtype_name(source), dtype_name(target)
+    if to_name == "bfloat16" and from_name in _EXACT:
+        return (STORAGE | INTEGERS)[from_name], STORAGE[to_name], "narrow((float)x.lane[k], y.lane[k])"
     if to_name not in ("float32", "float64") or from_name not in STORAGE | INTEGERS:
         return None
     value = "y.lane[k] = (D)widen(x.lane[k])" if from_name in _HALVES else "y.lane[k] = (D)x.lane[k]"
@@ -124,6 +127,20 @@ class Part(NamedTuple):
     n: int
     width: int
 
+    @classmethod
+    def of(cls, source: Any, target: Any, start: Any, order: Any, puts: bool = False) -> "Part | None":
+        """The move with the widest possible accesses; None if the dtypes are not supported."""
+        large, few = (target, source) if puts else (source, target)
+        types = conversion(source.dtype, target.dtype)
+        if types is None:
+            return None
+        width, strides = math.prod(large.shape[1:]), strides_of(large)
+        step = row_step(large.shape, strides) or 0
+        lanes = lanes_of(width, strides[0], step, [(a.data.ptr, a.itemsize) for a in (source, target)])
+        n, integer = few.size // lanes, "long long" if order is None else INTEGERS[dtype_name(order.dtype)]
+        index = "unsigned int" if n < 2**31 else "long long"
+        return cls(source, target, start, order, RowSignature(*types, integer, lanes, puts, index), n, width)
+
     @property
     def read(self) -> tuple[Any, ...]:
         """The arrays that it reads."""
@@ -167,6 +184,16 @@ class RowMoves(Launch):
         if touched or any(overlap(out, array) for out in other.outs for array in self.operands):
             return None
         return RowMoves(self.device, self.parts + other.parts)
+
+    def writing(self, copy: Any, target: Any) -> "RowMoves | None":
+        """The call that takes rows to another array instead of `target`; None if the dtypes are not supported."""
+        made = tuple(
+            Part.of(part.source, copy, part.start, part.order) if same(part.target, target) else part
+            for part in self.parts
+        )
+        if self.kind != "take" or None in made or any(overlap(copy, array) for array in (*self.operands, *self.outs)):
+            return None
+        return RowMoves(self.device, tuple(part for part in made if part is not None))
 
 
 class Advance(Launch):
@@ -232,17 +259,9 @@ class CupyRows(CupyDevice):
 
     def _move(self, source: Any, target: Any, start: Any, order: Any, puts: bool) -> None:
         """Move rows of `source` to `target`; the smaller array is in C order."""
-        large, few = (target, source) if puts else (source, target)
-        types = conversion(source.dtype, target.dtype)
-        if types is None:
-            raise TypeError(f"rows of {source.dtype} cannot be copied to {target.dtype}")
-        if few.size == 0:
-            return
-        width, strides = math.prod(large.shape[1:]), strides_of(large)
-        step = row_step(large.shape, strides) or 0
-        lanes = lanes_of(width, strides[0], step, [(a.data.ptr, a.itemsize) for a in (source, target)])
-        n = few.size // lanes
         order = None if order is None else self.contiguous(order)
-        integer = "long long" if order is None else INTEGERS[dtype_name(order.dtype)]
-        signature = RowSignature(*types, integer, lanes, puts, "unsigned int" if n < 2**31 else "long long")
-        perform(*RowMoves(self, (Part(source, target, start, order, signature, n, width),)).node)
+        part = Part.of(source, target, start, order, puts)
+        if part is None:
+            raise TypeError(f"rows of {source.dtype} cannot be copied to {target.dtype}")
+        if part.n:
+            perform(*RowMoves(self, (part,)).node)

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from nnkit.backends.formulas.operations import Kind
 
+_COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -30,6 +32,13 @@ class Program:
         """For each value, the number of the last value that uses it (outputs are live to the end)."""
         last = {argument: i for i, value in enumerate(self.values) for argument in value.arguments}
         return last | dict.fromkeys(self.outputs, len(self.values))
+
+    def asks_for_sign(self, number: int) -> bool:
+        """Whether an operand is only compared with 0, so that rounding it changes nothing."""
+        uses = [value for value in self.values if number in value.arguments]
+        zero = [i for i, value in enumerate(self.values) if value.op == "constant" and value.constant == 0]
+        compared = all(value.op in _COMPARISONS and {*value.arguments} <= {number, *zero} for value in uses)
+        return bool(uses) and compared and number not in self.outputs
 
     def without_dead_values(self) -> "Program":
         """Eliminate values that no output depends on; operands are kept."""

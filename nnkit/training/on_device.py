@@ -90,7 +90,7 @@ class Replays(Way):
             backend.advance(self._start, samples)
             if rate_changes:
                 backend.advance(self._step, 1)
-            discard(step.logits)  # until the next step on its own, which writes them
+            discard(step.x, step.logits)  # until the next step on its own, which writes them
         return tape
 
 
