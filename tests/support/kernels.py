@@ -36,9 +36,14 @@ FORMULAS = _every_formula()
 
 
 def suited(formula: Formula, operands: Sequence[Array]) -> list[Array]:
-    """Operands with whole numbers in place of those that the formula makes bits of: below 251, for bfloat16's sake."""
-    whole = {value.arguments[0] for value in formula.program().values if value.op == "astype(uint32)"}
-    return [_whole(array) if i in whole else array for i, array in enumerate(operands)]
+    """Operands with whole numbers in place of those that the formula makes bits of: below 251, for bfloat16's sake.
+
+    And with absolute values in place of those that it raises to a power: C's pow of −∞ is not NumPy's.
+    """
+    values = formula.program().values
+    whole, bases = ({v.arguments[0] for v in values if v.op == op} for op in ("astype(uint32)", "pow"))
+    some = [_whole(array) if i in whole else array for i, array in enumerate(operands)]
+    return [abs(array) if i in bases else array for i, array in enumerate(some)]
 
 
 def _whole(array: Array) -> Array:

@@ -20,7 +20,7 @@ Real = NDArray[Any]
 
 # Units in the last place between two libraries: NumPy's vector loops are within 4, C's and CUDA's within 2.
 _LIBRARY = 6.0
-_FUNCTIONS = {"exp", "expm1", "log", "log1p", "tanh"}
+_FUNCTIONS = {"exp", "expm1", "log", "log1p", "pow", "tanh"}
 _EXACT = {"negative", "abs", "sign", "maximum", "minimum", "where", "astype(dtype)"}
 _MANTISSA = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 _DTYPES = {"bool": "bool", "bits": "uint32"}  # of the kinds that are exact
@@ -45,6 +45,7 @@ _CARRIED: dict[str, Callable[[Real, list[Real], list[Real]], Real]] = {
     "expm1": lambda v, a, d: (v + 1) * np.expm1(d[0]),
     "log": lambda v, a, d: -np.log1p(-np.minimum(d[0] / a[0], 1)),
     "log1p": lambda v, a, d: -np.log1p(-np.minimum(d[0] / (1 + a[0]), 1)),
+    "pow": lambda v, a, d: abs(v) * np.expm1(-abs(a[1]) * np.log1p(-np.minimum(d[0] / abs(a[0]), 1))),
     "tanh": lambda v, a, d: d[0],
 }
 
