@@ -30,6 +30,7 @@ from tests.support.host_cuda import build, kernel_with_driver, parameters_of
 from tests.support.host_device import HostGemm
 
 OK, NOT_INITIALIZED, NOT_SUPPORTED, CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED = 0, 3, 801, 900, 901
+CAPTURE_UNJOINED = 904
 P, N, S = c_void_p, c_int, c_size_t
 _process = os.getpid()  # CUDA does not work in its forks
 CAPABILITY = int(os.environ.get("EMULATED_CAPABILITY", "90"))
@@ -104,6 +105,7 @@ sizes: dict[int, int] = {}
 captured: dict[int, list[Callable[[], object]]] = {}  # by stream
 capturing: dict[int, int] = {}  # the thread of each capture; others may allocate
 _running = threading.Lock()
+unjoined: set[int] = set()  # streams of captures with work for which no other stream waits
 disturbed: set[int] = set()  # streams whose captures are no longer valid
 handles: dict[int, Any] = {}
 
@@ -117,6 +119,7 @@ def work(stream: int | None, call: Callable[[], object]) -> None:
     """Do some work, or add it to the stream's capture."""
     if (stream or 0) in captured:
         captured[stream or 0].append(call)
+        unjoined.add(stream or 0)
         return
     with _running:  # kernels of the host are not for several threads
         call()
@@ -250,11 +253,17 @@ def _(stream: int, mode: int) -> None:
 
 @emulated("cudaStreamEndCapture", P, P)
 def _(stream: int, graph: int) -> int:
-    done = captured.pop(stream)
-    del capturing[stream]
+    done = captured[stream]
+    all_streams = [each for each, calls in captured.items() if calls is done]
+    for each in all_streams:
+        del captured[each], capturing[each]
+    unjoined.discard(stream)
     if stream in disturbed:
-        disturbed.remove(stream)
+        disturbed.difference_update(all_streams)
         return CAPTURE_INVALIDATED
+    if unjoined.intersection(all_streams):
+        unjoined.difference_update(all_streams)
+        return CAPTURE_UNJOINED
     put(graph, new(done))
     return OK
 
@@ -281,13 +290,22 @@ def _(event: int) -> None:
 
 
 @emulated("cudaEventRecord", P, P)
-def _(event: int, stream: int) -> None:
-    handles[event] = perf_counter()
+def _(event: int, stream: int | None) -> None:
+    stream = stream or 0
+    handles[event] = (stream, captured[stream]) if stream in captured else perf_counter()
 
 
 for _name in ("cudaEventSynchronize", "cudaEventQuery"):
     emulated(_name, P)(lambda *_: None)
-emulated("cudaStreamWaitEvent", P, P, c_uint)(lambda *_: None)
+
+
+@emulated("cudaStreamWaitEvent", P, P, c_uint)
+def _(stream: int | None, event: int, flags: int) -> None:
+    """A stream that waits for one that is captured is captured, too."""
+    if isinstance(handles[event], tuple):
+        other, done = handles[event]
+        captured[stream or 0], capturing[stream or 0] = done, threading.get_ident()
+        unjoined.discard(other)
 
 
 @emulated("cudaEventElapsedTime", P, P, P)
