@@ -136,7 +136,7 @@ def _check_resumed(options: argparse.Namespace, network: Network) -> None:
         raise ValueError(f"--resume: {options.checkpoint} has the layers {was}; this training has {now}")
     there, here = ({} if p is None else p.arrays for p in (about["preprocessing"], network.preprocessing))
     if there.keys() != here.keys() or not all(np.array_equal(there[name], here[name]) for name in here):
-        raise ValueError(f"--resume: {options.checkpoint} is for other samples or another --preprocessing")
+        raise ValueError(f"--resume: {options.checkpoint} is for other samples, --early-stopping or --preprocessing")
 
 
 def _progress(options: argparse.Namespace) -> bool | str:

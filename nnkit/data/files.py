@@ -77,7 +77,7 @@ def _read_npz(path: Path, target: int | str | None) -> Table:
     if target is not None and not isinstance(target, str):
         raise TypeError(f"target is {target!r}; expected the name of an array in {path}")
     with _archive(path) as archive:
-        names = list(archive.files)
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
         if target is None and "y" in names:
             target = "y"
         if target is not None and target not in names:
@@ -108,36 +108,31 @@ def _load(path: Path) -> Any:
             raise ValueError(f"{path}: not a complete .npy file of numbers: {error}") from error
 
 
-def _archive(path: Path) -> Any:
-    # numpy.load would check the first bytes, and treat a damaged file as a pickle.
-    opened: Any = np.lib.npyio.NpzFile
+def _archive(path: Path) -> zipfile.ZipFile:
     try:
-        return opened(path, allow_pickle=False)
+        return zipfile.ZipFile(path)
     except Exception as error:  # as above
         raise ValueError(f"{path}: not a complete .npz file: {error}") from error
 
 
-def _member(archive: Any, name: str, path: Path) -> Any:
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> Any:
+    """Read an array of an archive, if its header does not claim a larger one than the file can contain."""
     try:
-        _check_member(archive.zip, name, path)
-        return archive[name]
+        info = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
+        size = info.file_size
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # deflate makes at most 1032 bytes of one
+            size = min(size, 1032 * (min(info.compress_size, os.path.getsize(path)) + 64))
+        with archive.open(info) as file:
+            if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
+                return None  # not an array; reported later
+        with archive.open(info) as file:
+            _check_size(file, size)
+        with archive.open(info) as file:
+            return npy.read_array(file, allow_pickle=False)
     except MemoryError:
         raise
     except Exception as error:  # from the archive, the compression or the array
         raise ValueError(f"{path}, array {name!r}: damaged, or not numeric: {error}") from error
-
-
-def _check_member(archive: zipfile.ZipFile, name: str, path: Path) -> None:
-    """Raise ValueError if an archive member's header claims a larger array than the file can contain."""
-    info = archive.getinfo(name if name in archive.namelist() else f"{name}.npy")
-    size = info.file_size
-    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # deflate makes at most 1032 bytes of one
-        size = min(size, 1032 * (min(info.compress_size, os.path.getsize(path)) + 64))
-    with archive.open(info) as file:
-        if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-            return  # not an array; reported later
-    with archive.open(info) as file:
-        _check_size(file, size)
 
 
 def _check_size(file: Any, size: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit import metrics
+from nnkit import label_metrics, metrics
 from nnkit.cli import main
 from nnkit.commands.arguments import _OF_CLASSES, _OF_NUMBERS
 from tests.commands.test_cli import nnkit_command
@@ -234,7 +234,7 @@ def test_metrics_suit_what_is_learned(here: Path, capsys: pytest.CaptureFixture[
         assert set(more[2:]) <= set(json.loads(capsys.readouterr().out)["runs"][0]["results"])
     assert main(["train", *shared, "--data", "labels.npz", "--metrics", "accuracy", "--cost", "quadratic"]) == 2
     assert "--metrics accuracy is for classes, and target 'y' holds numbers" in capsys.readouterr().err
-    assert set(_OF_CLASSES + _OF_NUMBERS) == {*metrics._named, "top_5"}
+    assert set(_OF_CLASSES + _OF_NUMBERS) == {*metrics._named, "top_5", *label_metrics.NAMES}
 
 
 def test_numbers_of_things_are_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
