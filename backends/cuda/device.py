@@ -17,6 +17,7 @@ from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
 from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.recording import Tape, perform, recording
+from nnkit.backends.selection import make_backend
 
 AMPERE, _HOPPER = 80, 90  # compute capabilities; tensor cores have TensorFloat-32 and bfloat16 from Ampere on
 _MIB = 1 << 20
@@ -46,7 +47,7 @@ class CupyDevice(CupyMemory):
             # NumPy arrays are not imported by DLPack, which does not support their bfloat16.
             if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
                 on_gpu = values.__dlpack_device__()[0] in ON_GPU
-                values = self.xp.from_dlpack(values) if on_gpu else np.from_dlpack(values)
+                values = self.xp.from_dlpack(values) if on_gpu else make_backend("numpy").asarray(values)
             with quiet():  # the host casts; a narrower type overflows to infinity
                 return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 
