@@ -185,7 +185,7 @@ def test_a_training_goes_on_with_an_optimizer_by_name(tmp_path: Path) -> None:
         (lambda: nnkit.Network([2, 3, 1], np.tanh), "did you mean 'tanh'"),  # type: ignore[arg-type]
         (lambda: nnkit.Network([2, 3, 1], init="xavier"), "did you mean 'glorot_uniform' or 'glorot_normal'"),
         (lambda: nnkit.Network([2, 3, 1], init="he"), "did you mean 'he_normal' or 'he_uniform'"),
-        (lambda: nnkit.Network([2, 3, 1]).evaluate([[1, 2]], [0], metrics=["roc_auc"]), "unknown metric 'roc_auc'; "),
+        (lambda: nnkit.Network([2, 3, 1]).evaluate([[1, 2]], [0], metrics=["log_loss"]), "unknown metric 'log_loss'; "),
         (lambda: nnkit.Network([2, 3, 1]).evaluate([[1, 2]], [0], metrics=["r2_score"]), "did you mean 'r2'"),
         (lambda: nnkit.get_optimizer("AdamW"), "unknown optimizer 'AdamW'; did you mean 'adamw'"),
         (lambda: nnkit.get_optimizer("momentum"), "did you mean 'sgd'"),

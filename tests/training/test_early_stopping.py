@@ -55,7 +55,7 @@ def test_numbers_out_of_range(options: Any, message: str) -> None:
         EarlyStopping(**options)
 
 
-@pytest.mark.parametrize("name", ["f1", "validation_f1", "accuracy_of_mine", "loss", "top_five"])
+@pytest.mark.parametrize("name", ["f2", "validation_f2", "accuracy_of_mine", "loss", "top_five"])
 def test_a_name_that_does_not_tell_which_number_is_best_needs_a_mode(name: str) -> None:
     plateau = nnkit.schedules.reduce_on_plateau
     for make in (EarlyStopping, plateau):
