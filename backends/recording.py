@@ -44,6 +44,9 @@ class Tape:
     """A recording: nodes, the passes that rewrite them at its end, and the backend's lowering.
 
     `around` returns the context in which the calls run.
+
+    Attributes:
+        nodes: the nodes of a replay. first: those that come once before several replays in a row.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Tape:
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.nodes: Nodes = []
+        self.first: Nodes = []
         self._passes, self._lower, self._around = passes, lower, around
         self._calls: list[Call] | None = None
+        self._first_calls: list[Call] = []
 
     @property
     def calls(self) -> list[Call]:
@@ -62,13 +67,15 @@ class Tape:
         if self._calls is None:
             with self._around():
                 self._calls = self._lower(self.nodes)
+                self._first_calls = self._lower(self.first) if self.first else []
         return self._calls
 
     def rewrite(self) -> None:
         """Apply the passes at the end of the recording, and expand the remaining composite calls."""
-        self.nodes.sort(key=lambda node: isinstance(node.call, Discard))  # not between calls that passes fuse
+        self.nodes.sort(key=lambda node: isinstance(node.call, Note))  # not between calls that passes fuse
         for rewritten in self._passes:
             self.nodes = rewritten(self.nodes)
+        self.first += [node for made in self.nodes if isinstance(made.call, First) for node in made.call.nodes]
         expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
         self.nodes = [node for some in expanded for node in some]
         self._calls = None
@@ -77,10 +84,12 @@ class Tape:
         """Make all calls, in order, `times` times; if another tape records, append the nodes to it."""
         outer = _recording.get()
         if outer is not None:
-            outer.nodes += self.nodes * times
+            outer.nodes += self.first + self.nodes * times
             return
         calls = self.calls
         with self._around():
+            for call in self._first_calls:
+                call()
             for _ in range(times):
                 for call in calls:
                     call()
@@ -96,14 +105,29 @@ class Composite:
         raise NotImplementedError
 
 
-class Discard(Composite):
-    """A note that nothing outside a recording reads these arrays, so that passes need not write them."""
+class Note(Composite):
+    """What passes should know of a recording; no call is made of it."""
+
+    def __call__(self) -> None:
+        """Make no call."""
+
+
+class Discard(Note):
+    """Nothing outside a recording reads these arrays, so that passes need not write them."""
 
     def __init__(self, arrays: tuple[Any, ...]) -> None:
         self.arrays = arrays
 
-    def __call__(self) -> None:
-        """Make no call."""
+
+class Repeated(Note):
+    """The recording is replayed many times in a row, between which only its calls write its arrays."""
+
+
+class First(Note):
+    """A pass moved these nodes before several replays in a row."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
 
 
 class HostCall:
@@ -149,10 +173,15 @@ def perform(
         tape.nodes.append(Node(call, read, written, name))
 
 
+def note(what: Note) -> None:
+    """Tell the passes over the recording, if there is one."""
+    if _recording.get() is not None:
+        perform(what, (), (), "note")
+
+
 def discard(*arrays: Any) -> None:
     """Note, while recording, that only recorded calls read what they write to these arrays."""
-    if _recording.get() is not None:
-        perform(Discard(arrays), (), (), "discard")
+    note(Discard(arrays))
 
 
 def nodes_of(do: Callable[[], object]) -> Nodes:

@@ -295,6 +295,16 @@ class Product:
             factors.append(factor)
         return Product(self.device, (factors[0], factors[1]), self.out, self.kind, self.compute, self.alpha)
 
+    def reads(self, array: Any) -> bool:
+        """Whether a matrix or its transpose is a factor."""
+        return any(same(array, factor) or same(array.mT, factor) for factor in self.factors)
+
+    def instead_of(self, copies: Sequence[tuple[Any, Any]]) -> "Product":
+        """The product that reads other arrays with the same entries, from pairs (array, other)."""
+        pairs = [*copies, *((array.mT, other.mT) for array, other in copies)]
+        a, b = (next((new for old, new in pairs if same(old, factor)), factor) for factor in self.factors)
+        return Product(self.device, (a, b), self.out, self.kind, self.compute, self.alpha)
+
     def __call__(self) -> None:
         if self._arguments is None:
             empty, to_cast = self.device.empty, self.to_cast()

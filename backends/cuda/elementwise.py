@@ -282,6 +282,16 @@ class ElementwiseCall(Launch):
         # Partial sums depend on the grid, which depends on the number of entries that a thread moves at a time.
         return made if self.sums is None or made._signature.lanes == self._signature.lanes else None
 
+    def can_copy(self, number: int) -> bool:
+        """Whether it can also write a result to an array of another dtype."""
+        room = len(self.read) + len(self.written) < _ARRAYS and self.sums is None and not self.reduces
+        return room and number not in self.places and self.is_exact(number)
+
+    def also_rounding(self, number: int, copy: Any) -> "ElementwiseCall":
+        """The call that also writes a result to an array of another dtype."""
+        outputs = (*self.program.outputs, self.program.outputs[number])
+        return self._but(program=replace(self.program, outputs=outputs), outs=(*self.outs, copy))
+
     def carrying(self, rider: Launch) -> "ElementwiseCall | None":
         """The call whose first thread also does a launch of one thread, with other arrays; None if impossible."""
         if rider.work is None or len(self.riders) == _RIDERS or len(self.read) + len(self.written) > _ARRAYS:

@@ -7,13 +7,11 @@ from typing import Any
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.launch import overlap
+from nnkit.backends.cuda.recording import ROUNDED
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendFallbackWarning
-from nnkit.backends.formula import Formula
 from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import perform
-
-_rounded = Formula(lambda xp, a: a, "rounded", ["a"])
 
 
 class CupyProducts(CupyDevice):
@@ -66,7 +64,7 @@ class CupyProducts(CupyDevice):
 
     def round(self, source: Any, copy: Any) -> Any:
         """Cast a matrix to the dtype of `copy`, which is returned."""
-        return self.elementwise(_rounded, (source,), out=copy)
+        return self.elementwise(ROUNDED, (source,), out=copy)
 
 
 def _stored(array: Any, lead: tuple[int, ...]) -> Stored | None:

@@ -7,6 +7,7 @@
     begin_sums    a kernel also starts the column sums of the matrix that it computes
     put_beside    a kernel also writes its result to the rows of a larger array to which it is copied
     take_cast     rows are taken to the cast copy of a matrix, instead of to the matrix
+    carry_casts   an update also writes the cast copies of parameters, for the next of many replays
     ride          a kernel's first thread also does the work of a launch of one thread, such as moving a counter
     leave_unread  kernels do not write what nothing reads
 
@@ -15,14 +16,27 @@ fusions. In a kernel, the compiler may contract a product and a sum (fused multi
 the same bits with and without a graph, which can differ from those of calls without recording.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.elementwise import ElementwiseCall
-from nnkit.backends.cuda.launch import Launch, overlap, same
+from nnkit.backends.cuda.launch import Launch, extent, overlap, same
 from nnkit.backends.dtypes import dtype_name
-from nnkit.backends.recording import Composite, Discard, Node, Nodes, inside_products, nodes_of
+from nnkit.backends.formula import Formula
+from nnkit.backends.recording import (
+    Composite,
+    Discard,
+    First,
+    Node,
+    Nodes,
+    Repeated,
+    inside_products,
+    nodes_of,
+)
+
+ROUNDED = Formula(lambda xp, a: a, "rounded", ["a"])  # casts a matrix to the dtype of the result
 
 
 class ColumnSums(Composite):
@@ -175,6 +189,61 @@ def take_cast(nodes: Nodes) -> Nodes:
     return done
 
 
+def carry_casts(nodes: Nodes) -> Nodes:
+    """An update also writes the cast copy of its parameters that the next of many replays reads.
+
+    The copy for the first of them is cast before.
+    """
+    done = list(nodes)
+    updates = [node.call for node in nodes if isinstance(node.call, ElementwiseCall)]
+    for update in updates if any(isinstance(node.call, Repeated) for node in nodes) else ():
+        for number, out in enumerate(update.outs):
+            calls = [node.call for node in done if isinstance(node.call, ElementwiseCall)]
+            casts = [call for call in calls if _is_carried(done, call, update, number)]
+            if casts:
+                copy = update.device.empty(out.shape, "bfloat16")
+                parts = [(cast.outs[0], _part(copy, out, cast.operands[0])) for cast in casts]
+                done = [_with_copy(node, update, number, copy, parts) for node in done if node.call not in casts]
+                done.append(Node(First(nodes_of(partial(update.device.round, out, copy))), (), (), "note"))
+                break
+    return done
+
+
+def _is_carried(nodes: Nodes, cast: ElementwiseCall, update: ElementwiseCall, number: int) -> bool:
+    """Whether a call casts a part of an update's result, which only that writes, for products before the update."""
+    if cast.program is not ROUNDED.program() or not cast.copies or not update.can_copy(number):
+        return False
+    (source,), (copy,), out = cast.operands, cast.outs, update.outs[number]
+    (start, end), (first, last) = extent(source, source.data.ptr), extent(out, out.data.ptr)
+    if out.ndim != 1 or not first <= start < end <= last or not source.flags.c_contiguous:
+        return False
+    places = {id(node.call): place for place, node in enumerate(nodes)}
+    begin, end = places[id(cast)], places[id(update)]
+    for place, node in enumerate(nodes):
+        call = node.call
+        if (place != end and _writes(node, source)) or (place != begin and _writes(node, copy)):
+            return False
+        between = begin < place < end
+        if _reads(node, copy) and not (between and isinstance(call, Product) and call.reads(copy)):
+            return False
+    return begin < end
+
+
+def _part(copy: Any, out: Any, source: Any) -> Any:
+    """The part of a copy of `out` that is the copy of `source`."""
+    start = (source.data.ptr - out.data.ptr) // out.itemsize
+    return copy[start : start + source.size].reshape(source.shape)
+
+
+def _with_copy(node: Node, update: ElementwiseCall, number: int, copy: Any, parts: Sequence[tuple[Any, Any]]) -> Node:
+    """The update that also writes the copy, the products that read parts of it, and other nodes as they are."""
+    if node.call is update:
+        return update.also_rounding(number, copy).node
+    if isinstance(node.call, Product) and any(node.call.reads(old) for old, _ in parts):
+        return node.call.instead_of(parts).node
+    return node
+
+
 def leave_unread(nodes: Nodes) -> Nodes:
     """Kernels do not write what nothing reads (`nnkit.backends.recording.discard`)."""
     discarded = [array for node in nodes if isinstance(node.call, Discard) for array in node.call.arrays]
@@ -207,7 +276,9 @@ def begin_sums(nodes: Nodes) -> Nodes:
     return done
 
 
-PASSES = (accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, take_cast, ride, leave_unread)
+PASSES = (
+    accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, take_cast, carry_casts, ride, leave_unread,
+)  # fmt: skip
 
 
 def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.recording import Tape, discard
+from nnkit.backends.recording import Repeated, Tape, discard, note
 from nnkit.model import Model
 from nnkit.one_launch import EpochKernel, epoch_kernel_for
 from nnkit.optimizers import OptimizerState
@@ -91,6 +91,7 @@ class Replays(Way):
             if rate_changes:
                 backend.advance(self._step, 1)
             discard(step.x, step.logits)  # until the next step on its own, which writes them
+            note(Repeated())
         return tape
 
 

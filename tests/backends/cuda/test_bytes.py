@@ -1,5 +1,6 @@
 """Bytes that the kernels of a wide step move beside its products, and that moving fewer changes no result."""
 
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import nnkit
 from nnkit.backends import selection
 from nnkit.backends.cuda import recording as passes_of_gpus
 from nnkit.backends.dtypes import numpy_dtype
-from nnkit.backends.recording import Nodes, Tape, discard, recording
+from nnkit.backends.formula import Formula
+from nnkit.backends.recording import Nodes, Repeated, Tape, discard, note, recording
 from nnkit.kernels.activations import activation_names, get_activation
 from nnkit.step import NodeExplanation
 from nnkit.training.meter import Meter
@@ -81,7 +83,7 @@ def test_the_same_bits_with_passes_and_without(
     """In bfloat16, in which rounded copies are read and written instead of what they are copies of."""
     monkeypatch.setitem(selection._made, "cupy", host)
     nnkit.set_matmul_precision("medium")
-    found, counts = [], []
+    found, counts, firsts = [], [], []
     for passes in (passes_of_gpus.PASSES, ()):
         monkeypatch.setattr(HostDevice, "recording", lambda _, passes=passes: recording(Tape(passes)))
         net = nnkit.Network([12, 24, 16, 5], activation, seed=1, backend=host)
@@ -92,11 +94,15 @@ def test_the_same_bits_with_passes_and_without(
         for _ in range(3):
             on_host(way._start)[...] = 0
             tape.replay(2)
+            on_host(net.parameters.flat)[...] *= 0.75  # as a user may
         found.append([on_host(array).tobytes() for array in (net.parameters.flat, way.meter.logits)])
         counts.append(len(tape.nodes))
+        firsts.append(tape.first)
         assert np.isfinite(on_host(net.parameters.flat)).all()
     assert found[0] == found[1]
     assert counts[0] < counts[1]
+    assert bool(firsts[0]) == isinstance(optimizer, nnkit.Adam)
+    assert not firsts[1]
 
 
 def test_which_derivatives_ask_for_signs_only() -> None:
@@ -143,3 +149,64 @@ def test_rows_are_taken_to_a_copy_only_if_nothing_reads_the_matrix(host: HostDev
     np.testing.assert_allclose(on_host(product), rounded[0][2:6] @ rounded[1], rtol=1e-6)
     if reader not in ("none", "not discarded"):
         np.testing.assert_array_equal(on_host(other), on_host(large)[2:6])
+
+
+WRAPPED = Formula(lambda xp, p, g: p + g - 4 * xp.floor((p + g + 2) / 4), "wrapped", ["p", "g"])  # to −2, −1, 0 or 1
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_updates_that_write_copies_in_any_program(host: HostDevice, repeated: bool) -> None:
+    """Products and updates of parameters in any order, replayed several times; whole numbers, which are exact."""
+    nnkit.set_matmul_precision("medium")
+    carried = 0
+    for seed in range(40):
+        found = []
+        for passes in (passes_of_gpus.PASSES, ()):
+            choose, rng = Random(seed), np.random.default_rng(seed)
+            flat, g = (host.asarray(rng.integers(-2, 2, 160), "float32") for _ in range(2))
+            W = [flat[:64].reshape(8, 8), flat[64:128].reshape(8, 8)]
+            x, *out = (host.asarray(rng.integers(-2, 2, (8, 8)), "float32") for _ in range(4))
+            with recording(Tape(passes)) as tape:
+                for _ in range(choose.randint(2, 6)):
+                    what, i = choose.randrange(8), choose.randrange(2)
+                    if what < 4:
+                        factor = choose.choice([x, W[1 - i], W[i].mT])
+                        host.matmul(factor, choose.choice([W[i], W[i].mT]), out=choose.choice(out))
+                    elif what < 6:
+                        part = choose.choice([slice(None), slice(128), slice(64, 128)])
+                        host.elementwise(WRAPPED, (flat[part], g[part]), out=flat[part])
+                    elif what == 6:
+                        host.copy(x, W[i])
+                    else:
+                        host.elementwise(WRAPPED, (W[i], x), out=W[i])
+                if repeated:
+                    note(Repeated())
+            for times in (1, 3, 2):
+                tape.replay(times)
+                on_host(flat)[::3] = 1
+            found.append([on_host(array).tobytes() for array in (flat, x, *out)])
+            carried += bool(tape.first)
+        assert found[0] == found[1], seed
+    assert (carried > 5) == repeated
+
+
+@pytest.mark.parametrize("between", ["nothing", "read before", "read after", "written", "no product"])
+def test_copies_are_carried_only_if_nothing_else_needs_them(host: HostDevice, between: str) -> None:
+    flat, g = (host.zeros((64,), "float32") for _ in range(2))
+    copy, x, out = (host.zeros((8, 8), "bfloat16") for _ in range(3))
+    with recording(Tape()) as tape:
+        if between == "read before":
+            host.matmul(x, copy, out=out)
+        if between == "written":
+            host.copy(x, copy)
+        host.round(flat.reshape(8, 8), copy)
+        host.matmul(x, copy, out=out)
+        if between == "no product":
+            host.copy(copy, x)
+        host.elementwise(WRAPPED, (flat, g), out=flat)
+        if between == "read after":
+            host.matmul(x, copy, out=out)
+        note(Repeated())
+        nodes = list(tape.nodes)
+    found = [node.name for node in passes_of_gpus.carry_casts(nodes)]
+    assert ("rounded" in found) == (between != "nothing")
