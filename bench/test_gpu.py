@@ -99,7 +99,7 @@ def test_the_ways_of_an_epoch() -> None:
     assert ways == {"nnkit": "one launch", "nnkit-graph": "graphs"}
 
 
-def test_what_computes_something_else_is_not_timed() -> None:
+def test_a_contender_with_wrong_results_is_not_timed() -> None:
     problem = Problem(parse_sizes("6-5-3x7")[0], precision="bf16")
     expected = reference(problem)
     rounded = [(W.astype(np.float32), b.astype(np.float32)) for W, b in expected]
@@ -141,7 +141,7 @@ def test_a_process_answers_about_one_problem_after_another() -> None:
         one.close()
 
 
-def test_an_answer_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_contender_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "ANSWER", 2.0)
     one = steps.Contestant("nnkit", Device("cpu"), Budget(60))
     try:
@@ -194,7 +194,7 @@ def test_short_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_sections_without_a_contender_that_takes_part(tmp_path: Path) -> None:
+def test_sections_without_contenders(tmp_path: Path) -> None:
     options = ("--short", "--device", "cpu", "--output", str(tmp_path), "--sections", "steps", "epochs")
     for name, empty in (("floor", "epochs"), ("nnkit-graph", "steps")):
         done = run(*options, "--contenders", name)
@@ -202,7 +202,7 @@ def test_sections_without_a_contender_that_takes_part(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "cpu.json").read_text())[empty] == {}
 
 
-def test_it_keeps_to_its_budget(tmp_path: Path) -> None:
+def test_the_run_keeps_to_its_budget(tmp_path: Path) -> None:
     done = run("--device", "cpu", "--budget", "1", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "cpu.json").read_text())

@@ -12,7 +12,7 @@ from nnkit.kernels.cost import Cost, output_pair
 from nnkit.optimizers import optimizer_names
 
 
-def test_a_case_that_cannot_be_made_ends_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_case_ends_its_section(monkeypatch: pytest.MonkeyPatch) -> None:
     def pair(cost: Cost) -> Any:
         if cost.name == "huber":
             raise MemoryError("of the device\nand more")

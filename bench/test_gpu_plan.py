@@ -104,7 +104,7 @@ def test_a_first_result_comes_in_two_minutes_and_the_last_in_eight(
 
 
 @pytest.mark.parametrize("ends", [20, 50, 100, 200, 300])
-def test_what_was_measured_is_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends: int) -> None:
+def test_results_are_written_as_they_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ends: int) -> None:
     """A process that is killed loses what it is measuring at that moment, at most a size with all contenders."""
     simulated = Simulated(monkeypatch, tmp_path, OWN)
     simulated.ends = ends

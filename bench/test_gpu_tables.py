@@ -53,7 +53,7 @@ RESULT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_tables_say_what_the_result_says() -> None:
+def test_tables_match_the_result() -> None:
     text = markdown(json.loads(json.dumps(RESULT)))
     lines = text.splitlines()
     for line in (
@@ -88,7 +88,7 @@ def test_tables_say_what_the_result_says() -> None:
     assert "1e-03 in float32, 5e-02 in bf16" in text
 
 
-def test_clocks_and_failed_parts_are_told() -> None:
+def test_clocks_and_failed_parts_are_shown() -> None:
     clocks = {"copy": {"clocks.sm": "1980 MHz", "power.draw": "300 W"}, "steps": {}}
     text = markdown(RESULT | {"clocks": clocks, "failed": {"products": "RuntimeError: x"}})
     for line in (

@@ -89,7 +89,7 @@ def test_the_arithmetic_of_an_epoch_is_checked() -> None:
 
 
 @pytest.mark.parametrize("sizes", [1, 4, 6])
-def test_bars_start_at_1_and_their_picture_says_so(sizes: int) -> None:
+def test_bars_start_at_1(sizes: int) -> None:
     pytest.importorskip("matplotlib", reason="draws a picture")
     from bench.pictures import by_contender
 
@@ -124,7 +124,7 @@ def test_same_arithmetic(name: str, dtype: str, activation: str, optimizer: str)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_reference_is_descent_of_the_cost(activation: str) -> None:
+def test_the_reference_descends_the_cost(activation: str) -> None:
     given = problem(activation)
     X, Y = given.batch()
     flat = np.concatenate([a.ravel() for pair in given.parameters() for a in pair])
@@ -170,7 +170,7 @@ def test_errors_are_seen(damage: object) -> None:
 
 
 @pytest.mark.parametrize("steps", [STEPS - 1, STEPS + 1])
-def test_another_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_a_contender_with_another_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(rounds, "reference", lambda problem: reference(problem, steps))
     found = rounds.measure(problem(dtype="float32"), ["floor", "nnkit"], PLAN, lambda what: None)
     assert found["nnkit"].keys() == {"failed"}
@@ -178,7 +178,7 @@ def test_another_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, steps: int
     assert found["floor"]["minimum"] > 0
 
 
-def test_measure_says_what_it_does() -> None:
+def test_measure_reports_its_progress() -> None:
     said: list[str] = []
     found = rounds.measure(problem(), ["floor", "numpy"], PLAN, said.append)
     assert len(said) == 2 * (PLAN.rounds + 2)
@@ -186,7 +186,7 @@ def test_measure_says_what_it_does() -> None:
     assert found["numpy"]["chunks"] >= PLAN.rounds
 
 
-def test_a_crash_is_told() -> None:
+def test_a_crash_is_reported() -> None:
     with pytest.raises(Failed, match="AttributeError"):
         rounds.Worker("nnkit", "no problem", PLAN)  # type: ignore[arg-type]
 
@@ -242,7 +242,7 @@ def test_arguments_are_refused_at_once(wrong: str, message: str) -> None:
     assert message in last
 
 
-def test_what_it_needs_is_told_before_it_measures(tmp_path: Path) -> None:
+def test_missing_packages_are_named_before_measuring(tmp_path: Path) -> None:
     hidden = "import sys\nsys.modules |= {'packaging': None, 'tqdm': None}\n"
     (tmp_path / "sitecustomize.py").write_text(hidden)
     done = subprocess.run(

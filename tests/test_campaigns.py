@@ -101,7 +101,7 @@ def test_damaged_data_files_are_read_or_refused(count: int, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.parametrize("every", [9, long(1)])
-def test_killed_at_exact_places_of_a_write(every: int, tmp_path: Path) -> None:
+def test_a_write_killed_at_any_point(every: int, tmp_path: Path) -> None:
     """A process that ends at any call of the writing leaves the old file or the new one, and at most one temporary."""
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, old, new = tmp_path / "net.safetensors", network(1), network(2)
@@ -153,7 +153,7 @@ SLOPES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("count", [150, long(50_000)])
-def test_layers_are_their_equations(count: int) -> None:
+def test_layers_match_their_equations(count: int) -> None:
     """dense_forward and dense_backward in any memory against einsum and derivatives written out, in float64."""
     rng = np.random.default_rng(3)
     for case in range(count):
@@ -208,7 +208,7 @@ def test_gradients_are_exact(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [60, long(20_000)])
-def test_clients_of_one_network_get_their_answers(count: int) -> None:
+def test_concurrent_clients_get_correct_answers(count: int) -> None:
     """Eight threads, each with requests of its own sizes: every answer is the one that it gets alone."""
     net = network()
     wrong: list[int] = []
@@ -237,7 +237,7 @@ def _rows(x: np.ndarray) -> list[int]:
 
 
 @pytest.mark.parametrize(("predictions", "fits"), [(400, 40), pytest.param(50_000, 4_000, marks=pytest.mark.campaign)])
-def test_nothing_grows(predictions: int, fits: int) -> None:
+def test_memory_does_not_grow(predictions: int, fits: int) -> None:
     """Neither memory nor open files, over many predictions and trainings with ever new numbers."""
     net = network()
 

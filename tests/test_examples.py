@@ -63,7 +63,7 @@ def test_the_denoisers_picture(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_loops_of_ones_own_agree(arrays: "Arrays", capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_loops_agree(arrays: "Arrays", capsys: pytest.CaptureFixture[str]) -> None:
     by_steps, by_gradients = _load("own_loop").main(epochs=3)
     assert by_steps == pytest.approx(by_gradients, abs=0.01)  # of 450 images: rounding may turn some
     assert by_steps > 0.8
@@ -76,7 +76,7 @@ def test_pytorch_and_nnkit_share_memory(capsys: pytest.CaptureFixture[str]) -> N
     assert "shared between PyTorch" in capsys.readouterr().out
 
 
-def test_pytorch_refuses_what_nnkits_layer_cannot_know() -> None:
+def test_unsupported_uses_of_the_layer_in_pytorch_are_refused() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     x, W = (torch.ones(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     h = _load("with_pytorch").Dense.apply(x, W, torch.zeros(3, dtype=torch.float64))
@@ -88,7 +88,7 @@ def test_pytorch_refuses_what_nnkits_layer_cannot_know() -> None:
         h.sum().backward()
 
 
-def test_without_pytorch_the_example_says_what_to_install(tmp_path: Path) -> None:
+def test_without_pytorch_the_example_has_the_install_command(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
     done = subprocess.run(
         [sys.executable, EXAMPLES / "with_pytorch.py"],
@@ -148,7 +148,7 @@ def test_halved_steps_learn_mnist() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist_seeds", "nielsen", "relu_halving"])
-def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) -> None:
+def test_without_mnist_an_example_says_how_to_download_it(name: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     environment = {k: v for k, v in os.environ.items() if k != "NNKIT_DATA"} | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
@@ -164,7 +164,7 @@ def test_without_mnist_an_example_says_how_to_get_it(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["denoise_cosine", "mnist_seeds"])
 @pytest.mark.parametrize("wrong", ["nowhere/picture.png", "picture.jpg"])
-def test_a_picture_that_cannot_be_is_told_before_the_training(name: str, wrong: str, tmp_path: Path) -> None:
+def test_an_unwritable_picture_is_refused_before_training(name: str, wrong: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     option = ["--picture"] if name == "mnist_seeds" else []
     done = subprocess.run(

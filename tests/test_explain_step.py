@@ -20,7 +20,7 @@ BATCH = 64
 FLOAT = 4
 
 
-def test_products_and_the_update_move_what_their_shapes_say() -> None:
+def test_bytes_of_products_and_the_update_follow_from_shapes() -> None:
     made = nnkit.Network(list(WIDTHS), "relu", seed=0).explain_step(BATCH, "adam")
     moved = [(node.bytes_read, node.bytes_written) for node in made.nodes if node.name == "matmul"]
     layers = list(pairwise(WIDTHS))
@@ -39,7 +39,7 @@ def test_products_and_the_update_move_what_their_shapes_say() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "standard"])
-def test_a_step_is_explained_and_not_done(backend: str) -> None:
+def test_explaining_a_step_does_not_run_it(backend: str) -> None:
     """Neither the parameters nor the optimizer, its state or the recorded steps change, nor what a training gives."""
     if backend == "standard":
         pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
@@ -69,7 +69,7 @@ class _OwnUpdate(nnkit.SGD):
         return _Slow(self, parameters)
 
 
-def test_what_is_not_known_is_said() -> None:
+def test_unknown_arrays_are_shown_as_unknown() -> None:
     made = nnkit.Network([3, 2], seed=0).explain_step(4, _OwnUpdate(0.1))
     last = made.nodes[-1]
     name = f"{type(_OwnUpdate(0.1).start(nnkit.Network([3, 2], seed=0).parameters)).__name__}.update"
@@ -133,7 +133,7 @@ def test_nodes_on_a_gpu(
     assert in_fit(net, optimizer) == inside_fit
 
 
-def test_a_table_of_a_gpu_names_what_its_kernels_join(on_gpu: Any) -> None:
+def test_the_table_of_a_gpu_names_fused_kernels(on_gpu: Any) -> None:
     nnkit.set_matmul_precision("medium")
     lines = repr(on_gpu().explain_step(BATCH, "adam")).splitlines()
     assert "on cupy" in lines[0]

@@ -30,7 +30,7 @@ for attempt in (lambda: net.save(path),
 """
 
 
-def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+def test_saving_to_a_full_disk(tmp_path: Path) -> None:
     import errno
 
     path = tmp_path / "net.safetensors"
@@ -62,7 +62,7 @@ def nobody(path: Path) -> Iterator[None]:
             folder.chmod(mode)
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_saving_to_a_read_only_directory(tmp_path: Path) -> None:
     path, net = tmp_path / "net.safetensors", nnkit.Network([5, 3], seed=0)
     net.save(path)
     content = path.read_bytes()

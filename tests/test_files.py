@@ -60,7 +60,7 @@ def test_a_new_file_follows_the_mask(tmp_path: Path, mask: int) -> None:
     assert mode(tmp_path / "net") == 0o666 & ~mask
 
 
-def test_nobody_reads_along_while_a_private_file_is_written(tmp_path: Path) -> None:
+def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "net"
     path.write_bytes(b"old")
     path.chmod(0o600)
@@ -135,7 +135,7 @@ def test_standard_output_is_written_into(tmp_path: Path, where: str) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "out"]
 
 
-def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
+def test_unwritable_paths_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "astray").symlink_to("nowhere/net")
@@ -187,7 +187,7 @@ with replacing(sys.argv[1]) as file:
 
 
 @pytest.mark.parametrize("name", ["net", "n" * 255])
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> None:
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, name: str) -> None:
     others = [".net.part", ".net.123.part", f".net2.{'0' * 12}.part", f"net.{'0' * 12}.part", f".net.{'0' * 12}.par"]
     for other in others:
         (tmp_path / other).touch()
@@ -201,7 +201,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path, name: str) -> Non
     assert {p.name for p in tmp_path.iterdir()} == {name, *others}
 
 
-def test_what_is_still_being_written_is_no_leftover(tmp_path: Path) -> None:
+def test_files_being_written_are_not_leftovers(tmp_path: Path) -> None:
     with replacing(tmp_path / "net") as outer:
         write(tmp_path / "net", b"inner")
         outer.write(b"outer")
@@ -209,7 +209,7 @@ def test_what_is_still_being_written_is_no_leftover(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["net"]
 
 
-def test_many_write_one_file_at_once(tmp_path: Path) -> None:
+def test_many_processes_write_one_file(tmp_path: Path) -> None:
     """Some remove leftovers while others begin: none loses what it writes, and nothing is left."""
     errors: list[BaseException] = []
 
@@ -249,7 +249,7 @@ def test_the_folder_is_flushed_after_the_new_name(tmp_path: Path, monkeypatch: p
     assert done == ["file of 12", "name", "folder"]
 
 
-def test_a_file_has_one_lock_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_paths_to_a_file_share_one_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder/net")
     (tmp_path / "short").symlink_to("folder")
@@ -289,7 +289,7 @@ print(held)
 """
 
 
-def test_a_lock_that_is_removed_in_the_end_keeps_all_but_one_out(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_removed_still_excludes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "net"), str(tmp_path / "mark")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
     done = [process.communicate(timeout=60) for process in running]
@@ -309,7 +309,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_that_ends_leaves_the_lock_of_its_parent(tmp_path: Path) -> None:
+def test_an_exiting_child_keeps_the_lock_of_its_parent(tmp_path: Path) -> None:
     lock = locked(tmp_path / "net")
     with lock:
         child = os.fork()
@@ -325,7 +325,7 @@ def test_a_child_that_ends_leaves_the_lock_of_its_parent(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_through_a_link_is_one_training(tmp_path: Path) -> None:
+def test_trainings_through_a_link_share_a_lock(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     (tmp_path / "link").symlink_to("run.safetensors")
     X, y = np.ones((4, 3)), np.arange(4) % 2

@@ -28,7 +28,7 @@ def eager(net: nnkit.Network, x: Any) -> Any:
 
 @pytest.mark.parametrize("cost", ["softmax_cross_entropy", "cross_entropy", "quadratic"])
 @pytest.mark.parametrize("n", [1, 2, 17])
-def test_answers_are_those_of_an_eager_pass(arrays: "Arrays", n: int, cost: str) -> None:
+def test_recorded_passes_equal_eager_ones(arrays: "Arrays", n: int, cost: str) -> None:
     net = network(cost, preprocessing=nnkit.data.Normalization.fit(X))
     for start in range(4):
         x = arrays(X[start : start + n])
@@ -43,7 +43,7 @@ def test_answers_are_those_of_an_eager_pass(arrays: "Arrays", n: int, cost: str)
     assert net.placement._idle
 
 
-def test_answers_stay_as_they_are(arrays: "Arrays") -> None:
+def test_results_are_not_overwritten(arrays: "Arrays") -> None:
     net = network("quadratic")  # whose outputs are the logits
     kept = [(net.logits(arrays(X[i : i + 1])), net.forward(arrays(X[i : i + 1]))) for i in range(5)]
     for i, pair in enumerate(kept):
@@ -51,7 +51,7 @@ def test_answers_stay_as_they_are(arrays: "Arrays") -> None:
             assert arrays.numpy(answer).tobytes() == arrays.numpy(eager(net, arrays(X[i : i + 1]))).tobytes()
 
 
-def test_answers_follow_the_parameters(arrays: "Arrays") -> None:
+def test_results_follow_the_parameters(arrays: "Arrays") -> None:
     net = network()
     for _ in range(4):
         net.predict_proba(X[:2])
@@ -71,7 +71,7 @@ def test_changing_numbers_of_samples_are_not_recorded() -> None:
     assert not net.placement._idle
 
 
-def test_threads_ask_one_network() -> None:
+def test_threads_predict_with_one_network() -> None:
     net, wrong = network(), []
     wanted = np.array(eager(net, X))
 
@@ -90,7 +90,7 @@ def test_threads_ask_one_network() -> None:
     assert wrong == []
 
 
-def test_a_question_while_a_tape_records() -> None:
+def test_a_prediction_while_a_tape_records() -> None:
     net = network()
     for _ in range(2):
         net.logits(X[:2])
@@ -103,7 +103,7 @@ def test_a_question_while_a_tape_records() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.SGD(0.1, momentum=0.9), nnkit.Adam(0.01)])
-def test_a_deep_copy_goes_its_own_way(arrays: "Arrays", optimizer: Any) -> None:
+def test_a_deep_copy_is_independent(arrays: "Arrays", optimizer: Any) -> None:
     layers = [nnkit.Dense(5, 7, "relu"), nnkit.Dropout(0.5), nnkit.Dense(7, 3)]
     net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=1, dtype="float64")
     net.fit(X, LABELS, epochs=2, optimizer=optimizer, progress=False)
@@ -123,7 +123,7 @@ def test_a_deep_copy_goes_its_own_way(arrays: "Arrays", optimizer: Any) -> None:
 @pytest.mark.parametrize(
     ("cost", "activation"), [p for p in PAIRS if p[1] in ("softmax", "sigmoid", "identity", "exponential")]
 )
-def test_evaluations_are_recorded_and_stay_right(cost: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluations_are_recorded_and_correct(cost: str, activation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the second on neither the pass nor the cost is decided anew; the numbers are those of the first."""
     net = nnkit.Network([5, 7, 3], "gelu", cost, output_activation=activation, seed=1, dtype="float64")
     Y = np.eye(3)[LABELS] + (cost == "gamma")  # whose targets are above 0

@@ -100,7 +100,7 @@ def test_orthogonal_matrices_are_drawn_uniformly(d_out: int, d_in: int) -> None:
     ("activation", "name"),
     [("sigmoid", "glorot_uniform"), ("softmax", "glorot_uniform"), ("relu", "he_normal"), ("selu", "lecun_normal")],
 )
-def test_by_default_the_start_suits_the_activation(activation: str, name: str) -> None:
+def test_the_default_initializer_suits_the_activation(activation: str, name: str) -> None:
     assert get_initializer(None, activation) is get_initializer(name)
     net = nnkit.Network([nnkit.Dense(4, 3, activation)], cost="quadratic", seed=6, dtype="float64")
     W, b = get_initializer(name)(np.random.default_rng([6, 0]), 3, 4)
@@ -126,7 +126,7 @@ RETURNED: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("kind", RETURNED)
-def test_what_an_initializer_of_ones_own_returns_is_checked(kind: str) -> None:
+def test_results_of_custom_initializers_are_checked(kind: str) -> None:
     value, error, message = RETURNED[kind]
 
     def mine(rng: Any, d_out: int, d_in: int) -> Any:
@@ -138,7 +138,7 @@ def test_what_an_initializer_of_ones_own_returns_is_checked(kind: str) -> None:
         nnkit.Network([nnkit.Dense(5, 3), nnkit.Dense(3, 4, init=mine)], seed=0)
 
 
-def test_lists_and_tensors_of_an_initializer_are_numbers_too() -> None:
+def test_initializers_may_return_lists_and_tensors() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     W, b = np.arange(12.0).reshape(4, 3), np.arange(4.0)
     tensors = torch.tensor(W, requires_grad=True), torch.tensor(b)

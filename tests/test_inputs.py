@@ -32,7 +32,7 @@ def assert_same(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         assert a.tobytes() == b.tobytes()
 
 
-def test_labels_and_one_hot_rows_train_alike(arrays: "Arrays") -> None:
+def test_labels_and_one_hot_rows_train_equally(arrays: "Arrays") -> None:
     by_labels = trained(arrays(X), LABELS)
     assert_same(trained(arrays(X), arrays(np.eye(4)[LABELS])), by_labels)
     assert_same(trained(arrays(X), nnkit.data.one_hot(LABELS, 4)), by_labels)
@@ -49,7 +49,7 @@ def test_one_output_takes_a_vector_or_a_column(arrays: "Arrays") -> None:
         assert_same(trained(arrays(X), vector, units=1, cost="cross_entropy"), by_column)
 
 
-def test_every_kind_of_array_is_the_same_data(arrays: "Arrays", tmp_path: Path) -> None:
+def test_every_array_type_is_the_same_data(arrays: "Arrays", tmp_path: Path) -> None:
     wanted = trained(arrays(X), LABELS)
     np.save(tmp_path / "x.npy", X)
     read_only = X.copy()
@@ -70,14 +70,14 @@ def test_numbers_of_every_real_type_are_converted(arrays: "Arrays", dtype: str) 
     assert_same(trained(x, LABELS), trained(x.astype(np.float64), LABELS))
 
 
-def test_torch_tensors_come_by_dlpack(arrays: "Arrays") -> None:
+def test_torch_tensors_are_read_by_dlpack(arrays: "Arrays") -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     assert_same(trained(torch.tensor(X), torch.tensor(LABELS)), trained(X, LABELS))
     targets = torch.tensor(np.eye(4)[LABELS])
     assert_same(trained(torch.tensor(X), targets), trained(X, LABELS))
 
 
-def test_tensors_that_require_gradients_are_data_like_others(arrays: "Arrays") -> None:
+def test_tensors_that_require_gradients_are_accepted(arrays: "Arrays") -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     x, w = torch.tensor(X, requires_grad=True), torch.ones(6, requires_grad=True)
     assert_same(trained(x, LABELS), trained(X, LABELS))
@@ -88,7 +88,7 @@ def test_tensors_that_require_gradients_are_data_like_others(arrays: "Arrays") -
     assert x.requires_grad
 
 
-def test_real_numbers_for_several_outputs_are_told_their_shape() -> None:
+def test_an_error_for_real_targets_gives_the_expected_shape() -> None:
     net = nnkit.Network([3, 2], cost="quadratic", seed=0)
     for ask in (net.evaluate, net.train_step):
         with pytest.raises(
@@ -110,7 +110,7 @@ class OnlyDLPack:
         return self._values.__dlpack_device__()
 
 
-def test_any_dlpack_object_will_do(arrays: "Arrays") -> None:
+def test_any_dlpack_object_is_accepted(arrays: "Arrays") -> None:
     assert_same(trained(OnlyDLPack(X.copy()), LABELS), trained(X, LABELS))
 
 
@@ -185,7 +185,7 @@ def test_wrong_targets(wrong: str, call: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_fit_names_the_place_of_what_is_not_finite(arrays: "Arrays", bad: float) -> None:
+def test_fit_names_the_entry_that_is_not_finite(arrays: "Arrays", bad: float) -> None:
     x, y = X.copy(), np.eye(4)[LABELS]
     x[4, 1] = bad
     with pytest.raises(ValueError, match=rf"X holds {bad} at \[4, 1\]; expected finite numbers"):

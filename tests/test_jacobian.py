@@ -41,7 +41,7 @@ def _autograd(network: nnkit.Network, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("preprocessing", PREPROCESSING, ids=["none", "normalization", "whitening"])
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 @pytest.mark.parametrize("hidden", ["relu", "silu", "selu"])
-def test_the_jacobian_is_that_of_autograd(hidden: str, pair: Any, preprocessing: Any) -> None:
+def test_the_jacobian_agrees_with_autograd(hidden: str, pair: Any, preprocessing: Any) -> None:
     network = _network(hidden, pair, preprocessing=preprocessing)
     found = network.jacobian(X)
     assert found.shape == (9, pair[1], 6)

@@ -33,7 +33,7 @@ def test_accuracy_of_one_output() -> None:
     assert accuracy(np.array([[1.0], [0.0], [1.0]]), np.array([[0.6], [0.5], [0.4]])) == pytest.approx(2 / 3)
 
 
-def test_nan_is_never_right() -> None:
+def test_nan_is_never_correct() -> None:
     h = np.full((2, 3), np.nan)
     assert top_k(3)(np.eye(3)[[0, 1]], h) == 0
 
@@ -80,12 +80,12 @@ def test_lists_columns_and_other_types() -> None:
         ([["a", "b"]], [[1.0, 2.0]], TypeError, "y has dtype .*; expected real numbers"),
     ],
 )
-def test_what_is_no_pair_of_targets_and_outputs(metric: Any, y: Any, h: Any, error: Any, message: str) -> None:
+def test_invalid_targets_and_outputs_are_refused(metric: Any, y: Any, h: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         metric(y, h)
 
 
-def test_which_metrics_take_a_single_column_is_said() -> None:
+def test_errors_say_which_metrics_take_one_axis() -> None:
     for metric in (accuracy, top_k(2)):
         with pytest.raises(ValueError, match=r"y has shape \(3,\); expected \(n, d_out\) with at least one sample"):
             metric(np.ones(3), np.ones(3))
@@ -180,7 +180,7 @@ WRONG: dict[str, tuple[Any, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_metric_that_returns_no_number_is_named(kind: str) -> None:
+def test_a_metric_that_does_not_return_a_number_is_named(kind: str) -> None:
     value, error = WRONG[kind]
 
     def mine(y: Any, h: Any) -> Any:
@@ -200,7 +200,7 @@ def test_numbers_of_every_type_are_numbers(value: Any) -> None:
     assert net.evaluate(np.ones((4, 3)), [0, 1, 0, 1], metrics=[lambda y, h: value])["<lambda>"] == 1
 
 
-def test_a_metric_that_writes_changes_nothing_else() -> None:
+def test_a_metric_may_write_to_its_arguments() -> None:
     def careless(y: Any, h: Any, sample_weight: Any = None) -> float:
         for array in (y, h, sample_weight):
             array[...] = 0
@@ -213,7 +213,7 @@ def test_a_metric_that_writes_changes_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, top_k(1)])
-def test_weights_that_are_none_are_refused(metric: Any) -> None:
+def test_invalid_sample_weights_are_refused(metric: Any) -> None:
     y = h = np.eye(3)
     for weights, error in (([1, -1, 1], ValueError), ([1, np.nan, 1], ValueError), ([1j, 1, 1], TypeError)):
         with pytest.raises(error, match="sample_weight"):
@@ -232,6 +232,6 @@ def test_weights_and_metrics_in_bfloat16() -> None:
     assert get_metrics([lambda y, h: ml_dtypes.bfloat16(0.5)], 2, True)[0].measure(y, h) == 0.5
 
 
-def test_what_is_no_metric_is_named() -> None:
+def test_an_invalid_metric_is_named() -> None:
     with pytest.raises(TypeError, match="metrics holds array"):
         get_metrics([np.ones(3)], 2, True)  # type: ignore[list-item]

@@ -86,7 +86,7 @@ def test_the_vector_of_parameters() -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupt_leaves_the_best_parameters(error: type[BaseException]) -> None:
+def test_an_interrupt_keeps_the_best_parameters(error: type[BaseException]) -> None:
     network, seen = _linear(), []
     start = network.evaluate(X, TARGETS)["cost"]
 

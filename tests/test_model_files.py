@@ -37,7 +37,7 @@ def test_the_first_format_is_read() -> None:
 
 @pytest.mark.parametrize("kind", ["normalization", "whitening"])
 @pytest.mark.parametrize("classes", [["cat", "dog", "owl"], [10, 20, 30], [0.5, 1.5, 2.5], [True, "yes", 3]])
-def test_preprocessing_and_classes_come_back(arrays: "Arrays", kind: str, classes: Any, tmp_path: Path) -> None:
+def test_preprocessing_and_classes_are_restored(arrays: "Arrays", kind: str, classes: Any, tmp_path: Path) -> None:
     kinds: dict[str, Any] = {"normalization": nnkit.data.Normalization, "whitening": nnkit.data.Whitening}
     fitted = kinds[kind].fit(X)
     net = nnkit.Network([4, 5, 3], seed=1, preprocessing=fitted, classes=classes)
@@ -56,13 +56,13 @@ def test_preprocessing_and_classes_come_back(arrays: "Arrays", kind: str, classe
 @pytest.mark.parametrize(
     "cost", [nnkit.get_cost("huber", delta=2.5), nnkit.get_cost("cross_entropy", label_smoothing=0.125), "poisson"]
 )
-def test_costs_with_numbers_come_back(cost: Any, tmp_path: Path) -> None:
+def test_costs_with_constants_are_restored(cost: Any, tmp_path: Path) -> None:
     net = nnkit.Network([4, 3], cost=cost, seed=1)
     net.save(tmp_path / "net.safetensors")
     assert nnkit.load(tmp_path / "net.safetensors").cost == net.cost == nnkit.get_cost(cost)
 
 
-def test_only_names_that_json_can_hold_are_written(tmp_path: Path) -> None:
+def test_only_names_that_json_supports_are_written(tmp_path: Path) -> None:
     net = nnkit.Network([4, 2], seed=1, classes=[(0, 1), (1, 0)])
     with pytest.raises(TypeError, match=r"classes holds \(0, 1\); only text and numbers can be written to a file"):
         net.save(tmp_path / "net.safetensors")
@@ -79,7 +79,7 @@ def test_preprocessing_must_fit() -> None:
         nnkit.Network([4, 3], preprocessing=fitted).forward(np.ones((2, 3)))
 
 
-def test_raw_samples_are_what_every_method_takes() -> None:
+def test_every_method_takes_raw_samples() -> None:
     fitted = nnkit.data.Normalization.fit(X)
     net = nnkit.Network([4, 5, 3], seed=1, dtype="float64", preprocessing=fitted)
     plain = nnkit.Network([4, 5, 3], seed=1, dtype="float64")
@@ -157,7 +157,7 @@ def _read_or_refuse(path: Path) -> None:
     assert all(str(path) in text for text in found)
 
 
-def test_names_of_features_come_back(tmp_path: Path) -> None:
+def test_feature_names_are_restored(tmp_path: Path) -> None:
     names = ["length", "width", "ü", "x"]
     net = nnkit.Network([4, 2], seed=0, features=names)
     net.save(tmp_path / "net.safetensors")

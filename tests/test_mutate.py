@@ -66,18 +66,18 @@ def test_each_change_is_made_once() -> None:
         assert SOURCE.replace(f" {old}", f" {new}") in made
 
 
-def test_no_change_leaves_everything_as_it_was() -> None:
+def test_a_file_without_changes_is_unchanged() -> None:
     assert mutations(b"limit = 1e30") == []
     assert [mutation.after for mutation in mutations(b"limit = 1e-3")] == ["(-0.999)", "(1.001)"]
 
 
-def test_a_seed_makes_the_same_choice() -> None:
+def test_equal_seeds_choose_equal_changes() -> None:
     everything = mutations(SOURCE.encode())
     assert choice(everything, 3, 1) == choice(everything, 3, 1) != choice(everything, 3, 2)
     assert sorted(choice(everything, 20, 1), key=everything.index) == everything
 
 
-def test_a_choice_is_of_all_files_together() -> None:
+def test_changes_are_chosen_among_all_files() -> None:
     everything = {"large": mutations(SOURCE.encode() * 20), "small": mutations(HALF.encode()), "none": []}
     chosen = choice_of_all(everything, 102, 1)
     assert len(chosen["large"]) + len(chosen["small"]) == 102
@@ -88,7 +88,7 @@ def test_a_choice_is_of_all_files_together() -> None:
     }
 
 
-def test_tests_are_run_that_fit_into_the_limit(checkout: Path) -> None:
+def test_tests_within_the_time_limit_are_run(checkout: Path) -> None:
     slow, known, other = "tests/test_slow.py", "tests/test_known.py", "tests/test_other.py"
     measured = {slow: 40.0, known: 4.0}
     assert fitting(checkout, [slow, known, other], 30.0, measured) == [known, other]
@@ -96,7 +96,7 @@ def test_tests_are_run_that_fit_into_the_limit(checkout: Path) -> None:
     assert fitting(checkout, [known, other, slow], 5.0, {slow: 2.0, known: 2.0, other: 4.0}) == [known, slow]
 
 
-def test_what_no_test_sees_is_told(checkout: Path) -> None:
+def test_a_surviving_change_is_reported(checkout: Path) -> None:
     done = run(checkout, "nnkit/tiny.py")
     assert done.returncode == 1, done.stdout + done.stderr
     survivors = [line.partition(" survives: ")[2] for line in done.stdout.splitlines() if "survives" in line]
@@ -104,7 +104,7 @@ def test_what_no_test_sees_is_told(checkout: Path) -> None:
     assert done.stdout.splitlines()[-1] == "nnkit/: 1 of 4 killed"
 
 
-def test_what_never_ends_is_ended(checkout: Path) -> None:
+def test_an_endless_test_is_stopped(checkout: Path) -> None:
     child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])"
     (checkout / "tests" / "test_endless.py").write_text(
         f"import pathlib, subprocess, sys\ndef test_endless():\n    made = {child}\n"
@@ -122,7 +122,7 @@ def test_what_never_ends_is_ended(checkout: Path) -> None:
     assert ended()
 
 
-def test_tests_that_fail_unchanged_prove_nothing(checkout: Path) -> None:
+def test_tests_that_fail_without_a_change_do_not_count(checkout: Path) -> None:
     (checkout / "tests" / "test_other.py").write_text(
         "from nnkit.tiny import half\ndef test_half(): assert half(2) == 2\n"
     )

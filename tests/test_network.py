@@ -62,7 +62,7 @@ def test_the_default_cost(layers: Any, options: Any, output: str, cost: str) -> 
     assert (net.dense[-1].activation, net.cost.name) == (output, cost)
 
 
-def test_by_default_the_probabilities_of_a_sample_sum_to_1(arrays: "Arrays") -> None:
+def test_default_probabilities_of_a_sample_sum_to_1(arrays: "Arrays") -> None:
     net = Network([5, 7, 10], seed=0, dtype="float64")
     p = arrays.numpy(net.predict_proba(np.random.default_rng(0).normal(size=(20, 5))), "float64")
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-15)
@@ -72,7 +72,7 @@ def test_by_default_the_probabilities_of_a_sample_sum_to_1(arrays: "Arrays") -> 
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
-def test_real_numbers_as_targets_name_the_cost_for_them(outputs: int) -> None:
+def test_an_error_for_real_targets_names_their_cost(outputs: int) -> None:
     net, y = Network([2, outputs], seed=0), np.full((3, outputs), 1 / outputs)
     X = np.ones((3, 2))
     for wrong in (2.5, -0.5):
@@ -127,12 +127,12 @@ class OwnDropout(nnkit.Dropout):
         (None, "layers is None; expected a list of sizes or of layers"),
     ],
 )
-def test_layers_that_cannot_be_computed_are_refused(layers: Any, message: str) -> None:
+def test_invalid_layers_are_refused(layers: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         Network(layers)
 
 
-def test_arguments_beside_layers_that_have_an_effect() -> None:
+def test_arguments_with_an_effect_besides_layers() -> None:
     net = Network([Dense(3, 4, init="nielsen_large"), Dense(4, 2)], output_activation="sigmoid", init="zeros", seed=0)
     first, _, second, _ = parameters(net)
     assert first.all()
@@ -140,7 +140,7 @@ def test_arguments_beside_layers_that_have_an_effect() -> None:
     assert net.dense[-1].activation == "sigmoid"
 
 
-def test_layers_and_sizes_start_alike() -> None:
+def test_layers_and_sizes_have_equal_initial_values() -> None:
     by_sizes = Network([4, 5, 3], activation="relu", seed=9)
     by_layers = Network([Dense(4, 5, "relu"), Dense(5, 3)], seed=9)
     for a, b in zip(parameters(by_sizes), parameters(by_layers), strict=True):
@@ -200,7 +200,7 @@ def test_errors_of_construction(layers: Any, options: Any, error: type[Exception
 
 
 @pytest.mark.parametrize("init", [None, "nielsen_large", nnkit.initializers.uniform(0.1)])
-def test_a_seed_gives_one_start_everywhere(arrays: "Arrays", init: Any) -> None:
+def test_a_seed_gives_equal_initial_values_on_every_backend(arrays: "Arrays", init: Any) -> None:
     wide = Network([7, 5, 3], init=init, seed=42, dtype="float64", backend="numpy")
     for dtype in ("float32", "float64"):
         net = Network([7, 5, 3], init=init, seed=42, dtype=dtype)
@@ -219,7 +219,7 @@ def test_without_a_seed_one_is_drawn_and_kept() -> None:
     assert parameters(again)[0].tobytes() == parameters(nets[0])[0].tobytes()
 
 
-def test_repr_says_what_it_is() -> None:
+def test_repr_describes_the_network() -> None:
     net = Network([784, 100, 10], activation="relu", cost="softmax_cross_entropy", seed=5, dtype="float64")
     assert repr(net) == (
         "Network(784 → 100 relu → 10 softmax, softmax_cross_entropy, 79510 parameters in float64 on numpy, seed 5)"
@@ -230,7 +230,7 @@ def test_repr_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_answers(arrays: "Arrays", dtype: str) -> None:
+def test_predictions_have_the_documented_shapes(arrays: "Arrays", dtype: str) -> None:
     W, b, V, c = (
         [[1.0, -2.0], [0.5, 1.0], [2.0, 0.0]],
         [0.1, 0.2, -0.3],
@@ -279,14 +279,14 @@ def test_the_class_is_the_largest_output(arrays: "Arrays") -> None:
     assert arrays.numpy(net.predict(arrays([[200.0, 300.0], [300.0, 200.0]]))).tolist() == [1, 0]
 
 
-def test_what_does_not_classify_predicts_its_outputs(arrays: "Arrays") -> None:
+def test_a_regression_predicts_its_outputs(arrays: "Arrays") -> None:
     net = Network([2, 3], cost="quadratic", seed=0)
     x = arrays(np.ones((4, 2)))
     assert arrays.numpy(net.predict(x), "float32").tolist() == arrays.numpy(net.forward(x)).tolist()
     assert net.evaluate(x, np.zeros((4, 3))).keys() == {"cost"}
 
 
-def test_gradients_are_new_arrays_and_leave_the_network_as_it_is(arrays: "Arrays") -> None:
+def test_gradients_are_new_arrays_and_do_not_change_the_network(arrays: "Arrays") -> None:
     net = Network([3, 4, 2], seed=0, dtype="float64")
     before = parameters(net)
     cost, gradients = net.gradients(np.ones((2, 3)), [0, 1])
@@ -298,7 +298,7 @@ def test_gradients_are_new_arrays_and_leave_the_network_as_it_is(arrays: "Arrays
     assert float(cost) == pytest.approx(net.evaluate(np.ones((2, 3)), [0, 1])["cost"], rel=1e-14)
 
 
-def test_parameters_lie_in_one_vector(arrays: "Arrays") -> None:
+def test_parameters_are_in_one_vector(arrays: "Arrays") -> None:
     p = Parameters(arrays.backend, [nnkit.Dense(d_in, d_out).shapes for d_out, d_in in [(3, 5), (2, 3)]], "float32")
     p.assign([(np.full((3, 5), 1.0), np.full(3, 2.0)), (np.full((2, 3), 3.0), np.full(2, 4.0))])
     flat = arrays.numpy(p.flat, "float32")

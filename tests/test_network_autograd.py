@@ -107,7 +107,7 @@ def test_every_backend(arrays: "Arrays", seed: int) -> None:
     check(net, x, y)
 
 
-def test_the_draws_cover_what_they_should() -> None:
+def test_random_cases_cover_all_options() -> None:
     drawn: list[tuple[nnkit.Network, Any, Any]] = [draw(seed, "float32") for seed in range(SEEDS)]
     assert {len(net.layers) for net, _, _ in drawn} == {1, 2, 3, 4, 5}
     assert {(len(x), net.cost.name) for net, x, _ in drawn} == {(n, c) for n in (1, 2, 7) for c in cost_names()}

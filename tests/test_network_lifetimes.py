@@ -131,7 +131,7 @@ def passed_on(net: Any) -> Any:
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, passed_on])
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.Adam()])
-def test_a_copy_of_a_subclass_is_of_that_class(copied: Callable[[Any], Any], optimizer: Any) -> None:
+def test_a_copy_of_a_subclass_has_its_class(copied: Callable[[Any], Any], optimizer: Any) -> None:
     net = Named(6)
     fit(net, optimizer=optimizer)
     other = copied(net)
@@ -232,7 +232,7 @@ NEW_NUMBERS: dict[str, Callable[[int], object]] = {
 
 
 @pytest.mark.parametrize("use", NEW_NUMBERS)
-def test_what_is_remembered_does_not_grow(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_caches_are_bounded(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ever new slopes, deltas and rates: memory grew by 1 to 18 kB with each.
 
     The allocations of formulas, which are limited to 1024, some megabytes, are put away here.
@@ -241,7 +241,7 @@ def test_what_is_remembered_does_not_grow(use: str, monkeypatch: pytest.MonkeyPa
     assert grown(NEW_NUMBERS[use], before=140 if use in ("activations", "compositions") else 70, after=30) < 30
 
 
-def test_remembered_formulas_are_right_after_many_others() -> None:
+def test_cached_formulas_are_correct_after_many_others() -> None:
     for slope in (*range(1, 200), 1):
         assert nnkit.leaky_relu(np.array([-1.0]), negative_slope=slope * 1e-3).tolist() == [-slope * 1e-3]
     for delta in (*range(1, 200), 1):

@@ -124,16 +124,16 @@ def check_gradients_in_threads(threads: int, times: int) -> None:
     assert wrong == []
 
 
-def test_gradients_from_several_threads_are_right() -> None:
+def test_gradients_from_several_threads_are_correct() -> None:
     check_gradients_in_threads(4, 40)
 
 
 @pytest.mark.campaign
-def test_gradients_from_many_threads_are_right() -> None:
+def test_gradients_from_many_threads_are_correct() -> None:
     check_gradients_in_threads(16, 1000)
 
 
-def test_gradients_during_a_fit_are_right_and_leave_it_alone() -> None:
+def test_gradients_during_fit_are_correct_and_do_not_disturb_it() -> None:
     """Also where minibatches' gradients are added up, in buffers that were the same."""
     alone, beside = network(), network()
     options: dict[str, Any] = {"epochs": 30, "batch_size": 4, "gradient_accumulation_steps": 2, "progress": False}
@@ -209,7 +209,7 @@ def test_a_thread_that_begins_in_the_middle_of_a_step_is_refused() -> None:
     assert net.parameters.flat.tobytes() == twin.parameters.flat.tobytes()
 
 
-def test_a_callback_may_do_to_its_network_what_it_likes(tmp_path: Path) -> None:
+def test_a_callback_may_change_its_network(tmp_path: Path) -> None:
     net = network(drops=True)
     seen: list[Any] = []
 
@@ -239,7 +239,7 @@ def test_networks_in_threads_share_optimizers_schedules_and_rules() -> None:
         assert found[i]["learning_rate"] == expected[i]["learning_rate"]
 
 
-def test_an_error_ends_the_turn() -> None:
+def test_an_error_releases_the_lock() -> None:
     net = network()
 
     def fail(*_: object) -> None:
@@ -285,20 +285,20 @@ def move(net: nnkit.Network) -> None:
     net.to("numpy")
 
 
-def test_answers_while_the_network_moves() -> None:
+def test_predictions_while_the_network_moves() -> None:
     net = network(drops=True)
     net.train_step(X, LABELS, nnkit.Adam())
     assert check_answers_meanwhile(net, lambda: move(net), 60) > 0
 
 
 @pytest.mark.campaign
-def test_answers_while_the_network_moves_often() -> None:
+def test_predictions_while_the_network_moves_often() -> None:
     net = network(drops=True)
     net.train_step(X, LABELS, nnkit.Adam())
     check_answers_meanwhile(net, lambda: move(net), 5000)
 
 
-def test_answers_while_a_training_is_resumed(tmp_path: Path) -> None:
+def test_predictions_while_a_training_is_resumed(tmp_path: Path) -> None:
     net, path = network(), tmp_path / "run.safetensors"
     net.fit(X, LABELS, epochs=2, progress=False, checkpoint=path)
 
@@ -329,7 +329,7 @@ def test_predictions_during_a_fit() -> None:
     together(train, ask, ask, ask)
 
 
-def test_threads_that_ask_at_the_same_time_each_have_a_recorded_pass() -> None:
+def test_concurrent_predictions_each_have_a_recorded_pass() -> None:
     net = network()
     for _ in range(2):
         net.predict(X[:1])
@@ -343,7 +343,7 @@ def test_threads_that_ask_at_the_same_time_each_have_a_recorded_pass() -> None:
     assert net.recorded_pass(place, 1) in held
 
 
-def test_what_is_recorded_is_kept_for_a_few_kinds_of_questions() -> None:
+def test_few_kinds_of_recordings_are_kept() -> None:
     net = network()
     for n in [*range(1, 30), *range(1, 30)]:
         for _ in range(3):
@@ -379,7 +379,7 @@ def interrupted_at(number: int, work: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["predict", "gradients", "train_step"])
-def test_ctrl_c_anywhere_leaves_nothing_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_anywhere_leaves_nothing_locked(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     ask: dict[str, Callable[[], object]] = {
         "predict": lambda: net.predict(X[:1]),
@@ -399,7 +399,7 @@ def test_ctrl_c_anywhere_leaves_nothing_taken(name: str, monkeypatch: pytest.Mon
     ask[name]()
 
 
-def test_a_turn_may_be_taken_again_by_its_thread_only() -> None:
+def test_the_lock_is_reentrant() -> None:
     turn = Turn()
     with turn, turn:
         pass
@@ -430,7 +430,7 @@ several = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationW
 
 @forks
 @several
-def test_a_child_has_a_turn_of_its_own() -> None:
+def test_a_child_process_has_its_own_lock() -> None:
     net = network(drops=True)
     with Meanwhile(net):
         in_child(lambda: net.fit(X, LABELS, epochs=1, progress=False))
@@ -455,7 +455,7 @@ def test_a_callback_forks() -> None:
 
 @forks
 @several
-def test_a_lock_on_a_checkpoint_is_not_that_of_a_child(tmp_path: Path) -> None:
+def test_a_child_process_does_not_hold_the_lock_of_a_checkpoint(tmp_path: Path) -> None:
     """It ends with the process that took it, whoever was forked meanwhile; a child that leaves fit does not free it."""
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"

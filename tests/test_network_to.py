@@ -30,7 +30,7 @@ def parameters(net: nnkit.Network) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_goes_on_the_same(arrays: "Arrays", name: str) -> None:
+def test_training_continues_in_the_same_way(arrays: "Arrays", name: str) -> None:
     stayed, moving = network(), network()
     for net in (stayed, moving):
         net.fit(X, LABELS, epochs=3, batch_size=8, optimizer=OPTIMIZERS[name](), progress=False)
@@ -59,7 +59,7 @@ def test_the_state_matters(name: str) -> None:
     assert max(float(np.abs(a - b).max()) for a, b in zip(parameters(kept), parameters(fresh), strict=True)) > 1e-3
 
 
-def test_answers_come_from_the_new_backend(arrays: "Arrays") -> None:
+def test_predictions_come_from_the_new_backend(arrays: "Arrays") -> None:
     net = network("numpy")
     wanted = net.forward(X)
     net.to(arrays.backend)
@@ -67,7 +67,7 @@ def test_answers_come_from_the_new_backend(arrays: "Arrays") -> None:
     assert arrays.numpy(net.predict(X)).tolist() == np.argmax(wanted, axis=1).tolist()
 
 
-def test_where_it_is_nothing_changes() -> None:
+def test_moving_to_the_current_backend_changes_nothing() -> None:
     net = network("numpy")
     net.train_step(X, LABELS, nnkit.Adam())
     place, state = net.parameters.flat, net.optimizer_state()
@@ -75,7 +75,7 @@ def test_where_it_is_nothing_changes() -> None:
     assert net.optimizer_state() is state
 
 
-def test_a_backend_that_cannot_work_leaves_the_network_where_it_is() -> None:
+def test_an_unavailable_backend_does_not_move_the_network() -> None:
     net = network("numpy")
     net.train_step(X, LABELS, nnkit.SGD(0.1, momentum=0.5))
     before, state = parameters(net), net.optimizer_state()

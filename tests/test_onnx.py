@@ -38,7 +38,7 @@ def test_every_activation(activation: str, dtype: str, opset: int) -> None:
     assert np.abs(found - expected).max() <= BOUNDS[dtype] * max(1, np.abs(expected).max())
 
 
-def test_an_activation_of_ones_own() -> None:
+def test_a_custom_activation() -> None:
     nnkit.register_activation(
         "bump",
         lambda xp, z: xp.where(z > 1, xp.log1p(z * z), xp.expm1(z) * xp.cos(z)),
@@ -177,7 +177,7 @@ HARD = helper.make_node("HardSigmoid", ["a"], ["b"])
         ([GEMM, helper.make_node("Sin", ["a"], ["b"])], "Sin is not supported"),
     ],
 )
-def test_what_is_not_a_dense_network(nodes: list[Any], message: str) -> None:
+def test_models_that_are_not_dense_networks(nodes: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nnkit.from_onnx(_chain(nodes, {"W": W, "B": B}, "b"))
 

@@ -66,7 +66,7 @@ def test_recorded_steps_are_eager_updates(arrays: "Arrays", name: str, monkeypat
 
 
 @pytest.mark.parametrize("name", ["descent-l2", "momentum", "adam", "lion-all"])
-def test_a_learning_rate_takes_effect_at_the_next_step(arrays: "Arrays", name: str) -> None:
+def test_a_new_learning_rate_is_used_in_the_next_step(arrays: "Arrays", name: str) -> None:
     optimizer, net = OPTIMIZERS[name](), network()
     way = []
     for rate in (0.1, 0.1, 1e-300, 0.2):
@@ -158,7 +158,7 @@ def test_descent_with_l2_is_its_one_pass_formula() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e200])
 @pytest.mark.parametrize("name", ["descent-clip_norm", "adamw-clipped"])
-def test_clip_norm_hides_no_overflow(arrays: "Arrays", name: str, bad: float) -> None:
+def test_clip_norm_does_not_hide_overflow(arrays: "Arrays", name: str, bad: float) -> None:
     optimizer, net = OPTIMIZERS[name](), network()
     by_value = optimizer.clip_value is not None
     state = optimizer.start(net.parameters)
@@ -184,7 +184,7 @@ def test_without_clip_norm_nan_stays_where_it_is(arrays: "Arrays") -> None:
     assert W[0, 0] == pytest.approx(old * (1 - 0.01) - 0.1 * (1 + 0.1 * np.sign(old)), rel=1e-14)
 
 
-def test_a_gradient_of_zero_is_not_divided_by() -> None:
+def test_clip_norm_of_a_zero_gradient() -> None:
     net = network()
     before = flat(net)
     nnkit.SGD(0.1, clip_norm=1.0).start(net.parameters).update(net.parameters, net.gradient)
@@ -213,7 +213,7 @@ def test_kernels_of_options_agree_with_numpy(dtype: str, tmp_path: Path) -> None
             assert_agree(out, wanted, np.broadcast_to(d, wanted.shape))
 
 
-def test_state_has_what_a_continued_training_needs() -> None:
+def test_the_state_suffices_to_continue_training() -> None:
     parameters = Parameters(nnkit.get_backend("numpy"), LAYERS, "float32")
     names = {name: list(make().start(parameters).arrays) for name, make in OPTIMIZERS.items()}
     assert names["descent-all"] == []
@@ -225,7 +225,7 @@ def test_state_has_what_a_continued_training_needs() -> None:
     assert names["lion-all"] == ["mean"]
 
 
-def test_an_optimizer_of_ones_own(arrays: "Arrays") -> None:
+def test_a_custom_optimizer(arrays: "Arrays") -> None:
     @formula
     def averaged(xp: Any, p: Any, g: Any, total: Any, learning_rate: Any, share: Any, power: float = 1.0) -> Any:
         total = share * total + power * g
@@ -291,7 +291,7 @@ def signs_by_hand(epochs: int, batch: int, rate: float, factors: Callable[[int],
     ],
     ids=["plain", "schedule", "accumulation"],
 )
-def test_an_update_of_ones_own_runs_at_every_step(data: str, options: Any, factors: Any, accumulate: int) -> None:
+def test_a_custom_update_runs_at_every_step(data: str, options: Any, factors: Any, accumulate: int) -> None:
     net = network()
     given: Any = (X, Y) if data == "arrays" else (lambda: ((X[i : i + 1], Y[i : i + 1]) for i in range(4)),)
     if data == "arrays":
@@ -302,7 +302,7 @@ def test_an_update_of_ones_own_runs_at_every_step(data: str, options: Any, facto
     np.testing.assert_allclose(flat(net), signs_by_hand(5, 1, 0.01, factors, accumulate), rtol=1e-12, atol=1e-15)
 
 
-def test_an_update_of_ones_own_in_train_step() -> None:
+def test_a_custom_update_in_train_step() -> None:
     net, before = network(), flat(network())
     net.train_step(X, Y, _Sign(0.01))
     assert (flat(net) != before).any()
@@ -311,7 +311,7 @@ def test_an_update_of_ones_own_in_train_step() -> None:
     np.testing.assert_allclose(flat(net), signs_by_hand(5, 4, 0.01, lambda epoch: 1.0), rtol=1e-12, atol=1e-15)
 
 
-def test_an_update_of_ones_own_learns_digits() -> None:
+def test_a_custom_update_learns_digits() -> None:
     """With an `update` that runs only when the step is recorded, accuracy stays at 0.2."""
     images, labels = nnkit.data.digits()
     net = nnkit.Network([64, 10], seed=0)
@@ -331,7 +331,7 @@ class _Slow(nnkit.SGD):
         return _SlowState(self, parameters)
 
 
-def test_a_graph_does_not_hold_what_the_host_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_does_not_contain_host_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tape with such a call stays a list of calls; one without becomes a graph at its second replay."""
     stream = SimpleNamespace(ptr=0)
     cupy = SimpleNamespace(cuda=SimpleNamespace(get_current_stream=lambda device=-1: stream))

@@ -16,7 +16,7 @@ from tests.support.recursions import OPTIMIZERS
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_description_makes_an_equal_one(name: str) -> None:
+def test_a_description_creates_an_equal_optimizer(name: str) -> None:
     optimizer = OPTIMIZERS[name]()
     described = json.loads(json.dumps(optimizer.describe()))
     again = get_optimizer(**described)
@@ -44,7 +44,7 @@ def test_names() -> None:
         get_optimizer(optimizer, l2=0.1)
 
 
-def test_defaults_are_pytorchs() -> None:
+def test_defaults_match_pytorch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     names = {"lr": "learning_rate", "eps": "epsilon", "alpha": "alpha", "momentum": "momentum", "nesterov": "nesterov"}
     for kind in (RMSprop, Adagrad, nnkit.Adam, AdamW):
@@ -57,7 +57,7 @@ def test_defaults_are_pytorchs() -> None:
         assert ours["weight_decay"] == theirs["weight_decay"]
 
 
-def test_repr_shows_what_differs() -> None:
+def test_repr_shows_numbers_that_are_not_the_default() -> None:
     assert repr(nnkit.SGD()) == "SGD(learning_rate=0.1)"
     assert repr(nnkit.SGD(0.5, 0.9, True, clip_norm=1)) == (
         "SGD(learning_rate=0.5, momentum=0.9, nesterov=True, clip_norm=1.0)"
@@ -114,7 +114,7 @@ PAIRS = [*((name, "softmax_cross_entropy") for name in OPTIMIZERS), *(("adam", c
 
 
 @pytest.mark.parametrize(("name", "cost"), PAIRS)
-def test_numpy_as_any_namespace_trains_alike(name: str, cost: str) -> None:
+def test_training_agrees_with_numpy_as_a_standard_namespace(name: str, cost: str) -> None:
     """Sums of NumPy's functions are scalars, which no recorded step can write to."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(20, 4)), np.eye(3)[np.arange(20) % 3]
@@ -154,7 +154,7 @@ def test_names_where_optimizers_are_taken() -> None:
         nets["name"].train_step(X, y, nnkit.Adam)  # type: ignore[arg-type]
 
 
-def test_a_training_goes_on_with_an_optimizer_by_name(tmp_path: Path) -> None:
+def test_a_training_continues_with_an_optimizer_by_name(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     X, y = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
     once, twice = (nnkit.Network([4, 3], seed=0) for _ in range(2))
@@ -193,7 +193,7 @@ def test_a_training_goes_on_with_an_optimizer_by_name(tmp_path: Path) -> None:
         (lambda: nnkit.schedules.as_schedule("StepLR"), r"did you mean 'step\(every\)'"),
     ],
 )
-def test_names_of_other_libraries_are_answered_with_nnkits(ask: Callable[[], object], message: str) -> None:
+def test_names_of_other_libraries_suggest_nnkits(ask: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ask()
 

@@ -147,7 +147,7 @@ def assert_equal(found: nnkit.Network, wanted: nnkit.Network) -> None:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_gradients_are_those_of_the_complex_step(arrays: Arrays, kind: str) -> None:
+def test_gradients_match_the_complex_step(arrays: Arrays, kind: str) -> None:
     net = network(kind)
     check = nnkit.check_gradients(net, *DATA)
     assert check.max_error < 1e-13
@@ -155,7 +155,7 @@ def test_gradients_are_those_of_the_complex_step(arrays: Arrays, kind: str) -> N
     assert list(check.errors) == names
 
 
-def test_a_scaled_layer_is_pytorchs() -> None:
+def test_a_scaled_layer_agrees_with_pytorch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     net, (X, y) = network("first"), DATA
     tensors = [torch.tensor(array, requires_grad=True) for array in values(net)]
@@ -196,7 +196,7 @@ def test_a_scale_is_neither_penalized_nor_decays() -> None:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_a_saved_network_is_the_same(kind: str, tmp_path: Path) -> None:
+def test_a_saved_network_is_equal(kind: str, tmp_path: Path) -> None:
     net = network(kind)
     net.fit(*DATA, epochs=2, progress=False)
     net.save(tmp_path / "net.safetensors")
@@ -209,7 +209,7 @@ def test_a_saved_network_is_the_same(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_file_names_the_layer_that_is_not_known(tmp_path: Path) -> None:
+def test_an_unknown_layer_in_a_file_is_named(tmp_path: Path) -> None:
     network("first").save(tmp_path / "net.safetensors")
     nnkit.unregister_layer("Scaled")
     try:
@@ -219,7 +219,7 @@ def test_a_file_names_the_layer_that_is_not_known(tmp_path: Path) -> None:
         nnkit.register_layer(Scaled)
 
 
-def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     (X, y), path = DATA, tmp_path / "run.safetensors"
     options: dict[str, Any] = {"epochs": 6, "batch_size": 8, "progress": False, "optimizer": "adam"}
     whole, interrupted, resumed = (network("with dropout") for _ in range(3))
@@ -237,7 +237,7 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path) 
     assert_equal(resumed, whole)
 
 
-def test_steps_over_cupys_arrays_are_numpys(host: Any) -> None:
+def test_steps_with_cupy_arrays_agree_with_numpy(host: Any) -> None:
     one_hot = np.eye(3)[DATA[1]]
     nets = [network(), network(backend="cupy")]
     for net in nets:
@@ -290,12 +290,12 @@ class Misshapen(Scaled):
         ),
     ],
 )
-def test_layers_that_do_not_fit(layers: Any, error: type[Exception], message: str) -> None:
+def test_unfit_layers_are_refused(layers: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         nnkit.Network(layers, seed=0)
 
 
-def test_what_cannot_be_registered() -> None:
+def test_invalid_registrations_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^layer name 'Scaled' is taken$"):
         nnkit.register_layer(Scaled)
     with pytest.raises(TypeError, match=r"^kind is <class 'int'>; expected a dataclass derived from nnkit.Layer$"):
@@ -393,9 +393,7 @@ class Accumulating(Gain):
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_layer_that_replays_would_get_wrong_is_refused(
-    arrays: Arrays, kind: type[Gain], message: str, dtype: str
-) -> None:
+def test_a_layer_that_cannot_be_replayed_is_refused(arrays: Arrays, kind: type[Gain], message: str, dtype: str) -> None:
     for layers in ([kind(4, 4), nnkit.Dense(4, 3)], [nnkit.Dense(4, 4, "tanh"), kind(4, 4), nnkit.Dense(4, 3)]):
         with pytest.raises(ValueError, match=f"{kind.__name__} of layer {len(layers) - 2}.*({message})"):
             nnkit.Network(layers, seed=0, dtype=dtype, backend=arrays.backend)

@@ -118,7 +118,7 @@ class Unrecorded(nnkit.SGD):
         return Momentum(self, parameters)
 
 
-def test_an_update_that_is_not_recorded_though_it_says_so_is_refused() -> None:
+def test_a_recordable_update_that_is_not_recorded_is_refused() -> None:
     net = nnkit.Network([5, 7, 3], seed=0)
     before = values(net)
     for train in (lambda: net.train_step(*DATA, Unrecorded(0.1)), lambda: net.fit(*DATA, optimizer=Unrecorded(0.1))):
@@ -139,7 +139,7 @@ def values(net: nnkit.Network) -> list[NDArray[Any]]:
     return [net.backend.to_numpy(a) for a in (*net.parameters.W, *net.parameters.b)]
 
 
-def test_steps_are_those_of_the_paper(arrays: Arrays) -> None:
+def test_steps_match_the_paper(arrays: Arrays) -> None:
     """On each backend, recorded and replayed, with a learning rate that changes."""
     net, (X, y) = network(), DATA
     expected, states = values(net), [dict[str, Any]() for _ in range(4)]
@@ -175,7 +175,7 @@ def test_it_is_part_of_the_recorded_step() -> None:
     assert step.state is net.optimizer_state()
 
 
-def test_it_is_recorded_over_cupys_arrays_too(host: Any) -> None:
+def test_the_update_is_recorded_with_cupy_arrays(host: Any) -> None:
     (X, y), one_hot = DATA, np.eye(3)[DATA[1]]
     nets = [network(), network(backend="cupy")]
     for net in nets:
@@ -189,7 +189,7 @@ def test_it_is_recorded_over_cupys_arrays_too(host: Any) -> None:
 
 
 @pytest.mark.parametrize("schedule", [None, "cosine"])
-def test_a_resumed_training_is_the_one_that_was_not_interrupted(tmp_path: Path, schedule: str | None) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, schedule: str | None) -> None:
     (X, y), path = DATA, tmp_path / "run.safetensors"
     options: dict[str, Any] = {"batch_size": 8, "progress": False, "schedule": schedule}
     whole = network()
@@ -225,7 +225,7 @@ def test_an_optimizer_without_a_formula_and_an_update_is_refused() -> None:
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_numbers_and_notes_of_an_own_optimizer() -> None:
+def test_numbers_and_state_of_a_custom_optimizer() -> None:
     optimizer = Adafactor(beta2=0.5, note="mine")
     assert repr(optimizer) == "Adafactor(learning_rate=0.01, beta2=0.5, note='mine')"
     assert optimizer.describe()["note"] == "mine"
@@ -233,7 +233,7 @@ def test_numbers_and_notes_of_an_own_optimizer() -> None:
         optimizer.note = "another"
 
 
-def test_a_constant_of_the_formula_that_the_optimizer_lacks_is_named() -> None:
+def test_a_missing_constant_of_the_formula_is_named() -> None:
     @nnkit.formula
     def scaled(xp: Any, p: Any, g: Any, learning_rate: Any, mu: float = 0.5) -> Any:
         return p - learning_rate * mu * g

@@ -62,7 +62,7 @@ def test_every_package_is_shipped() -> None:
     assert not stray  # a module in a folder without __init__.py would be left out
 
 
-def test_every_package_lies_where_the_build_looks_for_it() -> None:
+def test_every_package_is_where_the_build_expects_it() -> None:
     directories = PROJECT["tool"]["setuptools"]["package-dir"]
     assert directories == {"nnkit": "nnkit", "nnkit.backends": "backends"}
     for package, files in PROJECT["tool"]["setuptools"]["package-data"].items():
@@ -126,12 +126,12 @@ def test_public_names_exist_once_and_are_documented(module: Any) -> None:
         assert documentation != inspect.getdoc(type(public)), f"{name} has only the docstring of its type"
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     missing = [name for name, path in ALL.items() if not ast.get_docstring(ast.parse(path.read_text("utf-8")))]
     assert not missing
 
 
-def test_the_import_brings_in_no_optional_package() -> None:
+def test_import_loads_no_optional_package() -> None:
     optional = {"cupy", "torch", "matplotlib", "safetensors", "array_api_strict", "ml_dtypes", "hypothesis", "pytest"}
     optional |= {"numpy.random"}  # 15 ms of its own
     script = f"import sys, nnkit; print(sorted({optional!r} & set(sys.modules)))"
@@ -205,7 +205,7 @@ def test_numpy_alone_suffices(tmp_path: Path) -> None:
     )
 
 
-def test_the_doctor_survives_whatever_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_works_with_broken_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that crashes as it is asked is what the report is read for."""
 
     def broken(*_: Any, **__: Any) -> Any:

@@ -32,7 +32,7 @@ def replace_attribute(name: str) -> Callable[[Any], None]:
         *map(replace_attribute, ("flat", "weights", "biases", "W", "b")),
     ],
 )
-def test_another_array_in_the_place_of_a_view_is_refused(replace: Callable[[Any], None]) -> None:
+def test_replacing_a_view_is_refused(replace: Callable[[Any], None]) -> None:
     """It would change nothing, or the predictions and not the file."""
     net = nnkit.Network([2, 3, 2], seed=0)
     before = net.parameters.flat.copy()

@@ -38,7 +38,7 @@ def assert_same(a: nnkit.Network, b: nnkit.Network) -> None:
         np.testing.assert_array_equal(p, q)
 
 
-def test_the_first_weights_lie_as_the_products_of_numpy_want_them() -> None:
+def test_the_first_weights_have_the_layout_that_numpy_prefers() -> None:
     by_columns = network(WIDTHS["by columns"]).parameters
     assert by_columns.W[0].shape == (50, 70)
     assert by_columns.W[0].flags.f_contiguous
@@ -48,7 +48,7 @@ def test_the_first_weights_lie_as_the_products_of_numpy_want_them() -> None:
 
 
 @pytest.mark.parametrize("widths", WIDTHS.values(), ids=WIDTHS)
-def test_a_saved_vector_is_row_by_row_and_comes_back(widths: list[int]) -> None:
+def test_a_saved_vector_is_in_row_order_and_is_restored(widths: list[int]) -> None:
     parameters = network(widths).parameters
     saved = parameters.saved(parameters.flat)
     size = widths[0] * widths[1]

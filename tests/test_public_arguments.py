@@ -239,7 +239,7 @@ def test_the_calls_work(call: str) -> None:
 
 
 @pytest.mark.parametrize(("call", "name"), EACH)
-def test_what_an_argument_cannot_be_is_refused_by_name(call: str, name: str) -> None:
+def test_invalid_arguments_are_refused_by_name(call: str, name: str) -> None:
     function, arguments = CALLS[call]
     with pytest.raises((TypeError, ValueError)) as caught:
         function(**arguments() | {name: Junk()})
@@ -258,7 +258,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_no_argument_is_left_out(call: str) -> None:
+def test_every_argument_is_covered(call: str) -> None:
     function, arguments = CALLS[call]
     method = getattr(nnkit.Network, call, None)
     signature = inspect.signature(function if method is None else method)
@@ -272,7 +272,7 @@ def test_no_argument_is_left_out(call: str) -> None:
     assert given == names
 
 
-def test_no_function_is_left_out() -> None:
+def test_every_function_is_covered() -> None:
     """But for the kernels, whose arguments are arrays, and what takes nothing."""
     modules = (nnkit, nnkit.backends, data, metrics, optimizers, plots, schedules, initializers)
     public = {name for module in modules for name in module.__all__ if inspect.isroutine(getattr(module, name))}
@@ -296,7 +296,7 @@ def tables() -> list[Any]:
 
 @pytest.mark.parametrize("made", [arrays, tables])
 @pytest.mark.parametrize(("call", "name"), EACH)
-def test_an_array_is_taken_or_refused_in_words(call: str, name: str, made: Callable[[], list[Any]]) -> None:
+def test_arrays_are_accepted_or_refused_with_a_message(call: str, name: str, made: Callable[[], list[Any]]) -> None:
     """Not by NumPy or pandas, because it was compared with a name, and not by a dict of names."""
     function, arguments = CALLS[call]
     for wrong in made():

@@ -40,7 +40,7 @@ def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
-def test_the_block_of_the_command_line_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     for package in ("safetensors", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     commands = tmp_path / "commands"  # as a normal install has them
@@ -72,13 +72,13 @@ def test_the_table_has_every_equation() -> None:
     assert [row[:3] for row in rows] == [(e.number, e.statement, e.function) for e in equations()]
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_what_contributing_names_is_there() -> None:
+def test_files_named_in_contributing_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     quoted = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     files = [name for name in quoted if re.fullmatch(r"(nnkit|tests|bench)/[\w/.]*", name)]

@@ -85,7 +85,7 @@ def test_torch_agrees_at_each_epoch(ours: Schedule, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize(("rise", "div", "final"), [(0.3, 25.0, 1e4), (0.5, 10.0, 100.0), (0.1, 4.0, 2.0)])
-def test_torchs_one_cycle_agrees(rise: float, div: float, final: float) -> None:
+def test_one_cycle_agrees_with_torch(rise: float, div: float, final: float) -> None:
     """PyTorch counts steps: its peak is at step r·T − 1 and its end at T − 1, where ours are at r·T and T."""
     total = 200
     theirs = torch_rates(
@@ -112,7 +112,7 @@ def test_torchs_one_cycle_agrees(rise: float, div: float, final: float) -> None:
     st.sampled_from([0.0, 0.03]),
     st.booleans(),
 )
-def test_torchs_plateau_agrees(
+def test_reduce_on_plateau_agrees_with_torch(
     numbers: list[float], patience: int, factor: float, min_delta: float, min_factor: float, accuracy: bool
 ) -> None:
     name, mode = ("accuracy", "max") if accuracy else ("cost", "min")
@@ -130,7 +130,7 @@ def test_torchs_plateau_agrees(
     assert found == pytest.approx(theirs, rel=1e-12)
 
 
-def test_plateau_looks_at_the_history_alone() -> None:
+def test_reduce_on_plateau_depends_only_on_the_history() -> None:
     resumed, asked = reduce_on_plateau(patience=1), reduce_on_plateau(patience=1)
     in_order = [asked.factor(i, 20, {k: v[:i] for k, v in HISTORY.items()}) for i in range(14)]
     assert len(set(in_order)) > 2
@@ -160,14 +160,14 @@ def test_constant_within_an_epoch_or_smooth(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_repr_is_how_to_write_it(name: str) -> None:
+def test_repr_is_the_call(name: str) -> None:
     schedule = MADE[name]
     again = eval(repr(schedule), vars(schedules))
     for position in np.linspace(0, 13, 27):
         assert again.factor(position, 13, HISTORY) == schedule.factor(position, 13, HISTORY)
 
 
-def test_a_warmup_hands_over_the_remaining_epochs() -> None:
+def test_a_warmup_passes_on_the_remaining_epochs() -> None:
     seen: list[Any] = []
 
     class Spy(Schedule):
@@ -200,7 +200,7 @@ def test_functions_and_names() -> None:
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, "fast", None, [1.0, 2.0], cosine])
-def test_a_factor_that_is_none_is_refused_with_its_epoch(bad: Any) -> None:
+def test_an_invalid_factor_is_refused_with_its_epoch(bad: Any) -> None:
     def ramp(epoch: float) -> Any:
         return bad if epoch >= 2.5 else 0
 
@@ -242,7 +242,7 @@ def test_numbers_out_of_range_are_named(make: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, -0.5, math.inf, None, "x"])
-def test_the_factor_of_ones_own_schedule_is_checked(value: Any) -> None:
+def test_the_factor_of_a_custom_schedule_is_checked(value: Any) -> None:
     class Own(Schedule):
         def factor(self, epoch: float, epochs: float, history: Any) -> float:
             return value  # type: ignore[no-any-return]
@@ -259,7 +259,7 @@ def test_the_factor_of_ones_own_schedule_is_checked(value: Any) -> None:
     assert np.array_equal(net.parameters.flat, before)
 
 
-def test_a_warmup_of_parts_of_an_epoch_hides_the_epoch_that_it_ends_in() -> None:
+def test_a_fractional_warmup_hides_its_last_epoch() -> None:
     """After 2.5 epochs the plateau sees the epochs from the third on: the best of those before does not count."""
     schedule = warmup(2.5, reduce_on_plateau("cost", 0.1, patience=1))
     costs = [0.1, 0.1, 0.2, 5.0, 4.0, 3.0, 2.0, 1.0]
@@ -276,18 +276,18 @@ def test_a_warmup_of_parts_of_an_epoch_hides_the_epoch_that_it_ends_in() -> None
 
 
 @pytest.mark.parametrize("schedule", [cosine(), cosine(0.3), one_cycle()])
-def test_beyond_its_end_a_schedule_stays_where_it_ended(schedule: Schedule) -> None:
+def test_after_its_end_a_schedule_is_constant(schedule: Schedule) -> None:
     assert factors(schedule, [EPOCHS + 0.5, 1.5 * EPOCHS, 2 * EPOCHS]) == factors(schedule, [EPOCHS] * 3)
 
 
-def test_a_warmup_looks_at_the_history_that_it_is_given() -> None:
+def test_a_warmup_reads_the_given_history() -> None:
     """Of two trainings that share it, too."""
     schedule = warmup(1, reduce_on_plateau("cost", 0.5, patience=0))
     falling, rising = {"cost": [4.0, 3.0, 2.0]}, {"cost": [1.0, 2.0, 3.0]}
     assert [schedule.factor(3.0, 9, history) for history in (falling, rising, falling)] == [1.0, 0.5, 1.0]
 
 
-def test_defaults_are_pytorchs() -> None:
+def test_defaults_match_pytorch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     same = {"pct_start": "pct_start", "div_factor": "div_factor", "final_div_factor": "final_div_factor"}
     plateau = {"factor": "factor", "patience": "patience", "min_factor": "min_lr", "min_delta": "threshold"}

@@ -14,7 +14,7 @@ X = np.random.default_rng(0).normal(size=(24, 3))
 LABELS = np.arange(24) % 3
 
 
-def test_nan_in_the_padding_does_not_stay() -> None:
+def test_nan_in_the_padding_is_cleared() -> None:
     """A clipped step on NaN leaves NaN everywhere, by its documentation; parameters that are put back train again."""
     net = nnkit.Network([3, 5, 3], "relu", seed=0)
     views = [*net.parameters.W, *net.parameters.b]
@@ -29,7 +29,7 @@ def test_nan_in_the_padding_does_not_stay() -> None:
     assert np.array_equal(net.parameters.flat, fresh.parameters.flat)
 
 
-def test_outputs_that_were_trained_get_no_other_names() -> None:
+def test_trained_outputs_get_no_class_names() -> None:
     net, some = nnkit.Network([3, 3], seed=0), LABELS < 2
     net.partial_fit(X[some], LABELS[some] + 1)  # taken for the classes 1 and 2 of 0 to 2
     with pytest.raises(ValueError, match=r"y holds label 3 at \[2\]; expected 0 to 2"):
@@ -57,7 +57,7 @@ def test_equal_class_weights_change_nothing(cost: str) -> None:
         ("quadratic", X[:, :1] * np.nan, "y holds nan"),
     ],
 )
-def test_a_step_looks_at_targets_as_fit_does(cost: str, y: Any, message: str) -> None:
+def test_train_step_checks_targets_like_fit(cost: str, y: Any, message: str) -> None:
     net = nnkit.Network([3, 1], cost=cost, seed=0)
     before = np.array(net.parameters.flat)
     for ask in (net.train_step, net.gradients):
@@ -66,7 +66,7 @@ def test_a_step_looks_at_targets_as_fit_does(cost: str, y: Any, message: str) ->
     assert np.array_equal(net.parameters.flat, before)
 
 
-def test_columns_of_targets_go_by_their_names() -> None:
+def test_columns_of_targets_are_matched_by_name() -> None:
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     net = nnkit.Network([3, 3], seed=0, classes=["u", "v", "w"])
     table = pd.DataFrame(np.eye(3)[LABELS], columns=["u", "v", "w"])
@@ -74,7 +74,7 @@ def test_columns_of_targets_go_by_their_names() -> None:
     assert net.evaluate(X, table) == net.evaluate(X, table[["w", "u", "v"]]) == expected
 
 
-def test_nan_is_never_right() -> None:
+def test_nan_is_never_correct() -> None:
     net = nnkit.Network([3, 2], seed=0)
     net.parameters.W[0][:] = np.nan
     measured = net.evaluate(np.ones((2, 3)), [0, 0])
@@ -94,7 +94,7 @@ def test_weights_in_minibatches_are_relative_when_nothing_trains() -> None:
         net.evaluate(iter([(X, LABELS, 0 * w)]))
 
 
-def test_the_slope_of_gelu_tanh_far_out() -> None:
+def test_the_slope_of_gelu_tanh_at_large_arguments() -> None:
     for dtype in ("float16", "float32", "float64"):
         far = np.array([1e4, np.sqrt(np.finfo(dtype).max), np.finfo(dtype).max], dtype)
         assert nnkit.gelu_tanh_grad(far, np.ones(3, dtype)).tolist() == [1, 1, 1]
@@ -116,7 +116,7 @@ SET: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", SET)
-def test_a_wrong_attribute_is_refused_where_it_is_set(name: str) -> None:
+def test_invalid_attributes_are_refused_when_set(name: str) -> None:
     """It was an error of `save`, after the training, or none: a new cost changed the smoothing but not the gradient."""
     value, error, message = SET[name]
     net = nnkit.Network([3, 5, 3], seed=0)
@@ -126,7 +126,7 @@ def test_a_wrong_attribute_is_refused_where_it_is_set(name: str) -> None:
     assert getattr(net, name) is before
 
 
-def test_attributes_can_be_set_to_what_they_may_be(tmp_path: Path) -> None:
+def test_attributes_can_be_set_to_valid_values(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     net = nnkit.Network([3, 5, 3], seed=0)
     net.classes, net.features, net.seed, net.optimizer = ("u", "v", "w"), ("a", "b", "c"), np.int64(4), "adam"  # type: ignore[assignment]
@@ -178,7 +178,7 @@ def test_predictions_with_a_carriage_return_are_read_back(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", [1, True, None, np.zeros(2), ["a"]])
-def test_what_is_no_path_is_named(path: Any) -> None:
+def test_invalid_paths_are_named(path: Any) -> None:
     with pytest.raises(TypeError, match=r"path is .*; expected the path of a file"):
         nnkit.Network([3, 3], seed=0).save(path)
 

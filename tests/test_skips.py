@@ -37,7 +37,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_what_is_missing_skips(tmp_path: Path) -> None:
+def test_missing_packages_skip(tmp_path: Path) -> None:
     (tmp_path / "test_import.py").write_text("import safetensors.numpy\ndef test_never(): assert False\n")
     (tmp_path / "test_half.py").write_text("import json\nfrom test_import import test_never\n")
     (tmp_path / "test_needy.py").write_text(NEEDY)
@@ -50,7 +50,7 @@ def test_what_is_missing_skips(tmp_path: Path) -> None:
     assert "SKIPPED [" in run(tmp_path, "-rs").stdout
 
 
-def test_what_is_wrong_fails(tmp_path: Path) -> None:
+def test_other_errors_fail(tmp_path: Path) -> None:
     (tmp_path / "test_faulty.py").write_text(FAULTY)
     done = run(tmp_path)
     assert done.returncode == 1

@@ -28,7 +28,7 @@ def _outputs(torch: Any, model: Any) -> Any:
         return model(torch.from_numpy(X)).numpy()
 
 
-def test_a_sequential_takes_the_weights() -> None:
+def test_a_sequential_loads_the_weights() -> None:
     torch = _torch()
     network, model = nnkit.Network(LAYERS, seed=0), _sequential(torch)
     state = network.state_dict()
@@ -86,7 +86,7 @@ def test_a_layer_without_bias() -> None:
         (lambda s: [s.pop("0.weight"), s.pop("0.bias")], "state has 2 layers, 3, 5; expected 3"),
     ],
 )
-def test_a_state_that_does_not_fit_changes_nothing(change: Any, message: str) -> None:
+def test_an_unfit_state_changes_nothing(change: Any, message: str) -> None:
     network = nnkit.Network(LAYERS, seed=0)
     before, state = network.parameters.vector, nnkit.Network(LAYERS, seed=1).state_dict()
     change(state)

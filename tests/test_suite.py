@@ -19,7 +19,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_the_file_of_a_module_may_come_first() -> None:
+def test_every_test_file_can_be_collected_first() -> None:
     """pytest imports it by its path; the package's function of that name must stay."""
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     files = ["nnkit/plots/confusion_matrix.py", "nnkit/data/mnist.py"]
@@ -27,14 +27,14 @@ def test_the_file_of_a_module_may_come_first() -> None:
     run(*files, "-k", "confusion_matrix or mnist or handler")
 
 
-def test_no_name_of_a_test_holds_an_address(request: pytest.FixtureRequest) -> None:
+def test_test_ids_contain_no_addresses(request: pytest.FixtureRequest) -> None:
     """It would be another one in each process of pytest-xdist, which then refuses to run."""
     names = [item.nodeid for item in request.session.items]
     assert [name for name in names if re.search(r" at 0x[0-9a-f]{6,}", name)] == []
 
 
-def test_campaigns_run_only_where_they_are_asked_for() -> None:
+def test_campaigns_run_only_if_selected() -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
-    campaign = "tests/training/test_resume.py::test_killed_at_random_moments"
+    campaign = "tests/training/test_resume.py::test_resuming_after_kills_at_random_moments"
     assert f"{campaign}[200]" not in run("--collect-only", "-q", campaign)
     assert f"{campaign}[200]" in run("--collect-only", "-q", campaign, "-m", "campaign")

@@ -53,7 +53,7 @@ def test_asarray(arrays: "Arrays", source: str, dtype: str) -> None:
     np.testing.assert_array_equal(result, expected)
 
 
-def test_asarray_keeps_a_dtype_and_arrays_that_are_here(arrays: "Arrays") -> None:
+def test_asarray_keeps_dtypes_and_its_own_arrays(arrays: "Arrays") -> None:
     backend = arrays.backend
     assert dtype_name(backend.asarray(np.ones(1, np.float32)).dtype) == "float32"
     assert dtype_name(backend.asarray(np.arange(3)).dtype) == "int64"
@@ -73,7 +73,7 @@ def test_empty_zeros_and_dtype(arrays: "Arrays") -> None:
     assert dtype_name(backend.empty([2], backend.dtype("int32")).dtype) == "int32"
 
 
-def test_copy_converts_and_broadcasts_nothing_away(arrays: "Arrays") -> None:
+def test_copy_converts_and_broadcasts(arrays: "Arrays") -> None:
     backend = arrays.backend
     out = backend.zeros((2, 2), "float32")
     assert backend.copy(arrays([[1.0, 2.0], [3.0, 1e300]]), out) is out  # the overflow is no warning
@@ -86,7 +86,7 @@ def test_to_numpy_after_synchronize_and_describe(arrays: "Arrays") -> None:
 
 
 @pytest.mark.parametrize("namespace", ["array_api_strict", "array_api_compat.torch"])
-def test_a_numpy_array_does_not_shine_through(namespace: str) -> None:
+def test_converted_arrays_share_no_memory_with_numpy(namespace: str) -> None:
     """Neither is it changed by what is done to the array made of it, nor the other way round."""
     pytest.importorskip(namespace, reason=f"{namespace} is not installed")
     backend, source = get_backend(f"standard:{namespace}"), np.ones(2)

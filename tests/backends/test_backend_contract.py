@@ -112,7 +112,7 @@ def test_sum_of_nothing_and_of_nan(arrays: "Arrays") -> None:
 
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("axis", [0, 1, -1])
-def test_max_hands_nan_on(arrays: "Arrays", axis: int, keepdims: bool) -> None:
+def test_max_propagates_nan(arrays: "Arrays", axis: int, keepdims: bool) -> None:
     a = np.array([[1.0, -np.inf, 3.0], [np.nan, -np.inf, np.inf]])
     result = arrays.backend.max(arrays(a), axis, keepdims)
     expected = {0: [np.nan, -np.inf, np.inf], 1: [3.0, np.nan]}[axis % 2]

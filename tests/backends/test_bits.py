@@ -100,6 +100,6 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
 
 
 @pytest.mark.parametrize(("function", "message"), REFUSED)
-def test_what_cannot_be_compiled_is_refused(function: Callable[..., Any], message: str) -> None:
+def test_invalid_formulas_are_refused(function: Callable[..., Any], message: str) -> None:
     with pytest.raises(FormulaError, match=message):
         Formula(function, "refused", ["a", "b"])(1.0, 2.0)

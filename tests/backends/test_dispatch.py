@@ -62,12 +62,12 @@ def test_masked_arrays_are_refused() -> None:
 
 
 @pytest.mark.parametrize("value", ["text", b"bytes", {"a": 1}, object(), 1 + 2j, {1.0}, range(3), np.sin])
-def test_what_is_no_array_is_refused_by_name(value: Any) -> None:
+def test_objects_that_are_not_arrays_are_named(value: Any) -> None:
     with pytest.raises(TypeError, match=f"z is a {type(value).__name__}; expected an array, a list or a number"):
         nnkit.sigmoid(value)
 
 
-def test_mixtures_name_both_sides() -> None:
+def test_arrays_of_two_backends_name_both() -> None:
     strict, device1 = get_backend(STRICT), get_backend(f"{STRICT}:device1")
     x, y, z = np.ones(2), strict.asarray([1.0, 2.0]), device1.asarray([1.0, 2.0])
     with pytest.raises(BackendMismatchError, match=f"s is on backend 'numpy' and delta on '{STRICT}'; ") as error:
@@ -85,7 +85,7 @@ def test_mixtures_name_both_sides() -> None:
         nnkit.dense_forward(np.ones((2, 2)), strict.zeros((2, 2), "float64"), np.ones(2))
 
 
-def test_the_way_out_of_a_mixture_works(arrays: "Arrays") -> None:
+def test_the_hint_for_mixed_backends_works(arrays: "Arrays") -> None:
     """The message says get_backend(...).asarray(...): it moves arrays between any two backends."""
     here = arrays([1.0, 2.0])
     for name in ("numpy", STRICT, f"{STRICT}:device1"):
@@ -97,7 +97,7 @@ def test_the_way_out_of_a_mixture_works(arrays: "Arrays") -> None:
         np.testing.assert_array_equal(arrays.numpy(back, "float32"), [1.0, 2.0])
 
 
-def test_each_device_is_a_backend_of_its_own() -> None:
+def test_each_device_is_a_separate_backend() -> None:
     devices = array_api_strict.__array_namespace_info__().devices()
     backends = [backend_of(x=array_api_strict.ones(2, dtype=array_api_strict.float32, device=d)) for d in devices]
     assert len(set(backends)) == len(devices) >= 3

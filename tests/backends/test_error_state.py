@@ -138,7 +138,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "within the bound" in capsys.readouterr().out
 
 
-def test_a_program_keeps_its_state() -> None:
+def test_numpy_error_state_is_restored() -> None:
     seen = []
     X, y = samples(1e-30, "float64")
     net = nnkit.Network([3, 2], seed=0, preprocessing=Normalization.fit(X))

@@ -86,7 +86,7 @@ def test_other_dtypes_are_refused(dtype: str) -> None:
         weighted(A, np.ones(2, dtype))
 
 
-def test_halves_of_two_kinds_are_refused() -> None:
+def test_float16_with_bfloat16_is_refused() -> None:
     with pytest.raises(TypeError, match="operands have dtypes float16 and bfloat16; expected one of them"):
         weighted(A.astype(np.float16), B.astype(ml_dtypes.bfloat16))
 
@@ -119,12 +119,12 @@ def read_only(array: np.ndarray) -> np.ndarray:
         (weighted, (), TypeError, "out is or holds a tuple"),
     ],
 )
-def test_an_out_that_cannot_hold_the_result(function: Formula, out: Any, error: type, message: str) -> None:
+def test_invalid_out_arguments_are_refused(function: Formula, out: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         function(A, B, out=out)
 
 
-def test_a_backend_runs_programs_on_arrays_that_the_base_has_checked_and_made() -> None:
+def test_programs_get_checked_and_allocated_arrays() -> None:
     seen: list[tuple[Any, Any]] = []
 
     class Watched(NumpyBackend):
@@ -179,7 +179,7 @@ def test_composition() -> None:
     assert len({composed.name, compose(outer, inner, keep_inner=True).name, inner.name, outer.name}) == 4
 
 
-def test_what_cannot_be_composed() -> None:
+def test_invalid_compositions_are_refused() -> None:
     unary = Formula(lambda xp, z: 2 * z, "double", ["z"])
     with pytest.raises(FormulaError, match="weighted takes a, b; expected a single operand"):
         compose(weighted, unary)
@@ -187,7 +187,7 @@ def test_what_cannot_be_composed() -> None:
         compose(unary, sum_and_difference)(A, B)
 
 
-def test_results_are_whole_arrays_of_their_own(arrays: "Arrays") -> None:
+def test_results_are_new_arrays_of_full_shape(arrays: "Arrays") -> None:
     """A formula may hand back an operand, a number, one value twice: every backend makes separate arrays of them."""
 
     def many_results(xp: Any, a: Any, b: Any) -> Any:

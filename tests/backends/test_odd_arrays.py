@@ -141,7 +141,7 @@ def test_samples_of_a_network_whatever_the_order_of_bytes(arrays: "Arrays") -> N
     np.testing.assert_array_equal(arrays.backend.to_numpy(arrays.backend.asarray(swapped(X))), X)
 
 
-def test_a_recording_reads_bytes_anew() -> None:
+def test_a_recording_converts_byte_order_at_each_replay() -> None:
     backend, x = get_backend("numpy"), swapped(np.arange(-300.0, 300.0))
     with backend.recording() as tape:
         found = nnkit.relu(x)
@@ -171,7 +171,7 @@ def test_matrices_are_arrays(activation: str) -> None:
     assert out.tolist() == [[1.0] * 680]
 
 
-def test_lists_are_arrays_in_every_place(arrays: "Arrays") -> None:
+def test_lists_are_accepted_everywhere(arrays: "Arrays") -> None:
     delta, x, W, h = [[1.0, -1.0]], [[1.0, 2.0, 3.0]], [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]], [[4.0, 0.0]]
     found = nnkit.dense_backward(delta, x, W, h, "relu")
     by_hand: list[Any] = [[[1.0, 0.0, 1.0]], [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]], [1.0, 0.0]]
@@ -225,7 +225,7 @@ def test_a_transposed_W_is_suspected(arrays: "Arrays") -> None:
         nnkit.Network([3, 2], seed=0).parameters.assign([(np.ones((3, 2)), np.ones(2))])
 
 
-def test_results_go_to_arrays() -> None:
+def test_results_must_be_arrays() -> None:
     x, W, b, delta = (np.ones(shape) for shape in ((5, 3), (2, 3), 2, (5, 2)))
     with pytest.raises(TypeError, match="z is a list; expected an array to write to"):
         nnkit.dense_forward(x, W, b, "relu", z=[[0.0]])
@@ -238,7 +238,7 @@ def test_results_go_to_arrays() -> None:
             nnkit.dense_backward(delta, x, W, out=out)  # type: ignore[arg-type]
 
 
-def test_whole_numbers_above_all_floats() -> None:
+def test_integers_above_all_floats() -> None:
     big = 10**400
     for call in (nnkit.relu, nnkit.softmax, nnkit.sigmoid):
         for z in (big, [big, 1]):
@@ -255,7 +255,7 @@ def test_whole_numbers_above_all_floats() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["DataFrame", "Series", "class", "array", "string"])
-def test_preprocessing_that_is_none(wrong: str) -> None:
+def test_invalid_preprocessing(wrong: str) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     table = pandas.DataFrame({"kind": [1.0], "b": [2.0]})  # it has an `apply` too
     given = {"DataFrame": table, "Series": table["b"], "class": nnkit.data.Normalization, "array": np.ones(2)}
@@ -275,7 +275,7 @@ def test_preprocessing_that_is_none(wrong: str) -> None:
         ([["x"], ["y"]], TypeError, r"classes holds \['x'\]; expected names"),
     ],
 )
-def test_classes_that_are_none(classes: Any, error: Any, message: str) -> None:
+def test_invalid_classes(classes: Any, error: Any, message: str) -> None:
     if isinstance(classes, str):
         classes = pytest.importorskip("pandas", reason="pandas is not installed").DataFrame({"a": ["x", "y"]})
     with pytest.raises(error, match=message):

@@ -110,7 +110,7 @@ CALLS: dict[str, Callable[[nnkit.Network], object]] = {
 
 
 @pytest.mark.parametrize("what", CALLS)
-def test_the_network_is_as_it_was_wherever_memory_ends(what: str) -> None:
+def test_the_network_is_restored_wherever_memory_runs_out(what: str) -> None:
     backend, done = Limited(), False
     for number in range(400):
         net = network(backend)
@@ -136,7 +136,7 @@ def test_the_network_is_as_it_was_wherever_memory_ends(what: str) -> None:
     assert number > 0, "nothing was refused"
 
 
-def test_training_after_an_error_is_the_training_without_it() -> None:
+def test_training_after_an_error_equals_training_without_it() -> None:
     backend, results = Limited(), []
     for refused in (None, 3, 12, 25):
         net = network(backend)
@@ -151,7 +151,7 @@ def test_training_after_an_error_is_the_training_without_it() -> None:
         np.testing.assert_array_equal(result, results[0])
 
 
-def test_an_epoch_that_finds_no_memory_to_begin_undoes_none_before() -> None:
+def test_an_epoch_without_memory_to_start_undoes_nothing() -> None:
     """A callback gives another optimizer, for whose state the next epoch has no room."""
     backend, after = Limited(), list[np.ndarray]()
     net = network(backend)
@@ -167,7 +167,7 @@ def test_an_epoch_that_finds_no_memory_to_begin_undoes_none_before() -> None:
     np.testing.assert_array_equal(net.parameters.flat, after[0])
 
 
-def test_a_last_minibatch_that_finds_no_memory_undoes_the_epoch() -> None:
+def test_running_out_of_memory_in_the_last_minibatch_undoes_the_epoch() -> None:
     backend = Limited()
     net = network(backend)
     net.fit(X[:16], Y[:16], epochs=1, batch_size=8)  # what minibatches of 8 need is there from now on
@@ -192,7 +192,7 @@ def test_a_last_minibatch_that_finds_no_memory_undoes_the_epoch() -> None:
     assert net.epochs_trained == 1
 
 
-def test_a_network_that_finds_no_memory_does_not_move() -> None:
+def test_a_network_without_memory_to_move_stays() -> None:
     X64, target = X.astype(np.float64), Limited()
     net = nnkit.Network(LAYERS, cost="softmax_cross_entropy", seed=3, backend="numpy")
     net.fit(X64, Y, epochs=1, batch_size=8, optimizer=nnkit.Adam())
@@ -238,7 +238,7 @@ def test_text(asked: int | None, free: int, total: int, text: str) -> None:
     assert (str(passed), passed.asked, passed.lower) == (str(error), asked, "lower batch_size")
 
 
-def test_other_errors_stay_as_they_are() -> None:
+def test_other_errors_are_not_changed() -> None:
     class Broken(Limited):
         def copy(self, source: Any, out: np.ndarray) -> np.ndarray:
             raise MemoryError("of the host")

@@ -15,7 +15,7 @@ def as_it_was() -> Iterator[None]:
     nnkit.set_matmul_precision("highest")
 
 
-def test_it_holds_for_the_whole_process() -> None:
+def test_the_precision_applies_to_the_whole_process() -> None:
     assert nnkit.get_matmul_precision() == "highest"
     found = []
     for precision in ("high", "medium", "highest"):
@@ -27,14 +27,14 @@ def test_it_holds_for_the_whole_process() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["low", "HIGH", "", None, 1])
-def test_anything_else_is_refused(wrong: object) -> None:
+def test_other_precisions_are_refused(wrong: object) -> None:
     nnkit.set_matmul_precision("high")
     with pytest.raises(ValueError, match=r"^precision is .*; expected 'highest', 'high', 'medium'$"):
         nnkit.set_matmul_precision(wrong)  # type: ignore[arg-type]
     assert nnkit.get_matmul_precision() == "high"
 
 
-def test_numpy_computes_as_before() -> None:
+def test_numpy_ignores_the_precision() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 50, 50)).astype(np.float32)
     expected = a @ b

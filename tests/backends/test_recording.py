@@ -165,7 +165,7 @@ def test_a_tape_keeps_its_arrays_and_its_scratch() -> None:
     np.testing.assert_array_equal(result, np.sin(value) * value[0] + value)
 
 
-def test_calls_between_those_of_a_tape_do_not_disturb_it() -> None:
+def test_other_calls_between_replays_do_not_disturb_a_tape() -> None:
     """As when another thread computes, or replays another tape, while this one is replayed."""
     value = np.random.default_rng(3).normal(size=(30, 20))
     with get_backend("numpy").recording() as tape:
@@ -198,7 +198,7 @@ def test_a_tape_replayed_several_times_while_another_records(arrays: "Arrays") -
     assert arrays.numpy(a).tolist() == [9, 9, 9]
 
 
-def test_what_only_another_tape_replays_is_not_lowered() -> None:
+def test_tapes_replayed_only_by_other_tapes_are_not_lowered() -> None:
     """A minibatch of `fit` is such a tape: the step in it is lowered once, with what is around it."""
     done: list[str] = []
     lowered: list[int] = []
@@ -240,7 +240,7 @@ def test_passes_run_once_in_their_order_and_not_where_the_block_fails() -> None:
     assert len(seen) == 2
 
 
-def test_calls_that_ask_for_others_become_these() -> None:
+def test_composite_calls_are_expanded() -> None:
     class Twice(Composite):
         def __call__(self) -> None:
             for _ in range(2):

@@ -54,7 +54,7 @@ def wrapping() -> Iterator[Backend]:
     unregister_backend("wrapping")
 
 
-def test_a_backend_of_ones_own_is_selected_and_owns_its_arrays(wrapping: Backend) -> None:
+def test_a_custom_backend_is_selected_and_owns_its_arrays(wrapping: Backend) -> None:
     assert "wrapping" in backend_names()
     mine = Wrapped([1.0, 2.0])
     assert backend_of(x=mine) is wrapping
@@ -68,7 +68,7 @@ def test_a_backend_of_ones_own_is_selected_and_owns_its_arrays(wrapping: Backend
         backend_of(x=mine, y=np.ones(2))
 
 
-def test_an_unregistered_backend_is_forgotten(wrapping: Backend) -> None:
+def test_an_unregistered_backend_is_unknown(wrapping: Backend) -> None:
     unregister_backend("wrapping")
     try:
         assert "wrapping" not in backend_names()
@@ -82,7 +82,7 @@ def test_an_unregistered_backend_is_forgotten(wrapping: Backend) -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy", "standard", "wrapping"])
-def test_a_name_is_taken_once(wrapping: Backend, name: str) -> None:
+def test_a_taken_name_is_refused(wrapping: Backend, name: str) -> None:
     with pytest.raises(ValueError, match=f"backend name '{name}' is taken; unregister_backend"):
         register_backend(name, lambda detail: WrappingBackend(), owner)
 
@@ -94,7 +94,7 @@ def test_a_malformed_name_is_refused(name: str) -> None:
     assert name not in backend_names()
 
 
-def test_a_backend_under_another_ones_name_is_refused() -> None:
+def test_a_backend_with_another_name_is_refused() -> None:
     """Else a subclass that kept the name of NumPy's backend would silently be NumPy's."""
     register_backend("misnamed", lambda detail: WrappingBackend(), lambda array: None)
     try:

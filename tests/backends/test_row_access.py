@@ -18,9 +18,7 @@ def place(arrays: "Arrays", value: int = 0) -> Any:
 @pytest.mark.parametrize("dtype", ["float64", "float32", "uint8"])
 @pytest.mark.parametrize("shape", [(7, 3), (7,), (7, 2, 2), (7, 0)])
 @pytest.mark.parametrize("in_order", [False, True])
-def test_rows_are_read_where_each_replay_says(
-    arrays: "Arrays", shape: tuple[int, ...], dtype: str, in_order: bool
-) -> None:
+def test_each_replay_reads_its_rows(arrays: "Arrays", shape: tuple[int, ...], dtype: str, in_order: bool) -> None:
     backend, rows = arrays.backend, np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     on_device = backend.asarray(rows)
     order = backend.asarray(np.array(ORDER, np.int64)) if in_order else None
@@ -37,7 +35,7 @@ def test_rows_are_read_where_each_replay_says(
 
 
 @pytest.mark.parametrize("in_order", [False, True])
-def test_a_single_row_may_be_read(arrays: "Arrays", in_order: bool) -> None:
+def test_a_single_row_can_be_read(arrays: "Arrays", in_order: bool) -> None:
     backend, rates = arrays.backend, arrays(np.arange(7.0) / 8)
     order = backend.asarray(np.array(ORDER, np.int64)) if in_order else None
     out = backend.asarray(0.0, "float64")
@@ -45,7 +43,7 @@ def test_a_single_row_may_be_read(arrays: "Arrays", in_order: bool) -> None:
     assert float(out) == (2 / 8 if in_order else 5 / 8)
 
 
-def test_rows_may_go_into_every_second_column(arrays: "Arrays") -> None:
+def test_rows_can_be_written_to_strided_columns(arrays: "Arrays") -> None:
     backend, rows = arrays.backend, np.arange(14.0).reshape(7, 2)
     whole = backend.zeros((3, 4), "float64")
     backend.take_at(arrays(rows), place(arrays, 1), whole[:, ::2], backend.asarray(np.array(ORDER, np.int64)))
@@ -53,7 +51,7 @@ def test_rows_may_go_into_every_second_column(arrays: "Arrays") -> None:
     assert not arrays.numpy(whole)[:, 1::2].any()
 
 
-def test_rows_are_written_where_each_replay_says(arrays: "Arrays") -> None:
+def test_each_replay_writes_its_rows(arrays: "Arrays") -> None:
     backend = arrays.backend
     values, out, start = backend.zeros((2, 3), "float32"), backend.zeros((6, 3), "float64"), place(arrays, 1)
     with backend.recording() as tape:
@@ -67,7 +65,7 @@ def test_rows_are_written_where_each_replay_says(arrays: "Arrays") -> None:
         np.testing.assert_array_equal(arrays.numpy(out), expected)
 
 
-def test_a_tape_replayed_while_another_records_becomes_a_part_of_it(arrays: "Arrays") -> None:
+def test_a_tape_replayed_during_a_recording_is_appended(arrays: "Arrays") -> None:
     backend, start = arrays.backend, place(arrays)
     with backend.recording() as inner:
         backend.advance(start, 1)

@@ -32,7 +32,7 @@ def test_any_rows(path: Path, key: Any) -> None:
     assert found.flags.writeable
 
 
-def test_what_it_is(path: Path) -> None:
+def test_rows_have_shape_and_dtype(path: Path) -> None:
     opened = open_npy(str(path))
     assert (opened.shape, opened.dtype.name, len(opened)) == ((50, 3), "float32", 50)
     assert np.array_equal(np.asarray(opened), X)
@@ -47,7 +47,7 @@ def test_other_types(dtype: str, tmp_path: Path) -> None:
     assert np.array_equal(open_npy(tmp_path / "a.npy")[[8, 1]], array[[8, 1]])
 
 
-def test_neighbours_are_read_in_one_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adjacent_rows_are_read_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, reads = open_npy(path), []
     fill = rows.Rows._fill
 
@@ -123,7 +123,7 @@ def test_two_threads(path: Path) -> None:
 @pytest.mark.parametrize(
     "key", [50, -51, [50], [0, -51], [0.5], "a", ([0], [1]), 3, None, ..., [[0]], np.array([2**63], np.uint64), [True]]
 )
-def test_rows_that_there_are_not(path: Path, key: Any) -> None:
+def test_rows_out_of_range(path: Path, key: Any) -> None:
     with pytest.raises(IndexError):
         open_npy(path)[key]
 
@@ -185,7 +185,7 @@ def test_any_damaged_header_is_an_error_that_names_the_file(path: Path, tmp_path
         assert opened.shape[0] * opened.shape[1] * opened.dtype.itemsize <= len(content) - 64
 
 
-def test_columns_that_are_rows_too(tmp_path: Path) -> None:
+def test_column_order_is_supported(tmp_path: Path) -> None:
     """A matrix of one column or row lies the same in either order."""
     for shape in ((4, 1), (1, 4)):
         array = np.arange(4.0).reshape(shape)

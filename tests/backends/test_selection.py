@@ -55,7 +55,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert selected() == "numpy"
 
 
-def test_use_backend_inside_using_backend_waits_for_its_end() -> None:
+def test_use_backend_inside_using_backend_takes_effect_afterwards() -> None:
     with using_backend(DEVICE1):
         use_backend(DEVICE2)
         assert selected() == DEVICE1
@@ -70,13 +70,13 @@ def test_blocks_nest_and_end_with_an_exception() -> None:
     assert selected() == "numpy"
 
 
-def test_the_selection_is_where_numbers_and_lists_go() -> None:
+def test_numbers_and_lists_use_the_selected_backend() -> None:
     with using_backend(DEVICE1) as backend:
         assert nnkit.sigmoid([0.0]).device == backend.empty((), "float64").device
         assert nnkit.softmax([[0.0]]).device == backend.empty((), "float64").device
 
 
-def test_a_backend_is_made_once_and_stands_for_itself() -> None:
+def test_a_backend_is_created_once() -> None:
     backend = get_backend(DEVICE1)
     assert get_backend(DEVICE1) is backend
     assert get_backend(backend) is backend
@@ -115,7 +115,7 @@ def test_a_name_is_a_string(name: object) -> None:
         (f"{STRICT}:nowhere", "has no device 'nowhere'; known: CPU_DEVICE, device1, device2"),
     ],
 )
-def test_a_backend_that_cannot_work_says_why(name: str, message: str) -> None:
+def test_an_unavailable_backend_says_why(name: str, message: str) -> None:
     with pytest.raises(BackendUnavailableError, match=message):
         get_backend(name)
 
@@ -132,7 +132,7 @@ def test_a_bad_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str, mes
         get_backend("numpy:1")  # asked for by argument: the variable is not to blame
 
 
-def test_a_failed_selection_leaves_things_as_they_were() -> None:
+def test_a_failed_selection_changes_nothing() -> None:
     use_backend(DEVICE1)
     with pytest.raises(UnknownBackendError):
         use_backend("nump")

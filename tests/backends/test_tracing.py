@@ -87,7 +87,7 @@ ARITHMETIC: list[tuple[Callable[..., Any], float]] = [
 
 
 @pytest.mark.parametrize(("function", "expected"), ARITHMETIC)
-def test_arithmetic_on_stand_ins(function: Callable[..., Any], expected: float) -> None:
+def test_arithmetic_on_symbols(function: Callable[..., Any], expected: float) -> None:
     assert run(traced(function), 3.0, -2.0) == [expected]
 
 
@@ -115,13 +115,13 @@ def test_conditions(name: str, condition: Callable[[Any, Any], Any], a: float, b
     assert run(program, a, b) == [int(truth)]
 
 
-def test_common_subexpressions_are_written_once() -> None:
+def test_common_subexpressions_are_computed_once() -> None:
     assert operations(lambda xp, a, b: xp.exp(a * b) + xp.exp(a * b)) == ["multiply", "exp", "add"]
     assert operations(lambda xp, a, b: (a * 2 + 1, a * 2.0)) == ["multiply", "add"]
     assert operations(lambda xp, a, b: a - b + (b - a)) == ["subtract", "subtract", "add"]
 
 
-def test_constants_are_shared_and_the_zeros_told_apart() -> None:
+def test_constants_are_shared_except_zeros_of_both_signs() -> None:
     def constants(function: Callable[..., Any]) -> list[float]:
         return [value.constant for value in traced(function).values if value.op == "constant"]
 
@@ -130,7 +130,7 @@ def test_constants_are_shared_and_the_zeros_told_apart() -> None:
     assert [math.copysign(1, zero) for zero in zeros] == [1, -1]
 
 
-def test_dead_values_are_left_out_and_operands_stay() -> None:
+def test_dead_values_are_eliminated_and_operands_kept() -> None:
     def function(xp: Any, a: Any, b: Any) -> Any:
         _ = xp.exp(a + 17) * b
         return a * 3
@@ -201,7 +201,7 @@ REFUSED: list[tuple[Callable[..., Any], str]] = [
 
 
 @pytest.mark.parametrize(("function", "message"), REFUSED)
-def test_what_cannot_be_compiled_is_refused(function: Callable[..., Any], message: str) -> None:
+def test_invalid_formulas_are_refused(function: Callable[..., Any], message: str) -> None:
     made = Formula(function, "refused", ["a", "b"])  # making it is no error yet
     with pytest.raises(FormulaError, match=message) as caught:
         made(1.0, 2.0)
@@ -209,7 +209,7 @@ def test_what_cannot_be_compiled_is_refused(function: Callable[..., Any], messag
     assert isinstance(caught.value, TypeError)
 
 
-def test_numbers_of_numpy_are_constants() -> None:
+def test_numpy_scalars_are_constants() -> None:
     two: Any = np.float64(2)
     for function in (lambda xp, a, b: two * a, lambda xp, a, b: a * two, lambda xp, a, b: np.array(2.0) * a):
         assert operations(function) == ["multiply"]

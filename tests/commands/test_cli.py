@@ -198,14 +198,14 @@ def test_wrong_usage_is_one_line_and_code_2(arguments: str, message: str, capsys
 
 
 @pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
-def test_help_says_what_a_command_does(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_describes_each_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command, "--help"])
     assert stopped.value.code == 0
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
-def test_the_help_of_train_names_everything_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_train_lists_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
@@ -248,9 +248,7 @@ def test_debug_shows_the_traceback(here: Path) -> None:
         ("safetensors", "--no-model --checkpoint c", "--checkpoint needs safetensors: INSTALL safetensors"),
     ],
 )
-def test_all_missing_packages_are_told_before_the_training(
-    here: Path, packages: str, options: str, message: str
-) -> None:
+def test_all_missing_packages_are_named_before_training(here: Path, packages: str, options: str, message: str) -> None:
     needs("safetensors", "matplotlib")
     path = _without(packages.split(), here / "path")
     done = nnkit_command("train", *options.split(), cwd=here, PYTHONPATH=before(path))
@@ -280,7 +278,7 @@ def test_evaluate_names_all_missing_packages(here: Path) -> None:
         "evaluate net.safetensors --data digits --confusion FOLDER/x.png",
     ],
 )
-def test_a_folder_in_which_nothing_can_be_written_is_refused_first(
+def test_a_read_only_directory_is_refused_first(
     here: Path, folder: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs("safetensors", "matplotlib")
@@ -308,7 +306,7 @@ def _without(packages: list[str], folder: Path) -> Path:
     return folder
 
 
-def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "backend numpy works" in out
@@ -317,9 +315,7 @@ def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"native code (by numba \d|off: (numba is not installed|NNKIT_NATIVE=0))", out)
 
 
-def test_doctor_names_a_backend_that_is_not_known(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_names_an_unknown_backend(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("NNKIT_BACKEND", "nump")
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out.endswith(
@@ -389,6 +385,6 @@ def test_formulas_shows_the_python_of_a_formula(capsys: pytest.CaptureFixture[st
     assert "//     return xp.minimum(xp.maximum(h - y, -delta), delta) * scale" in capsys.readouterr().out
 
 
-def test_the_dtype_of_no_formula_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dtype_without_a_formula_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formulas", "--dtype", "float64"]) == 2
     assert capsys.readouterr().err == "nnkit: error: --dtype float64 has no effect without the name of a formula\n"

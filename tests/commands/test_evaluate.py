@@ -56,9 +56,7 @@ def test_a_file_with_real_numbers(here: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("named", [["digits"], ["--data", "digits"]])
-def test_the_digits_are_those_that_the_training_did_not_see(
-    named: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_digits_are_evaluated_on_the_test_part(named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command = ["train", "--epochs", "1", "--seed", "3", "--test-fraction", "0.1", "--no-picture", "--json"]
     assert main(command) == 0
     trained = json.loads(capsys.readouterr().out)["runs"][0]["results"]
@@ -142,9 +140,7 @@ def test_a_confusion_needs_classes(here: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == "nnkit: error: --confusion requires labels and a network that classifies\n"
 
 
-def test_classes_of_a_part_are_read_as_the_text_that_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classes_of_a_part_are_read_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole, part, model = tmp_path / "a.csv", tmp_path / "b.csv", str(tmp_path / "net.safetensors")
     for names in (["1", "2", "3a"], ["01", "02", "3a"]):
         rows = [f"{i % 5},{i % 3},{names[i % 3]}" for i in range(60)]
@@ -163,9 +159,7 @@ def test_classes_of_a_part_are_read_as_the_text_that_they_are(
         )
 
 
-def test_samples_that_a_network_was_trained_on_are_not_taken_for_new_ones(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_samples_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file of a network says which share was new to it; where it does not, evaluate says so."""
     train = ["train", "--epochs", "1", "--no-picture", "--quiet", "--seed", "3", "--test-fraction", "0.1"]
     assert main(train) == 0
@@ -185,7 +179,7 @@ def test_samples_that_a_network_was_trained_on_are_not_taken_for_new_ones(
     assert capsys.readouterr().err.startswith("nnkit: warning: again.safetensors does not record what it was trained")
 
 
-def test_a_file_that_a_network_was_trained_on_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_file_gets_a_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = flowers(here / "flowers.csv")
     rows = [f'{",".join(map(str, x))},"{kind}"' for x, kind in zip(X.tolist(), y.tolist(), strict=True)]
     Path("new.csv").write_text("\n".join(["a,b,c,d,species", *rows[::2]]))
@@ -201,7 +195,7 @@ def test_a_file_that_a_network_was_trained_on_is_said(here: Path, capsys: pytest
 @pytest.mark.parametrize(
     "text", ["", "3", "{", "[]", '{"samples": 3, "test_fraction": 0.5}', '{"samples": "a"}', "nul"]
 )
-def test_what_a_file_says_of_its_samples_may_be_damaged(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_record_of_training_files(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     network = nnkit.Network([64, 10], seed=0)
     checkpoint.save(network, "net.safetensors", samples=text)
     assert repr(nnkit.load("net.safetensors")) == repr(network)

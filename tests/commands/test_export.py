@@ -19,9 +19,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "net.safetensors"
 
 
-def test_the_model_computes_what_the_network_does(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_model_agrees_with_the_network(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runtime = pytest.importorskip("onnxruntime")
     assert main(["export", str(model), str(tmp_path / "net.onnx")]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["input   X", "outputs label, probabilities"]

@@ -105,7 +105,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(arguments=["evaluate", "net.safetensors", ""])
 @example(arguments=["train", "a\x85b"])
 @example(arguments=["train", "--hidden", "9" * 30, "--no-picture"])
-def test_no_arguments_lead_to_a_traceback(folder: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_never_lead_to_a_traceback(
+    folder: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("NNKIT_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))  # MNIST is not there
     out, err = io.StringIO(), io.StringIO()

@@ -97,7 +97,7 @@ def test_numbers_of_a_regression(here: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("output", ["out.csv", "out.npy"])
-def test_a_file_of_many_rows_comes_in_parts(here: Path, order: str, output: str) -> None:
+def test_a_large_file_is_predicted_in_parts(here: Path, order: str, output: str) -> None:
     X = np.random.default_rng(3).normal(size=(9001, 4)).astype(np.float32)
     np.save("x.npy", X if order == "C" else np.asfortranarray(X))
     nnkit.Network([4, 3], seed=0, classes=["a", "b", "c"]).save("net.safetensors")
@@ -106,7 +106,7 @@ def test_a_file_of_many_rows_comes_in_parts(here: Path, order: str, output: str)
     assert np.array_equal(found, nnkit.load("net.safetensors").predict(X))
 
 
-def test_a_reader_that_goes_is_no_error(here: Path) -> None:
+def test_a_reader_that_exits_early_is_not_an_error(here: Path) -> None:
     np.save("x.npy", np.ones((100000, 2)))
     nnkit.Network([2, 3], seed=0).save("net.safetensors")
     command = [sys.executable, "-m", "nnkit", "predict", "net.safetensors", "x.npy"]
@@ -200,7 +200,7 @@ def test_columns_are_taken_by_their_names(here: Path, capsys: pytest.CaptureFixt
 HOSTILE = ["=cmd|' /C calc'!A0", "\x1b[31mred\x07", "-1", "a\nb", "\u202egnp.exe"]
 
 
-def test_a_header_of_numbers_is_a_header_where_the_network_knows_the_names(
+def test_a_header_of_numbers_is_recognized_by_the_networks_features(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Years as columns: without its target, the file's first line is all numbers, and was the first sample."""
@@ -270,7 +270,7 @@ def test_numbers_from_0_are_asked_about_in_any_order(here: Path, capsys: pytest.
 
 
 @pytest.mark.filterwarnings("default")
-def test_names_stay_what_they_are_in_files_and_are_escaped_on_terminals(
+def test_names_are_escaped_only_on_terminals(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A changed name would be another class; a spreadsheet's formula gets a warning instead."""
@@ -303,7 +303,7 @@ def test_names_stay_what_they_are_in_files_and_are_escaped_on_terminals(
     assert json.loads(capsys.readouterr().out)["results"]["accuracy"] == 1
 
 
-def test_numbers_that_are_names_are_no_formulas(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_look_like_formulas_are_escaped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nnkit.Network([2, 2], seed=0, classes=["-1", "+1"]).save("net.safetensors")
     np.save("x.npy", np.ones((1, 2)))
     assert main(["predict", "net.safetensors", "x.npy"]) == 0
@@ -331,7 +331,9 @@ def test_numbers_that_are_names_are_no_formulas(here: Path, capsys: pytest.Captu
         ("net.safetensors \x1b[2J.csv", "\\x1b[2J.csv: no such file"),
     ],
 )
-def test_what_cannot_be_predicted(here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_files_cannot_be_predicted(
+    here: Path, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     nnkit.Network([2, 2], seed=0).save("net.safetensors")
     np.save("x.npy", np.ones((3, 2)))
     (here / "broken.npy").write_bytes(b"\x93NUMPY\x01")
@@ -344,7 +346,7 @@ def test_what_cannot_be_predicted(here: Path, arguments: str, message: str, caps
     assert captured.err.count("\n") == 1
 
 
-def test_into_what_is_no_file(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_writing_to_other_than_files(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     nnkit.Network([2, 2], seed=0).save("net.safetensors")
     np.save("x.npy", np.ones((3, 2)))
     assert main(["predict", "net.safetensors", "x.npy"]) == 0
@@ -371,7 +373,7 @@ def test_names_that_are_not_utf8(here: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become somebody else")
-def test_what_may_not_be_read(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nnkit.Network([2, 2], seed=0).save("net.safetensors")
     np.save("x.npy", np.ones((3, 2)))
     with nobody(here / "x.npy"):

@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_several_seeds_are_single_runs_together(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_seeds_equal_single_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flowers(here / "flowers.csv")
     command = [
         "train",
@@ -74,7 +74,7 @@ def test_several_seeds_are_single_runs_together(here: Path, capsys: pytest.Captu
     assert [run["validation_cost"] for run in together] == [history["validation_cost"] for history in histories]
 
 
-def test_a_resumed_training_is_the_one_that_was_not_stopped(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_training_equals_one_without_a_stop(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flowers(here / "flowers.csv")
     command = ["train", "--data", "flowers.csv", "--target", "species", "--quiet", "--no-picture"]
     assert main([*command, "--epochs", "5", "--model", "whole.safetensors"]) == 0
@@ -121,7 +121,7 @@ def test_the_same_initializer_is_resumed_with_and_without_being_named(
 
 
 @pytest.mark.parametrize("option", [["--early-stopping", "2"], ["--schedule", "reduce_on_plateau"]])
-def test_what_is_chosen_by_is_not_what_is_tested_with(
+def test_the_test_part_is_not_used_for_early_stopping(
     here: Path, option: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     X, y = flowers(here / "flowers.csv")
@@ -147,7 +147,7 @@ def test_a_training_that_diverges_is_code_1_and_writes_nothing(here: Path, capsy
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_ctrl_c_leaves_the_runs_that_are_done(
+def test_ctrl_c_keeps_completed_runs(
     here: Path, inside: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flowers(here / "flowers.csv")
@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_the_runs_that_are_done(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process is killed as in POSIX")
-def test_what_a_killed_training_leaves_the_next_one_removes(here: Path) -> None:
+def test_leftovers_of_a_killed_training_are_removed(here: Path) -> None:
     flowers(here / "flowers.csv")
     command = ["train", "--data", "flowers.csv", "--target", "species", "--checkpoint", "run.safetensors", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -26,7 +26,7 @@ def into(file: int, *arguments: str, unbuffered: str, cwd: Path) -> subprocess.C
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(("arguments", "code"), [(["formulas"], 141), (["formulas", "all"], 141), (["--help"], 0)])
-def test_a_reader_that_has_gone_is_no_error(tmp_path: Path, arguments: list[str], code: int, unbuffered: str) -> None:
+def test_a_closed_pipe_is_not_an_error(tmp_path: Path, arguments: list[str], code: int, unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_line_and_code_2(tmp_path: Path, unbuffered: str) -> 
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_every_encoding_will_do(tmp_path: Path, encoding: str) -> None:
+def test_every_encoding_works(tmp_path: Path, encoding: str) -> None:
     needs("safetensors")
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))
@@ -73,7 +73,7 @@ def test_every_encoding_will_do(tmp_path: Path, encoding: str) -> None:
     assert "within the bound of" in printed("verify")
 
 
-def test_predictions_are_never_written_otherwise_than_they_are(tmp_path: Path) -> None:
+def test_predictions_are_never_altered_by_the_encoding(tmp_path: Path) -> None:
     nnkit.Network([2, 2], seed=0, classes=["φ", "ψ"]).save(tmp_path / "net.safetensors")
     np.save(tmp_path / "x.npy", np.ones((3, 2)))
     done = nnkit_command("predict", "net.safetensors", "x.npy", cwd=tmp_path, PYTHONIOENCODING="ascii")
@@ -123,7 +123,7 @@ def test_standard_files_may_be_missing(tmp_path: Path, closed: str, arguments: s
 
 
 @pytest.mark.parametrize("where", ["a reader that has gone", "a full disk"])
-def test_a_training_is_kept_though_nobody_reads_of_it(tmp_path: Path, where: str) -> None:
+def test_a_training_is_saved_if_its_output_is_closed(tmp_path: Path, where: str) -> None:
     needs("safetensors")
     reader, writer = os.pipe()
     os.close(reader)
@@ -142,7 +142,7 @@ def test_a_training_is_kept_though_nobody_reads_of_it(tmp_path: Path, where: str
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
-def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
+def test_ctrl_c_during_startup_prints_no_traceback(tmp_path: Path) -> None:
     """At each import that there is: the module that is imported then sends the signal."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
@@ -160,7 +160,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
 @pytest.mark.parametrize("presses", [1, 2, 50])
-def test_ctrl_c_again_and_again_is_one_end(tmp_path: Path, presses: int) -> None:
+def test_repeated_ctrl_c_ends_once(tmp_path: Path, presses: int) -> None:
     """Whether the process starts, trains or ends: 130, and a line at most."""
     (tmp_path / "sitecustomize.py").write_text("import atexit, time\natexit.register(time.sleep, 0.2)\n")
     command = [sys.executable, "-m", "nnkit", "train", "--epochs", "100000", "--no-model", "--no-picture"]
@@ -179,7 +179,7 @@ def test_ctrl_c_again_and_again_is_one_end(tmp_path: Path, presses: int) -> None
 
 
 @pytest.mark.parametrize("arguments", ["train --epochs 1", "evaluate net.safetensors --data digits --confusion a.png"])
-def test_a_wrong_mplbackend_is_told_before_the_work(tmp_path: Path, arguments: str) -> None:
+def test_an_invalid_mplbackend_is_refused_first(tmp_path: Path, arguments: str) -> None:
     needs("safetensors", "matplotlib")
     done = nnkit_command(*arguments.split(), cwd=tmp_path, MPLBACKEND="nonsense")
     assert (done.returncode, done.stdout) == (2, "")
@@ -201,7 +201,7 @@ def test_a_wrong_mplbackend_is_told_before_the_work(tmp_path: Path, arguments: s
         ("train --epochs 1 --quiet --no-model", "[Errno 27] File too large: 'nnkit-curve.png'"),
     ],
 )
-def test_a_file_that_there_is_no_room_for_is_named_and_none_is_left(tmp_path: Path, arguments: str, file: str) -> None:
+def test_a_full_disk_names_the_file_and_leaves_none(tmp_path: Path, arguments: str, file: str) -> None:
     needs("safetensors", "matplotlib")
     nnkit.Network([2, 2], seed=0).save(tmp_path / "net.safetensors")
     np.save(tmp_path / "x.npy", np.ones((9000, 2)))

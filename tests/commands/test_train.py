@@ -32,7 +32,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_train_without_arguments_does_its_job(tmp_path: Path) -> None:
+def test_train_without_arguments_trains(tmp_path: Path) -> None:
     done = nnkit_command("train", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = re.search(r"seed 0, backend numpy: test accuracy (0\.\d+), cost 0\.\d+ after 30 epochs", done.stdout)
@@ -46,7 +46,7 @@ def test_train_without_arguments_does_its_job(tmp_path: Path) -> None:
     assert loaded.evaluate(X_test, y_test)["accuracy"] == pytest.approx(float(found[1]), abs=1e-4)
 
 
-def test_a_file_is_trained_as_by_hand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_a_file_equals_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, y = flowers(here / "flowers.csv")
     options = (
         "--hidden 8 6 --activation tanh relu --dropout 0.1 --init he_uniform --optimizer adam --learning-rate 0.01 "
@@ -129,7 +129,7 @@ def test_arrays_in_files(here: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("y", [np.arange(40) % 3, np.array(SPECIES)[np.arange(40) % 3], np.arange(40) / 7])
-def test_a_column_is_as_good_as_a_list_of_answers(here: Path, y: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_of_targets_is_accepted(here: Path, y: Any, capsys: pytest.CaptureFixture[str]) -> None:
     X = np.random.default_rng(3).normal(size=(40, 3))
     command = ["train", "--target", "y", "--epochs", "2", "--no-picture", "--quiet"]
     for name, answers in (("flat", y), ("column", y[:, None])):
@@ -145,7 +145,7 @@ def test_a_column_is_as_good_as_a_list_of_answers(here: Path, y: Any, capsys: py
     assert told[0] == told[1]
 
 
-def test_whitening_leaves_out_what_says_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whitening_drops_constant_features(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X = np.random.default_rng(3).normal(size=(40, 3))
     np.savez("data.npz", X=np.column_stack([X, X @ [1, 2, 3]]), y=(X[:, 0] > 0).astype(int))
     command = ["train", "--data", "data.npz", "--target", "y", "--preprocessing", "whitening", "--no-picture"]
@@ -187,7 +187,7 @@ def test_mnist_keeps_its_test_part(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (np.tile(np.arange(101), 2), "holds 101 different integers, .* give --cost quadratic"),
     ],
 )
-def test_targets_that_are_perhaps_meant_otherwise_get_a_warning(
+def test_ambiguous_targets_get_a_warning(
     here: Path, target: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez("data.npz", X=np.random.default_rng(0).normal(size=(len(target), 2)), y=target)
@@ -214,14 +214,14 @@ def test_columns_of_time_stamps(here: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-def test_json_is_all_that_is_printed(quiet: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_json_is_printed(quiet: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--epochs", "1", "--no-model", "--no-picture", "--json", *quiet]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["runs"][0]["epochs"] == 1
     assert captured.err == ""
 
 
-def test_metrics_suit_what_is_learned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_must_fit_the_task(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Targets 0 and 1 are classes, though a cost of numbers learns them; whole numbers without one are."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 3)), rng.integers(0, 4, 40)
@@ -237,7 +237,7 @@ def test_metrics_suit_what_is_learned(here: Path, capsys: pytest.CaptureFixture[
     assert set(_OF_CLASSES + _OF_NUMBERS) == {*metrics._named, "top_5", *label_metrics.NAMES}
 
 
-def test_numbers_of_things_are_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_counts_are_in_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("one.csv").write_text("x,y\n1,a\n2,b\n3,a\n")
     command = ["train", "--data", "one.csv", "--target", "y", "--test-fraction", "0.34", "--no-picture"]
     assert main([*command, "--epochs", "1", "--preprocessing", "none"]) == 0
@@ -248,7 +248,7 @@ def test_numbers_of_things_are_words(here: Path, capsys: pytest.CaptureFixture[s
     assert "1 → 1 feature\n" in out
 
 
-def test_another_network_than_the_checkpoint_has(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_of_another_network(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flowers(here / "flowers.csv")
     command = ["train", "--data", "flowers.csv", "--target", "species", "--no-picture", "--quiet"]
     command += ["--checkpoint", "run.safetensors"]

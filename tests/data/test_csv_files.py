@@ -60,7 +60,7 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[float]], list[Any], in
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["", "\ufeff"]),
 )
-def test_tables_come_back(tmp_path: Path, table: Any, separator: str, quoting: Any, end: str, bom: str) -> None:
+def test_tables_are_read_back(tmp_path: Path, table: Any, separator: str, quoting: Any, end: str, bom: str) -> None:
     header, rows, labels, column = table
     text = io.StringIO()
     text.write(bom)
@@ -176,7 +176,7 @@ def test_ways_to_write_a_table(tmp_path: Path, text: str, target: Any, wanted: A
         (b"a,b\n" + b"1,2\n" * 9000 + b"\xe9,2\n", None, "file.csv, line 9002: not UTF-8 text (byte 0xe9)"),
     ],
 )
-def test_what_is_wrong_and_where(tmp_path: Path, text: str | bytes, target: Any, message: str) -> None:
+def test_errors_name_the_problem_and_its_line(tmp_path: Path, text: str | bytes, target: Any, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is looked at below
         read(path, target)

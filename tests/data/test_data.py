@@ -69,7 +69,7 @@ def test_digits_are_new_arrays_at_each_call() -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=50), st.sampled_from(["float32", "float64", "int8"]))
-def test_one_hot_rows_hold_a_one_at_the_label(labels: list[int], dtype: str) -> None:
+def test_one_hot_rows_have_a_one_at_the_label(labels: list[int], dtype: str) -> None:
     rows = one_hot(labels, classes=10, dtype=dtype)
     assert rows.shape == (len(labels), 10)
     assert rows.dtype == np.dtype(dtype)
@@ -340,7 +340,7 @@ def test_idx_round_trip(shape: list[int], seed: int) -> None:
 
 
 @given(st.binary(max_size=40) | st.binary(max_size=30).map(lambda end: b"\0\0\x08\x02" + end))
-def test_idx_never_fails_but_with_the_name_of_its_source(content: bytes) -> None:
+def test_errors_of_idx_files_name_the_file(content: bytes) -> None:
     try:
         array = mnist_module._parse_idx(content, "a source")
     except ValueError as error:
@@ -349,7 +349,7 @@ def test_idx_never_fails_but_with_the_name_of_its_source(content: bytes) -> None
         assert idx(array) == content
 
 
-def test_a_gzip_of_very_much_is_not_unpacked(tmp_path: Path, small: dict[str, NDArray[np.uint8]]) -> None:
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, small: dict[str, NDArray[np.uint8]]) -> None:
     content = idx(small[NAMES[0]])
     for start in (content, b""):  # all zeros are no IDX file either
         (tmp_path / NAMES[0]).write_bytes(gzip.compress(start + bytes(200_000_000), 1))

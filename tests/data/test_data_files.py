@@ -86,7 +86,7 @@ def test_npz_finds_the_samples(tmp_path: Path) -> None:
         ({"X": np.eye(2), "y": np.array([1, 2], "M8[s]")}, "y", "'y': holds datetime64[s]; expected real numbers"),
     ],
 )  # fmt: skip
-def test_npz_says_what_is_wrong(tmp_path: Path, arrays: dict[str, Any], target: Any, message: str) -> None:
+def test_errors_of_npz_name_the_problem(tmp_path: Path, arrays: dict[str, Any], target: Any, message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         read(tmp_path / "a.npz", target)
@@ -180,7 +180,7 @@ def test_npy_takes_a_second_file(tmp_path: Path) -> None:
         (np.zeros(2, [("a", "f4")]), None, r"a.npy: holds \[\('a', '<f4'\)\]; expected real numbers"),
     ],
 )
-def test_npy_says_what_is_wrong(tmp_path: Path, array: Any, target: Any, message: str) -> None:
+def test_errors_of_npy_name_the_problem(tmp_path: Path, array: Any, target: Any, message: str) -> None:
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=message):
         read(tmp_path / "a.npy", target)
@@ -189,7 +189,7 @@ def test_npy_says_what_is_wrong(tmp_path: Path, array: Any, target: Any, message
 # ---------------------------------------------------------------- any file
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
         read(tmp_path / "none.csv")
     with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):

@@ -100,7 +100,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_into_a_folder_that_is_made(server: Server, tmp_path: Path) -> None:
+def test_downloading_into_a_new_directory(server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "folder"
     with pytest.raises(FileNotFoundError, match=r"mnist\(download=True\) downloads it"):
         mnist(folder)
@@ -113,14 +113,14 @@ def test_into_a_folder_that_is_made(server: Server, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_into_the_cache(server: Server, tmp_path: Path) -> None:
+def test_downloading_into_the_cache(server: Server, tmp_path: Path) -> None:
     assert_is_mnist(mnist(download=True))
     assert files(tmp_path / "cache" / "nnkit" / "mnist") == sorted(GOOD)
     assert_is_mnist(mnist())
     assert len(server.asked) == 4
 
 
-def test_only_what_is_missing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_files_are_downloaded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Into NNKIT_DATA; the other files are in its folder mnist and in the cache, and one is not gzipped."""
     data, cache = tmp_path / "data", tmp_path / "cache" / "nnkit" / "mnist"
     (data / "mnist").mkdir(parents=True)
@@ -134,7 +134,7 @@ def test_only_what_is_missing(server: Server, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("watched", [None, False, True])
-def test_a_bar_is_shown_to_who_watches(server: Server, tmp_path: Path, watched: bool | None) -> None:
+def test_a_bar_is_shown_on_a_terminal(server: Server, tmp_path: Path, watched: bool | None) -> None:
     """None as in a service, which has no standard error."""
     pytest.importorskip("tqdm", reason="tqdm is not installed")
     seen = io.StringIO()
@@ -146,7 +146,7 @@ def test_a_bar_is_shown_to_who_watches(server: Server, tmp_path: Path, watched: 
 
 
 @pytest.mark.parametrize("trouble", ["missing", "wrong", "cut", "no gzip", "a web page"])
-def test_the_second_mirror_helps(server: Server, tmp_path: Path, trouble: str) -> None:
+def test_the_second_mirror_is_tried(server: Server, tmp_path: Path, trouble: str) -> None:
     name = f"{NAMES[0]}.gz"
     if trouble == "missing":
         del server.files["first"][name]
@@ -160,7 +160,7 @@ def test_the_second_mirror_helps(server: Server, tmp_path: Path, trouble: str) -
     assert files(tmp_path) == sorted(GOOD)
 
 
-def test_no_mirror_helps(server: Server, tmp_path: Path) -> None:
+def test_all_mirrors_fail(server: Server, tmp_path: Path) -> None:
     name = f"{NAMES[1]}.gz"
     server.files["first"][name] = WRONG
     server.cut.add(f"good/{name}")
@@ -207,7 +207,7 @@ def test_each_mirror_has_one_short_reason(
     assert capsys.readouterr().err == f"nnkit: error: {expected}\n"
 
 
-def test_a_wrong_file_that_was_there_stays(server: Server, tmp_path: Path) -> None:
+def test_an_existing_wrong_file_is_kept(server: Server, tmp_path: Path) -> None:
     (tmp_path / f"{NAMES[0]}.gz").write_bytes(WRONG)
     with pytest.raises(ValueError, match=f"{NAMES[0]}.gz: not the original {NAMES[0]}"):
         mnist(tmp_path, download=True)
@@ -216,7 +216,7 @@ def test_a_wrong_file_that_was_there_stays(server: Server, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_fetched(server: Server, tmp_path: Path) -> None:
+def test_an_invalid_directory_is_refused_before_downloading(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
         mnist(tmp_path / "file" / "folder", download=True)
@@ -231,7 +231,7 @@ def test_without_pooch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("chosen", [None, "", "relative", "/somewhere/cache"])
-def test_the_cache_is_where_pooch_has_it(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_that_of_pooch(chosen: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     pooch = pytest.importorskip("pooch", reason="pooch is not installed")
     if chosen is None:
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -257,15 +257,13 @@ def test_the_cache_on_each_system(
     assert mnist_module.cache_folder() == Path(folder)
 
 
-def test_the_data_package_does_without_pooch() -> None:
+def test_the_data_package_does_not_import_pooch() -> None:
     script = "import sys, nnkit.data; print([m for m in ('pooch', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_a_server_that_does_not_answer_is_waited_for_half_a_minute(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_times_out(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pooch
 
     asked: list[float] = []

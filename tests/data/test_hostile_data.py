@@ -41,7 +41,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize(("shape", "dtype"), HOSTILE)
-def test_no_room_is_made_for_what_a_file_cannot_hold(
+def test_no_memory_is_allocated_beyond_the_file_size(
     tmp_path: Path, shape: tuple[int, ...], dtype: str, version: int
 ) -> None:
     content = header(shape, dtype, version) + bytes(150)

@@ -49,7 +49,7 @@ CASES: dict[str, tuple[int, np.ndarray, np.ndarray, list[Any]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_labels_that_are_not_0_to_k_are_classes(arrays: "Arrays", case: str, tmp_path: Path) -> None:
+def test_other_labels_than_0_to_k_become_classes(arrays: "Arrays", case: str, tmp_path: Path) -> None:
     outputs, y, numbers, classes = CASES[case]
     wanted = trained(numbers, outputs)
     predicted = arrays.numpy(wanted.predict(X))
@@ -70,7 +70,7 @@ def test_labels_that_are_not_0_to_k_are_classes(arrays: "Arrays", case: str, tmp
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_weights_of_such_classes(case: str) -> None:
+def test_weights_of_learned_classes(case: str) -> None:
     outputs, y, numbers, classes = CASES[case]
     weighted = trained(y, outputs, class_weight={classes[1]: 3.0})
     wanted = trained(numbers, outputs, class_weight={1: 3.0})
@@ -88,7 +88,7 @@ def test_numbers_of_classes_stay_numbers(arrays: "Arrays", y: np.ndarray) -> Non
     assert trained(np.array([0] * 30), 1).classes is None
 
 
-def test_an_other_number_of_classes_is_refused() -> None:
+def test_another_number_of_classes_is_refused() -> None:
     for y in ([1, 3] * 15, [0, 1, 2, 3, 4] * 6, [-1, 0] * 15):
         net = network()
         with pytest.raises(
@@ -113,7 +113,7 @@ def test_a_failing_fit_forgets_the_classes() -> None:
     assert net.classes is None
 
 
-def test_streams_of_such_labels() -> None:
+def test_streams_of_class_names() -> None:
     def stream() -> Any:
         return ((X[i : i + 8], NUMBERS[i : i + 8, None] + 1) for i in range(0, 30, 8))
 
@@ -143,7 +143,7 @@ def test_balanced_weights_of_a_stream_are_refused() -> None:
     assert net.epochs_trained == 0
 
 
-def test_a_checkpoint_knows_the_classes(tmp_path: Path) -> None:
+def test_a_checkpoint_stores_the_classes(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     trained(NUMBERS + 1, checkpoint=path, epochs=2)
@@ -153,7 +153,7 @@ def test_a_checkpoint_knows_the_classes(tmp_path: Path) -> None:
     assert nnkit.load(path).predict(X).tolist() == (np.asarray(wanted.predict(X)) + 1).tolist()
 
 
-def test_whole_numbers_are_text_where_classes_are() -> None:
+def test_integers_match_classes_that_are_text() -> None:
     names = np.array(["1", "2", "3a"])
     net = trained(names[NUMBERS])
     few = NUMBERS < 2
@@ -164,7 +164,7 @@ def test_whole_numbers_are_text_where_classes_are() -> None:
     assert truth.evaluate(X, TWO.astype(bool)) == truth.evaluate(X, np.array(["False", "True"])[TWO])
 
 
-def test_real_numbers_are_no_labels() -> None:
+def test_real_numbers_are_not_labels() -> None:
     with pytest.raises(TypeError, match=r"y has dtype float64 and shape \(30,\); expected integer labels"):
         network().fit(X, NUMBERS + 1.0, **OPTIONS)
     with pytest.raises(ValueError, match=r"y has shape \(30, 1\); expected labels \(30,\) or targets \(30, 3\)"):
@@ -172,7 +172,7 @@ def test_real_numbers_are_no_labels() -> None:
     assert network(1).fit(X, TWO.astype(float)[:, None], **OPTIONS).epochs == 3  # targets
 
 
-def test_regression_takes_no_column_of_labels() -> None:
+def test_a_column_for_regression_is_not_labels() -> None:
     with pytest.raises(
         ValueError, match=r"y has shape \(30, 1\); expected .* for labels use nnkit.data.one_hot\(y, 3\)"
     ):
@@ -182,7 +182,7 @@ def test_regression_takes_no_column_of_labels() -> None:
 
 
 @pytest.mark.parametrize("cost", [nnkit.quadratic, nnkit.cross_entropy, nnkit.softmax_cross_entropy_delta])
-def test_costs_say_how_labels_become_targets(cost: Any) -> None:
+def test_the_cost_determines_how_labels_become_targets(cost: Any) -> None:
     for y in (NUMBERS, NUMBERS.astype(float), NUMBERS.tolist()):
         with pytest.raises((TypeError, ValueError), match=r"; for labels use nnkit.data.one_hot\(y, 3\)$"):
             cost(X, y)
@@ -233,7 +233,7 @@ def test_predictions_have_the_shape_of_the_targets(arrays: "Arrays", way: str, k
     assert shapes(nnkit.load(ROOT / "tests" / "files" / "network-1.safetensors"))[0] == (30,)
 
 
-def test_gradients_and_a_failing_fit_leave_the_shape_as_it_is() -> None:
+def test_gradients_and_a_failing_fit_do_not_learn_the_shape() -> None:
     net = network(1, "quadratic")
     net.gradients(X, TARGETS)
     with pytest.raises(ValueError, match="y holds nan"):
@@ -247,7 +247,7 @@ def test_a_checkpoint_keeps_the_shape(tmp_path: Path) -> None:
     assert shapes(nnkit.load(tmp_path / "run.safetensors"))[0] == (30,)
 
 
-def test_several_outputs_and_classes_are_as_they_were() -> None:
+def test_the_shape_is_learned_only_for_a_single_regression_output() -> None:
     several = network(3, "quadratic")
     several.fit(X, NUMBERS, **OPTIONS)
     assert shapes(several) == [(30, 3)] * 4
@@ -262,7 +262,7 @@ def test_several_outputs_and_classes_are_as_they_were() -> None:
 @pytest.mark.parametrize("n", [1, 3, 1000])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("preprocessed", [False, True])
-def test_predict_refuses_what_is_not_finite(arrays: "Arrays", preprocessed: bool, bad: float, n: int) -> None:
+def test_predict_refuses_samples_that_are_not_finite(arrays: "Arrays", preprocessed: bool, bad: float, n: int) -> None:
     preprocessing = nnkit.data.Whitening.fit(X) if preprocessed else None
     samples = RNG.normal(size=(n, 3))
     for cost, outputs in (("quadratic", 1), ("cross_entropy", 1), ("softmax_cross_entropy", 3)):
@@ -307,7 +307,7 @@ def test_names_keep_their_type() -> None:
     assert checked_classes([1, "a"], 2).tolist() == [1, "a"]
 
 
-def test_a_missing_name_is_told_by_its_place() -> None:
+def test_a_missing_class_name_is_located() -> None:
     with pytest.raises(ValueError, match=r"y holds nan at \[1\]; expected a class name"):
         names_in(np.array(["a", float("nan"), "b"], object), 2)
 
@@ -321,7 +321,7 @@ def test_up_to_20_names_are_listed(count: int, listed: bool) -> None:
 
 
 @pytest.mark.parametrize("names", [[30, 10, 20], ["c", "a", "b"], [30, "a", 2.5]])
-def test_labels_are_found_in_any_order_and_the_first_unknown_one_is_named(names: list[Any]) -> None:
+def test_unsorted_classes_are_found_and_unknown_ones_named(names: list[Any]) -> None:
     classes = checked_classes(names, 3)
     assert class_indices(classes, [names[2], names[0], names[1]], "y").tolist() == [2, 0, 1]
     known = ", ".join(map(repr, names))
@@ -340,7 +340,7 @@ DAYS = np.datetime64("2020-01-01") + np.arange(3)
 
 
 @pytest.mark.parametrize("unit", ["D", "s", "ns"])
-def test_times_come_back_as_times(unit: str, tmp_path: Path) -> None:
+def test_datetimes_are_predicted_as_datetimes(unit: str, tmp_path: Path) -> None:
     """Of nanoseconds Python makes integers, which predictions and files would then hold."""
     y = DAYS.astype(f"datetime64[{unit}]")[NUMBERS]
     net, wanted = trained(y), trained(NUMBERS)
@@ -405,7 +405,7 @@ def test_large_whole_numbers_as_names(names: list[int]) -> None:
             class_indices(given, np.array([12345], dtype), "y")
 
 
-def test_names_cannot_be_cut_in_place() -> None:
+def test_class_names_are_read_only() -> None:
     net = network(classes=["a", "b", "c"])
     assert net.classes is not None
     with pytest.raises(ValueError, match="read-only"):
@@ -414,7 +414,7 @@ def test_names_cannot_be_cut_in_place() -> None:
     predicted[0] = "z"  # a copy of its own
 
 
-def test_steps_give_outputs_their_meaning_too() -> None:
+def test_class_names_are_not_learned_after_steps() -> None:
     """After train_step on 0 to k − 1 the outputs stand for these numbers, as they do after an epoch."""
     net = network()
     net.train_step(X, NUMBERS)

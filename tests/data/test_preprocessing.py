@@ -25,7 +25,7 @@ def test_normalized_features_have_mean_0_and_deviation_1(n: int, d: int, seed: i
     np.testing.assert_allclose(normalized.std(axis=0), 1, rtol=1e-12)
 
 
-def test_the_training_part_decides() -> None:
+def test_constants_are_those_of_the_training_part() -> None:
     normalization = Normalization.fit([[0.0], [4.0]])
     assert normalization.transform([[6.0]]).tolist() == [[2.0]]
 
@@ -42,7 +42,7 @@ def test_whitened_samples_have_the_identity_as_covariance() -> None:
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(5), atol=1e-10)
 
 
-def test_whitening_leaves_out_directions_without_spread() -> None:
+def test_whitening_drops_directions_without_spread() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 4))
     white = Whitening.fit(X).transform(X)
@@ -52,7 +52,7 @@ def test_whitening_leaves_out_directions_without_spread() -> None:
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("X", [[1.0, 2.0], [], np.empty((0, 3))])
-def test_what_is_no_matrix_of_samples_is_refused(kind: type, X: object) -> None:
+def test_invalid_samples_are_refused(kind: type, X: object) -> None:
     with pytest.raises(ValueError, match=r"X has shape .* expected \(samples, features\)"):
         kind.fit(X)  # type: ignore[attr-defined]
 
@@ -71,7 +71,7 @@ def fitted(kind: Any, n: int = 50, d: int = 4) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_a_device_gives_what_the_host_gives(arrays: "Arrays", kind: Any, dtype: str) -> None:
+def test_devices_agree_with_the_host(arrays: "Arrays", kind: Any, dtype: str) -> None:
     made = fitted(kind)
     x = np.random.default_rng(2).normal(5, 3, (7, 4))
     exact = (x - made.mean) / made.deviation if kind is Normalization else whitened(made, x)
@@ -87,7 +87,7 @@ def whitened(made: Whitening, x: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_constants_go_to_a_device_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constants_are_copied_to_a_device_once(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, backend = fitted(kind), get_backend("numpy")
     placed: list[Any] = []
     asarray = backend.asarray
@@ -102,7 +102,7 @@ def test_constants_go_to_a_device_once(kind: Any, monkeypatch: pytest.MonkeyPatc
     assert placed == ["float32", "float32", "float64", "float64"][2 * (kind is Whitening) :]
 
 
-def test_what_cannot_be_applied_is_refused() -> None:
+def test_invalid_arguments_of_apply_are_refused() -> None:
     backend, made = get_backend("numpy"), Normalization([1e39, 0.0], [1.0, 1e-50])
     with pytest.raises(TypeError, match="x has dtype uint8; expected one of float16"):
         made.apply(backend, np.ones((2, 2), np.uint8))
@@ -121,7 +121,7 @@ def test_constants_that_float32_cannot_hold() -> None:
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_copies_are_equal_and_leave_devices_alone(kind: Any) -> None:
+def test_copies_are_equal_and_contain_no_device_arrays(kind: Any) -> None:
     made = fitted(kind)
     made.apply(get_backend("numpy"), np.ones((1, 4)))
     for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
@@ -144,7 +144,7 @@ def test_pixels() -> None:
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_arrays_make_it_again(kind: Any) -> None:
+def test_arrays_recreate_a_preprocessing(kind: Any) -> None:
     made = fitted(kind)
     again = preprocessing_from(made.kind, made.arrays)
     assert again == made

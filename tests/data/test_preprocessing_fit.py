@@ -21,7 +21,7 @@ from nnkit.data.moments import sample_matrix
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("as_rows", [np.asarray, np.asfortranarray, lambda X: X.astype(np.uint8)])
-def test_pieces_give_what_numpy_gives(kind: Any, as_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_in_blocks_agrees_with_numpy(kind: Any, as_rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     X = as_rows(np.random.default_rng(3).integers(0, 256, (1003, 5)).astype(float))
     whole = kind.fit(X)
     monkeypatch.setattr(moments, "_NUMBERS", 500)
@@ -36,7 +36,7 @@ def test_pieces_give_what_numpy_gives(kind: Any, as_rows: Any, monkeypatch: pyte
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_is_named(kind: Any, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entries_that_are_not_finite_are_named(kind: Any, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "_NUMBERS", 4)
     X = np.arange(12.0).reshape(6, 2)
     X[4, 1] = bad
@@ -74,20 +74,20 @@ def test_constant_features_become_exactly_zero(value: float, per_feature: bool) 
         Whitening.fit(X)
 
 
-def test_one_deviation_of_all_features_however_small_they_are() -> None:
+def test_one_deviation_of_very_small_features() -> None:
     X = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 2.0, 3.0]
     for scale in (1.0, 1e-150):
         found = Normalization.fit(X * scale, per_feature=False)
         np.testing.assert_allclose(found.deviation, [X.std() * scale] * 3, rtol=1e-12)
 
 
-def test_a_small_spread_far_from_zero_is_no_constant() -> None:
+def test_a_small_spread_far_from_zero_is_not_constant() -> None:
     seconds = 1.7e9 + np.arange(5)[:, None] * 2.0**-12  # times, a quarter of a millisecond apart
     assert Normalization.fit(seconds).transform(seconds).std() == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_bytes_are_not_made_float64_as_a_whole(kind: Any) -> None:
+def test_bytes_are_converted_in_blocks(kind: Any) -> None:
     X = np.random.default_rng(0).integers(0, 256, (20_000, 300), dtype=np.uint8)
     kind.fit(X[:100])  # what is imported at the first call
     tracemalloc.start()
@@ -112,14 +112,14 @@ def test_rows_on_a_disk(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("X", [[["a", "b"]], [[1j, 2.0]], [[None, 1.0]], np.array([[1, 2]], "M8[s]")])
-def test_what_is_no_real_number_is_refused(kind: Any, X: Any) -> None:
+def test_data_that_are_not_real_numbers_are_refused(kind: Any, X: Any) -> None:
     with pytest.raises(TypeError, match=r"X has dtype .*; expected real numbers"):
         kind.fit(X)
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
 @pytest.mark.parametrize("X", [[[1e308], [1e308], [1.0]], [[1e200], [-1e200]]])
-def test_what_is_too_large_is_refused(kind: Any, X: Any) -> None:
+def test_too_large_numbers_are_refused(kind: Any, X: Any) -> None:
     with pytest.raises(ValueError, match="X holds numbers whose sums or squares overflow in float64"):
         kind.fit(X)
 
@@ -152,7 +152,7 @@ def test_a_buffer_without_a_dtype_is_read_as_an_array() -> None:
     np.testing.assert_array_equal(sample_matrix(samples.data), samples)
 
 
-def test_the_first_of_several_wrong_numbers_is_told() -> None:
+def test_the_first_of_several_invalid_numbers_is_named() -> None:
     samples = np.ones((4, 3))
     samples[1, 2] = samples[3, 0] = np.nan
     with pytest.raises(ValueError, match=r"X holds nan at \[1, 2\]"):
@@ -192,7 +192,9 @@ def test_columns_are_taken_by_their_names(kind: Any, table: Callable[[str], Any]
 
 
 @pytest.mark.parametrize("kind", [Normalization, Whitening])
-def test_a_network_has_the_names_of_its_preprocessing(kind: Any, table: Callable[[str], Any], tmp_path: Path) -> None:
+def test_a_network_takes_the_feature_names_of_its_preprocessing(
+    kind: Any, table: Callable[[str], Any], tmp_path: Path
+) -> None:
     fitted, y = kind.fit(table("abc")), [0, 1, 0, 1]
     net = nnkit.Network([3, 2], seed=0, preprocessing=fitted)
     assert net.features == ["a", "b", "c"]

@@ -61,7 +61,7 @@ CASES: dict[str, np.ndarray] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", CASES)
-def test_every_question_is_about_the_numbers_that_were_given(arrays: "Arrays", kind: Any, case: str) -> None:
+def test_every_method_uses_the_given_precision(arrays: "Arrays", kind: Any, case: str) -> None:
     X = CASES[case]
     fitted = kind.fit(X)
     exact, given = by_hand(fitted, X), X.copy()
@@ -98,7 +98,7 @@ def ways(X: np.ndarray, folder: Path) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_way_into_a_training(arrays: "Arrays", kind: Any, tmp_path: Path) -> None:
+def test_every_kind_of_training_data(arrays: "Arrays", kind: Any, tmp_path: Path) -> None:
     fitted = kind.fit(FAR)
     options: Any = {"epochs": 3, "batch_size": 16, "shuffle": False, "progress": False, "optimizer": nnkit.SGD(0.5)}
     plain = network(arrays)
@@ -146,7 +146,7 @@ def test_bytes_of_little_spread(arrays: "Arrays", kind: Any, shuffle: bool) -> N
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
-def test_float32_is_enough_where_means_are_small(arrays: "Arrays", dtype: Any) -> None:
+def test_float32_suffices_for_small_means(arrays: "Arrays", dtype: Any) -> None:
     X = np.random.default_rng(0).integers(0, 256, (500, 4)).astype(dtype)
     for fitted in (Normalization.fit(X), Normalization.pixels(4)):
         assert fitted.precision("float32") == "float32"
@@ -156,7 +156,7 @@ def test_float32_is_enough_where_means_are_small(arrays: "Arrays", dtype: Any) -
         assert np.array_equal(found, by_hand(fitted, X)) or fitted.mean.any()
 
 
-def test_where_float32_is_not_enough() -> None:
+def test_float64_is_used_for_large_means() -> None:
     for mean, deviation in ((5.0, 1.0), (-5.0, 1.0), (0.0, 1e-40), (0.0, 1e39), (1e9, 1.0)):
         assert Normalization([0.0, mean], [1.0, deviation]).precision("float32") == "float64"
         assert Normalization([0.0, mean], [1.0, deviation]).precision("float16") == "float64"
@@ -200,9 +200,7 @@ def test_kernels_of_a_gpu(host: "HostDevice", kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
-def test_parts_give_what_the_whole_gives(
-    arrays: "Arrays", kind: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_equal_the_whole(arrays: "Arrays", kind: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     X = (1e6 + 1000 * Z).astype(dtype)
     net = network(arrays, kind.fit(X))
     monkeypatch.setattr("nnkit.preprocessing._TOGETHER", 16 * D)
@@ -242,7 +240,7 @@ def test_numbers_that_are_not_finite_are_named(arrays: "Arrays", kind: Any, tmp_
             net.fit(X, y, progress=False)
 
 
-def test_what_the_dtype_cannot_hold_is_named() -> None:
+def test_numbers_that_overflow_the_dtype_are_named() -> None:
     X = np.array([[0.0, 1.0], [1e100, 2.0]])
     net = nnkit.Network([2, 2], seed=0, preprocessing=Normalization([0.0, 0.0], [1.0, 1.0]))
     message = r"X: the normalization of sample 1 holds inf; expected finite numbers in float32"

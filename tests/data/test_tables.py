@@ -121,7 +121,7 @@ def test_a_stream_of_tables_is_put_in_the_order_of_the_first(library: str) -> No
     assert validated.features is None  # only what it is trained on
 
 
-def test_features_are_put_back_if_fit_does_not_start() -> None:
+def test_features_are_restored_if_fit_does_not_start() -> None:
     net = network(None)
     with pytest.raises(ValueError, match="y holds label 7"):
         net.fit(table("pandas"), np.full(12, 7), **OPTIONS)
@@ -131,7 +131,7 @@ def test_features_are_put_back_if_fit_does_not_start() -> None:
     assert net.features is None
 
 
-def test_names_that_are_no_text_are_not_learned() -> None:
+def test_names_that_are_not_text_are_not_learned() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     net, plain = network(None), pandas.DataFrame(X)
     net.fit(plain, LABELS, **OPTIONS)
@@ -165,7 +165,7 @@ def test_names_that_are_no_text_are_not_learned() -> None:
         network().forward(pandas.DataFrame(np.hstack([X, X[:, :1]]), columns=["a", "b", "c", "a"]))
 
 
-def test_names_that_a_library_has_for_itself() -> None:
+def test_column_names_that_are_attributes_of_the_library() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     names = ["dtype", "shape", "columns"]
     odd = pandas.DataFrame(X, columns=names)
@@ -184,7 +184,7 @@ AS_NUMBERS = np.array([[1.5, 1, 1, 1], [2, 2, 0, 2], [3, 3, 1, 3]])
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_numbers_and_truth_values_together(library: str) -> None:
+def test_numbers_and_booleans_together(library: str) -> None:
     mixed = table(library, MIXED)
     np.testing.assert_array_equal(table_numbers(mixed, "X"), AS_NUMBERS)
     np.testing.assert_allclose(nnkit.data.Normalization.fit(mixed).mean, np.mean(AS_NUMBERS, axis=0))
@@ -243,7 +243,7 @@ def test_missing_values_are_named(library: str) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_columns_of_something_else_are_named(library: str) -> None:
+def test_columns_of_other_types_are_named(library: str) -> None:
     text = table(library, {"a": [1.0, 2.0], "city": ["x", "y"]})
     net = nnkit.Network([2, 2], seed=0)
     for call in (net.forward, nnkit.data.Whitening.fit, lambda x: nnkit.data.split(x, [0, 1])):
@@ -373,12 +373,12 @@ MASK_LOST: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("call", MASK_LOST)
-def test_a_mask_is_not_lost(call: str) -> None:
+def test_masks_are_not_ignored(call: str) -> None:
     with pytest.raises(TypeError, match=r"fill .*, with \w+\.filled\(value\)"):
         MASK_LOST[call]()
 
 
-def test_a_masked_array_without_a_mask_is_its_data() -> None:
+def test_a_masked_array_without_mask_is_accepted() -> None:
     unmasked = np.ma.masked_array(X)
     assert nnkit.data.Normalization.fit(unmasked) == nnkit.data.Normalization.fit(X)
     nets = [network() for _ in range(2)]
@@ -395,7 +395,7 @@ def test_an_array_with_columns_is_not_a_table() -> None:
     assert not is_table(X.view(Named))
 
 
-def test_what_has_no_array_protocol_is_read_where_it_is_a_sequence() -> None:
+def test_sequences_without_array_protocol_are_read() -> None:
     assert as_array(range(3), "y").tolist() == [0, 1, 2]
     with pytest.raises(TypeError, match="y is a deque; expected an array, a list or a table"):
         as_array(deque(["a", None]), "y")

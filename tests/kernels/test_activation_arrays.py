@@ -116,7 +116,7 @@ def test_out_and_in_place(arrays: "Arrays", name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nan_in_nan_out(arrays: "Arrays", name: str) -> None:
+def test_nan_stays_nan(arrays: "Arrays", name: str) -> None:
     f = get_activation(name)
     z = arrays([np.nan, 0.5, np.nan])
     h = arrays.numpy(f.forward(z))
@@ -128,7 +128,7 @@ def test_nan_in_nan_out(arrays: "Arrays", name: str) -> None:
 
 
 @given(st.floats(-1e4, 1e4), st.floats(-10, 10))
-def test_broadcast_gradient_is_the_elementwise_one(z: float, delta: float) -> None:
+def test_a_broadcast_gradient_equals_the_elementwise_one(z: float, delta: float) -> None:
     column, row = np.array([[z], [-z]]), np.array([[delta, 2 * delta, 1.0]])
     for name in NAMES:
         f = get_activation(name)

@@ -75,7 +75,7 @@ def test_poisson_of_large_logits(arrays: "Arrays", dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("r", [1e-12, 1e-6, 1e-3, 0.1, 0.999, 1.001, 5.0, 30.0, 1e3])
-def test_log_cosh_is_right_to_rounding(arrays: "Arrays", r: float, dtype: str) -> None:
+def test_log_cosh_is_correct_to_rounding(arrays: "Arrays", r: float, dtype: str) -> None:
     """Also for small errors, whose cost ½ r² is far below the rounding of ln 2."""
     for h in (r, -r):
         given = np.array([[h]], dtype)

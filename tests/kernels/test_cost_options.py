@@ -20,7 +20,7 @@ SMOOTHED = ("cross_entropy", "softmax_cross_entropy")
 
 
 @pytest.mark.parametrize("name", cost_names())
-def test_a_name_alone_is_the_cost_without_options(name: str) -> None:
+def test_a_name_is_the_cost_without_options(name: str) -> None:
     cost = get_cost(name)
     assert (cost.name, cost.constants, cost.label_smoothing) == (name, (), 0.0)
     assert cost.describe() == {"name": name}
@@ -31,14 +31,14 @@ def test_a_name_alone_is_the_cost_without_options(name: str) -> None:
 
 
 @given(st.floats(1e-300, 1e300))
-def test_a_constant_comes_back_from_json(delta: float) -> None:
+def test_a_constant_survives_json(delta: float) -> None:
     cost = get_cost("huber", delta=delta)
     assert get_cost(**json.loads(json.dumps(cost.describe()))) == cost
     assert cost.constants == ((("delta", delta),) if delta != 1 else ())
 
 
 @given(st.sampled_from(SMOOTHED), st.floats(0, 1, exclude_max=True))
-def test_label_smoothing_comes_back_from_json(name: str, s: float) -> None:
+def test_label_smoothing_survives_json(name: str, s: float) -> None:
     cost = get_cost(name, label_smoothing=s)
     assert get_cost(**json.loads(json.dumps(cost.describe()))) == cost
     assert cost.describe() == ({"name": name, "label_smoothing": s} if s else {"name": name})
@@ -55,7 +55,7 @@ def test_costs_are_frozen_and_hashable() -> None:
         one.name = "other"  # type: ignore[misc]
 
 
-def test_a_cost_keeps_what_is_not_given() -> None:
+def test_a_cost_keeps_options_that_are_not_given() -> None:
     smooth = get_cost("cross_entropy", label_smoothing=0.2)
     assert get_cost(smooth) == smooth
     assert get_cost(smooth, label_smoothing=0.3).label_smoothing == 0.3
@@ -121,7 +121,7 @@ def test_domains_and_classes() -> None:
 
 
 @pytest.mark.parametrize("delta", [0.01, 0.3, 1.0, 2.0, 100.0])
-def test_huber_is_that_of_torch(arrays: "Arrays", delta: float) -> None:
+def test_huber_agrees_with_torch(arrays: "Arrays", delta: float) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(0)
     h, y = rng.normal(0, 2, (5, 3)), rng.normal(0, 2, (5, 3))
@@ -134,7 +134,7 @@ def test_huber_is_that_of_torch(arrays: "Arrays", delta: float) -> None:
     np.testing.assert_allclose(found, 3 * outputs.grad.numpy(), rtol=1e-14, atol=1e-17)
 
 
-def test_huber_of_a_wrong_delta_is_refused() -> None:
+def test_an_invalid_delta_of_huber_is_refused() -> None:
     for function in (nnkit.huber, nnkit.huber_delta):
         with pytest.raises(ValueError, match=r"huber: delta is 0\.0; expected a finite number above 0"):
             function(np.ones((1, 1)), np.ones((1, 1)), delta=0.0)
@@ -152,7 +152,7 @@ def test_smoothed_targets(arrays: "Arrays", s: float, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("s", [0.1, 0.5])
-def test_label_smoothing_is_that_of_torch(s: float) -> None:
+def test_label_smoothing_agrees_with_torch(s: float) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(1)
     z, labels = rng.normal(0, 3, (6, 4)), rng.integers(0, 4, 6)

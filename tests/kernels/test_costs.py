@@ -104,7 +104,7 @@ def test_errors_name_what_came(name: str) -> None:
         get_cost(name[:-1])
 
 
-def test_margins_part_at_0_and_probabilities_at_a_half() -> None:
+def test_the_threshold_is_0_for_margins_and_a_half_for_probabilities() -> None:
     """One output: hinge's classes are the signs of the score, whatever gives it, cross-entropy's the probable one."""
     x = np.array([[-0.3], [0.3], [0.6]])
     for cost, output, wanted in (

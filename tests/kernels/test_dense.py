@@ -71,7 +71,7 @@ def run(arrays: "Arrays", name: str, x: Any, W: Any, b: Any, delta: Any, **optio
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_forward_is_the_loop_and_backward_the_complex_step(arrays: "Arrays", name: str) -> None:
+def test_forward_matches_a_loop_and_backward_the_complex_step(arrays: "Arrays", name: str) -> None:
     x, W, b, _ = host = draw()
     on_device = [arrays(a) for a in host]
     h, gradients = run(arrays, name, *on_device)
@@ -111,7 +111,7 @@ def test_leading_axes_are_samples(arrays: "Arrays", leading: tuple[int, ...], na
 
 
 @pytest.mark.parametrize("name", ["relu", "silu"])
-def test_stacked_layers_are_each_layer_alone(arrays: "Arrays", name: str) -> None:
+def test_stacked_layers_equal_single_layers(arrays: "Arrays", name: str) -> None:
     layers = [draw(seed=seed) for seed in range(3)]
     stacks = [arrays(np.stack(parts)) for parts in zip(*layers, strict=True)]
     h, gradients = run(arrays, name, *stacks)
@@ -124,7 +124,7 @@ def test_stacked_layers_are_each_layer_alone(arrays: "Arrays", name: str) -> Non
 
 @pytest.mark.parametrize("name", ["identity", "tanh", "gelu"])
 @pytest.mark.parametrize("leading", [(3,), (3, 1)])
-def test_results_are_written_where_asked(arrays: "Arrays", name: str, leading: tuple[int, ...]) -> None:
+def test_results_are_written_to_out(arrays: "Arrays", name: str, leading: tuple[int, ...]) -> None:
     x, W, b, delta = draw()
     on_device = arrays(x.reshape(*leading, 4)), arrays(W), arrays(b)
     empty = functools.partial(arrays.backend.zeros, dtype="float64")

@@ -58,7 +58,7 @@ def test_other_errors_name_the_argument() -> None:
         nnkit.dense_backward(delta, x, W, out=(None, strict.asarray(W), None))
 
 
-def test_results_that_overlap_what_is_still_read() -> None:
+def test_results_that_overlap_operands_are_refused() -> None:
     x, W, b, delta = np.ones((3, 2)), np.eye(2), np.ones(2), np.ones((3, 2))
     square = np.ones((2, 2))
     for out, message in (((None, W, None), "dW overlaps W"), ((None, None, W[0]), "db overlaps W")):

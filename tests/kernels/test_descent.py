@@ -75,7 +75,7 @@ BETWEEN = {
 @pytest.mark.usefixtures("one_blas_thread")
 @pytest.mark.parametrize("what", BETWEEN)
 @pytest.mark.parametrize("backend", ["numpy", "cupy"])
-def test_what_comes_between_the_product_and_the_update(request: pytest.FixtureRequest, backend: str, what: str) -> None:
+def test_nodes_between_the_product_and_the_update(request: pytest.FixtureRequest, backend: str, what: str) -> None:
     """The update moves into the product only where nobody sees the difference; the numbers are the same always."""
     device: Any = request.getfixturevalue("host") if backend == "cupy" else nnkit.get_backend("numpy")
     view = on_host if backend == "cupy" else np.asarray
@@ -174,7 +174,7 @@ def test_strided_matrices_are_refused_before_anything_is_written() -> None:
         AddProduct(np.ones((4, 8))[:, ::2], a, np.ones((4, 4)), one)
 
 
-def test_halves_have_no_such_product() -> None:
+def test_half_precision_products_do_not_accumulate() -> None:
     assert products.blas_function("gemm", "float16") is None
 
 

@@ -70,7 +70,7 @@ def expected_factors(draw: tuple[int, int, int, float], shape: tuple[int, int]) 
 
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_factors_are_those_of_the_hash(arrays: "Arrays", dtype: str, draw: tuple[int, int, int, float]) -> None:
+def test_factors_match_the_hash(arrays: "Arrays", dtype: str, draw: tuple[int, int, int, float]) -> None:
     key, step, layer, rate = draw
     h = np.random.default_rng(0).normal(size=(13, 11)).astype(dtype)
     given = [arrays(a, dtype) for a in operands(h, key, step)]
@@ -80,7 +80,7 @@ def test_factors_are_those_of_the_hash(arrays: "Arrays", dtype: str, draw: tuple
     np.testing.assert_array_equal(dropped, h * expected)
 
 
-def test_all_32_bits_count(arrays: "Arrays") -> None:
+def test_all_32_bits_have_an_effect(arrays: "Arrays") -> None:
     """With the number itself for 2³² p an entry is just kept, and with the next it is dropped."""
     given = [arrays(a) for a in operands(np.ones((5, 3)), 77, 3)]
     for i, j in product(range(5), range(3)):
@@ -119,7 +119,7 @@ def test_rows_do_not_depend_on_the_batch_nor_entries_on_the_dtype() -> None:
     assert dropout(*(a[:0] if a.ndim == 2 else a for a in single))[1].shape == (0, 30)
 
 
-def test_dropped_entries_that_are_not_finite_are_nan_as_in_pytorch() -> None:
+def test_dropped_entries_that_are_not_finite_are_nan() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     h = np.tile([np.nan, np.inf, -np.inf, -1.0], (200, 1))
     dropped, scale = dropout(*operands(h, 1, 0))
@@ -145,13 +145,13 @@ def test_the_gradient_is_the_complex_step(arrays: "Arrays") -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_clock_carries(arrays: "Arrays", dtype: str) -> None:
+def test_the_counter_carries(arrays: "Arrays", dtype: str) -> None:
     for step in (0, 1, 65534, 65535, 65536, 2**31 - 1, 0xFFFEFFFF, 0xFFFF0000, WORD - 2, WORD - 1):
         following = dropout_clock(*(arrays(half, dtype) for half in halves(step)))
         assert tuple(float(arrays.numpy(half, dtype)) for half in following) == halves((step + 1) % WORD)
 
 
-def test_the_clock_goes_on_inside_a_recording(arrays: "Arrays") -> None:
+def test_the_counter_advances_inside_a_recording(arrays: "Arrays") -> None:
     backend = arrays.backend
     step = tuple(backend.copy(arrays(half), backend.empty((), "float64")) for half in halves(65533))
     with backend.recording() as tape:
@@ -162,12 +162,12 @@ def test_the_clock_goes_on_inside_a_recording(arrays: "Arrays") -> None:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, math.nan])
-def test_rates_outside_are_refused(arrays: "Arrays", rate: float) -> None:
+def test_rates_out_of_range_are_refused(arrays: "Arrays", rate: float) -> None:
     with pytest.raises(ValueError, match=f"dropout: rate is {rate}; expected a number of at least 0 and below 1"):
         dropout(*(arrays(a) for a in operands(np.ones((2, 2)), 0, 0)), rate=rate)
 
 
 @pytest.mark.parametrize("layer", [-1.0, 0.5, 2.0**32, math.inf, math.nan])
-def test_layers_that_are_no_words_are_refused(arrays: "Arrays", layer: float) -> None:
+def test_invalid_layer_numbers_are_refused(arrays: "Arrays", layer: float) -> None:
     with pytest.raises(ValueError, match=r"dropout: layer is .*; expected a whole number from 0 to 2³² − 1"):
         dropout(*(arrays(a) for a in operands(np.ones((2, 2)), 0, 0)), layer=layer)

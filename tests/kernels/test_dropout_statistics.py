@@ -86,12 +86,12 @@ def test_neighbouring_keys_steps_and_layers_are_independent(name: str, start: in
             assert_binomial(same.sum(axis=1), same.shape[1], 0.5)
 
 
-def test_steps_keys_and_layers_do_not_stand_for_each_other() -> None:
+def test_steps_keys_and_layers_are_not_interchangeable() -> None:
     draws = {draw: factors(*draw[:2], layer=draw[2], n=40, d=50) for draw in product(range(3), range(3), range(3))}
     assert len({kept.tobytes() for kept in draws.values()}) == len(draws)
 
 
-def test_an_entry_through_the_steps() -> None:
+def test_an_entry_over_many_steps() -> None:
     kept = np.stack([factors(3, step, n=6, d=7) for step in range(2000)])
     assert_binomial(kept.sum(axis=0).ravel(), 2000, 0.5)
     for lag in (1, 2, 3, 4, 8, 16):

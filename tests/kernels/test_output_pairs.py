@@ -108,7 +108,7 @@ def test_a_pair_has_the_constants_of_its_cost(arrays: "Arrays", output: str) -> 
 
 
 @pytest.mark.parametrize("cost", ["cross_entropy", "softmax_cross_entropy"])
-def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays", cost: str) -> None:
+def test_correct_outputs_of_exactly_0_and_1_cost_nothing(arrays: "Arrays", cost: str) -> None:
     """0 · ln 0 = 0, and nothing is left to learn."""
     pair, backend = output_pair(get_cost(cost), "hard_sigmoid"), arrays.backend
     z, y, one = arrays([[-5.0, 5.0, -3.0]]), arrays([[0.0, 1.0, 0.0]]), arrays(1.0)
@@ -118,16 +118,14 @@ def test_outputs_of_exactly_0_and_1_that_are_right_cost_nothing(arrays: "Arrays"
 
 
 @pytest.mark.parametrize(("cost", "expected"), [("cross_entropy", [1.0, -1.0]), ("softmax_cross_entropy", [0.0, -1.0])])
-def test_where_0_ln_0_is_0_the_other_term_has_its_derivative(
-    arrays: "Arrays", cost: str, expected: list[float]
-) -> None:
+def test_the_other_term_has_its_derivative_if_0_ln_0_is_0(arrays: "Arrays", cost: str, expected: list[float]) -> None:
     """Of −ln(1 − h) at h = y = 0, which is 1, and of −ln h at h = y = 1, which is −1."""
     pair, h, one = output_pair(get_cost(cost), "identity"), arrays([[0.0, 1.0]]), arrays(1.0)
     assert arrays.numpy(pair.terms(arrays.backend, h, h, one)).tolist() == [[0.0, 0.0]]
     assert arrays.numpy(pair.delta(arrays.backend, h, h, one)).tolist() == [expected]
 
 
-def test_by_default_a_cost_has_its_own_output() -> None:
+def test_the_default_output_is_paired_with_the_cost() -> None:
     own = {"cross_entropy": "sigmoid", "softmax_cross_entropy": "softmax"} | dict.fromkeys(POSITIVE, "exponential")
     for cost in cost_names():
         assert output_pair(get_cost(cost)) is output_pair(get_cost(cost), own.get(cost, "identity"))
@@ -135,7 +133,7 @@ def test_by_default_a_cost_has_its_own_output() -> None:
 
 @pytest.mark.parametrize("output", EVERY)
 @pytest.mark.parametrize("cost", cost_names())
-def test_a_network_takes_the_pairs_that_have_a_meaning(cost: str, output: str) -> None:
+def test_networks_accept_meaningful_pairs(cost: str, output: str) -> None:
     """Its cost is a number for any targets of the cost, and it can predict both classes."""
     if (cost, output) not in PAIRS:
         own = get_cost(cost).output
@@ -158,7 +156,7 @@ def test_a_network_takes_the_pairs_that_have_a_meaning(cost: str, output: str) -
         assert set(np.ravel(single.predict(x)).tolist()) == {0, 1}
 
 
-def test_softmax_of_several_leading_axes_is_that_of_each_row(arrays: "Arrays") -> None:
+def test_softmax_with_leading_axes_equals_softmax_of_each_row(arrays: "Arrays") -> None:
     z, delta = np.random.default_rng(1).normal(size=(2, 2, 4, 3))
     p = np.stack([softmax_rows(part) for part in z])
     np.testing.assert_allclose(arrays.numpy(nnkit.softmax(arrays(z))), p, rtol=1e-14)
@@ -194,7 +192,7 @@ def test_softmax_grad_is_the_jacobian_times_delta(arrays: "Arrays") -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
 
-def test_torch_has_the_same_softmax_gradient() -> None:
+def test_softmax_gradient_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(2)
     z, delta = rng.normal(0, 3, (5, 4)), rng.normal(size=(5, 4))

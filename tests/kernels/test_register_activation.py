@@ -33,18 +33,18 @@ def cube_grad(xp: Any, z: Any, delta: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", nnkit.activation_names())
-def test_a_misspelt_name_suggests_the_nearest(name: str) -> None:
+def test_a_misspelt_name_suggests_similar_names(name: str) -> None:
     for wrong in (name[:-1], name.upper() if len(name) < 3 else name[0] + name[2:]):
         with pytest.raises(ValueError, match=rf"unknown activation '{wrong}'; did you mean .*'{name}'"):
             get_activation(wrong)
 
 
-def test_a_name_unlike_any_lists_them_all() -> None:
+def test_an_unknown_name_lists_all_names() -> None:
     with pytest.raises(ValueError, match=r"unknown activation 'q'; known: identity, sigmoid, .*hard_sigmoid"):
         get_activation("q")
 
 
-def test_a_right_pair_trains(arrays: "Arrays", register: Function) -> None:
+def test_a_correct_pair_trains(arrays: "Arrays", register: Function) -> None:
     register("cube", cube, cube_grad, gradient_from="preactivation")
     assert nnkit.activation_names()[-1] == "cube"
     z = arrays([[-2.0, 0.5]])
@@ -57,7 +57,7 @@ def test_a_right_pair_trains(arrays: "Arrays", register: Function) -> None:
     assert history["cost"][-1] < 0.05 * history["cost"][0]
 
 
-def test_a_pair_from_the_output_is_taken(register: Function) -> None:
+def test_a_gradient_from_the_output_is_accepted(register: Function) -> None:
     made = register("my_exponential", lambda xp, z: xp.exp(z), lambda xp, h, delta: h * delta)
     assert made.gradient_from == "output"
     assert get_activation("my_exponential") is made
@@ -93,7 +93,7 @@ def test_other_refusals(register: Function) -> None:
     assert "mine" not in nnkit.activation_names()
 
 
-def test_a_name_can_be_given_again(register: Function) -> None:
+def test_a_name_can_be_reused(register: Function) -> None:
     """Nothing of the first activation may be left in a cache."""
     for factor in (1.0, 2.0):
         register(
@@ -109,7 +109,7 @@ def test_a_name_can_be_given_again(register: Function) -> None:
         nnkit.unregister_activation("line")
 
 
-def test_a_name_with_another_function_is_that_function_in_what_was_recorded_too(register: Function) -> None:
+def test_a_reused_name_is_the_new_function_in_recordings(register: Function) -> None:
     register("mine", cube, cube_grad, gradient_from="preactivation")
     net = nnkit.Network([3, 5, 2], activation="mine", seed=0, dtype="float64")
     X, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2

@@ -41,7 +41,7 @@ def pinball_delta(xp: Any, h: Any, y: Any, scale: Any, quantile: float = 0.5) ->
     return xp.where(h <= y, -quantile * scale, (1 - quantile) * scale)
 
 
-def test_a_right_pair_trains(arrays: "Arrays", register: Function) -> None:
+def test_a_correct_pair_trains(arrays: "Arrays", register: Function) -> None:
     made = register("quartic", quartic, quartic_delta)
     assert cost_names()[-1] == "quartic"
     assert get_cost("quartic") is not None
@@ -126,7 +126,7 @@ def skewed_delta(xp: Any, h: Any, y: Any, scale: Any) -> Any:
         ((skewed, skewed_delta), "sigmoid", None, 0.5),
     ],
 )
-def test_the_classes_part_where_the_cost_says(
+def test_the_threshold_is_that_of_the_cost(
     arrays: "Arrays",
     register: Function,
     functions: tuple[Function, Function],
@@ -149,7 +149,7 @@ def test_the_classes_part_where_the_cost_says(
             assert net.evaluate(arrays(x), arrays(expected * 1.0))["accuracy"] == 1
 
 
-def test_a_threshold_that_cannot_be_known_is_asked_for(register: Function) -> None:
+def test_an_unknown_threshold_must_be_given(register: Function) -> None:
     with pytest.raises(ValueError, match=r"cost 'mine': threshold is missing.*such as threshold=0\.5"):
         register("mine", skewed, skewed_delta, classifies=True)
     for wrong in ("0.5", True, np.inf, None):
@@ -160,7 +160,7 @@ def test_a_threshold_that_cannot_be_known_is_asked_for(register: Function) -> No
     assert "mine" not in cost_names()
 
 
-def test_outputs_that_mean_nothing_to_a_cost_are_refused(register: Function) -> None:
+def test_meaningless_outputs_of_a_cost_are_refused(register: Function) -> None:
     """Logarithms of negative numbers, and outputs that are all of one class."""
     focal = lambda xp, h, y, scale: -y * (1 - h) ** 2 * xp.log(h) * scale  # noqa: E731
     focal_delta = lambda xp, h, y, scale: (2 * y * (1 - h) * xp.log(h) - y * (1 - h) ** 2 / h) * scale  # noqa: E731
@@ -174,7 +174,7 @@ def test_outputs_that_mean_nothing_to_a_cost_are_refused(register: Function) -> 
         nnkit.Network([2, 1], cost="margin", output_activation="softplus", seed=0)
 
 
-def test_kinks_at_equal_outputs_and_targets_are_not_met(register: Function) -> None:
+def test_the_check_avoids_kinks_at_equal_outputs_and_targets(register: Function) -> None:
     """Whichever derivative a user has there."""
     for output in (*nnkit.activation_names(), "softmax"):
         register(
@@ -211,7 +211,7 @@ def test_a_wrong_pair_is_refused(register: Function, terms: Function, delta: Fun
     assert "mine" not in cost_names()
 
 
-def test_0_ln_0_of_a_cost_of_classes_is_met(register: Function) -> None:
+def test_the_check_includes_0_ln_0_for_classes(register: Function) -> None:
     def delta(xp: Any, h: Any, y: Any, scale: Any) -> Any:
         return -y / h * scale
 
@@ -247,7 +247,7 @@ def test_other_refusals(register: Function) -> None:
     assert "mine" not in cost_names()
 
 
-def test_a_name_can_be_given_again(register: Function) -> None:
+def test_a_name_can_be_reused(register: Function) -> None:
     """Nothing of the first cost may be left in a cache."""
     for factor in (1.0, 2.0):
         register(

@@ -36,7 +36,7 @@ def flat(parameters: Parameters) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_many_steps_are_the_recursion(arrays: "Arrays", name: str) -> None:
+def test_many_steps_match_the_recursion(arrays: "Arrays", name: str) -> None:
     found = np.concatenate([a.ravel() for a in flat(train(arrays, OPTIMIZERS[name]()))])
     np.testing.assert_allclose(found, recursion(name), rtol=1e-12, atol=1e-13)
 
@@ -122,7 +122,7 @@ def test_kernels_write_over_their_operands(arrays: "Arrays") -> None:
     assert arrays.numpy(g).tolist() == [2.0, -2.0]
 
 
-def test_adams_clock_is_exact_in_float32() -> None:
+def test_adams_corrections_are_exact_in_float32() -> None:
     """1 − βᵗ as a difference of floats would lose four of its seven digits while β₂ᵗ is near 1."""
     logs = [np.log(beta) for beta in (0.9, 0.999, 0.9999)]
     for step in (1, 2, 3):

@@ -63,7 +63,7 @@ class Host:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_trains_as_the_steps_do(name: str, tmp_path: Path) -> None:
+def test_the_kernel_trains_like_recorded_steps(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     assert case.steps * case.epochs >= 200
     host = Host(case, tmp_path)
@@ -86,7 +86,7 @@ def test_an_epoch_without_samples_changes_nothing(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["the lecture's", "all options of SGD", "four layers, Adam"])
-def test_the_same_bits_by_any_number_of_threads(name: str, tmp_path: Path) -> None:
+def test_any_number_of_threads_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     host = Host(replace(CASES[name], epochs=1), tmp_path)
     first = bits(host.train())
     assert bits(host.train()) == first
@@ -121,13 +121,13 @@ def test_members_of_one_launch_have_the_bits_that_each_has_alone(name: str, tmp_
     assert len({weights.tobytes() for weights in together[0]}) == members
 
 
-def test_the_same_bits_by_wide_copies(tmp_path: Path) -> None:
+def test_wide_copies_give_the_same_bits(tmp_path: Path) -> None:
     case = replace(CASES["the lecture's"], samples=101)
     (tmp_path / "wide").mkdir()
     assert bits(Host(case, tmp_path / "wide", lanes=4).train()) == bits(Host(case, tmp_path).train())
 
 
-def test_padding_is_left_alone(tmp_path: Path) -> None:
+def test_padding_is_not_changed(tmp_path: Path) -> None:
     host = Host(replace(CASES["all options of SGD"], epochs=1), tmp_path)
     parameters = host.model.parameters
     padding = np.ones(parameters.flat.shape, bool)
@@ -142,7 +142,7 @@ def test_padding_is_left_alone(tmp_path: Path) -> None:
         assert not np.array_equal(array, before)
 
 
-def test_what_is_no_number_shows(tmp_path: Path) -> None:
+def test_nan_and_infinities_are_passed_on(tmp_path: Path) -> None:
     for name in ("one block", "all options of SGD", "softmax with another cost"):
         (tmp_path / name).mkdir()
         host = Host(replace(CASES[name], epochs=1), tmp_path / name)
@@ -162,7 +162,7 @@ def test_what_is_no_number_shows(tmp_path: Path) -> None:
         ("one block", ("const R z = sum + b0[unit];", "const R z = sum;")),
     ],
 )  # fmt: skip
-def test_a_wrong_text_is_found(name: str, change: tuple[str, str], tmp_path: Path) -> None:
+def test_a_wrong_kernel_is_detected(name: str, change: tuple[str, str], tmp_path: Path) -> None:
     case = CASES[name]
     found = Host(case, tmp_path, change=change).train()
     with pytest.raises(AssertionError, match=r"parameters: .*, NumPy"):
@@ -227,7 +227,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_no_barrier_is_missing(name: str, tmp_path: Path) -> None:
+def test_all_barriers_are_there(name: str, tmp_path: Path) -> None:
     assert races(with_main(SMALL[name]), tmp_path) == ""
 
 
@@ -250,7 +250,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("where", MISSING)
-def test_a_missing_barrier_is_found(where: str, tmp_path: Path) -> None:
+def test_a_missing_barrier_is_detected(where: str, tmp_path: Path) -> None:
     name, changes = MISSING[where]
     text = with_main(SMALL[name])
     for barrier, instead in changes.items():

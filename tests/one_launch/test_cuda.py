@@ -50,7 +50,7 @@ def text_of(case: Case, lanes: int) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(ALL)))
-def test_it_compiles(number: int) -> None:
+def test_every_epoch_kernel_compiles(number: int) -> None:
     arch, blocks = TARGETS[number % len(TARGETS)]
     cubin = compile_cuda(text_of(replace(ALL[number], blocks=blocks), (1, 4)[number // len(TARGETS) % 2]), arch)
     assert cubin.startswith(b"\x7fELF")
@@ -69,14 +69,14 @@ def test_the_text_of_a_cluster(sizes: tuple[int, ...], batch_size: int) -> None:
     assert not re.search(r"\.local\b", ptx.split("{", 1)[1])  # nothing spilled, no array that registers cannot hold
 
 
-def test_one_block_has_nothing_of_a_cluster() -> None:
+def test_the_text_of_one_block_has_no_cluster() -> None:
     for arch in ARCHITECTURES:
         ptx = compile_cuda(text_of(BASE, 4), arch, ptx=True).decode()
         assert "cluster" not in ptx
         assert ("cp.async" in ptx) == (arch >= 80)
 
 
-def test_an_activation_of_ones_own() -> None:
+def test_a_custom_activation() -> None:
     swish: Any = lambda xp, z: z / (1 + xp.exp(-1.5 * z))  # noqa: E731
 
     def gradient(xp: Any, z: Any, delta: Any) -> Any:

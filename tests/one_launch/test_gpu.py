@@ -72,7 +72,7 @@ def by_steps(name: str, dtype: str) -> Trained:
 
 @pytest.mark.parametrize("blocks", [1, 2, 4, 8])
 @pytest.mark.parametrize("name", CASES)
-def test_it_trains_as_the_steps_do(gpu: Backend, name: str, blocks: int) -> None:
+def test_the_kernel_trains_like_recorded_steps(gpu: Backend, name: str, blocks: int) -> None:
     found = train(CASES[name], gpu, blocks)
     assert_as_exact_as_numpy(found, by_steps(name, "float32"), by_steps(name, "float64"))
 
@@ -115,7 +115,7 @@ def test_on_another_stream_each_time(gpu: Backend) -> None:
     assert bits(found[0]) == bits(found[1])
 
 
-def test_another_stream_waits_for_the_kernels_own(gpu: Backend) -> None:
+def test_other_streams_wait_for_the_kernel(gpu: Backend) -> None:
     """What the arrays get on the stream that the kernel was made on is what a launch on another stream reads."""
     cupy, found = gpu.xp, []
     big = cupy.ones((4096, 4096), np.float32)
@@ -134,7 +134,7 @@ def test_another_stream_waits_for_the_kernels_own(gpu: Backend) -> None:
     assert bits(found[0]) == bits(found[1])
 
 
-def test_what_is_no_number_shows(gpu: Backend) -> None:
+def test_nan_and_infinities_are_passed_on(gpu: Backend) -> None:
     found = train(replace(LECTURE, epochs=1), gpu, 8, nan=True)
     assert np.isnan(found.parameters).any()
     assert np.isnan(found.logits).any()
@@ -157,7 +157,7 @@ def test_when_there_is_a_kernel(gpu: Backend, monkeypatch: pytest.MonkeyPatch) -
     assert epoch_kernel_for(net, net.optimizer_state(), 10) is None
 
 
-def test_steps_go_on_where_a_launch_ended(gpu: Backend) -> None:
+def test_steps_continue_after_a_launch(gpu: Backend) -> None:
     """The clock and the vectors of an optimizer are those that recorded steps go on with."""
     case = replace(CASES["four layers, Adam"], epochs=2)
     results: list[Array] = []

@@ -27,7 +27,7 @@ def planned(sizes: list[int], batch_size: int, limits: BlockLimits, optimizer: A
     "how",
     [{"activation": "gelu", "output_activation": "softmax", "cost": "quadratic"}, {"cost": "softmax_cross_entropy"}],
 )
-def test_arrays_lie_one_after_the_other(blocks: int, batch_size: int, how: dict[str, Any]) -> None:
+def test_arrays_are_laid_out_in_order(blocks: int, batch_size: int, how: dict[str, Any]) -> None:
     net = nnkit.Network([785, 30, 17, 10], seed=0, **how)
     recipe = recipe_of(net, net.optimizer_state(nnkit.Adam()))
     assert recipe is not None
@@ -45,7 +45,7 @@ def test_arrays_lie_one_after_the_other(blocks: int, batch_size: int, how: dict[
     assert all(made.rows % tile == 0 for tiles in made.tiles for tile in tiles)
 
 
-def test_rows_meet_no_bank_twice() -> None:
+def test_rows_have_no_bank_conflicts() -> None:
     for length in range(1, 300):
         row = padded(length)
         assert length <= row < length + 8
@@ -53,7 +53,7 @@ def test_rows_meet_no_bank_twice() -> None:
         assert {(lane * row + k) % 32 for lane in range(8) for k in range(4)} == set(range(32))
 
 
-def test_what_fits() -> None:
+def test_which_networks_fit() -> None:
     lecture = planned([784, 30, 10], 10, HOPPER)
     assert lecture is not None
     assert lecture.blocks == 8
@@ -73,7 +73,7 @@ def test_what_fits() -> None:
     assert not long.pays
 
 
-def test_a_cluster_has_no_block_without_columns() -> None:
+def test_every_block_of_a_cluster_has_columns() -> None:
     made = planned([5, 3, 2], 10, HOPPER)
     assert made is not None
     assert made.blocks <= 2
@@ -82,7 +82,7 @@ def test_a_cluster_has_no_block_without_columns() -> None:
     assert only.blocks == 1
 
 
-def test_what_no_kernel_can_do() -> None:
+def test_unsupported_networks_have_no_kernel() -> None:
     dropout = nnkit.Network([nnkit.Dense(4, 8, "relu"), nnkit.Dropout(0.2), nnkit.Dense(8, 3)], seed=0)
     assert recipe_of(dropout, dropout.optimizer_state()) is None
     double = nnkit.Network([4, 8, 3], dtype="float64", seed=0)
@@ -154,7 +154,7 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         kernel.run(**right | {"members": members})
 
 
-def test_on_the_cpu_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_kernel_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     net = nnkit.Network([4, 8, 3], seed=0, backend="numpy")
     for value in ("0", "1"):
         monkeypatch.setenv("NNKIT_ONE_LAUNCH", value)

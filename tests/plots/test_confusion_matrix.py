@@ -75,7 +75,7 @@ def test_numbers_are_large_enough_and_fit_into_their_cells(classes: int, samples
     assert text.get_window_extent().width < cell
 
 
-def test_more_is_darker_and_the_bar_shows_it() -> None:
+def test_larger_shares_are_darker() -> None:
     axes = confusion_matrix([0, 0, 1], [0, 1, 1]).axes[0]
     image = axes.images[0]
     shades = [luminance(image.cmap(image.norm(share))) for share in np.linspace(0, 1, 50)]
@@ -99,12 +99,12 @@ def test_classes_give_an_order_or_names_of_numbers() -> None:
     assert written(ordered) == {(1, 1): 1, (0, 1): 1}
 
 
-def test_names_are_no_mathematics() -> None:
+def test_names_are_not_parsed_as_mathematics() -> None:
     axes = confusion_matrix([0, 1], [0, 1], classes=["$x^2$", r"50 $ \frac"]).axes[0]
     assert not any(label.get_parse_math() for label in [*axes.get_xticklabels(), *axes.get_yticklabels()])
 
 
-def test_labels_may_be_of_any_kind(arrays: Arrays) -> None:
+def test_labels_of_any_type_are_accepted(arrays: Arrays) -> None:
     labels = arrays.backend.asarray(np.array([0, 2, 1]), "int64")
     assert written(confusion_matrix([0, 1, 1], labels).axes[0]) == {(0, 0): 1, (1, 2): 1, (1, 1): 1}
     assert names(confusion_matrix(np.array(["a", "b"], object), np.array(["b", "b"])).axes[0]) == ["a", "b"]

@@ -46,7 +46,7 @@ def test_picture_is_written_in_the_format_of_its_name(tmp_path: Path, name: str,
 
 
 @every_picture
-def test_a_failed_write_leaves_the_older_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_failed_write_keeps_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"an older picture")
 
@@ -62,7 +62,7 @@ def test_a_failed_write_leaves_the_older_picture(tmp_path: Path, monkeypatch: py
 
 
 @every_picture
-def test_bad_path_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_bad_path_is_named_before_drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"path is '.*picture.jpeg'; expected a name that ends in .png, .svg, .pdf"):
         draw(name, path=tmp_path / "picture.jpeg")
@@ -73,7 +73,7 @@ def test_bad_path_is_named_before_anything_is_drawn(tmp_path: Path, monkeypatch:
 
 
 @every_picture
-def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_without_matplotlib_the_error_has_the_install_command(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(
         ImportError, match="pictures need Matplotlib; install it with: python -m pip install matplotlib"

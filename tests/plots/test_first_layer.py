@@ -22,7 +22,7 @@ def test_each_unit_is_an_image_of_its_row() -> None:
         np.testing.assert_array_equal(image.get_array(), W[unit].reshape(8, 8))
 
 
-def test_images_stand_row_by_row_without_touching() -> None:
+def test_images_are_arranged_in_rows_with_gaps() -> None:
     axes = first_layer(W).axes[0]
     boxes = [image.get_extent() for image in axes.images]  # left, right, bottom, top; y goes down
     assert len({round(left, 6) for left, *_ in boxes}) == 4
@@ -62,7 +62,7 @@ def test_colors_are_symmetric_about_zero_and_common() -> None:
     assert blue[0] < blue[2]
 
 
-def test_there_is_one_bar_of_colors_with_its_ends_marked() -> None:
+def test_there_is_one_color_bar_with_labelled_ends() -> None:
     [bar] = first_layer(W).axes[0].child_axes
     assert bar.get_ylim() == pytest.approx(np.quantile(np.abs(W), 0.995) * np.array([-1, 1]))
     assert len(bar.patches) == 2  # the points: some weights are beyond
@@ -72,7 +72,7 @@ def test_there_is_one_bar_of_colors_with_its_ends_marked() -> None:
 @pytest.mark.parametrize("units", [1, 4, 30, 100])
 @pytest.mark.parametrize("shape", [(8, 8), (1, 64), (16, 4)])
 @pytest.mark.parametrize("pointed", [False, True])
-def test_the_bar_of_colors_is_as_high_as_the_images(units: int, shape: tuple[int, int], pointed: bool) -> None:
+def test_the_color_bar_is_as_high_as_the_images(units: int, shape: tuple[int, int], pointed: bool) -> None:
     weights = np.random.default_rng(1).normal(size=(units, 64)) if pointed else np.ones((units, 64))
     figure = first_layer(weights, shape)
     FigureCanvasAgg(figure).draw()
@@ -99,7 +99,7 @@ def test_a_layer_of_zeros_can_be_drawn() -> None:
         (256, 100, "Weights of 100 of 256 units"),
     ],
 )
-def test_the_heading_says_how_many_of_how_many(units: int, drawn: int, heading: str) -> None:
+def test_the_title_counts_the_units(units: int, drawn: int, heading: str) -> None:
     axes = first_layer(np.ones((units, 4))).axes[0]
     assert len(axes.images) == drawn
     assert axes.get_title(loc="left") == heading
@@ -112,13 +112,13 @@ def test_a_network_gives_its_first_layer(arrays: Arrays) -> None:
     np.testing.assert_array_equal([image.get_array().ravel() for image in images], expected)
 
 
-def test_weights_may_be_arrays_of_any_backend_and_order(arrays: Arrays) -> None:
+def test_weights_of_any_backend_and_order_are_accepted(arrays: Arrays) -> None:
     for weights in (arrays(W, "float32"), np.asfortranarray(W, np.float32)):
         images = first_layer(weights, shape=(4, 16)).axes[0].images
         np.testing.assert_array_equal(images[3].get_array(), W[3].astype(np.float32).reshape(4, 16))
 
 
-def test_images_that_are_no_squares_keep_their_shape() -> None:
+def test_rectangular_images_keep_their_shape() -> None:
     left, right, bottom, top = first_layer(W, shape=(4, 16)).axes[0].images[0].get_extent()
     assert right - left == pytest.approx(4 * (bottom - top))
     left, right, bottom, top = first_layer(np.ones((3, 200)), shape=(1, 200)).axes[0].images[0].get_extent()

@@ -77,7 +77,7 @@ def test_only_a_metric_of_which_less_is_better_has_a_logarithmic_axis() -> None:
     assert figure.axes[1].get_title(loc="left") == "Mean absolute error (logarithmic axis)"
 
 
-def test_what_is_asked_for_must_be_there() -> None:
+def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown metric 'top_6'; did you mean 'top_5'\?"):
         learning_curve({"cost": [1.0], "validation_top_5": [0.5]}, metrics=("top_6",))
     with pytest.raises(TypeError, match=r"metrics is 'top_5'; expected a list of names, such as \(\"top_5\",\)"):
@@ -86,7 +86,7 @@ def test_what_is_asked_for_must_be_there() -> None:
         learning_curve({"cost": [1.0], "top_5": [5]}, metrics=("top_5",))
 
 
-def test_the_end_of_a_line_is_marked_where_it_is() -> None:
+def test_the_last_point_of_a_line_is_marked() -> None:
     axes: Any
     for axes in learning_curve({"cost": [0.5, 0.3, 0.7, 0.4, 0.6], "accuracy": [0.2, 0.1, 0.6, 0.3, 0.5]}).axes:
         before = axes.get_ylim()
@@ -114,7 +114,7 @@ def test_cost_axis_is_logarithmic_over_a_wide_range(costs: list[float], scale: s
     assert ("logarithmic" in axes.get_title(loc="left")) == (scale == "log")
 
 
-def test_validation_counts_for_the_range_of_the_cost() -> None:
+def test_validation_costs_extend_the_range_of_the_axis() -> None:
     assert learning_curve({"cost": [1.0], "validation_cost": [0.01]}).axes[0].get_yscale() == "log"
 
 
@@ -129,12 +129,12 @@ def test_missing_entries_are_left_out() -> None:
     assert learning_curve(history).axes[0].texts[0].get_text() == "training\n2.00\n(epoch 3)"
 
 
-def test_a_run_without_any_finite_cost_still_gives_a_picture(tmp_path: Path) -> None:
+def test_a_run_without_finite_costs_can_be_drawn(tmp_path: Path) -> None:
     figure = learning_curve({"cost": [math.nan, None]}, tmp_path / "curve.png")
     assert [text.get_text() for text in figure.axes[0].texts] == ["no finite cost"]
 
 
-def test_accuracy_axis_stays_where_accuracies_can_be() -> None:
+def test_the_accuracy_axis_stays_between_0_and_1() -> None:
     for constant in (0.0, 1.0):
         low, high = learning_curve({"cost": [1.0, 1.0], "accuracy": [constant] * 2}).axes[1].get_ylim()
         assert -1 < low < high < 101

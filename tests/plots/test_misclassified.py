@@ -15,7 +15,7 @@ PREDICTED = np.where(np.arange(40) % 3 == 0, (Y + 1) % 10, Y)  # 14 of 40 are wr
 WRONG = list(range(0, 40, 3))
 
 
-def test_the_wrong_images_are_drawn_with_what_they_are_and_were_taken_for() -> None:
+def test_misclassified_images_are_drawn_with_both_labels() -> None:
     [axes] = misclassified(X, Y, PREDICTED).axes
     assert axes.get_title(loc="left") == "14 of 40 images misclassified"
     assert [text.get_text() for text in axes.texts] == [f"{Y[i]} → {PREDICTED[i]}" for i in WRONG]
@@ -54,7 +54,7 @@ def test_at_most_count_images_are_drawn(count: int, drawn: int, end: str) -> Non
     assert axes.get_title(loc="left") == f"14 of 40 images misclassified{end}"
 
 
-def test_where_nothing_is_wrong_the_picture_says_so() -> None:
+def test_without_errors_the_picture_says_so() -> None:
     [axes] = misclassified(X, Y, Y).axes
     assert [text.get_text() for text in axes.texts] == ["All 40 images were classified correctly"]
     assert not axes.images
@@ -62,13 +62,13 @@ def test_where_nothing_is_wrong_the_picture_says_so() -> None:
     assert misclassified(X[:1], [0], [1]).axes[0].get_title(loc="left") == "1 of 1 image misclassified"
 
 
-def test_long_labels_take_two_lines_and_are_no_mathematics() -> None:
+def test_long_labels_are_wrapped_and_not_parsed() -> None:
     axes = misclassified(X[:2], ["ankle boot", "$hirt$"], ["sandal", "coat"]).axes[0]
     assert [text.get_text() for text in axes.texts] == ["ankle boot\n→ sandal", "$hirt$\n→ coat"]
     assert not any(text.get_parse_math() for text in axes.texts)
 
 
-def test_arrays_may_be_of_any_backend(arrays: Arrays) -> None:
+def test_arrays_of_any_backend_are_accepted(arrays: Arrays) -> None:
     labels, predicted = (arrays.backend.asarray(v, "int64") for v in (Y, PREDICTED))
     axes = misclassified(arrays(X, "float32"), labels, predicted, shape=(2, 8)).axes[0]
     np.testing.assert_array_equal(axes.images[1].get_array(), X[3].astype(np.float32).reshape(2, 8))

@@ -35,7 +35,7 @@ def band(axes: Any) -> tuple[list[float], list[float]]:
     return [float(h.min()) for h in heights], [float(h.max()) for h in heights]
 
 
-def test_of_three_runs_each_the_median_and_the_band_between_the_outer_ones_are_drawn() -> None:
+def test_three_runs_are_drawn_as_median_and_range() -> None:
     figure = seed_spread(RUNS)
     for axes, metric, scale in zip(figure.axes, ("cost", "accuracy"), (1, 100), strict=True):
         *runs, median = drawn_lines(axes)
@@ -52,7 +52,7 @@ def test_of_three_runs_each_the_median_and_the_band_between_the_outer_ones_are_d
 
 
 @pytest.mark.parametrize("runs", [4, 5, 12])
-def test_of_more_runs_the_band_goes_from_quartile_to_quartile(runs: int) -> None:
+def test_more_runs_are_drawn_with_a_band_between_quartiles(runs: int) -> None:
     values = np.random.default_rng(runs).uniform(0.1, 0.9, (runs, 6)).tolist()
     figure = seed_spread([{"cost": v, "accuracy": v} for v in values])
     by_epoch = list(zip(*values, strict=True))
@@ -65,7 +65,7 @@ def test_of_more_runs_the_band_goes_from_quartile_to_quartile(runs: int) -> None
     assert legend(figure) == [f"median of {runs} runs", "middle half (quartiles)", "each run"]
 
 
-def test_the_last_median_and_the_edges_of_its_band_are_written() -> None:
+def test_the_last_median_and_its_band_are_labelled() -> None:
     cost, accuracy = seed_spread(RUNS).axes
     assert [text.get_text() for text in cost.texts] == ["0.300\n(0.200 to 0.400)"]
     assert [text.get_text() for text in accuracy.texts] == ["92.00 %\n(90.00 to 97.00)"]
@@ -93,7 +93,7 @@ def test_equal_runs_have_a_spread_of_zero() -> None:
     assert seed_spread([{"cost": [0.5]}] * 2).axes[0].texts[0].get_text() == "0.500"
 
 
-def test_one_epoch_shows_its_spread_as_a_bar() -> None:
+def test_the_spread_of_one_epoch_is_a_bar() -> None:
     axes: Any = seed_spread([{"cost": [1.0]}, {"cost": [2.0]}, {"cost": [3.0]}]).axes[0]
     [bar] = axes.collections
     assert isinstance(bar, LineCollection)
@@ -119,7 +119,7 @@ def test_runs_without_a_common_epoch_are_drawn_without_a_median() -> None:
 
 @pytest.mark.parametrize("runs", [2, 3, 4, 12])
 @pytest.mark.parametrize("lowest", [0.0, 1e-3])  # an axis from 0, and a logarithmic one
-def test_a_band_reaches_no_costs_and_accuracies_that_there_cannot_be(runs: int, lowest: float) -> None:
+def test_a_band_stays_within_possible_values(runs: int, lowest: float) -> None:
     """One run that is far from the others: mean ± deviation would reach below 0 and above 100 %."""
     costs = [[2.0, lowest, lowest]] * (runs - 1) + [[2.0, 1.0, 0.8]]
     shares = [[0.5, 1.0, 1.0]] * (runs - 1) + [[0.5, 0.6, 0.0]]
@@ -163,7 +163,7 @@ def test_bad_histories_are_named(histories: Any, error: type[Exception], message
         seed_spread(histories)
 
 
-def test_numbers_of_numpy_are_taken() -> None:
+def test_numpy_scalars_are_accepted() -> None:
     axes = seed_spread([{"cost": list(np.array([0.5, 0.25], np.float32))}, {"cost": list(np.array([0.5, 0.75]))}]).axes[
         0
     ]

@@ -41,21 +41,21 @@ def train(**options: object) -> list[set[int]]:
     return seen
 
 
-def test_small_steps_have_one_thread() -> None:
+def test_small_steps_use_one_thread() -> None:
     assert train() == [{1}, {1}]
 
 
-def test_large_steps_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_steps_keep_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas_threads, "SMALL", 10)
     assert train() == [{2}, {2}]
 
 
-def test_another_backend_is_left_alone() -> None:
+def test_other_backends_keep_their_threads() -> None:
     with nnkit.using_backend("standard:array_api_strict"):
         assert train() == [{2}, {2}]
 
 
-def test_an_error_restores_them() -> None:
+def test_an_error_restores_the_threads() -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("in a callback")
 
@@ -66,7 +66,7 @@ def test_an_error_restores_them() -> None:
     assert net.recorded == {}
 
 
-def test_steps_for_one_thread_are_recorded_anew_afterwards() -> None:
+def test_steps_for_one_thread_are_recorded_again_afterwards() -> None:
     """Such a step may use SciPy's BLAS beside NumPy's: with two threads each that was 94 times slower."""
     net = nnkit.Network([30, 8, 3], cost="softmax_cross_entropy", seed=0)
     net.fit(X, LABELS, epochs=1, batch_size=20, optimizer=nnkit.SGD(0.1), progress=False)
@@ -107,7 +107,7 @@ print(threads())
 """
 
 
-def test_a_blas_that_is_loaded_meanwhile_is_limited_too() -> None:
+def test_a_blas_loaded_later_is_limited() -> None:
     """Else the training that came second would not use it, and have other bits than alone."""
     pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
@@ -132,7 +132,7 @@ print(sorted(name for name in sys.modules if name.startswith("scipy")))
 """
 
 
-def test_predictions_load_no_scipy() -> None:
+def test_predictions_do_not_load_scipy() -> None:
     """Its import takes longer than thousands of them, and its threads would spin beside NumPy's."""
     pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     done = subprocess.run([sys.executable, "-c", PREDICTS], capture_output=True, text=True, timeout=120, check=True)
@@ -151,7 +151,7 @@ print(train() == train())
 """
 
 
-def test_the_first_training_of_a_process_has_the_bits_of_the_second() -> None:
+def test_the_first_and_second_training_of_a_process_have_equal_bits() -> None:
     """SciPy's BLAS, which gradient descent loads, has the limit from the first step on."""
     pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     several = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
@@ -163,7 +163,7 @@ def test_the_first_training_of_a_process_has_the_bits_of_the_second() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_has_all_threads_unless_its_own_thread_trains() -> None:
+def test_a_child_process_has_all_threads_unless_it_trains() -> None:
     def counts_in_child() -> set[int]:
         child = os.fork()
         if child == 0:
@@ -185,7 +185,7 @@ def test_a_child_has_all_threads_unless_its_own_thread_trains() -> None:
     assert counts() == {2}
 
 
-def test_the_libraries_are_looked_for_when_one_was_loaded() -> None:
+def test_libraries_are_searched_again_after_one_was_loaded() -> None:
     found = loaded_blas()
     assert loaded_blas() is found
     name = "_ctypes_test" if "_ctypes_test" not in sys.modules else "xxlimited"

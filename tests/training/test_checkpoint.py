@@ -33,7 +33,7 @@ def parameters(net: nnkit.Network) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cost", cost_names())
-def test_bit_for_bit(arrays: "Arrays", cost: str, dtype: str, tmp_path: Path) -> None:
+def test_a_saved_network_is_equal_bit_for_bit(arrays: "Arrays", cost: str, dtype: str, tmp_path: Path) -> None:
     net, path = network(cost=cost, dtype=dtype), tmp_path / "net.safetensors"
     net.fit(X, np.eye(3)[np.arange(12) % 3] + (cost == "gamma"), epochs=3, progress=False)  # its targets are above 0
     net.save(path)
@@ -65,7 +65,7 @@ def test_numpy_integers_as_sizes_can_be_saved(tmp_path: Path) -> None:
     assert nnkit.load(tmp_path / "net.safetensors").layers == net.layers
 
 
-def test_training_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_training_continues_where_it_stopped(tmp_path: Path) -> None:
     """Plain gradient descent has no state: a loaded network goes on with the same orders."""
     net, path, y = network(), tmp_path / "net.safetensors", np.arange(12) % 3
     net.fit(X, y, epochs=2, batch_size=5, optimizer=nnkit.SGD(0.3), progress=False)
@@ -89,7 +89,7 @@ def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     assert json.loads(header["network"])["cost"] == {"name": "cross_entropy"}
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, path = network(), tmp_path / "net.safetensors"
     net.save(path)
     old = path.read_bytes()
@@ -123,7 +123,7 @@ def test_a_saved_file_can_be_read_by_others(tmp_path: Path) -> None:
     assert (tmp_path / "net.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_no_such_place(tmp_path: Path) -> None:
+def test_saving_to_a_missing_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         nnkit.load(tmp_path / "none.safetensors")
     with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
@@ -136,7 +136,7 @@ def test_no_such_place(tmp_path: Path) -> None:
     assert "damaged" not in str(caught.value)
 
 
-def test_without_safetensors_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_safetensors_the_error_has_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.safetensors"
     network().save(path)
     assert checkpoint.FORMATS[-1] == "nnkit-network-2"
@@ -148,7 +148,7 @@ def test_without_safetensors_the_error_says_how_to_get_it(tmp_path: Path, monkey
         nnkit.load(path)
 
 
-def test_the_same_network_is_the_same_file(tmp_path: Path) -> None:
+def test_equal_networks_are_equal_files(tmp_path: Path) -> None:
     """Although safetensors puts its text in another order each time: three entries have one of six."""
     files = []
     for i in range(12):

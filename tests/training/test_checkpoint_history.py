@@ -34,7 +34,7 @@ def adding(value: Any, first: int = 1) -> Callable[[Any, nnkit.History], None]:
 
 
 @pytest.mark.parametrize("value", [0.5, 3, True, np.float32(0.5), np.float64(0.5), np.int64(3), np.array(0.5)])
-def test_numbers_are_kept(value: Any, tmp_path: Path) -> None:
+def test_numbers_of_callbacks_are_kept(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     fit(path, epochs=2, callbacks=[adding(value)])
     _, history = fit(path, callbacks=[adding(value)])
@@ -58,7 +58,7 @@ def test_numbers_are_kept(value: Any, tmp_path: Path) -> None:
         (lambda net, history: history.update(extra=1.0), TypeError, r"history\['extra'\] is 1.0"),
     ],
 )
-def test_what_is_not_a_number_an_epoch_is_told_at_once(
+def test_an_entry_without_one_number_per_epoch_is_refused(
     callback: Any, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     """Without what is wrong the training is written, and can be resumed."""
@@ -75,14 +75,14 @@ def test_what_is_not_a_number_an_epoch_is_told_at_once(
 
 
 @pytest.mark.parametrize("extra", ["good", np.ones(2)])
-def test_without_a_checkpoint_a_history_holds_anything(extra: Any) -> None:
+def test_without_a_checkpoint_a_history_accepts_anything(extra: Any) -> None:
     net = nnkit.Network([4, 3], seed=0)
     history = net.fit(X, LABELS, epochs=3, progress=False, callbacks=[adding(extra, 2)])
     assert (len(history["extra"]), history.epochs) == (2, 3)
 
 
 @pytest.mark.parametrize("at", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_history_and_the_file_from_before(
+def test_a_full_disk_keeps_the_history_and_the_old_file(
     at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.safetensors"
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_the_history_and_the_file_from_before(
     ],
     ids=["bytes", "datetime64", "datetime"],
 )
-def test_class_names_that_no_file_holds_are_told_before_the_first_epoch(classes: np.ndarray, tmp_path: Path) -> None:
+def test_unsupported_class_names_are_refused_before_the_first_epoch(classes: np.ndarray, tmp_path: Path) -> None:
     net, calls = nnkit.Network([4, 3], seed=0), [0]
     before, optimizer, state = net.parameters.flat.tobytes(), net.optimizer, net.state
 
@@ -158,14 +158,14 @@ def refused(path: Path, message: str) -> None:
     ("wrong", "message"),
     [({"accuracy": [0.5]}, "the lists of a history differ in length"), ({"cost": [0.5, "low"]}, "could not convert")],
 )
-def test_a_damaged_history_is_told_before_anything_changes(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_a_damaged_history_is_refused_before_any_change(wrong: dict[str, Any], message: str, tmp_path: Path) -> None:
     damaged(tmp_path / "run.safetensors", lambda tensors, about: about["history"].update(wrong))
     refused(tmp_path / "run.safetensors", message)
 
 
 @pytest.mark.parametrize("name", ["optimizer.mean", "optimizer.t"])
 @pytest.mark.parametrize("shape", [(1,), (1, 15), (16,)])
-def test_a_state_of_another_shape_is_told_before_anything_changes(name: str, shape: Any, tmp_path: Path) -> None:
+def test_a_state_of_another_shape_is_refused_before_any_change(name: str, shape: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     damaged(path, lambda tensors, about: tensors.update({f"training.{name}": np.zeros(shape, np.float32)}))
     refused(path, f"{name} has shape {re.escape(str(shape))}; expected ")

@@ -25,7 +25,7 @@ def saved(path: Path, tensors: dict[str, Any] | None = None, **changes: Any) -> 
     return path
 
 
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
+def test_every_truncated_file_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.safetensors")
     content = path.read_bytes()
     for length in [*range(64), *range(64, len(content), 37), len(content) - 1]:
@@ -100,7 +100,7 @@ def test_damaged_networks_are_refused(tensors: Any, changes: Any, message: str, 
         nnkit.load(path)
 
 
-def test_a_file_of_a_registered_function_says_what_to_register(tmp_path: Path) -> None:
+def test_a_file_with_an_unknown_function_says_what_to_register(tmp_path: Path) -> None:
     nnkit.register_activation("cubed", lambda xp, z: z**3, lambda xp, z, d: 3 * z**2 * d, "preactivation")
     nnkit.register_cost(
         "fourth", lambda xp, h, y, scale: (h - y) ** 4 * scale, lambda xp, h, y, s: 4 * (h - y) ** 3 * s
@@ -118,7 +118,7 @@ def test_a_file_of_a_registered_function_says_what_to_register(tmp_path: Path) -
         assert "damaged" not in str(caught.value)
 
 
-def test_a_checkpoint_of_ones_own_optimizer_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_custom_optimizer_says_how_to_resume(tmp_path: Path) -> None:
     class Half(nnkit.SGD):
         pass
 

@@ -37,7 +37,7 @@ def minibatches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_the_parameters_are_those_from_before_the_step(arrays: "Arrays", name: str, streamed: bool) -> None:
+def test_divergence_restores_the_parameters_from_before_the_step(arrays: "Arrays", name: str, streamed: bool) -> None:
     net = network()
     data = (minibatches, None) if streamed else (arrays(X), arrays(Y))
     options: dict[str, Any] = {"epochs": 5, "progress": False}
@@ -60,7 +60,7 @@ def test_the_parameters_are_those_from_before_the_step(arrays: "Arrays", name: s
     assert not (np.isfinite(float(cost)) and np.isfinite(flat(twin)).all())
 
 
-def test_the_network_can_go_on() -> None:
+def test_the_network_can_be_trained_after_divergence() -> None:
     net = network()
     with pytest.raises(nnkit.DivergenceError):
         net.fit(X, Y, epochs=5, batch_size=5, optimizer=nnkit.SGD(20.0), progress=False)
@@ -72,7 +72,7 @@ def test_the_network_can_go_on() -> None:
 
 
 @pytest.mark.parametrize("rate", [50.0, 1e38])
-def test_accumulated_steps_and_dropout_are_put_back_too(rate: float) -> None:
+def test_divergence_restores_accumulation_and_dropout(rate: float) -> None:
     """Found at the first minibatch of a group, whose cost is infinite, or at its last, whose update is."""
     layers = [nnkit.Dense(3, 8, "relu"), nnkit.Dropout(0.5), nnkit.Dense(8, 2)]
     net = nnkit.Network(layers, cost="quadratic", seed=1)
@@ -87,14 +87,14 @@ def test_accumulated_steps_and_dropout_are_put_back_too(rate: float) -> None:
     assert caught.value.step % 2 == (0 if rate > 1e30 else 1)
 
 
-def test_a_finite_but_rising_cost_is_no_divergence() -> None:
+def test_a_rising_finite_cost_is_not_a_divergence() -> None:
     net = network()
     history = net.fit(X, Y, epochs=2, batch_size=30, optimizer=nnkit.SGD(3.0), progress=False)
     assert history["cost"][1] > history["cost"][0]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_the_last_update_of_accumulated_gradients_is_looked_at(streamed: bool) -> None:
+def test_the_last_update_of_accumulated_gradients_is_checked(streamed: bool) -> None:
     """What is left of an epoch, one minibatch here, makes an update when the pass is over."""
     x = np.zeros((40, 3), np.float32)
     x[32:] = 1e12
@@ -112,7 +112,7 @@ def test_the_last_update_of_accumulated_gradients_is_looked_at(streamed: bool) -
     assert np.isfinite(net.parameters.flat).all()
 
 
-def test_the_error_passes_from_one_process_to_another() -> None:
+def test_the_error_can_be_pickled() -> None:
     error = nnkit.DivergenceError(3, 7, "the cost is nan", 0.5)
     error.history = nnkit.History.of({"cost": [1.0, 2.0]})
     again = pickle.loads(pickle.dumps(error))

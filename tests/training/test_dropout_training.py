@@ -36,7 +36,7 @@ def masks(net: nnkit.Network, n: int) -> list[np.ndarray]:
     return found
 
 
-def test_gradients_are_autograds_for_the_same_masks(arrays: "Arrays") -> None:
+def test_gradients_with_dropout_match_autograd(arrays: "Arrays") -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     net = network()
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_gradients_are_autograds_for_the_same_masks(arrays: "Arrays") -> None:
                 np.testing.assert_allclose(arrays.numpy(found), tensor.grad.numpy(), rtol=1e-10, atol=1e-14)
 
 
-def test_one_seed_drops_the_same_everywhere(arrays: "Arrays") -> None:
+def test_equal_seeds_drop_the_same_entries_on_every_backend(arrays: "Arrays") -> None:
     """The same masks on every backend, for both dtypes, and for a row whatever the batch."""
     reference = network(backend="numpy")
     for dtype in ("float32", "float64"):
@@ -68,7 +68,7 @@ def test_one_seed_drops_the_same_everywhere(arrays: "Arrays") -> None:
             np.testing.assert_array_equal(found, wanted[:7].astype(dtype))
 
 
-def test_a_seeds_masks_are_those_of_the_hash() -> None:
+def test_masks_match_the_hash() -> None:
     """The key is drawn once from NumPy's generator of the seed: no version may give a seed other masks."""
     key, rates = int(np.random.default_rng([4, 2]).integers(2**32)), {0: 0.2, 2: 0.5, 4: 0.3}
     found = masks(network(backend="numpy"), 6)
@@ -84,7 +84,7 @@ def test_training_agrees_with_numpy(arrays: "Arrays") -> None:
     np.testing.assert_allclose(np.array(found), wanted, rtol=1e-10, atol=1e-12)
 
 
-def test_nothing_is_dropped_but_in_training(arrays: "Arrays") -> None:
+def test_dropout_is_active_only_in_training(arrays: "Arrays") -> None:
     net = network()
     plain = nnkit.Network(net.dense, cost="softmax_cross_entropy", seed=4, dtype="float64")
     assert arrays.numpy(net.forward(X)).tobytes() == arrays.numpy(plain.forward(X)).tobytes()
@@ -116,7 +116,7 @@ def test_masks_differ_from_step_to_step_and_from_seed_to_seed() -> None:
             assert 0.2 < np.mean(a == b) < 0.8
 
 
-def test_the_counter_moves_with_the_network(arrays: "Arrays") -> None:
+def test_the_counter_is_moved_with_the_network(arrays: "Arrays") -> None:
     net, stayed = network(backend="numpy"), network(backend="numpy")
     for each in (net, stayed):
         each.fit(X, LABELS, epochs=2, progress=False)
@@ -146,6 +146,6 @@ def test_rates_out_of_range(rate: Any) -> None:
         ([Dropout(0.5)], "expected a Dense layer"),
     ],
 )
-def test_dropout_is_for_what_a_layer_gets(layers: Any, message: str) -> None:
+def test_dropout_applies_to_the_input_of_a_layer(layers: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nnkit.Network(layers)

@@ -34,7 +34,7 @@ def test_rule(rule: EarlyStopping, values: list[float], best: int | None, stops:
     assert rule.stops(history) is stops
 
 
-def test_a_name_must_be_text() -> None:
+def test_the_monitor_must_be_text() -> None:
     with pytest.raises(TypeError, match="monitor is None; expected a name"):
         EarlyStopping(None)  # type: ignore[arg-type]
 
@@ -56,7 +56,7 @@ def test_numbers_out_of_range(options: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["f2", "validation_f2", "accuracy_of_mine", "loss", "top_five"])
-def test_a_name_that_does_not_tell_which_number_is_best_needs_a_mode(name: str) -> None:
+def test_an_unknown_monitor_needs_a_mode(name: str) -> None:
     plateau = nnkit.schedules.reduce_on_plateau
     for make in (EarlyStopping, plateau):
         with pytest.raises(ValueError, match=f"the name '{name}' does not say which .*; give mode='max' if"):
@@ -67,7 +67,7 @@ def test_a_name_that_does_not_tell_which_number_is_best_needs_a_mode(name: str) 
     assert EarlyStopping(name, mode="min").best({name: [0.1, 0.3, 0.2]}) == 0
 
 
-def test_a_metric_of_ones_own_that_grows() -> None:
+def test_a_custom_metric_to_maximize() -> None:
     numbers = iter(range(99))
 
     def f1(y: Any, h: Any) -> float:

@@ -51,7 +51,7 @@ class OnlyRows:
 
 
 @pytest.mark.parametrize("preprocessing", [None, "normalization", "whitening"])
-def test_bytes_and_rows_give_what_numbers_give(arrays: "Arrays", preprocessing: str | None, tmp_path: Path) -> None:
+def test_bytes_and_rows_train_like_arrays(arrays: "Arrays", preprocessing: str | None, tmp_path: Path) -> None:
     fitted: Any = None
     if preprocessing:
         kind: Any = {"normalization": nnkit.data.Normalization, "whitening": nnkit.data.Whitening}[preprocessing]
@@ -69,7 +69,7 @@ def test_bytes_and_rows_give_what_numbers_give(arrays: "Arrays", preprocessing: 
     assert rows.largest == 37  # looked through once, before the training
 
 
-def test_labels_and_weights_are_read_where_they_lie(arrays: "Arrays") -> None:
+def test_labels_and_weights_on_disk_are_read(arrays: "Arrays") -> None:
     """As a column of pandas or a data set of HDF5, which no backend owns."""
 
     class Column(OnlyRows):
@@ -83,7 +83,7 @@ def test_labels_and_weights_are_read_where_they_lie(arrays: "Arrays") -> None:
     assert_same(found, trained(arrays(IMAGES), targets, sample_weight=weights))
 
 
-def test_bytes_stay_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_stored_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     from nnkit.training import sources
 
     made: list[Any] = []
@@ -114,18 +114,18 @@ class Loader:
 
 
 @pytest.mark.parametrize("stream", [minibatches, Loader()])
-def test_iterables_give_what_arrays_give(arrays: "Arrays", stream: Any) -> None:
+def test_iterables_train_like_arrays(arrays: "Arrays", stream: Any) -> None:
     wanted = trained(IMAGES, LABELS, shuffle=False, validation_data=(IMAGES, LABELS))
     assert_same(trained(stream, validation_data=stream), wanted)
 
 
-def test_a_torch_loader_trains() -> None:
+def test_training_on_a_torch_loader() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     data = torch.utils.data.TensorDataset(torch.tensor(IMAGES), torch.tensor(LABELS))
     assert_same(trained(torch.utils.data.DataLoader(data, batch_size=8)), trained(IMAGES, LABELS, shuffle=False))
 
 
-def test_an_iterator_that_has_ended_is_told() -> None:
+def test_an_exhausted_iterator_is_an_error() -> None:
     net = network()
     assert net.fit(minibatches(), epochs=1, progress=False).epochs == 1
     with pytest.raises(ValueError, match="X yielded no minibatches; an iterator can be used once"):
@@ -153,7 +153,7 @@ def test_a_bad_minibatch_is_named(item: Any, error: type[Exception], message: st
     assert net.epochs_trained == 0
 
 
-def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
+def test_rows_that_are_not_finite_are_refused_before_any_change() -> None:
     values = RNG.normal(size=(5000, 6))
     values[4500, 3] = np.inf
     net = network()
@@ -173,7 +173,7 @@ def test_rows_that_are_not_finite_are_found_before_anything_changes() -> None:
         (5, LABELS, {}, TypeError, "X is 5; expected an array"),
     ],
 )
-def test_data_of_a_wrong_kind(X: Any, y: Any, options: Any, error: type[Exception], message: str) -> None:
+def test_data_of_a_wrong_type_are_refused(X: Any, y: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         network().fit(X, y, progress=False, **options)
 
@@ -184,7 +184,7 @@ def test_a_sparse_matrix_is_refused() -> None:
         network().fit(sparse.csr_array(IMAGES), LABELS, progress=False)
 
 
-def test_partial_fit_goes_on(arrays: "Arrays") -> None:
+def test_partial_fit_continues_training(arrays: "Arrays") -> None:
     net, wanted = network(), network()
     optimizer = nnkit.Adam(0.01)
     for _ in range(3):
@@ -206,7 +206,7 @@ def test_rows_on_a_disk_are_predicted_in_pieces(arrays: "Arrays", monkeypatch: p
         net.predict(OnlyRows(IMAGES[:, :5]))
 
 
-def test_a_generator_may_fill_one_array_again_and_again(arrays: "Arrays") -> None:
+def test_a_generator_may_reuse_its_array(arrays: "Arrays") -> None:
     def stream() -> Iterator[tuple[Any, Any]]:
         y = np.empty((8, 3))
         for start in range(0, 32, 8):
@@ -219,14 +219,14 @@ def test_a_generator_may_fill_one_array_again_and_again(arrays: "Arrays") -> Non
     assert net.evaluate(stream)["cost"] == pytest.approx(net.evaluate(IMAGES[:32], LABELS[:32])["cost"], rel=1e-13)
 
 
-def test_weights_in_some_minibatches_only_are_refused() -> None:
+def test_weights_in_only_some_minibatches_are_refused() -> None:
     with_weights, without = (IMAGES[:8], LABELS[:8], np.ones(8)), (IMAGES[8:16], LABELS[8:16])
     for items in ((with_weights, without), (without, with_weights)):
         with pytest.raises(ValueError, match="minibatch 1 of X: give all minibatches a sample_weight, or none"):
             network().evaluate(iter(items))
 
 
-def test_schedules_of_an_iterable_know_its_steps_from_the_second_epoch_on() -> None:
+def test_schedules_of_an_iterable_know_its_steps_from_the_second_epoch() -> None:
     seen: list[float] = []
 
     def schedule(epoch: float) -> float:
@@ -245,7 +245,7 @@ def test_evaluate_refuses_what_fit_refuses(X: Any, y: Any) -> None:
 
 @pytest.mark.parametrize("kept", [1 << 20, 40])
 @pytest.mark.parametrize("schedule", [None, "cosine"])
-def test_rows_of_the_host_train_as_those_of_the_device(
+def test_rows_on_the_host_train_like_rows_on_the_device(
     schedule: str | None, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The ones are written by the host into each step, the others are read by the recorded step itself."""

@@ -36,7 +36,7 @@ def flat(net: nnkit.Network) -> np.ndarray:
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_accumulated_gradients_are_those_of_a_larger_batch(arrays: "Arrays", name: str, weights: Any) -> None:
+def test_accumulated_gradients_equal_those_of_a_larger_batch(arrays: "Arrays", name: str, weights: Any) -> None:
     """45 samples in batches of 20: the last group, of 5 samples, is what is left."""
     one, parts = network(), network()
     options: dict[str, Any] = {"epochs": 3, "sample_weight": weights, "progress": False}
@@ -49,7 +49,7 @@ def test_accumulated_gradients_are_those_of_a_larger_batch(arrays: "Arrays", nam
     assert found["cost"] == pytest.approx(wanted["cost"], rel=1e-10)
 
 
-def test_accumulation_leaves_gradients_as_they_were(arrays: "Arrays") -> None:
+def test_accumulation_does_not_change_gradients(arrays: "Arrays") -> None:
     net = network()
     net.fit(arrays(X), LABELS, epochs=1, batch_size=5, gradient_accumulation_steps=3, progress=False)
     twin = network()
@@ -59,7 +59,7 @@ def test_accumulation_leaves_gradients_as_they_were(arrays: "Arrays") -> None:
         assert arrays.numpy(found[0][0]).tobytes() == arrays.numpy(wanted[0][0]).tobytes()
 
 
-def test_a_schedule_is_a_loop_with_changed_rates(arrays: "Arrays") -> None:
+def test_a_schedule_equals_a_loop_that_changes_the_rate(arrays: "Arrays") -> None:
     """By epoch for a function of whole epochs, by step for one of fractions; the optimizer stays as it was."""
     optimizer, net, wanted = nnkit.SGD(0.4), network(), network()
     seen: list[float] = []
@@ -80,7 +80,7 @@ def test_a_schedule_is_a_loop_with_changed_rates(arrays: "Arrays") -> None:
     assert history["learning_rate"] == pytest.approx([0.4 / 1.8, 0.4 / 2.8])
 
 
-def test_schedules_record_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_schedules_do_not_record_again(monkeypatch: pytest.MonkeyPatch) -> None:
     made, make = [], Step.__init__
 
     def counted(self: Step, *arguments: Any, **options: Any) -> None:
@@ -133,7 +133,7 @@ def test_metrics_are_in_the_history(arrays: "Arrays") -> None:
         ({"checkpoint": 5}, TypeError, "checkpoint is 5"),
     ],
 )
-def test_wrong_options_change_nothing(options: Any, error: type[Exception], message: str) -> None:
+def test_invalid_options_change_nothing(options: Any, error: type[Exception], message: str) -> None:
     net = network()
     before = flat(net)
     with pytest.raises(error, match=message):
@@ -158,7 +158,7 @@ def test_the_accuracy_of_a_quadratic_cost() -> None:
     assert history["validation_accuracy"][-1] == share == net.evaluate(X, LABELS, metrics=["accuracy"])["accuracy"]
 
 
-def test_early_stopping_gives_the_best_parameters_back(arrays: "Arrays") -> None:
+def test_early_stopping_restores_the_best_parameters(arrays: "Arrays") -> None:
     """A rate that is too high after two epochs makes the validation cost rise."""
     kept: list[np.ndarray] = []
     net = network()
@@ -193,7 +193,7 @@ def test_a_callback_that_returns_true_stops() -> None:
     assert calls == [1, 2, 3]
 
 
-def test_class_names_come_back(arrays: "Arrays") -> None:
+def test_predictions_are_class_names(arrays: "Arrays") -> None:
     names = np.array(["cat", "dog", "owl"])
     net, numbered = network(), network()
     net.fit(arrays(X), names[LABELS], epochs=3, validation_data=(X, names[LABELS]), progress=False)
@@ -243,13 +243,13 @@ def test_wrong_classes(classes: Any, error: type[Exception], message: str) -> No
         (["top_3"], "'top_3' of 3 outputs is always 1"),
     ],
 )
-def test_metrics_do_not_hide_one_another(metrics: Any, message: str) -> None:
+def test_metrics_with_equal_names_are_refused(metrics: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         network().fit(X, LABELS, metrics=metrics, progress=False)
 
 
 @pytest.mark.parametrize("name", ["cost", "accuracy", "seconds", "learning_rate", "validation_f1"])
-def test_names_of_other_numbers_are_taken(name: str) -> None:
+def test_reserved_names_are_refused(name: str) -> None:
     def metric(y: np.ndarray, h: np.ndarray) -> float:
         return 0.0
 
@@ -258,7 +258,7 @@ def test_names_of_other_numbers_are_taken(name: str) -> None:
         network().evaluate(X, LABELS, metrics=[metric])
 
 
-def test_metrics_get_targets_that_are_not_smoothed() -> None:
+def test_metrics_get_unsmoothed_targets() -> None:
     seen = []
     cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.2)
     net = nnkit.Network([4, 3], cost=cost, seed=0, dtype="float64")
@@ -276,7 +276,7 @@ def test_metrics_get_targets_that_are_not_smoothed() -> None:
     np.testing.assert_allclose(by_label.parameters.flat, by_row.parameters.flat, rtol=1e-13)
 
 
-def test_numpys_true_stops_and_an_iterator_of_callbacks_lasts() -> None:
+def test_a_callback_may_return_numpys_true() -> None:
     calls = []
     callbacks = (
         each for each in [lambda net, history: calls.append(1), lambda net, history: np.bool_(len(calls) == 3)]
@@ -289,7 +289,7 @@ def test_numpys_true_stops_and_an_iterator_of_callbacks_lasts() -> None:
     assert net.epochs_trained == 0
 
 
-def test_an_optimizer_that_is_set_is_used() -> None:
+def test_an_optimizer_set_as_attribute_is_used() -> None:
     net = network()
     net.fit(X, LABELS, epochs=1, optimizer=nnkit.SGD(0.5), progress=False)
     before = flat(net)
@@ -300,7 +300,7 @@ def test_an_optimizer_that_is_set_is_used() -> None:
     assert copy.deepcopy(net).to("standard:array_api_strict").fit(X, LABELS, epochs=1, progress=False).epochs == 1
 
 
-def test_ctrl_c_in_the_last_callback_is_known() -> None:
+def test_ctrl_c_in_the_last_callback_is_recorded() -> None:
     def press(net: nnkit.Network, history: nnkit.History) -> None:
         if history.epochs == 2:
             signal.raise_signal(signal.SIGINT)
@@ -311,7 +311,7 @@ def test_ctrl_c_in_the_last_callback_is_known() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), nnkit.Adam(0.01)])
-def test_a_network_passes_from_one_process_to_another(optimizer: Any) -> None:
+def test_a_network_can_be_sent_to_another_process(optimizer: Any) -> None:
     layers = [nnkit.Dense(4, 6, "relu", init="he_normal"), nnkit.Dropout(0.3), nnkit.Dense(6, 3)]
     cost = nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)
     fitted = nnkit.data.Normalization.fit(X)
@@ -349,7 +349,7 @@ def test_a_callback_may_move_the_network_and_back(where: str, tmp_path: Path) ->
     assert found[0] == found[1]
 
 
-def test_a_callback_that_leaves_the_network_elsewhere_is_told() -> None:
+def test_a_callback_that_moves_the_network_is_an_error() -> None:
     net = nnkit.Network([5, 3], seed=0)
     with pytest.raises(RuntimeError, match="has moved the network to standard:array_api_strict; fit runs on numpy"):
         net.fit(
@@ -358,7 +358,7 @@ def test_a_callback_that_leaves_the_network_elsewhere_is_told() -> None:
         )  # fmt: skip
 
 
-def test_a_small_integer_type_of_the_batch_size_does_not_overflow() -> None:
+def test_a_batch_size_of_a_small_integer_type_does_not_overflow() -> None:
     net, size = nnkit.Network([4, 30, 3], seed=0), np.uint8(200)
     history = net.fit(np.tile(X, (6, 1)), np.tile(LABELS, 6), epochs=1, batch_size=size, progress=False)  # type: ignore[arg-type]
     assert history.epochs == 1

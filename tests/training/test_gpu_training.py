@@ -165,7 +165,7 @@ def test_samples_on_a_disk(gpu: Backend, tmp_path: Path) -> None:
     np.testing.assert_array_equal(gpu.to_numpy(found), network("numpy").predict(X))
 
 
-def test_samples_that_are_there_already(gpu: Backend) -> None:
+def test_samples_already_on_the_device(gpu: Backend) -> None:
     expected = trained(network("numpy"), sample_weight=np.arange(1.0, N + 1))
     on_device = [gpu.asarray(a) for a in (X, LABELS, np.arange(1.0, N + 1))]
     given = [a.copy() for a in on_device]
@@ -174,7 +174,7 @@ def test_samples_that_are_there_already(gpu: Backend) -> None:
         np.testing.assert_array_equal(gpu.to_numpy(array), gpu.to_numpy(before))
 
 
-def test_a_loop_of_ones_own(gpu: Backend) -> None:
+def test_a_custom_loop(gpu: Backend) -> None:
     nets = [network(backend, cost="quadratic") for backend in (gpu, "numpy")]
     for turn in range(12):
         rows = slice(turn * 7, turn * 7 + (20, 13)[turn % 2])
@@ -190,7 +190,7 @@ def test_a_loop_of_ones_own(gpu: Backend) -> None:
     assert nets[0].evaluate(X, TARGETS) == pytest.approx(nets[1].evaluate(X, TARGETS), rel=NEAR)
 
 
-def test_divergence_puts_back_what_was(gpu: Backend) -> None:
+def test_divergence_restores_the_state(gpu: Backend) -> None:
     with pytest.raises(nnkit.DivergenceError) as found:
         network(gpu, cost="quadratic").fit(X * 1e30, TARGETS, epochs=3, optimizer=nnkit.SGD(1e30), progress=False)
     with pytest.raises(nnkit.DivergenceError) as expected:
@@ -199,7 +199,7 @@ def test_divergence_puts_back_what_was(gpu: Backend) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_twice_the_same_bits(gpu: Backend, dtype: str) -> None:
+def test_two_runs_have_the_same_bits(gpu: Backend, dtype: str) -> None:
     layers = [nnkit.Dense(WIDTH, 130, "sigmoid"), nnkit.Dropout(0.2), nnkit.Dense(130, 3)]
     runs = [
         trained(network(gpu, layers=layers, dtype=dtype), epochs=5, batch_size=17, optimizer=nnkit.Adam(0.01))
@@ -209,7 +209,7 @@ def test_twice_the_same_bits(gpu: Backend, dtype: str) -> None:
     assert runs[0][1] == runs[1][1]
 
 
-def test_float32_stays_near(gpu: Backend) -> None:
+def test_float32_is_close_to_float64(gpu: Backend) -> None:
     """Steps of plain descent in float32, as users train: within some hundred roundings of the CPU's."""
     both = [
         trained(network(backend, dtype="float32", cost="cross_entropy"), optimizer=nnkit.SGD(0.1))
@@ -222,7 +222,7 @@ def test_float32_stays_near(gpu: Backend) -> None:
 @pytest.mark.parametrize("options", [{}, {"schedule": "cosine"}, {"shuffle": False}], ids=str)
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.5, momentum=0.5), nnkit.Adam(1e-3)], ids=["SGD", "Adam"])
 @pytest.mark.parametrize("lies", ["rows", "columns"])
-def test_one_launch_an_epoch_is_near_the_graphs(
+def test_one_launch_per_epoch_is_close_to_graphs(
     gpu: Backend, lies: str, optimizer: Any, options: Any, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lecture's network, with a smaller last minibatch: both ways sum in another order, and no more."""

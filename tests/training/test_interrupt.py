@@ -37,7 +37,7 @@ def test_ctrl_c_ends_a_training(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["True True True", "False True"]
 
 
-def test_the_second_ctrl_c_acts_at_once_where_nothing_moves() -> None:
+def test_a_second_ctrl_c_acts_at_once_outside_of_steps() -> None:
     with interruptible() as interrupt:
         interrupt.check()
         signal.raise_signal(signal.SIGINT)
@@ -56,7 +56,7 @@ def test_the_second_ctrl_c_acts_at_once_where_nothing_moves() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_handler_of_ones_own_stays() -> None:
+def test_a_custom_signal_handler_is_kept() -> None:
     seen = []
     before = signal.signal(signal.SIGINT, lambda *_: seen.append(1))
     try:

@@ -46,16 +46,16 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_whole_set_does_not_fit(tmp_path: Path) -> None:
+def test_the_data_set_exceeds_the_memory_limit(tmp_path: Path) -> None:
     assert "MemoryError" in run(WHOLE, tmp_path).stderr
 
 
-def test_an_iterable_trains(tmp_path: Path) -> None:
+def test_training_on_an_iterable(tmp_path: Path) -> None:
     done = run(STREAM, tmp_path)
     assert done.stdout == "True\n", done.stderr
 
 
-def test_a_file_of_rows_trains(tmp_path: Path) -> None:
+def test_training_on_a_file_of_rows(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 10, SAMPLES)
     np.save(tmp_path / "labels.npy", labels)
     with open(tmp_path / "images.npy", "wb") as file:

@@ -64,7 +64,7 @@ def trained(**options: Any) -> tuple[bytes, nnkit.History]:
 @pytest.mark.parametrize("schedule", [None, "cosine"])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize(("kept", "parts"), [(1 << 20, [53]), (80, [16, 16, 16, 5]), (1, [8] * 6 + [5])])
-def test_launches_are_the_steps(
+def test_launches_equal_steps(
     kept: int, parts: list[int], shuffle: bool, schedule: str | None, kernels: list[StepByStep],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -81,7 +81,7 @@ def test_launches_are_the_steps(
         assert history[name] == steps[name]
 
 
-def test_rates_that_a_launch_may_still_read_stay_as_they_are(kernels: list[StepByStep]) -> None:
+def test_rates_of_a_pending_launch_are_not_overwritten(kernels: list[StepByStep]) -> None:
     _, history = trained(schedule="cosine")
     assert len(set(history["learning_rate"])) == 3
     np.testing.assert_allclose([rates[-1] for rates in kernels[0].rates], history["learning_rate"], rtol=1e-6)
@@ -96,14 +96,14 @@ def test_rates_that_a_launch_may_still_read_stay_as_they_are(kernels: list[StepB
         (X, {"class_weight": "balanced"}),
     ],
 )
-def test_no_kernel_is_asked_for_where_more_is_to_be_done(given: Any, options: Any, kernels: list[StepByStep]) -> None:
+def test_unsupported_trainings_use_no_kernel(given: Any, options: Any, kernels: list[StepByStep]) -> None:
     net = nnkit.Network([6, 9, 4], "tanh", "softmax_cross_entropy", seed=3)
     net.fit(given, LABELS, epochs=1, progress=False, **options)
     assert not kernels
 
 
 @pytest.mark.parametrize("which", ["X", "y"])
-def test_arrays_of_other_strides_go_through_steps(which: str, kernels: list[StepByStep]) -> None:
+def test_strided_arrays_use_recorded_steps(which: str, kernels: list[StepByStep]) -> None:
     targets = np.eye(4, dtype=np.float32)[LABELS]
     given, wanted = (X, targets) if which == "X" else (X, np.asfortranarray(targets))
     given = np.asfortranarray(given) if which == "X" else given
@@ -125,7 +125,7 @@ def test_divergence_is_found_after_the_launch(kernels: list[StepByStep]) -> None
     assert np.isfinite(net.parameters.flat).all()
 
 
-def test_a_kernel_that_does_not_work_is_not_used(kernels: list[StepByStep], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_kernel_is_not_used(kernels: list[StepByStep], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepByStep, "works", lambda kernel, X: False)
     found, _ = trained()
     assert kernels.pop().parts == []
@@ -134,7 +134,7 @@ def test_a_kernel_that_does_not_work_is_not_used(kernels: list[StepByStep], monk
 
 
 @pytest.mark.parametrize("message", ["cluster out of resources", ""])
-def test_whether_a_kernel_works_is_tried(host: Any, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+def test_a_kernel_is_tried_before_use(host: Any, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
     """Up to CUDA's own launch, which is replaced: it gets no samples, and its error is a warning."""
     kernel, given, samples = object.__new__(EpochKernel), [], host.asarray(X)
     kernel._model = nnkit.Network([6, 9, 4], seed=0, backend="cupy")
@@ -154,7 +154,7 @@ def test_whether_a_kernel_works_is_tried(host: Any, monkeypatch: pytest.MonkeyPa
     assert given == [((53, 6), (0, 4), ((0,), "int64"), (0,), (0, 4))]
 
 
-def test_a_full_memory_is_not_a_kernel_that_does_not_work(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_is_not_a_failing_kernel(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = object.__new__(EpochKernel)
     kernel._model = nnkit.Network([6, 9, 4], seed=0, backend="cupy")
     kernel._recipe = SimpleNamespace(widths=(6, 9, 4))  # type: ignore[assignment]

@@ -30,7 +30,9 @@ def by_hand(net: nnkit.Network) -> dict[str, float]:
 
 @pytest.mark.parametrize("kept", [1 << 20, 40, 1])
 @pytest.mark.parametrize("evaluation_batch", [4096, 53, 10, 1])
-def test_pieces_add_up(arrays: "Arrays", kept: int, evaluation_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_in_pieces_gives_the_same_result(
+    arrays: "Arrays", kept: int, evaluation_batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(meter, "_KEPT", kept)
     monkeypatch.setattr(meter, "ROWS", evaluation_batch)
     net = network()
@@ -40,7 +42,7 @@ def test_pieces_add_up(arrays: "Arrays", kept: int, evaluation_batch: int, monke
 
 
 @pytest.mark.parametrize("kept", [1 << 20, 60, 1])
-def test_training_is_measured_alike(arrays: "Arrays", kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_metrics_match_evaluate(arrays: "Arrays", kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a learning rate that moves nothing, an epoch's numbers are those of the network."""
     monkeypatch.setattr(meter, "_KEPT", kept)
     net = network()
@@ -100,7 +102,7 @@ def stream(y: np.ndarray, *weights: np.ndarray) -> Any:
 
 @pytest.mark.parametrize("cost", ["cross_entropy", "hinge"])
 @pytest.mark.parametrize("kept", [1 << 20, 60, 1])
-def test_all_outputs_of_several_classes_have_to_be_right(
+def test_a_multilabel_sample_needs_all_outputs_right(
     arrays: "Arrays", kept: int, cost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meter, "_KEPT", kept)
@@ -118,7 +120,7 @@ def test_all_outputs_of_several_classes_have_to_be_right(
         assert evaluated["accuracy"] == pytest.approx(wanted, rel=1e-15)
 
 
-def test_all_bits_right_is_1() -> None:
+def test_all_labels_right_is_accuracy_1() -> None:
     X, Y = np.eye(4), np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1.0]])
     net = nnkit.Network([4, 16, 3], cost="cross_entropy", seed=0)
     net.fit(X, Y, epochs=2000, optimizer=nnkit.Adam(0.01), progress=False)
@@ -127,7 +129,7 @@ def test_all_bits_right_is_1() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0, 0.2])
-def test_one_class_a_sample_is_the_largest_output(arrays: "Arrays", smoothing: float) -> None:
+def test_with_one_class_per_sample_the_largest_output_counts(arrays: "Arrays", smoothing: float) -> None:
     """As labels, as rows with a single 1, as shares; also where another output is above one half."""
     cost = nnkit.get_cost("cross_entropy", label_smoothing=smoothing)
     net = nnkit.Network([3, 4], cost=cost, seed=1, dtype="float64")
@@ -175,7 +177,7 @@ def test_accuracy_and_metrics_are_weighted(arrays: "Arrays", outputs: int) -> No
     assert net.evaluate(X, y, class_weight={1: 5.0})["accuracy"] == unweighted["accuracy"]
 
 
-def test_weights_of_the_first_two_right_alone() -> None:
+def test_accuracy_uses_the_weights_of_correct_samples() -> None:
     net = network()
     predicted = np.asarray(net.predict(X[:4]))
     y = np.where([1, 1, 0, 0], predicted, (predicted + 1) % 4)
@@ -204,7 +206,7 @@ def test_functions_get_weights_if_they_take_them() -> None:
 
 
 @pytest.mark.parametrize("form", ["array", "stream"])
-def test_samples_without_weight_do_not_say_whether_a_sample_has_several_classes(arrays: "Arrays", form: str) -> None:
+def test_samples_of_weight_0_do_not_make_targets_multilabel(arrays: "Arrays", form: str) -> None:
     """Neither those of an array nor those of a minibatch, nor in the metrics."""
     net = bits_network()
     y, weights = np.eye(4)[LABELS], np.where(np.arange(53) % 5 == 3, 0.0, 1.0 + np.arange(53) % 3)
@@ -223,7 +225,7 @@ def test_samples_without_weight_do_not_say_whether_a_sample_has_several_classes(
 
 
 @pytest.mark.parametrize("form", ["array", "column", "integers", "table", "stream"])
-def test_metrics_are_of_the_targets_as_given(arrays: "Arrays", form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_use_targets_as_given(arrays: "Arrays", form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds since 1970 in float32 are multiples of 128."""
     monkeypatch.setattr(meter, "_KEPT", 20)
     pandas = pytest.importorskip("pandas")
@@ -255,7 +257,7 @@ def test_metrics_are_of_the_targets_as_given(arrays: "Arrays", form: str, monkey
     assert seen == [("float64", sorted(seconds.tolist()))]
 
 
-def test_a_constant_that_float32_rounds_is_predicted(arrays: "Arrays") -> None:
+def test_a_constant_rounded_by_float32_counts_as_predicted(arrays: "Arrays") -> None:
     """0.1 in float64 is not 0.1 in float32, the nearest that such a network can say."""
     net = nnkit.Network([3, 1], cost="quadratic", init="zeros", seed=0)
     net.parameters.b[0][...] = 0.1

@@ -27,7 +27,7 @@ def fit(**options: Any) -> None:
 
 
 @pytest.mark.parametrize("how", [True, False])
-def test_nothing_in_a_file(how: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_shown_in_a_file(how: bool, capsys: pytest.CaptureFixture[str]) -> None:
     fit(progress=how)
     assert capsys.readouterr() == ("", "")
 
@@ -57,7 +57,7 @@ def test_a_bar_on_a_terminal() -> None:
     assert "cost=" in shown
 
 
-def test_no_standard_error_is_no_bar(tmp_path: Path) -> None:
+def test_without_standard_error_there_is_no_bar(tmp_path: Path) -> None:
     """As in a service, and under pythonw."""
     script = f"import sys\nassert (sys.stdout, sys.stderr) == (None, None)\n{SCRIPT}net.save('net.safetensors')"
     pytest.importorskip("safetensors", reason="safetensors is not installed")
@@ -68,7 +68,7 @@ def test_no_standard_error_is_no_bar(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [True, "lines"])
-def test_a_training_outlives_its_spectator(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_after_the_terminal_closes(how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal that was closed, or a disk that the log has filled."""
 
     class Gone(io.StringIO):
@@ -133,7 +133,7 @@ def test_a_notebook_gets_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     assert [bar.n for bar in bars] == [8, 75]
 
 
-def test_a_bar_that_is_not_there_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tqdm_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that is forked while another thread imports would wait for ever for the lock of that import."""
     looked = []
 

@@ -84,7 +84,7 @@ def elsewhere(path: Path, seconds: float) -> float:
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is a signal of POSIX")
 @pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.campaign)])
-def test_killed_at_random_moments(kills: int, tmp_path: Path) -> None:
+def test_resuming_after_kills_at_random_moments(kills: int, tmp_path: Path) -> None:
     """Each time another process trains and is killed, wherever it is; the training is then resumed here."""
     wanted = network()
     history = train(wanted, None)
@@ -104,7 +104,7 @@ def test_killed_at_random_moments(kills: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("every", [1, 4])
-def test_resumed_after_an_interrupt(name: str, every: int, tmp_path: Path) -> None:
+def test_resuming_after_an_interrupt(name: str, every: int, tmp_path: Path) -> None:
     wanted, net, path = network(), network(), tmp_path / "run.safetensors"
     history = train(wanted, None, name, epochs=9)
 
@@ -124,7 +124,7 @@ def test_resumed_after_an_interrupt(name: str, every: int, tmp_path: Path) -> No
     assert bits(once_more) == bits(wanted)
 
 
-def test_a_drawn_seed_is_the_checkpoints(tmp_path: Path) -> None:
+def test_a_drawn_seed_is_replaced_by_that_of_the_checkpoint(tmp_path: Path) -> None:
     first, path = network(seed=None), tmp_path / "run.safetensors"
     train(first, path, epochs=3, schedule=None)
     resumed, wanted = network(seed=None), network(seed=first.seed)
@@ -162,7 +162,7 @@ def test_a_seed_is_drawn_until_it_is_set(tmp_path: Path) -> None:
         train(copy.deepcopy(network(seed=4)), path)
 
 
-def test_a_loaded_checkpoint_goes_on_with_its_optimizer(tmp_path: Path) -> None:
+def test_a_loaded_checkpoint_continues_with_its_optimizer(tmp_path: Path) -> None:
     net, path = network(), tmp_path / "run.safetensors"
     train(net, path, epochs=4, early_stopping=None)
     loaded = nnkit.load(path)
@@ -176,7 +176,7 @@ def test_a_loaded_checkpoint_goes_on_with_its_optimizer(tmp_path: Path) -> None:
         train(network(), path)
 
 
-def test_early_stopping_and_its_best_survive(tmp_path: Path) -> None:
+def test_early_stopping_is_resumed_with_its_best_parameters(tmp_path: Path) -> None:
     """The best epoch lies before the interrupt; the resumed training gives its parameters back."""
 
     def schedule(epoch: float) -> float:
@@ -198,7 +198,7 @@ def test_early_stopping_and_its_best_survive(tmp_path: Path) -> None:
         assert bits(resumed)[0] == bits(wanted)[0]
 
 
-def test_a_callbacks_stop_is_kept(tmp_path: Path) -> None:
+def test_a_stop_by_a_callback_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     assert train(network(), path, callbacks=[lambda net, history: history.epochs == 2]).epochs == 2
     assert train(network(), path).epochs == 2
@@ -218,7 +218,7 @@ def test_a_callbacks_stop_is_kept(tmp_path: Path) -> None:
         ({"optimizer": nnkit.SGD(0.02)}, "its optimizer is .*adamw.*, but this training's is .*sgd"),
     ],
 )
-def test_another_training_cannot_be_resumed(options: Any, message: str, tmp_path: Path) -> None:
+def test_a_different_training_cannot_be_resumed(options: Any, message: str, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     train(network(), path, epochs=2)
     content, net = path.read_bytes(), network()
@@ -284,7 +284,7 @@ def test_a_full_disk_stops_the_training_but_loses_nothing(tmp_path: Path, monkey
         (".", IsADirectoryError, "checkpoint: .* is a directory; expected a file"),
     ],
 )
-def test_wrong_places_are_told_before_the_training(
+def test_invalid_paths_are_refused_before_training(
     path: str, error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     net = network()
@@ -294,7 +294,7 @@ def test_wrong_places_are_told_before_the_training(
     assert bits(net)[0] == before
 
 
-def test_another_rule_of_early_stopping_is_refused(tmp_path: Path) -> None:
+def test_a_different_early_stopping_rule_is_refused(tmp_path: Path) -> None:
     """Else the parameters that one rule holds as the best would be put back at the end of another training."""
     path = tmp_path / "run.safetensors"
     train(network(), path, epochs=2)
@@ -307,7 +307,7 @@ def test_another_rule_of_early_stopping_is_refused(tmp_path: Path) -> None:
             train(network(), path, early_stopping=rule)
 
 
-def test_layers_with_initializers_of_their_own_are_resumed(tmp_path: Path) -> None:
+def test_layers_with_their_own_initializers_are_resumed(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     layers = [nnkit.Dense(64, 20, "relu", init="he_normal"), nnkit.Dense(20, 10)]
     for epochs in (1, 2):
@@ -317,13 +317,13 @@ def test_layers_with_initializers_of_their_own_are_resumed(tmp_path: Path) -> No
         assert net.fit(X, LABELS, epochs=epochs, **options).epochs == epochs
 
 
-def test_an_early_stop_is_written_too(tmp_path: Path) -> None:
+def test_an_early_stop_is_written(tmp_path: Path) -> None:
     path, rule = tmp_path / "run.safetensors", nnkit.EarlyStopping("cost", patience=1, min_delta=1e9)
     assert train(network(), path, early_stopping=rule, checkpoint_every=30).epochs == 2
     assert nnkit.load(path).epochs_trained == 2
 
 
-def test_a_checkpoint_without_some_array_changes_nothing(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_missing_array_changes_nothing(tmp_path: Path) -> None:
     from safetensors.numpy import load, save
 
     path, net = tmp_path / "run.safetensors", network()
@@ -372,7 +372,7 @@ def test_a_hard_link_to_a_checkpoint_is_another_file(tmp_path: Path) -> None:
     assert [nnkit.load(name).epochs_trained for name in (path, link)] == [6, 6]
 
 
-def test_a_checkpoint_is_read_when_nobody_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_read_under_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process may write a last one until it gives the lock back."""
     path, later = tmp_path / "run.safetensors", tmp_path / "later.safetensors"
     options: dict[str, Any] = {"schedule": None, "early_stopping": None}

@@ -87,7 +87,9 @@ def minibatches() -> Iterator[tuple[Any, Any]]:
         ),
     ],
 )
-def test_other_trainings_are_refused_in_both_directions(first: Any, second: Any, message: str, tmp_path: Path) -> None:
+def test_a_different_training_is_refused_in_both_directions(
+    first: Any, second: Any, message: str, tmp_path: Path
+) -> None:
     for number, (one, other) in enumerate(((first, second), (second, first))):
         path = tmp_path / f"{number}.safetensors"
         fit(path, **one)
@@ -98,7 +100,7 @@ def test_other_trainings_are_refused_in_both_directions(first: Any, second: Any,
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", nnkit.schedules.warmup(1, "cosine")])
-def test_a_schedule_is_not_stretched(schedule: Any, tmp_path: Path) -> None:
+def test_a_schedule_is_not_stretched_on_resuming(schedule: Any, tmp_path: Path) -> None:
     """Resumed with more epochs, the last factor of a cosine would jump from 0.0095 to 0.05 of the rate."""
     path = tmp_path / "run.safetensors"
     fit(path, epochs=3, schedule=schedule)
@@ -132,14 +134,14 @@ class FreeSchedule(OwnSchedule):
         nnkit.schedules.warmup(2, nnkit.schedules.step(3)),
     ],
 )
-def test_trainings_that_can_be_longer_are(schedule: Any, tmp_path: Path) -> None:
+def test_trainings_without_a_fixed_length_can_be_extended(schedule: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     fit(path, epochs=3, schedule=schedule)
     whole, resumed = fit(tmp_path / "whole.safetensors", epochs=6, schedule=schedule), fit(path, 6, schedule=schedule)
     assert {k: v for k, v in whole.items() if k != "seconds"} == {k: v for k, v in resumed.items() if k != "seconds"}
 
 
-def test_a_schedule_of_ones_own_says_whether_it_depends_on_the_length(tmp_path: Path) -> None:
+def test_a_custom_schedule_declares_its_dependence_on_epochs(tmp_path: Path) -> None:
     for kind in (OwnSchedule, FreeSchedule):
         fit(tmp_path / kind.__name__, epochs=2, schedule=kind())
     with pytest.raises(ValueError, match="its epochs are 2"):
@@ -147,7 +149,7 @@ def test_a_schedule_of_ones_own_says_whether_it_depends_on_the_length(tmp_path: 
     assert fit(tmp_path / "FreeSchedule", epochs=3, schedule=FreeSchedule()).epochs == 3
 
 
-def test_the_same_data_in_another_form_are_the_same(tmp_path: Path) -> None:
+def test_the_same_data_in_another_form_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "run.safetensors"
     np.save(tmp_path / "X.npy", X)
     forms = [X, X.tolist(), np.asfortranarray(X), X.astype(">f8"), nnkit.data.open_npy(tmp_path / "X.npy")]
@@ -195,7 +197,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     assert fit(path, 4, optimizer=nnkit.SGD(0.1)).epochs == 4
 
 
-def test_a_large_array_is_not_read_whole() -> None:
+def test_a_large_array_is_not_read_completely() -> None:
     read = [0]
 
     class Rows:

@@ -70,7 +70,7 @@ def test_without_shuffling_the_order_is_that_of_the_data(arrays: "Arrays", batch
     assert batches == [list(range(9)), list(range(9, 18)), list(range(18, 23))] * 2
 
 
-def test_a_batch_larger_than_the_data_is_the_data(batches: list[list[int]]) -> None:
+def test_a_batch_larger_than_the_data_is_all_data(batches: list[list[int]]) -> None:
     large, exact = network(), network()
     fit(large, epochs=2, batch_size=1000)
     fit(exact, epochs=2, batch_size=23)
@@ -79,7 +79,7 @@ def test_a_batch_larger_than_the_data_is_the_data(batches: list[list[int]]) -> N
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_fit_is_a_loop_over_torch(arrays: "Arrays", batches: list[list[int]], shuffle: bool) -> None:
+def test_fit_equals_a_loop_in_torch(arrays: "Arrays", batches: list[list[int]], shuffle: bool) -> None:
     """Every batch counts as its own mean, the smaller last one too; the cost is the mean over the samples seen."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     net = network()
@@ -95,7 +95,7 @@ def test_fit_is_a_loop_over_torch(arrays: "Arrays", batches: list[list[int]], sh
         np.testing.assert_allclose(arrays.numpy(b), c, rtol=1e-11, atol=1e-13)
 
 
-def test_a_linear_network_is_a_loop_over_numpy() -> None:
+def test_a_linear_network_equals_a_loop_in_numpy() -> None:
     """The same by hand, without PyTorch: W ← W − ε (XW − y)ᵀX/n over batches of 4 and a last one of 3."""
     net = nnkit.Network([3, 1], cost="quadratic", seed=0, dtype="float64")
     W, b, y = net.parameters.W[0].copy(), net.parameters.b[0].copy(), X @ [1.0, -2.0, 0.5]
@@ -148,7 +148,7 @@ def test_train_step_and_fit_agree(arrays: "Arrays", batches: list[list[int]]) ->
     assert_same(by_fit, by_steps)
 
 
-def test_one_seed_one_run(arrays: "Arrays") -> None:
+def test_equal_seeds_give_equal_runs(arrays: "Arrays") -> None:
     runs = []
     for seed in (4, 4, 5):
         net = network(seed)
@@ -165,7 +165,7 @@ def test_one_seed_one_run(arrays: "Arrays") -> None:
 
 
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.3, momentum=0.9), nnkit.Adam(0.01)])
-def test_two_fits_are_one_longer_one(optimizer: Any, batches: list[list[int]]) -> None:
+def test_two_fits_equal_one_longer_fit(optimizer: Any, batches: list[list[int]]) -> None:
     once, twice = network(), network()
     fit(once, epochs=5, batch_size=6, optimizer=optimizer)
     first = batches.copy()

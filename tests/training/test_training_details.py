@@ -49,7 +49,7 @@ def test_the_labels_of_a_stream_are_smoothed() -> None:
     np.testing.assert_allclose(histories[1]["cost"], histories[0]["cost"], rtol=1e-13)
 
 
-def test_weights_of_a_stream_count_as_they_are() -> None:
+def test_weights_of_a_stream_are_not_normalized() -> None:
     """Of mean 3 they make steps three times as long; those of an array are divided by their mean."""
     weights = RNG.uniform(1, 5, 48)
     weights *= 3 / weights.mean()
@@ -68,14 +68,14 @@ def test_minibatches_of_a_stream_may_be_larger_than_the_usual_32() -> None:
     assert found["accuracy"] == wanted["accuracy"]
 
 
-def test_accumulation_with_a_schedule_is_the_larger_batch() -> None:
+def test_accumulation_with_a_schedule_equals_a_larger_batch() -> None:
     nets = [network(), network()]
     for net, options in zip(nets, ({"batch_size": 48}, {"gradient_accumulation_steps": 3}), strict=True):
         fit(net, X, LABELS, epochs=4, schedule=lambda epoch: 0.5 ** int(epoch), **options)
     np.testing.assert_allclose(flat(nets[1]), flat(nets[0]), rtol=1e-12)
 
 
-def test_after_a_schedule_the_optimizers_own_rate_is_back() -> None:
+def test_after_a_schedule_the_optimizers_rate_is_used() -> None:
     net, twin = network(), network()
     fit(net, X, LABELS, schedule="cosine", epochs=3)
     twin.parameters.flat[...] = net.parameters.flat
@@ -103,7 +103,7 @@ def test_few_recorded_steps_are_kept() -> None:
     assert 1 < len(net.recorded) <= 6
 
 
-def test_outputs_are_kept_while_their_room_is_filled_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_kept_when_the_buffer_is_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     """R² is of all outputs; identity's are the logits, whose room the next minibatch takes."""
     monkeypatch.setattr(meter, "_KEPT", 1)
     net = nnkit.Network([4, 2], cost="quadratic", seed=0, dtype="float64")
@@ -114,7 +114,7 @@ def test_outputs_are_kept_while_their_room_is_filled_again(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("restore", [True, False])
-def test_the_best_parameters_come_back_only_if_asked_for(restore: bool) -> None:
+def test_the_best_parameters_are_restored_only_if_requested(restore: bool) -> None:
     scores = iter([3.0, 2.0, 1.0])
 
     def score(y: np.ndarray, h: np.ndarray) -> float:
@@ -145,7 +145,7 @@ def test_ctrl_c_in_a_stream_ends_the_training_after_that_step() -> None:
     np.testing.assert_allclose(flat(net), flat(twin), rtol=1e-13)
 
 
-def test_steps_that_are_done_again_are_not_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_steps_are_not_shown_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A divergence is known at the end of an epoch, which is done again up to the step that failed."""
     shown = []
 
@@ -164,7 +164,7 @@ def test_steps_that_are_done_again_are_not_shown_again(monkeypatch: pytest.Monke
     assert sum(shown) == 12
 
 
-def test_the_bar_of_a_resumed_training_starts_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_of_a_resumed_training_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     tqdm = pytest.importorskip("tqdm", reason="tqdm is not installed")
     asked: list[Any] = []
@@ -181,7 +181,7 @@ def test_the_bar_of_a_resumed_training_starts_where_it_was(tmp_path: Path, monke
     assert asked == [(6, 0), (15, 6)]
 
 
-def test_a_callbacks_stop_is_written_whatever_checkpoint_every_says(tmp_path: Path) -> None:
+def test_a_stop_by_a_callback_is_always_written(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     stop = [lambda net, history: history.epochs == 2]
@@ -192,7 +192,7 @@ def test_a_callbacks_stop_is_written_whatever_checkpoint_every_says(tmp_path: Pa
     assert np.array_equal(flat(loaded), flat(net))
 
 
-def test_an_exception_that_is_held_holds_no_lock(tmp_path: Path) -> None:
+def test_a_kept_exception_holds_no_lock(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path, held = tmp_path / "run.safetensors", []
 
@@ -208,7 +208,7 @@ def test_an_exception_that_is_held_holds_no_lock(tmp_path: Path) -> None:
     assert nnkit.load(path).epochs_trained == 2
 
 
-def test_another_precision_of_products_is_recorded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_matmul_precision_is_recorded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A callback may set it between two epochs; what was recorded with the old one is not replayed."""
     recordings = []
     recording = type(network().backend).recording

@@ -57,7 +57,7 @@ def line(**options: Any) -> tuple[nnkit.Network, nnkit.History]:
     return net, net.fit(X, LINE, **given | options)
 
 
-def test_a_divergence_leaves_the_best_parameters() -> None:
+def test_divergence_keeps_the_best_parameters() -> None:
     seen: dict[int, bytes] = {}
     nets: list[nnkit.Network] = []
 
@@ -74,14 +74,14 @@ def test_a_divergence_leaves_the_best_parameters() -> None:
     assert nets[0].evaluate(X, LINE)["cost"] == min(history["validation_cost"])
 
 
-def test_without_early_stopping_a_divergence_leaves_the_last_whole_step() -> None:
+def test_without_early_stopping_divergence_keeps_the_last_step() -> None:
     with pytest.raises(nnkit.DivergenceError, match="keeps the parameters from before that step") as caught:
         line(early_stopping=nnkit.EarlyStopping(patience=100, restore_best=False))
     assert caught.value.best is None
 
 
 @pytest.mark.parametrize("schedule_presses", [True, False])
-def test_an_interrupt_leaves_the_best_parameters(schedule_presses: bool) -> None:
+def test_an_interrupt_keeps_the_best_parameters(schedule_presses: bool) -> None:
     seen: dict[int, bytes] = {}
 
     def schedule(epoch: float) -> float:
@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_the_best_parameters(schedule_presses: bool) -> None
     assert net.parameters.flat.tobytes() == seen[20] != seen[24]
 
 
-def test_the_error_is_arithmetic_and_a_value_and_passes_to_other_processes() -> None:
+def test_the_divergence_error_has_its_base_classes_and_can_be_pickled() -> None:
     assert issubclass(nnkit.DivergenceError, ValueError)
     assert issubclass(nnkit.DivergenceError, ArithmeticError)
     with pytest.raises(nnkit.DivergenceError) as caught:
@@ -149,7 +149,7 @@ IN_AN_EPOCH: dict[str, Callable[[bool], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("what", IN_AN_EPOCH)
-def test_an_epoch_that_fails_is_none(what: str, accumulation: int) -> None:
+def test_a_failed_epoch_is_undone(what: str, accumulation: int) -> None:
     """Everything is as after two epochs, which another training did alone, and the history is the error's."""
     options: dict[str, Any] = {"gradient_accumulation_steps": accumulation}
     net, twin = network(), network()
@@ -166,7 +166,7 @@ def test_an_epoch_that_fails_is_none(what: str, accumulation: int) -> None:
 
 
 @pytest.mark.parametrize("what", ["schedule", "metric"])
-def test_a_first_epoch_that_fails_leaves_the_network_as_it_was(what: str) -> None:
+def test_a_failed_first_epoch_leaves_the_network_unchanged(what: str) -> None:
     net = network()
     before, optimizer, state = net.parameters.flat.tobytes(), net.optimizer, net.state
     options: Any = {"schedule": failing_at(1)} if what == "schedule" else {"metrics": [failing_at(1)]}
@@ -180,7 +180,7 @@ def test_a_first_epoch_that_fails_leaves_the_network_as_it_was(what: str) -> Non
     assert vars(caught.value)["history"].epochs == 0
 
 
-def test_a_callback_that_fails_loses_no_epoch() -> None:
+def test_a_failing_callback_loses_no_epoch() -> None:
     net, twin = network(), network()
     with pytest.raises(EndError) as caught:
         fit(net, optimizer=nnkit.Adam(0.01), callbacks=[failing_at(2)])
@@ -205,7 +205,7 @@ def press(net: nnkit.Network, history: nnkit.History) -> None:
 
 
 @pytest.mark.parametrize("why", ENDINGS)
-def test_the_history_says_why_it_ended(why: str) -> None:
+def test_the_history_says_why_training_ended(why: str) -> None:
     options = ENDINGS[why] | ({"callbacks": [press]} if why == "interrupted" else {})
     if why == "diverged":
         with pytest.raises(nnkit.DivergenceError) as caught:
@@ -220,7 +220,7 @@ def test_the_history_says_why_it_ended(why: str) -> None:
 
 
 @pytest.mark.parametrize("why", ["epochs", "early stopping", "callback"])
-def test_a_checkpoint_keeps_why_it_ended(why: str, tmp_path: Path) -> None:
+def test_a_checkpoint_stores_why_training_ended(why: str, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     options: dict[str, Any] = ENDINGS[why] | {"checkpoint": tmp_path / "run.safetensors", "resume": True}
     first = fit(network(), **options)
@@ -230,7 +230,7 @@ def test_a_checkpoint_keeps_why_it_ended(why: str, tmp_path: Path) -> None:
     assert dict(again) == dict(first)
 
 
-def test_an_interrupted_training_is_resumed_to_its_end(tmp_path: Path) -> None:
+def test_an_interrupted_training_can_be_completed(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     options: dict[str, Any] = {"checkpoint": tmp_path / "run.safetensors", "resume": True}
     assert fit(network(), callbacks=[press], **options).stopped == "interrupted"

@@ -39,7 +39,7 @@ def in_step(k: int, monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -
 
 @pytest.mark.parametrize("presses", [1, 3])
 @pytest.mark.parametrize("k", [0, 2, 5, 7])
-def test_ctrl_c_leaves_a_usable_network(k: int, presses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_the_network_usable(k: int, presses: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are five steps an epoch: 7 is in the second one. The step is finished, however often it is pressed."""
     net, twin, optimizer = network(), network(), nnkit.SGD(0.2)
     order = np.arange(23)
@@ -64,7 +64,7 @@ def test_ctrl_c_leaves_a_usable_network(k: int, presses: int, monkeypatch: pytes
     assert net.epochs_trained == k // 5 + 1
 
 
-def test_ctrl_c_in_an_epoch_that_diverges_leaves_finite_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_a_diverging_epoch_keeps_finite_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """No step of it was looked at: what its end would have shown is seen where it is interrupted."""
     net = network()
     net.fit(X, LABELS, epochs=1, batch_size=5, progress=False)
@@ -129,7 +129,7 @@ def test_other_exceptions_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"epoch": 3}, TypeError, "unexpected keyword argument 'epoch'"),
     ],
 )
-def test_wrong_arguments_change_nothing(options: Any, error: type[Exception], message: str) -> None:
+def test_invalid_arguments_to_fit_change_nothing(options: Any, error: type[Exception], message: str) -> None:
     net = network()
     net.train_step(X, LABELS, nnkit.SGD(0.1, momentum=0.5))
     before = state_of(net)
@@ -141,7 +141,7 @@ def test_wrong_arguments_change_nothing(options: Any, error: type[Exception], me
 @pytest.mark.parametrize(
     "wrong", [(X[:, :2], LABELS), (X, np.arange(23) % 5), (X * np.nan, LABELS), (X[:0], LABELS[:0])]
 )
-def test_wrong_data_change_nothing(wrong: tuple[Any, Any]) -> None:
+def test_invalid_data_change_nothing(wrong: tuple[Any, Any]) -> None:
     net = network()
     before = state_of(net)
     with pytest.raises(ValueError, match=r"X|y"):
@@ -173,7 +173,7 @@ def test_digits_are_learned() -> None:
         ("softmax_cross_entropy", [[0.03, 1.0], [0.0, 1.0]], r"targets of sample 0 sum to 1\.03; expected 1"),
     ],
 )
-def test_targets_that_are_no_probabilities_are_refused(cost: str, y: list[list[float]], message: str) -> None:
+def test_targets_that_are_not_probabilities_are_refused(cost: str, y: list[list[float]], message: str) -> None:
     net = nnkit.Network([2, 2], cost=cost, seed=0)
     before = net.parameters.flat.copy()
     with pytest.raises(ValueError, match=message):

@@ -28,7 +28,7 @@ def after_a_full_step(cost: str, x: Any, y: Any, **options: Any) -> list[np.ndar
 
 
 @pytest.mark.parametrize("cost", COSTS)
-def test_a_whole_weight_is_a_repeated_sample(arrays: "Arrays", cost: str) -> None:
+def test_an_integer_weight_equals_repetitions(arrays: "Arrays", cost: str) -> None:
     times = RNG.integers(0, 4, 24)
     y = COSTS[cost]
     repeated = after_a_full_step(cost, arrays(np.repeat(X, times, axis=0)), np.repeat(y, times, axis=0))
@@ -72,7 +72,7 @@ def torch_gradient(cost: str, y: np.ndarray, weight: np.ndarray) -> tuple[float,
 
 
 @pytest.mark.parametrize("cost", ["softmax_cross_entropy", "cross_entropy"])
-def test_class_weights_are_torchs(cost: str) -> None:
+def test_class_weights_match_torch(cost: str) -> None:
     y, weight, rate = COSTS[cost], np.array([0.5, 1.0, 3.0]), 0.25
     value, gradient = torch_gradient(cost, y, weight)
     net = network(cost)
@@ -85,7 +85,7 @@ def test_class_weights_are_torchs(cost: str) -> None:
     np.testing.assert_allclose((before - net.parameters.W[1]) / rate, gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_balanced_classes_count_alike() -> None:
+def test_balanced_classes_have_equal_total_weights() -> None:
     labels = np.array([0] * 12 + [1] * 9 + [2] * 3)
     of_class = {0: 24 / 3 / 12, 1: 24 / 3 / 9, 2: 24 / 3 / 3}  # scikit-learn's n/(k · count)
     balanced = after_a_full_step("softmax_cross_entropy", X, labels, class_weight="balanced")
@@ -182,7 +182,7 @@ def test_classes_have_weights_in_every_cost() -> None:
         ("softmax_cross_entropy", {"class_weight": {0: 1j}}, ValueError, "class_weight of 0 is 1j"),
     ],
 )
-def test_wrong_weights_change_nothing(cost: str, options: Any, error: type[Exception], message: str) -> None:
+def test_invalid_weights_change_nothing(cost: str, options: Any, error: type[Exception], message: str) -> None:
     net = network(cost)
     before = net.parameters.flat.copy()
     with pytest.raises(error, match=message):
@@ -217,7 +217,7 @@ def test_weights_whose_sum_is_too_large() -> None:
     np.testing.assert_allclose(nets[0].parameters.flat, nets[1].parameters.flat, rtol=1e-6)
 
 
-def test_weights_of_samples_and_of_outputs_are_measured_one_after_the_other() -> None:
+def test_weights_of_samples_and_outputs_in_one_process() -> None:
     net = network("cross_entropy")
     for _ in range(3):  # few samples: recorded from the second time on
         by_sample = net.evaluate(X, MATRIX, sample_weight=np.ones(24))["cost"]
@@ -226,7 +226,7 @@ def test_weights_of_samples_and_of_outputs_are_measured_one_after_the_other() ->
         assert by_output == pytest.approx(by_sample, rel=1e-14)
 
 
-def test_a_single_output_has_the_classes_0_and_1_or_none() -> None:
+def test_a_single_output_has_the_classes_0_and_1() -> None:
     labels = (LABELS > 0).astype(int)
     with pytest.raises(ValueError, match=r"the class 2; expected some of \[0, 1\]"):
         nnkit.Network([4, 1], cost="cross_entropy").fit(X, labels, class_weight={2: 1.0}, progress=False)
@@ -244,7 +244,7 @@ def test_named_metrics_are_weighted(metric: str, cost: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_of_shares_count_as_labels_do(dtype: str) -> None:
+def test_class_probabilities_are_weighted_like_labels(dtype: str) -> None:
     """One-hot rows are labels; a weight is linear between two classes, for one output as for two."""
     weights = {0: 0.5, 1: 7.0, 2: 2.0}
     for y, weight in ((LABELS, weights), (LABELS, "balanced")):
@@ -265,7 +265,7 @@ def test_rows_of_shares_count_as_labels_do(dtype: str) -> None:
 
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("with_classes", [False, True])
-def test_the_cost_of_a_stream_is_that_of_an_array(cost: str, with_classes: bool) -> None:
+def test_the_cost_of_a_stream_equals_that_of_an_array(cost: str, with_classes: bool) -> None:
     """Σ w C/Σ w, whatever the mean of the weights, in histories as in evaluate."""
     y, weights = COSTS[cost], RNG.uniform(1, 5, 24)
     options: dict[str, Any] = {"optimizer": nnkit.SGD(1e-300), "epochs": 2, "progress": False}

@@ -34,7 +34,7 @@ def gradients() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("method", "rtol"), [("complex", 1e-14), ("central", 1e-8)])
-def test_a_loop_of_ones_own(method: Any, rtol: float) -> None:
+def test_a_custom_loop(method: Any, rtol: float) -> None:
     dW, db = gradients()
     for function, at, wanted in ((lambda W: cost(W, B), W, dW), (lambda b: cost(W, b), B, db)):
         before = at.copy()
@@ -110,14 +110,14 @@ def test_arrays_of_other_backends() -> None:
         lambda x: np.sum(np.maximum(x - x[0].real, 0)) + np.sum(x),  # at its kink
     ],
 )
-def test_what_is_not_analytic_is_not_passed_over(function: Callable[[Any], Any]) -> None:
+def test_functions_that_are_not_analytic_are_refused(function: Callable[[Any], Any]) -> None:
     point = np.array([0.5, -1.0, 2.0])
     with pytest.raises(ValueError, match=r"^function.* use method='central'$"):
         nnkit.derivative(function, point)
     assert np.isfinite(nnkit.derivative(function, point, method="central")).all()
 
 
-def test_functions_of_real_numbers_only_say_what_to_do() -> None:
+def test_errors_for_real_functions_have_a_hint() -> None:
     with pytest.raises(TypeError) as caught:
         nnkit.derivative(lambda x: math.sin(x), 1.0)
     assert caught.value.__notes__ == [
@@ -140,7 +140,7 @@ def test_functions_of_real_numbers_only_say_what_to_do() -> None:
         ((lambda x: x + 1j, 1.0), {"method": "central"}, ValueError, "for a real array; expected a real number"),
     ],
 )
-def test_what_cannot_be_used(arguments: Any, options: Any, error: type[Exception], message: str) -> None:
+def test_invalid_functions_and_points(arguments: Any, options: Any, error: type[Exception], message: str) -> None:
     for method in [options] if options else [{}, {"method": "central"}]:
         with pytest.raises(error, match=message):
             nnkit.derivative(*arguments, **method)

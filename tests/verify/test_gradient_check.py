@@ -37,7 +37,7 @@ def test_every_cost(arrays: "Arrays", cost: str, output: str) -> None:
     assert nnkit.check_gradients(net, arrays(X), np.eye(3)[LABELS] + (cost == "gamma")).max_error <= 1e-13
 
 
-def test_the_network_stays_as_it_is() -> None:
+def test_checking_does_not_change_the_network() -> None:
     net = network()
     net.train_step(X, LABELS, nnkit.SGD(0.1, momentum=0.9))
     state = net.optimizer_state()
@@ -48,7 +48,7 @@ def test_the_network_stays_as_it_is() -> None:
     assert net.dtype == "float32"
 
 
-def test_entries_are_a_sample() -> None:
+def test_a_sample_of_entries_is_checked() -> None:
     net = network()
     few = nnkit.check_gradients(net, X, LABELS, entries=4, seed=1)
     assert few.entries == 4 + 4 + 4 + 4 + 4 + 3

@@ -69,7 +69,7 @@ def test_a_wrong_gradient_fails_and_exits_1(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("wrong_tanh")
-def test_json_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_names_failed_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--json", "--backend", "numpy"]) == 1
     content: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert content["passed"] is False
@@ -77,7 +77,7 @@ def test_json_names_what_failed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [e["function"] for e in content["equations"] if not e["passed"]] == ["tanh_grad"]
 
 
-def test_an_error_that_is_no_number_fails() -> None:
+def test_an_error_of_nan_fails() -> None:
     row = verify.Row("8", "δh̄", "broken_grad", float("nan"))
     assert not row.passed
     assert json.loads(verify.as_json([row], "numpy"))["equations"][0]["error"] is None

@@ -14,7 +14,7 @@ SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3e38)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (6, 7), (40, 33), (0, 3), (3, 0)])
-def test_rows_added_by_scipy_are_those_of_numpy(shape: tuple[int, int], dtype: str) -> None:
+def test_rows_added_by_scipy_agree_with_numpy(shape: tuple[int, int], dtype: str) -> None:
     pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     rng = np.random.default_rng(0)
     with np.errstate(all="ignore"):
@@ -34,7 +34,7 @@ def test_rows_added_by_scipy_are_those_of_numpy(shape: tuple[int, int], dtype: s
 @pytest.mark.parametrize(
     "case", ["another result", "a column", "another type", "every second column", "a row of its own"]
 )
-def test_other_sums_are_left_to_numpy(case: str) -> None:
+def test_other_sums_use_numpy(case: str) -> None:
     pytest.importorskip("scipy.linalg.blas", reason="scipy is not installed")
     h: Any = np.ones((4, 4))
     b: Any = np.arange(4.0)

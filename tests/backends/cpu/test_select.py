@@ -49,9 +49,7 @@ def test_where(dtype: str, name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("few", [0, 1000])
 @pytest.mark.parametrize("over", ["x", "y"])
 @pytest.mark.parametrize("name", ["x or y", "x or 0", "0 or y", "x or -0", "2 or y"])
-def test_a_choice_may_be_written_over_what_it_chooses_from(
-    name: str, over: str, few: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_may_overwrite_its_operands(name: str, over: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", few)
     rng = np.random.default_rng(0)
     operands = dict(zip("cxy", rng.normal(size=(3, 20, 7)), strict=True))
@@ -66,7 +64,7 @@ def test_a_choice_may_be_written_over_what_it_chooses_from(
         assert not [call for call in calls if call.func is np.copyto and call.args[0].dtype.kind == "f"]
 
 
-def test_a_recorded_choice_reads_its_operands_anew() -> None:
+def test_a_recorded_where_reads_its_operands_at_each_replay() -> None:
     """Also those of a single number, whose bits must not be combined while recording."""
     rng = np.random.default_rng(0)
     c, x, y = rng.normal(size=(40, 40)), np.asarray(1.0), np.asarray(2.0)

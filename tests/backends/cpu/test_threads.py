@@ -78,7 +78,7 @@ def test_large_work_with_intermediate_values_is_done_in_blocks(monkeypatch: pyte
 @RANDOM_PROGRAMS
 @given(seed=st.integers(0, 2**64 - 1))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_random_programs_side_by_side(test: Any, seed: int) -> None:
+def test_random_programs_in_parallel(test: Any, seed: int) -> None:
     test.hypothesis.inner_test(seed)
 
 
@@ -100,7 +100,7 @@ def test_blocks_run_on_different_threads(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(seen) == THREADS
 
 
-def test_only_large_costly_work_is_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_large_costly_work_is_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "thread_count", lambda: THREADS)
     large, small = np.zeros(blocks.BYTES // 8), np.zeros(blocks.BYTES // 8 - 1)
     sigmoid, relu = nnkit.sigmoid.program(), nnkit.relu.program()
@@ -117,7 +117,7 @@ def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
 @pytest.mark.usefixtures("everything_on_threads")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is not on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_process_makes_threads_of_its_own() -> None:
+def test_a_forked_process_creates_its_own_threads() -> None:
     together = threading.Barrier(THREADS - 1, timeout=30)
     for waiting in [blocks._pool().submit(together.wait) for _ in range(THREADS - 1)]:
         waiting.result()  # every thread has run, so that the child would wait for all of them

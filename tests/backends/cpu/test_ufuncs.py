@@ -151,7 +151,7 @@ def test_a_shifted_copy() -> None:
     np.testing.assert_array_equal(a, [0, 0, 2, 6, 12, 20, 30, 42, 56, 72])
 
 
-def test_halves_are_added_in_float32() -> None:
+def test_half_precision_is_summed_in_float32() -> None:
     big, one = np.array([2048.0], np.float16), np.array([1.0], np.float16)
     difference = numpy.elementwise(Formula(lambda xp, a, b: a + b - a, "f", ["a", "b"]), (big, one))
     assert big + one - big == 0  # what float16 itself makes of it

@@ -101,7 +101,7 @@ def _record(device: Written, options: dict[str, Any]) -> None:
     step_for(net, batch, state, drops=True)
 
 
-def test_every_file_with_text_of_kernels_is_gone_through() -> None:
+def test_every_file_with_kernels_is_covered() -> None:
     files = [
         *(ROOT / "backends").rglob("*.py"),
         *(ROOT / "nnkit").glob("[!b]*/**/*.py"),

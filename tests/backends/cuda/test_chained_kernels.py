@@ -56,7 +56,7 @@ CALLS = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(calls=CALLS, dtype=st.sampled_from(["float32", "float64", "float16"]))
-def test_the_bits_of_one_after_the_other(calls: Any, dtype: str) -> None:
+def test_fused_kernels_have_the_bits_of_separate_ones(calls: Any, dtype: str) -> None:
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     found = []
     for recorded in (True, False):
@@ -101,7 +101,7 @@ def test_two_calls_in_any_memory(host: HostDevice) -> None:
     assert chained_calls > 100
 
 
-def test_a_rounded_result_is_read_as_it_is_rounded(host: HostDevice) -> None:
+def test_a_rounded_result_is_read_as_stored(host: HostDevice) -> None:
     """Beside one that is handed on."""
     a, b = (host.asarray(np.linspace(0.1, value, 32).reshape(4, 8), "float32") for value in (1.1, 2.2))
     exact, rounded = host.empty((4, 8), "float32"), host.empty((4, 8), "float16")
@@ -119,7 +119,7 @@ def meets(arrays: list[Any], one: int, other: int) -> bool:
     return meet(first, second)
 
 
-def test_what_is_not_needed_any_more_is_not_written(host: HostDevice) -> None:
+def test_overwritten_results_are_not_stored(host: HostDevice) -> None:
     """A result that the next call overwrites is never in memory; one that is somewhere else is."""
     a, b, out = (host.asarray(np.full((4, 8), value), "float32") for value in (0.25, 0.5, 7.0))
     with host.recording() as tape:
@@ -136,7 +136,7 @@ def test_what_is_not_needed_any_more_is_not_written(host: HostDevice) -> None:
 
 
 @pytest.mark.parametrize("formula", [ADD, LIFTED])
-def test_a_kernel_grows_only_so_far(host: HostDevice, formula: Formula) -> None:
+def test_fused_kernels_have_a_size_limit(host: HostDevice, formula: Formula) -> None:
     """CUDA takes 4096 bytes of arguments, and a thousand calls are recorded without texts of a thousand lines."""
     n = 600
     a = host.asarray(np.zeros((4, 8)), "float32")
@@ -196,7 +196,7 @@ def test_dropout_in_the_kernel_of_its_layer_drops_the_same(host: HostDevice) -> 
 
 
 @pytest.mark.parametrize("between", ["another shape", "another type", "a half type", "a row", "a copy", "a replay"])
-def test_what_keeps_kernels_apart(host: HostDevice, between: str) -> None:
+def test_what_prevents_fusion(host: HostDevice, between: str) -> None:
     dtype = "float16" if between == "a half type" else "float32"
     a = host.asarray(np.linspace(-1, 1, 32).reshape(4, 8), dtype)
     with host.recording() as inner:

@@ -82,7 +82,7 @@ def test_sums(host: HostDevice, shape: tuple[int, int], dtype: str, adds: bool) 
 
 
 @pytest.mark.parametrize("between", ["nothing", "a copy", "a product", "a write", "another kernel"])
-def test_what_comes_between(host: HostDevice, between: str) -> None:
+def test_nodes_in_between(host: HostDevice, between: str) -> None:
     """The sums are of what the matrix holds when they are asked for."""
     a = host.asarray(normal((2000, 40), "float32"))
     nnkit.set_matmul_precision("medium")
@@ -128,7 +128,7 @@ def test_small_ones(host: HostDevice, monkeypatch: pytest.MonkeyPatch, shape: tu
     np.testing.assert_array_equal(on_host(sums), (a + b).sum(axis=0))
 
 
-def test_what_is_rounded_is_summed_as_it_is(host: HostDevice) -> None:
+def test_rounded_results_are_summed_as_stored(host: HostDevice) -> None:
     a = host.asarray(normal((4000, 40), "float16"))
     with host.recording() as tape:
         h = host.elementwise(nnkit.tanh, (a,))

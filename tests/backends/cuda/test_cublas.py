@@ -177,7 +177,7 @@ def test_a_handle_is_made_for_numbers_on_the_device(host: HostDevice, library: c
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
-def test_products_are_those_of_numpy(
+def test_products_agree_with_numpy(
     host: HostDevice, library: ctypes.CDLL, dtype: str, transposed: tuple[bool, bool], lead: tuple[int, ...]
 ) -> None:
     rng = np.random.default_rng(0)
@@ -196,7 +196,7 @@ def test_products_are_those_of_numpy(
     assert ctypes.c_size_t.in_dll(library, "last_size").value == 3 << 30
 
 
-def test_products_that_are_added(host: HostDevice) -> None:
+def test_accumulating_products(host: HostDevice) -> None:
     rng = np.random.default_rng(0)
     a, b, c = (rng.integers(-9, 9, shape).astype("f4") for shape in ((4, 5), (5, 6), (4, 6)))
     out = host.asarray(c.copy())
@@ -223,9 +223,7 @@ def test_distances_of_matrices_may_need_64_bits(library: ctypes.CDLL) -> None:
         ("cublasGetProperty", cublas_version),
     ],
 )
-def test_a_call_that_fails_is_an_error_with_its_name(
-    library: ctypes.CDLL, name: str, call: Callable[[], object]
-) -> None:
+def test_a_failed_call_is_an_error_with_its_name(library: ctypes.CDLL, name: str, call: Callable[[], object]) -> None:
     ctypes.c_int.in_dll(library, "fails").value = 13
     with pytest.raises(CublasError, match=rf"^{name} of cuBLAS failed with status 13$"):
         call()
@@ -239,13 +237,13 @@ def test_a_product_that_fails_is_an_error(host: HostDevice, library: ctypes.CDLL
         handle.gemm(arguments)  # of an algorithm that does not exist
 
 
-def test_a_library_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_cublas(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         module.bound(str(tmp_path / "nowhere.so"))
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(2**31, 1, 1), (1, 2**31, 1), (1, 1, 2**31)])
-def test_sizes_that_an_int_cannot_count_are_refused(m: int, n: int, k: int) -> None:
+def test_sizes_beyond_32_bits_are_refused(m: int, n: int, k: int) -> None:
     a, b = stored((m, k), (k, 1)), stored((k, n), (n, 1))
     assert a is not None
     assert b is not None

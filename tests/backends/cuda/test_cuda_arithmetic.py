@@ -91,7 +91,7 @@ def test_result_may_be_an_operand(libraries: dict[str, ctypes.CDLL], dtype: str,
             assert out.tobytes() == reference.tobytes()
 
 
-def test_a_wrong_digit_is_found(tmp_path: Path) -> None:
+def test_a_wrong_digit_is_detected(tmp_path: Path) -> None:
     (made,) = (v for v in variants("nnkit.kernels.smooth.gelu", "float32") if v.signature.layouts == ("full",))
     shape, operands = operands_of(made, "float32")
     (out,), (expected,) = results_of(made, operands, shape)

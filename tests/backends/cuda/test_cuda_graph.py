@@ -143,7 +143,7 @@ def test_a_capture_that_fails_is_tried_three_times_and_then_given_up_with_one_wa
     assert cuda.calls.count("begin") == 3
 
 
-def test_a_capture_that_another_thread_disturbs_is_tried_again() -> None:
+def test_a_capture_disturbed_by_another_thread_is_retried() -> None:
     cuda = Cuda(error(901), error(901))
     made = cuda.graph()
     for _ in range(3):
@@ -152,7 +152,7 @@ def test_a_capture_that_another_thread_disturbs_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("again", [2, 3])
-def test_a_call_that_another_thread_disturbs_is_captured_again(again: int) -> None:
+def test_a_call_disturbed_by_another_thread_is_captured_again(again: int) -> None:
     """The call itself gets the error, and the capture is ended before the next begins."""
     left = [error(900) for _ in range(again)]
     cuda = Cuda()
@@ -174,7 +174,7 @@ def on_a_thread(work: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("ptr", [0, 1 << 40])
-def test_a_stream_other_than_the_tapes_waits_for_it_and_it_for_the_other(ptr: int) -> None:
+def test_streams_wait_for_the_stream_of_a_tape_and_vice_versa(ptr: int) -> None:
     cuda = Cuda(ptr=ptr)
     made = cuda.graph()
     made()
@@ -272,7 +272,7 @@ def test_graphs_on_and_off_give_the_same_bits(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_steps_of_a_graph_are_those_of_numpy(gpu: Backend, dtype: str) -> None:
+def test_steps_of_a_graph_agree_with_numpy(gpu: Backend, dtype: str) -> None:
     X, y = data(SIZES[1])
     results = []
     for backend in ("cupy", "numpy"):
@@ -285,7 +285,7 @@ def test_steps_of_a_graph_are_those_of_numpy(gpu: Backend, dtype: str) -> None:
 
 
 @pytest.mark.gpu
-def test_a_step_is_captured_at_its_second_run_and_only_then(gpu: Backend) -> None:
+def test_a_step_is_captured_at_its_second_run(gpu: Backend) -> None:
     X, y = data(SIZES[0], 32)
     net = network()
     for expected in (False, True, True):
@@ -354,7 +354,7 @@ def test_replays_allocate_nothing(gpu: Backend) -> None:
 
 
 @pytest.mark.gpu
-def test_what_a_network_used_is_given_back(gpu: Backend) -> None:
+def test_memory_of_a_network_is_released(gpu: Backend) -> None:
     pool = gpu.xp.get_default_memory_pool()
     X, y = data(SIZES[1], 128)
 
@@ -373,7 +373,7 @@ def test_what_a_network_used_is_given_back(gpu: Backend) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_stream_of_the_callers(gpu: Backend) -> None:
+def test_replays_on_the_callers_stream(gpu: Backend) -> None:
     found = []
     for stream in (gpu.xp.cuda.Stream.null, gpu.xp.cuda.Stream(non_blocking=True), gpu.xp.cuda.Stream()):
         with stream:
@@ -397,7 +397,7 @@ def test_a_tape_on_another_stream_each_time(gpu: Backend) -> None:
 
 
 @pytest.mark.gpu
-def test_two_threads_each_with_its_network(gpu: Backend) -> None:
+def test_two_threads_with_their_own_networks(gpu: Backend) -> None:
     expected = [fitted(sizes, OPTIMIZERS[0]) for sizes in SIZES]
     results: dict[int, bytes] = {}
 
@@ -417,7 +417,7 @@ def test_two_threads_each_with_its_network(gpu: Backend) -> None:
 
 
 @pytest.mark.gpu
-def test_what_cannot_be_captured_is_executed_call_by_call(gpu: Backend) -> None:
+def test_uncapturable_recordings_are_executed_call_by_call(gpu: Backend) -> None:
     a, total = gpu.asarray(np.ones((4, 4)), "float32"), gpu.zeros((), "float32")
     with gpu.recording() as tape:
         gpu.sum(a, out=total)
@@ -453,7 +453,7 @@ def test_errors_of_the_three_precisions(gpu: Backend) -> None:
 
 
 @pytest.mark.gpu
-def test_cupys_own_setting_of_tf32_is_not_asked() -> None:
+def test_the_tf32_setting_of_cupy_has_no_effect() -> None:
     gpu_backend()
     program = """
 import numpy as np, nnkit

@@ -36,7 +36,7 @@ def shapes_that_broadcast(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, 
 
 
 @given(shapes_that_broadcast())
-def test_layout_picks_the_entries_that_broadcasting_picks(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+def test_layouts_agree_with_broadcasting(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     shape, out_shape = shapes
     operand = np.arange(math.prod(shape)).reshape(shape)
     layout = layout_of(shape, out_shape)
@@ -129,7 +129,7 @@ def test_index_type_holds_the_loop_counter(n: int, index: str) -> None:
 
 
 @given(st.integers(1, 10**10), st.sampled_from([1, 2, 4, 8]), st.integers(1, 200))
-def test_grid_is_enough_and_no_more(n: int, lanes: int, multiprocessors: int) -> None:
+def test_the_grid_covers_all_entries(n: int, lanes: int, multiprocessors: int) -> None:
     blocks = grid(n, lanes, multiprocessors)
     full = multiprocessors * BLOCKS_PER_MULTIPROCESSOR
     assert 1 <= blocks <= full
@@ -152,7 +152,7 @@ def test_a_result_may_be_an_operand_of_its_shape_and_dtype() -> None:
     assert not overwrites(one, one.reshape(()), "scalar")
 
 
-def test_memory_next_to_the_result_is_not_clobbered() -> None:
+def test_memory_beside_the_result_is_not_clobbered() -> None:
     a = np.zeros(10)
     assert not overwrites(a[5:], a[:5], "full")
     assert not overwrites(a[:5], a[5:], "full")
@@ -163,7 +163,7 @@ def test_memory_next_to_the_result_is_not_clobbered() -> None:
 
 
 @given(st.data())
-def test_clobbers_whatever_shares_memory(data: st.DataObject) -> None:
+def test_overlapping_memory_is_clobbered(data: st.DataObject) -> None:
     memory = np.zeros(24, np.float32)
     starts, steps = st.integers(0, 23), st.sampled_from([1, 2, 3, -1, -2])
     first, second = (memory[data.draw(starts) :: data.draw(steps)] for _ in range(2))

@@ -68,7 +68,7 @@ def test_sum_and_max_agree_with_numpy(host: HostDevice, dtype: str, shape: tuple
         assert again.tobytes() == host.to_numpy(host.sum(on_device, axis)).tobytes()
 
 
-def test_long_axes_are_cut_and_short_ones_are_not(host: HostDevice) -> None:
+def test_only_long_axes_are_split(host: HostDevice) -> None:
     a = host.asarray(np.ones((5000, 3)), "float32")
     for axis, parts in ((0, [2, 1]), (1, [1]), (None, [1])):
         host.launched.clear()
@@ -77,7 +77,7 @@ def test_long_axes_are_cut_and_short_ones_are_not(host: HostDevice) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_max_hands_nan_on_wherever_it_is(host: HostDevice, dtype: str) -> None:
+def test_max_propagates_nan_from_any_place(host: HostDevice, dtype: str) -> None:
     for place in (0, 1, 255, 256, 3000, 8999):
         a = np.full(9000, -np.inf).astype(numpy_dtype(dtype))
         a[::7] = np.arange(len(a[::7]))

@@ -58,7 +58,7 @@ def test_every_kernel_of_rows_compiles(arch: int) -> None:
 
 @pytest.mark.parametrize(("dtype", "out"), CASTS + KEPT)
 @pytest.mark.parametrize("shape", [(7, 3), (7,), (7, 2, 4), (7, 16), (7, 0)])
-def test_rows_are_taken_and_put(host: HostDevice, dtype: str, out: str, shape: tuple[int, ...]) -> None:
+def test_rows_are_gathered_and_scattered(host: HostDevice, dtype: str, out: str, shape: tuple[int, ...]) -> None:
     rows = rows_of(shape, dtype)
     large, order, start = host.asarray(rows), host.asarray(ORDER), host.asarray(np.array(2, np.int64))
     target = host.zeros((3, *shape[1:]), out)
@@ -112,7 +112,7 @@ def test_a_single_row_and_a_single_number(host: HostDevice) -> None:
     np.testing.assert_array_equal(on_host(row), [20, 21, 22, 23])
 
 
-def test_what_does_not_fit_is_refused(host: HostDevice) -> None:
+def test_unfit_arguments_are_refused(host: HostDevice) -> None:
     rows, start = host.zeros((7, 4), "float32"), host.asarray(np.array(0, np.int64))
     with pytest.raises(ValueError, match=r"take: out has shape \(2, 3\); expected \(2, 4\)"):
         host.take(rows, host.asarray(ORDER[:2]), out=host.zeros((2, 3), "float32"))

@@ -47,7 +47,7 @@ def test_variants_cover_lanes_index_types_and_layouts(dtype: str) -> None:
             assert {s.layouts[j] for s in signatures} == set(LAYOUTS)
 
 
-def test_text_that_is_no_cuda_does_not_compile() -> None:
+def test_invalid_text_does_not_compile() -> None:
     text = formula_source(sigmoid)
     compile_cuda(text, 90)
     with pytest.raises(CompileError, match='identifier "exq" is undefined'):
@@ -59,7 +59,7 @@ def test_kernel_of_a_function_that_cuda_has_too() -> None:
     assert kernel_name(tanh.name).encode() in compile_cuda(formula_source(tanh), 90)
 
 
-def test_names_that_are_no_c_names() -> None:
+def test_names_that_are_not_c_identifiers() -> None:
     odd = Formula(lambda xp, Δ, class_: Δ * class_, "my activation: 2 Δ", ["Δ", "class"])
     text = formula_source(odd)
     assert text.isascii()

@@ -43,7 +43,7 @@ def cupy() -> Any:
     pytest.skip("there is a GPU")
 
 
-def test_import_does_not_import_what_only_some_need() -> None:
+def test_import_loads_no_optional_packages() -> None:
     heavy = ("cupy", "matplotlib", "sklearn", "scipy", "torch", "safetensors", "ml_dtypes")
     done = python("import sys, nnkit", f"print([name for name in {heavy!r} if name in sys.modules])")
     assert (done.stdout, done.stderr) == ("[]\n", "")
@@ -66,7 +66,7 @@ def test_variable_that_asks_for_cupy_is_named_in_the_error(cupy: Any) -> None:
 
 
 @pytest.mark.parametrize("detail", ["x", "-1", "1.0", " 0"])
-def test_device_that_is_no_number(detail: str) -> None:
+def test_a_device_must_be_a_number(detail: str) -> None:
     with pytest.raises(BackendUnavailableError, match=f"^cupy:{detail}: expected a device number, as in cupy:0$"):
         get_backend(f"cupy:{detail}")
 
@@ -97,7 +97,7 @@ def test_cupy_that_does_not_import(error: str, message: str) -> None:
 
 @pytest.mark.parametrize(("runtime", "wanted"), [(12090, "12"), (13000, "13")])
 @pytest.mark.parametrize("missing", ["cublas", "nvrtc"])
-def test_missing_library_is_said(
+def test_a_missing_library_is_named(
     cupy: Any, monkeypatch: pytest.MonkeyPatch, missing: str, runtime: int, wanted: str
 ) -> None:
     def fail(*_: object) -> None:
@@ -236,7 +236,7 @@ def test_a_forked_process_says_why_cuda_does_not_work(cupy: Any) -> None:
     assert others == [line] * 13
 
 
-def test_operands_are_copied_only_where_the_kernel_cannot_take_them(cupy: Any) -> None:
+def test_operands_are_copied_only_if_necessary(cupy: Any) -> None:
     backend = WithoutDevice(cupy)
     memory = backend.empty((5, 8), "f4")
     p, g, rate = backend.empty((4, 8), "f4"), backend.empty((4, 8), "f4"), backend.empty((), "f4")
@@ -273,14 +273,14 @@ def test_errors_name_the_formula_and_what_is_wrong(cupy: Any) -> None:
         backend.matmul(backend.empty((2, 2), "i8"), a)
 
 
-def test_a_trial_runs_what_a_training_needs(host: Any) -> None:
+def test_the_trial_runs_all_operations_of_training(host: Any) -> None:
     took = trial(host, host.xp)
     assert list(took) == ["first kernel", "first product", "first recording"]
     assert all(re.fullmatch(r"\d+\.\d\d s", text) for text in took.values())
 
 
 @pytest.mark.parametrize(("name", "step"), [("run_program", "kernel"), ("_multiply", "product")])
-def test_a_trial_that_fails_says_what_helps(host: Any, monkeypatch: pytest.MonkeyPatch, name: str, step: str) -> None:
+def test_a_failed_trial_has_the_remedy(host: Any, monkeypatch: pytest.MonkeyPatch, name: str, step: str) -> None:
     def fail(*_: object, **__: object) -> None:
         if active_tape() is None:
             raise RuntimeError("nvrtc: error: failed to open cuda_runtime.h\nand more")
@@ -294,7 +294,7 @@ def test_a_trial_that_fails_says_what_helps(host: Any, monkeypatch: pytest.Monke
     )
 
 
-def test_a_trial_sees_a_recording_that_does_not_replay(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trial_detects_a_recording_that_does_not_replay(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tape, "replay", lambda tape: None)
     with pytest.raises(BackendUnavailableError, match=r"^CuPy is installed, but a first recording gives .*, not 2\.0$"):
         trial(host, host.xp)

@@ -41,7 +41,7 @@ OPTIMIZERS = [nnkit.SGD(0.5), nnkit.SGD(0.1, momentum=0.9, l2=1e-3, clip_norm=1.
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_steps_are_those_of_numpy(host: HostDevice, optimizer: Any) -> None:
+def test_steps_agree_with_numpy(host: HostDevice, optimizer: Any) -> None:
     (found, *_), (expected, *_) = (train(backend, optimizer, "float64") for backend in (host, "numpy"))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
 

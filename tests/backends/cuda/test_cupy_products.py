@@ -103,7 +103,7 @@ def test_products_are_added(host: HostDevice, dtype: str) -> None:
     np.testing.assert_allclose(on_host(out), exact, rtol=0, atol=2000 * float(np.finfo(dtype).eps))
 
 
-def test_products_are_not_added_where_cublas_cannot(host: HostDevice) -> None:
+def test_unsupported_products_do_not_accumulate(host: HostDevice) -> None:
     """To a matrix that is not in row order, with a factor or α of another type, and in half precision."""
     a, b, half = np.arange(12.0).reshape(3, 4), np.arange(20.0).reshape(4, 5), host.asarray(-0.5, "float16")
     single, double = (host.asarray(-0.5, dtype) for dtype in ("float32", "float64"))
@@ -142,7 +142,7 @@ class Asked(HostGemm):
         super().gemm(arguments)
 
 
-def test_precision_of_what_is_asked_for(host: HostDevice, precision: str) -> None:
+def test_products_have_the_selected_precision(host: HostDevice, precision: str) -> None:
     host.handles = asked = Asked()
     for dtype in FLOATS:
         a = host.asarray(np.ones((2, 2)), dtype)
@@ -156,7 +156,7 @@ def test_precision_of_what_is_asked_for(host: HostDevice, precision: str) -> Non
     assert asked.types == [half, brain, single[precision], double]
 
 
-def test_medium_rounds_the_factors_and_nothing_else(host: HostDevice) -> None:
+def test_medium_rounds_only_the_factors(host: HostDevice) -> None:
     a, b = (next(views(shape, "float32", 3))[1] for shape in ((30, 40), (40, 50)))
     nnkit.set_matmul_precision("medium")
     try:
@@ -228,7 +228,7 @@ def test_a_kernel_writes_its_result_in_both_types(host: HostDevice, between: str
     assert_products_agree(on_host(found[1]), left.T, right, "float32")
 
 
-def test_what_a_kernel_rounds_is_rounded_again(host: HostDevice) -> None:
+def test_rounded_results_are_rounded_again(host: HostDevice) -> None:
     """A float16 result in a float32 product is the number that float16 holds, not what the kernel had before."""
     a = np.random.default_rng(1).normal(size=(8, 8)).astype(np.float16)
     b = np.eye(8, dtype=np.float32)
@@ -241,7 +241,7 @@ def test_what_a_kernel_rounds_is_rounded_again(host: HostDevice) -> None:
     assert np.array_equal(on_host(found), on_host(found).astype(np.float16))
 
 
-def test_errors_say_what_does_not_fit(host: HostDevice) -> None:
+def test_errors_name_shapes_that_do_not_match(host: HostDevice) -> None:
     a = host.empty((2, 3), "float32")
     with pytest.raises(ValueError, match=r"matmul: a has shape \(2, 3\) and b \(2, 3\), which do not match"):
         host.matmul(a, a)

@@ -141,7 +141,7 @@ def test_on_the_callers_stream(gpu: Backend) -> None:
     np.testing.assert_allclose(found, a, rtol=200 * float(np.finfo(np.float32).eps))
 
 
-def test_threads_side_by_side(gpu: Backend) -> None:
+def test_concurrent_threads(gpu: Backend) -> None:
     results: dict[int, Array] = {}
 
     def work(number: int) -> None:

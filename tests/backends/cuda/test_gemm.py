@@ -64,11 +64,11 @@ def test_entries_are_where_the_strides_say(own: tuple[int, ...], lead: tuple[int
     [((4, 1), True), ((9, 1), True), ((1, 3), True), ((1, 7), True), ((4, 2), False), ((2, 4), False), ((0, 1), False),
      ((1, 0), False), ((-4, 1), False), ((4, -1), False), ((2, 1), False)],
 )  # fmt: skip
-def test_what_blas_takes(strides: tuple[int, int], taken: bool) -> None:
+def test_layouts_that_blas_supports(strides: tuple[int, int], taken: bool) -> None:
     assert (stored((3, 4), strides) is not None) == taken
 
 
-def test_stacks_that_do_not_step_evenly() -> None:
+def test_stacks_without_a_single_stride() -> None:
     assert stored((2, 3, 4, 5), (60, 20, 5, 1), (2, 3)) == (False, 5, 20)
     assert stored((2, 3, 4, 5), (61, 20, 5, 1), (2, 3)) is None
     assert stored((2, 3, 4, 5), (0, 20, 5, 1), (2, 3)) is None
@@ -89,7 +89,7 @@ def test_row_step(shape: list[int], strides: list[int]) -> None:
         assert even[step]
 
 
-def test_numbers_are_those_of_cublas() -> None:
+def test_constants_match_cublas() -> None:
     theirs = pytest.importorskip("nvmath.bindings.cublas", reason="nvmath-python is not installed")
     nvmath = pytest.importorskip("nvmath", reason="nvmath-python is not installed")
     assert (AS_IS, TRANSPOSED) == (theirs.Operation.N, theirs.Operation.T)

@@ -93,14 +93,14 @@ def test_tensors_are_samples_and_labels(gpu: Backend, torch: Any) -> None:
     assert given.evaluate(x, y) == expected.evaluate(X, LABELS)
 
 
-def test_tensors_of_a_gpu_are_samples_on_the_cpu_too(torch: Any) -> None:
+def test_gpu_tensors_are_accepted_by_networks_on_the_cpu(torch: Any) -> None:
     net, given = network("numpy"), network("numpy")
     fit(net)
     fit(given, torch.from_numpy(X).cuda(), torch.from_numpy(LABELS).cuda())
     assert bits(given) == bits(net)
 
 
-def test_work_that_pytorch_has_not_done_yet_is_waited_for(gpu: Backend, torch: Any) -> None:
+def test_pending_work_of_pytorch_is_waited_for(gpu: Backend, torch: Any) -> None:
     net, big, late = network(gpu), torch.randn(4096, 4096, device="cuda"), torch.from_numpy(X).cuda()
     wanted = gpu.to_numpy(net.forward(X))
     side = torch.cuda.Stream()
@@ -128,7 +128,7 @@ def test_a_loader_of_tensors(gpu: Backend, torch: Any) -> None:
 
 
 @pytest.mark.parametrize("what", ["fit", "fit by one launch", "train_step", "forward"])
-def test_a_stream_of_the_callers_own(gpu: Backend, what: str) -> None:
+def test_a_custom_stream(gpu: Backend, what: str) -> None:
     cupy = gpu.xp
     made = small if what == "fit by one launch" else network
     expected, given = made(gpu), made(gpu)
@@ -209,7 +209,7 @@ def test_a_second_gpu(gpu: Backend) -> None:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def test_files_go_from_one_to_the_other(gpu: Backend, tmp_path: Path) -> None:
+def test_files_move_between_cpu_and_gpu(gpu: Backend, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     net = network(gpu, preprocessing=nnkit.data.Normalization.fit(X))
     fit(net)
@@ -225,7 +225,7 @@ def test_files_go_from_one_to_the_other(gpu: Backend, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", [nnkit.SGD(0.3), nnkit.AdamW(0.01, clip_norm=1.0)])
-def test_a_training_that_goes_on_is_the_one_that_never_ended(gpu: Backend, tmp_path: Path, optimizer: Any) -> None:
+def test_a_continued_training_equals_an_uninterrupted_one(gpu: Backend, tmp_path: Path, optimizer: Any) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path / "run.safetensors"
     options: dict[str, Any] = {"optimizer": optimizer, "validation_data": (X[:30], LABELS[:30]), "schedule": "cosine"}
@@ -249,7 +249,7 @@ def test_a_training_that_goes_on_is_the_one_that_never_ended(gpu: Backend, tmp_p
     np.testing.assert_allclose(numbers(on_host), numbers(whole), rtol=0, atol=1e-4)
 
 
-def test_copies_of_a_network_are_its_own(gpu: Backend) -> None:
+def test_copies_of_a_network_are_independent(gpu: Backend) -> None:
     import copy
     import pickle
 

@@ -63,7 +63,7 @@ def test_any_passes_in_any_order(host: HostDevice, monkeypatch: pytest.MonkeyPat
     layer.check(passes)
 
 
-def test_chain_joins_neighbours_only(host: HostDevice) -> None:
+def test_chain_fuses_only_adjacent_kernels(host: HostDevice) -> None:
     a, b, c = (host.zeros((4, 8), "float32") for _ in range(3))
     with recording(Tape()) as tape:
         host.elementwise(TWICE, (a,), out=b)
@@ -81,7 +81,7 @@ def test_chain_joins_neighbours_only(host: HostDevice) -> None:
 
 
 @pytest.mark.usefixtures("medium")
-def test_casts_stand_behind_the_kernel_that_gives_the_matrix(host: HostDevice) -> None:
+def test_casts_follow_the_kernel_that_computes_the_matrix(host: HostDevice) -> None:
     x, W = host.zeros((4, 8), "float32"), host.zeros((8, 8), "float32")
     with recording(Tape()) as tape:
         h = host.elementwise(TWICE, (x,))
@@ -100,7 +100,7 @@ def test_casts_stand_behind_the_kernel_that_gives_the_matrix(host: HostDevice) -
     assert names(chain(found))[:2] == ["twice_rounded", "copy"]
 
 
-def test_sums_begin_in_the_kernel_that_gives_the_matrix(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_begin_in_the_kernel_that_computes_the_matrix(host: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elementwise, "_FEWER", 0)
     a = host.asarray(np.arange(32.0).reshape(4, 8), "float32")
     sums: list[Any] = []
@@ -124,7 +124,7 @@ def test_sums_begin_in_the_kernel_that_gives_the_matrix(host: HostDevice, monkey
 
 @pytest.mark.usefixtures("medium")
 @pytest.mark.parametrize("rewrite", [cast_factors, begin_sums], ids=lambda rewrite: rewrite.__name__)
-def test_a_call_of_which_nothing_is_known_may_write_anything(host: HostDevice, rewrite: Pass) -> None:
+def test_an_unknown_call_may_write_anything(host: HostDevice, rewrite: Pass) -> None:
     x = host.zeros((4096, 8), "float32")
 
     def do() -> None:

@@ -75,7 +75,7 @@ class Layer:
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu_tanh"])
-def test_the_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) -> None:
+def test_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) -> None:
     """Most make no sense, and do what they say all the same."""
     for p in itertools.permutations(range(4)):
         for order in ((*p, 4, 5), (*p, 5, 4), (*p[:3], 5, 4, p[3])):
@@ -90,7 +90,7 @@ def test_the_calls_of_a_layer_in_any_order(host: HostDevice, activation: str) ->
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 @pytest.mark.parametrize("disturbance", ["doubled", "read", "written", "doubled by a replay"])
-def test_a_layer_that_something_disturbs(host: HostDevice, disturbance: str, precision: str) -> None:
+def test_a_layer_with_calls_in_between(host: HostDevice, disturbance: str, precision: str) -> None:
     """Each array, before each call, is changed by a kernel or a copy or on another tape, or read as it is there."""
     nnkit.set_matmul_precision(precision)
     for name, place in itertools.product(SHAPES, range(7)):
