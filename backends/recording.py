@@ -7,6 +7,7 @@ the calls that run: a backend can make one or several from a node, or one from a
 replays only make these calls, without allocation or dispatch.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -40,6 +41,9 @@ def calls_of(nodes: Nodes) -> list[Call]:
     return [node.call for node in nodes]
 
 
+_PAUSE = 0.02  # seconds between two looks at Ctrl-C and the progress bar
+
+
 class Tape:
     """A recording: nodes, the passes that rewrite them at its end, and the backend's lowering.
 
@@ -60,6 +64,7 @@ class Tape:
         self._passes, self._lower, self._around = passes, lower, around
         self._calls: list[Call] | None = None
         self._first_calls: list[Call] = []
+        self._at_once = 1  # repetitions
 
     @property
     def calls(self) -> list[Call]:
@@ -80,21 +85,34 @@ class Tape:
         self.nodes = [node for some in expanded for node in some]
         self._calls = None
 
-    def replay(self, times: int = 1, after_each: Call | None = None) -> None:
-        """Make all calls, in order, `times` times; if another tape records, append the nodes to it."""
+    def replay(self, times: int = 1, after: Callable[[int], object] | None = None) -> None:
+        """Make all calls, in order, `times` times; if another tape records, append the nodes to it.
+
+        `after` is called with the number of replays since its last call: after each, or after some milliseconds if the
+        calls are one that repeats itself, which compiled code does.
+        """
         outer = _recording.get()
         if outer is not None:
             outer.nodes += self.first + self.nodes * times
             return
         calls = self.calls
+        repeat = getattr(calls[0], "repeat", None) if len(calls) == 1 and times > 1 else None
         with self._around():
             for call in self._first_calls:
                 call()
-            for _ in range(times):
-                for call in calls:
-                    call()
-                if after_each is not None:
-                    after_each()
+            while times > 0:
+                done = 1
+                if repeat is None:
+                    for call in calls:
+                        call()
+                else:
+                    start = time.perf_counter()
+                    done = repeat(min(times, self._at_once))
+                    seconds = max(time.perf_counter() - start, 1e-9)
+                    self._at_once = max(1, min(int(done * _PAUSE / seconds), 8 * self._at_once))
+                times -= done
+                if after is not None:
+                    after(done)
 
 
 class Composite:

@@ -107,7 +107,7 @@ def _dl_iterate_phdr() -> Any:
         return None
 
 
-def _columns(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:
+def columns_of(matrix: np.ndarray) -> tuple[np.ndarray, int] | None:
     """A matrix in Fortran order for BLAS and whether to transpose it; None if it is not contiguous."""
     if matrix.flags.f_contiguous:
         return matrix, 0
@@ -128,7 +128,7 @@ class AddProduct:
         if not out.flags.f_contiguous:
             a, b, out = b.T, a.T, out.T
         self.alpha, self.out = alpha, out
-        first, second = _columns(a), _columns(b)
+        first, second = columns_of(a), columns_of(b)
         if first is None or second is None or not out.flags.f_contiguous or not a.dtype == b.dtype == out.dtype:
             raise ValueError("a, b or out differ in dtype or are not contiguous; expected contiguous, of one dtype")
         (self.a, self.transposed_a), (self.b, self.transposed_b) = first, second

@@ -4,6 +4,8 @@ import numpy as np
 
 from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
+from nnkit.backends.cpu.native.compiler import enabled
+from nnkit.backends.cpu.native.nodes import in_runs, native_calls_of
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, blas_function, one_thread
 from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
 
@@ -38,16 +40,19 @@ PASSES = (accumulate,)
 
 
 def lowered(nodes: Nodes) -> list[Call]:
-    """The calls of the nodes, with formulas as ufuncs.
+    """The calls of the nodes: native code, in runs of one call, where that is enabled and there is some; else ufuncs.
 
     SciPy's BLAS adds biases only if a node uses it anyway, since importing it and checking its threads takes time.
     """
-    scratch, calls = Scratch(), list[Call]()
+    scratch, calls, native = Scratch(), list[Call](), enabled()
     adds_rows = any(isinstance(node.call, AddProduct) for node in nodes)
     for node in nodes:
         call = node.call
-        if isinstance(call, Elementwise):
+        found = native_calls_of(call) if native else None
+        if found is not None:
+            calls += found
+        elif isinstance(call, Elementwise):
             calls += ufunc_calls(call.program, call.operands, call.outs, scratch, adds_rows)
         else:
             calls.append(call)
-    return calls
+    return in_runs(calls) if native else calls

@@ -97,18 +97,18 @@ class Epochs:
         undo, interrupt, rates = self.undo, self.interrupt, partial(self._rates, number, history)
         on_device = None if careful else self._on_device
 
-        def after_step() -> None:
+        def after_steps(count: int) -> None:
             undo.moving = False
-            progress.step()
+            progress.add(count)
             interrupt.check()
             undo.moving = on_device is not None
 
         self.meter.start(self.source.start(self._order()), careful)
         if on_device is not None:
             undo.moving = True
-            on_device.run(rates, after_step)
+            on_device.run(rates, after_steps)
         else:
-            self._one_by_one.run(rates, after_step, partial(self._look, number + 1) if careful else None)
+            self._one_by_one.run(rates, after_steps, partial(self._look, number + 1) if careful else None)
             if self.steps is None:
                 self.steps = self._one_by_one.done  # an iterable's number of steps, for schedules
         undo.moving = False
@@ -162,7 +162,7 @@ class OneByOne(Way):
         self.plan, self.undo, self.interrupt = plan, undo, interrupt
         self._sum = Accumulation(model, state) if plan.gradient_accumulation_steps > 1 else None
 
-    def run(self, rates: Rates, after_step: Callable[[], None], look: Look | None = None) -> None:
+    def run(self, rates: Rates, after_steps: Callable[[int], None], look: Look | None = None) -> None:
         """Like `Way.run`; `look` is called with the number of each step, from 1, and its cost."""
         batches, rate, self.done = self.source.batches(self.plan.batch_size), 0.0, 0
         while True:
@@ -173,7 +173,7 @@ class OneByOne(Way):
             (rate,) = rates(range(self.done, self.done + 1))
             self.done += 1
             self._step(batch, rate, look)
-            after_step()
+            after_steps(1)
         if self._sum is not None and self._sum.count:  # an update with the rest
             self.undo.moving = True
             self._sum.update(rate)

@@ -27,11 +27,11 @@ class Way(ABC):
     """A way to run the steps of an epoch."""
 
     @abstractmethod
-    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+    def run(self, rates: Rates, after_steps: Callable[[int], None]) -> None:
         """Run an epoch that the source and the meter have started.
 
-        `rates` returns the learning rates of a range of its steps, counted from 0; `after_step` is called when a step
-        has been completed or queued on the device.
+        `rates` returns the learning rates of a range of its steps, counted from 0; `after_steps` is called with the
+        number of steps that have been completed, or queued on the device, since its last call.
         """
 
 
@@ -46,7 +46,7 @@ class Replays(Way):
         self._slot = self._start if meter.logits.shape[0] >= source.samples else slot
         self._rates: Array = None  # of the steps of an epoch, if they differ
 
-    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+    def run(self, rates: Rates, after_steps: Callable[[int], None]) -> None:
         self._restart(self._start, self._step)
         whole, rest = divmod(self.source.samples, self.batch_size)
         changes = self._give(rates(range(whole + (rest > 0))))
@@ -58,7 +58,7 @@ class Replays(Way):
                 key, times = (size, changes, settings()), (place.stop - place.start) // size
                 if key not in self._tapes:
                     self._tapes[key] = self._record(size, changes)
-                self._tapes[key].replay(times, after_step)
+                self._tapes[key].replay(times, after_steps)
                 left -= times * size
 
     def _give(self, rates: Sequence[float]) -> bool:
@@ -101,7 +101,7 @@ class Launches(Way):
     def __init__(self, model: Model, source: ArraySource, meter: Meter, kernel: EpochKernel, batch_size: int) -> None:
         self.model, self.source, self.meter, self.batch_size, self._kernel = model, source, meter, batch_size, kernel
 
-    def run(self, rates: Rates, after_step: Callable[[], None]) -> None:
+    def run(self, rates: Rates, after_steps: Callable[[int], None]) -> None:
         source, batch, start = self.source, self.batch_size, 0
         given = rates(range(-(-source.samples // batch)))
         # A new array on the current stream: an earlier launch may still be reading its own on another one.
@@ -115,8 +115,7 @@ class Launches(Way):
             logits = self.meter.logits[place, ...]
             self._kernel.run(X, source.in_order.y[part, ...], order, on_device[steps], logits)
             start = stop
-            for _ in range(steps.stop - steps.start):
-                after_step()
+            after_steps(steps.stop - steps.start)
 
 
 def way_on_device(model: Model, source: Source, meter: Meter, state: OptimizerState, batch_size: int) -> Way | None:

@@ -42,9 +42,9 @@ class Progress:
         if self._bar is not None:
             self._shown(self._bar.close)
 
-    def step(self) -> None:
-        """Count a step."""
-        self._waiting += 1
+    def add(self, steps: int) -> None:
+        """Count steps."""
+        self._waiting += steps
         if self._waiting >= self._every:
             self._show()
 

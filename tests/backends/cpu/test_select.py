@@ -51,6 +51,7 @@ def test_where(dtype: str, name: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", ["x or y", "x or 0", "0 or y", "x or -0", "2 or y"])
 def test_where_may_overwrite_its_operands(name: str, over: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nnkit.backends.cpu.calls.FEW_CHOSEN", few)
+    monkeypatch.setenv("NNKIT_NATIVE", "0")
     rng = np.random.default_rng(0)
     operands = dict(zip("cxy", rng.normal(size=(3, 20, 7)), strict=True))
     wanted = CHOICES[name](np, *operands.values())

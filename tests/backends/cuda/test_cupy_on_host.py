@@ -100,7 +100,7 @@ def test_an_epoch_by_replays(host: HostDevice, dtype: str, rates: list[float] | 
         parts = [net.backend.asarray(a, t) for a, t in ((X, numbers), (TARGETS, "float64"), (weights, "float64"))]
         source, meter = kind(net, parts[0], Known(*parts[1:])), Meter(net, 40, 16)
         meter.start(source.start(order))
-        Replays(net, source, meter, state, 16).run(given, lambda: None)
+        Replays(net, source, meter, state, 16).run(given, lambda count: None)
         arrays = [*net.parameters.W, *net.parameters.b, meter.logits]
         found.append([net.backend.to_numpy(array).ravel() for array in arrays])
     for ours, numpys in zip(*found, strict=True):

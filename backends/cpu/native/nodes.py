@@ -1,0 +1,313 @@
+"""Native nodes for what a recorded step does besides formulas: products, sums, maxima, copies and rows.
+
+A node is made from the call that NumPy would execute: `native_call` recognizes it by its function or class. Products
+call NumPy's BLAS by address.
+"""
+
+import contextlib
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from importlib import import_module
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.cpu.calls import Elementwise
+from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
+from nnkit.backends.cpu.native.compiler import address_of
+from nnkit.backends.cpu.native.formulas import native_calls
+from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct, columns_of
+from nnkit.backends.cpu.rows import copy_from, copy_into, gather
+from nnkit.backends.recording import Call
+
+_REALS = ("float32", "float64")
+_STORED = {"bool": "uint8"} | {n: n for n in ("uint8", "uint16", "int32", "uint32", "int64", *_REALS)}
+
+
+def native_calls_of(call: Call) -> list[Call] | None:
+    """The native nodes of a recorded call; None if it stays as it is."""
+    if isinstance(call, Elementwise):
+        if any(value.op in MATHEMATICS for value in call.program.values):  # as without recording, for the same bits
+            return None
+        return native_calls(call.program, call.operands, call.outs)
+    found = native_call(call)
+    return None if found is None else [found]
+
+
+def native_call(call: Call) -> NativeCall | None:
+    """The native node of a call other than a formula; None if there is none."""
+    if isinstance(call, AddProduct):
+        a, b = (m.T if t else m for m, t in ((call.a, call.transposed_a), (call.b, call.transposed_b)))
+        return _product(a, b, call.out, call.alpha)
+    if isinstance(call, AddColumnSums):
+        return _column_sums(call.a, call.out, call.alpha)
+    if not isinstance(call, partial):
+        return None
+    make = _MAKERS.get(call.func)
+    return None if make is None else make(*call.args)
+
+
+def in_runs(calls: Sequence[Call]) -> list[Call]:
+    """The calls with adjacent native ones as runs."""
+    found: list[Call] = []
+    for native, group in groupby(calls, lambda call: isinstance(call, NativeCall)):
+        adjacent: list[Any] = list(group)
+        found += [NativeRun(adjacent)] if native else adjacent
+    return found
+
+
+def _node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
+    """The call of a text whose arguments are numbers and then the addresses of arrays."""
+    block = np.array([*numbers, *(a.ctypes.data for a in arrays)], np.int64)
+    return NativeCall(address_of(text), block, (*arrays, *keep))
+
+
+# --- products ------------------------------------------------------------------------------------------------------
+
+
+def _through(count: int) -> str:
+    """The text that calls a function with `count` arguments; the first of its own is the address."""
+    return f"def f(arguments):\n    call({', '.join(f'arguments[{i}]' for i in range(count + 1))})\n"
+
+
+# The same library as np.dot's: it gives the same bits, and has the same threads. The names are those of NumPy's wheels,
+# with integers of 64 bits, and of BLAS elsewhere.
+_NAMES = (("scipy_{}_64_", np.int64), ("{}_", np.int32))
+
+
+@cache
+def _blas(name: str) -> tuple[int, Any] | None:
+    """The address of a Fortran function of NumPy's BLAS, and its type of integers; None if that cannot be found."""
+    try:
+        library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
+    except (ImportError, OSError):
+        return None
+    for pattern, integers in _NAMES:
+        with contextlib.suppress(AttributeError):  # a library finds what those have that it needs
+            found = ctypes.cast(getattr(library, pattern.format(name)), ctypes.c_void_p).value
+            if found is not None:
+                return found, integers
+    return None
+
+
+def _product_of(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
+    """out ← a b for matrices; for the column sums 1ᵀ b, a is a vector of ones."""
+    if a.ndim == 1 and b.ndim == 2:
+        return _column_sums(b, out)
+    fits = a.ndim == b.ndim == out.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.name in _REALS
+    if not fits or not out.dtype.isnative or not out.flags.forc:
+        return None
+    if not out.flags.f_contiguous:
+        a, b, out = b.T, a.T, out.T
+    return _product(a, b, out)
+
+
+def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
+    """out ← a b or out ← out + α a b, where `out` is in column-major order; a vector where one side is 1."""
+    first, second, dtype, (m, n) = columns_of(a), columns_of(b), out.dtype, out.shape
+    if first is None or second is None or min(*a.shape, *b.shape) == 0:
+        return None
+    blas = _blas(("s" if dtype == np.float32 else "d") + ("gemv" if 1 in (m, n) else "gemm"))
+    if blas is None:
+        return None
+    (a, ta), (b, tb), (address, integers) = first, second, blas
+    real = np.array([1.0, 0.0 if alpha is None else 1.0], dtype)
+    scale, beta = real[:1] if alpha is None else alpha, real[1:]
+    letters, sizes = np.frombuffer(b"NT", np.uint8), np.array([m, n, b.shape[tb], a.shape[0], b.shape[0], 1], integers)
+    one = sizes[5:]
+    if n == 1 or m == 1:
+        matrix, vector, transposed = (a, b, ta) if n == 1 else (b, a, 1 - tb)
+        shape = np.array(matrix.shape, integers)
+        given: list[Any] = [letters[transposed:], shape, shape[1:], scale, matrix, shape, vector, one, beta, out, one]
+    else:
+        given = [letters[ta:], letters[tb:], sizes, sizes[1:], sizes[2:], scale, a, sizes[3:], b, sizes[4:], beta, out]
+        given.append(sizes)
+    return _node(_through(len(given)), [address], given)
+
+
+# --- sums and maxima -----------------------------------------------------------------------------------------------
+
+# Four rows are added first: a quarter of the roundings in the sum, and of the passes over it.
+_COLUMN_SUMS = """\
+def f(arguments):
+    rows, columns = arguments[0], arguments[1]
+    a, s = REALs(arguments[2]), REALs(arguments[3])
+    whole = rows - rows % 4
+    for j in range(columns):
+        store(s, j, REAL(0), 1)
+    for i in range(0, whole, 4):
+        k = i * columns
+        for j in range(columns):
+            two = load(a, k + j, 0) + load(a, k + columns + j, 0)
+            more = load(a, k + 2 * columns + j, 0) + load(a, k + 3 * columns + j, 0)
+            store(s, j, load(s, j, 1) + (two + more), 1)
+    for i in range(whole, rows):
+        for j in range(columns):
+            store(s, j, load(s, j, 1) + load(a, i * columns + j, 0), 1)
+"""
+_ADDED = """\
+    out, alpha = REALs(arguments[4]), REALs(arguments[5])[0]
+    for j in range(columns):
+        store(out, j, load(out, j, 2) + alpha * load(s, j, 1), 2)
+"""
+
+
+def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
+    """out ← 1ᵀa, or out ← out + α 1ᵀa."""
+    if not _plain(a, out) or a.dtype != out.dtype:
+        return None
+    arrays = [a, out] if alpha is None else [a, np.empty(out.shape, out.dtype), out, alpha]
+    text = _COLUMN_SUMS if alpha is None else _COLUMN_SUMS + _ADDED
+    return _node(text.replace("REAL", a.dtype.name), a.shape, arrays)
+
+
+# NumPy's pairwise sums: leaves of at most 128 entries with eight partial sums each, put together as in its recursion.
+_ROW_SUMS = f"""\
+def f(arguments):
+    rows, columns, leaves = arguments[0], arguments[1], arguments[2]
+    a, out, sums = REALs(arguments[3]), REALs(arguments[4]), REALs(arguments[5])
+    starts, merges = int64s(arguments[6]), int64s(arguments[7])
+    for i in range(rows):
+        top = 0
+        for leaf in range(leaves):
+            k, end = i * columns + starts[leaf], i * columns + starts[leaf + 1]
+            total = REAL(-0.0)
+            if end - k >= 8:
+                whole = end - (end - k) % 8
+                {"; ".join(f"s{j} = load(a, k + {j}, 0)" for j in range(8))}
+                for j in range(k + 8, whole, 8):
+                    {"; ".join(f"s{j} += load(a, j + {j}, 0)" for j in range(8))}
+                total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+                k = whole
+            for j in range(k, end):
+                total += load(a, j, 0)
+            for merge in range(merges[leaf]):
+                top -= 1
+                total = sums[top] + total
+            sums[top] = total
+            top += 1
+        store(out, i, sums[0], 1)
+"""
+
+
+@cache
+def _leaves(start: int, size: int) -> tuple[tuple[int, int], ...]:
+    """The start of each leaf of a pairwise sum, and how many sums before it are added to it."""
+    if size <= 128:
+        return ((start, 0),)
+    half = size // 2 - size // 2 % 8
+    *more, (last, merges) = _leaves(start + half, size - half)
+    return (*_leaves(start, half), *more, (last, merges + 1))
+
+
+_ROW_MAXIMA = """\
+def f(arguments):
+    rows, columns = arguments[0], arguments[1]
+    a, out = REALs(arguments[2]), REALs(arguments[3])
+    for i in range(rows):
+        largest = load(a, i * columns, 0)
+        for j in range(i * columns + 1, (i + 1) * columns):
+            x = load(a, j, 0)
+            largest = select((x > largest) | (x != x), x, largest)
+        store(out, i, largest, 1)
+"""
+_MANY = 1 << 20  # entries of a sum
+
+
+def _row_sums(a: np.ndarray, axis: int | None, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
+    """The sums over the last axis, or over all."""
+    columns = a.size if axis is None else a.shape[axis]
+    if not _plain(a, out) or a.dtype != out.dtype or not 0 < columns <= _MANY or axis not in (None, -1, a.ndim - 1):
+        return None
+    places, merges = (np.array(numbers) for numbers in zip(*_leaves(0, columns), strict=True))
+    starts, sums = np.append(places, columns), np.empty(64, a.dtype)
+    text = _ROW_SUMS.replace("REAL", a.dtype.name)
+    return _node(text, [a.size // columns, columns, len(merges)], [a, out, sums, starts, merges])
+
+
+def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
+    if not _plain(a, out) or a.dtype != out.dtype or a.size == 0 or axis not in (-1, a.ndim - 1):
+        return None
+    return _node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
+
+
+def _plain(*arrays: np.ndarray) -> bool:
+    """Whether these are C-contiguous arrays of float32 or float64."""
+    return all(a.flags.carray and a.dtype.isnative and a.dtype.name in _REALS for a in arrays)
+
+
+# --- copies and rows -----------------------------------------------------------------------------------------------
+
+# `count` rows of `width` entries, from row start[0] on, or those that `order` has from there on.
+_MOVE = """\
+def f(arguments):
+    count, width, stride, other = arguments[0], arguments[1], arguments[2], arguments[3]
+    source, out = SOURCEs(arguments[4]), OUTs(arguments[5])
+    first = int64s(arguments[6])[0]
+    for i in range(count):
+        FROM
+        TO
+        for j in range(width):
+            store(out, to + j, OUT(load(source, at + j, 0)), 1)
+"""
+_ADVANCE = "def f(arguments):\n    int64s(arguments[1])[0] += arguments[0]\n"
+_PLACES = {
+    "taken": ("at = (first + i) * stride", "to = i * other"),
+    "gathered": ("at = load(int64s(arguments[7]), first + i, 2) * stride", "to = i * other"),
+    "put": ("at = i * stride", "to = (first + i) * other"),
+}
+
+
+def _moved(
+    kind: str, source: np.ndarray, start: np.ndarray, out: np.ndarray, order: np.ndarray | None = None
+) -> NativeCall | None:
+    """The rows of `source` and `out`, which have a row stride each, and contiguous rows."""
+    small, large = (source, out) if kind == "put" else (out, source)
+    if small.ndim < large.ndim:
+        small = small[None, ...]
+        source, out = (small, large) if kind == "put" else (large, small)
+    entries = [_STORED.get(a.dtype.name) for a in (source, out)]
+    apart = not np.may_share_memory(source, out)
+    if None in entries or not all(map(_has_rows, (source, out))) or start.dtype != np.int64 or not apart:
+        return None
+    if order is not None and (order.dtype != np.int64 or not order.flags.carray):
+        return None
+    if source.dtype != out.dtype and out.dtype.name not in _REALS:
+        return None
+    text = _MOVE.replace("SOURCE", str(entries[0])).replace("OUT", str(entries[1]))
+    text = text.replace("FROM", _PLACES[kind][0]).replace("TO", _PLACES[kind][1])
+    width, strides = small.size // len(small), (a.strides[0] // a.itemsize for a in (source, out))
+    return _node(text, [len(small), width, *strides], [source, out, start, *([] if order is None else [order])])
+
+
+def _has_rows(a: np.ndarray) -> bool:
+    """Whether the rows of an array are contiguous, in ascending order."""
+    return a.size > 0 and a.dtype.isnative and a.flags.aligned and a[0].flags.c_contiguous and a.strides[0] >= 0
+
+
+def _copied(out: np.ndarray, source: np.ndarray, *_: Any) -> NativeCall | None:
+    if source.shape != out.shape or not (source.flags.c_contiguous and out.flags.carray):
+        return None
+    return _moved("taken", source.reshape(1, -1), np.zeros((), np.int64), out.reshape(1, -1))
+
+
+def _advanced(start: np.ndarray, count: np.ndarray, out: np.ndarray) -> NativeCall | None:
+    """The counter of `Backend.advance`."""
+    counts = start is out and start.shape == count.shape == () and start.dtype == count.dtype == np.int64
+    return _node(_ADVANCE, [int(count)], [start]) if counts else None
+
+
+_MAKERS: dict[Any, Callable[..., NativeCall | None]] = {
+    np.dot: _product_of,
+    np.matmul: _product_of,
+    np.add.reduce: _row_sums,
+    np.maximum.reduce: _row_maxima,
+    np.copyto: _copied,
+    np.add: _advanced,
+    gather: lambda take, order, start, out, n: _moved("gathered", take.__self__, start, out, order),
+    copy_from: lambda rows, start, out, single: _moved("taken", rows, start, out),
+    copy_into: lambda values, start, out, n: _moved("put", values, start, out),
+}
