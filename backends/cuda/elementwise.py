@@ -1,4 +1,4 @@
-"""The launch of a formula's kernel, into which passes fuse other formulas and column sums."""
+"""The launch of a formula's kernel, into which passes fuse formulas, reductions, and the work of other launches."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,25 @@ import numpy as np
 from nnkit.backends.cuda.formula_text import (
     STORAGE,
     KernelSignature,
-    body,
     kernel_name,
     kernel_source,
+    one_entry,
     widest_lanes,
-)
-from nnkit.backends.cuda.launch import THREADS, Launch, Rider, extent, meet, overlap, same
+)  # fmt: skip
+from nnkit.backends.cuda.launch import (
+    THREADS,
+    Launch,
+    Rider,
+    extent,
+    grid,
+    grid_of_rows,
+    meet,
+    overlap,
+    rows_group,
+    same,
+)  # fmt: skip
 from nnkit.backends.dtypes import ITEMSIZE, dtype_name
 from nnkit.backends.formulas.program import ROW_REDUCTIONS, Program, chained
-
-BLOCKS_PER_MULTIPROCESSOR = 16  # enough for any GPU; threads use grid-stride loops
 
 
 def layout_of(shape: tuple[int, ...], out_shape: tuple[int, ...]) -> str | None:
@@ -83,34 +92,6 @@ def signature_of(
     # The loop index exceeds n by up to one grid stride.
     index = "unsigned int" if n < 2**31 else "long long"
     return KernelSignature(dtypes, tuple(layouts), out_dtypes, lanes, index)
-
-
-def grid_of_rows(n: int, columns: int, lanes: int, multiprocessors: int) -> int:
-    """The number of blocks for `n` entries, if the grid stride must be a multiple of `columns`.
-
-    >>> grid_of_rows(8192 * 4096, 4096, 4, 132), grid_of_rows(8192 * 784, 784, 4, 132)
-    (2112, 2107)
-    """
-    unit = columns // math.gcd(columns, lanes * THREADS)
-    return max(1, grid(n, lanes, multiprocessors) // unit) * unit
-
-
-def grid(n: int, lanes: int, multiprocessors: int) -> int:
-    """The number of blocks for `n` entries.
-
-    >>> grid(1000, 4, 132), grid(10**9, 4, 132)
-    (1, 2112)
-    """
-    return max(1, min(-(-n // (lanes * THREADS)), multiprocessors * BLOCKS_PER_MULTIPROCESSOR))
-
-
-def rows_group(columns: int) -> int:
-    """The number of threads that reduce a row of this length.
-
-    >>> rows_group(1), rows_group(10), rows_group(4096)
-    (1, 16, 256)
-    """
-    return min(1 << max(columns - 1, 0).bit_length(), THREADS)
 
 
 _FEWER = 4  # how many times fewer rows partial sums must have
@@ -201,7 +182,7 @@ class ElementwiseCall(Launch):
     def work(self) -> Rider | None:
         alone = math.prod(self.shape) == 1 and set(self.layouts) <= {"scalar"}
         if alone and self._is_plain and not self.reduces:
-            return _one_entry(self.program, self._signature)
+            return one_entry(self.program, self._signature)
         return None
 
     @property
@@ -344,24 +325,6 @@ class ElementwiseCall(Launch):
         """Whether the other call reads or overwrites results of this one other than entry by entry."""
         apart = [out for out in other.outs if not any(same(out, ours) for ours in self.outs)]
         return any(overlap(array, out) for array in (*(other.operands[j] for j in own), *apart) for out in self.outs)
-
-
-def _one_entry(program: Program, signature: KernelSignature) -> Rider:
-    """A program of numbers as the work of one thread."""
-    operands = [f"const {STORAGE[dtype]} *a{j}" for j, dtype in enumerate(signature.dtypes)]
-    outs = [f"{STORAGE[dtype]} *o{j}" for j, dtype in enumerate(signature.out_dtypes)]
-    results = [f"r{j}" for j in range(len(outs))]
-    values = [*(f"widen(*a{j})" for j in range(len(operands))), *results]
-    lines = [
-        f"__device__ inline void ride({', '.join([*operands, *outs])}) {{",
-        f"    R {', '.join(results)};",
-        f"    formula({', '.join(values)});",
-        *(f"    narrow({r}, *o{j});" for j, r in enumerate(results)),
-        "}",
-    ]
-    types = [parameter[: parameter.index("*") + 1] for parameter in (*operands, *outs)]
-    arguments = ", ".join(f"{{{j}}}" for j in range(len(types)))
-    return Rider(tuple(types), f"SPACE::ride({arguments});", body(program, signature.real) + "\n".join(lines) + "\n")
 
 
 def _in_the_way(operands: Sequence[Any], layouts: Sequence[str], outs: Sequence[Any], shape: tuple[int, ...]) -> bool:

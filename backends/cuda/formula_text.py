@@ -259,6 +259,24 @@ class _Text:
         return "".join(functions), [*lines, "        }", "    }"]
 
 
+def one_entry(program: Program, signature: KernelSignature) -> Rider:
+    """A program of numbers as the work of one thread."""
+    operands = [f"const {STORAGE[dtype]} *a{j}" for j, dtype in enumerate(signature.dtypes)]
+    outs = [f"{STORAGE[dtype]} *o{j}" for j, dtype in enumerate(signature.out_dtypes)]
+    results = [f"r{j}" for j in range(len(outs))]
+    values = [*(f"widen(*a{j})" for j in range(len(operands))), *results]
+    lines = [
+        f"__device__ inline void ride({', '.join([*operands, *outs])}) {{",
+        f"    R {', '.join(results)};",
+        f"    formula({', '.join(values)});",
+        *(f"    narrow({r}, *o{j});" for j, r in enumerate(results)),
+        "}",
+    ]
+    types = [parameter[: parameter.index("*") + 1] for parameter in (*operands, *outs)]
+    arguments = ", ".join(f"{{{j}}}" for j in range(len(types)))
+    return Rider(tuple(types), f"SPACE::ride({arguments});", body(program, signature.real) + "\n".join(lines) + "\n")
+
+
 def formula_source(formula: Traceable, dtype: str = "float32") -> str:
     """The CUDA source of a formula whose operands all have one dtype and the shape of the result.
 

@@ -1,5 +1,6 @@
 """The launch of a kernel as an object, and which arrays on a device overlap: what passes over recordings ask."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from nnkit.backends.recording import Node
 
 THREADS = 256  # in a block
+BLOCKS_PER_MULTIPROCESSOR = 16  # enough for any GPU; threads use grid-stride loops
 
 
 def extent(array: Any, pointer: int) -> tuple[int, int]:
@@ -39,6 +41,34 @@ def same(one: Any, other: Any) -> bool:
         one.data.ptr == other.data.ptr
         and (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
     )
+
+
+def grid_of_rows(n: int, columns: int, lanes: int, multiprocessors: int) -> int:
+    """The number of blocks for `n` entries, if the grid stride must be a multiple of `columns`.
+
+    >>> grid_of_rows(8192 * 4096, 4096, 4, 132), grid_of_rows(8192 * 784, 784, 4, 132)
+    (2112, 2107)
+    """
+    unit = columns // math.gcd(columns, lanes * THREADS)
+    return max(1, grid(n, lanes, multiprocessors) // unit) * unit
+
+
+def grid(n: int, lanes: int, multiprocessors: int) -> int:
+    """The number of blocks for `n` entries.
+
+    >>> grid(1000, 4, 132), grid(10**9, 4, 132)
+    (1, 2112)
+    """
+    return max(1, min(-(-n // (lanes * THREADS)), multiprocessors * BLOCKS_PER_MULTIPROCESSOR))
+
+
+def rows_group(columns: int) -> int:
+    """The number of threads that reduce a row of this length.
+
+    >>> rows_group(1), rows_group(10), rows_group(4096)
+    (1, 16, 256)
+    """
+    return min(1 << max(columns - 1, 0).bit_length(), THREADS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from nnkit.backends.recording import (
     Repeated,
     inside_products,
     nodes_of,
-)
+)  # fmt: skip
 
 ROUNDED = Formula(lambda xp, a: a, "rounded", ["a"])  # casts a matrix to the dtype of the result
 

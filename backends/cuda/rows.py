@@ -9,9 +9,8 @@ import numpy as np
 
 from nnkit.backends.cuda.cublas import row_step, strides_of
 from nnkit.backends.cuda.device import CupyDevice
-from nnkit.backends.cuda.elementwise import grid
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
-from nnkit.backends.cuda.launch import Launch, Rider, overlap, same
+from nnkit.backends.cuda.launch import Launch, Rider, grid, overlap, same
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.recording import perform
 
@@ -191,7 +190,8 @@ class RowMoves(Launch):
             Part.of(part.source, copy, part.start, part.order) if same(part.target, target) else part
             for part in self.parts
         )
-        if self.kind != "take" or None in made or any(overlap(copy, array) for array in (*self.operands, *self.outs)):
+        taken = self.kind == "take" and any(same(part.target, target) for part in self.parts)
+        if not taken or None in made or any(overlap(copy, array) for array in (*self.operands, *self.outs)):
             return None
         return RowMoves(self.device, tuple(part for part in made if part is not None))
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 import nnkit
 from nnkit.backends import selection
 from nnkit.backends.cuda import elementwise
-from nnkit.backends.cuda.elementwise import ElementwiseCall, grid, grid_of_rows
-from nnkit.backends.cuda.launch import THREADS
+from nnkit.backends.cuda.elementwise import ElementwiseCall
+from nnkit.backends.cuda.launch import THREADS, grid, grid_of_rows
 from nnkit.backends.formula import Formula
 from nnkit.step import step_for
 from tests.conftest import gpu_backend

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nnkit.backends.cuda.elementwise import BLOCKS_PER_MULTIPROCESSOR, clobbers, grid, layout_of, signature_of
-from nnkit.backends.cuda.launch import THREADS
+from nnkit.backends.cuda.elementwise import clobbers, layout_of, signature_of
+from nnkit.backends.cuda.launch import BLOCKS_PER_MULTIPROCESSOR, THREADS, grid
 
 Array = NDArray[Any]
 
