@@ -10,6 +10,7 @@ import pytest
 
 import nnkit
 from nnkit.backends import selection
+from nnkit.backends.cuda.cluster import _PROBE
 from nnkit.backends.cuda.formula_text import kernel_source
 from nnkit.backends.cuda.reductions import reduction_source
 from nnkit.backends.cuda.rows import ADVANCE, RowSignature, conversion, rows_source
@@ -31,6 +32,7 @@ from tests.support.nvrtc import ARCHITECTURES, compile_cuda
 
 # The files with text of kernels, and the function of this one that goes through what each writes.
 GENERATORS = {
+    "backends/cuda/cluster.py": "one_launch",
     "backends/cuda/formula_text.py": "formulas, and steps", "backends/cuda/reductions.py": "reductions, and steps",
     "backends/cuda/rows.py": "rows, and steps", "nnkit/one_launch/text.py": "one_launch",
 }  # fmt: skip
@@ -125,7 +127,7 @@ def test_all_text_compiles(monkeypatch: pytest.MonkeyPatch, what: str, arch: int
         finally:
             nnkit.set_matmul_precision("highest")
     elif what == "one_launch":
-        texts = itertools.chain(*(one_launch(blocks) for blocks in ((1, 2, 4, 8) if arch >= 90 else (1,))))
+        texts = itertools.chain([_PROBE], *(one_launch(blocks) for blocks in ((1, 2, 4, 8) if arch >= 90 else (1,))))
     else:
         texts = {"reductions": reductions, "rows": rows}[what]()
     for text in dict.fromkeys(texts):
