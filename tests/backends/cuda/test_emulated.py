@@ -27,6 +27,9 @@ class Blocked:
         if name in {blocked!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())
+import importlib.util
+find_spec = importlib.util.find_spec  # None for packages that are not installed
+importlib.util.find_spec = lambda name, package=None: None if name in {blocked!r} else find_spec(name, package)
 if {cuda}:
     from tests.support import emulated_cuda
     emulated_cuda.install()
