@@ -14,6 +14,7 @@ import pytest
 
 import nnkit
 from nnkit.backends.cpu import allocation, calls
+from nnkit.backends.cpu.native import formulas
 from nnkit.backends.formula import Formula, compose
 from nnkit.kernels.cost import output_pair
 
@@ -235,8 +236,9 @@ NEW_NUMBERS: dict[str, Callable[[int], object]] = {
 def test_caches_are_bounded(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ever new slopes, deltas and rates: memory grew by 1 to 18 kB with each.
 
-    The allocations of formulas, which are limited to 1024, some megabytes, are put away here.
+    The allocations of formulas and their native code, which are limited to 1024, some megabytes, are put away here.
     """
+    monkeypatch.setattr(formulas, "_found", lru_cache(maxsize=8)(formulas._found.__wrapped__))
     monkeypatch.setattr(calls, "moves", lru_cache(maxsize=8)(allocation.moves.__wrapped__))
     assert grown(NEW_NUMBERS[use], before=140 if use in ("activations", "compositions") else 70, after=30) < 30
 

@@ -5,10 +5,13 @@ in a result's memory if nothing there is still needed, else in scratch arrays, w
 """
 
 import functools
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
+from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.formulas.program import Program, Value
 
@@ -36,6 +39,28 @@ class Signature(NamedTuple):
     out_dtypes: tuple[np.dtype, ...]
     shared: tuple[frozenset[int], ...]
     same: tuple[frozenset[int], ...] = ()
+
+
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
+
+
+def signature_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> Signature:
+    """The signature of a call with these arrays."""
+    shared, same = [], []
+    for out in outs:
+        overlapping, equal = set(), set()
+        apart = out.flags.owndata
+        for i, operand in enumerate(operands):
+            if operand is not out and apart and operand.flags.owndata:
+                continue
+            if np.may_share_memory(operand, out):
+                overlapping.add(i)
+                if same_entries(operand, out):
+                    equal.add(i)
+        shared.append(frozenset(overlapping))
+        same.append(frozenset(equal))
+    shapes, dtypes = tuple(map(_SHAPE, operands)), tuple(map(_DTYPE, operands))
+    return Signature(shapes, dtypes, outs[0].shape, tuple(map(_DTYPE, outs)), tuple(shared), tuple(same))
 
 
 class Move(NamedTuple):

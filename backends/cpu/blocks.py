@@ -83,10 +83,15 @@ if hasattr(os, "register_at_fork"):  # a child process does not have its parent'
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def thread_blocks(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Block]:
-    """Blocks of rows to compute in parallel, or an empty list if one thread is as fast."""
+def thread_blocks(
+    program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], faster: int = 1
+) -> list[Block]:
+    """Blocks of rows to compute in parallel, or an empty list if one thread is as fast.
+
+    `faster` is how many times as fast as ufuncs the code is that computes them.
+    """
     out = outs[0]
-    if out.nbytes * len(outs) < BYTES:  # of one shape
+    if out.nbytes * len(outs) < faster * BYTES:  # of one shape
         return []
     count = thread_count()
     if count < 2 or out.ndim == 0 or out.shape[0] < count:

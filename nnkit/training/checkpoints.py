@@ -1,5 +1,6 @@
 """Checkpoints, from which a killed training can be resumed, and the parameters of the best epoch."""
 
+import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from numbers import Real
@@ -12,6 +13,7 @@ import numpy as np
 
 from nnkit import checkpoint, state
 from nnkit.backends.base import Array
+from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.checkpoint import Saved, check_safetensors
 from nnkit.files import locked, writable
 from nnkit.history import History
@@ -205,6 +207,13 @@ class Keeper:
         if self._saved is None or self._saved.training is None:
             return History()
         saved, training, model = self._saved, self._saved.training, self.model
+        there, here = training.get("arithmetic"), _arithmetic(model)
+        if there != here and None not in (there, here):
+            warnings.warn(
+                f"{self._path}: its numbers were computed by {there}, and now by {here}: they differ by rounding from "
+                "those of an uninterrupted training (NNKIT_NATIVE, and whether numba is installed, decide)",
+                stacklevel=4,
+            )
         with checkpoint.damage(str(self._path)):
             history = History.of(training["history"])
             self.stopped = training["stopped"] in ("callback", True)
@@ -241,8 +250,14 @@ class Keeper:
 
     def _about(self, optimizer: Optimizer, steps: int | None, history: History) -> dict[str, Any]:
         kept = {name: numbers for name, numbers in history.items() if _why_not(history, name) is None}
-        about = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
-        return about | {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
+        about: dict[str, Any] = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
+        about |= {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
+        return about | {"arithmetic": _arithmetic(self.model)}
+
+
+def _arithmetic(model: Model) -> str | None:
+    """What computes formulas, if results depend on that: native code and ufuncs round differently."""
+    return None if model.backend.name != "numpy" else "native code" if enabled() else "ufuncs"
 
 
 def _different(name: str, there: Any, here: Any) -> str:

@@ -39,7 +39,8 @@ WHOLE = f"np.ones(({SAMPLES}, {WIDTH}), 'f4')"
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # LLVM takes more address space than there is.
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "NNKIT_NATIVE": "0"}
     return subprocess.run(
         [sys.executable, "-c", LIMITED + script],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,

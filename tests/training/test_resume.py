@@ -397,3 +397,16 @@ def test_a_checkpoint_is_read_under_the_lock(tmp_path: Path, monkeypatch: pytest
         train(nnkit.Network(network().layers, seed=3, dtype="float64"), path, **options)
     with locked(path):  # was given back
         pass
+
+
+def test_other_arithmetic_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With native code for the CPU, results differ from those of ufuncs by rounding."""
+    pytest.importorskip("numba")
+    path = tmp_path / "run.safetensors"
+    monkeypatch.setenv("NNKIT_NATIVE", "0")
+    train(network(), path, epochs=2, schedule=None)
+    monkeypatch.setenv("NNKIT_NATIVE", "1")
+    with pytest.warns(UserWarning, match="computed by ufuncs, and now by native code.*NNKIT_NATIVE") as told:
+        train(network(), path, epochs=3, schedule=None)
+    assert [Path(warning.filename).name for warning in told] == [Path(__file__).name]
+    train(network(), path, epochs=4, schedule=None)  # the last numbers are native code's

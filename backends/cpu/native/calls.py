@@ -2,14 +2,14 @@
 
 import ctypes
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cpu.native.compiler import address_of
 
-_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # releases the GIL
+_function = lru_cache(maxsize=1024)(ctypes.CFUNCTYPE(None, ctypes.c_void_p))  # by address; its call releases the GIL
 
 _RUN = """\
 def f(arguments):
@@ -35,7 +35,7 @@ class NativeCall(partial[None]):
     keep: tuple[Any, ...]
 
     def __new__(cls, address: int, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _FUNCTION(address), ctypes.c_void_p(block.ctypes.data))
+        self = super().__new__(cls, _function(address), ctypes.c_void_p(block.ctypes.data))
         self.address, self.block, self.keep = address, block, tuple(keep)
         return self
 

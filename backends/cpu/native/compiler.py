@@ -16,12 +16,14 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from nnkit.backends.cpu.products import loading
+from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.selection import cache_folder, switch
 
 _addresses: dict[str, int] = {}
@@ -36,13 +38,27 @@ def _installed() -> bool:
 
 def enabled() -> bool:
     """Whether recordings on NumPy are compiled: numba is installed, and NNKIT_NATIVE is not 0."""
-    return switch("NNKIT_NATIVE", True) and _installed()
+    return _failed is None and switch("NNKIT_NATIVE", True) and _installed()
+
+
+_failed: Exception | None = None
+
+
+def turn_off(error: Exception) -> None:
+    """Use no native code in this process any more, with a warning: numba or LLVM does not work."""
+    global _failed
+    if _failed is None:
+        _failed = error
+        text = f"formulas are computed without native code: {type(error).__name__}: {error}"
+        warnings.warn(f"{text}; NNKIT_NATIVE=0 turns it off", BackendFallbackWarning, stacklevel=2)
 
 
 def describe() -> str:
     """Whether recordings are compiled, and by what, or why not."""
     if not _installed():
         return "off: numba is not installed: python -m pip install numba"
+    if _failed is not None:
+        return f"off: {type(_failed).__name__}: {_failed}"
     return f"by numba {version('numba')}" if enabled() else "off: NNKIT_NATIVE=0"
 
 

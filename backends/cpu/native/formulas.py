@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnkit.backends.cpu.blocks import SideBySide, can_be_cut, same_entries, thread_blocks
+from nnkit.backends.cpu.allocation import Signature, signature_of
+from nnkit.backends.cpu.blocks import SideBySide, thread_blocks
 from nnkit.backends.cpu.native.calls import NativeCall
-from nnkit.backends.cpu.native.compiler import address_of
+from nnkit.backends.cpu.native.compiler import address_of, turn_off
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
 from nnkit.backends.dtypes import dtype_name
@@ -66,15 +67,15 @@ def supported(program: Program, layout: Layout) -> bool:
     )
 
 
-@lru_cache(maxsize=1024)
 def formula_text(program: Program, layout: Layout) -> str:
-    """The native text; its arguments are the numbers of rows and columns, then the address of each memory.
+    """The native text; its arguments are the numbers of rows and columns, and the addresses of constants and memories.
 
-    A text with neither rows nor columns among its operands takes all entries as rows of one column.
+    Constants are not part of it, as a program may keep using new ones. A text with neither rows nor columns among its
+    operands takes all entries as rows of one column.
     """
     real = "float64" if any(dtype == "float64" for dtype, _, _ in layout.operands) else "float32"
     flat = all(kind in ("full", "scalar") for _, kind, _ in layout.operands)
-    lines: dict[str, list[str]] = {"scalar": [], "column": [], "row": []}
+    constants, lines = 0, {"scalar": list[str](), "column": list[str](), "row": list[str]()}
     where: list[str] = []  # each value is computed
     for number, value in enumerate(program.values):
         if value.op == "operand":
@@ -85,7 +86,12 @@ def formula_text(program: Program, layout: Layout) -> str:
             continue
         places = [where[a] for a in value.arguments]
         where.append("row" if "row" in places else "column" if "column" in places else "scalar")
-        lines[where[-1]] += _value_lines(number, value, program.values, real)
+        if value.op == "constant":
+            kind = "uint32" if value.kind == "bits" else real
+            lines["scalar"].append(f"v{number} = {kind}(constants[{constants}])")
+            constants += 1
+        else:
+            lines[where[-1]] += _value_lines(number, value, real)
     for number, (dtype, memory) in zip(program.outputs, layout.outs, strict=True):
         stored = f"v{number}"
         if dtype == "bfloat16":
@@ -94,8 +100,8 @@ def formula_text(program: Program, layout: Layout) -> str:
         elif dtype != real:
             stored = f"to_half({stored})" if dtype == "float16" else f"{dtype}({stored})"
         lines["row"].append(f"store(p{memory}, i, {stored}, {memory})")
-    head = ["rows, columns = arguments[0], arguments[1]"]
-    head += [f"p{m} = {_STORED[dtype]}s(arguments[{m + 2}])" for m, dtype in sorted(layout.memories.items())]
+    head = ["rows, columns, constants = arguments[0], arguments[1], float64s(arguments[2])"]
+    head += [f"p{m} = {_STORED[dtype]}s(arguments[{m + 3}])" for m, dtype in sorted(layout.memories.items())]
     if flat:
         loops = [*head, *lines["scalar"], "for i in range(rows):", *(f"    {line}" for line in lines["row"])]
     else:
@@ -104,13 +110,10 @@ def formula_text(program: Program, layout: Layout) -> str:
     return "def f(arguments):\n" + "".join(f"    {line}\n" for line in loops)
 
 
-def _value_lines(number: int, value: Value, values: Sequence[Value], real: str) -> list[str]:
+def _value_lines(number: int, value: Value, real: str) -> list[str]:
     names = [f"v{a}" for a in value.arguments]
     if value.op in MATHEMATICS:
         return statements(value.op, f"v{number}", names, real)
-    if value.op == "constant":
-        constant = repr(value.constant) if math.isfinite(value.constant) else f"{value.constant}"
-        return [f"v{number} = {f'uint32({int(value.constant)})' if value.kind == 'bits' else f'{real}({constant})'}"]
     if value.op == "multiply":
         product = f"{names[0]} * {names[1]}"
         return [f"v{number} = {f'uint32({product})' if value.kind == 'bits' else product}"]
@@ -125,75 +128,107 @@ def _widened(entry: str, dtype: str, real: str) -> str:
     return entry if dtype == real or real == "float32" else f"float64({entry})"
 
 
-def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
-    """The program as native calls on these arrays, on parallel threads if that is faster; None if there is no text.
+class _Found(NamedTuple):
+    """The code of a program for arrays of some layout: its address, and the arguments from sizes and arrays.
 
-    The arrays of full operands and results must be contiguous, and results overlap no operand unless it is the same.
+    `arrays` are the numbers among the operands and results of those whose addresses are arguments.
     """
-    parts = thread_blocks(program, operands, outs)
-    if not parts:
-        call = _call(program, operands, outs)
-        return None if call is None else [call]
-    calls = [call for part in parts if (call := _call(program, *part)) is not None]
-    return [SideBySide([[call] for call in calls])] if len(calls) == len(parts) else None
+
+    address: int
+    rows: int
+    columns: int
+    constants: np.ndarray
+    arrays: tuple[int, ...]
 
 
-def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
-    out = outs[0]
-    if not out.flags.c_contiguous and all(o.flags.f_contiguous for o in outs):  # by columns: all transposed
-        ndim = out.ndim
-        operands = [a.reshape((1,) * (ndim - a.ndim) + a.shape).T for a in operands]
-        outs = [o.T for o in outs]
-        out = outs[0]
-    arrays = [*operands, *outs]
-    if not all(o.flags.c_contiguous for o in outs) or not all(a.flags.aligned for a in arrays):
+_CONTIGUOUS, _ALIGNED = 0x1, 0x100  # of ndarray.flags.num
+
+
+@lru_cache(maxsize=1024)
+def _found(program: Program, signature: Signature, flags: tuple[int, ...]) -> _Found | None:
+    """The code for arrays of this signature and these flags; None if there is none.
+
+    Full operands and results must be contiguous, and results overlap no operand unless it is the same.
+    """
+    given = len(signature.shapes)
+    plain = all(f & _ALIGNED for f in flags) and all(f & _CONTIGUOUS for f in flags[given:])
+    if not plain or signature.shared != signature.same:
         return None
-    if not can_be_cut(operands, outs) or any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
-        return None
-    kinds = [_kind(a, out.shape) for a in operands]
-    if None in kinds:
-        return None
-    lengths = {
-        out.size // max(a.size, 1) if kind == "column" else a.size
-        for a, kind in zip(operands, kinds, strict=True)
-        if kind in ("row", "column")
-    }
+    out, operands, lengths = signature.out_shape, [], set()
+    for i, (shape, dtype) in enumerate(zip(signature.shapes, signature.dtypes, strict=True)):
+        kind = _kind((1,) * (len(out) - len(shape)) + shape, out)
+        if kind is None or (kind != "scalar" and not flags[i] & _CONTIGUOUS):
+            return None
+        if kind in ("row", "column"):
+            size, entries = math.prod(shape), math.prod(out)
+            lengths.add(size if kind == "row" else entries // max(size, 1))
+        over = [j for j, same in enumerate(signature.same) if i in same]
+        operands.append((dtype_name(dtype), kind, min(signature.same[over[0]]) if over else i))
     if len(lengths) > 1:
         return None
-    columns = lengths.pop() if lengths else 1
-    kept: list[np.ndarray] = []
-    found = []
-    for a, kind in zip(operands, kinds, strict=True):
-        found.append((dtype_name(a.dtype), str(kind), _memory(a, kept)))
-    layout = Layout(tuple(found), tuple((dtype_name(o.dtype), _memory(o, kept)) for o in outs))
+    numbers = [min(same) if same else given + j for j, same in enumerate(signature.same)]
+    arrays = sorted({number for *_, number in operands} | set(numbers))
+    layout = Layout(
+        tuple((dtype, kind, arrays.index(number)) for dtype, kind, number in operands),
+        tuple((dtype_name(d), arrays.index(n)) for d, n in zip(signature.out_dtypes, numbers, strict=True)),
+    )
     if not supported(program, layout):
         return None
-    block = np.array([out.size // max(columns, 1), columns, *(a.ctypes.data for a in kept)], np.int64)
-    return NativeCall(address_of(formula_text(program, layout)), block, arrays)
+    columns = lengths.pop() if lengths else 1
+    constants = np.array([value.constant for value in program.values if value.op == "constant"], np.float64)
+    address, rows = address_of(formula_text(program, layout)), math.prod(out) // max(columns, 1)
+    return _Found(address, rows, columns, constants, tuple(arrays))
 
 
-def _memory(array: np.ndarray, kept: list[np.ndarray]) -> int:
-    for number, other in enumerate(kept):
-        if same_entries(array, other):
-            return number
-    kept.append(array)
-    return len(kept) - 1
-
-
-def _kind(operand: np.ndarray, shape: tuple[int, ...]) -> str | None:
-    """How an operand of this shape varies over the entries of a result; None if in another way."""
-    if operand.size == 1 and math.prod(shape) != 1:
-        return "scalar"
-    if not operand.flags.c_contiguous:
-        return None
-    padded = (1,) * (len(shape) - operand.ndim) + operand.shape
-    if padded == shape:
+def _kind(shape: tuple[int, ...], full: tuple[int, ...]) -> str | None:
+    """How an operand of this shape varies over the entries of a result, of as many axes; None if in another way."""
+    if shape == full:
         return "full"
-    same = [i for i, (n, m) in enumerate(zip(padded, shape, strict=True)) if n == m and m != 1]
-    wide = [i for i, (n, m) in enumerate(zip(padded, shape, strict=True)) if n != m]
+    same = [i for i, (n, m) in enumerate(zip(shape, full, strict=True)) if n == m and m != 1]
+    wide = [i for i, (n, m) in enumerate(zip(shape, full, strict=True)) if n != m]
+    if math.prod(shape) == 1:
+        return "scalar"
     if max(wide) < min(same):
         return "row"
     return "column" if min(wide) > max(same) else None
+
+
+def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
+    """The program as native calls on these arrays, on parallel threads if that is faster; None if there is no code."""
+    out = outs[0]
+    if not out.flags.c_contiguous and out.flags.f_contiguous:  # column-major matrices are transposed row-major ones
+        operands = [a[(None,) * (out.ndim - a.ndim)].T for a in operands]
+        outs = [o.T for o in outs]
+    parts = thread_blocks(program, operands, outs, faster=4)
+    calls = [_call(program, *part) for part in parts or [(list(operands), list(outs))]]
+    made = [call for call in calls if call is not None]
+    if len(made) < len(calls):
+        return None
+    return [SideBySide([[call] for call in made])] if parts else [*made]
+
+
+def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
+    if any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
+        return None
+    arrays = [*operands, *outs]
+    try:
+        found = _found(program, signature_of(operands, outs), tuple(a.flags.num for a in arrays))
+    except MemoryError:
+        raise
+    except Exception as error:
+        turn_off(error)
+        return None
+    if found is None:
+        return None
+    addresses = [a.ctypes.data for a in (found.constants, *(arrays[i] for i in found.arrays))]
+    block = np.array([found.rows, found.columns, *addresses], np.int64)
+    return NativeCall(found.address, block, [found.constants, *arrays])
+
+
+@lru_cache(maxsize=64)
+def approximates(program: Program) -> bool:
+    """Whether native code may round otherwise than ufuncs: with exponentials and logarithms."""
+    return any(value.op in MATHEMATICS for value in program.values)
 
 
 def native_source(formula: Traceable, dtype: str = "float32") -> str:
@@ -210,4 +245,5 @@ def native_source(formula: Traceable, dtype: str = "float32") -> str:
     )
     if not supported(program, layout):
         return f"# {formula.name} in {dtype} has no native code: NumPy computes it\n"
-    return formula_text(program, layout)
+    constants = [f"{value.constant:g}" for value in program.values if value.op == "constant"]
+    return f"# constants: {', '.join(constants) or 'none'}\n{formula_text(program, layout)}"

@@ -18,7 +18,6 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
 from nnkit.backends.cpu.native.compiler import address_of
 from nnkit.backends.cpu.native.formulas import native_calls
-from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, columns_of
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
 from nnkit.backends.recording import Call
@@ -30,8 +29,6 @@ _STORED = {"bool": "uint8"} | {n: n for n in ("uint8", "uint16", "int32", "uint3
 def native_calls_of(call: Call) -> list[Call] | None:
     """The native nodes of a recorded call; None if it stays as it is."""
     if isinstance(call, Elementwise):
-        if any(value.op in MATHEMATICS for value in call.program.values):  # as without recording, for the same bits
-            return None
         return native_calls(call.program, call.operands, call.outs)
     found = native_call(call)
     return None if found is None else [found]

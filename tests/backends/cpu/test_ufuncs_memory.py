@@ -11,6 +11,7 @@ import pytest
 import nnkit
 from nnkit.backends import get_backend
 from nnkit.backends.cpu import calls
+from nnkit.backends.cpu.allocation import signature_of
 from nnkit.backends.cpu.calls import Plan, Scratch, ufunc_calls
 from nnkit.backends.formula import Formula, list_formulas
 from tests.support.random_programs import DTYPES
@@ -110,7 +111,7 @@ def test_threads_in_lockstep_do_not_meet_in_scratch(monkeypatch: pytest.MonkeyPa
 def test_each_thread_has_its_own_scratch() -> None:
     formula = Formula(lambda xp, x: xp.floor(x) * xp.sqrt(x), "f", ["x"])
     x = np.ones(3)
-    signature = calls._signature([x], [x.copy()])
+    signature = signature_of([x], [x.copy()])
 
     def plan() -> Plan:
         return calls._thread.plan(formula.program(), signature)

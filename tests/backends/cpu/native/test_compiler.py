@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,16 @@ def test_a_flag_stops_repetitions() -> None:
 def test_another_thread_runs_meanwhile_and_stops_it() -> None:
     counter = np.zeros(1, np.int64)
     run = NativeRun([counting(counter, 1)])
-    timer = threading.Timer(0.02, run.stop.fill, [1])
-    timer.start()
+
+    def stop() -> None:
+        while counter[0] == 0:
+            time.sleep(0.001)
+        run.stop[0] = 1
+
+    thread = threading.Thread(target=stop)
+    thread.start()
     done = run.repeat(1 << 60)  # would take centuries; a thread that held the GIL would never be stopped
-    timer.join()
+    thread.join()
     assert done == counter[0] > 0
 
 

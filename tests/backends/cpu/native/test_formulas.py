@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nnkit.backends import BackendFallbackWarning, get_backend
 from nnkit.backends.cpu.blocks import SideBySide
-from nnkit.backends.cpu.native.calls import NativeCall
+from nnkit.backends.cpu.native import compiler
+from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
 from nnkit.backends.cpu.native.compiler import address_of
-from nnkit.backends.cpu.native.formulas import native_calls, native_source
+from nnkit.backends.cpu.native.formulas import approximates, native_calls, native_source
 from nnkit.backends.formula import Formula
 from tests.support.random_programs import (
     DTYPES,
@@ -108,13 +110,46 @@ def test_what_has_no_native_code() -> None:
     assert native_calls(both, [x], [shared[:24].reshape(4, 6), shared[20:44].reshape(4, 6)]) is None
 
 
+@pytest.mark.parametrize("function", [lambda xp, a, b: a * b, lambda xp, a, b: xp.exp(a) * b], ids=["exact", "exp"])
+def test_what_is_recorded_has_the_bits_of_what_is_not(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else results would depend on what was computed before. Scalars are read again at each replay."""
+    backend, made, results = get_backend("numpy"), formula(function), []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("NNKIT_NATIVE", switch)
+        x, rate, out = np.linspace(-3, 3, 1000), np.asarray(2.0), np.empty(1000)
+        with backend.recording() as tape:
+            backend.elementwise(made, (x, rate), out=out)
+        tape.replay()
+        rate[...] = 3.0
+        tape.replay()
+        np.testing.assert_array_equal(out, made(x, rate))
+        assert {isinstance(call, NativeCall | NativeRun) for call in tape.calls} == {switch == "1"}
+        results.append(out)
+    native, ufuncs = results
+    np.testing.assert_array_max_ulp(native, ufuncs, 4)
+    assert np.array_equal(native, ufuncs) is not approximates(made.program())
+
+
+def test_without_a_working_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is told once; from then on formulas are ufuncs."""
+    monkeypatch.setattr(compiler, "_failed", None)
+    monkeypatch.setattr(compiler, "_load", lambda text: 1 / 0)
+    product = formula(lambda xp, a, b: a * b + 7.25)
+    x = np.arange(3.0)
+    with pytest.warns(BackendFallbackWarning, match="without native code: ZeroDivisionError.*NNKIT_NATIVE=0"):
+        assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
+    assert not compiler.enabled()
+    assert compiler.describe() == "off: ZeroDivisionError: division by zero"
+    assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_the_listing_is_what_is_compiled(dtype: str) -> None:
     product = formula(lambda xp, a, b: a * b + 1)
     a, b, out = (np.full(9, k, DTYPES[dtype]) for k in (3, 2, 0))
     (call,) = native_calls(product.program(), [a, b], [out]) or []
     assert isinstance(call, NativeCall)
-    assert call.address == address_of(native_source(product, dtype))
+    assert call.address == address_of(native_source(product, dtype).partition("\n")[2])
     call()
     np.testing.assert_array_equal(out.astype(float), 7.0)
 
