@@ -44,15 +44,15 @@ def lowered(nodes: Nodes) -> list[Call]:
 
     SciPy's BLAS adds biases only if a node uses it anyway, since importing it and checking its threads takes time.
     """
-    scratch, calls, native = Scratch(), list[Call](), enabled()
+    scratch, calls = Scratch(), list[Call]()
     adds_rows = any(isinstance(node.call, AddProduct) for node in nodes)
     for node in nodes:
         call = node.call
-        found = native_calls_of(call) if native else None
+        found = native_calls_of(call) if enabled() else None
         if found is not None:
             calls += found
         elif isinstance(call, Elementwise):
             calls += ufunc_calls(call.program, call.operands, call.outs, scratch, adds_rows)
         else:
             calls.append(call)
-    return in_runs(calls) if native else calls
+    return in_runs(calls) if enabled() else calls

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
-from nnkit.backends.cpu.native.compiler import address_of
+from nnkit.backends.cpu.native.compiler import address_of, turn_off
 from nnkit.backends.cpu.native.formulas import native_calls
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, columns_of
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
@@ -30,7 +30,13 @@ def native_calls_of(call: Call) -> list[Call] | None:
     """The native nodes of a recorded call; None if it stays as it is."""
     if isinstance(call, Elementwise):
         return native_calls(call.program, call.operands, call.outs)
-    found = native_call(call)
+    try:
+        found = native_call(call)
+    except MemoryError:
+        raise
+    except Exception as error:
+        turn_off(error)
+        return None
     return None if found is None else [found]
 
 

@@ -139,6 +139,15 @@ def test_without_a_working_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(BackendFallbackWarning, match="without native code: ZeroDivisionError.*NNKIT_NATIVE=0"):
         assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
     assert not compiler.enabled()
+    monkeypatch.setattr(compiler, "_failed", None)
+    monkeypatch.setattr(compiler, "_addresses", {})
+    backend, out = get_backend("numpy"), np.empty((3, 3))
+    with backend.recording() as tape:
+        backend.matmul(x[:, None], x[None], out=out)
+        backend.elementwise(product, (out, x), out=out)
+    with pytest.warns(BackendFallbackWarning, match="without native code"):
+        tape.replay()
+    np.testing.assert_array_equal(out, np.outer(x, x) * x + 7.25)
     assert compiler.describe() == "off: ZeroDivisionError: division by zero"
     assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
 
