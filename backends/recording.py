@@ -96,23 +96,36 @@ class Tape:
             outer.nodes += self.first + self.nodes * times
             return
         calls = self.calls
-        repeat = getattr(calls[0], "repeat", None) if len(calls) == 1 and times > 1 else None
+        repeat = getattr(calls[0], "repeat", None) if len(calls) == 1 and not self._first_calls else None
+        if repeat is not None:
+            self._repeat(calls[0], repeat, times, after)
+            return
         with self._around():
             for call in self._first_calls:
                 call()
-            while times > 0:
-                done = 1
-                if repeat is None:
-                    for call in calls:
-                        call()
-                else:
-                    start = time.perf_counter()
-                    done = repeat(min(times, self._at_once))
-                    seconds = max(time.perf_counter() - start, 1e-9)
-                    self._at_once = max(1, min(int(done * _PAUSE / seconds), 8 * self._at_once))
-                times -= done
+            for _ in range(times):
+                for call in calls:
+                    call()
                 if after is not None:
-                    after(done)
+                    after(1)
+
+    def _repeat(
+        self, call: Call, repeat: Callable[[int], int], times: int, after: Callable[[int], object] | None
+    ) -> None:
+        """Repeat a call by itself; compiled code needs no context."""
+        if times == 1:
+            call()
+            if after is not None:
+                after(1)
+            return
+        while times > 0:
+            start = time.perf_counter()
+            done = repeat(min(times, self._at_once))
+            seconds = max(time.perf_counter() - start, 1e-9)
+            self._at_once = max(1, min(int(done * _PAUSE / seconds), 8 * self._at_once))
+            times -= done
+            if after is not None:
+                after(done)
 
 
 class Composite:

@@ -234,10 +234,11 @@ class ForwardPass:
         """The same after the last layer's activation, which is recorded on first use."""
         if self._activating is None:
             with self.backend.recording() as tape:
+                self._tape.replay()
                 outputs = self._activate(self._logits)
             self._activating = tape, outputs
         tape, outputs = self._activating
-        self.logits(x, preprocessing)
+        self._take(x, preprocessing)
         tape.replay()
         return outputs
 
