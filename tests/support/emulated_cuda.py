@@ -350,7 +350,7 @@ def _(function: int, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, share
         for i, size in enumerate(_bytes(text, name))
     ]
     places = (P * len(kept))(*map(ctypes.addressof, kept))
-    run = getattr(_built(re.sub("(?:#include <cupy/.*\n)+", lambda _: _CUPY, text), name), f"run_{name}")
+    run = getattr(_built(_for_host(text), name), f"run_{name}")
     work(stream, lambda: (run(places, c_uint(gx), c_uint(gy), c_uint(bx)), kept))
     return OK
 
@@ -367,6 +367,13 @@ def _built(text: str, name: str) -> ctypes.CDLL:
     return _load(str(file))
 
 
+def _for_host(text: str) -> str:
+    """A kernel's text with what CuPy's own include."""
+    if "#include <cupy/" in text:
+        return _CUPY + re.sub(r'#include [<"]cupy/.*', "", text)
+    return text
+
+
 @cache
 def _bytes(text: str, name: str) -> list[int]:
     """How much a launch keeps of each argument: of an array and an index of CuPy's, its shape and strides too."""
@@ -377,6 +384,13 @@ def _bytes(text: str, name: str) -> list[int]:
 # What CuPy's own kernels include, as far as they use it.
 _CUPY = """\
 #include <stddef.h>
+struct float16 {
+    _Float16 value;
+    float16() {}
+    float16(float x) : value((_Float16)x) {}
+    operator float() const { return (float)value; }
+};
+struct bfloat16 { unsigned short bits; };  // is copied, and not converted
 template <class T, int N, bool C, bool S> struct CArray {
     T *data;
     ptrdiff_t count, shape[N], strides[N];
