@@ -1,5 +1,6 @@
 """The README says what is true: its examples give its output, and its table has the rows of nnkit verify."""
 
+import json
 import os
 import re
 import subprocess
@@ -90,3 +91,10 @@ def test_files_named_in_contributing_exist() -> None:
         found: object = nnkit
         for part in name.split(".")[1:]:
             found = getattr(found, part)
+
+
+def test_no_figure_is_said_to_be_of_a_gpu_before_there_is_one() -> None:
+    results = [json.loads(file.read_text()) for file in (ROOT / "bench" / "results").glob("*.json")]
+    measured = any(result["machine"].get("compute_capability") for result in results)
+    first = README.partition("\n## ")[0].split("\n\n")[1]
+    assert ("nothing has been measured on a GPU yet" in first) != measured
