@@ -1,0 +1,87 @@
+"""Recorded steps and epochs are one native call, which gives what single calls give."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.step import Step
+from nnkit.training.on_device import Replays
+
+pytest.importorskip("numba", reason="compiles")
+from nnkit.backends.cpu.native.calls import NativeRun
+
+RNG = np.random.default_rng(5)
+X, LABELS = RNG.random((90, 6)), RNG.integers(0, 3, 90)
+NETWORKS: dict[str, dict[str, Any]] = {
+    "relu": {"layers": [6, 9, 3], "activation": "relu"},
+    "sigmoid": {"layers": [6, 9, 5, 3], "activation": "sigmoid", "cost": "cross_entropy"},
+    "dropout": {"layers": [nnkit.Dense(6, 9, "tanh"), nnkit.Dropout(0.3), nnkit.Dense(9, 3)]},
+    "float64": {"layers": [6, 9, 3], "activation": "silu", "dtype": "float64"},
+}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "clipped"])
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("given", ["float", "uint8"])
+def test_an_epoch_is_one_native_call(name: str, optimizer: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the last minibatch smaller, and a learning rate for each step; the bits are those of single replays."""
+    made, counts = list[Any](), list[int]()
+    record = Replays._record
+
+    def noted(way: Replays, *arguments: Any) -> Any:
+        tape = record(way, *arguments)
+        replay = tape.replay
+
+        def counted(count: int) -> None:
+            counts.append(count)
+
+        def replayed(times: int, after: Any) -> None:
+            if len(found) == 1:  # the second time
+                for _ in range(times):
+                    replay(1, after)
+            else:
+                replay(times, counted)
+
+        monkeypatch.setattr(tape, "replay", replayed)
+        made.append(tape)
+        return tape
+
+    monkeypatch.setattr(Replays, "_record", noted)
+    found: list[list[np.ndarray]] = []
+    samples = X if given == "float" else (X * 255).astype(np.uint8)
+    for _ in range(2):
+        net = nnkit.Network(**NETWORKS[name], seed=1)
+        chosen = nnkit.Adam(0.01, clip_norm=0.1) if optimizer == "clipped" else optimizer
+        history = net.fit(samples, LABELS, epochs=3, batch_size=8, optimizer=chosen, schedule="cosine", progress=False)
+        found.append([*net.parameters.W, *net.parameters.b, np.array(history["cost"])])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(made) == 4
+    assert all(isinstance(call, NativeRun) for tape in made for call in tape.calls)
+    assert all(len(tape.calls) == 1 for tape in made)
+    assert sum(counts) == 3 * 12
+    assert max(counts) > 1
+
+
+def test_python_code_stays_between_native_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Signs(nnkit.optimizers.OptimizerState):
+        def update(self, parameters: Any, gradients: Any) -> None:
+            parameters.flat -= 0.1 * np.sign(gradients.flat)
+
+    class SignDescent(nnkit.SGD):
+        def start(self, parameters: Any) -> Signs:
+            return Signs(self, parameters)
+
+    found = []
+    for native in ("1", "0"):
+        monkeypatch.setenv("NNKIT_NATIVE", native)
+        net = nnkit.Network([6, 9, 3], activation="relu", seed=1, dtype="float64")
+        step = Step(net, 30, net.optimizer_state(SignDescent(0.1)))
+        step.x[...], step.y[...] = X[:30], np.eye(3)[LABELS[:30]]
+        step.run()
+        kinds = [isinstance(call, NativeRun) for call in step._tape.calls]
+        assert kinds == ([True, False] if native == "1" else [False] * len(kinds))
+        found.append(net.parameters.flat.copy())
+    np.testing.assert_array_equal(*found)
