@@ -2,5 +2,8 @@
 
 compiler     from text to the address of a C function `void f(int64_t *arguments)`
 intrinsics   what the text can use besides arithmetic: memory by address, selects, the bits of numbers
+mathematics  exponentials and logarithms, as statements of such text
+formulas     the text of a formula's program, and its calls on arrays
 calls        a native node, `(address, arguments)`, as a call; runs of them as one call
+nodes        the native nodes of whatever else a recorded step does
 """

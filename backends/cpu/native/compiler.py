@@ -126,9 +126,11 @@ def _machine() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
+    features = llvm.get_host_cpu_features()
+    if features.get("f16c") is False:  # an x86 CPU, for which LLVM would call functions that are not there
+        raise RuntimeError("this CPU has no instructions for float16 (F16C)")
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=3, codemodel="jitdefault", jit=True
+        cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3, codemodel="jitdefault", jit=True
     )
 
 
