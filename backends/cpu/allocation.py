@@ -51,9 +51,10 @@ def signature_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> 
         overlapping, equal = set(), set()
         apart = out.flags.owndata
         for i, operand in enumerate(operands):
-            if operand is not out and apart and operand.flags.owndata:
-                continue
-            if np.may_share_memory(operand, out):
+            if operand is out:
+                overlapping.add(i)
+                equal.add(i)
+            elif not (apart and operand.flags.owndata) and np.may_share_memory(operand, out):
                 overlapping.add(i)
                 if same_entries(operand, out):
                     equal.add(i)

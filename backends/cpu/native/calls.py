@@ -35,7 +35,7 @@ class NativeCall(partial[None]):
     keep: tuple[Any, ...]
 
     def __new__(cls, address: int, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _function(address), ctypes.c_void_p(block.ctypes.data))
+        self = super().__new__(cls, _function(address), ctypes.c_void_p(block.__array_interface__["data"][0]))
         self.address, self.block, self.keep = address, block, tuple(keep)
         return self
 

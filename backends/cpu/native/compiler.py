@@ -38,7 +38,7 @@ def _installed() -> bool:
 
 def enabled() -> bool:
     """Whether recordings on NumPy are compiled: numba is installed, and NNKIT_NATIVE is not 0."""
-    return _failed is None and switch("NNKIT_NATIVE", True) and _installed()
+    return _failed is None and _installed() and switch("NNKIT_NATIVE", True)
 
 
 _failed: Exception | None = None

@@ -8,6 +8,7 @@ float32 for the half-precision types and float32, else in float64, with the resu
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,7 @@ _EXPRESSIONS = {
     "bitwise_xor": "uint32({0} ^ {1})", "bitwise_right_shift": "uint32({0} >> {1})",
     "astype(uint32)": "uint32({0})", "astype(dtype)": "select({0}, R(1), R(0))",
 }  # fmt: skip
+_FLAGS, _INTERFACE = attrgetter("flags.num"), attrgetter("__array_interface__")
 ARRAYS = 16  # that the text can tell apart (intrinsics.py)
 _STORED = {"float16": "uint16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
 
@@ -200,19 +202,19 @@ def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequenc
         operands = [a[(None,) * (out.ndim - a.ndim)].T for a in operands]
         outs = [o.T for o in outs]
     parts = thread_blocks(program, operands, outs, faster=4)
-    calls = [_call(program, *part) for part in parts or [(list(operands), list(outs))]]
-    made = [call for call in calls if call is not None]
-    if len(made) < len(calls):
-        return None
-    return [SideBySide([[call] for call in made])] if parts else [*made]
+    if not parts:
+        whole = _call(program, operands, outs)
+        return None if whole is None else [whole]
+    made = [call for call in (_call(program, *part) for part in parts) if call is not None]
+    return [SideBySide([[call] for call in made])] if len(made) == len(parts) else None
 
 
 def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
-    if any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
+    if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
         return None
     arrays = [*operands, *outs]
     try:
-        found = _found(program, signature_of(operands, outs), tuple(a.flags.num for a in arrays))
+        found = _found(program, signature_of(operands, outs), tuple(map(_FLAGS, arrays)))
     except MemoryError:
         raise
     except Exception as error:
@@ -220,7 +222,8 @@ def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
         return None
     if found is None:
         return None
-    addresses = [a.ctypes.data for a in (found.constants, *(arrays[i] for i in found.arrays))]
+    used = found.constants, *map(arrays.__getitem__, found.arrays)
+    addresses = [interface["data"][0] for interface in map(_INTERFACE, used)]  # a.ctypes takes longer
     block = np.array([found.rows, found.columns, *addresses], np.int64)
     return NativeCall(found.address, block, [found.constants, *arrays])
 
