@@ -113,10 +113,8 @@ class Tape:
         self, call: Call, repeat: Callable[[int], int], times: int, after: Callable[[int], object] | None
     ) -> None:
         """Repeat a call by itself; compiled code needs no context."""
-        if times == 1:
+        if times == 1 and after is None:
             call()
-            if after is not None:
-                after(1)
             return
         while times > 0:
             start = time.perf_counter()

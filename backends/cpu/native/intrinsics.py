@@ -138,6 +138,42 @@ def to_half(typing: Any, x: Any) -> Any:
     return types.uint16(types.float32), generate
 
 
+_FLUSHING = 0x8040  # of the register MXCSR: results and operands that are subnormal are 0
+
+
+@intrinsic
+def flush_subnormals(typing: Any, keep: Any) -> Any:
+    """Set subnormal numbers to 0 from here on, on x86-64; the mode before is stored at an address of 8 bytes."""
+    return types.void(types.int64), _mode(_FLUSHING)
+
+
+@intrinsic
+def restore_mode(typing: Any, kept: Any) -> Any:
+    """Set the mode that `flush_subnormals` has stored."""
+    return types.void(types.int64), _mode(0)
+
+
+def _mode(bits: int) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if builder.module.triple.startswith("x86_64"):
+            word, address = ir.IntType(32), ir.IntType(8).as_pointer()
+            kind = ir.FunctionType(ir.VoidType(), [address])
+            read, write = (
+                builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+                for name in ("llvm.x86.sse.stmxcsr", "llvm.x86.sse.ldmxcsr")
+            )
+            place = builder.inttoptr(arguments[0], word.as_pointer())
+            if bits:
+                builder.call(read, [builder.bitcast(place, address)])
+                mode = builder.load(place)
+                place = builder.gep(place, [ir.Constant(word, 1)])
+                builder.store(builder.or_(mode, ir.Constant(word, bits)), place)
+            builder.call(write, [builder.bitcast(place, address)])
+        return context.get_dummy_value()
+
+    return generate
+
+
 ENTRIES = ("uint8", "uint16", "int32", "uint32", "int64", "float32", "float64")
 
 # Names of the text: float32s(address) is a pointer p with entries p[i]; float32(x) converts.
@@ -146,7 +182,7 @@ NAMES: dict[str, Any] = {
     "nan": np.nan,
     **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
     **{name: getattr(np, name) for name in ENTRIES},
-    **{f.__name__: f for f in (load, store, call, select, from_half, to_half)},
+    **{f.__name__: f for f in (load, store, call, select, from_half, to_half, flush_subnormals, restore_mode)},
     "sqrt": _operation("llvm.sqrt"),
     "absolute": _operation("llvm.fabs"),
     "floor": _operation("llvm.floor"),

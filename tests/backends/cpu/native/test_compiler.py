@@ -1,6 +1,7 @@
 """Native text becomes machine code, kept on disk; native nodes run alone, in runs, and from many threads."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -132,3 +133,14 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNKIT_NATIVE", "yes")
     with pytest.raises(ValueError, match="NNKIT_NATIVE is 'yes'; expected 0 or 1"):
         compiler.enabled()
+
+
+def test_repetitions_flush_subnormal_numbers_and_leave_the_mode_as_it_was() -> None:
+    text = "def f(arguments):\n    float32s(arguments[0])[0] *= float32(0.5)\n"
+    x, tiny = np.array([2e-38], np.float32), np.float32(1e-38)
+    run = NativeRun([NativeCall(compiler.address_of(text), np.array([x.ctypes.data], np.int64), [x])])
+    run()
+    assert 0 < x[0] < np.finfo(np.float32).tiny
+    assert run.repeat(3) == 3
+    assert platform.machine() not in ("x86_64", "AMD64") or x[0] == 0
+    assert tiny * np.float32(0.5) > 0
