@@ -40,7 +40,7 @@ _CARRIED: dict[str, Callable[[Real, list[Real], list[Real]], Real]] = {
     "maximum": lambda v, a, d: np.maximum(d[0], d[1]),
     "minimum": lambda v, a, d: np.maximum(d[0], d[1]),
     "astype(dtype)": lambda v, a, d: d[0],
-    "where": lambda v, a, d: np.where(a[0], d[1], d[2]),
+    "where": lambda v, a, d: np.where(d[0] > 0, abs(a[1] - a[2]) + np.maximum(d[1], d[2]), np.where(a[0], d[1], d[2])),
     "exp": lambda v, a, d: v * np.expm1(d[0]),
     "expm1": lambda v, a, d: (v + 1) * np.expm1(d[0]),
     "log": lambda v, a, d: -np.log1p(-np.minimum(d[0] / a[0], 1)),
@@ -106,8 +106,12 @@ def _apply(op: str, arguments: list[Real], dtype: str) -> Real:
 
 def _difference(op: str, value: Real, arguments: list[Real], differences: list[Real], real: str) -> Real:
     if value.dtype in (np.bool_, np.uint32):
-        assert not any(d.any() for d in differences), f"{op} of computed values: either result may be right"
-        return np.zeros(())
+        if not any(d.any() for d in differences):
+            return np.zeros(())
+        assert value.dtype == np.bool_, f"{op} of computed values: either result may be right"
+        with np.errstate(all="ignore"):  # where the numbers may be equal, either truth may be right
+            apart = abs(arguments[0].astype(np.float64) - arguments[1].astype(np.float64))
+            return np.where(apart <= sum(differences), np.inf, 0.0)
     with np.errstate(all="ignore"):
         wide = [a if a.dtype == np.bool_ else a.astype(np.float64) for a in arguments]
         carried = _CARRIED[op](value.astype(np.float64), wide, differences)
