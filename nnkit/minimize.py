@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends.base import Array
 from nnkit.checks import in_range
+from nnkit.inputs import check_finite
 from nnkit.model import Model
 from nnkit.step import Step
 
@@ -71,7 +72,7 @@ def minimize(
 
     Args:
         X, y, sample_weight: as for `fit`, in memory.
-        method: of `scipy.optimize.minimize`, such as "L-BFGS-B", "BFGS", "CG" or "trust-krylov".
+        method: of `scipy.optimize.minimize`, such as "L-BFGS-B", "BFGS", "CG" or "TNC".
         l2: λ ≥ 0, adds λ/2 Σ W² over the weights, as `l2` of an optimizer does.
         options: further arguments of `scipy.optimize.minimize`, such as `tol=1e-6`, `options={"maxiter": 500}` or
             `callback`. Bounds and vectors are in the order of `parameters.vector`.
@@ -93,6 +94,7 @@ def minimize(
     if not isinstance(method, str) and not callable(method):
         raise TypeError(f"minimize: method is {method!r}; expected a method of scipy.optimize.minimize")
     x, targets, factors = network._checked(X, network.answers(y), sample_weight)
+    check_finite(network.backend, x, "X")
     jac = {} if isinstance(method, str) and method.lower() in _WITHOUT_GRADIENT else {"jac": True}
     with network.turn:
         objective = Objective(network, x, targets, factors, penalty)

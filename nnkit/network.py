@@ -148,7 +148,8 @@ class Network(Model):
     ) -> Array:
         """One step on a minibatch: forward, backward, update. Returns the mean cost before the update, a 0-d array.
 
-        For custom training loops. `optimizer` is as in `fit`; the same name can be passed in each step. With
+        For custom training loops. `optimizer` is as in `fit`; the same object or name can be passed in each step, while
+        another object, also an equal one, starts with a new state. With
         `sample_weight` (n,) the cost is Σ w C/Σ w. The step is recorded for each new number of samples and replayed
         afterwards; on a GPU it is asynchronous until the cost is read, with `float(cost)`.
 

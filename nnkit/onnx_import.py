@@ -22,14 +22,16 @@ except ImportError:
 _KNOWN = {operator: name for name, (operator, _, _) in NATIVE.items()} | {"Gelu": ""}
 _COSTS = {"softmax": "softmax_cross_entropy", "sigmoid": "cross_entropy", "exponential": "poisson"}
 _SKIPPED = ("Identity", "Dropout", "Cast", "Flatten")
-_DECIDES = ("ArgMax", "ZipMap", "Concat", "Sub", "Neg")  # which class it is, also from the logits
+# After the last layer: which class it is, also from the logits.
+_DECIDES = ("ArgMax", "ZipMap", "Concat", "Sub", "Neg", "Gather", "ArrayFeatureExtractor", *_SKIPPED)
 
 
 def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = None) -> Network:
     """The network of an ONNX model: a path, its bytes, or an `onnx.ModelProto`.
 
     A model written by `to_onnx` gives an equal network. Others must be a chain of Gemm, or of MatMul with or without
-    Add, and activations that nnkit knows; operators after the last activation, such as ArgMax, are ignored.
+    Add, and activations that nnkit knows. What only decides the class after the last of them is ignored: ArgMax, and
+    1 − p beside p.
 
     Args:
         cost: the cost for further training; None means the one paired with the last activation, or quadratic.
@@ -89,6 +91,7 @@ class _Chain:
         if len(inputs) != 1:
             raise ValueError(f"{name} has the inputs {inputs}; expected one")
         self._nodes, self._x = list(graph.node), inputs[0]
+        self._outputs = {value.name for value in graph.output}
 
     def layers(self) -> tuple[list[Dense], list[tuple[np.ndarray, np.ndarray]]]:
         """The layers and their W and b, from the input on."""
@@ -96,7 +99,9 @@ class _Chain:
         values: list[tuple[np.ndarray, np.ndarray]] = []
         while True:
             every = [node for node in self._nodes if self._x in node.input]
-            users = [node for node in every if node.op_type not in _DECIDES] or every
+            users = [node for node in every if not self._decides(node)]
+            if self._x in self._outputs and users:
+                raise ValueError(f"{self._name}: its output {self._x!r} is not the last layer; expected one chain")
             product = next((node for node in users if node.op_type in ("Gemm", "MatMul")), None)
             activation = self._activation(users) if values else None
             if product is not None and len(users) == 1:
@@ -106,15 +111,37 @@ class _Chain:
                 if activations[-1] != "identity":
                     raise ValueError(f"{self._name}: two activations in a row, {activations[-1]} and {activation}")
                 activations[-1] = activation
-            elif len(users) == 1 and users[0].op_type in _SKIPPED:
+            elif len(users) == 1 and self._is_identity(users[0]):
                 self._x = users[0].output[0]
             else:
                 break
-        if not values or any(user.op_type not in (*_DECIDES, *_SKIPPED) for user in users):
+        if not values or users:
             found = ", ".join(sorted({user.op_type for user in users})) or "no operator"
             raise ValueError(f"{self._name}: {found} is not supported; expected a chain of Gemm and activations")
         layers = [Dense(W.shape[1], W.shape[0], name) for (W, _), name in zip(values, activations, strict=True)]
         return layers, values
+
+    def _decides(self, node: Any) -> bool:
+        """Whether a node, and all that use its output, only decide the class: no layer follows."""
+        if node.op_type not in _DECIDES or (node.op_type in _SKIPPED and not self._is_identity(node)):
+            return False
+        if node.op_type == "Sub" and not (node.input[0] in self._constants and node.input[1] == self._x):
+            return False
+        if node.op_type == "Sub" and self._constants[node.input[0]].size != 1:
+            return False
+        return self._ends(node)
+
+    def _ends(self, node: Any) -> bool:
+        """Whether no layer uses the output of a node, also through others."""
+        users = [user for user in self._nodes if set(node.output) & set(user.input)]
+        return all(user.op_type in _DECIDES and self._ends(user) for user in users)
+
+    def _is_identity(self, node: Any) -> bool:
+        """Whether a node does not change the values of a matrix; a cast to integers would."""
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "Cast":
+            return given["to"] in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        return node.op_type in _SKIPPED and given.get("axis", 1) == 1
 
     def _dense(self, node: Any) -> tuple[np.ndarray, np.ndarray]:
         """W and b of a product; its output, with the bias, is the next x."""
@@ -130,11 +157,15 @@ class _Chain:
         if node.op_type == "MatMul":
             users = [user for user in self._nodes if self._x in user.input]
             if len(users) == 1 and users[0].op_type == "Add":
-                bias = next(name for name in users[0].input if name != self._x)
+                bias = next((name for name in users[0].input if name != self._x), self._x)
                 self._x = users[0].output[0]
         if bias:
             if bias not in self._constants:
                 raise ValueError(f"{self._name}: the bias {bias!r} is not constant")
+            if self._constants[bias].shape not in ((), (1,), b.shape, (1, *b.shape)):
+                raise ValueError(
+                    f"{self._name}: the bias {bias!r} has shape {self._constants[bias].shape}; expected {b.shape}"
+                )
             b = np.broadcast_to(self._constants[bias].reshape(-1), b.shape)
         return W, b
 
@@ -158,6 +189,8 @@ class _Chain:
             for attribute, value in NATIVE[name][1].items():
                 default = onnx.defs.get_schema(node.op_type).attributes[attribute].default_value
                 found = given.get(attribute, helper.get_attribute_value(default))
+                if attribute == "axis" and found not in (-1, 1):
+                    raise ValueError(f"{self._name}: {node.op_type} has axis={found}; expected the last axis")
                 if attribute != "axis" and abs(found - value) > 1e-6:
                     raise ValueError(
                         f"{self._name}: {node.op_type} has {attribute}={found:g}; nnkit's {name} has {value:g}"

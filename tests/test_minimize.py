@@ -107,6 +107,8 @@ def test_invalid_arguments_change_nothing() -> None:
     for message, options in (("l2 is -1", {"l2": -1}), ("Unknown solver", {"method": "LBFGS"})):
         with pytest.raises(ValueError, match=message):
             network.minimize(X, TARGETS, **options)
+    with pytest.raises(ValueError, match=r"X holds nan at \[1, 2\]"):
+        network.minimize(np.where(np.arange(120).reshape(40, 3) == 5, np.nan, X), TARGETS)
     with pytest.raises(ValueError, match="y has"):
         network.minimize(X, TARGETS[:3])
     np.testing.assert_array_equal(network.parameters.vector, before)

@@ -182,6 +182,63 @@ def test_models_that_are_not_dense_networks(nodes: list[Any], message: str) -> N
         nnkit.from_onnx(_chain(nodes, {"W": W, "B": B}, "b"))
 
 
+MATMUL = helper.make_node("MatMul", ["input", "V6"], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([MATMUL, helper.make_node("Sub", ["a", "C"], ["s"]), helper.make_node("Relu", ["s"], ["b"])], "Sub is not"),
+        ([MATMUL, helper.make_node("Sub", ["C", "a"], ["s"]), helper.make_node("Relu", ["s"], ["b"])], "Sub is not"),
+        ([MATMUL, helper.make_node("Softmax", ["a"], ["b"], axis=0)], "Softmax has axis=0"),
+        (
+            [
+                MATMUL,
+                helper.make_node("Cast", ["a"], ["i"], to=TensorProto.INT32),
+                helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+                helper.make_node("Relu", ["f"], ["b"]),
+            ],
+            "Cast is not supported",
+        ),
+        ([MATMUL, helper.make_node("Add", ["a", "a"], ["b"])], "the bias 'a' is not constant"),
+        (
+            [MATMUL, helper.make_node("Add", ["a", "wide"], ["b"])],
+            r"the bias 'wide' has shape \(5, 2\); expected \(2,\)",
+        ),
+        (
+            [helper.make_node("MatMul", ["input", "V6"], ["b"]), helper.make_node("Relu", ["b"], ["c"])],
+            "its output 'b' is not the last layer",
+        ),
+    ],
+)
+def test_nothing_of_a_model_is_left_out(nodes: list[Any], message: str) -> None:
+    constants = {"V6": RNG.normal(size=(6, 2)), "C": np.ones((1, 2)), "wide": np.ones((5, 2))}
+    with pytest.raises(ValueError, match=message):
+        nnkit.from_onnx(_chain(nodes, {name: array.astype(np.float32) for name, array in constants.items()}, "b"))
+
+
+def test_one_minus_p_beside_p_decides_the_class() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["input", "V1"], ["a"]),
+        helper.make_node("Sigmoid", ["a"], ["p"]),
+        helper.make_node("Sub", ["one", "p"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["both"], axis=1),
+        helper.make_node("ArgMax", ["both"], ["label"], axis=1),
+    ]
+    constants = {"V1": RNG.normal(size=(6, 1)).astype(np.float32), "one": np.ones((), np.float32)}
+    network = nnkit.from_onnx(_chain(nodes, constants, "label"))
+    assert repr(network).startswith("Network(6 → 1 sigmoid, cross_entropy")
+    np.testing.assert_allclose(network.logits(X), X @ constants["V1"], atol=1e-5)
+
+
+def test_the_largest_logit_decides_among_outputs_that_round_to_the_same(tmp_path: Path) -> None:
+    for logits in ([20.0, 25.0, 18.0], [-20.0, -19.0, -25.0]):
+        network = nnkit.Network([1, 3], cost="cross_entropy", seed=0)
+        network.parameters.W[0][...] = np.array(logits)[:, None]
+        x = np.ones((1, 1), np.float32)
+        assert _run(network.to_onnx(), x)["label"] == network.predict(x) == [1]
+
+
 def test_other_files_and_arguments(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_bytes(b"not a model")
     with pytest.raises(ValueError, match="not an ONNX model"):

@@ -1,6 +1,6 @@
 """What the two estimators share: parameters, their checks, the network, its attributes and its outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -187,7 +187,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         seed = _seed(rng)
         self.network_ = Network(layers, cost=loss, seed=seed, dtype=dtype, backend=self._backend_for(X))
         if set(names) <= set(OWN_START):
-            _start_as_scikit_learn(self.network_, "logistic" in names or "sigmoid" in names, rng)
+            _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
@@ -262,6 +262,10 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _host(self, array: Any) -> NDArray[Any]:
         return self.network_.backend.to_numpy(array)
+
+
+def _is_logistic(activations: Sequence[str]) -> bool:
+    return bool({"logistic", "sigmoid"} & {*activations})
 
 
 def _start_as_scikit_learn(network: Network, logistic: bool, rng: np.random.RandomState) -> None:

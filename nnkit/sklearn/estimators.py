@@ -60,8 +60,9 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         validation_scores_, best_validation_score_: with `early_stopping`. validation_loss_curve_: with validation data.
         n_iter_: epochs of the last fit. t_: number of samples seen.
 
-    Differences from MLPClassifier: Adam's ε is added to √v̂, as in the paper; batch orders come from the network's seed;
-    X must be dense; Ctrl-C raises KeyboardInterrupt, and a training that diverges ValueError.
+    Differences from MLPClassifier: sample weights of a minibatch are divided by their mean over all samples; Adam's ε
+    is added to √v̂, as in the paper; batch orders come from the network's seed; X must be dense; Ctrl-C raises
+    KeyboardInterrupt, and a training that diverges ValueError.
 
     >>> from sklearn.datasets import load_wine
     >>> from sklearn.pipeline import make_pipeline

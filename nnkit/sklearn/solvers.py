@@ -181,7 +181,9 @@ def train_by_lbfgs(estimator: Any, network: Network, X: Array, y: Any, weight: N
     strength = estimator.alpha / (X.shape[0] if weight is None else weight.sum())
     options = {"maxiter": estimator.max_iter, "maxfun": estimator.max_fun, "gtol": estimator.tol}
     found = network.minimize(X, y, sample_weight=weight, l2=float(strength), options=options)
-    estimator.n_iter_, estimator.loss_ = min(found.nit, estimator.max_iter), float(found.fun)
+    penalty = 0.5 * float(strength) * _squared_weights(network)
+    estimator.n_iter_ = min(found.nit, estimator.max_iter)
+    estimator.loss_ = _scaled(network, float(found.fun) - penalty) + penalty
     if not np.isfinite(found.x).all():
         raise ValueError(f"{type(estimator).__name__}: {UNSTABLE.format(found.message)}")
     if found.status != 0:

@@ -132,6 +132,20 @@ def test_lbfgs_gives_the_weights_of_the_regressor(loss: str) -> None:
         np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-8)
 
 
+def test_the_loss_of_lbfgs_is_the_mean_over_the_targets() -> None:
+    options: dict[str, Any] = {"solver": "lbfgs", "max_iter": 2, "random_state": 0, "alpha": 0.5}
+    model = DenseRegressor(**options).fit(XR, TARGETS)
+    penalty = 0.5 * 0.5 * sum((W**2).sum() for W in model.coefs_) / len(XR)
+    assert model.loss_ == pytest.approx(0.5 * np.mean((TARGETS - model.predict(XR)) ** 2) + penalty)
+
+
+def test_the_start_without_hidden_layers_is_that_of_mlp() -> None:
+    options: dict[str, Any] = {"hidden_layer_sizes": (), "activation": "logistic", "solver": "sgd", "max_iter": 1}
+    options |= {"random_state": 0, "shuffle": False}
+    theirs, ours = MLPClassifier(**options).fit(X, labels), DenseClassifier(**options).fit(X, labels)
+    np.testing.assert_allclose(ours.coefs_[0], theirs.coefs_[0], rtol=0, atol=1e-12)
+
+
 def test_several_labels_per_sample() -> None:
     samples, truths = make_multilabel_classification(60, random_state=0)
     model = DenseClassifier(solver="lbfgs", max_iter=150, random_state=0).fit(samples, truths)
