@@ -58,7 +58,7 @@ class Epochs(Problem):
 
     @property
     def learning_rate(self) -> float:
-        return {"sgd": 0.05, "adam": 1e-4}[self.optimizer] if self.rate is None else self.rate
+        return {"sgd": 0.002, "adam": 1e-4}[self.optimizer] if self.rate is None else self.rate
 
     @cached_property
     def data(self) -> tuple[np.ndarray, np.ndarray]:
