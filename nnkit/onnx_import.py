@@ -44,7 +44,10 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
     """
     check_package()
     name, model = _read(source)
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    try:
+        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: a constant is damaged: {error!r}") from error
     about = {entry.key: entry.value for entry in model.metadata_props}
     if model.producer_name == "nnkit" and "nnkit" in about and cost is None:
         if "preprocessing.roots" in constants:

@@ -245,6 +245,11 @@ def test_other_files_and_arguments(tmp_path: Path) -> None:
         nnkit.from_onnx(tmp_path / "text.onnx")
     with pytest.raises(FileNotFoundError):
         nnkit.from_onnx(tmp_path / "absent.onnx")
+    for wrong in (0, 51):
+        model = nnkit.Network([6, 2], seed=0).to_onnx()
+        model.graph.initializer[0].data_type = wrong
+        with pytest.raises(ValueError, match="the model: a constant is damaged"):
+            nnkit.from_onnx(model)
     network = nnkit.Network([6, 2], seed=0)
     with pytest.raises(ValueError, match="opset is 12; expected a whole number of at least 13"):
         network.to_onnx(opset=12)

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from threading import RLock
 from typing import Any
@@ -19,6 +20,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
 
 
+after_loading: list[Callable[[], None]] = []  # called when SciPy's BLAS has been loaded, with threads of its own
+
+
 @cache
 def blas_function(name: str, dtype: str) -> Any:
     """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another dtype."""
@@ -29,6 +33,8 @@ def blas_function(name: str, dtype: str) -> Any:
             from scipy.linalg import blas
         except ImportError:
             return None
+    for call in after_loading:
+        call()
     return getattr(blas, ("s" if dtype == "float32" else "d") + name)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nnkit.backends.cpu.products import blas_function, loaded_blas, thread_counts
+from nnkit.backends.cpu.products import after_loading, loaded_blas, thread_counts
 from nnkit.layers import trainable_layers
 from nnkit.model import Model
 
@@ -48,8 +48,15 @@ class _OneThread:
             blas = loaded_blas()  # None without threadpoolctl: the BLAS keeps its threads
             self._uses.add(use)
             if blas is not None and any(count > 1 for count in thread_counts(blas)):
+                _take_control(blas)
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
+
+    def include_loaded(self) -> None:
+        """Limit a BLAS that has been loaded during a training, too: which calls are recorded depends on it."""
+        with self.lock:
+            for use in list(self._uses)[:1]:
+                self.enter(use)
 
     def leave(self, use: _Use) -> None:
         """Lift the limit, if no other training needs it."""
@@ -66,11 +73,22 @@ class _OneThread:
         self.lock.release()
 
     def _lift(self) -> None:
-        while not self._uses and self._limits:
+        blas = loaded_blas() if self._limits and not self._uses else None
+        while blas is not None and self._limits:
+            _take_control(blas)
             self._limits.pop().restore_original_limits()
+            _take_control(blas)
+
+
+def _take_control(blas: Any) -> None:
+    """Let this thread set OpenBLAS's number of threads: since threadpoolctl 3.8 only the first thread can that did."""
+    for library in blas.lib_controllers:
+        if hasattr(library, "clear_controlling_thread"):
+            library.clear_controlling_thread(force=True)
 
 
 _one_thread = _OneThread()
+after_loading.append(_one_thread.include_loaded)
 if hasattr(os, "register_at_fork"):
     lock = _one_thread.lock
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=_one_thread.forked)
@@ -83,8 +101,6 @@ def threads_for(model: Model, batch_size: int) -> Iterator[None]:
     if model.backend.name != "numpy" or products > SMALL:
         yield
         return
-    if model.state is not None and model.state.is_descent:
-        blas_function("gemm", model.dtype)  # load SciPy's BLAS, if it is used, so that it is limited, too
     use = _Use()
     try:
         _one_thread.enter(use)

@@ -159,9 +159,17 @@ class Keeper:
         if differences:
             raise ValueError(f"{self._path}: {'; '.join(differences)}")
         with checkpoint.damage(str(self._path)):
-            History.of(training["history"])
+            self._check_history(History.of(training["history"]))
             place = model.placement
             state.matched(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
+
+    def _check_history(self, history: History) -> None:
+        """Raise ValueError for a stored history without the numbers of this training."""
+        names = ["cost", *(["accuracy"] if self.model.classifies else []), *self.plan.metrics]
+        validated = [] if self.plan.validation_data == "None" else [f"validation_{name}" for name in names]
+        for name in (*names, *validated) if history.epochs else ():
+            if name not in history:
+                raise ValueError(f"its history has no {name!r}")
 
     def _other_network(self, saved: Saved) -> list[str]:
         """Descriptions of the differences between the network of a checkpoint and this one."""

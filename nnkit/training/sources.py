@@ -276,7 +276,8 @@ def source_of(
         stream.prints = {f"{which}X": "minibatches"}
         return stream
     if y is None:
-        raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) needs none")
+        hint = ", and a list of them is given as lambda: iter(minibatches)" if isinstance(X, list | tuple) else ""
+        raise TypeError(f"{which}y is missing; only an iterable of minibatches (X, y) needs none{hint}")
     raw = model.checked(X, f"{which}X")
     targets, known = _known(model, y, raw.shape[0], sample_weight, class_weight, f"{which}{{}}", check=check)
     given = {"X": raw, "y": targets, "sample_weight": None if sample_weight is None else known.weights}

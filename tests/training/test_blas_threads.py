@@ -194,3 +194,32 @@ def test_libraries_are_searched_again_after_one_was_loaded() -> None:
     ctypes.CDLL(module.origin)  # without a module
     assert loaded_blas() is not found
     assert loaded_blas() is loaded_blas()
+
+
+_BITS = """
+import threading
+import numpy as np, nnkit
+X = np.random.default_rng(0).normal(size=(200, 3))
+y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
+def trained(optimizer, switch=None):
+    network = nnkit.Network([3, 8, 3], "relu", seed=0)
+    def callback(network, history):
+        if history.epochs == 2 and switch is not None:
+            network.optimizer = switch
+    network.fit(X, y, epochs=4, batch_size=16, optimizer=optimizer, progress=False, callbacks=[callback])
+    return network.parameters.vector.tobytes()
+switched = [trained("adam", nnkit.SGD(0.1)) for _ in range(2)]  # the first loads SciPy's BLAS in the middle
+plain = [trained("sgd")]
+thread = threading.Thread(target=lambda: plain.append(trained("sgd")))
+thread.start(); thread.join()
+plain.append(trained("sgd"))
+print(len(set(switched)), len(set(plain)))
+"""
+
+
+def test_bits_do_not_depend_on_the_thread_or_on_what_is_loaded() -> None:
+    """Plain descent uses SciPy's BLAS, if it has one thread; threadpoolctl 3.8 sets threads from one thread only."""
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    environment["NNKIT_NATIVE"] = "0"
+    done = subprocess.run([sys.executable, "-c", _BITS], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("1 1\n", "")

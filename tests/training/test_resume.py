@@ -84,8 +84,9 @@ def elsewhere(path: Path, seconds: float) -> float:
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is a signal of POSIX")
 @pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.campaign)])
-def test_resuming_after_kills_at_random_moments(kills: int, tmp_path: Path) -> None:
+def test_resuming_after_kills_at_random_moments(kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each time another process trains and is killed, wherever it is; the training is then resumed here."""
+    monkeypatch.setenv("NNKIT_NATIVE", "0")  # or loading native code takes longer than all epochs
     wanted = network()
     history = train(wanted, None)
     length = elsewhere(tmp_path / "whole.safetensors", 600)
@@ -410,3 +411,18 @@ def test_other_arithmetic_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         train(network(), path, epochs=3, schedule=None)
     assert [Path(warning.filename).name for warning in told] == [Path(__file__).name]
     train(network(), path, epochs=4, schedule=None)  # the last numbers are native code's
+
+
+def test_a_history_without_the_trainings_numbers_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    network = nnkit.Network([3, 2], seed=0)
+    network.fit(X, y, epochs=2, checkpoint=path, progress=False)
+    damaged = path.read_bytes().replace(b"accuracy", b"accurac@")
+    path.write_bytes(damaged)
+    other = nnkit.Network([3, 2], seed=0)
+    before = other.parameters.vector
+    with pytest.raises(ValueError, match=r"c\.safetensors: .*its history has no 'accuracy'"):
+        other.fit(X, y, epochs=4, checkpoint=path, resume=True, progress=False)
+    assert path.read_bytes() == damaged
+    np.testing.assert_array_equal(other.parameters.vector, before)
