@@ -27,8 +27,8 @@ from nnkit.files import replacing
 
 EPOCHS = 2  # before a contender is compared and timed
 # Of parameters, relative to their change. In float64 it proves the arithmetic to be the same. In float32 Adam turns the
-# rounding errors of small gradients into whole steps: nnkit's differed by 0.064 at 784-100-10 with ReLU, scikit-learn's,
-# which adds ε elsewhere, by 0.14.
+# rounding errors of small gradients into whole steps: nnkit's differed by 0.064 at 784-100-10 with ReLU, and by 0.14
+# scikit-learn's, which adds ε elsewhere.
 _TOLERANCES = {"float32": 0.2, "float64": 1e-8}
 SIZES = [
     "784-30-10x10", "20-64-2x32", "20-64-64-2x32", "784-100-10x32,128", "784-256-128-10x256", "784-512-512-10x1024",
