@@ -286,6 +286,7 @@ def test_a_failed_trial_has_the_remedy(host: Any, monkeypatch: pytest.MonkeyPatc
             raise RuntimeError("nvrtc: error: failed to open cuda_runtime.h\nand more")
 
     monkeypatch.setattr(type(host), name, fail)
+    monkeypatch.setattr(host.xp.cuda.runtime, "runtimeGetVersion", lambda: 12090)
     with pytest.raises(BackendUnavailableError) as caught:
         trial(host, host.xp)
     assert str(caught.value) == (
