@@ -83,7 +83,7 @@ def minimize(
     >>> X = np.linspace(-1, 1, 21)[:, None]
     >>> net = nnkit.Network([1, 8, 1], "tanh", "quadratic", seed=0, dtype="float64")
     >>> result = net.minimize(X, np.sin(3 * X))
-    >>> result.fun < 1e-4, np.isclose(result.fun, net.evaluate(X, np.sin(3 * X))["cost"])
+    >>> bool(result.fun < 1e-4), bool(np.isclose(result.fun, net.evaluate(X, np.sin(3 * X))["cost"]))
     (True, True)
     """
     try:
