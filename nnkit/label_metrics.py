@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.inputs import SHARES
+from nnkit.inputs import SHARES, checked_weights
 
 # Names, with the function of scikit-learn and the options for several classes: the unweighted mean over the classes.
 _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,6 +54,14 @@ def named(name: str, outputs: int) -> Callable[..., Any]:
     return functools.partial(getattr(metrics, function), **options)
 
 
+def one_class_each(y: NDArray[Any], sample_weight: Any) -> bool:
+    """Whether each row of targets, except those of weight 0, is one class or a probability distribution."""
+    apart = np.abs(y.sum(axis=1) - 1)
+    if sample_weight is not None:
+        apart = apart[checked_weights(sample_weight, len(y), "sample_weight") > 0]
+    return bool((apart <= SHARES).all())
+
+
 def adapted(function: Callable[..., Any], classifies: bool, threshold: float) -> Callable[..., Any]:
     """A metric of targets and outputs (n, d_out) from a function of scikit-learn.
 
@@ -69,7 +77,7 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
             y, h = y[:, 0], h[:, 0]
         if not classifies:
             return function(y, h, **weights)
-        one_class = y.ndim == 2 and bool((np.abs(y.sum(axis=1) - 1) <= SHARES).all())
+        one_class = y.ndim == 2 and one_class_each(y, sample_weight)
         labels = y.argmax(axis=1) if one_class else (y > 0.5).astype(int)
         if of_outputs:
             if one_class:

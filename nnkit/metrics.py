@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from nnkit import label_metrics
 from nnkit.checks import named, whole
-from nnkit.inputs import SHARES, checked_weights, is_real, on_host
+from nnkit.inputs import checked_weights, is_real, on_host
+from nnkit.label_metrics import one_class_each
 from nnkit.tables import as_array
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
@@ -72,7 +73,7 @@ def top_k(k: int) -> MetricFunction:
 
     def metric(y: Any, h: Any, sample_weight: Any = None) -> float:
         y, h = _arrays(y, h, (2,))
-        single = y.shape[1] == 1 or _one_class_each(y, sample_weight)
+        single = y.shape[1] == 1 or one_class_each(y, sample_weight)
         own = np.arange(y.shape[1]) == np.argmax(y, axis=1)[:, None] if single else y > 0.5
         order = np.argsort(-h.astype(np.float64), axis=1, kind="stable")[:, :k]  # NaN is last
         hits = np.take_along_axis(own, order, axis=1).any(axis=1) & ~np.isnan(h).any(axis=1)
@@ -97,7 +98,7 @@ def accuracy(y: Any, h: Any, sample_weight: Any = None) -> float:
     0.5
     """
     y, h = _arrays(y, h, (2,))
-    if y.shape[1] > 1 and _one_class_each(y, sample_weight):
+    if y.shape[1] > 1 and one_class_each(y, sample_weight):
         right = np.argmax(y, axis=1) == np.argmax(h, axis=1)
     else:
         right = ((y > 0.5) == (h > 0.5)).all(axis=1)
@@ -188,11 +189,6 @@ def _mean(values: NDArray[Any], sample_weight: Any) -> Any:
     weights = _weights(sample_weight, len(values)).reshape(-1, *[1] * (values.ndim - 1))
     with np.errstate(all="ignore"):
         return np.where(weights > 0, weights * values, 0).sum(axis=0) / weights.sum()
-
-
-def _one_class_each(y: Numbers, sample_weight: Any) -> bool:
-    """Whether each row of targets, except those of weight 0, is one class or a probability distribution."""
-    return bool((np.abs(y.sum(axis=1) - 1)[_weights(sample_weight, len(y))[:, 0] > 0] <= SHARES).all())
 
 
 def _takes_weights(function: MetricFunction) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.metrics import get_metrics
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -91,3 +92,13 @@ def test_metrics_of_classes_need_classes() -> None:
         nnkit.Network([64, 1], cost="quadratic", seed=0).evaluate(X, LABELS, metrics=["f1"])
     with pytest.raises(ValueError, match="unknown metric 'F1-score'"):
         nnkit.Network([64, 10], seed=0).evaluate(X, LABELS, metrics=["F1-score"])
+
+
+def test_rows_of_weight_0_do_not_make_several_labels_per_sample() -> None:
+    y = np.eye(10)[LABELS]
+    y[:2] = 1.0
+    network = _trained(LABELS, 10)
+    weight = np.where(np.arange(400) < 2, 0.0, 1.0)
+    found = network.evaluate(X, LABELS, metrics=["balanced_accuracy"], sample_weight=weight)["balanced_accuracy"]
+    measured = get_metrics(["balanced_accuracy"], 10, True)[0].measure(y, network.forward(X), weight[:, None])
+    assert measured == pytest.approx(found)
