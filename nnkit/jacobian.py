@@ -11,7 +11,6 @@ import numpy as np
 from nnkit.backends.base import Array, Backend
 from nnkit.checks import whole
 from nnkit.kernels.activations import get_activation
-from nnkit.kernels.softmax import softmax_grad
 from nnkit.layers import Dense, trainable_layers
 from nnkit.model import Model
 from nnkit.preprocessing import preprocessed
@@ -61,7 +60,9 @@ def _pulled_back(model: Model, x: Any, delta: Array) -> Array:
     for layer, own in layers:
         h, saved = layer.forward(backend, h, own)
         passes.append(saved)
-    delta = _through_output(model, backend, h, backend.xp.broadcast_to(delta, (delta.shape[0], *h.shape)))
+    z, outputs = (_repeated(backend, a, delta.shape[0]) for a in (h, model.output.outputs(backend, h)))
+    delta = _own(backend, backend.xp.broadcast_to(delta, z.shape))
+    delta = model.output.backward(backend, z, outputs, delta)
     for (layer, own), saved in zip(reversed(layers), reversed(passes), strict=True):
         if isinstance(layer, Dense):
             if layer.activation != "identity":
@@ -77,20 +78,14 @@ def _pulled_back(model: Model, x: Any, delta: Array) -> Array:
     return delta if model.preprocessing is None else _through_preprocessing(model.preprocessing, backend, delta)
 
 
+def _repeated(backend: Backend, array: Array, k: int) -> Array:
+    """An array for each of k outputs, (k, *shape)."""
+    return _own(backend, backend.xp.broadcast_to(array, (k, *array.shape)))
+
+
 def _own(backend: Backend, array: Array) -> Array:
     """A copy, since a custom layer may overwrite and return its Δ."""
     return backend.copy(array, backend.empty(array.shape, array.dtype))
-
-
-def _through_output(model: Model, backend: Backend, z: Array, delta: Array) -> Array:
-    """δh̄ = f′(h̄) ⊙ Δ for the output activation (eq. 8)."""
-    f = model.output.activation
-    h = model.output.outputs(backend, z)
-    if f is None:
-        return softmax_grad(_own(backend, backend.xp.broadcast_to(h, delta.shape)), _own(backend, delta))
-    if f.name == "identity":
-        return delta
-    return backend.elementwise(f.gradient, (h if f.gradient_from == "output" else z, delta))
 
 
 def _through_preprocessing(preprocessing: Any, backend: Backend, delta: Array) -> Array:

@@ -11,6 +11,7 @@ from nnkit.backends.base import Array
 from nnkit.checks import in_range
 from nnkit.inputs import check_finite
 from nnkit.model import Model
+from nnkit.parameters import in_one_vector
 from nnkit.step import Step
 
 if TYPE_CHECKING:
@@ -120,5 +121,4 @@ def value_and_gradient(network: Any, X: Any, y: Any, *, sample_weight: Any = Non
     True
     """
     cost, gradients = network.gradients(X, y, sample_weight=sample_weight)
-    arrays = (network.backend.to_numpy(array) for layer in gradients for array in layer)
-    return float(cost), np.concatenate([np.asarray(array, np.float64).reshape(-1) for array in arrays])
+    return float(cost), in_one_vector(network.backend, gradients)

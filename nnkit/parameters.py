@@ -20,6 +20,12 @@ ALIGNMENT = 64  # bytes
 Shapes = Mapping[str, tuple[int, ...]]  # of a layer's arrays, by name
 
 
+def in_one_vector(backend: Backend, layers: Iterable[Iterable[Array]]) -> NDArray[np.float64]:
+    """The arrays of all layers, by rows, in one float64 vector on the host."""
+    arrays = (backend.to_numpy(array) for layer in layers for array in layer)
+    return np.concatenate([np.asarray(array, np.float64).reshape(-1) for array in arrays])
+
+
 def _check_same(given: object, own: object, where: str) -> None:
     """TypeError for another array in the place of a view: the network would not see it. `view += 1` gives the view."""
     if given is not own:
@@ -127,8 +133,7 @@ class Parameters:
     @property
     def vector(self) -> NDArray[np.float64]:
         """All parameters in one float64 vector on the host: for each layer W by rows, then b. It can be assigned."""
-        arrays = (self.backend.to_numpy(view) for layer in self.layers for view in layer.values())
-        return np.concatenate([np.asarray(array, np.float64).reshape(-1) for array in arrays])
+        return in_one_vector(self.backend, (layer.values() for layer in self.layers))
 
     @vector.setter
     def vector(self, values: ArrayLike) -> None:

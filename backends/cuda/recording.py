@@ -16,7 +16,7 @@ fusions. In a kernel, the compiler may contract a product and a sum (fused multi
 the same bits with and without a graph, which can differ from those of calls without recording.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -100,34 +100,35 @@ def cast_factors(nodes: Nodes) -> Nodes:
     return done
 
 
-def chain(nodes: Nodes) -> Nodes:
-    """Fuse adjacent kernels if the second reads a result of the first."""
+def _joined(nodes: Nodes, join: Callable[[Launch, Launch], Any]) -> Nodes:
+    """Join each kernel to the one before it, where `join` makes one of both."""
     done: Nodes = []
     for node in nodes:
         last, both = done[-1].call if done else None, None
         if isinstance(last, Launch) and isinstance(node.call, Launch):
-            both = last.followed_by(node.call)
+            both = join(last, node.call)
         if both is None:
             done.append(node)
         else:
             done[-1] = both.node
     return done
+
+
+def chain(nodes: Nodes) -> Nodes:
+    """Fuse adjacent kernels if the second reads a result of the first."""
+    return _joined(nodes, lambda last, call: last.followed_by(call))
 
 
 def by_rows(nodes: Nodes) -> Nodes:
     """Fuse sums and maxima of rows with the kernels before and after them, which read or give what they reduce."""
-    done: Nodes = []
-    for node in nodes:
-        last, call, both = done[-1].call if done else None, node.call, None
-        if isinstance(last, Launch) and isinstance(call, Launch):
-            first, second = last.by_rows(), call.by_rows()
-            if isinstance(first, ElementwiseCall) and isinstance(second, ElementwiseCall):
-                both = first.followed_by(second)
-        if both is None:
-            done.append(node)
-        else:
-            done[-1] = both.node
-    return done
+
+    def join(last: Launch, call: Launch) -> Any:
+        first, second = last.by_rows(), call.by_rows()
+        if isinstance(first, ElementwiseCall) and isinstance(second, ElementwiseCall):
+            return first.followed_by(second)
+        return None
+
+    return _joined(nodes, join)
 
 
 def put_beside(nodes: Nodes) -> Nodes:

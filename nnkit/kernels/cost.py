@@ -149,6 +149,10 @@ class OutputPair(ABC):
         """h = f(z)."""
 
     @abstractmethod
+    def backward(self, backend: Backend, z: Array, h: Array, delta: Array) -> Array:
+        """δh̄ of the activation, from Δ by its outputs h = f(z) (eq. 8)."""
+
+    @abstractmethod
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         """The term of each output; their sum is the cost."""
 
@@ -165,16 +169,19 @@ class _Elementwise(OutputPair):
     def outputs(self, backend: Backend, z: Array) -> Array:
         return z if self.activation.name == "identity" else backend.elementwise(self.activation.forward, (z,))
 
+    def backward(self, backend: Backend, z: Array, h: Array, delta: Array) -> Array:
+        if self.activation.name == "identity":
+            return delta
+        saved = h if self.activation.gradient_from == "output" else z
+        return backend.elementwise(self.activation.gradient, (saved, delta))
+
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         return backend.elementwise(self.cost.terms, (self.outputs(backend, z), y, scale), constants=self.constants)
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         h = self.outputs(backend, z)
         delta = backend.elementwise(self.cost.delta, (h, y, scale), constants=self.constants)
-        if self.activation.name == "identity":
-            return delta
-        saved = h if self.activation.gradient_from == "output" else z
-        return backend.elementwise(self.activation.gradient, (saved, delta))
+        return self.backward(backend, z, h, delta)
 
 
 class _FromLogits(_Elementwise):
@@ -197,12 +204,16 @@ class _Softmax(OutputPair):
     def outputs(self, backend: Backend, z: Array) -> Array:
         return softmax(z)
 
+    def backward(self, backend: Backend, z: Array, h: Array, delta: Array) -> Array:
+        return softmax_grad(h, delta)
+
     def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         return backend.elementwise(self.cost.terms, (softmax(z), y, scale), constants=self.constants)
 
     def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
         p = softmax(z)
-        return softmax_grad(p, backend.elementwise(self.cost.delta, (p, y, scale), constants=self.constants))
+        delta = backend.elementwise(self.cost.delta, (p, y, scale), constants=self.constants)
+        return self.backward(backend, z, p, delta)
 
 
 class _SoftmaxCrossEntropy(_Softmax):

@@ -158,3 +158,15 @@ def views(shape: tuple[int, ...], dtype: str, seed: int = 0) -> Iterator[tuple[s
     if lead:
         yield "one matrix again and again", np.broadcast_to(new(rows, columns), shape)
         yield "stacked between the rows", np.moveaxis(new(rows, math.prod(lead), columns), 0, 1).reshape(shape)
+
+
+class Written(HostDevice):
+    """A device that keeps the text of every kernel by its name."""
+
+    def __init__(self, cupy: Any) -> None:
+        super().__init__(cupy)
+        self.texts: dict[str, str] = {}
+
+    def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
+        self.texts[text] = name
+        return super().kernel(text, name)

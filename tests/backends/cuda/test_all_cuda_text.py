@@ -24,9 +24,9 @@ from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource, BytesSource, Known
 from tests.backends.cuda.test_cuda_reduction import KERNELS
 from tests.backends.cuda.test_cuda_rows import CASTS, KEPT
-from tests.backends.cuda.test_step_cuda import Written
 from tests.one_launch.test_cuda import ALL, text_of
 from tests.support import ROOT
+from tests.support.host_device import Written
 from tests.support.kernels import FORMULAS, variants
 from tests.support.nvrtc import ARCHITECTURES, compile_cuda
 

@@ -19,7 +19,7 @@ from nnkit.kernels.updates import adam_clock
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource, Known
-from tests.support.host_device import HostDevice
+from tests.support.host_device import HostDevice, Written
 from tests.support.host_memory import on_host
 from tests.support.nvrtc import compile_cuda
 
@@ -137,18 +137,6 @@ def test_softmax_in_one_kernel_has_the_bits_of_four(host: HostDevice, shape: tup
     e = np.exp(z64 - z64.max(axis=1, keepdims=True))
     p = (e / e.sum(axis=1, keepdims=True) - y64) / 4
     np.testing.assert_allclose(host.to_numpy(delta)[1:], p, rtol=0, atol=1e-6 if dtype == "float32" else 1e-14)
-
-
-class Written(HostDevice):
-    """A device that keeps the text of every kernel by its name."""
-
-    def __init__(self, cupy: Any) -> None:
-        super().__init__(cupy)
-        self.texts: dict[str, str] = {}
-
-    def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
-        self.texts[text] = name
-        return super().kernel(text, name)
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Every kernel of a recorded step, with what was merged into it, compiles for real GPUs by NVRTC alone."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -9,20 +7,8 @@ import nnkit
 from nnkit.backends import selection
 from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.step import step_for
-from tests.support.host_device import HostDevice
+from tests.support.host_device import Written
 from tests.support.nvrtc import ARCHITECTURES, compile_cuda, turn
-
-
-class Written(HostDevice):
-    """A device that keeps the text of every kernel by its name; none is run."""
-
-    def __init__(self, cupy: Any) -> None:
-        super().__init__(cupy)
-        self.texts: dict[str, str] = {}
-
-    def kernel(self, text: str, name: str) -> Any:  # type: ignore[override]
-        self.texts[text] = name
-        return super().kernel(text, name)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
