@@ -4,11 +4,13 @@ import csv
 import itertools
 import math
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.data.table import Table, column_as_number, column_number
 
@@ -32,6 +34,14 @@ class Labels:
 
     def __init__(self) -> None:
         self.values: array[Any] = array(self.code)
+
+    @classmethod
+    def of(cls, cells: Iterable[str]) -> Self:
+        """The labels in these cells; raises like `add`."""
+        labels = cls()
+        for cell in cells:
+            labels.add(cell)
+        return labels
 
     def add(self, cell: str) -> None:
         """Add a label; raises `AnotherKindError` if it is of another kind, ValueError if it cannot be represented."""
@@ -142,14 +152,53 @@ def read_csv(
     A first line that contains all `features` is a header, even if they are numbers, such as years. If it contains some,
     it may be a header or a sample: a ValueError asks for the other columns, or for a header.
     """
+    kinds = KINDS[-1:] if text else KINDS
+    clean = _read_clean(path, target, kinds, features or ())
+    if clean is not None:
+        return clean
     # The first label usually determines the kind. Otherwise the file is read again: the text of converted labels is
     # not kept.
-    for kind in KINDS[-1:] if text else KINDS:
+    for kind in kinds:
         try:
             return _read(path, target, kind(), features or ())
         except AnotherKindError:
             continue
     raise AssertionError("every label is at least text")
+
+
+def _read_clean(
+    path: Path, target: int | str | None, kinds: Sequence[type[Labels]], features: Collection[str]
+) -> Table | None:
+    """Read a file without quotes and errors in NumPy's compiled loop; None for another, which is then read by rows.
+
+    What that loop accepts is a number for `is_number`, too; both round correctly.
+    """
+    rows = _rows(path)
+    try:
+        line, first = next(rows)
+        layout = _layout(path, first, line, target, features)
+        if layout.names:
+            next(rows)  # NumPy warns if there is none
+        before = layout.width if layout.target is None else layout.target
+        parts = [("before", "f8", (before,)), ("label", "O"), ("after", "f8", (layout.width - before - 1,))]
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            separator = _separator(file)
+            for _ in range(line if layout.names else 0):
+                file.readline()
+            kept = np.dtype(parts if layout.target is not None else parts[:1])
+            cells = np.loadtxt(file, kept, delimiter=separator, comments=None, ndmin=1)
+        X = np.hstack([cells[name] for name in kept.names or () if name != "label"])
+        if not np.isfinite(X).all():
+            return None
+        labels = [] if layout.target is None else list(map(str.strip, cells["label"].tolist()))
+        if not all(labels) or any('"' in label for label in set(labels)):
+            return None
+        for kind in kinds:
+            with suppress(AnotherKindError):
+                return layout.table(X, kind.of(labels))
+    except (ValueError, StopIteration):  # reading by rows finds the place
+        pass
+    return None
 
 
 class _Layout(NamedTuple):
@@ -163,6 +212,14 @@ class _Layout(NamedTuple):
     def at(self, line: int, column: int) -> str:
         name = repr(self.names[column]) if self.names else column
         return f"{self.path}, line {line}, column {name}"
+
+    def table(self, X: NDArray[Any], labels: Labels) -> Table:
+        """The contents of the file, with labels if there is a target."""
+        column, names = self.target, self.names
+        if column is None:
+            return Table(X, None, list(names) or None, None)
+        kept = [name for number, name in enumerate(names) if number != column]
+        return Table(X, labels.array(), kept or None, names[column] if names else str(column))
 
 
 def _read(path: Path, target: int | str | None, labels: Labels, features: Collection[str]) -> Table:
@@ -182,12 +239,8 @@ def _read(path: Path, target: int | str | None, labels: Labels, features: Collec
         raise ValueError(f"{path}: empty")
     if not numbers:
         raise ValueError(f"{path}: a header line but no samples")
-    names, column = layout.names, layout.target
-    X = np.frombuffer(numbers, np.float64).reshape(-1, layout.width - (column is not None))
-    if column is None:
-        return Table(X, None, list(names) or None, None)
-    kept = [name for number, name in enumerate(names) if number != column]
-    return Table(X, labels.array(), kept or None, names[column] if names else str(column))
+    X = np.frombuffer(numbers, np.float64).reshape(-1, layout.width - (layout.target is not None))
+    return layout.table(X, labels)
 
 
 def line_of(path: Path, sample: int, header: bool) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnkit.data import read
+from nnkit.data import csv_files, read
 
 in_one_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -238,3 +238,33 @@ def test_text_without_a_target_says_how_to_name_it(tmp_path: Path) -> None:
         read(path)
     with pytest.raises(ValueError, match=r"column 'species': 'setosa' is not a number$"):
         read(path, "a")
+
+
+cells = st.sampled_from(
+    ["1", "-2.5", "1e5", "1_0", "0x1", "nan", "inf", "", " 3 ", "a", '"4"', '"b,', "\u0661", "01", "1.", "5 6", "#"]
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(cells, min_size=1, max_size=3) | st.just(["1", "2"]), min_size=1, max_size=5),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\n  \n"]),
+    st.sampled_from([None, 0, -1, "a"]),
+)
+def test_the_compiled_loop_reads_what_the_rows_say(
+    tmp_path: Path, rows: list[list[str]], separator: str, end: str, target: Any
+) -> None:
+    path = written(tmp_path, end.join(separator.join(row) for row in rows) + end)
+
+    def found() -> Any:
+        try:
+            table = read(path, target)
+        except ValueError as error:
+            return str(error)
+        return [None if a is None else (a.dtype, a.tolist()) for a in table[:2]], table[2:]
+
+    compiled = found()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_files, "_read_clean", lambda *given: None)
+        assert compiled == found()
