@@ -65,6 +65,11 @@ class Layer(ABC):
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of each parameter by name; penalties and weight decay apply to those with two or more axes."""
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """The factor of the learning rate for each parameter by name, at least 0; 1 for those that are missing."""
+        return {}
+
     @abstractmethod
     def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
         """The initial value of each parameter."""
@@ -90,29 +95,50 @@ class Layer(ABC):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Dense(Layer):
     """A dense layer h = f(Wx + b) (eq. 2) with `inputs` inputs and `units` units.
 
     `activation` None means the identity; for the last layer, the activation paired with the cost. `init` None means
-    the network's initializer. Raises ValueError for sizes below 1 and unknown names.
+    the network's initializer. `rate` and `bias_rate`, at least 0, multiply the learning rate for W and for b, as in the
+    parameter groups of PyTorch, also in weight decay: 0 freezes them. `bias_rate` None means `rate`. They are in files,
+    and `Network.set_rate` changes them. Raises ValueError for sizes below 1, rates below 0 and unknown names.
 
-    >>> nnkit.Dense(784, 100, "relu")
-    Dense(inputs=784, units=100, activation='relu', init=None)
+    >>> nnkit.Dense(784, 100, "relu", bias_rate=0.1)
+    Dense(inputs=784, units=100, activation='relu', init=None, bias_rate=0.1)
     """
 
     inputs: int
     units: int
     activation: str | None = None
     init: str | Initializer | None = None
+    rate: float = 1.0
+    bias_rate: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", in_range("Dense", "rate", self.rate))
+        if self.bias_rate is not None:
+            object.__setattr__(self, "bias_rate", in_range("Dense", "bias_rate", self.bias_rate))
         for name, size in (("inputs", self.inputs), ("units", self.units)):
             # A NumPy integer could not be written to a file's description.
             object.__setattr__(self, name, whole("Dense", name, size, 1))
         if self.activation is not None and not (isinstance(self.activation, str) and self.activation == "softmax"):
             get_activation(self.activation)
         get_initializer(self.init)
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in ("inputs", "units", "activation", "init")} | self.given_rates
+        return f"Dense({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def given_rates(self) -> dict[str, float]:
+        """The rates that are not the default."""
+        given = {} if self.rate == 1 else {"rate": self.rate}
+        return given if self.bias_rate is None else given | {"bias_rate": self.bias_rate}
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"W": self.rate, "b": self.rate if self.bias_rate is None else self.bias_rate}
 
     @property
     def label(self) -> str:
@@ -196,6 +222,20 @@ def trainable_layers(layers: Sequence[Layer]) -> list[Layer]:
     return [layer for layer in layers if not isinstance(layer, Dropout)]
 
 
+def rates_of(layers: Sequence[Layer]) -> list[dict[str, float]] | None:
+    """The factor of the learning rate for each parameter of trainable layers; None if all are 1.
+
+    Raises ValueError for a custom layer with a factor below 0 or for a parameter that it does not have.
+    """
+    found = []
+    for layer in layers:
+        kind = type(layer).__name__
+        if unknown := layer.rates.keys() - layer.shapes.keys():
+            raise ValueError(f"{kind}.rates contains {', '.join(unknown)}; expected {', '.join(layer.shapes)}")
+        found.append({name: in_range(f"{kind}.rates", name, layer.rates.get(name, 1.0)) for name in layer.shapes})
+    return found if any(rate != 1 for rates in found for rate in rates.values()) else None
+
+
 def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Arrays], x: Array) -> Array:
     """The outputs of layers with these parameters for samples x (n, d_in), without dropout."""
     for layer, own in zip(trainable_layers(layers), parameters, strict=True):
@@ -226,7 +266,7 @@ def unregister_layer(name: str) -> None:
 def layer_description(layer: Layer) -> dict[str, Any]:
     """The JSON description of a layer, without its initializer."""
     if isinstance(layer, Dense):
-        return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation}
+        return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation} | layer.given_rates
     if isinstance(layer, Dropout):
         return {"dropout": layer.rate}
     if not is_dataclass(layer):
@@ -239,6 +279,7 @@ def layer_of(description: Mapping[str, Any]) -> Layer:
     if "dropout" in description:
         return Dropout(description["dropout"])
     if "layer" not in description:
-        return Dense(description["inputs"], description["units"], description["activation"])
+        rates = {name: description[name] for name in ("rate", "bias_rate") if name in description}
+        return Dense(description["inputs"], description["units"], description["activation"], **rates)
     fields = dict(description)
     return named("layer", fields.pop("layer"), _registered)(**fields)

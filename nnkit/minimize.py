@@ -94,6 +94,8 @@ def minimize(
     penalty = in_range("minimize", "l2", l2)
     if not isinstance(method, str) and not callable(method):
         raise TypeError(f"minimize: method is {method!r}; expected a method of scipy.optimize.minimize")
+    if network.parameters.rates is not None:
+        raise ValueError("minimize: layers have rates other than 1, which only steps of an optimizer apply")
     x, targets, factors = network._checked(X, network.answers(y), sample_weight)
     check_finite(network.backend, x, "X")
     jac = {} if isinstance(method, str) and method.lower() in _WITHOUT_GRADIENT else {"jac": True}

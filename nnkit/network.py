@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from typing import IO, Any
@@ -10,10 +11,11 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.checks import UnknownNameError, flag
+from nnkit.checks import UnknownNameError, flag, whole
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.jacobian import input_gradient, jacobian
+from nnkit.layers import Dense, dense_layers
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.minimize import minimize, value_and_gradient
@@ -229,6 +231,29 @@ class Network(Model):
             total                                                  553,420  388,396
         """
         return explain_step(self.snapshot(), batch_size, optimizer)
+
+    def set_rate(self, layer: int, rate: float, bias_rate: float | None = None) -> None:
+        """Set the factor of the learning rate of `layers[layer]`, a `Dense`, from the next step on; 0 freezes it.
+
+        `bias_rate` is that of its biases, None the same. The optimizer's state is kept. Raises TypeError and ValueError
+        for other layers and numbers, RuntimeError if another thread trains.
+
+        >>> net = nnkit.Network([2, 3, 1], seed=0)
+        >>> net.set_rate(0, 0.0)
+        >>> before = net.parameters.vector
+        >>> cost = net.train_step([[0.0, 1.0]], [1])
+        >>> (net.parameters.vector == before).tolist()  # W, b of the first layer, then of the last
+        [True, True, True, True, True, True, True, True, True, False, False, False, False]
+        """
+        index = whole("set_rate", "layer", layer, -len(self.layers))
+        if index >= len(self.layers) or not isinstance(self.layers[index], Dense):
+            found = self.layers[index] if index < len(self.layers) else f"one of {len(self.layers)}"
+            raise ValueError(f"set_rate: layer {index} is {found}; expected a Dense layer")
+        changed: Any = replace(self.layers[index], rate=rate, bias_rate=bias_rate)  # type: ignore[type-var]
+        with self.turn:
+            layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]
+            vars(self).update(layers=layers, dense=dense_layers(layers))
+            self.placement = self._moved(self.backend)
 
     # --- moving, copying and saving -----------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from nnkit.parameters import Parameters
 
 _CLIPPING = ("clip_value", "clip_norm")
 _PENALTIES = ("l1", "l2", "weight_decay")  # for weights only
+_OF_ALL = (*_CLIPPING, "rate_factor")  # for weights and biases
 
 
 def number(default: float | None, below: float = math.inf, *, above: bool = False, kw_only: bool = False) -> Any:
@@ -114,6 +115,8 @@ class OptimizerState:
     formula, `numbers` has all numbers of the optimizer. `rate`, (2,), is ε and −ε as read by recorded steps, and
     `numbers["learning_rate"]`, including a schedule's factor, is a view of its first entry.
 
+    `factors` are the parameters' rate factors (`Dense.rate`), with the layout of the parameters; None if all are 1.
+
     A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
     returns the subclass. There are two kinds:
 
@@ -122,6 +125,7 @@ class OptimizerState:
     - Otherwise it runs at every step, after the recorded gradients, in the arrays' own library, on a GPU without graph.
 
     `update` gets the raw gradients, and has to apply `l1`, `l2`, `weight_decay` and clipping from `numbers` itself.
+    With rate factors, each parameter then goes only that share of its way.
 
     >>> class Signs(nnkit.optimizers.OptimizerState):
     ...     def update(self, parameters, gradients):
@@ -155,8 +159,19 @@ class OptimizerState:
             name: self.number(numbers[name]) for name in (*used, *self.options)
         }
         self._vectors: dict[str, Parameters] = {}
+        self.factors = self._factors(parameters)
         if formula is not None:
             self._prepare(formula, parameters)
+
+    def _factors(self, parameters: Parameters) -> Parameters | None:
+        """The rate factors as a vector; None if all are 1."""
+        if parameters.rates is None:
+            return None
+        self.options.append("rate_factor")
+        found = Parameters(self.backend, parameters.shapes, self.dtype)
+        each = zip(parameters.shapes, parameters.rates, strict=True)
+        found.assign([[np.full(shape, rates[name]) for name, shape in shapes.items()] for shapes, rates in each])
+        return found
 
     def _prepare(self, formula: Formula, parameters: Parameters) -> None:
         """Allocate the arrays for the update by a formula."""
@@ -178,8 +193,8 @@ class OptimizerState:
             for name in operands
             if name not in ("p", "g", *self.numbers)
         }
-        clipping = [name for name in self.options if name in _CLIPPING]
-        parts = {"flat": self.options} if clipping == self.options else {"weights": self.options, "biases": clipping}
+        of_all = [name for name in self.options if name in _OF_ALL]
+        parts = {"flat": self.options} if of_all == self.options else {"weights": self.options, "biases": of_all}
         self._parts = {part: regularization.treated(formula, *todo) for part, todo in parts.items()}
 
     @property
@@ -216,10 +231,22 @@ class OptimizerState:
             read, written = (parameters.flat, gradients.flat, self.rate), (parameters.flat, gradients.flat)
             descent = Accumulate(lambda: self.update(parameters, gradients), pairs, self.rate[1, ...])
             perform(descent, read, written, "gradient_descent")
-        elif self.updates_by_formula or self.recordable:
+        elif self.updates_by_formula:
             self.update(parameters, gradients)
+        elif self.recordable:
+            self._update_itself(parameters, gradients)
         else:
-            perform(HostCall(lambda: self.update(parameters, gradients)), name=f"{type(self).__name__}.update")
+            perform(HostCall(lambda: self._update_itself(parameters, gradients)), name=f"{type(self).__name__}.update")
+
+    def _update_itself(self, parameters: Parameters, gradients: Parameters) -> None:
+        """Call an `update` without a formula; each parameter goes only its share of the way."""
+        if self.factors is None:
+            return self.update(parameters, gradients)
+        p, backend = parameters.flat, self.backend
+        before = backend.copy(p, backend.empty(p.shape, self.dtype))
+        self.update(parameters, gradients)
+        backend.elementwise(regularization.partly, (p, before, self.factors.flat), out=p)
+        return None
 
     @property
     def updates_by_formula(self) -> bool:
@@ -235,6 +262,7 @@ class OptimizerState:
             operands = [self.numbers[name] for name in updates.adam_clock.operands]
             self.backend.elementwise(updates.adam_clock, operands, out=clock)
         everything = {"p": parameters, "g": gradients} | self._vectors
+        everything |= {} if self.factors is None else {"rate_factor": self.factors}
         for part, formula in self._parts.items():
             named = self.numbers | {name: getattr(vector, part) for name, vector in everything.items()}
             operands = [named[name] for name in formula.operands]

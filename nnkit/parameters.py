@@ -58,6 +58,7 @@ class Parameters:
         flat: the vector, (size,), including padding.
         starts: the offset of each array in the vector, of all weights and then of all biases.
         weights: the part of `flat` with the weights. biases: the rest.
+        rates: the factor of the learning rate for each array of each layer, by name; None if all are 1.
         layers: for each layer its arrays by name, views of the vector.
         W: a view (d_out, d_in) per dense layer. b: a view (d_out,) per dense layer. The first W may be in column-major
             order: write to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
@@ -67,10 +68,14 @@ class Parameters:
     Raises TypeError where another array is to take the place of the vector or of a view.
     """
 
-    def __init__(self, backend: Backend, shapes: Sequence[Shapes], dtype: str) -> None:
-        self.backend = backend
-        self.shapes = list(shapes)
-        self.dtype = dtype
+    def __init__(
+        self,
+        backend: Backend,
+        shapes: Sequence[Shapes],
+        dtype: str,
+        rates: Sequence[Mapping[str, float]] | None = None,
+    ) -> None:
+        self.backend, self.shapes, self.dtype, self.rates = backend, list(shapes), dtype, rates
         starts = _starts([math.prod(shape) for _, _, shape in self._arranged()], ALIGNMENT // ITEMSIZE[dtype])
         self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self._arranged())]
         self.flat = backend.zeros((starts[-1],), dtype)

@@ -16,7 +16,7 @@ from nnkit.backends.precision import get_matmul_precision
 from nnkit.backends.recording import Tape
 from nnkit.kernels import dropout as kernels
 from nnkit.kernels.activations import registrations
-from nnkit.layers import Dropout, Layer, trainable_layers
+from nnkit.layers import Dropout, Layer, rates_of, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, precision
@@ -108,7 +108,8 @@ class Placement:
     def __init__(self, backend: Backend, layers: Sequence[Layer], dtype: str, seed: int) -> None:
         self.backend, self.dtype = backend, dtype
         shapes = [layer.shapes for layer in trainable_layers(layers)]
-        self.parameters, self.gradient = (Parameters(backend, shapes, dtype) for _ in range(2))
+        self.parameters = Parameters(backend, shapes, dtype, rates_of(trainable_layers(layers)))
+        self.gradient = Parameters(backend, shapes, dtype)
         drops = any(isinstance(layer, Dropout) for layer in layers)
         self.dropout = DropoutState(backend, dtype, seed) if drops else None
         self.state: OptimizerState | None = None

@@ -6,6 +6,7 @@ files (`nnkit.checkpoint`): `layers.0.W` in row-major order, `optimizer.velocity
 
 import functools
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,7 @@ Arrays = dict[str, np.ndarray]
 def arguments(model: Model) -> dict[str, Any]:
     """The arguments of `Network` that create one like this, without its backend and its training."""
     layers: list[Layer] = [  # without their initializers: the parameters are known
-        Dense(layer.inputs, layer.units, layer.activation) if isinstance(layer, Dense) else layer
-        for layer in model.layers
+        replace(layer, init=None) if isinstance(layer, Dense) else layer for layer in model.layers
     ]
     names = ("cost", "seed", "dtype", "preprocessing", "classes", "features")
     return {"layers": layers} | {name: getattr(model, name) for name in names}

@@ -58,7 +58,7 @@ def build_layers(
         raise ValueError("layers: softmax of a single output is always 1; give two, or cost='cross_entropy'")
     check_pair(chosen, output)
     hidden = [_named(layer, "identity") for layer in layers[:-1]]
-    return [*hidden, Dense(last.inputs, last.units, output, last.init)], chosen
+    return [*hidden, replace(last, activation=output)], chosen
 
 
 def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
@@ -135,7 +135,7 @@ def started(layer: Layer, rng: np.random.Generator, dtype: str, number: int) -> 
 
 def _named(layer: Layer, activation: str) -> Layer:
     if isinstance(layer, Dense) and layer.activation is None:
-        return Dense(layer.inputs, layer.units, activation, layer.init)
+        return replace(layer, activation=activation)
     return layer
 
 

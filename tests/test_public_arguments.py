@@ -89,7 +89,9 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "save": (lambda **o: net().save(**o), lambda: {"path": _folder() / "n.safetensors"}),
     "to": (lambda **o: net().to(**o), lambda: {"backend": "numpy"}),
     "load": (nnkit.load, lambda: {"path": _saved(), "backend": "numpy"}),
-    "Dense": (nnkit.Dense, lambda: {"inputs": 2, "units": 3, "activation": "relu", "init": "zeros"}),
+    "Dense": (nnkit.Dense, lambda: {
+        "inputs": 2, "units": 3, "activation": "relu", "init": "zeros", "rate": 0.5, "bias_rate": 0.0,
+    }),
     "Dropout": (nnkit.Dropout, lambda: {"rate": 0.5}),
     "EarlyStopping": (nnkit.EarlyStopping, lambda: {
         "monitor": "cost", "patience": 2, "min_delta": 0.1, "restore_best": True, "mode": "min",

@@ -1,4 +1,4 @@
-"""Changes of gradients and parameters before an update: clipping, L1, L2, decoupled weight decay.
+"""Changes before an update: of the learning rate by parameter, clipping, L1, L2, decoupled weight decay.
 
 Gradients g and parameters p have one shape and dtype; scalars are 0-d arrays. L1, L2 and decay apply only to weights
 (Nielsen, chapter 3). `treated` fuses them with an update's formula into one pass over memory.
@@ -9,6 +9,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnkit.backends.formula import Formula, formula
+
+
+@formula
+def scaled_rate(xp: Any, learning_rate: Any, rate_factor: Any) -> Any:
+    """The learning rate of each parameter, ε times its factor; rate_factor has the shape of p, ε is 0-d.
+
+    >>> nnkit.kernels.regularization.scaled_rate(0.5, np.array([1.0, 0.0]))
+    array([0.5, 0. ])
+    """
+    return learning_rate * rate_factor
+
+
+@formula
+def partly(xp: Any, p: Any, before: Any, rate_factor: Any) -> Any:
+    """The parameters after a share of a step from `before` to p, for updates without a formula.
+
+    >>> nnkit.kernels.regularization.partly(np.array([2.0, 2.0]), np.array([1.0, 1.0]), np.array([0.5, 0.0]))
+    array([1.5, 1. ])
+    """
+    return before + rate_factor * (p - before)
 
 
 @formula
@@ -77,6 +97,7 @@ def decayed(xp: Any, p: Any, learning_rate: Any, weight_decay: Any) -> Any:
 
 # By option, in the order of application; each replaces its first operand.
 TREATMENTS: dict[str, Formula] = {
+    "rate_factor": scaled_rate,
     "clip_value": clip_by_value,
     "clip_norm": clip_by_norm,
     "l1": l1_gradient,

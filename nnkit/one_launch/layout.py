@@ -36,6 +36,7 @@ class Recipe:
         saves_z: for each hidden layer, whether its gradient is computed from the pre-activation.
         softmax: whether the output activation is softmax. pullback: whether its cost needs the Jacobian of softmax.
         vectors: the names of the optimizer's vectors. numbers: the names of its scalars except the learning rate.
+        rates: the factors of the learning rate for each layer's `W` and `b`.
     """
 
     widths: tuple[int, ...]
@@ -45,6 +46,7 @@ class Recipe:
     pullback: bool
     vectors: tuple[str, ...]
     numbers: tuple[str, ...]
+    rates: Sequence[Mapping[str, float]]
 
 
 def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
@@ -64,7 +66,7 @@ def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     programs |= {f"gradient{i}": f.gradient.program() for i, f in enumerate(hidden)}
     programs |= _output(model.output) | _updates(state)
     vectors = tuple(name for name in state.arrays if "clock" not in programs or name != "t")
-    known = ("p", "g", "learning_rate", *_CLOCK, *vectors)
+    known = ("p", "g", "learning_rate", "rate_factor", *_CLOCK, *vectors)
     updates = (programs[name] for name in ("weights", "biases", "clock") if name in programs)
     numbers = dict.fromkeys(o for program in updates for o in program.operands if o not in known)
     return Recipe(
@@ -75,6 +77,7 @@ def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
         pullback="softmax_pullback" in programs,
         vectors=vectors,
         numbers=tuple(numbers),
+        rates=[{"W": 1.0, "b": 1.0} for _ in model.dense] if (rates := model.parameters.rates) is None else rates,
     )
 
 
@@ -111,7 +114,8 @@ def _updates(state: OptimizerState) -> dict[str, Program]:
     optimizer, formula = state.optimizer, state.optimizer.formula
     assert formula is not None  # as the update is `OptimizerState`'s
     constants = {name: getattr(optimizer, name) for name in formula.defaults}
-    options = {"weights": state.options, "biases": [name for name in state.options if name == "clip_value"]}
+    of_all = [name for name in state.options if name in ("rate_factor", "clip_value")]
+    options = {"weights": state.options, "biases": of_all}
     made = {name: treated(formula, *chosen).program(constants) for name, chosen in options.items()}
     corrects = "correction1" in formula.operands
     return made | ({"clock": adam_clock.program()} if corrects else {})

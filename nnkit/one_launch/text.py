@@ -139,8 +139,9 @@ class StepText:
         x, x_row = ("x_now", self._row("x")) if i == 0 else (f"h{i - 1}", padded(inputs))
         vectors = [f"v{j}" for j in range(len(self.recipe.vectors))]
         packs = {"p": f"W{i}"} | {v: f"{v}_W{i}" for v in vectors}
-        weights = self._call("weights", "p.lane[k]", "g.lane[k]", [f"{v}.lane[k]" for v in vectors])
-        biases = self._call("biases", f"b{i}[unit]", "g", [f"{v}_b{i}[unit]" for v in vectors])
+        of_w, of_b = (f"(R){self.recipe.rates[i][name]!r}" for name in "Wb")
+        weights = self._call("weights", "p.lane[k]", "g.lane[k]", of_w, [f"{v}.lane[k]" for v in vectors])
+        biases = self._call("biases", f"b{i}[unit]", "g", of_b, [f"{v}_b{i}[unit]" for v in vectors])
         sizes = f"{units}, {quads}, {self._row(f'W{i}')}, {x_row}, {padded(units)}"
         return [
             f"weight_gradients<{sizes}>({others if i else thread}, delta{i}, {x}, rows, [&](int at, const R4 &g) {{",
@@ -153,9 +154,10 @@ class StepText:
             "});",
         ]
 
-    def _call(self, name: str, p: str, g: str, vectors: Sequence[str]) -> str:
+    def _call(self, name: str, p: str, g: str, factor: str, vectors: Sequence[str]) -> str:
         """The update of a parameter and its entries of the optimizer's vectors."""
-        named = {"p": p, "g": g, "learning_rate": "rate", "correction1": "correction1", "correction2": "correction2"}
+        named = {"p": p, "g": g, "learning_rate": "rate", "rate_factor": factor}
+        named |= {"correction1": "correction1", "correction2": "correction2"}
         named |= dict(zip(self.recipe.vectors, vectors, strict=True)) | self._numbers()
         operands = [named[operand] for operand in self.recipe.programs[name].operands]
         return f"of_{name}::formula({', '.join([*operands, p, *vectors])});"

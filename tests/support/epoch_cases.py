@@ -37,6 +37,7 @@ class Case:
     cost: str | Cost = "cross_entropy"
     output: str | None = None
     epochs: int = 3
+    rates: tuple[tuple[float, float], ...] = ()  # of the layers' W and b
 
     @property
     def steps(self) -> int:
@@ -48,6 +49,8 @@ class Case:
             list(self.sizes), self.activation, self.cost,
             output_activation=self.output, seed=1, dtype=dtype, backend=_ByRows() if backend == "numpy" else backend,
         )  # fmt: skip
+        for i, (rate, bias_rate) in enumerate(self.rates):
+            net.set_rate(i, rate, bias_rate)
         if dtype == "float64":
             start = self.network().parameters
             net.parameters.assign(zip(start.W, start.b, strict=True))
@@ -99,6 +102,10 @@ CASES = {
     "a constant of the cost": Case(
         (10, 40, 3), 25, 710, 1, lambda: nnkit.optimizers.Adagrad(0.05),
         "leaky_relu", nnkit.get_cost("huber", delta=0.3), epochs=8,
+    ),
+    "rates": Case(
+        (21, 13, 9, 3), 8, 600, 2, lambda: nnkit.AdamW(3e-3, clip_value=0.1), "relu", "softmax_cross_entropy",
+        rates=((0.0, 0.3), (0.7, 0.0), (1.0, 2.5)),
     ),
 }  # fmt: skip
 
