@@ -1,5 +1,7 @@
 """Preprocessing of a network's samples: normalization, whitening, or others with the same protocol."""
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +12,8 @@ from nnkit.backends.dtypes import FLOATS, dtype_name
 
 _SMALL = ("bool", "int8", "uint8", "int16", "uint16")  # integers that float32 holds
 _TOGETHER = 1 << 18  # entries preprocessed at a time: 2 MB in float64
+_LOOKED_AT = 1000  # samples, for the scales of features
+_LARGE, _FAR = 10.0, 100.0  # a root mean square, also as a multiple of their median, that disturbs training
 
 
 class Preprocessing(Protocol):
@@ -80,3 +84,20 @@ def precision(preprocessing: Preprocessing, samples: str, results: str) -> str:
         return "float64"
     samples = "float32" if samples in _SMALL else samples
     return preprocessing.precision(samples) if samples in FLOATS else "float64"
+
+
+def warn_of_scales(backend: Backend, samples: Array, features: Sequence[str] | None) -> None:
+    """Warn if a feature is much larger than the others in samples (n, d): its weights alone would determine a step."""
+    step = max(1, samples.shape[0] // _LOOKED_AT)
+    rows = np.asarray(backend.to_numpy(samples[::step, ...]), np.float64)
+    with np.errstate(all="ignore"):
+        size = np.sqrt(np.square(rows).mean(axis=0))
+    largest, median = int(size.argmax()), float(np.quantile(size, 0.5, method="lower"))
+    if size[largest] > max(_LARGE, _FAR * median):
+        name = f"feature {largest}" if features is None else f"feature {features[largest]!r}"
+        warnings.warn(
+            f"{name} has a root mean square of {size[largest]:.3g}, the median of all features is {median:.3g}: networks "
+            "learn badly from features that differ by orders of magnitude; give the network "
+            "preprocessing=nnkit.data.Normalization.fit(X)",
+            stacklevel=4,
+        )

@@ -15,6 +15,7 @@ from nnkit.history import History
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.preprocessing import warn_of_scales
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
 from nnkit.training.checkpoints import Best, Keeper, Plan
@@ -23,7 +24,7 @@ from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
 from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, checked_progress
-from nnkit.training.sources import Source, is_stream, source_of
+from nnkit.training.sources import ArraySource, Source, is_stream, source_of
 from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
 from nnkit.training.weights import ClassWeight
 
@@ -97,8 +98,8 @@ def fit(
     `interrupted`. A second Ctrl-C does not wait for data, callbacks and files. Whenever training ends, early stopping
     restores the best parameters, if it should and there are any.
 
-    Raises ValueError and TypeError for invalid arguments, and TypeError for arguments without effect, before anything
-    changes. An exception that ends the training has the `history` of the completed epochs as an attribute.
+    Warns of features that are orders of magnitude larger than others, where nothing normalizes them. Raises ValueError
+    and TypeError for invalid arguments, and TypeError for arguments without effect, before anything changes. An exception that ends the training has the `history` of the completed epochs as an attribute.
     If the cost becomes NaN or infinite, it is DivergenceError, and the parameters from before that step are restored.
     After any other exception, from the data, the schedule, a metric or device memory (OutOfMemoryError), the network
     and the optimizer's state are those from before the epoch; after one from a callback or a checkpoint, those after
@@ -139,6 +140,8 @@ def fit(
     with _names(model, X, y):
         prints = checkpoint is not None
         source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
+        if type(source) is ArraySource and model.preprocessing is None and model.epochs_trained == 0:
+            warn_of_scales(model.backend, source.X, model.features)
         validation = _validation(model, validation_data, prints)
         to_come = _numbers_to_come(model, measured, validation is not None)
         _check_monitor("schedule", None if rates is None else rates.monitor, to_come)
