@@ -96,8 +96,8 @@ def warn_of_scales(backend: Backend, samples: Array, features: Sequence[str] | N
     if size[largest] > max(_LARGE, _FAR * median):
         name = f"feature {largest}" if features is None else f"feature {features[largest]!r}"
         warnings.warn(
-            f"{name} has a root mean square of {size[largest]:.3g}, the median of all features is {median:.3g}: networks "
-            "learn badly from features that differ by orders of magnitude; give the network "
+            f"{name} has a root mean square of {size[largest]:.3g}, the median of all features is {median:.3g}: "
+            "networks learn badly from features that differ by orders of magnitude; give the network "
             "preprocessing=nnkit.data.Normalization.fit(X)",
             stacklevel=4,
         )

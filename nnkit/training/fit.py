@@ -99,7 +99,8 @@ def fit(
     restores the best parameters, if it should and there are any.
 
     Warns of features that are orders of magnitude larger than others, where nothing normalizes them. Raises ValueError
-    and TypeError for invalid arguments, and TypeError for arguments without effect, before anything changes. An exception that ends the training has the `history` of the completed epochs as an attribute.
+    and TypeError for invalid arguments, and TypeError for arguments without effect, before anything changes. An
+    exception that ends the training has the `history` of the completed epochs as an attribute.
     If the cost becomes NaN or infinite, it is DivergenceError, and the parameters from before that step are restored.
     After any other exception, from the data, the schedule, a metric or device memory (OutOfMemoryError), the network
     and the optimizer's state are those from before the epoch; after one from a callback or a checkpoint, those after
