@@ -111,7 +111,11 @@ def constant() -> Schedule:
 def step(every: int, factor: float = 0.1) -> Schedule:
     """Multiplied by `factor` every `every` epochs: factor^⌊epoch/every⌋, like PyTorch's StepLR.
 
-    `every` is at least 1, `factor` positive. Raises ValueError otherwise.
+    Args:
+        every: epochs between two changes, at least 1.
+        factor: positive.
+
+    Raises ValueError otherwise.
 
     >>> schedule = nnkit.schedules.step(30)
     >>> schedule, [schedule.factor(epoch, 90, {}) for epoch in (0, 29.9, 30)]
@@ -124,7 +128,10 @@ def step(every: int, factor: float = 0.1) -> Schedule:
 
 
 def halving(every: int = 1) -> Schedule:
-    """Halved every `every` epochs, at least 1; the lecture halves after each epoch.
+    """Halved every `every` epochs; the lecture halves after each epoch.
+
+    Args:
+        every: at least 1.
 
     >>> [nnkit.schedules.halving().factor(epoch, 3, {}) for epoch in (0, 1, 2)]
     [1.0, 0.5, 0.25]
@@ -134,7 +141,10 @@ def halving(every: int = 1) -> Schedule:
 
 
 def exponential(factor: float) -> Schedule:
-    """Smooth, factor^epoch: multiplied by `factor`, positive, in each epoch, like PyTorch's ExponentialLR.
+    """Smooth, factor^epoch, like PyTorch's ExponentialLR.
+
+    Args:
+        factor: the factor of each epoch, positive.
 
     >>> nnkit.schedules.exponential(0.25).factor(1.5, 10, {})
     0.125
@@ -146,7 +156,8 @@ def exponential(factor: float) -> Schedule:
 def cosine(final: float = 0.0) -> Schedule:
     """Smooth, half a cosine from 1 to `final` over all epochs (Loshchilov and Hutter, ICLR 2017, eq. 5).
 
-    `final` is at least 0; PyTorch's CosineAnnealingLR has final · learning rate as eta_min.
+    Args:
+        final: at least 0; PyTorch's CosineAnnealingLR has final · learning rate as eta_min.
 
     >>> nnkit.schedules.cosine(final=0.1).factor(5, 10, {})
     0.55
@@ -162,8 +173,11 @@ def cosine(final: float = 0.0) -> Schedule:
 def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Schedule:
     """Smooth, linear from `start` at the first step to 1 after `epochs`, then another schedule (Goyal et al. 2017).
 
-    If `start` is 0, the first step changes nothing. `then`, any argument of `as_schedule`, sees only the remaining
-    epochs, as if training started there; None stays at 1. PyTorch's LinearLR has start_factor and total_iters.
+    Args:
+        epochs: the length of the rise, above 0; total_iters of PyTorch's LinearLR.
+        then: any argument of `as_schedule`; it sees only the remaining epochs, as if training started there. None
+            stays at 1.
+        start: the first factor, at least 0; if it is 0, the first step changes nothing. start_factor of PyTorch.
 
     >>> schedule = nnkit.schedules.warmup(5, nnkit.schedules.cosine())
     >>> [round(schedule.factor(epoch, 25, {}), 3) for epoch in (0, 2.5, 5, 15, 25)]
@@ -192,8 +206,12 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
 def one_cycle(pct_start: float = 0.3, div_factor: float = 25.0, final_div_factor: float = 1e4) -> Schedule:
     """Smooth, up from 1/25 to 1 in the first 30 % of the training and down to 1/25 · 10⁻⁴ (Smith and Topin 2017).
 
-    Both parts are half cosines, like PyTorch's OneCycleLR with the optimizer's learning rate as max_lr. `pct_start`, in
-    [0, 1), is the fraction of rising rates; the start is 1/div_factor, and the end that divided by final_div_factor.
+    Both parts are half cosines, like PyTorch's OneCycleLR with the optimizer's learning rate as max_lr.
+
+    Args:
+        pct_start: the fraction of rising rates, in [0, 1).
+        div_factor: positive; the first factor is 1/div_factor.
+        final_div_factor: positive; the last factor is the first divided by it.
 
     >>> schedule = nnkit.schedules.one_cycle()
     >>> [round(schedule.factor(epoch, 100, {}), 6) for epoch in (0, 15, 30, 65, 100)]
@@ -225,9 +243,13 @@ def reduce_on_plateau(
     one by more than `min_delta`; a reduction resets the count of epochs.
 
     Args:
-        monitor: the number's name. factor: in [0, 1). patience: at least 0. min_factor: the lowest factor on the
-            optimizer's rate, in [0, 1). min_delta: at least 0. mode: "min" if lower is better, "max" if higher; "auto"
-            is "max" for accuracies, "top_5" etc. and "r2", and "min" for costs and "mae". Other names need a mode.
+        monitor: the number's name.
+        factor: in [0, 1).
+        patience: at least 0.
+        min_factor: the lowest factor on the optimizer's rate, in [0, 1).
+        min_delta: at least 0.
+        mode: "min" if lower is better, "max" if higher; "auto" is "max" for accuracies, "top_5" etc. and "r2", and
+            "min" for costs and "mae". Other names need a mode.
 
     Raises ValueError for numbers out of range; `factor` raises it if the history does not have the number.
 

@@ -220,7 +220,7 @@ def test_the_doctor_works_with_broken_packages(monkeypatch: pytest.MonkeyPatch) 
     assert "damaged (OSError: wrong ELF class)" in report
 
 
-PUBLIC = (
+PUBLIC: tuple[Any, ...] = (
     nnkit, nnkit.backends, nnkit.data, nnkit.plots, nnkit.schedules, nnkit.optimizers, nnkit.metrics,
     nnkit.initializers, nnkit.verify, nnkit.doctor,
 )  # fmt: skip

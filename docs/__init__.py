@@ -1,0 +1,1 @@
+"""The documentation's sources. `_ext` is what Sphinx imports to make pages from the code."""
