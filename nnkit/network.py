@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -142,7 +143,7 @@ class Network(Model):
         >>> net.epochs_trained
         3
         """
-        return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False} | options)
+        return self.fit(X, y, epochs=1, batch_size=batch_size, **{"progress": False, "averaged": False} | options)
 
     @explains_memory(LOWER_STEP, changes=True)
     def train_step(
@@ -198,6 +199,26 @@ class Network(Model):
 
     value_and_gradient = value_and_gradient
     minimize = explains_memory(LOWER_SAMPLES, changes=True)(minimize)
+
+    def averaged(self) -> "Network":
+        """A copy with the moving averages of the parameters, which an optimizer with an `ema` computes in each step.
+
+        Raises ValueError without an `ema` or before the first step.
+
+        >>> net = nnkit.Network([2, 2], seed=0)
+        >>> history = net.partial_fit([[0.0, 1.0]], [0], optimizer=nnkit.SGD(0.5, ema=0.75))
+        >>> first = net.parameters.vector
+        >>> history = net.partial_fit([[0.0, 1.0]], [0])
+        >>> bool(np.allclose(net.averaged().parameters.vector, 0.75 * first + 0.25 * net.parameters.vector))
+        True
+        """
+        made: Network = copy(self)
+        averages = None if made.current_state is None else made.current_state.averaged
+        if averages is None:
+            hint = "train with an optimizer that has an ema, such as nnkit.Adam(ema=0.999)"
+            raise ValueError(f"averaged: this network has no averages; {hint}")
+        made.backend.copy(averages.flat, made.parameters.flat)
+        return made
 
     @explains_memory(LOWER_STEP)
     def explain_step(self, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:

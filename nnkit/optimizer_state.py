@@ -49,6 +49,9 @@ class Optimizer:
         clip_value: c, positive; each entry of the gradient is limited to ±c. None disables it.
         clip_norm: c, positive; the gradient is multiplied by min(1, c/‖g‖), with the norm over all W and b. None
             disables it. If ‖g‖² is NaN or overflows, all parameters become NaN.
+        ema: β in (0, 1); the state averages the parameters after each step, a ← βa + (1 − β)W, from those after its
+            first step on, like `use_ema` of Keras and `torch.optim.swa_utils`. `fit` validates the averages, and ends
+            with them; `Network.averaged` is a copy with them. None disables it.
 
     Raises ValueError for a number out of range, TypeError if a value is not a number, and AttributeError if any number
     but the learning rate is changed. A custom optimizer is a derived dataclass with a `formula`, or whose `start`
@@ -61,6 +64,7 @@ class Optimizer:
     weight_decay: float = number(0.0, kw_only=True)
     clip_value: float | None = number(None, above=True, kw_only=True)
     clip_norm: float | None = number(None, above=True, kw_only=True)
+    ema: float | None = number(None, below=1.0, above=True, kw_only=True)
 
     @property
     def formula(self) -> Formula | None:
@@ -80,7 +84,8 @@ class Optimizer:
         >>> nnkit.optimizers.get_optimizer(**nnkit.SGD(0.5, l2=1e-4).describe())
         SGD(learning_rate=0.5, l2=0.0001)
         """
-        return {"name": type(self).__name__.lower(), **vars(self)}
+        about = {"name": type(self).__name__.lower(), **vars(self)}
+        return about if self.ema is not None else {name: value for name, value in about.items() if name != "ema"}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate" and name in vars(self):
@@ -115,6 +120,7 @@ class OptimizerState:
     formula, `numbers` has all numbers of the optimizer. `rate`, (2,), is ε and −ε as read by recorded steps, and
     `numbers["learning_rate"]`, including a schedule's factor, is a view of its first entry.
 
+    `average` has the moving averages of the parameters, if the optimizer has an `ema`, else it is None.
     `factors` are the parameters' rate factors (`Dense.rate`), with the layout of the parameters; None if all are 1.
 
     A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
@@ -160,6 +166,10 @@ class OptimizerState:
         }
         self._vectors: dict[str, Parameters] = {}
         self.factors = self._factors(parameters)
+        self.average: Parameters | None = None
+        if optimizer.ema is not None:
+            self.average = Parameters(self.backend, parameters.shapes, self.dtype)
+            self._share, self._later = self.number(1.0), self.number(1 - optimizer.ema)
         if formula is not None:
             self._prepare(formula, parameters)
 
@@ -203,6 +213,16 @@ class OptimizerState:
         clock = {"t": self.numbers["t"]} if "t" in self.numbers else {}
         return {name: vector.flat for name, vector in self._vectors.items()} | clock
 
+    @property
+    def averages(self) -> dict[str, Array]:
+        """The arrays of the moving average, which a resumed training needs, too."""
+        return {} if self.average is None else {"average": self.average.flat, "average_share": self._share}
+
+    @property
+    def averaged(self) -> Parameters | None:
+        """The moving averages of the parameters; None without them, or before the first step."""
+        return None if self.average is None or float(self._share) == 1 else self.average
+
     def set_rate(self, rate: float | None = None) -> None:
         """Set the learning rate of the next steps, by default the optimizer's; written only if it has changed."""
         rate = self.optimizer.learning_rate if rate is None else rate
@@ -237,6 +257,10 @@ class OptimizerState:
             self._update_itself(parameters, gradients)
         else:
             perform(HostCall(lambda: self._update_itself(parameters, gradients)), name=f"{type(self).__name__}.update")
+        if self.average is not None:
+            a = self.average.flat
+            self.backend.elementwise(updates.moving_average, (a, parameters.flat, self._share), out=a)
+            self.backend.copy(self._later, self._share)
 
     def _update_itself(self, parameters: Parameters, gradients: Parameters) -> None:
         """Call an `update` without a formula; each parameter goes only its share of the way."""

@@ -136,6 +136,12 @@ class Placement:
         """The same parameters with a separate gradient and recorded steps; return it with `leave`."""
         return self._lent(("beside", self.backend.stream()), self._beside)
 
+    def with_parameters(self, parameters: Parameters) -> "Placement":
+        """Other parameters of this layout, with their own recordings."""
+        made = self._beside()
+        made.parameters = parameters
+        return made
+
     def leave(self, done: "Lent[Any]") -> None:
         """Return a taken object for the next request."""
         idle = self._idle.setdefault(done.key, [])

@@ -53,7 +53,8 @@ def training_state(model: Model) -> Arrays:
 
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
     """The training state on its backend: the optimizer's state and dropout's counter."""
-    found = {} if state is None else {f"optimizer.{name}": array for name, array in state.arrays.items()}
+    arrays = {} if state is None else state.arrays | state.averages
+    found = {f"optimizer.{name}": array for name, array in arrays.items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
     return found

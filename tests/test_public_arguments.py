@@ -69,7 +69,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         "validation_data": (X, Y), "metrics": ["top_2"], "sample_weight": np.ones(6), "class_weight": {0: 2.0},
         "early_stopping": nnkit.EarlyStopping(), "gradient_accumulation_steps": 2, "shuffle": True,
         "checkpoint": _folder() / "run.safetensors", "checkpoint_every": 1, "resume": True, "progress": False,
-        "callbacks": [],
+        "callbacks": [], "averaged": True,
     }),
     "partial_fit": (lambda **o: net().partial_fit(**o), lambda: {"X": X, "y": Y, "batch_size": 2}),
     "train_step": (lambda **o: net().train_step(**o), lambda: {
@@ -98,7 +98,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     }),
     "SGD": (nnkit.SGD, lambda: {
         "learning_rate": 0.1, "momentum": 0.5, "nesterov": True, "l1": 0.1, "l2": 0.1, "weight_decay": 0.1,
-        "clip_value": 1.0, "clip_norm": 1.0,
+        "clip_value": 1.0, "clip_norm": 1.0, "ema": 0.5,
     }),
     "RMSprop": (nnkit.RMSprop, lambda: {"learning_rate": 0.1, "alpha": 0.9, "epsilon": 1e-8, "momentum": 0.1}),
     "Adagrad": (nnkit.Adagrad, lambda: {"learning_rate": 0.1, "epsilon": 1e-8}),
@@ -190,7 +190,7 @@ if find_spec("scipy") is not None:
         "X": X, "y": Y, "method": "CG", "sample_weight": np.ones(6), "l2": 0.1,
     })  # fmt: skip
 COSTS = nnkit.cost_names()
-COMMON = {"l1", "l2", "weight_decay", "clip_value", "clip_norm"}
+COMMON = {"l1", "l2", "weight_decay", "clip_value", "clip_norm", "ema"}
 EACH = [(call, name) for call, (_, arguments) in CALLS.items() for name in arguments()]
 
 

@@ -112,6 +112,16 @@ def lion(xp: Any, p: Any, g: Any, mean: Any, learning_rate: Any, beta1: float = 
 
 
 @formula
+def moving_average(xp: Any, average: Any, p: Any, share: Any) -> Any:
+    """a ← a + s(p − a), the exponential moving average of the parameters; s = share, 0-d: 1 at first, then 1 − ema.
+
+    >>> nnkit.kernels.updates.moving_average(np.array([1.0]), np.array([3.0]), 0.25)
+    array([1.5])
+    """
+    return average + share * (p - average)
+
+
+@formula
 def adam_clock(xp: Any, t: Any, log_beta1: Any, log_beta2: Any) -> Any:
     """t ← t + 1 and the bias corrections 1 − β₁ᵗ and 1 − β₂ᵗ, computed by expm1 for accuracy in float32.
 

@@ -52,13 +52,14 @@ class Recipe:
 def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     """The step of a network, or None if the kernel does not support it.
 
-    Dropout, float64, clipping by the global norm and optimizers with a custom `update` are not supported.
+    Dropout, float64, clipping by the global norm, moving averages and custom updates are not supported.
     """
     if (
         model.dtype != "float32"
         or model.layers != list(model.dense)
         or type(state) is not OptimizerState
         or "clip_norm" in state.options
+        or state.average is not None
     ):
         return None
     hidden = [get_activation(str(layer.activation)) for layer in model.dense[:-1]]

@@ -20,6 +20,7 @@ from nnkit.history import History
 from nnkit.layers import layer_description
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.parameters import Parameters
 from nnkit.placement import Placement
 from nnkit.state import Arrays
 from nnkit.training.fingerprints import differ
@@ -67,12 +68,12 @@ class Best:
             return None
         return self._improvement.best + 1
 
-    def note(self, history: History) -> None:
-        """Save the parameters if the last epoch is the best."""
+    def note(self, history: History, parameters: Parameters) -> None:
+        """Save these parameters if the last epoch is the best."""
         if self.rule is not None and self._improvement is not None:
             best = self._improvement.follow(history).best
             if self.rule.restore_best and best == history.epochs - 1:
-                self.hold(self.model.parameters.flat)
+                self.hold(parameters.flat)
 
     def hold(self, flat: Array) -> None:
         """Save a copy of these parameters; the previous copy is valid until this one is complete."""

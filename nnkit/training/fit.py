@@ -15,6 +15,7 @@ from nnkit.history import History
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.placement import Placement
 from nnkit.preprocessing import warn_of_scales
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
@@ -48,6 +49,7 @@ def fit(
     checkpoint: str | PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
+    averaged: bool = True,
     progress: bool | str = True,
     callbacks: Iterable[Callable[[Any, History], object]] = (),
 ) -> History:
@@ -89,6 +91,8 @@ def fit(
             end, unless Ctrl-C ends it. With `resume`, a killed training continues from the file, bit for bit as if
             uninterrupted; without a file it starts. Without `resume`, a new training replaces an existing file. The
             file has the parameters of the last epoch, not the best.
+        averaged: if the optimizer has an `ema`, whether the network ends with the averaged parameters, as in Keras, so
+            that more training starts from them; checkpoints contain both. They are validated in any case.
         progress: True shows a bar on a terminal or in a notebook, not in a file; "lines" prints about ten lines.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops, and
             a training that it stopped stays so when it is resumed. They run in the thread of `fit`, and may use and
@@ -129,7 +133,7 @@ def fit(
     batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
     every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
     shuffle = shuffle is None or flag("", "shuffle", shuffle)
-    resume = flag("", "resume", resume)
+    resume, averaged = flag("", "resume", resume), flag("", "averaged", averaged)
     for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
         whole("", name, count, 1)
     progress = checked_progress(progress)
@@ -167,7 +171,7 @@ def fit(
             history = keeper.begin()
             with _carrying(history), threads_for(model, plan.batch_size):  # which reads the optimizer's state
                 passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
-                training = _Training(model, history, passes, validation, measured, best, keeper, callbacks)
+                training = _Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
                 with Progress(progress, epochs, passes.steps, history.epochs) as bar:
                     training.run(bar, interrupt)
     return history
@@ -185,6 +189,8 @@ class _Training:
     best: Best
     keeper: Keeper
     callbacks: Sequence[Callable[[Any, History], object]]
+    averaged: bool
+    _averages: Placement | None = None
 
     def run(self, bar: Progress, interrupt: Interrupt) -> None:
         """Train until a stopping condition, which the history records; restores the best parameters."""
@@ -203,6 +209,9 @@ class _Training:
             raise
         finally:
             interrupt.hold()
+            averages = self.passes.state.averaged if self.averaged and history.stopped is not None else None
+            if averages is not None:
+                self.model.backend.copy(averages.flat, self.model.parameters.flat)
             self.best.restore()
 
     def _ended(self) -> str | None:
@@ -221,11 +230,11 @@ class _Training:
             numbers = passes.run(history.epochs, history, bar)
             if self.validation is not None:
                 with interrupt.at_once:
-                    found = evaluate(model, self.validation, self.metrics)
+                    found = evaluate(self._validated(), self.validation, self.metrics)
                 numbers |= {f"validation_{name}": number for name, number in found.items()}
             history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
             model.epochs_trained += 1
-            self.best.note(history)
+            self.best.note(history, self._validated().parameters)
             passes.undo.close()
         except BaseException as error:
             interrupt.hold()
@@ -238,6 +247,15 @@ class _Training:
                         del history[name]
             raise
         return numbers
+
+    def _validated(self) -> Model:
+        """The network with the parameters to validate: averages, if the optimizer computes them."""
+        averages = self.passes.state.average
+        if averages is None:
+            return self.model
+        if self._averages is None or self._averages.parameters is not averages:
+            self._averages = self.model.placement.with_parameters(averages)
+        return self.model.snapshot(self._averages)
 
     def _finish(self, interrupt: Interrupt) -> None:
         """Call the callbacks, and write a checkpoint if it is due."""
