@@ -73,7 +73,8 @@ def description(model: Model) -> dict[str, Any]:
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
     fitted = getattr(model.preprocessing, "features", None)
-    optional = {"preprocessing_features": fitted, "target_names": model.target_names}
+    categories = getattr(model.preprocessing, "categories", None)
+    optional = {"preprocessing_features": fitted, "categories": categories, "target_names": model.target_names}
     return {
         "layers": [layer_description(layer) for layer in model.layers],
         "cost": model.cost.describe(),
@@ -183,8 +184,9 @@ def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocess
         return None
     from nnkit.data.preprocessing import preprocessing_from  # imports all of nnkit.data, often not needed
 
+    arrays = _below("preprocessing.", tensors)
     return preprocessing_from(
-        about["preprocessing"], _below("preprocessing.", tensors), about.get("preprocessing_features")
+        about["preprocessing"], arrays, about.get("preprocessing_features"), about.get("categories")
     )
 
 

@@ -1,7 +1,6 @@
 """Class names, and their mapping to the class indices 0 to k − 1 of a network."""
 
 from collections.abc import Mapping, Sequence, Set
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,7 @@ from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.tables import as_array, is_table
-
-_TIMES = (np.datetime64, np.timedelta64)
+from nnkit.tables import TIMES, as_array, is_missing, is_table
 
 
 def checked_classes(classes: Sequence[Any] | NDArray[Any], outputs: int) -> NDArray[Any]:
@@ -58,7 +55,7 @@ def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
         return found if len(found) == wanted else None
     values = listed(labels)
     for at, value in enumerate(values):
-        if _is_missing(value):
+        if is_missing(value):
             raise ValueError(f"y holds {value!r} at [{at}]; expected a class name")
     try:
         names = _as_array(sorted(set(values)))
@@ -108,7 +105,7 @@ def _on_host(labels: Any) -> NDArray[Any]:
 def _as_array(names: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
     """An array of names, with a NumPy dtype only if they have one common type: [1, 'a'] is kept as objects."""
     values = listed(names)
-    if len({type(value) for value in values}) == 1 and isinstance(values[0], (str, int, float, *_TIMES)):
+    if len({type(value) for value in values}) == 1 and isinstance(values[0], (str, int, float, *TIMES)):
         array = np.array(values)
         found = listed(array)  # NumPy drops trailing NUL characters, and converts 1 and 2⁶³ to floats
         if found == values and type(found[0]) is type(values[0]):
@@ -125,7 +122,7 @@ def listed(labels: Any) -> list[Any]:
     else:
         array = np.asarray(labels)
         values = list(array) if array.dtype.kind in "mM" else array.tolist()
-    numbers = (isinstance(value, np.generic) and not isinstance(value, _TIMES) for value in values)
+    numbers = (isinstance(value, np.generic) and not isinstance(value, TIMES) for value in values)
     return [value.item() if number else value for value, number in zip(values, numbers, strict=True)]
 
 
@@ -134,12 +131,6 @@ def _compare_exactly(a: np.dtype[Any], b: np.dtype[Any]) -> bool:
     if a.kind in "biu" and b.kind in "biu":
         return np.result_type(a, b).kind in "biu"
     return a == b and a.kind in "fmM"
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, (float, Decimal, *_TIMES)) and bool(value != value)
 
 
 def _hashable(value: object) -> bool:

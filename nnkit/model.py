@@ -115,7 +115,12 @@ class Model:
 
     def checked(self, x: Any, name: str = "X") -> Any:
         """Samples of any type as a checked array (n, width); columns of a table in the order of `features`."""
-        return checked_samples(self.width, table_numbers(x, name, self.features) if is_table(x) else x, name)
+        encode = getattr(self.preprocessing, "encode", None)  # of a table's text, categories and missing values
+        if encode is not None:
+            x = encode(x, name)
+        elif is_table(x):
+            x = table_numbers(x, name, self.features)
+        return checked_samples(self.width, x, name)
 
     def learn(self, x: Any, y: Any = None) -> None:
         """Set `features` and `target_names` to the column names of tables, if unset and text; raises like `text_names`.

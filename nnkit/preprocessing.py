@@ -17,7 +17,11 @@ _LARGE, _FAR = 10.0, 100.0  # a root mean square, also as a multiple of their me
 
 
 class Preprocessing(Protocol):
-    """Transform of samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22)."""
+    """Transform of samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22).
+
+    One with a method `encode(X, name)`, such as `nnkit.data.TableEncoding`, gets tables and other samples as they are,
+    and returns an array (n, inputs) of numbers, in which NaN is a missing one.
+    """
 
     kind: str
 
@@ -46,7 +50,7 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
         return None
     form = ("kind", "inputs", "outputs", "arrays", "apply", "precision")  # a DataFrame has `apply`, too
     if isinstance(preprocessing, type) or not all(hasattr(preprocessing, name) for name in form):
-        hint = "a fitted nnkit.data.Normalization or Whitening"
+        hint = "a fitted nnkit.data.Normalization, Whitening or TableEncoding"
         given = preprocessing.__name__ if isinstance(preprocessing, type) else f"a {type(preprocessing).__name__}"
         raise TypeError(f"preprocessing is {given}; expected {hint}")
     if preprocessing.outputs != inputs:

@@ -15,6 +15,7 @@ from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
 
 _NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating, Decimal)
+TIMES = (np.datetime64, np.timedelta64)
 _SHOWN = 10  # column names in an error
 
 
@@ -79,6 +80,31 @@ def table_numbers(
     return array
 
 
+def columns_of(
+    table: Any, name: str, features: Sequence[str] | None = None, owner: str = "network"
+) -> list[tuple[Any, Any]]:
+    """The names and columns of a table, called `name` in errors, in the order of the owner's `features`; any kinds.
+
+    Raises ValueError for missing and unknown columns.
+    """
+    names = column_names(table)
+    order = None if features is None else _order(names, list(features), name, owner, "features")
+    return [(names[at], _column(table, at)) for at in (range(len(names)) if order is None else order)]
+
+
+def is_category(column: Any) -> bool:
+    """Whether the dtype of a column says that its values are categories."""
+    kind = str(getattr(column, "type", getattr(column, "dtype", ""))).lower()
+    return kind.startswith(("category", "categorical", "enum", "dictionary"))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether an entry of a column is a missing one: None, NaN, or pandas' NA and NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, Decimal, *TIMES)) and bool(value != value)
+
+
 def as_samples(values: Any, name: str) -> Any:
     """Convert samples that are not a table to an array; arrays, also on disks and devices, are returned unchanged.
 
@@ -103,7 +129,7 @@ def as_array(values: Any, name: str) -> Any:
         return _plain(values, name)
     if is_table(values):
         if values.shape[1] == 1:
-            return _column_values(_column(values, 0))[:, None]
+            return column_values(_column(values, 0))[:, None]
         return table_numbers(values, name)
     if isinstance(values, list | tuple):
         array = _from_python(values, name)
@@ -117,7 +143,7 @@ def as_array(values: Any, name: str) -> Any:
         if array.dtype.kind not in "biufc":
             raise _no_array(values, name)
         return array
-    return values if owner_of(values) is not None else _column_values(values)
+    return values if owner_of(values) is not None else column_values(values)
 
 
 def text_array(values: Sequence[str]) -> NDArray[Any]:
@@ -205,19 +231,21 @@ def _column(table: Any, at: int) -> Any:
 
 def _numbers(column: Any, owner: str, where: str) -> NDArray[Any]:
     """The numbers (n,) of a column, with NaN for missing ones; raises TypeError for other columns."""
-    values = _column_values(column)
+    values = column_values(column)
     if values.dtype.kind in "OUT":
         text = next((value for value in values.tolist() if isinstance(value, str)), None)
         if text is not None:
-            hint = "expected real numbers; pandas.get_dummies encodes text"
+            hint = "expected real numbers; nnkit.data.TableEncoding.fit(X) encodes text"
             raise TypeError(f"{owner} text {where}, such as {text!r}; {hint}")
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{owner} dtype {values.dtype} {where}; expected real numbers")
     return values
 
 
-def _column_values(column: Any) -> NDArray[Any]:
+def column_values(column: Any) -> NDArray[Any]:
     """A column as a NumPy array (n, ...); object columns of numbers and missing values become numbers."""
+    if is_category(column) and hasattr(column, "to_pylist"):  # pyarrow's array has another value for a missing one
+        column = np.array(column.to_pylist(), object)
     values = np.asarray(column)
     if values.dtype.kind != "O" or values.ndim != 1:
         return values
@@ -237,5 +265,6 @@ def _check_missing(array: NDArray[Any], names: Sequence[Any], name: str) -> None
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row, column = first_of(~np.isfinite(array))
         raise ValueError(
-            f"{name} holds {array[row, column]} at [{row}, {names[column]!r}]; expected finite numbers, none missing"
+            f"{name} holds {array[row, column]} at [{row}, {names[column]!r}]; expected finite numbers, none missing; "
+            "nnkit.data.TableEncoding.fit(X) fills them in"
         )

@@ -3,6 +3,7 @@
 All of it is NumPy on the host; a network moves what it is given to its own device.
 """
 
+from nnkit.data.encoding import TableEncoding
 from nnkit.data.files import read
 from nnkit.data.labels import one_hot
 from nnkit.data.mnist import MNIST, digits, mnist
@@ -12,7 +13,7 @@ from nnkit.data.splitting import split
 from nnkit.data.table import Table
 
 __all__ = [
-    "MNIST", "Normalization", "Rows", "Table", "Whitening", "digits", "mnist", "one_hot", "open_npy",
+    "MNIST", "Normalization", "Rows", "Table", "TableEncoding", "Whitening", "digits", "mnist", "one_hot", "open_npy",
     "preprocessing_from", "read", "split",
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import COMPLEX, FLOATS, dtype_name
-from nnkit.checks import check_finite, checked_features, flag, in_range, unknown_name, whole
+from nnkit.checks import check_finite, checked_features, flag, in_range, named, whole
 from nnkit.data.moments import Real, covariance, feature_names, means, quiet, sample_matrix, variances
 from nnkit.inputs import on_host
 from nnkit.kernels.arithmetic import centered, divided, normalized
@@ -32,6 +32,7 @@ class Fitted(ABC):
     """
 
     kind: str
+    array_names: tuple[str, ...]
     _float32_suffices = False  # for samples that are float32
 
     def __init__(self, outputs: int, features: Sequence[str] | None, **arrays: Real) -> None:
@@ -80,10 +81,11 @@ class Fitted(ABC):
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (samples, {self.inputs})")
         wide = self.precision(dtype)
         if (backend, wide) not in self._placed:
-            self._placed[backend, wide] = [backend.asarray(array, wide) for array in self._constants()]
+            self._placed[backend, wide] = [
+                backend.asarray(array, wide if array.dtype.kind == "f" else None) for array in self._constants()
+            ]
         out = backend.empty((x.shape[0], self.outputs), x.dtype) if out is None else out
-        mean, scale = self._placed[backend, wide]
-        self._compute(backend, x, mean, scale, out)
+        self._compute(backend, x, *self._placed[backend, wide], out=out)
         return out
 
     @abstractmethod
@@ -102,11 +104,11 @@ class Fitted(ABC):
         return bool((self._bound(np.abs(mean) + 2e19, np.abs(scale)) < 3e38).all())
 
     @abstractmethod
-    def _constants(self) -> tuple[Real, Real]:
-        """The two constant arrays of the transform."""
+    def _constants(self) -> tuple[Any, ...]:
+        """The constant arrays of the transform, two if it can keep samples finite (`keeps_finite`)."""
 
     @abstractmethod
-    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
+    def _compute(self, backend: Backend, x: Array, *constants: Array, out: Array) -> None:
         """Write the transform to `out`, with these constants on the backend."""
 
     @staticmethod
@@ -152,6 +154,7 @@ class Normalization(Fitted):
     """
 
     kind = "normalization"
+    array_names = ("mean", "deviation")
 
     def __init__(self, mean: ArrayLike, deviation: ArrayLike, features: Sequence[str] | None = None) -> None:
         self.mean = checked_array("mean", mean, 1)
@@ -205,8 +208,8 @@ class Normalization(Fitted):
     def _constants(self) -> tuple[Real, Real]:
         return self.mean, self.deviation
 
-    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
-        backend.elementwise(normalized, (x, mean, scale), out=out)
+    def _compute(self, backend: Backend, x: Array, *constants: Array, out: Array) -> None:
+        backend.elementwise(normalized, (x, *constants), out=out)
 
     def backward(self, backend: Backend, delta: Array) -> Array:
         return backend.elementwise(divided, (delta, backend.asarray(self.deviation, dtype_name(delta.dtype))))
@@ -236,6 +239,7 @@ class Whitening(Fitted):
     """
 
     kind = "whitening"
+    array_names = ("mean", "rotation", "singular_values")
 
     def __init__(
         self,
@@ -274,7 +278,8 @@ class Whitening(Fitted):
     def _constants(self) -> tuple[Real, Real]:
         return self.mean, self.rotation / np.sqrt(self.singular_values)
 
-    def _compute(self, backend: Backend, x: Array, mean: Array, scale: Array, out: Array) -> None:
+    def _compute(self, backend: Backend, x: Array, *constants: Array, out: Array) -> None:
+        mean, scale = constants
         deviations = backend.elementwise(centered, (x, mean))
         if out.dtype == deviations.dtype:
             backend.matmul(deviations, scale, out=out)
@@ -290,8 +295,10 @@ class Whitening(Fitted):
         return deviations @ scale
 
 
-def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike], features: Sequence[str] | None = None) -> Fitted:
-    """Create a preprocessing of this kind from its arrays and column names, if any, as saved in a file.
+def preprocessing_from(
+    kind: str, arrays: Mapping[str, ArrayLike], features: Sequence[str] | None = None, categories: Any = None
+) -> Fitted:
+    """Create a preprocessing of this kind from its arrays, column names and categories, if any, as saved in a file.
 
     Raises ValueError for an unknown kind or other arrays.
 
@@ -299,14 +306,8 @@ def preprocessing_from(kind: str, arrays: Mapping[str, ArrayLike], features: Seq
     >>> nnkit.data.preprocessing_from(normalization.kind, normalization.arrays)
     Normalization(3 → 3 features)
     """
-    kinds: dict[str, tuple[Any, set[str]]] = {
-        "normalization": (Normalization, {"mean", "deviation"}),
-        "whitening": (Whitening, {"mean", "rotation", "singular_values"}),
-    }
-    if kind not in kinds:
-        raise unknown_name("preprocessing", kind, kinds)
-    make, names = kinds[kind]
-    if set(arrays) != names:
-        raise ValueError(f"{kind} has the arrays {sorted(arrays)}; expected {sorted(names)}")
-    made: Fitted = make(**arrays, features=features)
+    make: Any = named("preprocessing", kind, {each.kind: each for each in Fitted.__subclasses__()})
+    if set(arrays) != set(make.array_names):
+        raise ValueError(f"{kind} has the arrays {sorted(arrays)}; expected {sorted(make.array_names)}")
+    made: Fitted = make(**arrays, features=features, **({} if categories is None else {"categories": categories}))
     return made

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import in_range, whole
-from nnkit.tables import as_array, is_table, rows_of, table_numbers, text_array
+from nnkit.tables import as_array, is_table, rows_of, text_array
 
 
 def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[Any, Any, Any, Any]:
@@ -27,16 +27,17 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
     >>> X_train.shape, sorted(y_train.tolist()), sorted(y_test.tolist())
     ((3, 2), [0, 0, 1], [0, 0, 1])
     """
-    samples = _array("X", X, "biuf", "real numbers")
+    samples = X if is_table(X) else _array("X", X, "biuf", "real numbers")
     targets = _array("y", y, "biufU", "real numbers or text")
-    if samples.ndim < 2:
+    if len(samples.shape) < 2:
         raise ValueError(f"X has shape {samples.shape}; expected at least two axes, (samples, features)")
     if targets.ndim < 1:
         raise ValueError(f"y is {y!r}; expected at least one axis, the samples")
-    if len(samples) != len(targets):
-        raise ValueError(f"X has {len(samples)} samples and y {len(targets)}; expected equal lengths")
-    size = _test_size(len(samples), test_fraction)
-    order = np.random.default_rng(whole("", "seed", seed, 0)).permutation(len(samples))
+    count = samples.shape[0]
+    if count != len(targets):
+        raise ValueError(f"X has {count} samples and y {len(targets)}; expected equal lengths")
+    size = _test_size(count, test_fraction)
+    order = np.random.default_rng(whole("", "seed", seed, 0)).permutation(count)
     if targets.ndim == 1 and targets.dtype.kind in "biuU":
         in_test = _stratified(targets[order], size)
     else:
@@ -47,8 +48,6 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
 
 
 def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:
-    if name == "X" and is_table(value):
-        return table_numbers(value, name)
     if not isinstance(value, list | tuple) and not np.isscalar(value):  # scalars are rejected later, by their shape
         value = as_array(value, name)
     try:

@@ -37,3 +37,16 @@ def normalized(xp: Any, x: Any, mean: Any, deviation: Any) -> Any:
 def centered(xp: Any, x: Any, mean: Any) -> Any:
     """X − μ, the first step of whitening (eq. 22); x: samples (n, d), mean: μ, (d,)."""
     return x - mean
+
+
+@formula
+def encoded(xp: Any, x: Any, mean: Any, deviation: Any, inverse_bound: Any, code: Any) -> Any:
+    """z/√(1 + (c z)²) of z = (x − μ)/σ, 0 where x is NaN (missing), in columns whose code is NaN; elsewhere [x = code].
+
+    The code ∞ is that of missing values. x: samples (n, d); c: the inverse bound; all but x are (d,).
+    """
+    z = (x - mean) / deviation
+    missing, absent = xp.not_equal(x, x), xp.greater(code, 1e300)
+    number = xp.where(missing, 0.0, z / xp.sqrt(1 + xp.square(inverse_bound * z)))
+    found = xp.logical_or(xp.equal(x, code), xp.logical_and(missing, absent))
+    return xp.where(xp.not_equal(code, code), number, xp.where(found, 1.0, 0.0))

@@ -1,0 +1,203 @@
+"""Tables of mixed columns, also through files and networks, against scikit-learn's transformers and get_dummies."""
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import nnkit
+from nnkit.data import TableEncoding
+
+pandas = pytest.importorskip("pandas")
+compose = pytest.importorskip("sklearn.compose")
+sklearn_preprocessing = pytest.importorskip("sklearn.preprocessing")
+impute = pytest.importorskip("sklearn.impute")
+pipeline = pytest.importorskip("sklearn.pipeline")
+safetensors = pytest.importorskip("safetensors")
+
+LIBRARIES = ["pandas", "polars", "pyarrow", "narwhals"]
+finite = st.floats(-1e6, 1e6).map(lambda value: round(value, 3))
+CELLS: dict[str, Any] = {
+    "number": st.none() | finite,
+    "whole": st.integers(-100, 100),
+    "truth": st.booleans(),
+    "truth or none": st.none() | st.booleans(),
+    "text": st.none() | st.sampled_from(["a", "b", "ä", "", "1", "naïve b"]),
+    "category": st.sampled_from(["x", "y", "z"]),
+    "codes": st.sampled_from([3, 5, 7]),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[dict[str, str], list[dict[str, list[Any]]]]:
+    """The kind of each column by its name, and columns of two tables: to fit, and others."""
+    kinds = draw(st.lists(st.sampled_from(list(CELLS)), min_size=1, max_size=4))
+    names = {f"{kind} {at}": kind for at, kind in enumerate(kinds)}
+    sizes = draw(st.tuples(st.integers(1, 8), st.integers(1, 4)))
+    made = [{n: draw(st.lists(CELLS[k], min_size=s, max_size=s)) for n, k in names.items()} for s in sizes]
+    return names, made
+
+
+def framed(kinds: dict[str, str], columns: dict[str, list[Any]], library: str = "pandas") -> Any:
+    """A table of another library."""
+    if library == "pandas":
+        types = {"category": "category", "codes": "category", "truth or none": "boolean", "number": "float64"}
+        return pandas.DataFrame({n: pandas.array(v, types.get(kinds[n])) for n, v in columns.items()})
+    if library == "pyarrow":
+        pyarrow = pytest.importorskip("pyarrow")
+        types = {"category": pyarrow.dictionary(pyarrow.int8(), pyarrow.string()), "text": pyarrow.string()}
+        types |= {"number": pyarrow.float64(), "truth or none": pyarrow.bool_()}
+        types |= {"codes": pyarrow.dictionary(pyarrow.int8(), pyarrow.int64())}
+        return pyarrow.table({n: pyarrow.array(v, types.get(kinds[n])) for n, v in columns.items()})
+    polars = pytest.importorskip("polars")
+    types = {"category": polars.Categorical, "text": polars.String, "number": polars.Float64}
+    types |= {"truth or none": polars.Boolean}
+    made = polars.DataFrame([polars.Series(n, v, types.get(kinds[n])) for n, v in columns.items()])
+    return made if library == "polars" else pytest.importorskip("narwhals").from_native(made)
+
+
+def sklearn_encoder(kinds: dict[str, str]) -> Any:
+    """The same encoding by scikit-learn, for columns of objects."""
+    number = pipeline.make_pipeline(sklearn_preprocessing.StandardScaler(), impute.SimpleImputer(add_indicator=True))
+    floats = sklearn_preprocessing.FunctionTransformer(
+        lambda X: X.astype(object).where(X.notna(), np.nan).astype(float)
+    )
+    categories = sklearn_preprocessing.OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    texts = ("text", "category", "codes")
+    steps = [(n, categories if k in texts else pipeline.make_pipeline(floats, number), [n]) for n, k in kinds.items()]
+    return compose.ColumnTransformer(steps)
+
+
+def objects(columns: dict[str, list[Any]]) -> Any:
+    return pandas.DataFrame({name: np.array(values, object) for name, values in columns.items()}, dtype=object)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables(), st.sampled_from(LIBRARIES), st.sampled_from(LIBRARIES))
+def test_any_table_is_encoded_as_by_scikit_learn_also_through_a_file(
+    tmp_path: Path, given: Any, library: str, other: str
+) -> None:
+    kinds, (known, new) = given
+    assume(all(any(value is not None for value in values) for values in known.values()))
+    codes = [name for name, kind in kinds.items() if kind == "codes"]
+    encoding = TableEncoding.fit(framed(kinds, known, library), categories=codes)
+    theirs = sklearn_encoder(kinds).fit(objects(known))
+    X_known, X_new = theirs.transform(objects(known)), theirs.transform(objects(new))
+    assert encoding.outputs == X_known.shape[1] == len(set(encoding.output_names))
+    np.testing.assert_allclose(encoding.transform(framed(kinds, known, other)), X_known, atol=1e-12, rtol=1e-12)
+    shuffled = dict(reversed(new.items()))
+    np.testing.assert_allclose(encoding.transform(framed(kinds, shuffled, other)), X_new, atol=1e-9, rtol=1e-12)
+
+    net = nnkit.Network([encoding.outputs, 3, 2], "tanh", seed=1, dtype="float64", preprocessing=encoding)
+    net.save(tmp_path / "net.safetensors")
+    plain = nnkit.Network([encoding.outputs, 3, 2], "tanh", seed=1, dtype="float64")
+    for made in (nnkit.load(tmp_path / "net.safetensors"), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert made.preprocessing == encoding
+        assert made.features == list(kinds)
+        np.testing.assert_allclose(made.forward(framed(kinds, shuffled, other)), plain.forward(X_new), atol=1e-9)
+
+
+def test_get_dummies_and_the_text_of_files(tmp_path: Path) -> None:
+    table = pandas.DataFrame({"city": ["Rome", "Bonn", None, "Rome"], "member": [True, False, True, True]})
+    encoding = TableEncoding.fit(table)
+    dummies = pandas.get_dummies(table["city"], prefix="city", prefix_sep=" ", dtype=float)
+    own = pandas.DataFrame(encoding.transform(table), columns=encoding.output_names)
+    pandas.testing.assert_frame_equal(own[list(dummies.columns)], dummies)
+    assert own["city missing"].tolist() == [0, 0, 1, 0]
+    nnkit.Network([encoding.outputs, 2], seed=0, preprocessing=encoding).save(tmp_path / "net.safetensors")
+    with safetensors.safe_open(tmp_path / "net.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["network"])["categories"] == [["Bonn", "Rome"], None]
+
+
+def test_robust_scaling_is_bounded_and_ignores_outliers() -> None:
+    x = np.r_[np.arange(9.0), 1e9][:, None]
+    z = TableEncoding.fit(x, "robust").transform(x)[:, 0]
+    expected = (x[:, 0] - 4.5) / 4.5  # the quartiles are 2.25 and 6.75
+    np.testing.assert_allclose(z, expected / np.sqrt(1 + (expected / 3) ** 2), rtol=1e-13)
+    assert z[-1] == pytest.approx(3, abs=1e-12)
+    mostly_equal = np.array([[0.0]] * 9 + [[4.0]])
+    assert TableEncoding.fit(mostly_equal, "robust").deviation.tolist() == [2.0]
+    assert TableEncoding.fit(np.ones((3, 1)), "robust").transform([[1.0]]).tolist() == [[0.0]]
+
+
+def test_a_network_takes_rows_of_objects_by_position_and_trains_on_a_split_table() -> None:
+    table = pandas.DataFrame({"size": np.arange(40.0), "color": ["red", "blue"] * 20})
+    X, y, X_test, y_test = nnkit.data.split(table, np.arange(40) % 2)
+    encoding = TableEncoding.fit(X)
+    net = nnkit.Network([encoding.outputs, 8, 2], "tanh", seed=0, preprocessing=encoding)
+    history = net.fit(X, y, epochs=50, optimizer=nnkit.Adam(0.1), validation_data=(X_test, y_test), progress=False)
+    assert history["validation_accuracy"][-1] == 1
+    rows = X_test.to_numpy().tolist()
+    assert np.array_equal(net.forward(rows), net.forward(X_test))
+    assert np.array_equal(net.forward(np.array(rows, object)), net.forward(X_test))
+
+
+TABLE = {"age": [1.0, 2.0, None], "city": ["a", "b", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "error", "message"),
+    [
+        ({"x": ["a", 1]}, {}, TypeError, "X has text and numbers in column 'x', such as 'a' and 1; use one kind"),
+        ({"x": [None, None]}, {}, ValueError, "X has no value in column 'x', only missing ones; leave it out"),
+        ({"x": [1.0, np.inf]}, {}, ValueError, "X holds inf at .1, 'x'.; expected finite or missing numbers"),
+        ({"x": [(1, 2)]}, {}, TypeError, "X has a tuple in column 'x': .1, 2.; expected numbers, text or truth"),
+        (TABLE, {"scaling": "minmax"}, ValueError, "scaling is 'minmax'; expected 'standard' or 'robust'"),
+        (TABLE, {"categories": ["town"]}, ValueError, "categories contains 'town'; expected names of columns of X"),
+        (
+            {"x": np.array(["2020-01-01"], "M8[D]")},
+            {},
+            TypeError,
+            "X has dtype datetime64.* in column 'x'; expected num",
+        ),
+    ],
+)
+def test_columns_that_cannot_be_encoded(columns: Any, options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        TableEncoding.fit(pandas.DataFrame(columns), **options)
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        (
+            {"age": [1.0]},
+            ValueError,
+            "X has columns that differ from the features of this TableEncoding: missing: 'city'",
+        ),
+        ({"age": ["old"], "city": ["a"]}, TypeError, "X has 'old' in column 'age'; expected numbers or truth values"),
+        (
+            {"age": [-np.inf], "city": ["a"]},
+            ValueError,
+            "X holds -inf at .0, 'age'.; expected finite or missing numbers",
+        ),
+    ],
+)
+def test_tables_unlike_the_fitted_one(columns: Any, error: Any, message: str) -> None:
+    encoding = TableEncoding.fit(pandas.DataFrame(TABLE))
+    net = nnkit.Network([encoding.outputs, 1], seed=0, preprocessing=encoding)
+    for call in (encoding.transform, net.predict, net.forward):
+        with pytest.raises(error, match=message):
+            call(pandas.DataFrame(columns))
+    with pytest.raises(TypeError, match="no derivatives by the table's columns"):
+        net.jacobian(pandas.DataFrame(TABLE))
+
+
+def test_a_column_of_names_is_warned_of() -> None:
+    table = pandas.DataFrame({"name": [f"person {i}" for i in range(30)]})
+    with pytest.warns(UserWarning, match="column 'name' has 30 different texts in 30 rows: if they identify the rows"):
+        TableEncoding.fit(table)
+
+
+def test_a_table_without_an_encoding_says_what_to_do() -> None:
+    net = nnkit.Network([2, 2], seed=0)
+    with pytest.raises(TypeError, match=r"such as 'a'; expected real numbers; nnkit.data.TableEncoding.fit"):
+        net.fit(pandas.DataFrame({"x": [1.0, 2.0], "t": ["a", "b"]}), [0, 1], progress=False)
+    with pytest.raises(ValueError, match=r"none missing; nnkit.data.TableEncoding.fit.X. fills them in"):
+        net.fit(pandas.DataFrame({"x": [1.0, None], "t": [1.0, 2.0]}), [0, 1], progress=False)
