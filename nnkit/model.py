@@ -26,7 +26,7 @@ from nnkit.inputs import (
 )  # fmt: skip
 from nnkit.kernels.cost import output_pair
 from nnkit.kernels.costs import Cost
-from nnkit.layers import Layer, chain, dense_layers, outputs, trainable_layers
+from nnkit.layers import Dropout, Layer, chain, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
@@ -168,13 +168,35 @@ class Model:
             check_targets(self.backend, array, self.cost, name)
         return array
 
-    def forward(self, x: Any) -> Array:
+    def forward(self, x: Any, training: bool = False) -> Array:
         """The outputs h of the last layer for samples x (n, width): (n, d_out) on this network's backend (eq. 2, 7, 9).
 
-        Probabilities for sigmoid and softmax. A sample with NaN gives NaN. Raises ValueError for a wrong width, unknown
-        columns of a table and missing values in it, TypeError for an unsupported dtype.
+        Probabilities for sigmoid and softmax. A sample with NaN gives NaN. With `training`, dropout is active: each
+        call draws new masks, the random numbers of the next training step, and the spread of several calls estimates
+        the uncertainty of a prediction (Gal and Ghahramani, ICML 2016). Raises ValueError for a wrong width, unknown
+        columns of a table and missing values in it, TypeError for an unsupported dtype; with `training`, RuntimeError
+        if another thread trains.
         """
-        return self.ask(x, activated=True)
+        if not flag("forward", "training", training) or self.dropout is None:
+            return self.ask(x, activated=True)
+        with self.turn.queue, self.turn:
+            return self._dropped(x)
+
+    @explains_memory(LOWER_SAMPLES)
+    def _dropped(self, x: Any) -> Array:
+        """The outputs with dropout; rows on disk in chunks."""
+        backend, dropout, rows, outputs = self.backend, self.placement.dropout, self.checked(x), []
+        size = ROWS if on_disk(rows) else rows.shape[0]
+        for start in range(0, rows.shape[0], size):
+            h, parameters = self.preprocessed(rows[start : start + size]), iter(self.parameters.layers)
+            for number, layer in enumerate(self.to_logits):
+                if isinstance(layer, Dropout):
+                    h, _ = dropout.apply(h, layer.rate, number)  # type: ignore[union-attr]
+                else:
+                    h = layer.outputs(backend, h, next(parameters))
+            dropout.advance()  # type: ignore[union-attr]
+            outputs.append(self.output.outputs(backend, h))
+        return outputs[0] if len(outputs) == 1 else backend.xp.concat(outputs, axis=0)
 
     def logits(self, x: Any) -> Array:
         """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on disk in chunks."""

@@ -26,6 +26,7 @@ from nnkit.placement import Placement
 from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.state_dict import load_state_dict, state_dict
 from nnkit.step import Step, StepExplanation, explain_step, step_for
+from nnkit.summary import Summary
 from nnkit.training.checkpoints import resume
 from nnkit.training.fit import fit
 from nnkit.training.meter import evaluate
@@ -130,6 +131,16 @@ class Network(Model):
         this = self.snapshot()
         return evaluate(this, source_of(this, x, y, sample_weight, class_weight), measured)
 
+    def score(self, x: Any, y: Any, *, sample_weight: Any = None) -> float:
+        """The accuracy for classification, R² for regression, the mean over the outputs: as `score` of scikit-learn.
+
+        >>> nnkit.Network([2, 2], init="zeros", seed=0).score([[0.0, 1.0], [1.0, 0.0]], [0, 1])
+        0.5
+        """
+        name = "accuracy" if self.classifies else "r2"
+        metrics = () if self.classifies else ("r2",)
+        return self.evaluate(x, y, metrics=metrics, sample_weight=sample_weight)[name]
+
     # --- training -----------------------------------------------------------------------------------------------
 
     fit = explains_memory(LOWER_BATCH, changes=True)(fit)
@@ -219,6 +230,24 @@ class Network(Model):
             raise ValueError(f"averaged: this network has no averages; {hint}")
         made.backend.copy(averages.flat, made.parameters.flat)
         return made
+
+    def summary(self) -> Summary:
+        """A table of the layers: their units, parameters, and rates if some are not 1; print the result.
+
+        >>> nnkit.Network([nnkit.Dense(784, 100, "relu"), nnkit.Dropout(0.2), nnkit.Dense(100, 10)], seed=0).summary()
+        Network(784 → 100 relu → dropout 0.2 → 10 softmax, softmax_cross_entropy, 79510 parameters
+            in float32 on numpy, seed 0)
+           layer        units  parameters
+           inputs         784
+        0  relu           100      78,500
+        1  dropout 0.2    100
+        2  softmax         10       1,010
+           total                   79,510  0.3 MB
+        """
+        return Summary.of(self)
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
 
     @explains_memory(LOWER_STEP)
     def explain_step(self, batch_size: int, optimizer: Optimizer | str | None = None) -> StepExplanation:

@@ -83,8 +83,10 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         "x": X, "y": Y, "metrics": ["top_2"], "sample_weight": np.ones(6), "class_weight": {0: 2.0},
     }),
     "predict": (lambda **o: net().predict(**o), lambda: {"x": X}),
-    "predict_proba": (lambda **o: net().predict_proba(**o), lambda: {"x": X}),
-    "forward": (lambda **o: net().forward(**o), lambda: {"x": X}),
+    "predict_proba": (lambda **o: net().predict_proba(**o), lambda: {"x": X, "training": False}),
+    "forward": (lambda **o: net().forward(**o), lambda: {"x": X, "training": True}),
+    "score": (lambda **o: net().score(**o), lambda: {"x": X, "y": Y, "sample_weight": np.ones(6)}),
+    "set_rate": (lambda **o: net().set_rate(**o), lambda: {"layer": 0, "rate": 0.5, "bias_rate": 0.0}),
     "logits": (lambda **o: net().logits(**o), lambda: {"x": X}),
     "save": (lambda **o: net().save(**o), lambda: {"path": _folder() / "n.safetensors"}),
     "to": (lambda **o: net().to(**o), lambda: {"backend": "numpy"}),
@@ -255,7 +257,8 @@ LEFT_OUT = {
     "RMSprop": COMMON, "Adagrad": COMMON, "Adam": COMMON, "Lion": COMMON,
     "AdamW": COMMON - {"weight_decay"} | {"beta1", "beta2", "epsilon"},
     "get_optimizer": {"numbers"}, "get_cost": {"label_smoothing", "constants"},
-    "get_cost of classes": {"constants"}, "partial_fit": {"options"}, "minimize": {"options"},
+    "get_cost of classes": {"constants"}, "fit": {"validation_split"},
+    "partial_fit": {"options"}, "minimize": {"options"},
 }  # fmt: skip
 
 

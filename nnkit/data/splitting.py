@@ -1,4 +1,4 @@
-"""Division of samples into a training and a test set."""
+"""Division of samples into a training and a test or validation set."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.checks import in_range, whole
+from nnkit.inputs import on_disk
 from nnkit.tables import as_array, is_table, rows_of, text_array
 
 
@@ -45,6 +46,37 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
     X, y = X if is_table(X) else samples, y if is_table(y) or hasattr(type(y), "to_frame") else targets
     train, test = order[~in_test], order[in_test]
     return rows_of(X, train), rows_of(y, train), rows_of(X, test), rows_of(y, test)
+
+
+def split_off(labels: NDArray[Any], share: float, seed: int, **given: Any) -> list[list[Any]]:
+    """X, y and sample_weight for training, and for validation (`fit`), as arrays or tables of their libraries.
+
+    `labels` (n, ...) on the host decide whether the split is stratified, as in `split`. Raises ValueError for a share
+    that leaves a part empty and for arrays of another length, TypeError for samples that are not in memory.
+    """
+    arrays = {name: a if a is None or is_table(a) else as_array(a, name) for name, a in given.items()}
+    for name, values in arrays.items():
+        if values is not None and not is_table(values) and on_disk(values):
+            raise TypeError(f"validation_split: {name} is on disk; give validation_data, or read it into memory")
+        if values is not None and tuple(values.shape[:1]) != labels.shape[:1]:
+            raise ValueError(f"{name} has shape {tuple(values.shape)}; expected {len(labels)} samples, as in y")
+    kept = labels if labels.ndim == 1 and labels.dtype.kind in "biuU" else np.zeros(len(labels))
+    try:
+        parts = split(np.arange(len(labels))[:, None], kept, share, seed)[::2]
+    except ValueError as error:
+        text = str(error).replace("test_fraction", "validation_split").replace("testing", "validation")
+        raise ValueError(text) from None
+    return [[_rows(values, rows[:, 0]) for values in arrays.values()] for rows in parts]
+
+
+def _rows(values: Any, indices: NDArray[np.int64]) -> Any:
+    """Some rows of an array or table."""
+    if values is None or is_table(values) or isinstance(values, np.ndarray):
+        return None if values is None else rows_of(values, indices)
+    from array_api_compat import array_namespace, device
+
+    xp = array_namespace(values)
+    return xp.take(values, xp.asarray(indices, device=device(values)), axis=0)
 
 
 def _array(name: str, value: Any, kinds: str, what: str) -> NDArray[Any]:

@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         epochs: the length of the training, if its schedule depends on it.
-        metrics: their names. validation_data: "given" or "None".
+        metrics: their names. validation_data: "given" or "None". validation_split: its share, if it was split off.
         class_weight: as text. data: fingerprints of samples, targets and weights, by name.
         functions: fingerprints of custom schedules and metrics, by name.
     """
@@ -47,6 +47,7 @@ class Plan:
     epochs: int | None = None
     metrics: list[str] = field(default_factory=list)
     validation_data: str = "None"
+    validation_split: float | None = None
     class_weight: str = "None"
     data: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
@@ -324,6 +325,11 @@ def resume(place: Placement, arrays: Arrays, training: dict[str, Any], optimizer
     place.state = used.start(place.parameters)
     state.restore(place, arrays)
     return used
+
+
+def drawn_before(path: str | PathLike[str] | None) -> int | None:
+    """The seed of the network in a checkpoint; None if there is no file."""
+    return checkpoint.read(path).arguments["seed"] if path is not None and Path(path).exists() else None
 
 
 def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Optimizer:

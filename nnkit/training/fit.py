@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.checks import flag, whole
+from nnkit.checks import flag, in_range, whole
 from nnkit.classes import names_in
 from nnkit.history import History
+from nnkit.inputs import on_host
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
@@ -19,7 +20,7 @@ from nnkit.placement import Placement
 from nnkit.preprocessing import warn_of_scales
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checkpoints import Best, Keeper, Plan
+from nnkit.training.checkpoints import Best, Keeper, Plan, drawn_before
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
@@ -40,6 +41,7 @@ def fit(
     optimizer: Optimizer | str | None = None,
     schedule: ScheduleLike = None,
     validation_data: Any = None,
+    validation_split: float | None = None,
     metrics: Iterable[str | MetricFunction] = (),
     sample_weight: Any = None,
     class_weight: ClassWeight = None,
@@ -76,6 +78,9 @@ def fit(
             its name, or a function from the epoch, counted from 0, to the factor. The rate may change at each step; for
             an iterable only from the second epoch on, when the number of steps is known.
         validation_data: (X, y), (X, y, sample_weight) or an iterable, to evaluate after each epoch.
+        validation_split: instead of that, the share in (0, 1) of the samples to set aside for it, in memory. They are
+            drawn by the network's seed, whatever the order of the data, and of labels each class has its share, as by
+            `nnkit.data.split`; Keras takes the last samples instead.
         metrics: besides cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics.
         class_weight: a dict from classes to weights, or "balanced", for equal total weights of all classes, including
@@ -127,7 +132,9 @@ def fit(
     (True, 3)
     """
     if is_stream(X):
-        _refuse("with an iterable of minibatches", batch_size=batch_size, shuffle=shuffle)
+        _refuse("with an iterable", batch_size=batch_size, shuffle=shuffle, validation_split=validation_split)
+    if validation_data is not None:
+        _refuse("with validation_data", validation_split=validation_split)
     if checkpoint is None:
         _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
     batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
@@ -143,6 +150,16 @@ def fit(
     measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
     stack = ExitStack()
     with _names(model, X, y):
+        if validation_split is not None and y is not None:
+            from nnkit.data.splitting import split_off  # imports all of nnkit.data, often not needed
+
+            share = in_range("", "validation_split", validation_split, 1.0, above=True)
+            found = drawn_before(checkpoint) if resume and model.seed_is_drawn else None
+            labels = np.asarray(on_host(model.answers(y)))
+            parts = split_off(
+                labels, share, model.seed if found is None else found, X=X, y=y, sample_weight=sample_weight
+            )
+            (X, y, sample_weight), validation_data = parts
         prints = checkpoint is not None
         source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
         if type(source) is ArraySource and model.preprocessing is None and model.epochs_trained == 0:
@@ -161,6 +178,7 @@ def fit(
             epochs=int(epochs) if rates is not None and rates.uses_epochs else None,
             metrics=[metric.name for metric in measured],
             validation_data="None" if validation is None else "given",
+            validation_split=validation_split,
             class_weight=_class_weight_in_words(class_weight),
             data={**source.prints, **({} if validation is None else validation.prints)},
             functions=functions_of(rates, measured),
