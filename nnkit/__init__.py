@@ -107,15 +107,16 @@ from nnkit.version import __version__
 
 if TYPE_CHECKING:
     from nnkit import data, doctor, metrics, plots, schedules, verify
+    from nnkit.ensembles.ensemble import Ensemble
     from nnkit.onnx_import import from_onnx
     from nnkit.verify.derivatives import derivative
     from nnkit.verify.gradient_check import check_gradients
 
 __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "BackendError", "BackendFallbackWarning", "BackendMismatchError",
-    "BackendUnavailableError", "Dense", "DivergenceError", "Dropout", "EarlyStopping", "FormulaError", "History",
-    "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "__version__", "activation_names", "backends",
-    "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
+    "BackendUnavailableError", "Dense", "DivergenceError", "Dropout", "EarlyStopping", "Ensemble", "FormulaError",
+    "History", "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "__version__", "activation_names",
+    "backends", "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
     "dense_forward", "derivative", "doctor", "elu", "elu_grad", "exponential", "exponential_grad", "formula",
     "from_onnx", "gamma", "gamma_delta", "gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "get_backend",
     "get_cost", "get_matmul_precision", "get_optimizer", "hard_sigmoid", "hard_sigmoid_grad", "hinge",
@@ -133,7 +134,7 @@ __all__ = [
 _MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {
     "check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives",
-    "from_onnx": "nnkit.onnx_import",
+    "from_onnx": "nnkit.onnx_import", "Ensemble": "nnkit.ensembles.ensemble",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ not need. Format 1 had no dropout, cost parameters, preprocessing, classes or tr
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import IO, Any, NamedTuple
@@ -26,6 +26,7 @@ from nnkit.state import Arrays
 from nnkit.version import __version__
 
 FORMATS = ("nnkit-network-1", "nnkit-network-2")
+ENSEMBLE = "nnkit-ensemble-1"  # members.0.layers.0.W, ...; metadata: the network, and "members": seeds, epochs, order
 _NAMES = (str, int, float, bool)  # types of class names in files
 
 _MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
@@ -59,6 +60,33 @@ def save(
     if samples is not None:
         metadata["samples"] = samples
     _write_tensors(path, tensors, metadata)
+
+
+def save_members(members: Sequence[Model], order: str, path: str | PathLike[str] | IO[bytes]) -> None:
+    """Write networks that differ in their parameters, seeds and epochs to one file, like `save`."""
+    first, tensors = members[0], Arrays()
+    for k, member in enumerate(members):
+        tensors |= {f"members.{k}.{name}": array for name, array in state.parameters(member).items()}
+    if first.preprocessing is not None:
+        tensors |= {f"preprocessing.{name}": array for name, array in first.preprocessing.arrays.items()}
+    own = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
+    metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(description(first))}
+    _write_tensors(path, tensors, metadata | {"members": json.dumps(own | {"order": order})})
+
+
+def read_members(source: Source) -> tuple[list["Saved"], str]:
+    """The networks of a file written by `save_members`, and their order; raises like `read`."""
+    tensors, metadata = _read_tensors(source, (ENSEMBLE,))
+    name, found = called(source), list[Saved]()
+    with damage(name):
+        own, about = json.loads(metadata["members"]), json.loads(metadata["network"])
+        if own["order"] not in ("shared", "own") or not own["seed"]:
+            raise ValueError(f"members are {own!r}")
+        shared = {name: array for name, array in tensors.items() if name.startswith("preprocessing.")}
+        for k, (seed, trained) in enumerate(zip(own["seed"], own["epochs_trained"], strict=True)):
+            network = json.dumps(about | {"seed": seed, "epochs_trained": trained})
+            found.append(parsed(name, _below(f"members.{k}.", tensors) | shared, {"network": network}))
+    return found, own["order"]
 
 
 def check_describable(model: Model, training: dict[str, Any]) -> None:
@@ -252,7 +280,7 @@ def read_samples(path: str | PathLike[str]) -> str | None:
         return (file.metadata() or {}).get("samples")
 
 
-def _read_tensors(source: Source) -> tuple[Arrays, dict[str, Any]]:
+def _read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Arrays, dict[str, Any]]:
     """The arrays and the metadata of a file in a known format.
 
     Raises FileNotFoundError, ImportError, and ValueError for a damaged or foreign file or a newer format.
@@ -262,16 +290,18 @@ def _read_tensors(source: Source) -> tuple[Arrays, dict[str, Any]]:
 
     try:
         if isinstance(source, bytes) or hasattr(source, "read"):
-            return _from_content(source if isinstance(source, bytes) else source.read(), called(source))
+            return _from_content(source if isinstance(source, bytes) else source.read(), called(source), formats)
         with safe_open(existing_file(source), framework="numpy") as file:
             metadata = file.metadata() or {}
-            _check_format(metadata, called(source))  # first: other programs' tensors may have dtypes that NumPy lacks
+            _check_format(
+                metadata, called(source), formats
+            )  # first: other programs' tensors may have dtypes that NumPy lacks
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  not a dict
     except SafetensorError as error:
         raise ValueError(f"{called(source)}: not a complete safetensors file: {error}") from error
 
 
-def _from_content(content: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
+def _from_content(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[Arrays, dict[str, Any]]:
     """`_read_tensors` of a file's content."""
     from safetensors import deserialize
     from safetensors.numpy import load
@@ -282,11 +312,16 @@ def _from_content(content: bytes, name: str) -> tuple[Arrays, dict[str, Any]]:
     check(content)
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata: dict[str, Any] = header.get("__metadata__") or {}
-    _check_format(metadata, name)
+    _check_format(metadata, name, formats)
     return load(content), metadata
 
 
-def _check_format(metadata: Mapping[str, Any], name: str) -> None:
-    if metadata.get("format") not in FORMATS:
-        known = " and ".join(map(repr, FORMATS))
-        raise ValueError(f"{name}: format is {metadata.get('format')!r}; this nnkit reads {known}")
+def _check_format(metadata: Mapping[str, Any], name: str, formats: tuple[str, ...]) -> None:
+    found = metadata.get("format")
+    if found in formats:
+        return
+    if found == ENSEMBLE:
+        raise ValueError(f"{name} contains an ensemble; load it with nnkit.Ensemble.load")
+    hint = "; load a network with nnkit.load" if found in FORMATS else ""
+    known = " and ".join(map(repr, formats))
+    raise ValueError(f"{name}: format is {found!r}; this nnkit reads {known}{hint}")

@@ -164,12 +164,12 @@ class OptimizerState:
         self.numbers = {"learning_rate": self.rate[0, ...]} | {
             name: self.number(numbers[name]) for name in (*used, *self.options)
         }
-        self._vectors: dict[str, Parameters] = {}
+        self.vectors: dict[str, Parameters] = {}
         self.factors = self._factors(parameters)
         self.average: Parameters | None = None
         if optimizer.ema is not None:
             self.average = Parameters(self.backend, parameters.shapes, self.dtype)
-            self._share, self._later = self.number(1.0), self.number(1 - optimizer.ema)
+            self.share, self._later = self.number(1.0), self.number(1 - optimizer.ema)
         if formula is not None:
             self._prepare(formula, parameters)
 
@@ -198,7 +198,7 @@ class OptimizerState:
         if "clip_norm" in self.options:
             self.numbers |= {"norm_square": self.number(0.0), "scale": self.number(1.0)}
             self._squares = self.backend.zeros(parameters.flat.shape, self.dtype)
-        self._vectors = {
+        self.vectors = {
             name: Parameters(self.backend, parameters.shapes, self.dtype)
             for name in operands
             if name not in ("p", "g", *self.numbers)
@@ -211,17 +211,17 @@ class OptimizerState:
     def arrays(self) -> dict[str, Array]:
         """The arrays needed to resume training."""
         clock = {"t": self.numbers["t"]} if "t" in self.numbers else {}
-        return {name: vector.flat for name, vector in self._vectors.items()} | clock
+        return {name: vector.flat for name, vector in self.vectors.items()} | clock
 
     @property
     def averages(self) -> dict[str, Array]:
         """The arrays of the moving average, which a resumed training needs, too."""
-        return {} if self.average is None else {"average": self.average.flat, "average_share": self._share}
+        return {} if self.average is None else {"average": self.average.flat, "average_share": self.share}
 
     @property
     def averaged(self) -> Parameters | None:
         """The moving averages of the parameters; None without them, or before the first step."""
-        return None if self.average is None or float(self._share) == 1 else self.average
+        return None if self.average is None or float(self.share) == 1 else self.average
 
     def set_rate(self, rate: float | None = None) -> None:
         """Set the learning rate of the next steps, by default the optimizer's; written only if it has changed."""
@@ -245,6 +245,13 @@ class OptimizerState:
 
         Plain descent may be moved into the products that compute the gradients, which are then not written.
         """
+        self._record_update(parameters, gradients)
+        if self.average is not None:
+            a = self.average.flat
+            self.backend.elementwise(updates.moving_average, (a, parameters.flat, self.share), out=a)
+            self.backend.copy(self._later, self.share)
+
+    def _record_update(self, parameters: Parameters, gradients: Parameters) -> None:
         if self.is_descent:
             layers = zip(parameters.layers, gradients.layers, strict=True)
             pairs = [(array, gradient[name]) for own, gradient in layers for name, array in own.items()]
@@ -257,10 +264,6 @@ class OptimizerState:
             self._update_itself(parameters, gradients)
         else:
             perform(HostCall(lambda: self._update_itself(parameters, gradients)), name=f"{type(self).__name__}.update")
-        if self.average is not None:
-            a = self.average.flat
-            self.backend.elementwise(updates.moving_average, (a, parameters.flat, self._share), out=a)
-            self.backend.copy(self._later, self._share)
 
     def _update_itself(self, parameters: Parameters, gradients: Parameters) -> None:
         """Call an `update` without a formula; each parameter goes only its share of the way."""
@@ -285,12 +288,12 @@ class OptimizerState:
             clock = tuple(self.numbers[name] for name in ("t", "correction1", "correction2"))
             operands = [self.numbers[name] for name in updates.adam_clock.operands]
             self.backend.elementwise(updates.adam_clock, operands, out=clock)
-        everything = {"p": parameters, "g": gradients} | self._vectors
+        everything = {"p": parameters, "g": gradients} | self.vectors
         everything |= {} if self.factors is None else {"rate_factor": self.factors}
         for part, formula in self._parts.items():
             named = self.numbers | {name: getattr(vector, part) for name, vector in everything.items()}
             operands = [named[name] for name in formula.operands]
-            out = (named["p"], *(named[name] for name in self._vectors))
+            out = (named["p"], *(named[name] for name in self.vectors))
             self.backend.elementwise(formula, operands, out=out, constants=self._constants)
 
     def number(self, value: float) -> Array:

@@ -182,20 +182,20 @@ class DropoutState:
     def __init__(self, backend: Backend, dtype: str, seed: int) -> None:
         self.backend, self.dtype = backend, dtype
         key = int(np.random.default_rng([seed, 2]).integers(2**32))
-        self._key = (self._number(key >> 16), self._number(key & 0xFFFF))
-        self._step = (self._number(0), self._number(0))
+        self.key = (self._number(key >> 16), self._number(key & 0xFFFF))
+        self.step = (self._number(0), self._number(0))
 
     @property
     def arrays(self) -> dict[str, Array]:
         """The state that a resumed training needs."""
-        return {"step_high": self._step[0], "step_low": self._step[1]}
+        return {"step_high": self.step[0], "step_low": self.step[1]}
 
     def apply(self, h: Array, rate: float, layer: int) -> tuple[Array, Array]:
         """The values h (n, d) with dropout, and the factor of each for the backward pass."""
         n, d = h.shape
         row = self.backend.asarray(np.arange(n).reshape(n, 1), self.dtype)
         column = self.backend.asarray(np.arange(d), self.dtype)
-        operands = (h, row, column, *self._key, *self._step)
+        operands = (h, row, column, *self.key, *self.step)
         dropped, scale = self.backend.elementwise(
             kernels.dropout, operands, constants={"rate": rate, "layer": float(layer)}
         )
@@ -203,7 +203,7 @@ class DropoutState:
 
     def advance(self) -> None:
         """Count a step; recorded as part of it."""
-        self.backend.elementwise(kernels.dropout_clock, self._step, out=self._step)
+        self.backend.elementwise(kernels.dropout_clock, self.step, out=self.step)
 
     def _number(self, value: int) -> Array:
         return self.backend.asarray(float(value), self.dtype)

@@ -29,7 +29,7 @@ def fit(net: nnkit.Network, **options: Any) -> nnkit.History:
 def arrays_of(net: nnkit.Network) -> list[np.ndarray]:
     """All that training changed, each matrix row by row."""
     assert net.state is not None
-    vectors = [net.parameters, *net.state._vectors.values()]
+    vectors = [net.parameters, *net.state.vectors.values()]
     return [np.array(net.backend.to_numpy(a), order="C") for v in vectors for a in (*v.W, *v.b)]
 
 

@@ -136,9 +136,14 @@ class Epochs:
         """The sample order of an epoch, drawn on the host from the network's seed and epoch count."""
         if not self.plan.shuffle or self.source.samples is None:
             return None
-        order = np.arange(self.source.samples)
-        np.random.default_rng([self.model.seed, 1, self.model.epochs_trained]).shuffle(order)
-        return order
+        return order_of(self.model.seed, self.model.epochs_trained, self.source.samples)
+
+
+def order_of(seed: int, epoch: int, samples: int) -> np.ndarray:
+    """The order of the samples in an epoch of a network with this seed that has trained `epoch` others."""
+    order = np.arange(samples)
+    np.random.default_rng([seed, 1, epoch]).shuffle(order)
+    return order
 
 
 class OneByOne(Way):

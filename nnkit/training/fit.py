@@ -144,12 +144,12 @@ def fit(
     for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
         whole("", name, count, 1)
     progress = checked_progress(progress)
-    callbacks = _checked_callbacks(callbacks)
+    callbacks = checked_callbacks(callbacks)
     optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
     rates = None if schedule is None else as_schedule(schedule)
     measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
     stack = ExitStack()
-    with _names(model, X, y):
+    with learned_names(model, X, y):
         if validation_split is not None and y is not None:
             from nnkit.data.splitting import split_off  # imports all of nnkit.data, often not needed
 
@@ -164,10 +164,10 @@ def fit(
         source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
         if type(source) is ArraySource and model.preprocessing is None and model.epochs_trained == 0:
             warn_of_scales(model.backend, source.X, model.features)
-        validation = _validation(model, validation_data, prints)
-        to_come = _numbers_to_come(model, measured, validation is not None)
-        _check_monitor("schedule", None if rates is None else rates.monitor, to_come)
-        best = Best(model, _checked_rule(early_stopping, to_come))
+        validation = validation_source(model, validation_data, prints)
+        to_come = numbers_to_come(model, measured, validation is not None)
+        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+        best = Best(model, checked_rule(early_stopping, to_come))
         plan = Plan(
             samples=source.samples,
             batch_size=batch_size if source.samples is None else min(batch_size, source.samples),
@@ -187,7 +187,7 @@ def fit(
         stack.enter_context(keeper)
         with stack, interruptible() as interrupt:
             history = keeper.begin()
-            with _carrying(history), threads_for(model, plan.batch_size):  # which reads the optimizer's state
+            with carrying(history), threads_for(model, plan.batch_size):  # which reads the optimizer's state
                 passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
                 training = _Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
                 with Progress(progress, epochs, passes.steps, history.epochs) as bar:
@@ -287,7 +287,7 @@ class _Training:
 
 
 @contextmanager
-def _carrying(history: History) -> Iterator[None]:
+def carrying(history: History) -> Iterator[None]:
     """Add the history to an exception that ends the training."""
     try:
         yield
@@ -297,7 +297,7 @@ def _carrying(history: History) -> Iterator[None]:
 
 
 @contextmanager
-def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
+def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
     """Let a network learn feature and class names, if unset, and the shape of targets.
 
     They, the optimizer and its state are restored if an argument is invalid or training ends by an exception in its
@@ -322,7 +322,8 @@ def _names(model: Model, X: Any, y: Any) -> Iterator[None]:
         raise
 
 
-def _validation(model: Model, data: Any, prints: bool) -> Source | None:
+def validation_source(model: Model, data: Any, prints: bool) -> Source | None:
+    """The source of `validation_data`, if given."""
     if data is None:
         return None
     if isinstance(data, tuple | list) and len(data) in (2, 3):
@@ -352,28 +353,28 @@ def _refuse(reason: str, **arguments: object) -> None:
             raise TypeError(f"{name} is {value!r}, which has no effect {reason}; leave it out")
 
 
-def _numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
+def numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
     """The names of the costs and metrics that the history will contain."""
     names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
     return names + ([f"validation_{name}" for name in names] if validated else [])
 
 
-def _checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
+def checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
     """The given rule; TypeError if it is not an EarlyStopping, ValueError if the history will not have its number."""
     if not isinstance(rule, EarlyStopping | None):
         raise TypeError(f"early_stopping is {rule!r}; expected a rule, such as nnkit.EarlyStopping(patience=5)")
-    _check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
+    check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
     return rule
 
 
-def _check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
+def check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
     """ValueError for a number that the history will not have."""
     if monitor is not None and monitor not in numbers:
         hint = "; give validation_data" if monitor.startswith("validation_") else ""
         raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
 
 
-def _checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
+def checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
     """The callbacks as a list; TypeError if one is not callable."""
     found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
     for callback in found:

@@ -1,0 +1,1 @@
+"""Ensembles: several networks of one structure, trained in one pass (`nnkit.Ensemble`)."""

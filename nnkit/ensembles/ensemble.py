@@ -1,0 +1,227 @@
+"""Ensemble: networks that differ in their seeds, trained together, whose spread shows how sure they are."""
+
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from typing import Any, Self
+
+from nnkit import checkpoint
+from nnkit.backends import Backend, get_backend
+from nnkit.backends.base import Array
+from nnkit.checks import one_of
+from nnkit.ensembles.fit import EnsembleHistory, fit
+from nnkit.history import History
+from nnkit.inputs import labels_of
+from nnkit.kernels.cost import output_pair
+from nnkit.layers import Dense, Dropout
+from nnkit.memory import LOWER_BATCH, raise_if_full
+from nnkit.metrics import MetricFunction, get_metrics
+from nnkit.model import ROWS
+from nnkit.network import Network
+from nnkit.optimizers import Optimizer
+from nnkit.schedules import ScheduleLike
+from nnkit.state import restore
+from nnkit.training.meter import Meter
+from nnkit.training.sources import source_of
+from nnkit.training.stopping import EarlyStopping
+from nnkit.training.weights import ClassWeight
+
+ORDERS = ("shared", "own")
+
+
+class Ensemble:
+    """Networks of one structure with different seeds, trained in one pass (Lakshminarayanan et al., NeurIPS 2017).
+
+    Args:
+        layers: as of `nnkit.Network`, without custom layers.
+        seeds: the seed of each member's initial parameters, and of its dropout masks: integers, at least one.
+        order: "shared": all members take the same minibatches, in the order of the first seed, which is faster and
+            needs less memory. "own": each takes those that a network with its seed takes.
+        options: the other arguments of `nnkit.Network`, the same for all members.
+
+    Attributes:
+        members: the networks, each of which can be used, saved and trained by itself; `del ensemble.members[3]` leaves
+            one out.
+        order: as given.
+
+    In float64, a member equals the network of its seed trained alone, up to rounding (10⁻¹²); in "shared" order, one
+    trained in the order of the first seed. Raises ValueError and TypeError like `nnkit.Network`, and for no seeds.
+
+    >>> X, y = nnkit.data.digits()
+    >>> ensemble = nnkit.Ensemble([64, 30, 10], seeds=range(4))
+    >>> history = ensemble.fit(X, y, epochs=3, optimizer=nnkit.SGD(1.0), progress=False)
+    >>> len(history.members), history["cost"][-1] < history["cost"][0]
+    (4, True)
+    >>> ensemble.predict_proba(X[:2]).shape, ensemble.spread(X[:2]).shape
+    ((2, 10), (2, 10))
+    """
+
+    def __init__(
+        self, layers: Sequence[Any], *arguments: Any, seeds: Iterable[int], order: str = "shared", **options: Any
+    ) -> None:
+        if "seed" in options:
+            raise TypeError(f"seed is {options['seed']!r}; expected seeds, one for each member")
+        found = list(seeds) if hasattr(seeds, "__iter__") else None
+        if not found:
+            raise ValueError(f"seeds is {seeds!r}; expected at least one integer, such as range(5)")
+        one_of("Ensemble", "order", order, ORDERS)
+        self._set([Network(layers, *arguments, seed=seed, **options) for seed in found], order)
+
+    def _set(self, members: list[Network], order: str) -> None:
+        own = [layer for layer in members[0].layers if not isinstance(layer, Dense | Dropout)]
+        if own:
+            raise TypeError(f"layers contains {own[0]!r}; an ensemble has Dense and Dropout layers only")
+        self.members, self.order = members, order
+
+    def __repr__(self) -> str:
+        return f"Ensemble({len(self.members)} × {self.members[0]!r}, {self.order} order)"
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        epochs: int = 10,
+        batch_size: int | None = None,
+        optimizer: Optimizer | str | Sequence[Optimizer | str] | None = None,
+        schedule: ScheduleLike = None,
+        validation_data: Any = None,
+        metrics: Iterable[str | MetricFunction] = (),
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
+        early_stopping: EarlyStopping | None = None,
+        shuffle: bool | None = None,
+        averaged: bool = True,
+        progress: bool | str = True,
+        callbacks: Iterable[Callable[["Ensemble", History], object]] = (),
+        **others: Any,
+    ) -> EnsembleHistory:
+        """Train all members; returns the means of their costs and metrics, and each one's history in `members`.
+
+        The arguments are those of `Network.fit`, which trains for `epochs` more epochs here. These differ:
+
+        optimizer: also a list with one of the same kind for each member; their learning rates, momentum, `l1`, `l2`,
+            `weight_decay` and clipping may differ.
+        early_stopping: for each member by its own history; the others go on.
+        schedule: `reduce_on_plateau` follows each member's history.
+        callbacks: functions of the ensemble and the mean history.
+
+        All samples are in memory: minibatches of an iterable, rows on disk, `gradient_accumulation_steps` and
+        checkpoints raise TypeError; train the members alone, `ensemble.members[0].fit(...)`.
+
+        A member whose cost or parameters become NaN or infinite keeps the parameters from before that step, with a
+        RuntimeWarning that names it, and the others are trained on, with the same bits as without its failure: leave it
+        out (`del ensemble.members[3]`), or train it again. If all
+        members diverge, DivergenceError is raised.
+        """
+        for name in others:
+            raise TypeError(f"{name} is not possible for an ensemble; train its members alone: members[0].fit(...)")
+        try:
+            return fit(
+                self, self.members, self.order == "own", X, y, epochs, batch_size, optimizer, schedule,
+                validation_data, metrics, sample_weight, class_weight, early_stopping, shuffle, averaged,
+                progress, callbacks,
+            )  # fmt: skip
+        except Exception as error:
+            raise_if_full(self.members[0].backend, error, LOWER_BATCH)
+            raise
+
+    def predict_proba(self, x: Any) -> Array:
+        """The mean of the members' outputs h for samples x (n, width): (n, d_out); probabilities, for classes."""
+        outputs = self._outputs(x)
+        return self.members[0].backend.xp.mean(outputs, axis=0)
+
+    def predict(self, x: Any) -> Array:
+        """The class (n,) of each sample by the mean outputs; for regression their mean, (n, d_out) or (n,).
+
+        Classes are as those of `Network.predict`.
+        """
+        first, mean = self.members[0], self.predict_proba(x)
+        if not first.classifies:
+            return mean[:, 0] if first.vector_targets else mean
+        return self._named(mean)
+
+    def spread(self, x: Any) -> Array:
+        """The standard deviation of the members' outputs, √(Σ (h − mean)²/K), in the shape of `predict_proba`."""
+        return self.members[0].backend.xp.std(self._outputs(x), axis=0)
+
+    def disagreement(self, x: Any) -> Array:
+        """The share of members (n,) that predict another class than the ensemble; TypeError for regression."""
+        first = self.members[0]
+        if not first.classifies:
+            raise TypeError(f"{first.cost.name} does not classify; use spread")
+        xp, outputs = first.backend.xp, self._outputs(x)
+        chosen = self._labels(xp.mean(outputs, axis=0))
+        others = xp.stack([self._labels(outputs[k, ...]) != chosen for k in range(len(self.members))])
+        return xp.mean(xp.astype(others, first.backend.dtype(first.dtype)), axis=0)
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        metrics: Iterable[str | MetricFunction] = (),
+        sample_weight: Any = None,
+        class_weight: ClassWeight = None,
+    ) -> dict[str, float]:
+        """The cost, accuracy and metrics of the mean outputs, like `Network.evaluate`."""
+        first = self.members[0].snapshot()
+        measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
+        source = source_of(first, x, y, sample_weight, class_weight)
+        vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
+        known = source.samples or ROWS
+        meter = Meter(first, known, min(known, ROWS), measured)
+        meter.start(source.start(None), careful=True)
+        for batch in source.batches(ROWS):
+            inputs, total = batch.inputs(), 0
+            for member in self.members:
+                total = total + member.output.outputs(first.backend, member.propagate(inputs))
+            meter.add(total / len(self.members), batch)
+        return meter.read()
+
+    def to(self, backend: str | Backend) -> Self:
+        """Move all members to a backend; returns this ensemble."""
+        for member in self.members:
+            member.to(backend)
+        return self
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write all members, without optimizers, to one `.safetensors` file, which is replaced atomically."""
+        checkpoint.save_members([member.snapshot() for member in self.members], self.order, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], backend: str | Backend | None = None) -> Self:
+        """Load an ensemble written by `save`; raises like `nnkit.load`.
+
+        >>> import tempfile, pathlib
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "ensemble.safetensors"
+        >>> nnkit.Ensemble([2, 3, 1], seeds=[0, 1]).save(path)
+        >>> len(nnkit.Ensemble.load(path))
+        2
+        """
+        target, (parts, order) = get_backend(backend), checkpoint.read_members(path)
+        members = []
+        for saved in parts:
+            with checkpoint.damage(checkpoint.called(path)):
+                member = Network(**saved.arguments, backend=target)
+                saved.tell(member)
+                restore(member.placement, saved.arrays, training=False)
+                members.append(member)
+        made = object.__new__(cls)
+        made._set(members, order)
+        return made
+
+    def _outputs(self, x: Any) -> Array:
+        """The outputs of each member, (K, n, d_out)."""
+        first = self.members[0]
+        return first.backend.xp.stack([member.ask(x, activated=True, finite=True) for member in self.members])
+
+    def _labels(self, outputs: Array) -> Array:
+        first = self.members[0]
+        return labels_of(first.backend, outputs, output_pair(first.cost, "identity"))
+
+    def _named(self, outputs: Array) -> Array:
+        first, labels = self.members[0], self._labels(outputs)
+        return labels if first.classes is None else first.classes[first.backend.to_numpy(labels)]

@@ -1,0 +1,330 @@
+"""fit of an ensemble: the epochs of all members in one pass, each with what its own `fit` would do with it."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from nnkit.checks import flag, whole
+from nnkit.ensembles.passes import OwnOrders, StackMeter, source_for
+from nnkit.ensembles.stack import Stack
+from nnkit.history import History
+from nnkit.metrics import Metric, MetricFunction, get_metrics
+from nnkit.model import ROWS
+from nnkit.network import Network
+from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.preprocessing import warn_of_scales
+from nnkit.schedules import Schedule, ScheduleLike, as_schedule, in_words
+from nnkit.training.blas_threads import threads_for
+from nnkit.training.checkpoints import Best, Plan
+from nnkit.training.divergence import DivergenceError
+from nnkit.training.epochs import Epochs, order_of
+from nnkit.training.fit import (
+    carrying,
+    check_monitor,
+    checked_callbacks,
+    checked_rule,
+    learned_names,
+    numbers_to_come,
+    validation_source,
+)
+from nnkit.training.meter import Meter
+from nnkit.training.on_device import Replays
+from nnkit.training.progress import Progress, checked_progress
+from nnkit.training.sources import ArraySource, Source, source_of
+from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
+from nnkit.training.weights import ClassWeight
+
+Numbers = dict[str, float]
+
+
+class EnsembleHistory(History):
+    """The means over the members of their numbers, epoch by epoch; those of a member that has stopped are left out.
+
+    Attributes:
+        members: the history of each member, with what ended its training in `stopped`.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.members = [History() for _ in range(count)]
+
+
+def fit(
+    ensemble: Any,
+    members: Sequence[Network],
+    own_orders: bool,
+    X: Any,
+    y: Any,
+    epochs: int = 10,
+    batch_size: int | None = None,
+    optimizer: Optimizer | str | Sequence[Optimizer | str] | None = None,
+    schedule: ScheduleLike = None,
+    validation_data: Any = None,
+    metrics: Iterable[str | MetricFunction] = (),
+    sample_weight: Any = None,
+    class_weight: ClassWeight = None,
+    early_stopping: EarlyStopping | None = None,
+    shuffle: bool | None = None,
+    averaged: bool = True,
+    progress: bool | str = True,
+    callbacks: Iterable[Callable[[Any, History], object]] = (),
+) -> EnsembleHistory:
+    """`Ensemble.fit`."""
+    first = members[0]
+    batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
+    whole("", "epochs", epochs, 1)
+    shuffle = shuffle is None or flag("", "shuffle", shuffle)
+    averaged = flag("", "averaged", averaged)
+    progress, callbacks = checked_progress(progress), checked_callbacks(callbacks)
+    rates = None if schedule is None else as_schedule(schedule)
+    measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
+    optimizers = _optimizers(members, optimizer)
+    with ExitStack() as context:
+        for member in members:
+            member.turn.__enter__()
+            context.push(member.turn.__exit__)
+        context.enter_context(learned_names(first, X, y))
+        for member in members[1:]:
+            context.enter_context(learned_names(member, None, None))
+            for name in ("features", "classes", "target_names", "vector_targets"):
+                setattr(member, name, getattr(first, name))
+        source = source_of(first, X, y, sample_weight, class_weight)
+        if type(source) is ArraySource and first.preprocessing is None and first.epochs_trained == 0:
+            warn_of_scales(first.backend, source.X, first.features)
+        if not isinstance(source, ArraySource) or not source.on_device:
+            kind = "minibatches" if source.samples is None else "samples on disk, or too many for the device"
+            raise TypeError(f"X has {kind}; an ensemble needs all samples in memory; or train its members alone")
+        validation = validation_source(first, validation_data, False)
+        to_come = numbers_to_come(first, measured, validation is not None)
+        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+        rule = checked_rule(early_stopping, to_come)
+        for member, chosen in zip(members, optimizers, strict=True):
+            member.optimizer_state(chosen)
+        history = EnsembleHistory(len(members))
+        with interruptible() as interrupt, carrying(history), threads_for(first, batch_size):
+            plan = Plan(source.samples, min(batch_size, source.samples), 1, shuffle, in_words(rates), repr(rule))
+            training = _Training(
+                members, own_orders, source, validation, measured, plan, rates, epochs, rule, history, averaged
+            )
+            with Progress(progress, epochs, -(-source.samples // plan.batch_size), 0) as bar:
+                training.run(ensemble, callbacks, bar, interrupt)
+    return history
+
+
+def _optimizers(members: Sequence[Network], given: Any) -> list[Optimizer]:
+    """The optimizer of each member; raises like `chosen_optimizer`, and ValueError for a list of another length."""
+    if not isinstance(given, list | tuple):
+        if given is None:
+            return [member.optimizer for member in members]
+        return [chosen_optimizer(given, members[0].optimizer)] * len(members)
+    if len(given) != len(members):
+        raise ValueError(f"optimizer is a list of {len(given)}; expected one for each of {len(members)} members")
+    return [chosen_optimizer(one, member.optimizer) for one, member in zip(given, members, strict=True)]
+
+
+class _Training:
+    """The epochs of the members; one that diverges or stops early keeps its state, and the others go on."""
+
+    def __init__(
+        self,
+        members: Sequence[Network],
+        own_orders: bool,
+        source: ArraySource,
+        validation: Source | None,
+        metrics: Sequence[Metric],
+        plan: Plan,
+        schedule: Schedule | None,
+        epochs: int,
+        rule: EarlyStopping | None,
+        history: EnsembleHistory,
+        averaged: bool,
+    ) -> None:
+        self.members, self.single, self.validation, self.metrics = members, source, validation, metrics
+        self.plan, self.schedule, self.epochs, self.history = plan, schedule, epochs, history
+        self.averaged = averaged
+        self.own_orders = own_orders and plan.shuffle
+        self.trained = [member.epochs_trained for member in members]
+        self.bests = [Best(member, rule) for member in members]
+        self.active = list(range(len(members)))
+        self.errors: list[DivergenceError] = []
+        self._prepare(own_rates=schedule is not None and schedule.monitor is not None)
+
+    def _prepare(self, own_rates: bool = False) -> None:
+        """Create the stack, from the members' current state, and what depends on its arrays."""
+        states = [member.optimizer_state() for member in self.members]
+        self.stack = Stack(self.members, states, not self.own_orders, own_rates)
+        self.source = source_for(self.stack, self.single)
+        self.meter = StackMeter(self.stack, self.source.samples, self.plan.batch_size, self.metrics)
+        self.way = Replays(self.stack, self.source, self.meter, self.stack.updates, self.plan.batch_size)
+
+    def run(self, ensemble: Any, callbacks: Sequence[Any], bar: Progress, interrupt: Interrupt) -> None:
+        """Train until all members have stopped, and restore the best parameters of each."""
+        history, members = self.history, self.history.members
+        try:
+            for number in range(self.epochs):
+                numbers = self._epoch(number, bar, interrupt)
+                if not self.active and all(one.stopped == "diverged" for one in members):
+                    raise self.errors[0]
+                history.add(**numbers)
+                for k in [k for k in self.active if self.bests[k].stops(members[k])]:
+                    self._end([k], "early stopping")
+                with interrupt.at_once:
+                    answers = [callback(ensemble, history) for callback in callbacks]
+                if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+                    self._end(self.active, "callback")
+                bar.epoch(history.epochs, numbers)
+                if not self.active:
+                    break
+                if callbacks:
+                    self._read_again()
+                interrupt.check()
+            self._end(self.active, "epochs")
+        except KeyboardInterrupt:
+            self._end(self.active, "interrupted")
+        finally:
+            interrupt.hold()
+            for k, best in enumerate(self.bests):
+                averages = self.stack.states[k].averaged if self.averaged and members[k].stopped is not None else None
+                if averages is not None:
+                    self.members[k].backend.copy(averages.flat, self.members[k].parameters.flat)
+                best.restore()
+            reasons = [one.stopped for one in members]
+            order = ("interrupted", "callback", "epochs", "early stopping", "diverged")
+            history.stopped = next((reason for reason in order if reason in reasons), None)
+
+    def _end(self, members: Sequence[int], reason: str) -> None:
+        for k in list(members):
+            self.history.members[k].stopped = reason
+            self.active.remove(k)
+
+    def _read_again(self) -> None:
+        """Take over what callbacks may have changed in the members."""
+        backend = self.stack.backend
+        for k in self.active:
+            if self.members[k].backend is not backend:
+                raise RuntimeError(
+                    f"a callback has moved member {k} to {self.members[k].backend.name}; fit runs on {backend.name}"
+                )
+        if any(self.members[k].optimizer_state() is not self.stack.states[k] for k in self.active):
+            self._prepare(self.stack.updates.own_rates)
+        for k in self.active:
+            self.stack.read(k)
+
+    def _epoch(self, number: int, bar: Progress, interrupt: Interrupt) -> Numbers:
+        """Run an epoch of the active members, all of it or nothing; returns the means of their numbers."""
+        started, stack = time.perf_counter(), self.stack
+        factors = self._factors(number, interrupt)
+        stack = self.stack
+        orders = self._orders(number)
+        known = (
+            self.source.start_each(orders)
+            if isinstance(self.source, OwnOrders) and orders
+            else self.source.start(orders[0] if orders else None)
+        )
+        self.meter.start_each(known, orders)
+
+        def after_steps(count: int) -> None:
+            bar.add(count)
+            interrupt.check()
+
+        try:
+            self.way.run(lambda steps: factors, after_steps)
+        except KeyboardInterrupt:
+            finite = stack.finite()
+            for k in self.active:
+                if finite[k]:
+                    stack.write(k)
+            raise
+        with interrupt.at_once:
+            measured, finite = self.meter.read_each(), stack.finite()
+        found: dict[int, Numbers] = {}
+        for k in list(self.active):
+            own: Numbers | None = measured[k]
+            if not (finite[k] and math.isfinite(measured[k]["cost"])):
+                own = self._alone(k, number, interrupt)
+            if own is not None:
+                found[k] = own
+        if self.validation is not None:
+            with interrupt.at_once:
+                for k, numbers in self._validated(self.validation).items():
+                    found[k] |= {f"validation_{name}": value for name, value in numbers.items()}
+        seconds = time.perf_counter() - started
+        for k in self.active:
+            stack.write(k)
+            self.history.members[k].add(**found[k], learning_rate=self._last_rates[k], seconds=seconds)
+            self.members[k].epochs_trained += 1
+            average = stack.states[k].average
+            self.bests[k].note(self.history.members[k], self.members[k].parameters if average is None else average)
+        lasts = [self.history.members[k].last for k in self.active]
+        return {name: float(np.mean([last[name] for last in lasts])) for name in (lasts[0] if lasts else ())}
+
+    def _factors(self, number: int, interrupt: Interrupt) -> list[float]:
+        """The learning rates of the steps, or their factors if members have their own rates, which are set."""
+        steps = -(-self.single.samples // self.plan.batch_size)
+        rates, schedule, histories = (
+            [m.optimizer.learning_rate for m in self.members],
+            self.schedule,
+            self.history.members,
+        )
+        factors = {k: [1.0] * steps for k in self.active}
+        if schedule is not None:
+            places = [number + step / steps for step in range(steps)]
+            which = self.active if schedule.monitor is not None else self.active[:1]
+            with interrupt.at_once:
+                found = {k: [schedule.factor(place, self.epochs, histories[k]) for place in places] for k in which}
+            factors = {k: found.get(k, found[which[0]]) for k in self.active}
+        self._last_rates = {k: rates[k] * factors[k][-1] for k in self.active}
+        if len({rates[k] for k in self.active}) > 1 and not self.stack.updates.own_rates:
+            self._prepare(own_rates=True)
+        shared = factors[self.active[0]]
+        if not self.stack.updates.own_rates:
+            return [rates[self.active[0]] * factor for factor in shared]
+        if all(factors[k] == shared for k in self.active):
+            self.stack.updates.set_rates(rates)
+            return shared
+        if any(min(factors[k]) != max(factors[k]) for k in self.active):
+            raise ValueError("schedule: the factors of members differ, and change within an epoch; train them alone")
+        self.stack.updates.set_rates([rate * factors.get(k, [1.0])[0] for k, rate in enumerate(rates)])
+        return [1.0] * steps
+
+    def _orders(self, number: int) -> list[np.ndarray] | None:
+        """The order of each member, or the one of all; None without shuffling."""
+        if not self.plan.shuffle:
+            return None
+        which = range(len(self.members)) if self.own_orders else [0]
+        return [order_of(self.members[k].seed, self.trained[k] + number, self.single.samples) for k in which]
+
+    def _alone(self, k: int, number: int, interrupt: Interrupt) -> Numbers | None:
+        """Repeat the epoch of a member by itself; None if it diverges, as of the step before which it stays."""
+        member, seed = self.members[k], k if self.own_orders else 0
+        alone = member.snapshot()
+        alone.seed, alone.epochs_trained = self.members[seed].seed, self.trained[seed] + number
+        passes = Epochs(alone, self.single, self.metrics, self.plan, self.schedule, self.epochs, interrupt)
+        try:
+            numbers = passes.run(number, self.history.members[k], Progress.unseen())
+        except DivergenceError as error:
+            error.best = self.bests[k].epoch
+            self.errors.append(error)
+            self._end([k], "diverged")
+            warnings.warn(f"member {k}, seed {member.seed}, has diverged: {error}", RuntimeWarning, stacklevel=6)
+            return None
+        self.stack.read(k)
+        return numbers
+
+    def _validated(self, source: Source) -> Mapping[int, Numbers]:
+        """The numbers of each active member on other samples."""
+        known, stack = source.samples or ROWS, self.stack
+        meters = {k: Meter(self.members[k], known, min(known, ROWS), self.metrics) for k in self.active}
+        start = source.start(None)
+        for meter in meters.values():
+            meter.start(start, careful=not source.repeatable)
+        for batch in source.batches(ROWS):
+            z, width = stack.propagate(batch.inputs(), stack.updates.average), stack.d_out // stack.count
+            for k, meter in meters.items():
+                meter.add(z[:, k * width : (k + 1) * width], batch)
+        return {k: meter.read() for k, meter in meters.items()}

@@ -1,0 +1,317 @@
+"""Ensembles against the networks of their seeds trained alone, PyTorch's vmap and NumPy's means; failures; files."""
+
+import json
+import pickle
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit import SGD, Adam, Dense, Dropout, Ensemble, Network
+from nnkit.optimizers import AdamW, Lion, RMSprop
+
+SEEDS = [3, 1, 4]
+RNG = np.random.default_rng(0)
+X, LABELS = RNG.normal(size=(58, 5)), RNG.integers(3, size=58)
+DROPS = [Dropout(0.1), Dense(5, 7, "relu"), Dropout(0.3), Dense(7, 3)]
+VALIDATED: dict[str, Any] = {
+    "validation_data": (X[::3] + 0.5, LABELS[::3]),
+    "early_stopping": nnkit.EarlyStopping(patience=1),
+    "epochs": 6,
+}
+
+# The layers and options of the networks, the optimizer of each, and the options of fit.
+CASES: dict[str, tuple[dict[str, Any], Callable[[], Any], dict[str, Any]]] = {
+    "descent": ({}, lambda: SGD(0.5), {}),
+    "no hidden layer": ({"layers": [5, 3]}, lambda: SGD(0.5, momentum=0.5), {"batch_size": 58}),
+    "bits": ({}, lambda: Adam(0.01), {"bytes": True}),
+    "deep": ({"layers": [5, 7, 4, 3], "activation": "gelu"}, lambda: AdamW(0.01, clip_norm=0.5), {"metrics": ["mae"]}),
+    "rates": (
+        {},
+        lambda: [Adam(0.01, l2=1e-3), Adam(0.02), Adam(0.03, weight_decay=0.1)],
+        {"schedule": "cosine", "sample_weight": RNG.random(58), "metrics": ["top_2"]},
+    ),
+    "norms": (
+        {"layers": [5, 7, 4, 3]},
+        lambda: [SGD(0.5, clip_norm=0.1), SGD(0.2, momentum=0.5, clip_norm=0.2), SGD(0.3, clip_norm=9, l1=0.01)],
+        {"class_weight": "balanced"},
+    ),
+    "dropout": ({"layers": DROPS}, lambda: RMSprop(0.01), {}),
+    "regression": ({"layers": [5, 9, 2], "activation": "mish", "cost": "huber"}, lambda: Lion(0.01), {"targets": True}),
+    "pullback": ({"cost": "quadratic", "output_activation": "softmax"}, lambda: SGD(0.9), {"shuffle": False}),
+    "smoothed": ({"cost": nnkit.get_cost("softmax_cross_entropy", label_smoothing=0.1)}, lambda: SGD(0.5), {}),
+    "multilabel": ({"cost": "cross_entropy"}, lambda: SGD(0.5), {"multilabel": True, "class_weight": {0: 2.0}}),
+    "averages": (
+        {"layers": [Dense(5, 7, "tanh", rate=0.5), Dense(7, 3, bias_rate=0)]},
+        lambda: SGD(0.5, ema=0.9),
+        VALIDATED | {"early_stopping": None},
+    ),
+    "factors": ({"layers": [Dense(5, 7, "tanh", rate=0), Dense(7, 3)]}, lambda: [Adam(0.1), Adam(0.2), Adam(0.3)], {}),
+    "early stopping": ({}, lambda: Adam(0.3), VALIDATED),
+    "plateau": ({}, lambda: SGD(2.0), VALIDATED | {"schedule": nnkit.schedules.reduce_on_plateau(patience=0)}),
+}
+
+
+def data(options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """X, y and the options of fit."""
+    x, y, own = X, LABELS, {"epochs": 3, "batch_size": 10, "progress": False} | options
+    if own.pop("bytes", False):
+        x = (np.abs(X) * 50).astype(np.uint8)
+    if own.pop("targets", False):
+        y = np.stack([np.sin(X[:, 0]), X[:, 1] ** 2], axis=1)
+    if own.pop("multilabel", False):
+        y = (X[:, :3] > 0).astype(np.float64)
+    return x, y, own
+
+
+def alone(order: str, network: dict[str, Any], optimizer: Any, options: dict[str, Any], fits: int = 1) -> list[Network]:
+    """The networks trained one after the other, and their histories as an attribute."""
+    x, y, options = data(options)
+    each, nets = optimizer if isinstance(optimizer, list) else [optimizer] * len(SEEDS), []
+    for seed, own in zip(SEEDS, each, strict=True):
+        net = Network(**{"layers": [5, 7, 3], "dtype": "float64"} | network, seed=seed)
+        if order == "shared":
+            net.seed = SEEDS[0]  # of the order; the start is made
+        for _ in range(fits):
+            vars(net)["history"] = net.fit(x, y, optimizer=own, **options)
+        nets.append(net)
+    return nets
+
+
+def together(order: str, network: dict[str, Any], optimizer: Any, options: dict[str, Any]) -> tuple[Ensemble, Any]:
+    x, y, options = data(options)
+    made = Ensemble(**{"layers": [5, 7, 3], "dtype": "float64"} | network, seeds=SEEDS, order=order)
+    return made, made.fit(x, y, optimizer=optimizer, **options)
+
+
+def distance(nets: list[Network], others: list[Network]) -> float:
+    pairs = zip(nets, others, strict=True)
+    return max(float(np.abs(a.parameters.flat - b.parameters.flat).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("order", ["shared", "own"])
+@pytest.mark.parametrize("name", CASES)
+def test_members_equal_the_networks_of_their_seeds_alone(name: str, order: str) -> None:
+    network, optimizer, options = CASES[name]
+    nets, (ensemble, history) = (
+        alone(order, network, optimizer(), options),
+        together(order, network, optimizer(), options),
+    )
+    assert distance(nets, ensemble.members) < 1e-12
+    assert distance(nets[:1], nets[1:2]) > 1e-3  # they differ from each other
+    for net, own in zip(nets, history.members, strict=True):
+        expected = vars(net)["history"]
+        assert own.stopped == expected.stopped
+        assert {*own} == {*expected}
+        for key in own.keys() - {"seconds"}:
+            np.testing.assert_allclose(own[key], expected[key], rtol=1e-9, atol=1e-12)
+    costs = [own["cost"][0] for own in history.members]
+    assert history["cost"][0] == pytest.approx(np.mean(costs), rel=1e-12)
+
+
+def test_a_second_fit_continues_members_that_stopped_at_different_epochs() -> None:
+    options = VALIDATED | {"early_stopping": nnkit.EarlyStopping(patience=1, restore_best=False)}
+    nets = alone("own", {}, rule := Adam(0.3), options, fits=2)
+    ensemble, first = together("own", {}, rule, options)
+    assert len({own.epochs for own in first.members}) > 1
+    x, y, options = data(options)
+    ensemble.fit(x, y, **options)
+    assert distance(nets, ensemble.members) < 1e-12
+    assert [net.epochs_trained for net in nets] == [member.epochs_trained for member in ensemble.members]
+    assert [float(m.optimizer_state().numbers["t"]) for m in ensemble.members] == [
+        float(net.optimizer_state().numbers["t"]) for net in nets
+    ]
+
+
+def test_a_step_is_that_of_pytorchs_vmap() -> None:
+    torch = pytest.importorskip("torch")
+    ensemble = Ensemble([5, 7, 3], "tanh", seeds=SEEDS, dtype="float64")
+    starts = [[torch.tensor(a.copy()) for pair in zip(m.parameters.W, m.parameters.b, strict=True) for a in pair]
+              for m in ensemble.members]  # fmt: skip
+    stacked = [torch.stack(arrays) for arrays in zip(*starts, strict=True)]
+    x, y = torch.tensor(X), torch.tensor(LABELS)
+
+    def cost(p: Any, x: Any, y: Any) -> Any:
+        h = torch.nn.functional.linear(torch.tanh(torch.nn.functional.linear(x, p[0], p[1])), p[2], p[3])
+        return torch.nn.functional.cross_entropy(h, y)
+
+    for start in range(0, 58, 20):
+        part = slice(start, start + 20)
+        gradients = torch.func.vmap(torch.func.grad(cost), (0, None, None))(stacked, x[part], y[part])
+        stacked = [p - 0.5 * g for p, g in zip(stacked, gradients, strict=True)]
+    ensemble.fit(X, LABELS, epochs=1, batch_size=20, optimizer=SGD(0.5), shuffle=False, progress=False)
+    for k, member in enumerate(ensemble.members):
+        for i in (0, 1):
+            np.testing.assert_allclose(member.parameters.W[i], stacked[2 * i][k], rtol=0, atol=1e-13)
+            np.testing.assert_allclose(member.parameters.b[i], stacked[2 * i + 1][k], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("order", ["shared", "own"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_member_that_diverges_leaves_the_bits_of_the_others(order: str, dtype: str) -> None:
+    X_ = X * 1e3
+    network: dict[str, Any] = {"dtype": dtype, "activation": "relu"}
+    options: dict[str, Any] = {"epochs": 3, "batch_size": 10, "progress": False}
+    found = []
+    for rate in (1e-4, 1e300 if dtype == "float64" else 1e38):
+        ensemble = Ensemble([5, 7, 3], seeds=SEEDS, order=order, **network)
+        optimizers = [SGD(1e-4), SGD(rate), SGD(2e-4)]
+        if rate < 1:
+            history = ensemble.fit(X_, LABELS, optimizer=optimizers, **options)
+        else:
+            with pytest.warns(RuntimeWarning, match="member 1, seed 1, has diverged: .* in epoch 1, step"):
+                history = ensemble.fit(X_, LABELS, optimizer=optimizers, **options)
+        found.append((ensemble, history))
+    (right, _), (ensemble, history) = found
+    for k in (0, 2):
+        assert ensemble.members[k].parameters.flat.tobytes() == right.members[k].parameters.flat.tobytes()
+    assert [own.stopped for own in history.members] == ["epochs", "diverged", "epochs"]
+    assert history.stopped == "epochs"
+    net = Network([5, 7, 3], seed=1, **network)
+    net.seed = SEEDS[0] if order == "shared" else 1
+    with pytest.raises(nnkit.DivergenceError):
+        net.fit(X_, LABELS, optimizer=SGD(rate), **options)
+    assert net.parameters.flat.tobytes() == ensemble.members[1].parameters.flat.tobytes()
+    del ensemble.members[1]
+    assert np.isfinite(ensemble.predict_proba(X)).all()
+
+
+def test_if_all_members_diverge_it_is_an_error_with_the_history() -> None:
+    ensemble = Ensemble([5, 7, 3], "relu", seeds=SEEDS)
+    with pytest.warns(RuntimeWarning, match="has diverged"), pytest.raises(nnkit.DivergenceError) as caught:
+        ensemble.fit(X * 1e3, LABELS, optimizer=SGD(1e38), progress=False)
+    assert caught.value.history is not None
+    assert caught.value.history.stopped == "diverged"
+
+
+def test_predictions_are_means_over_the_members() -> None:
+    ensemble, _ = together("shared", {}, SGD(0.5), {})
+    each = np.stack([member.predict_proba(X) for member in ensemble.members])
+    mean = each.mean(axis=0)
+    np.testing.assert_allclose(ensemble.predict_proba(X), mean, rtol=1e-14)
+    np.testing.assert_allclose(ensemble.spread(X), each.std(axis=0), rtol=1e-10)
+    assert ensemble.predict(X).tolist() == mean.argmax(axis=1).tolist()
+    others = each.argmax(axis=2) != mean.argmax(axis=1)
+    np.testing.assert_allclose(ensemble.disagreement(X), others.mean(axis=0))
+    found = ensemble.evaluate(X, LABELS, metrics=["mae"])
+    assert found["accuracy"] == np.mean(mean.argmax(axis=1) == LABELS)
+    assert found["cost"] == pytest.approx(-np.log(mean[np.arange(58), LABELS]).mean(), rel=1e-12)
+    assert found["mae"] == pytest.approx(np.abs(mean - np.eye(3)[LABELS]).mean(), rel=1e-12)
+
+
+def test_predictions_of_a_regression_and_of_margins() -> None:
+    line = Ensemble([5, 4, 1], seeds=SEEDS, cost="quadratic", dtype="float64")
+    line.fit(X, X[:, 0], epochs=2, progress=False)
+    assert line.predict(X).shape == (58,)
+    assert line.evaluate(X, X[:, 0])["cost"] == pytest.approx(((line.predict(X) - X[:, 0]) ** 2).mean() / 2, rel=1e-12)
+    with pytest.raises(TypeError, match="quadratic does not classify; use spread"):
+        line.disagreement(X)
+    margins = Ensemble([5, 4, 1], seeds=SEEDS, cost="hinge", classes=[-1, 1])
+    assert set(margins.predict(X)) <= {-1, 1}
+    assert ((margins.predict_proba(X)[:, 0] > 0) == (margins.predict(X) == 1)).all()
+
+
+def test_files_and_pickles_keep_all_members(tmp_path: Path) -> None:
+    normalized = nnkit.data.Normalization.fit(X)
+    ensemble = Ensemble(DROPS, seeds=SEEDS, order="own", preprocessing=normalized)
+    ensemble.fit(X, np.array(["a", "b", "c"])[LABELS], epochs=2, progress=False)
+    assert {*ensemble.predict(X)} <= {"a", "b", "c"}
+    path = tmp_path / "ensemble.safetensors"
+    ensemble.save(path)
+    for other in (Ensemble.load(path), pickle.loads(pickle.dumps(ensemble))):
+        assert repr(other) == repr(ensemble)
+        assert [member.seed for member in other.members] == SEEDS
+        assert [member.epochs_trained for member in other.members] == [2, 2, 2]
+        assert other.predict_proba(X).tobytes() == ensemble.predict_proba(X).tobytes()
+    with pytest.raises(ValueError, match=r"contains an ensemble; load it with nnkit.Ensemble.load$"):
+        nnkit.load(path)
+    single = tmp_path / "net.safetensors"
+    ensemble.members[0].save(single)
+    with pytest.raises(ValueError, match=r"load a network with nnkit.load$"):
+        Ensemble.load(single)
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="classes holds"):
+        Ensemble([5, 3], seeds=[0], classes=[(1,), (2,), (3,)]).save(path)
+    assert path.read_bytes() == before
+    from safetensors.numpy import load, save
+
+    damaged = save(load(before), {"format": "nnkit-ensemble-1", "network": "{}", "members": json.dumps({})})
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="damaged"):
+        Ensemble.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"checkpoint": "file"}, TypeError, "checkpoint is not possible for an ensemble"),
+        ({"optimizer": [SGD()]}, ValueError, "optimizer is a list of 1; expected one for each of 3 members"),
+        ({"optimizer": [SGD(), Adam(), SGD()]}, TypeError, "optimizer: Adam and SGD cannot be mixed"),
+        ({"optimizer": [Adam(), Adam(beta1=0.5), Adam()]}, TypeError, r"optimizer: beta1 is \[0.9, 0.5, 0.9\]"),
+        ({"optimizer": [SGD(), SGD(clip_norm=1.0), SGD()]}, TypeError, "optimizer: clip_norm is"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"callbacks": [3]}, TypeError, "callbacks"),
+    ],
+)
+def test_invalid_options_change_nothing(options: dict[str, Any], error: type[Exception], text: str) -> None:
+    ensemble = Ensemble([5, 7, 3], seeds=SEEDS)
+    before = [(m.parameters.flat.tobytes(), m.optimizer, m.state) for m in ensemble.members]
+    with pytest.raises(error, match=text):
+        ensemble.fit(X, LABELS, progress=False, **options)
+    assert [(m.parameters.flat.tobytes(), m.optimizer, m.state) for m in ensemble.members] == before
+
+
+def test_invalid_ensembles_and_samples() -> None:
+    with pytest.raises(ValueError, match=r"seeds is \[\]; expected at least one integer"):
+        Ensemble([2, 2], seeds=[])
+    with pytest.raises(ValueError, match="seeds is 3"):
+        Ensemble([2, 2], seeds=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="order is 'other'"):
+        Ensemble([2, 2], seeds=[0], order="other")
+    with pytest.raises(TypeError, match="expected seeds, one for each member"):
+        Ensemble([2, 2], seeds=[0], seed=3)
+    ensemble = Ensemble([5, 3], seeds=SEEDS)
+    with pytest.raises(TypeError, match="X has minibatches; an ensemble needs all samples in memory"):
+        ensemble.fit(lambda: iter([(X, LABELS)]))
+    with pytest.raises(ValueError, match="nan"):
+        ensemble.fit(np.full((4, 5), np.nan), [0, 1, 2, 0])
+
+
+def test_a_callback_sees_the_members_and_may_change_them_and_stop() -> None:
+    seen: list[float] = []
+
+    def callback(ensemble: Ensemble, history: nnkit.History) -> bool:
+        seen.append(float(ensemble.members[1].parameters.flat[0]))
+        ensemble.members[1].parameters.flat[:] = 0
+        return history.epochs == 2
+
+    ensemble = Ensemble([5, 7, 3], seeds=SEEDS)
+    history = ensemble.fit(X, LABELS, epochs=5, progress=False, callbacks=[callback])
+    assert history.stopped == "callback"
+    assert history.epochs == 2
+    assert seen[1] != seen[0]
+    assert not ensemble.members[1].parameters.flat.any()
+    assert ensemble.members[0].parameters.flat.any()
+
+
+@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals need the main thread")
+def test_ctrl_c_ends_after_a_step_and_keeps_all_members() -> None:
+    ensemble = Ensemble([5, 7, 3], seeds=SEEDS)
+
+    def press(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    history = ensemble.fit(X, LABELS, epochs=5, progress=False, callbacks=[press])
+    assert history.interrupted
+    assert [own.stopped for own in history.members] == ["interrupted"] * 3
+    assert [member.epochs_trained for member in ensemble.members] == [1, 1, 1]
+    nets = [Network([5, 7, 3], seed=seed) for seed in SEEDS]
+    for net in nets:
+        net.seed = SEEDS[0]
+        net.fit(X, LABELS, epochs=1, progress=False)
+    assert distance(nets, ensemble.members) < 1e-6
