@@ -22,7 +22,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "docs._ext.api",
+    "docs._ext.lecture",
     "docs._ext.mathjax_files",
+    "docs._ext.run",
+    "docs._ext.steps",
 ]
 exclude_patterns = ["_build", "_ext", "__init__.py", "README.md"]
 nitpicky = True
@@ -56,6 +59,8 @@ html_static_path = ["_static"]
 html_css_files = ["nnkit.css"]
 html_show_sourcelink = False
 html_copy_source = False
+_ALONE = ("index", "step", "tabular", "benchmarks", "design", "changes", "search", "genindex")
+html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
