@@ -128,10 +128,22 @@ def described(full: str, made: Any, owner: Any = None) -> dict[str, str]:
     for name, parameter in parameters(made, owner is not None and not inspect.isclass(made)).items():
         bare = parameter.name
         text = next((given[bare] for given in own if given.get(bare)), "")
-        if not text and full == "nnkit.sklearn.DenseRegressor":  # "others: those of `DenseClassifier`"
-            text = _sections(importlib.import_module("nnkit.sklearn").DenseClassifier, None)[0].get(bare, "")
+        text = text or next((given[bare] for given in _named_in(made) if given.get(bare)), "")
         found[name] = text or shared(full, bare) or _sentence(inspect.getdoc(made) or "", bare)
     return found
+
+
+def _named_in(made: Any) -> list[dict[str, str]]:
+    """The arguments of the function that a docstring refers to, as in "The arguments are those of `Network.fit`"."""
+    found = re.search(r"(?:[Aa]rguments are|others:) those of `([\w.]+)`", inspect.getdoc(made) or "")
+    if found is None:
+        return []
+    owner, _, name = found[1].rpartition(".")
+    for module in ("nnkit", "nnkit.sklearn"):
+        kind = getattr(importlib.import_module(module), owner or name, None)
+        if kind is not None:
+            return _sections(getattr(kind, name) if owner else kind, kind if owner else None)
+    return []
 
 
 def _sentence(doc: str, name: str) -> str:
