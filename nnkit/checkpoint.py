@@ -1,9 +1,10 @@
 """Networks in safetensors files: parameters as tensors, everything else as text, without pickle.
 
 Format "nnkit-network-2": tensors `layers.0.W` (d_out, d_in), `layers.0.b` (d_out,), ... in the network's dtype,
-`preprocessing.mean` and so on in float64, and `training.*` in training checkpoints. Metadata: "network", a description
-in JSON, "training", and from `nnkit train` "samples", the training samples (`nnkit.commands.models`), which networks do
-not need. Format 1 had no dropout, cost parameters, preprocessing, classes or training.
+`preprocessing.mean`, `targets.mean` and so on in float64, and `training.*` in training checkpoints. Metadata:
+"network", a description in JSON, "training", and from `nnkit train` "samples", the training samples
+(`nnkit.commands.models`), which networks do not need. Format 1 had no dropout, cost parameters, preprocessing,
+classes or training.
 """
 
 import json
@@ -53,6 +54,8 @@ def save(
     if model.preprocessing is not None:
         tensors |= {f"preprocessing.{name}": array for name, array in model.preprocessing.arrays.items()}
     metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(description(model))}
+    if model.target_scaling is not None:
+        tensors |= {f"targets.{name}": array for name, array in model.target_scaling.arrays.items()}
     if training is not None:
         kept = state.training_state(model) | ({} if best is None else {"best": best})
         tensors |= {f"training.{name}": array for name, array in kept.items()}
@@ -158,6 +161,7 @@ def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
             "seed": about["seed"],
             "dtype": dtype,
             "preprocessing": _read_preprocessing(about, tensors),
+            "target_scaling": _read_target_scaling(tensors),
             "classes": about.get("classes"),
             "features": about.get("features"),
         }
@@ -216,6 +220,15 @@ def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocess
     return preprocessing_from(
         about["preprocessing"], arrays, about.get("preprocessing_features"), about.get("categories")
     )
+
+
+def _read_target_scaling(tensors: Arrays) -> Preprocessing | None:
+    arrays = _below("targets.", tensors)
+    if not arrays:
+        return None
+    from nnkit.data.preprocessing import preprocessing_from
+
+    return preprocessing_from("normalization", arrays)
 
 
 def _read_training(metadata: Mapping[str, str]) -> dict[str, Any] | None:

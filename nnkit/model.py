@@ -24,7 +24,7 @@ from nnkit.inputs import (
     surely_finite,
     targets,
 )  # fmt: skip
-from nnkit.kernels.cost import output_pair
+from nnkit.kernels.cost import ScaledTargets, output_pair
 from nnkit.kernels.costs import Cost
 from nnkit.layers import Dropout, Layer, chain, dense_layers, outputs, trainable_layers
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
@@ -32,7 +32,7 @@ from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, ForwardPass, Lent, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
-from nnkit.structure import build_layers, check_own_layer, initialized, started, tried
+from nnkit.structure import build_layers, check_own_layer, checked_target_scaling, initialized, started, tried
 from nnkit.tables import as_array, column_names, is_table, table_numbers, text_names
 
 FEW = 256  # samples whose forward pass takes less time than its Python overhead
@@ -45,6 +45,7 @@ class Model:
     seed: int
     seed_is_drawn: bool
     preprocessing: Preprocessing | None
+    target_scaling: Preprocessing | None
     classes: np.ndarray | None
     features: list[str] | None
     target_names: list[str] | None
@@ -64,6 +65,7 @@ class Model:
         dtype: str = "float32",
         backend: str | Backend | None = None,
         preprocessing: Preprocessing | None = None,
+        target_scaling: Preprocessing | None = None,
         classes: Sequence[Any] | np.ndarray | None = None,
         features: Sequence[str] | None = None,
     ) -> None:
@@ -71,7 +73,9 @@ class Model:
         self.dense, last = dense_layers(self.layers), dense_layers(self.layers)[-1]
         self.d_in, self.d_out = trainable_layers(self.layers)[0].inputs, last.units
         self.to_logits = [*self.layers[:-1], replace(last, activation="identity")]  # the last one belongs to the cost
-        self.output = output_pair(self.cost, last.activation)
+        self.target_scaling = checked_target_scaling(target_scaling, self.cost, last)
+        pair, scaling = output_pair(self.cost, last.activation), self.target_scaling
+        self.output = pair if scaling is None else ScaledTargets(pair, *scaling.arrays.values())
         self.dtype = checked_dtype(dtype)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
@@ -199,7 +203,10 @@ class Model:
         return outputs[0] if len(outputs) == 1 else backend.xp.concat(outputs, axis=0)
 
     def logits(self, x: Any) -> Array:
-        """The last layer's h̄, before its activation, for samples x (n, width): (n, d_out); rows on disk in chunks."""
+        """The last layer's h̄, before its activation and `target_scaling`, for samples x (n, width): (n, d_out).
+
+        Rows on disk are read in chunks.
+        """
         return self.ask(x, activated=False)
 
     @explains_memory(LOWER_SAMPLES)
@@ -356,7 +363,10 @@ def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None,
 
 # Invalid values raise when they are set, not when they are used.
 _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
-    **{name: _fixed(name) for name in ("layers", "cost", "d_in", "d_out", "output", "dtype", "classifies", "turn")},
+    **{
+        name: _fixed(name)
+        for name in ("layers", "cost", "d_in", "d_out", "output", "target_scaling", "dtype", "classifies", "turn")
+    },
     "seed": _seed,
     "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
     "vector_targets": lambda _, value: flag("", "vector_targets", value),

@@ -50,8 +50,12 @@ class Network(Model):
         init: a name or function of `nnkit.initializers`, for layers without their own; None depends on the activation.
         seed: seed of the initial parameters and the batch orders; None draws one, stored in `seed`.
         dtype: "float32" or "float64". backend: a name; None means the selected one.
-        preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22). It is applied to all samples
-            passed to the network, in their precision, and saved with the network.
+        preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), or `TableEncoding`, for tables
+            of mixed columns. It is applied to all samples passed to the network, in their precision, and saved with the
+            network.
+        target_scaling: for a regression, `nnkit.data.Normalization.fit(Y)` of the training targets Y (n, d_out): the
+            last layer learns (y − μ)/σ; outputs, targets and metrics keep their units. Costs are those of (y − μ)/σ:
+            the quadratic one is ½ for the mean as prediction. It is saved with the network.
         classes: class names, in the order of the outputs: labels can then be names, and `predict` returns names.
             `fit` learns them from labels that are text, or integers other than 0 to k − 1.
         features: feature names, in the order of the columns of X; saved with the network. The columns of a table
@@ -60,7 +64,8 @@ class Network(Model):
             names that are only in part text (TypeError) or not distinct (ValueError) are refused.
 
     Attributes:
-        layers, cost, dtype, backend: as given, with defaults filled in; read-only (AttributeError), but see `to`.
+        layers, cost, target_scaling, dtype, backend: as given, with defaults filled in; read-only (AttributeError), but
+            see `to`.
         seed, preprocessing, classes, features: as given, with defaults filled in; can be set, and are validated then.
         parameters, gradient: flat vectors with views `W` and `b` for each layer (`nnkit.parameters`). A step may leave
             `gradient` unchanged if its update is fused with the gradient's product; use `gradients` to compute them.

@@ -75,8 +75,11 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
     for i, layer in enumerate(trainable_layers(network.layers)):
         if not isinstance(layer, Dense):
             raise TypeError(f"layer {i} is a {type(layer).__name__}; only Dense and Dropout can be exported to ONNX")
-        own = network.parameters.layers[i]
-        arrays = [graph.constant(network.backend.to_numpy(own[name]), f"layers.{i}.{name}") for name in "Wb"]
+        own = {name: network.backend.to_numpy(array) for name, array in network.parameters.layers[i].items()}
+        if layer is network.dense[-1] and network.target_scaling is not None:
+            mean, deviation = network.target_scaling.arrays.values()
+            own = {"W": deviation[:, None] * own["W"], "b": deviation * own["b"] + mean}
+        arrays = [graph.constant(own[name].astype(network.dtype), f"layers.{i}.{name}") for name in "Wb"]
         z = graph.add("Gemm", x, *arrays, transB=1)
         x = graph.activation(str(layer.activation), z)
     outputs = _outputs(graph, network, z, x)

@@ -26,7 +26,7 @@ def arguments(model: Model) -> dict[str, Any]:
     layers: list[Layer] = [  # without their initializers: the parameters are known
         replace(layer, init=None) if isinstance(layer, Dense) else layer for layer in model.layers
     ]
-    names = ("cost", "seed", "dtype", "preprocessing", "classes", "features")
+    names = ("cost", "seed", "dtype", "preprocessing", "target_scaling", "classes", "features")
     return {"layers": layers} | {name: getattr(model, name) for name in names}
 
 

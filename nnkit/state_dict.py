@@ -27,7 +27,8 @@ def state_dict(network: Model, names: Iterable[str] | None = None) -> dict[str, 
             `torch.nn.Sequential`.
 
     With preprocessing, the PyTorch model needs preprocessed samples, and its outputs are logits if it has no output
-    activation. Raises TypeError for custom layers, and ValueError for another number of names.
+    activation; with `target_scaling`, they are (h − μ)/σ. Raises TypeError for custom layers, and ValueError for
+    another number of names.
 
     >>> net = nnkit.Network([4, 3, 2], "relu", seed=0)
     >>> {name: array.shape for name, array in net.state_dict().items()}

@@ -61,6 +61,23 @@ def build_layers(
     return [*hidden, replace(last, activation=output)], chosen
 
 
+def checked_target_scaling(scaling: Any, cost: Cost, last: Dense) -> Any:
+    """Return the normalization of targets if it fits the cost and the last layer; raises TypeError or ValueError."""
+    if scaling is None:
+        return None
+    if getattr(scaling, "kind", None) != "normalization" or isinstance(scaling, type):
+        given = scaling.__name__ if isinstance(scaling, type) else f"a {type(scaling).__name__}"
+        raise TypeError(f"target_scaling is {given}; expected a fitted nnkit.data.Normalization")
+    if cost.classifies or cost.domain != "any" or last.activation != "identity":
+        raise ValueError(
+            f"target_scaling is for a regression with linear outputs, such as cost='quadratic'; the cost is "
+            f"{cost.name} and the output activation {last.activation}"
+        )
+    if scaling.inputs != last.units:
+        raise ValueError(f"target_scaling has {scaling.inputs} columns, but the network has {last.units} outputs")
+    return scaling
+
+
 def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:
     """The given layers, or those built from sizes, without an output activation."""
     for item in items:

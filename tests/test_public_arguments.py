@@ -60,9 +60,10 @@ def _saved() -> Path:
 # A call of each public function that works, as its arguments by name.
 CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Network": (nnkit.Network, lambda: {
-        "layers": [4, 5, 3], "activation": "tanh", "cost": "quadratic", "output_activation": "tanh", "init": "zeros",
-        "seed": 1, "dtype": "float64", "backend": "numpy", "preprocessing": data.Normalization.fit(X),
-        "classes": ["a", "b", "c"], "features": ["p", "q", "r", "s"],
+        "layers": [4, 5, 3], "activation": "tanh", "cost": "quadratic", "output_activation": "identity",
+        "init": "zeros", "seed": 1, "dtype": "float64", "backend": "numpy", "preprocessing": data.Normalization.fit(X),
+        "target_scaling": data.Normalization.fit(X[:, :3]), "classes": ["a", "b", "c"],
+        "features": ["p", "q", "r", "s"],
     }),
     "fit": (lambda **o: net().fit(**o), lambda: {
         "X": X, "y": Y, "epochs": 1, "batch_size": 2, "optimizer": "adam", "schedule": "cosine",

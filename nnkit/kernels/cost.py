@@ -20,7 +20,7 @@ from nnkit.backends.formula import Formula, formula
 from nnkit.backends.recording import discard
 from nnkit.checks import in_range, unknown_name
 from nnkit.kernels.activations import Activation, get_activation
-from nnkit.kernels.arithmetic import product
+from nnkit.kernels.arithmetic import normalized, product, scaled_sum
 from nnkit.kernels.softmax import (
     exponentials,
     softmax,
@@ -232,6 +232,38 @@ class _SoftmaxCrossEntropy(_Softmax):
         return backend.elementwise(
             softmax_weighted_delta, (exponential, total, shares, backend.sum(shares, axis=-1, keepdims=True))
         )
+
+
+class ScaledTargets(_Elementwise):
+    """A regression whose outputs are h = μ + σ z, with the cost of z and (y − μ)/σ; μ and σ are (d_out,)."""
+
+    def __init__(self, pair: OutputPair, mean: np.ndarray, deviation: np.ndarray) -> None:
+        super().__init__(pair.cost, get_activation("identity"))
+        self._pair, self.mean, self.deviation = pair, mean, deviation
+        self._placed: dict[tuple[Backend, str], tuple[Array, Array]] = {}
+
+    def outputs(self, backend: Backend, z: Array) -> Array:
+        mean, deviation = self._constants(backend, z)
+        return backend.elementwise(scaled_sum, (mean, z, deviation))
+
+    def backward(self, backend: Backend, z: Array, h: Array, delta: Array) -> Array:
+        return backend.elementwise(product, (delta, self._constants(backend, z)[1]))
+
+    def terms(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return self._pair.terms(backend, z, self._scaled(backend, z, y), scale)
+
+    def delta(self, backend: Backend, z: Array, y: Array, scale: Array) -> Array:
+        return self._pair.delta(backend, z, self._scaled(backend, z, y), scale)
+
+    def _scaled(self, backend: Backend, z: Array, y: Array) -> Array:
+        return backend.elementwise(normalized, (y, *self._constants(backend, z)))
+
+    def _constants(self, backend: Backend, z: Array) -> tuple[Array, Array]:
+        dtype = "float32" if dtype_name(z.dtype) == "float32" else "float64"
+        if (backend, dtype) not in self._placed:
+            mean, deviation = (backend.asarray(a, dtype) for a in (self.mean, self.deviation))
+            self._placed[backend, dtype] = mean, deviation
+        return self._placed[backend, dtype]
 
 
 def output_pair(cost: Cost, activation: str | Activation | None = None) -> OutputPair:

@@ -52,11 +52,13 @@ class Recipe:
 def recipe_of(model: Model, state: OptimizerState) -> Recipe | None:
     """The step of a network, or None if the kernel does not support it.
 
-    Dropout, float64, clipping by the global norm, moving averages and custom updates are not supported.
+    Dropout, float64, clipping by the global norm, moving averages, custom updates and a scaling of the targets are not
+    supported.
     """
     if (
         model.dtype != "float32"
         or model.layers != list(model.dense)
+        or model.target_scaling is not None
         or type(state) is not OptimizerState
         or "clip_norm" in state.options
         or state.average is not None

@@ -178,8 +178,8 @@ class Keeper:
         there, here = map(_comparable, (saved.arguments, state.arguments(self.model)))
         names = ("layers", "cost", "dtype", "classes")
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
-        if there["preprocessing"] != here["preprocessing"]:
-            found.append("its preprocessing is a different one, or was fitted to different samples")
+        fitted = (name for name in ("preprocessing", "target_scaling") if there[name] != here[name])
+        found += [f"its {name} is a different one, or was fitted to different samples" for name in fitted]
         if there["seed"] != here["seed"] and not self.model.seed_is_drawn:
             found.append(_different("seed", there["seed"], here["seed"]))
         return found
