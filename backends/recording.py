@@ -172,6 +172,10 @@ class HostCall:
         self._function()
 
 
+class Break(HostCall):
+    """A call of the host between two parts of a recording, each of which can be a CUDA graph."""
+
+
 _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None)
 
 

@@ -79,7 +79,7 @@ def save_members(members: Sequence[Model], order: str, path: str | PathLike[str]
 
 def read_members(source: Source) -> tuple[list["Saved"], str]:
     """The networks of a file written by `save_members`, and their order; raises like `read`."""
-    tensors, metadata = _read_tensors(source, (ENSEMBLE,))
+    tensors, metadata = read_tensors(source, (ENSEMBLE,))
     name, found = called(source), list[Saved]()
     with damage(name):
         own, about = json.loads(metadata["members"]), json.loads(metadata["network"])
@@ -136,7 +136,7 @@ class Saved(NamedTuple):
 
 def read(source: Source) -> Saved:
     """Read a file written by `save`. Raises FileNotFoundError, and ValueError for foreign, damaged or newer files."""
-    return parsed(called(source), *_read_tensors(source))
+    return parsed(called(source), *read_tensors(source))
 
 
 def called(source: Source) -> str:
@@ -293,7 +293,7 @@ def read_samples(path: str | PathLike[str]) -> str | None:
         return (file.metadata() or {}).get("samples")
 
 
-def _read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Arrays, dict[str, Any]]:
+def read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Arrays, dict[str, Any]]:
     """The arrays and the metadata of a file in a known format.
 
     Raises FileNotFoundError, ImportError, and ValueError for a damaged or foreign file or a newer format.
@@ -315,7 +315,7 @@ def _read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[A
 
 
 def _from_content(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[Arrays, dict[str, Any]]:
-    """`_read_tensors` of a file's content."""
+    """`read_tensors` of a file's content."""
     from safetensors import deserialize
     from safetensors.numpy import load
 

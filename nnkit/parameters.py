@@ -56,6 +56,7 @@ class Parameters:
 
     Attributes:
         flat: the vector, (size,), including padding.
+        message: the vector and, behind it, as many words as its `tail`, which ranks exchange with it.
         starts: the offset of each array in the vector, of all weights and then of all biases.
         weights: the part of `flat` with the weights. biases: the rest.
         rates: the factor of the learning rate for each array of each layer, by name; None if all are 1.
@@ -74,11 +75,13 @@ class Parameters:
         shapes: Sequence[Shapes],
         dtype: str,
         rates: Sequence[Mapping[str, float]] | None = None,
+        tail: int = 0,
     ) -> None:
         self.backend, self.shapes, self.dtype, self.rates = backend, list(shapes), dtype, rates
         starts = _starts([math.prod(shape) for _, _, shape in self._arranged()], ALIGNMENT // ITEMSIZE[dtype])
         self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self._arranged())]
-        self.flat = backend.zeros((starts[-1],), dtype)
+        self.message = backend.zeros((starts[-1] + tail,), dtype)
+        self.flat = self.message[: starts[-1]]
         self.weights, self.biases = self.flat[:split], self.flat[split:]
         layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
         for start, (i, name, shape) in zip(starts, self._arranged(), strict=False):

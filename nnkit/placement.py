@@ -83,6 +83,7 @@ if hasattr(os, "register_at_fork"):
 T = TypeVar("T")
 
 
+TAIL = 16  # words behind a gradient: all vectors begin at a multiple of 64 bytes
 _IDLE = 8  # recordings kept per key, for concurrent threads
 _KINDS = 8  # keys with kept recordings
 
@@ -109,7 +110,7 @@ class Placement:
         self.backend, self.dtype = backend, dtype
         shapes = [layer.shapes for layer in trainable_layers(layers)]
         self.parameters = Parameters(backend, shapes, dtype, rates_of(trainable_layers(layers)))
-        self.gradient = Parameters(backend, shapes, dtype)
+        self.gradient = Parameters(backend, shapes, dtype, tail=TAIL)
         drops = any(isinstance(layer, Dropout) for layer in layers)
         self.dropout = DropoutState(backend, dtype, seed) if drops else None
         self.state: OptimizerState | None = None
@@ -134,11 +135,11 @@ class Placement:
 
     def take_beside(self) -> "Lent[Placement]":
         """The same parameters with a separate gradient and recorded steps; return it with `leave`."""
-        return self._lent(("beside", self.backend.stream()), self._beside)
+        return self._lent(("beside", self.backend.stream()), self.beside)
 
     def with_parameters(self, parameters: Parameters) -> "Placement":
         """Other parameters of this layout, with their own recordings."""
-        made = self._beside()
+        made = self.beside()
         made.parameters = parameters
         return made
 
@@ -157,10 +158,11 @@ class Placement:
             return Lent(key, make())
         return found
 
-    def _beside(self) -> "Placement":
+    def beside(self) -> "Placement":
+        """The same parameters with a new gradient, for recorded steps of its own."""
         made = object.__new__(Placement)
         vars(made).update(vars(self))
-        made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype)
+        made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype, tail=TAIL)
         made.state, made.recorded = None, {}
         made._latest, made._idle = {}, {}  # not this one's: a reference cycle
         return made
@@ -190,10 +192,13 @@ class DropoutState:
         """The state that a resumed training needs."""
         return {"step_high": self.step[0], "step_low": self.step[1]}
 
-    def apply(self, h: Array, rate: float, layer: int) -> tuple[Array, Array]:
-        """The values h (n, d) with dropout, and the factor of each for the backward pass."""
+    def apply(self, h: Array, rate: float, layer: int, first: int = 0) -> tuple[Array, Array]:
+        """The values h (n, d) with dropout, and the factor of each for the backward pass.
+
+        `first` is the place of the first row in its minibatch.
+        """
         n, d = h.shape
-        row = self.backend.asarray(np.arange(n).reshape(n, 1), self.dtype)
+        row = self.backend.asarray(np.arange(first, first + n).reshape(n, 1), self.dtype)
         column = self.backend.asarray(np.arange(d), self.dtype)
         operands = (h, row, column, *self.key, *self.step)
         dropped, scale = self.backend.elementwise(

@@ -17,11 +17,14 @@ from nnkit.checks import whole
 from nnkit.layers import Dense, Dropout, Layer
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, OptimizerState, chosen_optimizer
+from nnkit.parallel.division import Part
 from nnkit.placement import settings
 
 
 class Step:
     """The recorded step of a network for `samples` samples; without an optimizer's state it stops at the gradients.
+
+    If they are a `part` of a minibatch, so are the gradients, and dropout does not advance.
 
     Attributes:
         x: the batch's inputs, (samples, d_in). y: its targets, (samples, d_out). Write these, then call `run`.
@@ -38,14 +41,16 @@ class Step:
         weight_columns: int = 0,
         drops: bool = False,
         sums: bool = False,
+        part: Part | None = None,
     ) -> None:
         backend, dtype = model.backend, model.dtype
         self.backend, self.dtype, self.state = backend, dtype, state  # not the model: a reference cycle
         self.x = backend.zeros((samples, model.d_in), dtype)
         self.y = backend.zeros((samples, model.d_out), dtype)
-        self.share = backend.asarray(1.0 if sums else 1 / samples, dtype)
+        self.share = backend.asarray(1.0 if sums else 1 / (samples if part is None else part.whole), dtype)
         self.scale = backend.zeros((samples, weight_columns), dtype) if weight_columns else self.share
         self._dropout = model.dropout if drops else None
+        self._part = part
         with backend.recording() as self._tape:
             self.logits = self._record(model, state)
         with backend.recording() as self._cost_tape:
@@ -84,7 +89,7 @@ class Step:
             elif self._dropout is None:
                 continue
             else:
-                h, saved = self._dropout.apply(h, layer.rate, number)
+                h, saved = self._dropout.apply(h, layer.rate, number, 0 if self._part is None else self._part.first)
             passes.append((layer, saved, i))
         delta = model.output.delta(backend, h, self.y, self.scale)
         inner = [saved[0] for layer, saved, i in passes[1:] if type(layer) is Dense]  # their inputs
@@ -100,7 +105,7 @@ class Step:
         if state is not None:
             state.samples = h.shape[0]
             state.record(parameters, gradient)
-        if self._dropout is not None:
+        if self._dropout is not None and self._part is None:
             self._dropout.advance()
         return h
 
@@ -115,9 +120,10 @@ def step_for(
     weight_columns: int = 0,
     drops: bool = False,
     sums: bool = False,
+    part: Part | None = None,
 ) -> Step:
     """The model's recorded step for a number of samples, from a cache of recent ones."""
-    asked = (samples, state, weight_columns, drops, sums)
+    asked = (samples, state, weight_columns, drops, sums, part)
     key = (*asked, settings())
     recorded = model.recorded
     step: Step = recorded.pop(key, None) or Step(model, *asked)

@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         "validation_data": (X, Y), "metrics": ["top_2"], "sample_weight": np.ones(6), "class_weight": {0: 2.0},
         "early_stopping": nnkit.EarlyStopping(), "gradient_accumulation_steps": 2, "shuffle": True,
         "checkpoint": _folder() / "run.safetensors", "checkpoint_every": 1, "resume": True, "progress": False,
-        "callbacks": [], "averaged": True,
+        "callbacks": [], "averaged": True, "comm": None, "shards": 2, "sharded": False,
     }),
     "partial_fit": (lambda **o: net().partial_fit(**o), lambda: {"X": X, "y": Y, "batch_size": 2}),
     "train_step": (lambda **o: net().train_step(**o), lambda: {

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.cuda.streams import Placed, on_two_streams
 from nnkit.backends.errors import BackendFallbackWarning
-from nnkit.backends.recording import Call, HostCall, Node, Nodes
+from nnkit.backends.recording import Break, Call, HostCall, Node, Nodes
 from nnkit.backends.selection import switch
 
 # cudaStreamPerThread, the default stream with CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1: another stream in each thread.
@@ -94,7 +95,9 @@ def graphs_wanted() -> bool:
 
 
 class GraphLowering:
-    """The lowering of a recording to one call; create it with the device and stream current that own the arrays.
+    """The lowering of a recording to one call, or one for each part between breaks.
+
+    Create it with the device and stream current that own the arrays.
 
     `cuda` is `cupy.cuda`.
     """
@@ -104,8 +107,12 @@ class GraphLowering:
         self._captures = graphs_wanted()
 
     def __call__(self, nodes: Nodes) -> list[Call]:
-        captures = self._captures and not any(isinstance(node.call, HostCall) for node in nodes)
-        return [Graph(nodes, self._cuda, self._handles, self._home, captures)] if nodes else []
+        on_host = [node.call for node in nodes if isinstance(node.call, HostCall)]
+        captures = self._captures and all(isinstance(call, Break) for call in on_host)
+        if not captures:
+            return [Graph(nodes, self._cuda, self._handles, self._home, False)] if nodes else []
+        parts = groupby(nodes, lambda node: isinstance(node.call, Break))
+        return [Graph(list(part), self._cuda, self._handles, self._home, not breaks) for breaks, part in parts]
 
 
 class Graph:

@@ -128,12 +128,12 @@ class StackDropout(DropoutState):
         self.key = self._columns([state.key for state in states])
         self.step = self._columns([state.step for state in states])
 
-    def apply(self, h: Array, rate: float, layer: int) -> tuple[Array, Array]:
+    def apply(self, h: Array, rate: float, layer: int, first: int = 0) -> tuple[Array, Array]:
         """Like `DropoutState.apply` for (n, count · d), or for the inputs (n, d) of all members; (n, count · d)."""
         n, backend = h.shape[0], self.backend
         parts = 1 if layer == 0 and self._same_inputs else self.count
         d = h.shape[1] // parts
-        row = backend.asarray(np.arange(n).reshape(n, 1, 1), self.dtype)
+        row = backend.asarray(np.arange(first, first + n).reshape(n, 1, 1), self.dtype)
         operands = (backend.xp.reshape(h, (n, parts, d)), row, backend.asarray(np.arange(d), self.dtype))
         found = backend.elementwise(
             kernels.dropout, (*operands, *self.key, *self.step), constants={"rate": rate, "layer": float(layer)}

@@ -95,11 +95,19 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def threads_for(model: Model, batch_size: int) -> Iterator[None]:
-    """Use one BLAS thread in this context, if the network's steps are small; restore the number afterwards."""
+def threads_for(model: Model, batch_size: int, cores: int | None = None) -> Iterator[None]:
+    """Use one BLAS thread in this context, if the network's steps are small; restore the number afterwards.
+
+    Of several ranks on a machine, each uses as many threads as it has `cores`.
+    """
     products = 3 * batch_size * sum(layer.inputs * layer.units for layer in trainable_layers(model.layers))
-    if model.backend.name != "numpy" or products > SMALL:
-        yield
+    if model.backend.name != "numpy" or (products > SMALL and cores != 1):
+        blas = loaded_blas() if cores is not None and model.backend.name == "numpy" else None
+        if blas is None or cores is None or max(thread_counts(blas), default=1) <= cores:
+            yield
+        else:
+            with blas.limit(limits=cores):
+                yield
         return
     use = _Use()
     try:

@@ -3,6 +3,7 @@
 import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from numbers import Real
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,7 @@ from nnkit.history import History
 from nnkit.layers import layer_description
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
+from nnkit.parallel.communicator import ALONE, Communicator
 from nnkit.parameters import Parameters
 from nnkit.placement import Placement
 from nnkit.state import Arrays
@@ -51,6 +53,7 @@ class Plan:
     class_weight: str = "None"
     data: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
+    shards: int | None = None
 
 
 class Best:
@@ -117,7 +120,9 @@ class Keeper:
         every: int,
         resume: bool,
         optimizer: Optimizer | None,
+        communicator: Communicator = ALONE,
     ) -> None:
+        self._communicator = communicator
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self._resumes, self._optimizer = resume, optimizer
         self.stopped = False
@@ -133,17 +138,23 @@ class Keeper:
         if self._path is None or self._file is None:
             return self
         with ExitStack() as stack:
-            try:
-                stack.enter_context(locked(self._file))
-            except BlockingIOError:
-                raise BlockingIOError(
-                    f"checkpoint: another process is training to {self._path}; give another path"
-                ) from None
-            if self._resumes and self._path.exists():
-                self._saved = checkpoint.read(self._path)
-            self._check(self._optimizer)
+            content = self._communicator.broadcast(partial(self._locked, stack, self._file))
+            with self._communicator.agreed():
+                if content is not None:
+                    self._saved = checkpoint.parsed(str(self._path), *content)
+                self._check(self._optimizer)
             self._lock = stack.pop_all()
         return self
+
+    def _locked(self, stack: ExitStack, file: Path) -> tuple[Arrays, dict[str, Any]] | None:
+        """Lock the file; returns what it contains to resume from. Rank 0 alone needs it."""
+        try:
+            stack.enter_context(locked(file))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f"checkpoint: another process is training to {self._path}; give another path"
+            ) from None
+        return checkpoint.read_tensors(str(self._path)) if self._resumes and file.exists() else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._lock.close()
@@ -250,7 +261,7 @@ class Keeper:
         if self._file is None:
             return
         wrong = _made_plain(history)
-        if last or wrong is not None or history.epochs % self.every == 0:
+        if self._communicator.rank == 0 and (last or wrong is not None or history.epochs % self.every == 0):
             used, best = self.model.optimizer_state().optimizer, self.best.parameters
             about = self._about(used, steps, history) | {"given_optimizer": self._given, "init": self._init}
             best = None if best is None else self.model.parameters.saved(best)

@@ -10,17 +10,17 @@ from nnkit.kernels.arithmetic import product, scaled_sum
 from nnkit.metrics import Metric
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
+from nnkit.parallel.division import ONE, Team
 from nnkit.schedules import Schedule
 from nnkit.step import step_for
 from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError, Undo, parameters_are_finite, what_is_not_finite
-from nnkit.training.meter import Meter
+from nnkit.training.meter import Meter, combined
 from nnkit.training.on_device import Rates, Way, way_on_device
 from nnkit.training.progress import Progress
-from nnkit.training.sources import Minibatch, Source
+from nnkit.training.sources import ArraySource, Minibatch, Source
 from nnkit.training.stopping import Interrupt
-
-Look = Callable[[int, float], None]
+from nnkit.training.together import Look, OneByOneTogether, ReplaysTogether, Shares
 
 
 class Epochs:
@@ -43,11 +43,12 @@ class Epochs:
         epochs: int,
         interrupt: Interrupt,
         steps: int | None = None,
+        team: Team = ONE,
     ) -> None:
-        self.model, self.source, self.plan = model, source, plan
+        self.model, self.source, self.plan, self.team = model, source, plan, team
         self.schedule, self.epochs, self.interrupt = schedule, epochs, interrupt
         self.steps = steps if source.samples is None else -(-source.samples // plan.batch_size)
-        self.meter = Meter(model, source.samples or plan.batch_size, plan.batch_size, metrics)
+        self.shares = Shares.of(model, source, plan, metrics, team)
         self._prepare()
         self.rate = self.state.optimizer.learning_rate
 
@@ -75,19 +76,27 @@ class Epochs:
 
     def check_place(self) -> None:
         """RuntimeError if a callback has moved the network to another backend, where the data are not."""
-        if self.model.backend is not self.meter.backend:
-            there, here = self.model.backend.name, self.meter.backend.name
+        backend = self.shares.meters[0].backend
+        if self.model.backend is not backend:
+            there, here = self.model.backend.name, backend.name
             raise RuntimeError(f"a callback has moved the network to {there}; fit runs on {here}")
 
     def _prepare(self) -> None:
         """Create the objects that depend on the network's arrays."""
-        model, plan, source, meter = self.model, self.plan, self.source, self.meter
+        model, plan, (team, (source, *_), (meter, *_)) = self.model, self.plan, self.shares
         model.parameters.clear_padding()
         self.state: OptimizerState = model.optimizer_state()
         self.undo = Undo(model, self.state)
-        self._one_by_one = OneByOne(model, source, meter, self.state, plan, self.undo, self.interrupt)
         self._on_device: Way | None = None
-        if plan.gradient_accumulation_steps == 1:
+        updates_each = plan.gradient_accumulation_steps == 1
+        if not team.alone:
+            together = OneByOneTogether(model, self.shares, self.state, plan, self.undo, self.interrupt)
+            self._one_by_one: OneByOne | OneByOneTogether = together
+            if updates_each and isinstance(source, ArraySource) and source.on_device:
+                self._on_device = ReplaysTogether(model, self.shares, self.state, plan)
+            return
+        self._one_by_one = OneByOne(model, source, meter, self.state, plan, self.undo, self.interrupt)
+        if updates_each:
             self._on_device = way_on_device(model, source, meter, self.state, plan.batch_size)
 
     def _pass(
@@ -103,7 +112,12 @@ class Epochs:
             interrupt.check()
             undo.moving = on_device is not None
 
-        self.meter.start(self.source.start(self._order()), careful)
+        communicator, (_, sources, meters) = self.team.communicator, self.shares
+        with communicator.agreed():
+            order = self._order()
+            known = [source.start(order) for source in sources]
+            for meter, own in zip(meters, known * (len(meters) // len(known)), strict=True):
+                meter.start(own, careful)
         if on_device is not None:
             undo.moving = True
             on_device.run(rates, after_steps)
@@ -112,8 +126,11 @@ class Epochs:
             if self.steps is None:
                 self.steps = self._one_by_one.done  # an iterable's number of steps, for schedules
         undo.moving = False
-        with interrupt.at_once:
-            return self.meter.read(finite=parameters_are_finite(self.model))
+        with communicator.agreed(), interrupt.at_once:
+            found = [meter.measured(finite=parameters_are_finite(self.model)) for meter in meters]
+        found = [each for of_rank in communicator.everyone(found) for each in of_rank]
+        with communicator.agreed(), interrupt.at_once:
+            return combined(self.model, meters[0].metrics, found)
 
     def _rates(self, number: int, history: Mapping[str, Sequence[float]], steps: range) -> list[float]:
         """The learning rates of these steps of epoch `number`; the schedule may be slow, so it is interruptible."""

@@ -16,6 +16,8 @@ from nnkit.inputs import on_host
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.parallel import team_of
+from nnkit.parallel.division import ONE, Team
 from nnkit.placement import Placement
 from nnkit.preprocessing import warn_of_scales
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
@@ -27,6 +29,7 @@ from nnkit.training.fingerprints import functions_of
 from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, checked_progress
 from nnkit.training.sources import ArraySource, Source, is_stream, source_of
+from nnkit.training.start import check_same, cores_for, start_alike
 from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
 from nnkit.training.weights import ClassWeight
 
@@ -54,6 +57,9 @@ def fit(
     averaged: bool = True,
     progress: bool | str = True,
     callbacks: Iterable[Callable[[Any, History], object]] = (),
+    comm: Any = None,
+    shards: int | None = None,
+    sharded: bool = False,
 ) -> History:
     """Train a network on minibatches (eq. 17 for SGD); returns the costs and metrics of the epochs.
 
@@ -102,6 +108,16 @@ def fit(
         callbacks: functions called with the network and the history after each epoch; one that returns True stops, and
             a training that it stopped stays so when it is resumed. They run in the thread of `fit`, and may use and
             change the network: `train_step` there is an additional step.
+        comm: train on several processes, or GPUs: an mpi4py communicator whose ranks all call `fit` with the same
+            arguments (`nnkit.parallel`). `batch_size` is that of all ranks together, each of which takes its part of
+            every minibatch: the result is that of one process, to rounding. All start with rank 0's network; rank 0
+            shows the progress and writes the checkpoint, from which any number of ranks can resume. An error on one
+            rank is an error on all, RankError on the others.
+        shards: cut each minibatch into this many parts, whose gradients are added in a fixed order: then the result has
+            the same bits on any number of ranks up to `shards`, on CPUs of one type. With 8 shards a step takes 1.1
+            times as long at 784-512-512-10 and 1.5 times at 784-100-10, batch 128.
+        sharded: with an iterable: each rank's X yields minibatches of its own, which together are the minibatch of a
+            step. By default all yield the same, of which each rank takes its part.
 
     Ctrl-C ends the training after the current step: the network keeps its parameters, and the history says
     `interrupted`. A second Ctrl-C does not wait for data, callbacks and files. Whenever training ends, early stopping
@@ -131,67 +147,78 @@ def fit(
     >>> history["cost"][-1] < history["cost"][0], history.epochs
     (True, 3)
     """
-    if is_stream(X):
-        _refuse("with an iterable", batch_size=batch_size, shuffle=shuffle, validation_split=validation_split)
-    if validation_data is not None:
-        _refuse("with validation_data", validation_split=validation_split)
-    if checkpoint is None:
-        _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
-    batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
-    every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
-    shuffle = shuffle is None or flag("", "shuffle", shuffle)
-    resume, averaged = flag("", "resume", resume), flag("", "averaged", averaged)
-    for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
-        whole("", name, count, 1)
-    progress = checked_progress(progress)
-    callbacks = checked_callbacks(callbacks)
-    optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
-    rates = None if schedule is None else as_schedule(schedule)
-    measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
-    stack = ExitStack()
-    with learned_names(model, X, y):
-        if validation_split is not None and y is not None:
-            from nnkit.data.splitting import split_off  # imports all of nnkit.data, often not needed
-
-            share = in_range("", "validation_split", validation_split, 1.0, above=True)
-            found = drawn_before(checkpoint) if resume and model.seed_is_drawn else None
-            labels = np.asarray(on_host(model.answers(y)))
-            parts = split_off(
-                labels, share, model.seed if found is None else found, X=X, y=y, sample_weight=sample_weight
+    team = team_of(comm, shards, sharded)
+    communicator = team.communicator
+    with ExitStack() as stack, communicator.ending_together(DivergenceError):
+        stack.callback(communicator.close)
+        with communicator.agreed():
+            _check_team(team, model, X, shards, sharded)
+            if is_stream(X):
+                _refuse("with an iterable", batch_size=batch_size, shuffle=shuffle, validation_split=validation_split)
+            if validation_data is not None:
+                _refuse("with validation_data", validation_split=validation_split)
+            if checkpoint is None:
+                _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
+            batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
+            every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
+            shuffle = shuffle is None or flag("", "shuffle", shuffle)
+            resume, averaged = flag("", "resume", resume), flag("", "averaged", averaged)
+            for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
+                whole("", name, count, 1)
+            progress = checked_progress(progress)
+            callbacks = checked_callbacks(callbacks)
+            optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
+            rates = None if schedule is None else as_schedule(schedule)
+            measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
+        seed = communicator.broadcast(lambda: _seed_of_split(model, validation_split, checkpoint if resume else None))
+        with communicator.agreed():
+            stack.enter_context(learned_names(model, X, y))
+            if validation_split is not None and y is not None:
+                given = {"X": X, "y": y, "sample_weight": sample_weight}
+                (X, y, sample_weight), validation_data = _split(model, validation_split, seed, given)
+            prints = checkpoint is not None or communicator.size > 1
+            source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints, team=team)
+            if (
+                type(source) is ArraySource
+                and model.preprocessing is None
+                and model.epochs_trained == 0 == communicator.rank
+            ):
+                warn_of_scales(model.backend, source.X, model.features)
+            validation = validation_source(model, validation_data, prints, team)
+            to_come = numbers_to_come(model, measured, validation is not None)
+            check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+            best = Best(model, checked_rule(early_stopping, to_come))
+            plan = Plan(
+                samples=source.samples,
+                batch_size=batch_size if source.samples is None else min(batch_size, source.samples),
+                gradient_accumulation_steps=int(gradient_accumulation_steps),
+                shuffle=shuffle and source.samples is not None,
+                schedule=in_words(rates),
+                early_stopping=repr(early_stopping),
+                epochs=int(epochs) if rates is not None and rates.uses_epochs else None,
+                metrics=[metric.name for metric in measured],
+                validation_data="None" if validation is None else "given",
+                validation_split=validation_split,
+                class_weight=_class_weight_in_words(class_weight),
+                data={**source.prints, **({} if validation is None else validation.prints)},
+                functions=functions_of(rates, measured),
+                shards=shards,
             )
-            (X, y, sample_weight), validation_data = parts
-        prints = checkpoint is not None
-        source = source_of(model, X, y, sample_weight, class_weight, learns=True, prints=prints)
-        if type(source) is ArraySource and model.preprocessing is None and model.epochs_trained == 0:
-            warn_of_scales(model.backend, source.X, model.features)
-        validation = validation_source(model, validation_data, prints)
-        to_come = numbers_to_come(model, measured, validation is not None)
-        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
-        best = Best(model, checked_rule(early_stopping, to_come))
-        plan = Plan(
-            samples=source.samples,
-            batch_size=batch_size if source.samples is None else min(batch_size, source.samples),
-            gradient_accumulation_steps=int(gradient_accumulation_steps),
-            shuffle=shuffle and source.samples is not None,
-            schedule=in_words(rates),
-            early_stopping=repr(early_stopping),
-            epochs=int(epochs) if rates is not None and rates.uses_epochs else None,
-            metrics=[metric.name for metric in measured],
-            validation_data="None" if validation is None else "given",
-            validation_split=validation_split,
-            class_weight=_class_weight_in_words(class_weight),
-            data={**source.prints, **({} if validation is None else validation.prints)},
-            functions=functions_of(rates, measured),
-        )
-        keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer)
+            keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator)
+        check_same(team, model, plan, optimizer, epochs=int(epochs), checkpoint_every=every, resume=resume)
         stack.enter_context(keeper)
-        with stack, interruptible() as interrupt:
+        interrupt = stack.enter_context(interruptible(communicator))
+        with communicator.agreed():
             history = keeper.begin()
-            with carrying(history), threads_for(model, plan.batch_size):  # which reads the optimizer's state
-                passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps)
-                training = _Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
-                with Progress(progress, epochs, passes.steps, history.epochs) as bar:
-                    training.run(bar, interrupt)
+        start_alike(communicator, model)
+        limit = threads_for(model, -(-plan.batch_size // team.divisor), cores_for(team))
+        with carrying(history), limit:  # which reads the optimizer's state
+            with communicator.agreed():
+                passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps, team)
+            training = _Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
+            shown = progress if communicator.rank == 0 else False
+            with Progress(shown, epochs, passes.steps, history.epochs) as bar:
+                training.run(bar, interrupt)
     return history
 
 
@@ -247,12 +274,13 @@ class _Training:
         try:
             numbers = passes.run(history.epochs, history, bar)
             if self.validation is not None:
-                with interrupt.at_once:
-                    found = evaluate(self._validated(), self.validation, self.metrics)
+                found = evaluate(self._validated(), self.validation, self.metrics, passes.team, interrupt.at_once)
                 numbers |= {f"validation_{name}": number for name, number in found.items()}
-            history.add(**numbers, learning_rate=passes.rate, seconds=time.perf_counter() - started)
-            model.epochs_trained += 1
-            self.best.note(history, self._validated().parameters)
+            seconds = interrupt.slowest(time.perf_counter() - started)
+            with passes.team.communicator.agreed():
+                history.add(**numbers, learning_rate=passes.rate, seconds=seconds)
+                model.epochs_trained += 1
+                self.best.note(history, self._validated().parameters)
             passes.undo.close()
         except BaseException as error:
             interrupt.hold()
@@ -277,12 +305,15 @@ class _Training:
 
     def _finish(self, interrupt: Interrupt) -> None:
         """Call the callbacks, and write a checkpoint if it is due."""
-        with interrupt.at_once:
+        communicator = self.passes.team.communicator
+        with communicator.agreed(), interrupt.at_once:
             answers = [callback(self.model, self.history) for callback in self.callbacks]
-        self.keeper.stopped = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-        self.passes.check_place()
+        stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        self.keeper.stopped = any(communicator.everyone(stops))
+        with communicator.agreed():
+            self.passes.check_place()
         self.history.stopped = self._ended()
-        with interrupt.at_once:
+        with communicator.agreed(), interrupt.at_once:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
 
 
@@ -322,13 +353,38 @@ def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
         raise
 
 
-def validation_source(model: Model, data: Any, prints: bool) -> Source | None:
+def _seed_of_split(model: Model, share: float | None, path: str | PathLike[str] | None) -> int:
+    """The seed by which samples are set aside: of the checkpoint to resume from, if the network has drawn its own."""
+    found = drawn_before(path) if share is not None and model.seed_is_drawn else None
+    return model.seed if found is None else found
+
+
+def _split(model: Model, share: float, seed: int, given: dict[str, Any]) -> list[list[Any]]:
+    """Set a share of samples aside; returns (X, y, sample_weight) of both parts."""
+    from nnkit.data.splitting import split_off  # imports all of nnkit.data, often not needed
+
+    share = in_range("", "validation_split", share, 1.0, above=True)
+    labels = np.asarray(on_host(model.answers(given["y"])))
+    return split_off(labels, share, seed, **given)
+
+
+def _check_team(team: Team, model: Model, X: Any, shards: int | None, sharded: bool) -> None:
+    """Raise TypeError for options of a team without effect, and ValueError for fewer shards than ranks."""
+    if sharded and not is_stream(X):
+        _refuse("for arrays: all ranks give the same ones, and each reads its own rows", sharded=sharded)
+    if sharded and shards is not None:
+        _refuse("on minibatches that the ranks divide themselves (sharded=True)", shards=shards)
+    if team.divisor < team.communicator.size:
+        raise ValueError(f"shards is {shards}; expected at least one for each of {team.communicator.size} ranks")
+
+
+def validation_source(model: Model, data: Any, prints: bool, team: Team = ONE) -> Source | None:
     """The source of `validation_data`, if given."""
     if data is None:
         return None
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         X, y, weight = (*data, None)[:3]
-        return source_of(model, X, y, weight, which="validation ", prints=prints)
+        return source_of(model, X, y, weight, which="validation ", prints=prints, team=team)
     if not is_stream(data):
         kind = type(data).__name__
         raise TypeError(f"validation_data is a {kind}; expected (X, y), (X, y, sample_weight) or an iterable of them")

@@ -5,9 +5,10 @@ over a small array instead of a dozen calls in every step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from nnkit.backends.recording import active_tape
 from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import ROWS, Model
-from nnkit.training.sources import Known, Minibatch, Source
+from nnkit.parallel.division import ONE, Team
+from nnkit.training.sources import Known, Minibatch, Source, rounds
 
 _KEPT = 1 << 20  # numbers buffered before they are measured
 _FEW = 1 << 15  # numbers that take less time than the Python overhead of measuring them
@@ -76,33 +78,20 @@ class Meter:
         start, self._filled = self._filled, self._filled + n
         return slice(start, self._filled)
 
-    def read(self, **others: Array) -> dict[str, float]:
-        """Mean cost, accuracy for classification, and the other metrics; synchronizes with the device.
+    def read(self) -> dict[str, float]:
+        """Mean cost, accuracy for classification, and the other metrics (`combined`); synchronizes with the device."""
+        return combined(self.model, self.metrics, [self.measured()])
 
-        The cost is Σ w C/Σ w, without a class weight of a single output of several in the denominator.
-        The accuracy is Σ w [right]/Σ w: a sample of one class is right if its output is the largest, a multi-label
-        sample if all outputs are on the side of their targets. `others` are 0-d arrays read in the same transfer.
-        """
+    def measured(self, **others: Array) -> "Measured":
+        """What has been measured; synchronizes with the device. `others` are 0-d arrays read in the same transfer."""
         self._measure()
         xp = self.backend.xp
         waiting = [*(array for arrays in self._sums.values() for array in arrays), *others.values()]
-        numbers = iter(self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist())
-        sums = {name: sum(next(numbers) for _ in arrays) for name, arrays in self._sums.items()}
-        shares = sums["share"] if self._sums["share"] else self._samples
-        if shares == 0:
-            raise ValueError("sample_weight: all weights are 0; expected one above 0")
-        result = {"cost": sums["cost"] / shares}
-        if self.model.classifies:
-            total = sums["weight"] if self._sums["weight"] else self._samples
-            result["accuracy"] = sums["class" if self._one_class else "all"] / total if total else math.nan
-            if math.isnan(result["cost"]):  # some outputs are NaN, neither right nor wrong
-                result["accuracy"] = math.nan
-        result |= zip(others, numbers, strict=True)
-        if self.metrics:
-            y, h = (np.concatenate([part[i] for part in self._outputs]) for i in (0, 1))
-            weights = None if self._outputs[0][2] is None else np.concatenate([part[2] for part in self._outputs])
-            result |= {metric.name: metric.measure(y, h, weights) for metric in self.metrics}
-        return result
+        host = self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist() if waiting else []
+        numbers = iter(host)
+        sums = {name: sum(next(numbers) for _ in arrays) if arrays else None for name, arrays in self._sums.items()}
+        named = dict(zip(others, numbers, strict=True))
+        return Measured(sums, self._samples, self._one_class, self._outputs, named)
 
     def _kept(self, array: Array | None) -> Array | None:
         return None if array is None else self.backend.copy(array, self.backend.empty(array.shape, self.model.dtype))
@@ -178,6 +167,48 @@ class Meter:
         return Known(y, weights, metric_weights, exact=exact)
 
 
+class Measured(NamedTuple):
+    """What a meter has measured, on the host: to be combined with that of other meters.
+
+    `sums` are by name, None where nothing was added; `outputs` are the targets, outputs and weights for metrics.
+    """
+
+    sums: dict[str, float | None]
+    samples: int
+    one_class: bool
+    outputs: list[tuple[Any, Any, Any]]
+    others: dict[str, float]
+
+
+def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured]) -> dict[str, float]:
+    """Mean cost, accuracy for classification, the other metrics, and the least of each other number.
+
+    The cost is Σ w C/Σ w, without a class weight of a single output of several in the denominator.
+    The accuracy is Σ w [right]/Σ w: a sample of one class is right if its output is the largest, a multi-label
+    sample if all outputs are on the side of their targets.
+    """
+    sums: dict[str, float] = {}
+    for each in found:
+        sums |= {name: sums.get(name, 0) + value for name, value in each.sums.items() if value is not None}
+    samples = sum(each.samples for each in found)
+    shares = sums.get("share", samples)
+    if shares == 0:
+        raise ValueError("sample_weight: all weights are 0; expected one above 0")
+    result = {"cost": sums["cost"] / shares}
+    if model.classifies:
+        total, one_class = sums.get("weight", samples), all(each.one_class for each in found)
+        result["accuracy"] = sums.get("class" if one_class else "all", 0) / total if total else math.nan
+        if math.isnan(result["cost"]):  # some outputs are NaN, neither right nor wrong
+            result["accuracy"] = math.nan
+    result |= {name: min(each.others[name] for each in found) for name in found[0].others}
+    if metrics:
+        outputs = [part for each in found for part in each.outputs]
+        y, h = (np.concatenate([part[i] for part in outputs]) for i in (0, 1))
+        weights = None if outputs[0][2] is None else np.concatenate([part[2] for part in outputs])
+        result |= {metric.name: metric.measure(y, h, weights) for metric in metrics}
+    return result
+
+
 class _RecordedCost:
     """The recorded sum of the costs of as many samples as in `logits`; for one thread at a time."""
 
@@ -200,21 +231,56 @@ class _RecordedCost:
         return copy(self._sum, self._backend.empty((), self._dtype))
 
 
-def evaluate(model: Model, source: Source, metrics: Sequence[Metric] = ()) -> dict[str, float]:
-    """Mean cost on the source's samples, accuracy for classification, and metrics."""
-    known = source.samples or ROWS
-    meter = Meter(model, known, min(known, ROWS), metrics)
-    measured = _measured(model, source, meter, careful=not source.repeatable)
+def evaluate(
+    model: Model,
+    source: Source,
+    metrics: Sequence[Metric] = (),
+    team: Team = ONE,
+    waiting: AbstractContextManager[object] | None = None,
+) -> dict[str, float]:
+    """Mean cost on the source's samples, accuracy for classification, and metrics.
+
+    A team divides the samples. Local work is done in the context `waiting`.
+    """
+    waiting = nullcontext() if waiting is None else waiting
+    with team.communicator.agreed(), waiting:
+        sources = source.evaluated_by(team)
+        known = ROWS if source.samples is None else -(-source.samples // team.divisor)  # of the largest share
+        meters = [Meter(model, known, min(known, ROWS), metrics) for _ in team.mine]
+    measured = _measured(model, sources, meters, team, waiting, careful=not source.repeatable)
     if source.repeatable and math.isinf(measured["cost"]):
-        measured = _measured(model, source, meter, careful=True)
+        measured = _measured(model, sources, meters, team, waiting, careful=True)
     return measured
 
 
-def _measured(model: Model, source: Source, meter: Meter, careful: bool) -> dict[str, float]:
-    meter.start(source.start(None), careful)
-    for batch in source.batches(ROWS):
-        x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
-        meter.add(model.propagate(x) if lent is None else lent.it.logits(x), batch)
-        if lent is not None:
-            model.placement.leave(lent)
-    return meter.read()
+def _measured(
+    model: Model,
+    sources: Sequence[Source],
+    meters: Sequence[Meter],
+    team: Team,
+    waiting: AbstractContextManager[object],
+    careful: bool,
+) -> dict[str, float]:
+    with team.communicator.agreed(), waiting:
+        known = [source.start(None) for source in sources]
+        for meter, own in zip(meters, known * (len(meters) // len(known)), strict=True):
+            meter.start(own, careful)
+        for number, batch in _batches(sources, team):
+            x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
+            meters[number].add(model.propagate(x) if lent is None else lent.it.logits(x), batch)
+            if lent is not None:
+                model.placement.leave(lent)
+        found = [meter.measured() for meter in meters]
+    found = [each for of_rank in team.communicator.everyone(found) for each in of_rank]
+    with team.communicator.agreed(), waiting:
+        return combined(model, meters[0].metrics, found)
+
+
+def _batches(sources: Sequence[Source], team: Team) -> Iterator[tuple[int, Minibatch]]:
+    """All minibatches of sources, or the shares of those of a stream, with the number of their meter."""
+    if len(sources) == 1:
+        for batches in rounds(sources, team, ROWS):
+            yield from ((number, batch) for number, batch in enumerate(batches) if batch.samples)
+    else:
+        for number, source in enumerate(sources):
+            yield from ((number, batch) for batch in source.batches(ROWS))

@@ -6,7 +6,8 @@ data loaders of other libraries, data sets larger than memory.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from nnkit.backends.dtypes import dtype_name
 from nnkit.inputs import are_labels, check_samples, exact_targets, on_disk, one_class_each
 from nnkit.kernels.arithmetic import product
 from nnkit.model import Model
+from nnkit.parallel.division import ONE, Division, Part, Team, part
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
 from nnkit.training.fingerprints import of_array
@@ -36,8 +38,10 @@ class Minibatch(ABC):
         metric_weights: weights in accuracy and metrics, without class weights: None or (samples, 1).
         exact: the targets in float64, on the host, for metrics, if the network's dtype rounds them; else None.
         one_class: whether each sample has one class, so that the prediction is the largest output.
+        part: where the samples are in a minibatch that several shares divide; None if they are all of it.
     """
 
+    part: Part | None = None
     samples: int
     y: Array
     weights: Array | None
@@ -98,17 +102,57 @@ class Source(ABC):
     def batches(self, size: int) -> Iterator[Minibatch]:
         """The minibatches of the pass."""
 
+    @abstractmethod
+    def evaluated_by(self, team: Team) -> "list[Source]":
+        """A source for each of this rank's shares of all samples."""
+
+
+def rounds(sources: Sequence[Source], team: Team, size: int) -> Iterator[Sequence[Minibatch]]:
+    """The minibatches of a pass, as this rank's shares of each; a stream, the only source, is divided as it is read."""
+    if isinstance(sources[0], StreamSource):
+        for batch in sources[0].batches(size):
+            yield [batch] if team.own_streams or team.alone else [batch.shared(n, team.divisor) for n in team.mine]
+    else:
+        yield from zip(*(source.batches(size) for source in sources), strict=True)
+
 
 class ArraySource(Source):
     """Inputs of the first layer on the device, (n, d_in), with targets (n, d_out) and weights."""
 
     on_device = True
+    division: Division | None = None  # of the minibatches, if this is one share of them
 
-    def __init__(self, model: Model, X: Any, given: Known) -> None:
+    def __init__(self, model: Model, X: Any, given: Known, first: int = 0) -> None:
         self.model, self.backend, self.X, self.given = model, model.backend, X, given
         self.samples: int = given.y.shape[0]
         self.order: Any = None
         self.in_order = given
+        self.first = first  # the row of the first sample in X
+
+    def divided(self, batch_size: int, team: Team) -> "list[ArraySource]":
+        """A source for each of this rank's shares of the minibatches."""
+        if team.alone:
+            return [self]
+        shares = []
+        for number in team.mine:
+            share = copy(self)
+            share.division = Division(self.samples, batch_size, number, team.divisor)
+            share.samples = share.division.samples
+            shares.append(share)
+        return shares
+
+    def evaluated_by(self, team: Team) -> "list[Source]":
+        if team.alone:
+            return [self]
+        parts = [part(self.samples, number, team.divisor) for number in team.mine]
+        return [self._rows(each.first, each.first + each.samples) for each in parts]
+
+    def _rows(self, start: int, stop: int) -> Source:
+        columns = (None if a is None else a[start:stop, ...] for a in self.given[:3])
+        exact = None if self.given.exact is None else self.given.exact[start:stop]
+        y, weights, others = columns
+        given = self.given._replace(y=y, weights=weights, metric_weights=others, exact=exact)
+        return type(self)(self.model, self.X, given, self.first + start)
 
     @property
     def weight_columns(self) -> int:
@@ -116,13 +160,17 @@ class ArraySource(Source):
         return 0 if self.given.weights is None else int(self.given.weights.shape[1])
 
     def start(self, order: np.ndarray | None) -> Known:
+        if self.division is not None:
+            order = self.division.own(order)
         if order is None:
             self.order, self.in_order = None, self.given
             return self.given
         backend, indices, arrays = self.backend, self.backend.asarray(order), self.given[:3]
         if self.order is None:  # these arrays stay: recorded minibatches read them
             self.order = backend.empty(order.shape, indices.dtype)
-            y, weights, others = (None if a is None else backend.empty(a.shape, a.dtype) for a in arrays)
+            y, weights, others = (
+                None if a is None else backend.empty((*order.shape, *a.shape[1:]), a.dtype) for a in arrays
+            )
             others = weights if self.given.metric_weights is self.given.weights else others
             self.in_order = self.given._replace(y=y, weights=weights, metric_weights=others)
         backend.copy(indices, self.order)
@@ -145,13 +193,19 @@ class ArraySource(Source):
         self.backend.take_at(self.X, start, step.x, self.order)
 
     def batches(self, size: int) -> Iterator[Minibatch]:
-        for start in range(0, self.samples, size):
-            yield _Slice(self, start, min(start + size, self.samples))
+        if self.division is None:
+            for start in range(0, self.samples, size):
+                yield _Slice(self, start, min(start + size, self.samples))
+            return
+        start = 0
+        for own in self.division.parts():
+            yield _Slice(self, start, start + own.samples, own)
+            start += own.samples
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
         """The inputs of the first layer at these places in the order."""
         if self.order is None:
-            rows = self.X[start:stop, ...]
+            rows = self.X[self.first + start : self.first + stop, ...]
             return rows if out is None else self.backend.copy(rows, out)
         return self.backend.take(self.X, self.order[start:stop], out=out)
 
@@ -178,21 +232,23 @@ class HostSource(ArraySource):
     on_device = False
 
     def start(self, order: np.ndarray | None) -> Known:
-        self._rows = order  # on the host, which reads the rows
-        return super().start(order)
+        known = super().start(order)
+        self._order = known.order  # on the host, which reads the rows
+        return known
 
     def inputs(self, start: int, stop: int, out: Array) -> Array:
-        rows = self.X[start:stop] if self._rows is None else _rows_at(self.X, self._rows[start:stop])
+        start, stop = self.first + start, self.first + stop
+        rows = self.X[start:stop] if self._order is None else _rows_at(self.X, self._order[start:stop])
         return self.model.preprocessed(np.asarray(rows), out)
 
 
 class _Slice(Minibatch):
     """The samples of an array source at some places in its order."""
 
-    __slots__ = ("samples", "source", "start", "weights", "y")
+    __slots__ = ("part", "samples", "source", "start", "weights", "y")
 
-    def __init__(self, source: ArraySource, start: int, stop: int) -> None:
-        self.source, self.start, self.samples = source, start, stop - start
+    def __init__(self, source: ArraySource, start: int, stop: int, own: Part | None = None) -> None:
+        self.source, self.start, self.samples, self.part = source, start, stop - start, own
         y, weights, *_ = source.in_order
         self.y = y[start:stop, ...]
         self.weights = None if weights is None else weights[start:stop, ...]
@@ -218,10 +274,13 @@ class StreamSource(Source):
     def start(self, order: np.ndarray | None) -> Known:
         return Known()
 
-    def batches(self, size: int) -> Iterator[Minibatch]:
+    def evaluated_by(self, team: Team) -> list[Source]:
+        return [self]
+
+    def batches(self, size: int) -> Iterator["Given"]:
         number, weighted = -1, False
         for number, item in enumerate(self.stream() if callable(self.stream) else self.stream):
-            given = _Given(self, item, f"minibatch {number} of {self.name}")
+            given = Given(self, item, f"minibatch {number} of {self.name}")
             weighted = given.weighted if number == 0 else weighted
             if given.weighted != weighted:
                 raise ValueError(f"minibatch {number} of {self.name}: give all minibatches a sample_weight, or none")
@@ -231,7 +290,7 @@ class StreamSource(Source):
             raise ValueError(f"{self.name} yielded no minibatches; {hint}")
 
 
-class _Given(Minibatch):
+class Given(Minibatch):
     """A minibatch from an iterable."""
 
     def __init__(self, source: StreamSource, item: Any, name: str) -> None:
@@ -252,6 +311,16 @@ class _Given(Minibatch):
     def inputs(self, out: Array = None) -> Array:
         return self._x if out is None else self._backend.copy(self._x, out)
 
+    def shared(self, number: int, count: int) -> "Given":
+        """Share `number` of `count` of these samples."""
+        share, own = copy(self), part(self.samples, number, count)
+        rows = slice(own.first, own.first + own.samples)
+        share.samples, share.part, share._x, share.y = own.samples, own, self._x[rows, ...], self.y[rows, ...]
+        arrays = (self.weights, self.metric_weights)
+        share.weights, share.metric_weights = (None if a is None else a[rows, ...] for a in arrays)
+        share.exact = None if self.exact is None else self.exact[rows]
+        return share
+
 
 def source_of(
     model: Model,
@@ -263,9 +332,11 @@ def source_of(
     check: bool = True,
     learns: bool = False,
     prints: bool = False,
+    team: Team = ONE,
 ) -> Source:
     """The source for a user's data, called `which` in errors; with `check`, every number is checked.
 
+    Of a `team`, each rank checks its own part of the rows on the host.
     With `learns`, the network learns feature names and the shape of targets from an iterable's minibatches; with
     `prints`, the source has fingerprints of the data. Raises ValueError and TypeError for data unfit for the network.
     """
@@ -285,7 +356,7 @@ def source_of(
     if _stays_on_host(model, raw):
         samples, source = raw, HostSource
         if check:
-            _check_rows(model, raw, f"{which}X")
+            _check_rows(model, raw, f"{which}X", team.own_rows(raw.shape[0]))
     elif dtype_name(raw.dtype) in _BYTES:
         samples, source = model.backend.asarray(raw), BytesSource
     else:
@@ -339,11 +410,11 @@ def _stays_on_host(model: Model, X: Any) -> bool:
     )
 
 
-def _check_rows(model: Model, X: Any, name: str) -> None:
-    """ValueError that names the first row with NaN or infinities; checks some thousand rows at a time."""
+def _check_rows(model: Model, X: Any, name: str, own: range) -> None:
+    """ValueError that names the first of these rows with NaN or infinities; checks some thousand rows at a time."""
     host = get_backend("numpy")
-    for start in range(0, X.shape[0], _CHUNK):
-        rows = np.asarray(X[start : start + _CHUNK])
+    for start in range(own.start, own.stop, _CHUNK):
+        rows = np.asarray(X[start : min(start + _CHUNK, own.stop)])
         on_host = preprocessed(host, model.dtype, model.preprocessing, rows)
         check_samples(host, rows, on_host, model.preprocessing, name, start)
 

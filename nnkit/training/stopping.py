@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 
 from nnkit.checks import flag, in_range, whole
 from nnkit.history import highest_is_best
+from nnkit.parallel.communicator import ALONE, Communicator
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,21 @@ class Interrupt:
     or a file, runs inside `with interrupt.at_once`: there a second Ctrl-C acts at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, communicator: Communicator = ALONE) -> None:
         self.presses = 0
         self.at_once = _AtOnce(self)
+        self._communicator = communicator
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if Ctrl-C has been pressed."""
-        if self.presses:
+        """Raise KeyboardInterrupt if Ctrl-C has been pressed; on all ranks after the same step, if on one."""
+        if self._communicator.stops(self.presses > 0):
             raise KeyboardInterrupt
+
+    def slowest(self, seconds: float) -> float:
+        """The longest time of all ranks, which also learn whether Ctrl-C has been pressed on one."""
+        found = self._communicator.everyone((seconds, self.presses > 0))
+        self._communicator.stopped = any(pressed for _, pressed in found)
+        return max(taken for taken, _ in found)
 
     def hold(self) -> None:
         """Disable `at_once` during cleanup."""
@@ -128,12 +136,12 @@ class _AtOnce:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interrupt]:
+def interruptible(communicator: Communicator = ALONE) -> Iterator[Interrupt]:
     """Defer Ctrl-C until `check`; a second one is not deferred in an `at_once` block.
 
     Changes nothing in threads other than the main one, which get no signals, or if a program has its own handler.
     """
-    interrupt = Interrupt()
+    interrupt = Interrupt(communicator)
 
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.press()
