@@ -163,7 +163,8 @@ _ELSEWHERE = {
         "lecun_normal": "lecun", "lecun_uniform": "lecun",
     },
     "metric": {
-        "mae": "meanabsoluteerror l1", "accuracy": "acc", "r2": "r2score rsquared",
+        "mae": "meanabsoluteerror l1", "rmse": "rootmeansquarederror mse meansquarederror",
+        "accuracy": "acc", "r2": "r2score rsquared",
         "top_5": "topk topkaccuracy top5accuracy",
     },
     "optimizer": {"sgd": "gd momentum gradientdescent nesterov"},

@@ -1,4 +1,4 @@
-"""The command line: nnkit train | predict | evaluate | export | verify | doctor | formulas.
+"""The command line: nnkit train | predict | evaluate | export | verify | doctor | formulas | completion.
 
 Exit codes: 0 success, 1 a check failed or training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C.
 An error is one line; `--debug` shows the traceback.
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     # Imported here, to catch Ctrl-C during the import.
-    from nnkit.commands import evaluate, export, predict, reports, train
+    from nnkit.commands import completion, evaluate, export, predict, reports, train
     from nnkit.commands.arguments import Parser, in_options, one_line
     from nnkit.training.divergence import DivergenceError
     from nnkit.version import __version__
@@ -46,6 +46,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (train, predict, evaluate, export, reports):
         command.add(commands)
+    completion.add(commands, parser)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.parser.refuse(unknown)
@@ -60,6 +61,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
+            if getattr(options, "config", None) is not None:
+                from nnkit.commands.config import configured
+
+                given = list(sys.argv[1:] if arguments is None else arguments)
+                at = given.index("train") + 1
+                options = parser.parse_args(
+                    [*given[:at], *configured(options.config, options.parser, given), *given[at:]]
+                )
             code: int = options.run(options)
             print(end="", flush=True)  # to raise write errors now, not when Python exits
     except BrokenPipeError:  # the reader has closed the pipe, as in `nnkit formulas | head`

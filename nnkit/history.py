@@ -83,7 +83,7 @@ def highest_is_best(owner: str, monitor: str, mode: str) -> bool:
     name = monitor.removeprefix("validation_")
     if re.fullmatch(r"accuracy|balanced_accuracy|top_\d+|r2|f1|precision|recall|roc_auc", name):
         return True
-    if name not in ("cost", "mae", "mean_absolute_error"):
+    if name not in ("cost", "mae", "mean_absolute_error", "rmse", "root_mean_squared_error"):
         hint = "give mode='max' if its highest number is the best, else mode='min'"
         raise ValueError(f"{owner}: the name {monitor!r} does not say which of its numbers is the best; {hint}")
     return False

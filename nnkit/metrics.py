@@ -22,7 +22,7 @@ from nnkit.inputs import checked_weights, is_real, on_host
 from nnkit.label_metrics import one_class_each
 from nnkit.tables import as_array
 
-__all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "top_k"]
+__all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "root_mean_squared_error", "top_k"]
 
 MetricFunction = Callable[..., float]
 Numbers = NDArray[np.floating]
@@ -143,6 +143,20 @@ def mean_absolute_error(y: Any, h: Any, sample_weight: Any = None) -> float:
         return float(np.mean(_mean(np.abs(y.astype(np.float64) - h.astype(np.float64)), sample_weight)))
 
 
+def root_mean_squared_error(y: Any, h: Any, sample_weight: Any = None) -> float:
+    """The root of the mean of (y − h)² over the samples, averaged over the outputs: in the units of the targets.
+
+    >>> nnkit.metrics.root_mean_squared_error(np.array([[1.0], [2.0]]), np.array([[2.0], [9.0]]))
+    5.0
+    """
+    y, h = _columns(y, h)
+    with np.errstate(all="ignore"):
+        error = np.abs(y.astype(np.float64) - h.astype(np.float64))
+        exponent = np.frexp(error.max(axis=0))[1]  # squares of small or large numbers under- or overflow
+        mean = _mean(np.ldexp(error, -exponent) ** 2, sample_weight)
+        return float(np.mean(np.ldexp(np.sqrt(mean), exponent)))
+
+
 def _arrays(y: Any, h: Any, axes: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Targets and outputs as arrays of equal shape with a number of axes in `axes`; raises TypeError or ValueError."""
     arrays = []
@@ -200,7 +214,9 @@ def _takes_weights(function: MetricFunction) -> bool:
     return parameter is not None and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY
 
 
-_named: dict[str, MetricFunction] = {"accuracy": accuracy, "r2": r2, "mae": mean_absolute_error}
+_named: dict[str, MetricFunction] = {
+    "accuracy": accuracy, "r2": r2, "mae": mean_absolute_error, "rmse": root_mean_squared_error,
+}  # fmt: skip
 
 
 def get_metrics(
@@ -208,9 +224,9 @@ def get_metrics(
 ) -> list[Metric]:
     """Metrics by name, or as functions of targets and outputs, or functions of `sklearn.metrics`, as they are.
 
-    The names are "accuracy", "top_5" for any k, "r2", "mae", and by scikit-learn "f1", "precision", "recall", "roc_auc"
-    and "balanced_accuracy": for several classes the mean over the classes. A single output above the threshold is class
-    1 for these.
+    The names are "accuracy", "top_5" for any k, "r2", "mae", "rmse", and by scikit-learn "f1", "precision", "recall",
+    "roc_auc" and "balanced_accuracy": for several classes the mean over the classes. A single output above the
+    threshold is class 1 for these.
 
     The accuracy is omitted for networks that classify: they always report it. Raises ValueError for an unknown name,
     with similar ones, and unless k is below the number of outputs; TypeError for other than names and functions.

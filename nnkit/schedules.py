@@ -249,7 +249,7 @@ def reduce_on_plateau(
         min_factor: the lowest factor on the optimizer's rate, in [0, 1).
         min_delta: at least 0.
         mode: "min" if lower is better, "max" if higher; "auto" is "max" for accuracies, "top_5" etc. and "r2", and
-            "min" for costs and "mae". Other names need a mode.
+            "min" for costs, "mae" and "rmse". Other names need a mode.
 
     Raises ValueError for numbers out of range; `factor` raises it if the history does not have the number.
 

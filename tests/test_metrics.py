@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as numpy_arrays
 
 import nnkit
-from nnkit.metrics import accuracy, get_metrics, mean_absolute_error, r2, top_k
+from nnkit.metrics import accuracy, get_metrics, mean_absolute_error, r2, root_mean_squared_error, top_k
 
 RANKS = numpy_arrays(np.float64, st.tuples(st.integers(1, 8), st.just(5)), elements=st.integers(-3, 3).map(float))
 
@@ -67,7 +67,7 @@ def test_lists_columns_and_other_types() -> None:
     assert mean_absolute_error([1, 2], [2, 4]) == 1.5
 
 
-@pytest.mark.parametrize("metric", [accuracy, top_k(2), r2, mean_absolute_error])
+@pytest.mark.parametrize("metric", [accuracy, top_k(2), r2, mean_absolute_error, root_mean_squared_error])
 @pytest.mark.parametrize(
     ("y", "h", "error", "message"),
     [
@@ -89,7 +89,7 @@ def test_errors_say_which_metrics_take_one_axis() -> None:
     for metric in (accuracy, top_k(2)):
         with pytest.raises(ValueError, match=r"y has shape \(3,\); expected \(n, d_out\) with at least one sample"):
             metric(np.ones(3), np.ones(3))
-    for metric in (r2, mean_absolute_error):
+    for metric in (r2, mean_absolute_error, root_mean_squared_error):
         with pytest.raises(ValueError, match=r"y has shape \(1, 3, 1\); expected \(n, d_out\) or \(n,\) with at least"):
             metric(np.ones((1, 3, 1)), np.ones((1, 3, 1)))
 
@@ -111,6 +111,7 @@ def test_scikit_learn_agrees(weights: Any) -> None:
         (accuracy, MULTI[:, :1], H[:, :1], sklearn.accuracy_score(MULTI[:, 0], H[:, 0] > 0.5, sample_weight=weights)),
         (r2, REAL, H, sklearn.r2_score(REAL, H, sample_weight=weights)),
         (mean_absolute_error, REAL, H, sklearn.mean_absolute_error(REAL, H, sample_weight=weights)),
+        (root_mean_squared_error, REAL, H, sklearn.root_mean_squared_error(REAL, H, sample_weight=weights)),
     ]
     for k in (1, 2):
         wanted = sklearn.top_k_accuracy_score(CLASSES, H, k=k, sample_weight=weights)
@@ -122,7 +123,7 @@ def test_scikit_learn_agrees(weights: Any) -> None:
 def test_samples_without_weight_do_not_count() -> None:
     y, h, kept = REAL.copy(), H.copy(), WEIGHTS > 0
     y[~kept], h[~kept] = 1e300, np.nan
-    for metric in (accuracy, r2, mean_absolute_error, top_k(2)):
+    for metric in (accuracy, r2, mean_absolute_error, root_mean_squared_error, top_k(2)):
         assert metric(y, h, sample_weight=WEIGHTS) == metric(y[kept], h[kept], sample_weight=WEIGHTS[kept])
         assert math.isnan(metric(y, h, sample_weight=np.zeros(8)))
 
@@ -156,7 +157,7 @@ def test_r2_of_small_and_large_differences() -> None:
             assert r2(y, y[::-1]) < 1
 
 
-@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, top_k(2)])
+@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, root_mean_squared_error, top_k(2)])
 def test_other_arguments_are_named(metric: Callable[..., float]) -> None:
     assert metric(REAL.tolist(), H.tolist()) == metric(REAL, H)
     hint = r"; for labels use nnkit.data.one_hot\(y, 3\)$"
@@ -212,7 +213,7 @@ def test_a_metric_may_write_to_its_arguments() -> None:
     assert net.evaluate(X, y, metrics=[careless, "mae", "r2"], sample_weight=w) == plain | {"careless": 1.0}
 
 
-@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, top_k(1)])
+@pytest.mark.parametrize("metric", [accuracy, r2, mean_absolute_error, root_mean_squared_error, top_k(1)])
 def test_invalid_sample_weights_are_refused(metric: Any) -> None:
     y = h = np.eye(3)
     for weights, error in (([1, -1, 1], ValueError), ([1, np.nan, 1], ValueError), ([1j, 1, 1], TypeError)):

@@ -203,7 +203,7 @@ def test_every_hint_is_a_name() -> None:
         "activation": [*nnkit.activation_names(), "softmax"],
         "cost": nnkit.cost_names(),
         "initializer": nnkit.initializers.initializer_names(),
-        "metric": ["accuracy", "r2", "mae", "top_5"],
+        "metric": ["accuracy", "r2", "mae", "rmse", "top_5"],
         "optimizer": nnkit.optimizer_names(),
         "schedule": [*nnkit.schedules.schedule_names(), "step(every)", "exponential(factor)", "warmup(epochs)"],
     }

@@ -25,7 +25,7 @@ TARGET = (
     "column number or another .npy file"
 )
 _OF_CLASSES = ("accuracy", "top_5", *LABEL_METRICS)
-_OF_NUMBERS = ("r2", "mae")
+OF_NUMBERS = ("r2", "rmse", "mae")
 
 
 def one_line(text: str) -> str:
@@ -38,9 +38,10 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: object) -> None:
         super().__init__(**{"allow_abbrev": False, **options})  # type: ignore[arg-type]
+        self.source = ""  # of the arguments, if not the command line
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"nnkit: error: {one_line(message)} (see {self.prog} --help)\n")
+        self.exit(2, f"nnkit: error: {self.source}{one_line(message)} (see {self.prog} --help)\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:  # those of other arguments are types
@@ -143,8 +144,13 @@ def add_mnist(group: argparse._ActionsContainer) -> None:
 
 def add_metrics(group: argparse._ActionsContainer) -> None:
     """Add the option --metrics."""
-    text = "additional metrics: top_5 or another top_N, f1, precision, recall, roc_auc for classes; mae, r2 for numbers"
+    text = "additional metrics: top_5 or another top_N, f1, precision, recall, roc_auc for classes"
     add_option(group, "--metrics", "NAME", _metric, text, nargs="+", default=[])
+
+
+def measured(metrics: Sequence[str], classifies: bool) -> list[str]:
+    """The metrics of results: for numbers R² and the errors in the units of the target, then those given."""
+    return [*metrics] if classifies else [*OF_NUMBERS, *(name for name in metrics if name not in OF_NUMBERS)]
 
 
 def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost, outputs: int, labels: bool) -> None:
@@ -155,7 +161,7 @@ def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost
     for at, metric in enumerate(metrics):
         if metric in metrics[:at]:
             raise ValueError(f"--metrics: {metric} is given twice")
-        if metric in _OF_NUMBERS:
+        if metric in OF_NUMBERS:
             if labels:
                 raise ValueError(f"--metrics {metric} is for numbers, and {name} holds classes")
         elif not cost.classifies and not np.isin(y, (0, 1)).all():
@@ -168,13 +174,13 @@ def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost
 
 
 def _metric(name: str) -> str:
-    if name not in (*_OF_CLASSES, *_OF_NUMBERS) and not re.fullmatch(r"top_[0-9]{1,9}", name):
-        raise argparse.ArgumentTypeError(str(unknown_name("metric", name, (*_OF_CLASSES, *_OF_NUMBERS))))
+    if name not in (*_OF_CLASSES, *OF_NUMBERS) and not re.fullmatch(r"top_[0-9]{1,9}", name):
+        raise argparse.ArgumentTypeError(str(unknown_name("metric", name, (*_OF_CLASSES, *OF_NUMBERS))))
     return name
 
 
 def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:
-    """Argument type for one of these names; the error for another suggests the nearest."""
+    """Argument type for one of these names, its attribute `names`; the error for another suggests the nearest."""
     allowed = list(names)
 
     def check(name: str) -> str:
@@ -182,6 +188,7 @@ def known(kind: str, names: Iterable[str]) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(str(unknown_name(kind, name, allowed)))
         return name
 
+    vars(check)["names"] = allowed
     return check
 
 

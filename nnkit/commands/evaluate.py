@@ -17,13 +17,14 @@ from nnkit.commands.arguments import (
     check_metrics,
     counted,
     known,
+    measured,
     number,
     show,
 )
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
 from nnkit.commands.models import TrainedOn, in_order, new_share, trained_on, warn_of_known_samples
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
-from nnkit.commands.runs import in_digits
+from nnkit.commands.runs import heading, in_digits
 from nnkit.commands.train_arguments import DEFAULTS
 from nnkit.inputs import on_host
 from nnkit.network import Network, load
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     if picture is not None and not (network.classifies and y.ndim == 1):
         raise ValueError("--confusion requires labels and a network that classifies")
     with placing({"": dataset.place}):
-        results = network.evaluate(X, y, metrics=options.metrics)
+        results = network.evaluate(X, y, metrics=measured(options.metrics, network.classifies))
     if picture is not None:
         from nnkit.plots import confusion_matrix
 
@@ -87,7 +88,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     show(f"{name}: {counted(len(X), 'sample')}\n{network}")
     for metric, value in results.items():
-        print(f"{metric.replace('_', ' '):<9} {in_digits(value)}")
+        print(f"{heading(metric):<9} {in_digits(value)}")
+    if not network.classifies:
+        print("RMSE and MAE are in the units of the target")
     if picture is not None:
         show(f"confusion matrix written to {picture}")
     return 0

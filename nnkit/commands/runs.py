@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.backends import Backend
-from nnkit.commands.arguments import counted
+from nnkit.commands.arguments import OF_NUMBERS, counted, measured
 from nnkit.commands.dataset import Dataset, Parts, Targets, divide
 from nnkit.commands.outputs import placing
 from nnkit.history import History
@@ -20,7 +20,7 @@ from nnkit.optimizers import Optimizer, get_optimizer, optimizer_names
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.stopping import EarlyStopping
 
-NUMBERS = ("learning_rate", "momentum", "l2", "weight_decay", "clip_norm")
+NUMBERS = ("learning_rate", "momentum", "l2", "weight_decay", "clip_norm", "ema")
 _MOST = 2**48  # parameters; NumPy cannot even be asked for more
 
 
@@ -132,7 +132,7 @@ def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts
         error.add_note(f"seed {network.seed}")
         raise
     with placing({"": test}):
-        results = network.evaluate(*parts.test, metrics=options.metrics)
+        results = network.evaluate(*parts.test, metrics=measured(options.metrics, network.classifies))
     return Run(network, history, results, parts.counts())
 
 
@@ -146,16 +146,23 @@ def summarize(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def in_words(results: Mapping[str, float], spread: Mapping[str, float] | None = None) -> str:
-    """Results as text, starting with the accuracy.
+    """Results as text, starting with the accuracy, or with R² and the errors in the units of the target.
 
-    >>> in_words({"cost": 0.123456, "accuracy": 0.98765}), in_words({"cost": 123.4567}, {"cost": 1.23})
-    ('accuracy 0.9877, cost 0.1235', 'cost 123.5 ± 1.2300')
+    >>> in_words({"cost": 0.123456, "accuracy": 0.98765})
+    'accuracy 0.9877, cost 0.1235'
+    >>> in_words({"cost": 123.4567, "r2": 0.5}, {"cost": 1, "r2": 0.1})
+    'R² 0.5000 ± 0.1000, cost 123.5 ± 1.0000'
     """
-    names = sorted(results, key=lambda name: name != "accuracy")
-    texts = [f"{name.replace('_', ' ')} {in_digits(results[name])}" for name in names]
+    names = sorted(results, key=lambda name: name not in ("accuracy", *OF_NUMBERS))
+    texts = [f"{heading(name)} {in_digits(results[name])}" for name in names]
     if spread is not None:
         texts = [f"{text} ± {in_digits(spread[name])}" for text, name in zip(texts, names, strict=True)]
     return ", ".join(texts)
+
+
+def heading(metric: str) -> str:
+    """The name of a result in text."""
+    return {"r2": "R²", "rmse": "RMSE", "mae": "MAE"}.get(metric, metric.replace("_", " "))
 
 
 def in_digits(value: float) -> str:

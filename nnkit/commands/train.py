@@ -106,6 +106,8 @@ def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, 
             if not runs:
                 _check_resumed(options, network)
                 say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
+                if not network.classifies:
+                    say(f"RMSE and MAE are in the units of {dataset.target}")
             done = train(options, network, dataset, parts, _progress(options))
             interrupted = done.history.interrupted
             if not interrupted or not runs:

@@ -96,6 +96,7 @@ def _add_training(group: argparse._ActionsContainer) -> None:
     add_option(group, "--l2", "LAMBDA", number(), "penalty on the squared weights")
     add_option(group, "--weight-decay", "LAMBDA", number(), "weight decay (default: the optimizer's)")
     add_option(group, "--clip-norm", "NORM", number(above=True), "maximum norm of the gradient")
+    add_option(group, "--ema", "SHARE", number(1, above=True), "average the parameters exponentially, such as 0.999")
     schedules = schedule_names()
     add_option(
         group, "--schedule", "NAME", known("schedule", schedules), f"of the learning rate: {', '.join(schedules)}"
@@ -131,6 +132,9 @@ def _add_output(group: argparse._ActionsContainer) -> None:
     add_option(group, "--history", "FILE", Path, "write the history as JSON, with --seeds a list")
     add_option(group, "--checkpoint", "FILE", Path, "save the training state after each epoch")
     add_flag(group, "--resume", "resume from the checkpoint, if it exists")
+    add_option(
+        group, "--config", "FILE", Path, "a TOML file of options, such as hidden = [256, 128]; those given here win"
+    )
     add_flag(group, "--quiet", "print only errors, warnings and --json output")
     add_flag(group, "--json", "print one JSON object: settings, seeds, results, paths")
 

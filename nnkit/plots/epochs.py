@@ -12,7 +12,7 @@ History = Mapping[str, Sequence[float | None]]
 
 # Above it, and below its inverse on a logarithmic axis, Matplotlib's margins overflow.
 LARGEST = 1e100
-_HEADINGS = {"r2": "R²", "mae": "Mean absolute error"}
+_HEADINGS = {"r2": "R²", "mae": "Mean absolute error", "rmse": "Root mean squared error"}
 
 
 class Curve(NamedTuple):
@@ -77,7 +77,7 @@ def curve(history: History, key: str, name: str = "history") -> Curve:
 
 
 COLORS = {"training": BLUE, "validation": VERMILION}
-_LOGARITHMIC = ("cost", "mae")  # if they fall far: their small values matter most
+_LOGARITHMIC = ("cost", "mae", "rmse")  # if they fall far: their small values matter most
 
 
 class End(NamedTuple):

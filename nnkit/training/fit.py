@@ -87,7 +87,8 @@ def fit(
         validation_split: instead of that, the share in (0, 1) of the samples to set aside for it, in memory. They are
             drawn by the network's seed, whatever the order of the data, and of labels each class has its share, as by
             `nnkit.data.split`; Keras takes the last samples instead.
-        metrics: besides cost and accuracy: "top_5", "r2", "mae", or functions of targets and outputs (`nnkit.metrics`).
+        metrics: besides cost and accuracy: "top_5", "r2", "mae", "rmse", ..., or functions of targets and outputs
+            (`nnkit.metrics`).
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics.
         class_weight: a dict from classes to weights, or "balanced", for equal total weights of all classes, including
             the sample weights. For labels and rows of class probabilities (softmax), the class weight multiplies the

@@ -23,7 +23,7 @@ class EarlyStopping:
         min_delta: minimum change that counts as an improvement, at least 0.
         restore_best: whether to restore the parameters of the best epoch when the training ends, early or not.
         mode: whether the lowest ("min") or the highest ("max") value is best; "auto" means the highest for accuracies,
-            "top_<k>" and "r2", and the lowest for costs and "mae". Other names need a mode.
+            "top_<k>" and "r2", and the lowest for costs, "mae" and "rmse". Other names need a mode.
 
     Raises ValueError for numbers out of range and for "auto" with an unknown name; `fit` for a name not in its history.
 

@@ -30,7 +30,9 @@ def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, f
     assert main(["evaluate", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
     told = [line.rsplit(maxsplit=1) for line in lines[2 : 2 + len(results)]]
-    assert {name.strip().replace(" ", "_"): float(value) for name, value in told} == pytest.approx(results, abs=6e-5)
+    names = {"R²": "r2", "RMSE": "rmse", "MAE": "mae"}
+    told_by_name = {names.get(name.strip(), name.strip().replace(" ", "_")): float(value) for name, value in told}
+    assert told_by_name == pytest.approx(results, abs=6e-5)
     return results
 
 
@@ -52,7 +54,8 @@ def test_a_file_with_real_numbers(here: Path, capsys: pytest.CaptureFixture[str]
     assert main(["train", "--data", "houses.csv", "--target", "price", "--epochs", "3", "--quiet"]) == 0
     results = measured(capsys, "nnkit-model.safetensors", "houses.csv", "--target", "price", "--metrics", "mae")
     error = np.asarray(nnkit.load("nnkit-model.safetensors").forward(X), np.float64)[:, 0] - y
-    assert results == pytest.approx({"cost": np.mean(error**2) / 2, "mae": np.mean(abs(error))}, rel=1e-5)
+    rmse, r2 = np.sqrt(np.mean(error**2)), 1 - np.mean(error**2) / np.var(y)
+    assert results == pytest.approx({"cost": rmse**2 / 2, "r2": r2, "rmse": rmse, "mae": np.mean(abs(error))}, rel=1e-5)
 
 
 @pytest.mark.parametrize("named", [["digits"], ["--data", "digits"]])

@@ -11,7 +11,7 @@ import pytest
 import nnkit
 from nnkit import label_metrics, metrics
 from nnkit.cli import main
-from nnkit.commands.arguments import _OF_CLASSES, _OF_NUMBERS
+from nnkit.commands.arguments import _OF_CLASSES, OF_NUMBERS
 from tests.commands.test_cli import nnkit_command
 from tests.support.cli_files import SPECIES, flowers, houses
 
@@ -234,7 +234,7 @@ def test_metrics_must_fit_the_task(here: Path, capsys: pytest.CaptureFixture[str
         assert set(more[2:]) <= set(json.loads(capsys.readouterr().out)["runs"][0]["results"])
     assert main(["train", *shared, "--data", "labels.npz", "--metrics", "accuracy", "--cost", "quadratic"]) == 2
     assert "--metrics accuracy is for classes, and target 'y' holds numbers" in capsys.readouterr().err
-    assert set(_OF_CLASSES + _OF_NUMBERS) == {*metrics._named, "top_5", *label_metrics.NAMES}
+    assert set(_OF_CLASSES + OF_NUMBERS) == {*metrics._named, "top_5", *label_metrics.NAMES}
 
 
 def test_counts_are_in_words(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
