@@ -49,6 +49,7 @@ class Backend(ABC):
     name: str
     xp: Any
     types: tuple[str, ...] = FLOATS + COMPLEX  # of formulas
+    compiles = False  # whether recordings are compiled for the CPU
     runs_programs = False  # whether `run_program` etc. compute into given arrays, instead of functions of the namespace
 
     # --- moving arrays ------------------------------------------------------------------------------------------

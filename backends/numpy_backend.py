@@ -11,14 +11,15 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.compiler import describe
+from nnkit.backends.cpu.native.compiler import describe, enabled
+from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, tiled_outside, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
-from nnkit.backends.dtypes import COMPLEX, FLOATS, native, numpy_dtype
+from nnkit.backends.dtypes import COMPLEX, FLOATS, ITEMSIZE, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.formulas.program import Program
-from nnkit.backends.recording import Tape, perform, recording
+from nnkit.backends.recording import Tape, active_tape, perform, recording
 
 _ARRAYS, _TYPES = {np.ndarray}, {np.dtype(name) for name in (*FLOATS, *COMPLEX) if name != "bfloat16"}
 _DTYPE = attrgetter("dtype")
@@ -30,6 +31,10 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     name = "numpy"
     xp = np
     runs_programs = True
+
+    @property
+    def compiles(self) -> bool:  # type: ignore[override]
+        return enabled()
 
     def asarray(self, values: Any, dtype: str | None = None) -> np.ndarray:
         owner = None if isinstance(values, selection.NEUTRAL) else selection.owner_of(values)
@@ -77,6 +82,19 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         if array.dtype.isnative:
             return array
         return self.copy(array, np.empty(array.shape, _native(array.dtype)))
+
+    def run_matmul(self, a: np.ndarray, b: np.ndarray, out: Any) -> Any:
+        many = a.ndim == b.ndim == 2 and a.size * b.shape[1] >= PRODUCTS and a.dtype == b.dtype == out.dtype
+        if many and active_tape() is None and a.dtype.char in "fd" and enabled():
+            made = tiled_outside(a, b, out)
+            if made is not None:
+                made()
+                return out
+        return super().run_matmul(a, b, out)
+
+    def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
+        tiles = has_tiles() and wide(d_out, ITEMSIZE[dtype]) and self.compiles
+        return tiles or super().by_columns(d_out, d_in, dtype)
 
     @quiet()
     def run_program(self, program: Program, name: str, operands: Sequence[Any], outs: Sequence[Any]) -> None:

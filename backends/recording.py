@@ -41,6 +41,10 @@ def calls_of(nodes: Nodes) -> list[Call]:
     return [node.call for node in nodes]
 
 
+def _none(x: Any, out: Any) -> None:
+    return None
+
+
 _PAUSE = 0.02  # seconds between two looks at Ctrl-C and the progress bar
 
 
@@ -74,6 +78,14 @@ class Tape:
                 self._calls = self._lower(self.nodes)
                 self._first_calls = self._lower(self.first) if self.first else []
         return self._calls
+
+    def function(self, x: Any, out: Any) -> Any:
+        """The calls as a function from the rows of `x` to those of `out` and others, if compiled code can; else None.
+
+        See `nnkit.backends.cpu.native.calls.NativeFunction`.
+        """
+        calls = self.calls
+        return getattr(calls[0], "function", _none)(x, out) if len(calls) == 1 and not self._first_calls else None
 
     def rewrite(self) -> None:
         """Apply the passes at the end of the recording, and expand the remaining composite calls."""

@@ -30,7 +30,7 @@ from nnkit.layers import Dropout, Layer, chain, dense_layers, outputs, trainable
 from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_full
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
-from nnkit.placement import DropoutState, ForwardPass, Lent, Placement, Turn
+from nnkit.placement import DropoutState, ForwardPass, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
 from nnkit.structure import build_layers, check_own_layer, checked_target_scaling, initialized, started, tried
 from nnkit.tables import as_array, column_names, is_table, table_numbers, text_names
@@ -122,6 +122,8 @@ class Model:
         encode = getattr(self.preprocessing, "encode", None)  # of a table's text, categories and missing values
         if encode is not None:
             x = encode(x, name)
+        elif type(x) is np.ndarray and x.ndim == 2 and x.dtype.char in "fd" and x.shape[1] == self.width and len(x):
+            return x  # as below, sooner
         elif is_table(x):
             x = table_numbers(x, name, self.features)
         return checked_samples(self.width, x, name)
@@ -181,7 +183,7 @@ class Model:
         columns of a table and missing values in it, TypeError for an unsupported dtype; with `training`, RuntimeError
         if another thread trains.
         """
-        if not flag("forward", "training", training) or self.dropout is None:
+        if training is False or not flag("forward", "training", training) or self.dropout is None:
             return self.ask(x, activated=True)
         with self.turn.queue, self.turn:
             return self._dropped(x)
@@ -209,7 +211,6 @@ class Model:
         """
         return self.ask(x, activated=False)
 
-    @explains_memory(LOWER_SAMPLES)
     def ask(
         self,
         x: Any,
@@ -221,44 +222,74 @@ class Model:
         """Apply `question` to the logits, or the outputs, of samples x (n, width); returns a new array (n, ...).
 
         Without a question, returns the logits or outputs. With `finite`, samples with NaN or infinities raise
-        ValueError, which may synchronize with the device. Rows on disk are read in chunks. For few samples, the forward
-        pass is recorded at the second call with the same number, and replayed then; each thread has its own recording.
+        ValueError, which may synchronize with the device. Rows on disk are read in chunks.
         """
         place = self.placement if placement is None else placement
-        backend, rows = place.backend, self.checked(x)
-        if on_disk(rows):
-            pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
-            return backend.xp.concat([self.ask(p, activated, question, finite, place) for p in pieces], axis=0)
+        try:
+            rows = self.checked(x)
+            if type(rows) is not np.ndarray and on_disk(rows):
+                pieces = (np.asarray(rows[i : i + ROWS]) for i in range(0, rows.shape[0], ROWS))
+                return place.backend.xp.concat(
+                    [self.ask(p, activated, question, finite, place) for p in pieces], axis=0
+                )
+            if finite:
+                self._check_finite(place.backend, rows)
+            values = self.computed(place, rows, self.preprocessing, activated)
+            return values if question is None else question(place.backend, values)
+        except Exception as error:
+            raise_if_full(place.backend, error, LOWER_SAMPLES)
+            raise
+
+    def _check_finite(self, backend: Backend, rows: Any) -> None:
         bounded = getattr(self.preprocessing, "keeps_finite", self.preprocessing is None)
-        if finite and not (bounded and surely_finite(rows)):
+        if not (bounded and surely_finite(rows)):
             h = preprocessed(backend, self.dtype, self.preprocessing, rows)
             check_samples(backend, rows, h, self.preprocessing, "X")
-        lent = self.recorded_pass(place, rows.shape[0])
-        if lent is None:
-            h = preprocessed(backend, self.dtype, self.preprocessing, rows)
-            values = self.propagate(h, place.parameters)
-            values = self.output.outputs(backend, values) if activated else values
-            return values if question is None else question(backend, values)
-        ask = lent.it.outputs if activated else lent.it.logits
-        values = ask(rows, self.preprocessing)
-        if question is None:
-            answer = backend.copy(values, backend.empty(values.shape, self.dtype))
-        else:
-            answer = question(backend, values)
-        place.leave(lent)
-        return answer
 
-    def recorded_pass(self, place: Placement, n: int) -> Lent[ForwardPass] | None:
-        """The recorded pass for n samples, if they are few and the last call had as many; return it with `leave`."""
-        if n > FEW or active_tape() is not None:
+    def computed(
+        self, place: Placement, x: Any, preprocessing: Preprocessing | None = None, activated: bool = False
+    ) -> Array:
+        """The logits, or `activated` the outputs, of checked samples: a new array (n, d_out).
+
+        For few samples, the pass is recorded at the second call with as many, and replayed then; each thread has its
+        own recording. Compiled code computes others in chunks of `FEW`, also the first time: the bits of a product can
+        depend on its size.
+        """
+        n = x.shape[0]
+        if n <= FEW:
+            lent = None if active_tape() is not None else place.take("pass", n, self._pass, place, n)
+            if lent is not None:
+                values = lent.it.of(x, preprocessing, activated)
+                place.leave(lent)
+                return values
+        elif place.backend.compiles and active_tape() is None:
+            values = self._in_chunks(place, x, preprocessing, activated)
+            if values is not None:
+                return values
+        values = self.propagate(preprocessed(place.backend, self.dtype, preprocessing, x), place.parameters)
+        return self.output.outputs(place.backend, values) if activated else values
+
+    def _in_chunks(
+        self, place: Placement, x: Any, preprocessing: Preprocessing | None, activated: bool
+    ) -> Array | None:
+        """`computed` by compiled code; None if a part of the pass has none."""
+        lent = place.take("pass", FEW, self._pass, place, FEW, at_once=True)
+        function = None if lent is None else lent.it.function(activated)
+        if lent is None or function is None:
             return None
+        n, backend = x.shape[0], place.backend
+        x = np.ascontiguousarray(preprocessed(backend, self.dtype, preprocessing, x))
+        values, whole = backend.empty((n, self.d_out), self.dtype), n - n % FEW
+        function.of(x[:whole], values[:whole])
+        place.leave(lent)
+        if whole < n:
+            values[whole:] = self.computed(place, x[whole:], None, activated)
+        return values
 
-        def record() -> ForwardPass:
-            propagate = partial(self.propagate, parameters=place.parameters)
-            activate = partial(self.output.outputs, place.backend)
-            return ForwardPass(place.backend, self.dtype, (n, self.d_in), propagate, activate)
-
-        return place.take("pass", n, record)
+    def _pass(self, place: Placement, n: int) -> ForwardPass:
+        propagate = partial(self.propagate, parameters=place.parameters)
+        activate = partial(self.output.outputs, place.backend)
+        return ForwardPass(place.backend, self.dtype, (n, self.d_in), propagate, activate)
 
     def propagate(self, h: Array, parameters: Parameters | None = None) -> Array:
         """The logits (n, d_out) for inputs of the first layer, (n, d_in)."""

@@ -122,16 +122,18 @@ class Placement:
     # lock. An object lost by an interrupted thread is created again. Buffers stay on the stream of their first use,
     # which completes the work of one thread before that of the next.
 
-    def take(self, kind: str, key: Hashable, record: Callable[[], T]) -> "Lent[T] | None":
+    def take(
+        self, kind: str, key: Hashable, record: Callable[..., T], *arguments: Any, at_once: bool = False
+    ) -> "Lent[T] | None":
         """The recording for a key, if the last request of this kind had the same key; return it with `leave`.
 
-        The first request gets None: recording pays off from the second use on.
+        The first request gets None unless `at_once`: recording, `record(*arguments)`, pays off from the second use on.
         """
-        asked = (key, settings())
-        if self._latest.get(kind) != asked:
+        asked = (key, get_matmul_precision(), registrations())
+        if self._latest.get(kind) != asked and not at_once:
             self._latest[kind] = asked
             return None
-        return self._lent((kind, *asked, self.backend.stream()), record)
+        return self._lent((kind, asked, self.backend.stream()), record, *arguments)
 
     def take_beside(self) -> "Lent[Placement]":
         """The same parameters with a separate gradient and recorded steps; return it with `leave`."""
@@ -145,17 +147,20 @@ class Placement:
 
     def leave(self, done: "Lent[Any]") -> None:
         """Return a taken object for the next request."""
-        idle = self._idle.setdefault(done.key, [])
+        idle = self._idle.get(done.key)
+        if idle is None:
+            idle = self._idle.setdefault(done.key, [])
         if len(idle) < _IDLE:
             idle.append(done)
-        for oldest in list(self._idle)[:-_KINDS]:
-            self._idle.pop(oldest, None)
+        if len(self._idle) > _KINDS:
+            for oldest in list(self._idle)[:-_KINDS]:
+                self._idle.pop(oldest, None)
 
-    def _lent(self, key: Hashable, make: Callable[[], T]) -> "Lent[T]":
+    def _lent(self, key: Hashable, make: Callable[..., T], *arguments: Any) -> "Lent[T]":
         try:
             found: Lent[T] = self._idle[key].pop()
         except (IndexError, KeyError):
-            return Lent(key, make())
+            return Lent(key, make(*arguments))
         return found
 
     def beside(self) -> "Placement":
@@ -228,31 +233,42 @@ class ForwardPass:
         self.backend, self._samples, self._dtype = backend, shape[0], dtype
         self._preprocessing: Preprocessing | None = None
         self._before: dict[str, tuple[Tape, Array]] = {}  # recorded preprocessing by dtype
-        self._x, self._activate = backend.zeros(shape, dtype), activate
+        self._x, self._activate = backend.zeros(shape, dtype), activate  # not `propagate`: a reference cycle
+        self._made: dict[bool, tuple[Tape, Array, Any]] = {}  # by whether it ends with the last activation
         with backend.recording() as self._tape:
             self._logits = propagate(self._x)
-        self._activating: tuple[Tape, Array] | None = None
 
-    def logits(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
-        """H̄ of the last layer, (samples, d_out), for checked samples x of any dtype; the next run overwrites it.
+    def of(self, x: Any, preprocessing: Preprocessing | None = None, activated: bool = False) -> Array:
+        """H̄ of the last layer, or `activated` the outputs, for checked samples x of any dtype: a new array.
 
         x is (samples, width), or (samples, d_in) without preprocessing.
         """
-        self._take(x, preprocessing)
-        self._tape.replay()
-        return self._logits
-
-    def outputs(self, x: Any, preprocessing: Preprocessing | None = None) -> Array:
-        """The same after the last layer's activation, which is recorded on first use."""
-        if self._activating is None:
-            with self.backend.recording() as tape:
-                self._tape.replay()
-                outputs = self._activate(self._logits)
-            self._activating = tape, outputs
-        tape, outputs = self._activating
+        made = self._made.get(activated)
+        tape, values, function = self._recorded(activated) if made is None else made
+        if function is not None and (preprocessing is not None or not function.fits(x)):
+            self._take(x, preprocessing)
+            x = self._x
+        out = self.backend.empty(values.shape, values.dtype)
+        if function is not None:
+            function.of(x, out)
+            return out
         self._take(x, preprocessing)
         tape.replay()
-        return outputs
+        return self.backend.copy(values, out)
+
+    def function(self, activated: bool) -> Any:
+        """The pass as a function of many samples, if compiled code can compute it (`Tape.function`); else None."""
+        return self._recorded(activated)[2]
+
+    def _recorded(self, activated: bool) -> tuple[Tape, Array, Any]:
+        if activated not in self._made:
+            tape, values = self._tape, self._logits
+            if activated:
+                with self.backend.recording() as tape:
+                    self._tape.replay()
+                    values = self._activate(values)
+            self._made[activated] = tape, values, tape.function(self._x, values)
+        return self._made[activated]
 
     def _take(self, x: Any, preprocessing: Preprocessing | None) -> None:
         """Write samples of any dtype to the first layer's input, after recorded preprocessing."""

@@ -334,13 +334,13 @@ def test_concurrent_predictions_each_have_a_recorded_pass() -> None:
     for _ in range(2):
         net.predict(X[:1])
     place = net.placement
-    held = [net.recorded_pass(place, 1) for _ in range(3)]
+    held = [place.take("pass", 1, net._pass, place, 1) for _ in range(3)]
     assert len({id(each.it) for each in held if each is not None}) == 3
     assert all(idle == [] for idle in place._idle.values())
     for each in held:
         assert each is not None
         place.leave(each)
-    assert net.recorded_pass(place, 1) in held
+    assert place.take("pass", 1, net._pass, place, 1) in held
 
 
 def test_few_kinds_of_recordings_are_kept() -> None:

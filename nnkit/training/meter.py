@@ -266,10 +266,7 @@ def _measured(
         for meter, own in zip(meters, known * (len(meters) // len(known)), strict=True):
             meter.start(own, careful)
         for number, batch in _batches(sources, team):
-            x, lent = batch.inputs(), model.recorded_pass(model.placement, batch.samples)
-            meters[number].add(model.propagate(x) if lent is None else lent.it.logits(x), batch)
-            if lent is not None:
-                model.placement.leave(lent)
+            meters[number].add(model.computed(model.placement, batch.inputs()), batch)
         found = [meter.measured() for meter in meters]
     found = [each for of_rank in team.communicator.everyone(found) for each in of_rank]
     with team.communicator.agreed(), waiting:

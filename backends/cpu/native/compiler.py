@@ -141,15 +141,19 @@ def _compile(text: str, name: str) -> bytes:
     global _spent
     start = time.perf_counter()
     import llvmlite.binding as llvm
-    import numba
 
-    from nnkit.backends.cpu.native.intrinsics import NAMES
+    if text.startswith("declare"):  # LLVM's own text
+        module = llvm.parse_assembly(text.replace("@NAME", f"@{name}"))
+    else:
+        import numba
 
-    space = dict(NAMES)
-    exec(compile(text, "<native>", "exec"), space)
-    made: Any = numba.cfunc(numba.void(numba.types.CPointer(numba.int64)), error_model="numpy")(space["f"])
-    module = llvm.parse_assembly(made.inspect_llvm())
-    module.get_function(made.native_name).name = name
+        from nnkit.backends.cpu.native.intrinsics import NAMES
+
+        space = dict(NAMES)
+        exec(compile(text, "<native>", "exec"), space)
+        made: Any = numba.cfunc(numba.void(numba.types.CPointer(numba.int64)), error_model="numpy")(space["f"])
+        module = llvm.parse_assembly(made.inspect_llvm())
+        module.get_function(made.native_name).name = name
     code: bytes = _machine().emit_object(module)
     before, _spent = _spent, _spent + time.perf_counter() - start
     if before < 1 <= _spent and sys.stderr is not None and sys.stderr.isatty():

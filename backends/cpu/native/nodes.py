@@ -1,24 +1,21 @@
 """Native nodes for what a recorded step does besides formulas: products, sums, maxima, copies and rows.
 
-A node is made from the call that NumPy would execute: `native_call` recognizes it by its function or class. Products
-call NumPy's BLAS by address.
+A node is made from the call that NumPy would execute: `native_call` recognizes it by its function or class.
 """
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from importlib import import_module
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
-from nnkit.backends.cpu.native.compiler import address_of, turn_off
+from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, NativeRun, node
+from nnkit.backends.cpu.native.compiler import turn_off
 from nnkit.backends.cpu.native.formulas import native_calls
-from nnkit.backends.cpu.products import AddColumnSums, AddProduct, columns_of
+from nnkit.backends.cpu.native.products import product
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
 from nnkit.backends.recording import Call
 
@@ -44,7 +41,7 @@ def native_call(call: Call) -> NativeCall | None:
     """The native node of a call other than a formula; None if there is none."""
     if isinstance(call, AddProduct):
         a, b = (m.T if t else m for m, t in ((call.a, call.transposed_a), (call.b, call.transposed_b)))
-        return _product(a, b, call.out, call.alpha)
+        return product(a, b, call.out, call.alpha)
     if isinstance(call, AddColumnSums):
         return _column_sums(call.a, call.out, call.alpha)
     if not isinstance(call, partial):
@@ -62,40 +59,6 @@ def in_runs(calls: Sequence[Call]) -> list[Call]:
     return found
 
 
-def _node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
-    """The call of a text whose arguments are numbers and then the addresses of arrays."""
-    block = np.array([*numbers, *(a.ctypes.data for a in arrays)], np.int64)
-    return NativeCall(address_of(text), block, (*arrays, *keep))
-
-
-# --- products ------------------------------------------------------------------------------------------------------
-
-
-def _through(count: int) -> str:
-    """The text that calls a function with `count` arguments; the first of its own is the address."""
-    return f"def f(arguments):\n    call({', '.join(f'arguments[{i}]' for i in range(count + 1))})\n"
-
-
-# The same library as np.dot's: it gives the same bits, and has the same threads. The names are those of NumPy's wheels,
-# with integers of 64 bits, and of BLAS elsewhere.
-_NAMES = (("scipy_{}_64_", np.int64), ("{}_", np.int32))
-
-
-@cache
-def _blas(name: str) -> tuple[int, Any] | None:
-    """The address of a Fortran function of NumPy's BLAS, and its type of integers; None if that cannot be found."""
-    try:
-        library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
-    except (ImportError, OSError):
-        return None
-    for pattern, integers in _NAMES:
-        with contextlib.suppress(AttributeError):  # a library finds what those have that it needs
-            found = ctypes.cast(getattr(library, pattern.format(name)), ctypes.c_void_p).value
-            if found is not None:
-                return found, integers
-    return None
-
-
 def _product_of(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
     """out ← a b for matrices; for the column sums 1ᵀ b, a is a vector of ones."""
     if a.ndim == 1 and b.ndim == 2:
@@ -103,32 +66,7 @@ def _product_of(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | N
     fits = a.ndim == b.ndim == out.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.name in _REALS
     if not fits or not out.dtype.isnative or not out.flags.forc:
         return None
-    if not out.flags.f_contiguous:
-        a, b, out = b.T, a.T, out.T
-    return _product(a, b, out)
-
-
-def _product(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
-    """out ← a b or out ← out + α a b, where `out` is in column-major order; a vector where one side is 1."""
-    first, second, dtype, (m, n) = columns_of(a), columns_of(b), out.dtype, out.shape
-    if first is None or second is None or min(*a.shape, *b.shape) == 0:
-        return None
-    blas = _blas(("s" if dtype == np.float32 else "d") + ("gemv" if 1 in (m, n) else "gemm"))
-    if blas is None:
-        return None
-    (a, ta), (b, tb), (address, integers) = first, second, blas
-    real = np.array([1.0, 0.0 if alpha is None else 1.0], dtype)
-    scale, beta = real[:1] if alpha is None else alpha, real[1:]
-    letters, sizes = np.frombuffer(b"NT", np.uint8), np.array([m, n, b.shape[tb], a.shape[0], b.shape[0], 1], integers)
-    one = sizes[5:]
-    if n == 1 or m == 1:
-        matrix, vector, transposed = (a, b, ta) if n == 1 else (b, a, 1 - tb)
-        shape = np.array(matrix.shape, integers)
-        given: list[Any] = [letters[transposed:], shape, shape[1:], scale, matrix, shape, vector, one, beta, out, one]
-    else:
-        given = [letters[ta:], letters[tb:], sizes, sizes[1:], sizes[2:], scale, a, sizes[3:], b, sizes[4:], beta, out]
-        given.append(sizes)
-    return _node(_through(len(given)), [address], given)
+    return product(a, b, out)
 
 
 # --- sums and maxima -----------------------------------------------------------------------------------------------
@@ -164,7 +102,7 @@ def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None
         return None
     arrays = [a, out] if alpha is None else [a, np.empty(out.shape, out.dtype), out, alpha]
     text = _COLUMN_SUMS if alpha is None else _COLUMN_SUMS + _ADDED
-    return _node(text.replace("REAL", a.dtype.name), a.shape, arrays)
+    return node(text.replace("REAL", a.dtype.name), a.shape, arrays)
 
 
 # NumPy's pairwise sums: leaves of at most 128 entries with eight partial sums each, put together as in its recursion.
@@ -228,13 +166,13 @@ def _row_sums(a: np.ndarray, axis: int | None, _: None, out: np.ndarray, keepdim
     places, merges = (np.array(numbers) for numbers in zip(*_leaves(0, columns), strict=True))
     starts, sums = np.append(places, columns), np.empty(64, a.dtype)
     text = _ROW_SUMS.replace("REAL", a.dtype.name)
-    return _node(text, [a.size // columns, columns, len(merges)], [a, out, sums, starts, merges])
+    return node(text, [a.size // columns, columns, len(merges)], [a, out, sums, starts, merges])
 
 
 def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
     if not _plain(a, out) or a.dtype != out.dtype or a.size == 0 or axis not in (-1, a.ndim - 1):
         return None
-    return _node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
+    return node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
 
 
 def _plain(*arrays: np.ndarray) -> bool:
@@ -256,7 +194,6 @@ def f(arguments):
         for j in range(width):
             store(out, to + j, OUT(load(source, at + j, 0)), 1)
 """
-_ADVANCE = "def f(arguments):\n    int64s(arguments[1])[0] += arguments[0]\n"
 _PLACES = {
     "taken": ("at = (first + i) * stride", "to = i * other"),
     "gathered": ("at = load(int64s(arguments[7]), first + i, 2) * stride", "to = i * other"),
@@ -283,7 +220,7 @@ def _moved(
     text = _MOVE.replace("SOURCE", str(entries[0])).replace("OUT", str(entries[1]))
     text = text.replace("FROM", _PLACES[kind][0]).replace("TO", _PLACES[kind][1])
     width, strides = small.size // len(small), (a.strides[0] // a.itemsize for a in (source, out))
-    return _node(text, [len(small), width, *strides], [source, out, start, *([] if order is None else [order])])
+    return node(text, [len(small), width, *strides], [source, out, start, *([] if order is None else [order])])
 
 
 def _has_rows(a: np.ndarray) -> bool:
@@ -300,7 +237,7 @@ def _copied(out: np.ndarray, source: np.ndarray, *_: Any) -> NativeCall | None:
 def _advanced(start: np.ndarray, count: np.ndarray, out: np.ndarray) -> NativeCall | None:
     """The counter of `Backend.advance`."""
     counts = start is out and start.shape == count.shape == () and start.dtype == count.dtype == np.int64
-    return _node(_ADVANCE, [int(count)], [start]) if counts else None
+    return node(ADVANCE, [int(count)], [start]) if counts else None
 
 
 _MAKERS: dict[Any, Callable[..., NativeCall | None]] = {

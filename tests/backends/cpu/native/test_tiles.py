@@ -1,0 +1,99 @@
+"""Products by tiles: within the rounding of a sum, the same for any number of rows, in a recording and outside."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnkit.backends import get_backend
+
+pytest.importorskip("numba", reason="compiles")
+from nnkit.backends.cpu.native import products
+from nnkit.backends.cpu.native.products import has_tiles, product, tiled
+
+pytestmark = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AVX-512")
+BACKEND = get_backend("numpy")
+ORDERS = st.sampled_from("CF")
+
+
+def matrix(rng: np.random.Generator, shape: tuple[int, int], dtype: str, order: Any) -> np.ndarray:
+    return np.array(rng.standard_normal(shape), dtype, order=order)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32), st.sampled_from(["float32", "float64"]), ORDERS, ORDERS, ORDERS,
+    st.integers(4, 130), st.integers(1, 130), st.integers(24, 130), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_tiles_give_the_product(
+    seed: int, dtype: str, first: str, second: str, third: str, m: int, k: int, n: int, adds: bool, strided: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b, out = (
+        matrix(rng, *each) for each in (((m, k), dtype, first), ((k, n), dtype, second), ((m, n), dtype, third))
+    )
+    a = np.repeat(a, 2, axis=1)[:, ::2] if strided else a
+    alpha = np.asarray(-0.3, dtype) if adds else None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(products, "PRODUCTS", 0)
+        patched.setattr(products, "_COLUMNS", 1000)
+        call = tiled(a, b, out, alpha)
+    if call is None:
+        wide, by_rows = (n, second == "C") if third == "C" else (m, first == "F" and not strided)
+        assert wide * out.itemsize < 96 or not by_rows
+        return
+    wide_a, wide_b, before = (x.astype(float) for x in (a, b, out))
+    factor = 0.0 if alpha is None else float(alpha)
+    expected = before + factor * (wide_a @ wide_b) if adds else wide_a @ wide_b
+    call()
+    bound = (k + 2) * np.finfo(dtype).eps * (abs(wide_a) @ abs(wide_b) + abs(before) * adds)
+    assert (abs(out - expected) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_do_not_depend_on_their_number(dtype: str, order: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = matrix(rng, (61, 90), dtype, "C"), matrix(rng, (90, 101), dtype, order)
+    whole, part = np.empty((61, 101), dtype), np.empty((17, 101), dtype)
+    for left, out in ((a, whole), (a[44:], part)):
+        call = tiled(left, b, out)
+        assert call is not None
+        call()
+    assert whole[44:].tobytes() == part.tobytes()
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_products_are_the_same_in_a_recording_and_outside(order: Any) -> None:
+    rng = np.random.default_rng(1)
+    a, b = matrix(rng, (40, 900), "float32", "C"), matrix(rng, (900, 90), "float32", order)
+    found = BACKEND.matmul(a, b)
+    with BACKEND.recording() as tape:
+        recorded = BACKEND.matmul(a, b)
+    tape.replay()
+    assert found.tobytes() == recorded.tobytes()
+    assert found.tobytes() != np.dot(a, b).tobytes()  # which would test nothing
+
+
+def test_not_finite_numbers_stay_in_their_rows_and_columns() -> None:
+    a, b = np.ones((20, 100), np.float32), np.ones((100, 70), np.float32)
+    a[3, 5], b[7, 69] = np.nan, np.inf
+    out = np.full((20, 70), -1, np.float32)
+    call = tiled(a, b, out)
+    assert call is not None
+    call()
+    expected = np.full((20, 70), 100, np.float32)
+    expected[:, 69], expected[3] = np.inf, np.nan
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_other_cpus_use_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "has_tiles", lambda: False)
+    a, b, out = np.ones((40, 80)), np.ones((80, 90)), np.empty((40, 90))
+    assert tiled(a, b, out) is None
+    call = product(a, b, out)
+    assert call is not None
+    call()
+    np.testing.assert_array_equal(out, 80.0)
