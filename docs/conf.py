@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+from docs._ext import gallery  # noqa: E402
 from nnkit.version import __version__  # noqa: E402
 
 project, author, release = "nnkit", "the authors of nnkit", __version__
@@ -21,6 +22,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
+    "sphinx_gallery.gen_gallery",
     "docs._ext.api",
     "docs._ext.lecture",
     "docs._ext.mathjax_files",
@@ -34,8 +36,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections|concurrent|contextlib|os|pathlib|typing)\..*"),
     (r"py:.*", r"(numpy|np|array_api_compat|sklearn|pandas)\..*|ndarray|NDArray|.*ArrayLike|OptimizeResult|PathLike"),
     (r"py:.*", r"[A-Z]?[a-z]+|'\w+'|[A-Z][a-z]+Error|BaseException|NotImplementedError"),
-    # What methods of nnkit hand on to each other.
-    (r"py:.*", r"nnkit\.(placement|backends\.(recording|formulas)|preprocessing|model|data\.preprocessing)\..*|Fitted"),
+    # Types in signatures that users have no need to name.
+    (r"py:class", r"nnkit\..*|Fitted"),
 ]
 templates_path = ["_templates"]
 
@@ -74,3 +76,18 @@ html_theme_options = {
 }
 mathjax_path = "mathjax/tex-svg.js"
 suppress_warnings = ["config.cache"]
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": gallery.executed(),
+    "reset_argv": gallery.Arguments(),
+    "image_scrapers": ("matplotlib", gallery.Pictures()),
+    "within_subsection_order": "FileNameSortKey",
+    "default_thumb_file": str(ROOT / "examples" / "digits.png"),
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "copyfile_regex": r"$^",
+}

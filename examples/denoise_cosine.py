@@ -1,7 +1,13 @@
-"""The lecture's denoiser (eq. 15, 16): y = W₂ σ(W₁x + b) learns to remove the noise from a cosine.
+"""
+The lecture's denoiser
+======================
 
-python examples/denoise_cosine.py                 writes denoised-cosine.png
-NNKIT_BACKEND=cupy python examples/denoise_cosine.py
+The lecture's denoiser (eq. 15, 16): y = W₂ σ(W₁x + b) learns to remove the noise from a cosine.
+
+::
+
+    python examples/denoise_cosine.py                 writes denoised-cosine.png
+    NNKIT_BACKEND=cupy python examples/denoise_cosine.py
 """
 
 import sys

@@ -1,7 +1,14 @@
-"""The lecture's MNIST exercise: one network with five seeds, and the spread of the accuracies.
+"""
+MNIST from five seeds
+=====================
 
-python examples/mnist_seeds.py                               writes mnist-seeds.png
-python examples/mnist_seeds.py --seeds 7 8 --epochs 3 --picture two.svg
+The lecture's MNIST exercise: one network with five seeds, and the spread of the accuracies.
+
+::
+
+    python examples/mnist_seeds.py                               writes mnist-seeds.png
+    python examples/mnist_seeds.py --seeds 7 8 --epochs 3 --picture two.svg
+
 NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 
 As in the lecture: 59 000 images for training, 1 000 for validation and 10 000 for testing, normalized inputs (eq. 20),
@@ -51,7 +58,7 @@ def train(data: nnkit.data.MNIST, seed: int, epochs: int) -> tuple[nnkit.History
 
 def main() -> None:
     """Train with each seed, print the accuracies with mean and standard deviation, and draw median and quartiles."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The lecture's MNIST exercise with several seeds.")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the training images (default: 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="one run each (default: 0 1 2 3 4)")
     parser.add_argument("--picture", default="mnist-seeds.png", help="where to draw the runs (default: %(default)s)")

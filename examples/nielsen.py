@@ -1,7 +1,14 @@
-"""Nielsen's results (Neural Networks and Deep Learning, chapters 1 and 3), published and reproduced.
+"""
+Nielsen's results
+=================
 
-python examples/nielsen.py                          every row with three seeds: a quarter of an hour
-python examples/nielsen.py --rows 1 5 --seeds 7     some of them
+Nielsen's results (Neural Networks and Deep Learning, chapters 1 and 3), published and reproduced.
+
+::
+
+    python examples/nielsen.py                          every row with three seeds: a quarter of an hour
+    python examples/nielsen.py --rows 1 5 --seeds 7     some of them
+
 NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 
 Sigmoid everywhere, minibatches of 10, pixels/255, the first 50 000 training images for training and the other 10 000
@@ -81,7 +88,7 @@ def run(row: Row, data: nnkit.data.MNIST, seed: int, epochs: int) -> list[float]
 
 def main() -> None:
     """Print the table, row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Reproduce published results of Nielsen on MNIST.")
     numbers = range(1, len(ROWS) + 1)
     parser.add_argument("--rows", type=int, nargs="+", choices=numbers, default=numbers, help="rows (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each (default: 0 1 2)")

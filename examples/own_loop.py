@@ -1,6 +1,12 @@
-"""A custom training loop in two ways: with recorded steps, and with gradients only.
+"""
+A training loop of your own
+===========================
 
-python examples/own_loop.py
+A custom training loop in two ways: with recorded steps, and with gradients only.
+
+::
+
+    python examples/own_loop.py
 """
 
 import numpy as np

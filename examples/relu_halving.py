@@ -1,6 +1,13 @@
-"""784-256-128-10 with ReLU on MNIST, step size 0.1 halved each epoch, minibatches of 100: 97 % in 5 epochs.
+"""
+MNIST with ReLU and halved steps
+================================
 
-python examples/relu_halving.py
+784-256-128-10 with ReLU on MNIST, step size 0.1 halved each epoch, minibatches of 100: 97 % in 5 epochs.
+
+::
+
+    python examples/relu_halving.py
+
 NNKIT_DATA=directory is the directory of MNIST's files, which `nnkit.data.mnist(download=True)` downloads with pooch.
 """
 

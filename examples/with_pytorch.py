@@ -1,7 +1,13 @@
-"""nnkit inside a PyTorch program: arrays are shared in both directions by DLPack, without copies.
+"""
+nnkit inside a PyTorch program
+==============================
 
-python examples/with_pytorch.py                       on the CPU
-NNKIT_BACKEND=cupy python examples/with_pytorch.py    on the GPU, with a PyTorch that has CUDA
+nnkit inside a PyTorch program: arrays are shared in both directions by DLPack, without copies.
+
+::
+
+    python examples/with_pytorch.py                       on the CPU
+    NNKIT_BACKEND=cupy python examples/with_pytorch.py    on the GPU, with a PyTorch that has CUDA
 
 nnkit's kernels compute a layer of a PyTorch model, and its gradient flows back into PyTorch's autograd.
 """

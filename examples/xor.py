@@ -1,7 +1,13 @@
-"""XOR by explicit backpropagation: only two dense layers of nnkit, forward and backward.
+"""
+Backpropagation with two kernels
+================================
 
-python examples/xor.py            on NumPy
-NNKIT_BACKEND=cupy python examples/xor.py
+XOR by explicit backpropagation: only two dense layers of nnkit, forward and backward.
+
+::
+
+    python examples/xor.py            on NumPy
+    NNKIT_BACKEND=cupy python examples/xor.py
 """
 
 import numpy as np

@@ -46,7 +46,8 @@ GROUPS = {
 EXTRA = (
     "nnkit.backends.formula.Formula", "nnkit.kernels.activations.Activation", "nnkit.kernels.cost.Cost",
     "nnkit.parameters.Parameters", "nnkit.step.StepExplanation", "nnkit.step.NodeExplanation",
-    "nnkit.verify.gradient_check.GradientCheck", "nnkit.metrics.Metric",
+    "nnkit.verify.gradient_check.GradientCheck", "nnkit.metrics.Metric", "nnkit.summary.Summary",
+    "nnkit.ensembles.fit.EnsembleHistory",
 )  # fmt: skip
 
 
@@ -220,6 +221,19 @@ def _attributes_on_lines(text: str) -> str:
     return "\n".join([text[: section.start()] + "Attributes:", *lines, text[section.end() :]])
 
 
+def _as_list(text: str) -> str:
+    """Paragraphs of "name: what it is" outside of sections, as lists."""
+
+    def paragraph(found: str) -> str:
+        lines = found.split("\n")
+        starts = [line for line in lines if not line.startswith(" ")]
+        if len(lines) < 2 or not all(re.match(r"\w+(?:, \w+)*: \S", line) for line in starts):
+            return found
+        return "\n".join(f"  {line.strip()}" if line.startswith(" ") else f"- {line}" for line in lines)
+
+    return "\n\n".join(map(paragraph, text.split("\n\n")))
+
+
 # --- docstrings -----------------------------------------------------------------------------------------------------
 
 
@@ -249,7 +263,7 @@ class Docstrings:
             owner = self.names[parent].object if parent in self.names else None
         if (callable(made) and kind != "exception") or inspect.isclass(made):
             text = self.with_arguments(text, described(full, made, owner))
-        text = _attributes_on_lines(text)
+        text = _as_list(_attributes_on_lines(text))
         if kind in ("property", "attribute", "data"):
             text = text.replace(": ", "∶ ")  # a ratio's sign: napoleon takes what is before a colon for a type
         if isinstance(made, Formula) and (tex := formula_tex(made)):
