@@ -100,18 +100,15 @@ def callables(name: Name) -> Iterator[tuple[str, Any, Any]]:
             yield f"{name.full}.{key}", found, name.object
 
 
-# Between a network and its parts.
-_OWN_USE = {
-    "answers", "ask", "checked", "learn", "optimizer_state", "preprocessed", "propagate", "recorded_pass", "samples",
-    "snapshot", "targets",
-}  # fmt: skip
+# Of the model that a network is: its other methods are for its parts.
+_SHOWN = {"backend", "classifies", "cost", "d_in", "d_out", "dtype", "forward", "layers", "logits", "preprocessing"}
 
 
 def shown(key: str, member: Any) -> bool:
     """Whether a class's page shows a member: one of nnkit's own, with a docstring, for users."""
     made = member.fget if isinstance(member, property) else member
     home = getattr(made, "__module__", "") or ""
-    if home == "nnkit.model" and key in _OWN_USE:
+    if home == "nnkit.model" and key not in _SHOWN and getattr(made, "__name__", key) not in _SHOWN:
         return False
     return not key.startswith("_") and home.startswith("nnkit") and bool(inspect.getdoc(made))
 
