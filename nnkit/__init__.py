@@ -106,7 +106,7 @@ from nnkit.training.stopping import EarlyStopping
 from nnkit.version import __version__
 
 if TYPE_CHECKING:
-    from nnkit import data, doctor, metrics, plots, schedules, verify
+    from nnkit import callbacks, data, doctor, metrics, plots, schedules, verify
     from nnkit.ensembles.ensemble import Ensemble
     from nnkit.onnx_import import from_onnx
     from nnkit.verify.derivatives import derivative
@@ -116,7 +116,8 @@ __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "BackendError", "BackendFallbackWarning", "BackendMismatchError",
     "BackendUnavailableError", "Dense", "DivergenceError", "Dropout", "EarlyStopping", "Ensemble", "FormulaError",
     "History", "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "__version__", "activation_names",
-    "backends", "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
+    "backends", "callbacks", "check_gradients",
+    "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
     "dense_forward", "derivative", "doctor", "elu", "elu_grad", "exponential", "exponential_grad", "formula",
     "from_onnx", "gamma", "gamma_delta", "gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "get_backend",
     "get_cost", "get_matmul_precision", "get_optimizer", "hard_sigmoid", "hard_sigmoid_grad", "hinge",
@@ -131,7 +132,7 @@ __all__ = [
 ]  # fmt: skip
 
 # Imported on first use: not every program reads files or plots.
-_MODULES = ("data", "doctor", "metrics", "plots", "schedules", "verify")
+_MODULES = ("callbacks", "data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {
     "check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives",
     "from_onnx": "nnkit.onnx_import", "Ensemble": "nnkit.ensembles.ensemble",

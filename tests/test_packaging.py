@@ -222,7 +222,7 @@ def test_the_doctor_works_with_broken_packages(monkeypatch: pytest.MonkeyPatch) 
 
 PUBLIC: tuple[Any, ...] = (
     nnkit, nnkit.backends, nnkit.data, nnkit.plots, nnkit.schedules, nnkit.optimizers, nnkit.metrics,
-    nnkit.initializers, nnkit.verify, nnkit.doctor,
+    nnkit.initializers, nnkit.verify, nnkit.doctor, nnkit.callbacks,
 )  # fmt: skip
 
 

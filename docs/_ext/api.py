@@ -18,7 +18,7 @@ from nnkit.backends.formula import Formula
 
 MODULES = (
     "nnkit", "nnkit.backends", "nnkit.data", "nnkit.plots", "nnkit.schedules", "nnkit.optimizers", "nnkit.metrics",
-    "nnkit.initializers", "nnkit.verify", "nnkit.doctor", "nnkit.sklearn",
+    "nnkit.initializers", "nnkit.verify", "nnkit.doctor", "nnkit.sklearn", "nnkit.callbacks",
 )  # fmt: skip
 
 # The groups of the index, and the modules whose public names each has; what is in none is in the first.
@@ -31,6 +31,7 @@ GROUPS = {
     ),
     "costs": ("Costs", tuple(f"nnkit.kernels.{name}" for name in ("regression", "classification", "costs"))),
     "optimizers": ("Optimizers", ("nnkit.optimizers", "nnkit.optimizer_state")),
+    "callbacks": ("Callbacks", ("nnkit.callbacks",)),
     "schedules": ("Schedules", ("nnkit.schedules",)),
     "metrics": ("Metrics", ("nnkit.metrics", "nnkit.label_metrics")),
     "initializers": ("Initializers", ("nnkit.initializers",)),

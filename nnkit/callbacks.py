@@ -1,0 +1,135 @@
+"""Callbacks of `fit` that log a training: `CSVLogger` and `TensorBoard`.
+
+A callback is any function of the network and its history, called after each epoch; other loggers need two lines:
+
+    def to_mlflow(network, history):  # with mlflow.start_run():
+        mlflow.log_metrics(history.last, step=history.epochs)
+
+    def to_wandb(network, history):  # with wandb.init(project="flowers") as run:
+        run.log(history.last, step=history.epochs)
+
+    net.fit(X, y, callbacks=[to_mlflow])
+"""
+
+import csv
+import io
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nnkit.files import replacing, writable
+from nnkit.history import History
+
+__all__ = ["CSVLogger", "TensorBoard"]
+
+
+class CSVLogger:
+    """Write the history to a CSV file after each epoch: a column `epoch`, from 1, and one for each of its numbers.
+
+    The file has the epochs of this training, and of a resumed one also those before, once each; an existing file is
+    replaced.
+
+    Args:
+        path: the file.
+
+    Raises OSError and ValueError, before the training, if the file cannot be written.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.csv"
+    >>> net = nnkit.Network([2, 2], seed=0)
+    >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], epochs=3, callbacks=[nnkit.callbacks.CSVLogger(path)])
+    >>> [line.split(",")[:3] for line in path.read_text().splitlines()][0]
+    ['epoch', 'cost', 'accuracy']
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._path = writable(path, "path").absolute()
+        self._history: History | None = None
+        self._names: list[str] = []
+        self._done = 0
+
+    def __call__(self, network: Any, history: History) -> None:
+        """Write the epochs that the file does not contain yet."""
+        names, done = list(history), history.epochs
+        goes_on = history is self._history and names == self._names and self._done == done - 1
+        if goes_on and all(len(numbers) == done for numbers in history.values()) and self._path.exists():
+            with open(self._path, "a", encoding="utf-8", newline="") as file:
+                file.write(_lines(names, history, range(self._done, done)))
+        else:
+            with replacing(self._path) as whole:
+                head = _line(["epoch", *names])
+                whole.write((head + _lines(names, history, range(done))).encode())
+        self._history, self._names, self._done = history, names, done
+
+
+def _lines(names: Sequence[str], history: Mapping[str, Sequence[float]], epochs: range) -> str:
+    """The rows of some epochs, from 0; a list that a callback keeps may be shorter."""
+    rows = ([history[name][epoch] if epoch < len(history[name]) else "" for name in names] for epoch in epochs)
+    return "".join(_line([epoch + 1, *row]) for epoch, row in zip(epochs, rows, strict=True))
+
+
+def _line(cells: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+class TensorBoard:
+    """Write the history for TensorBoard after each epoch, in `folder/train` and `folder/validation`.
+
+    `tensorboard --logdir FOLDER` shows both in one plot for each number. The epochs of an earlier training in the same
+    folder are replaced; give each training its own folder to compare them.
+
+    Args:
+        folder: where to write; it is created.
+
+    Raises ImportError without the package tensorboard (TensorFlow is not needed), OSError for a folder that cannot be
+    written.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        except ImportError as error:
+            hint = "TensorBoard needs tensorboard: python -m pip install tensorboard"
+            raise ImportError(hint, name="tensorboard") from error
+        self._event, self._summary, self._writer = event_pb2, summary_pb2, RecordWriter
+        self._folder = Path(folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._history: History | None = None
+
+    def __call__(self, network: Any, history: History) -> None:
+        """Write the epochs that have not been written yet."""
+        if history is not self._history:
+            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{id(self)}"
+            self._history, self._name, self._done, self._runs = history, name, 0, set[str]()
+        for run, prefix in (("train", ""), ("validation", "validation_")):
+            names = [name for name in history if name.startswith("validation_") == bool(prefix)]
+            if names:
+                self._write(run, {name.removeprefix(prefix): history[name] for name in names}, history.epochs)
+        self._done = history.epochs
+
+    def _write(self, run: str, lists: Mapping[str, Sequence[float]], epochs: int) -> None:
+        (self._folder / run).mkdir(exist_ok=True)
+        event: Callable[..., Any] = self._event.Event
+        with open(self._folder / run / self._name, "ab") as file:
+            writer = self._writer(file)
+            if run not in self._runs:  # later events than the start's step are those of an earlier training
+                self._runs.add(run)
+                start = self._event.SessionLog(status=self._event.SessionLog.START)
+                for first in (event(file_version="brain.Event:2"), event(step=1, session_log=start)):
+                    writer.write(first.SerializeToString())
+            for epoch in range(self._done, epochs):
+                kept = {name: numbers[epoch] for name, numbers in lists.items() if epoch < len(numbers)}
+                values = [self._summary.Summary.Value(tag=name, simple_value=kept[name]) for name in kept]
+                summary = self._summary.Summary(value=values)
+                writer.write(event(wall_time=time.time(), step=epoch + 1, summary=summary).SerializeToString())
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,96 @@
+"""Loggers: their files have the history, once, also of a resumed training."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.callbacks import CSVLogger, TensorBoard
+
+RNG = np.random.default_rng(0)
+X, LABELS = RNG.normal(size=(20, 3)), RNG.integers(0, 2, 20)
+DATA: dict[str, Any] = {"X": X, "y": LABELS, "validation_split": 0.25, "progress": False}
+
+
+def table(path: Path) -> dict[str, list[float]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def scalars(folder: Path) -> dict[str, list[float]]:
+    """What TensorBoard itself reads."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    found = {}
+    for run in ("train", "validation"):
+        read = accumulator.EventAccumulator(str(folder / run)).Reload()
+        for tag in read.Tags()["scalars"]:
+            events = read.Scalars(tag)
+            assert [event.step for event in events] == [*range(1, len(events) + 1)]
+            found[tag if run == "train" else f"validation_{tag}"] = [event.value for event in events]
+    return found
+
+
+def test_a_csv_file_has_the_history(tmp_path: Path) -> None:
+    path, logger = tmp_path / "run.csv", CSVLogger(tmp_path / "run.csv")
+    net, epochs = nnkit.Network([3, 2], seed=0), []
+    history = net.fit(
+        **DATA, epochs=4, callbacks=[logger, lambda *_: epochs.append(len(table(path)["epoch"]))],
+    )  # fmt: skip
+    assert epochs == [1, 2, 3, 4]
+    assert table(path) == {"epoch": [1, 2, 3, 4], **history}
+    again = net.fit(**DATA, epochs=2, callbacks=[logger])  # another training
+    assert table(path) == {"epoch": [1, 2], **again}
+
+
+def test_a_resumed_training_is_logged_once(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+
+    def kill(network: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs == 3:
+            raise InterruptedError
+
+    options = DATA | {"checkpoint": tmp_path / "run.safetensors", "resume": True, "checkpoint_every": 2}
+    path, folder = tmp_path / "run.csv", tmp_path / "board"
+    with pytest.raises(InterruptedError):
+        nnkit.Network([3, 2], seed=0).fit(**options, epochs=5, callbacks=[CSVLogger(path), TensorBoard(folder), kill])
+    assert len(table(path)["epoch"]) == len(scalars(folder)["cost"]) == 3
+    loggers: list[Any] = [CSVLogger(path), TensorBoard(folder)]
+    history = nnkit.Network([3, 2], seed=0).fit(**options, epochs=5, callbacks=loggers)
+    assert table(path) == {"epoch": [1, 2, 3, 4, 5], **history}
+    found = scalars(folder)
+    assert found.keys() == history.keys()
+    for name, numbers in history.items():
+        np.testing.assert_allclose(found[name], numbers, rtol=1e-7)  # TensorBoard keeps float32
+
+
+def test_names_and_lists_of_other_callbacks(tmp_path: Path) -> None:
+    path = tmp_path / "run.csv"
+
+    def late(network: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs > 1:
+            history.setdefault('a "b", c', []).append(0.5)
+
+    history = nnkit.Network([3, 2], seed=0).fit(**DATA, epochs=3, callbacks=[late, CSVLogger(path)])
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["epoch", *history]
+    assert [row[-1] for row in rows[1:]] == ["0.5", "0.5", ""]
+
+
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        CSVLogger(tmp_path / "missing" / "run.csv")
+    with pytest.raises(TypeError, match="path is 3"):
+        CSVLogger(3)  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    if pytest.importorskip("tensorboard", reason="tensorboard is not installed"):
+        with pytest.raises(OSError, match="file"):
+            TensorBoard(tmp_path / "file")
+    monkeypatch.setitem(__import__("sys").modules, "tensorboard.compat.proto", None)
+    with pytest.raises(ImportError, match="TensorBoard needs tensorboard: python -m pip install tensorboard"):
+        TensorBoard(tmp_path)
