@@ -23,8 +23,8 @@ from nnkit.backends import BackendUnavailableError
 _OPTIONAL = {
     "array_api_compat": "array-api-compat", "array_api_strict": "array-api-strict", "cuda": "cuda-bindings",
     "cupy": "cupy", "h5py": "h5py", "hypothesis": "hypothesis", "jax": "jax", "joblib": "joblib",
-    "llvmlite": "llvmlite", "matplotlib": "matplotlib", "ml_dtypes": "ml_dtypes", "nbclient": "nbclient",
-    "nbformat": "nbformat", "numba": "numba", "nvmath": "nvmath-python", "onnx": "onnx",
+    "llvmlite": "llvmlite", "matplotlib": "matplotlib", "ml_dtypes": "ml_dtypes", "mpi4py": "mpi4py",
+    "nbclient": "nbclient", "nbformat": "nbformat", "numba": "numba", "nvmath": "nvmath-python", "onnx": "onnx",
     "onnxruntime": "onnxruntime", "packaging": "packaging", "pandas": "pandas", "polars": "polars",
     "pooch": "pooch", "pyarrow": "pyarrow", "safetensors": "safetensors", "scipy": "scipy", "skl2onnx": "skl2onnx",
     "sklearn": "scikit-learn", "skops": "skops", "threadpoolctl": "threadpoolctl", "torch": "torch", "tqdm": "tqdm",

@@ -59,12 +59,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave campaigns out unless they are asked for."""
-    if "campaign" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("campaign")]
-        if left_out:
+    """Leave campaigns and programs of several processes out unless they are asked for."""
+    for marker in ("campaign", "mpi"):
+        left_out = [item for item in items if item.get_closest_marker(marker)]
+        if left_out and marker not in config.option.markexpr:
             config.hook.pytest_deselected(items=left_out)
-            items[:] = [item for item in items if not item.get_closest_marker("campaign")]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 @pytest.fixture(scope="module", autouse=True)

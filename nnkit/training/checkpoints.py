@@ -142,7 +142,8 @@ class Keeper:
             with self._communicator.agreed():
                 if content is not None:
                     self._saved = checkpoint.parsed(str(self._path), *content)
-                self._check(self._optimizer)
+                if self._communicator.rank == 0:  # of the same training as on the others, but for what functions read
+                    self._check(self._optimizer)
             self._lock = stack.pop_all()
         return self
 

@@ -29,7 +29,7 @@ from nnkit.training.fingerprints import functions_of
 from nnkit.training.meter import evaluate
 from nnkit.training.progress import Progress, checked_progress
 from nnkit.training.sources import ArraySource, Source, is_stream, source_of
-from nnkit.training.start import check_same, cores_for, start_alike
+from nnkit.training.start import check_alike, check_same, checksum, cores_for, start_alike
 from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
 from nnkit.training.weights import ClassWeight
 
@@ -310,9 +310,11 @@ class _Training:
         with communicator.agreed(), interrupt.at_once:
             answers = [callback(self.model, self.history) for callback in self.callbacks]
         stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-        self.keeper.stopped = any(communicator.everyone(stops))
+        found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
+        self.keeper.stopped = any(stop for stop, _ in found)
         with communicator.agreed():
             self.passes.check_place()
+            check_alike([number for _, number in found], self.history.epochs)
         self.history.stopped = self._ended()
         with communicator.agreed(), interrupt.at_once:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)

@@ -1,7 +1,11 @@
-"""The start of a training on several ranks: the same task on each, and the network of rank 0."""
+"""A training on several ranks is the same on all: its task, its start from rank 0's network, and its parameters."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from nnkit import state
 from nnkit.layers import layer_description
@@ -21,10 +25,15 @@ def check_same(team: Team, model: Model, plan: Plan, optimizer: Optimizer | None
     communicator = team.communicator
     if communicator.size == 1:
         return
-    task = asdict(plan) | options | {"sharded": team.own_streams, "dtype": model.dtype, "cost": model.cost.describe()}
+    task = {name: value for name, value in asdict(plan).items() if name != "functions"}  # which may read the rank
+    task |= options | {"sharded": team.own_streams, "dtype": model.dtype, "cost": model.cost.describe()}
     task |= {"layers": list(map(layer_description, model.layers)), "backend": type(model.backend).__name__}
     task |= {"optimizer": (model.optimizer if optimizer is None else optimizer).describe()}
-    task |= {"seed": None if model.seed_is_drawn else model.seed}
+    classes = None if model.classes is None else model.classes.tolist()
+    task |= {"seed": None if model.seed_is_drawn else model.seed, "classes": classes}
+    fitted = {"preprocessing": model.preprocessing, "target_scaling": model.target_scaling}
+    task |= {name: None if a is None else [*map(_digest, a.arrays.values())] for name, a in fitted.items()}
+    task["data"] = task.pop("data")  # last: other data follow from another dtype, and so on
     first, *others = communicator.everyone(task)
     with communicator.agreed():
         for rank, other in enumerate(others, 1):
@@ -32,6 +41,10 @@ def check_same(team: Team, model: Model, plan: Plan, optimizer: Optimizer | None
                 drawn = name == "seed" and None in (value, other[name])
                 if other[name] != value and not drawn:
                     raise ValueError(_different(rank, name, other[name], value))
+
+
+def _digest(array: Any) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
 
 
 def _different(rank: int, name: str, there: Any, here: Any) -> str:
@@ -65,3 +78,20 @@ def cores_for(team: Team) -> int | None:
     if team.shards is not None:
         return 1
     return None if team.communicator.size == 1 else team.communicator.cores()
+
+
+def checksum(model: Model) -> int:
+    """A number that tells different parameters on the host; 0 on a device, from which they are not copied."""
+    flat = model.parameters.flat
+    words = flat.view(f"u{flat.dtype.itemsize}") if isinstance(flat, np.ndarray) else np.zeros(1, np.uint8)
+    return int(np.bitwise_xor.reduce(words))
+
+
+def check_alike(checksums: Sequence[int], epochs: int) -> None:
+    """Raise RuntimeError if the parameters of the ranks differ, by their checksums."""
+    other = next((rank for rank, each in enumerate(checksums) if each != checksums[0]), None)
+    if other is not None:
+        raise RuntimeError(
+            f"after epoch {epochs} the parameters of rank {other} are not those of rank 0: a callback or schedule does "
+            "something else there, or its CPU computes other bits"
+        )

@@ -1,0 +1,145 @@
+"""Trainings by MPI: `python -m pytest -m mpi`, where mpi4py and an MPI library are installed. None may hang."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import ROOT
+from tests.support.parallel_cases import CASES
+
+pytestmark = pytest.mark.mpi
+pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+LIMIT = 240.0  # seconds, after which a test has hung
+
+
+def start(ranks: int, scenario: str, folder: Path, *options: str) -> subprocess.Popen[str]:
+    assert MPIEXEC is not None, "mpiexec is missing: python -m pip install mpich"
+    command = [MPIEXEC, "-n", str(ranks), sys.executable, *options, "-m", "tests.support.parallel_program"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, scenario, str(folder)], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def run(ranks: int, scenario: str, folder: Path, *options: str) -> tuple[int, list[str], str]:
+    """The exit code, the sorted lines of standard output, and standard error."""
+    process = start(ranks, scenario, folder, *options)
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, sorted(out.splitlines()), err
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_train_what_one_process_trains(ranks: int, tmp_path: Path) -> None:
+    code, lines, err = run(ranks, "cases", tmp_path)
+    assert (code, lines) == (0, [f"{len(CASES)} cases"] * ranks), err
+
+
+def test_shards_have_one_digest(tmp_path: Path) -> None:
+    found = {line for ranks in (1, 2, 3, 4, 5, 8) for line in run(ranks, "shards", tmp_path)[1]}
+    assert len(found) == 3, found
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(("scenario", "own", "others"), [
+    ("nan", "ValueError: X holds nan at [5, 2]", "RankError: rank {last}: ValueError: X holds nan at [5, 2]"),
+    ("exception", "KeyError: 'of one rank'", "RankError: rank {last}: KeyError: 'of one rank'"),
+    ("batch_size", "ValueError: batch_size is 17 on rank 1 and 16 on rank 0", "ValueError: batch_size is 17 on rank 1"),
+])  # fmt: skip
+def test_an_error_of_one_rank_is_one_of_all(scenario: str, own: str, others: str, ranks: int, tmp_path: Path) -> None:
+    code, lines, err = run(ranks, scenario, tmp_path)
+    assert code == 3, err
+    last = ranks - 1
+    for rank, line in enumerate(lines):
+        assert line.startswith(f"rank {rank}: {own if rank == last else others.format(last=last)}")
+
+
+def test_an_unexpected_error_ends_all(tmp_path: Path) -> None:
+    """With plain python, where the other ranks would wait for ever."""
+    started = time.monotonic()
+    code, _, err = run(2, "alone", tmp_path)
+    assert code != 0
+    assert "MemoryError: unexpected" in err
+    assert "nnkit: rank 1 of 2 failed alone; all ranks end" in err
+    assert time.monotonic() - started < LIMIT / 4
+
+
+def test_an_error_before_the_training_with_mpi4py_as_the_main_module(tmp_path: Path) -> None:
+    code, _, err = run(2, "before", tmp_path, "-m", "mpi4py")
+    assert code != 0
+    assert "ValueError: before the training" in err
+
+
+def test_an_overflow_of_one_rank(tmp_path: Path) -> None:
+    code, lines, err = run(3, "overflow", tmp_path)
+    assert code == 0, err
+    assert len(lines) == 3
+    assert len({*lines}) == 1
+    assert "in epoch 1, step" in lines[0]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_rank_that_is_killed_ends_all(how: signal.Signals, tmp_path: Path) -> None:
+    process = start(3, "endless", tmp_path)
+    until = time.monotonic() + LIMIT
+    while not (tmp_path / "epoch-2").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    pids = [int((tmp_path / f"rank-{rank}").read_text()) for rank in range(3)]
+    os.kill(pids[1], how)
+    killed = time.monotonic()
+    assert process.wait(timeout=20) != 0
+    while any(map(_alive, pids)):
+        assert time.monotonic() - killed < 20
+        time.sleep(0.01)
+    process.communicate()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ctrl_c_on_one_rank(ranks: int, tmp_path: Path) -> None:
+    code, lines, err = run(ranks, "interrupted", tmp_path)
+    assert (code, len(lines)) == (0, ranks), err
+    assert len({*lines}) == 1
+    assert lines[0].startswith("interrupted after 4 epochs: ")
+
+
+def test_a_stopped_training_resumes(tmp_path: Path) -> None:
+    """Bit for bit on as many ranks, to rounding on 1, 3 and 5."""
+    assert run(2, "resumed", tmp_path)[1][0].startswith("3 epochs")
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    whole = run(2, "whole", tmp_path)[1]
+    assert run(2, "resumed", tmp_path)[1] == whole
+    wanted = np.load(tmp_path / "state-2-6.npz")
+    for ranks in (1, 3, 5):
+        folder = tmp_path / str(ranks)
+        shutil.copytree(tmp_path / "copy", folder)
+        code, lines, err = run(ranks, "resumed", folder)
+        assert (code, len({*lines})) == (0, 1), err
+        found = np.load(folder / f"state-{ranks}-6.npz")
+        for name in wanted:
+            if wanted[name].dtype.kind == "f":
+                np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-13, err_msg=name)
+
+
+def test_messages_of_the_program_do_not_meet_those_of_the_training(tmp_path: Path) -> None:
+    code, lines, err = run(2, "other_library", tmp_path)
+    assert (code, lines) == (0, ["('mine', 0)", "('mine', 1)"]), err
