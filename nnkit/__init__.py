@@ -98,7 +98,7 @@ from nnkit.kernels.smooth import (
     softplus_grad,
 )
 from nnkit.kernels.softmax import softmax, softmax_grad
-from nnkit.layers import Dense, Dropout, Layer, register_layer, unregister_layer
+from nnkit.layers import Dense, Dropout, Layer, Scaling, register_layer, unregister_layer
 from nnkit.network import Network, load
 from nnkit.optimizers import SGD, Adagrad, Adam, AdamW, Lion, RMSprop, get_optimizer, optimizer_names
 from nnkit.training.divergence import DivergenceError
@@ -109,15 +109,16 @@ if TYPE_CHECKING:
     from nnkit import callbacks, data, doctor, metrics, plots, schedules, verify
     from nnkit.ensembles.ensemble import Ensemble
     from nnkit.onnx_import import from_onnx
+    from nnkit.presets import tabular
     from nnkit.verify.derivatives import derivative
     from nnkit.verify.gradient_check import check_gradients
 
 __all__ = [
     "SGD", "Adagrad", "Adam", "AdamW", "BackendError", "BackendFallbackWarning", "BackendMismatchError",
     "BackendUnavailableError", "Dense", "DivergenceError", "Dropout", "EarlyStopping", "Ensemble", "FormulaError",
-    "History", "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "__version__", "activation_names",
-    "backends", "callbacks", "check_gradients",
-    "cost_names", "cross_entropy", "cross_entropy_delta", "data", "dense_backward",
+    "History", "Layer", "Lion", "Network", "OutOfMemoryError", "RMSprop", "Scaling", "__version__", "activation_names",
+    "backends", "callbacks", "check_gradients", "cost_names", "cross_entropy", "cross_entropy_delta", "data",
+    "dense_backward",
     "dense_forward", "derivative", "doctor", "elu", "elu_grad", "exponential", "exponential_grad", "formula",
     "from_onnx", "gamma", "gamma_delta", "gelu", "gelu_grad", "gelu_tanh", "gelu_tanh_grad", "get_backend",
     "get_cost", "get_matmul_precision", "get_optimizer", "hard_sigmoid", "hard_sigmoid_grad", "hinge",
@@ -127,15 +128,16 @@ __all__ = [
     "quadratic_delta", "quantile", "quantile_delta", "register_activation", "register_cost", "register_layer",
     "relu", "relu_grad", "schedules", "selu", "selu_grad", "set_matmul_precision", "sigmoid", "sigmoid_grad",
     "silu", "silu_grad", "softmax", "softmax_cross_entropy", "softmax_cross_entropy_delta", "softmax_grad",
-    "softplus", "softplus_grad", "softsign", "softsign_grad", "tanh", "tanh_grad", "tweedie", "tweedie_delta",
-    "unregister_activation", "unregister_cost", "unregister_layer", "use_backend", "using_backend", "verify",
+    "softplus", "softplus_grad", "softsign", "softsign_grad", "tabular", "tanh", "tanh_grad", "tweedie",
+    "tweedie_delta", "unregister_activation", "unregister_cost", "unregister_layer", "use_backend", "using_backend",
+    "verify",
 ]  # fmt: skip
 
 # Imported on first use: not every program reads files or plots.
 _MODULES = ("callbacks", "data", "doctor", "metrics", "plots", "schedules", "verify")
 _FUNCTIONS = {
     "check_gradients": "nnkit.verify.gradient_check", "derivative": "nnkit.verify.derivatives",
-    "from_onnx": "nnkit.onnx_import", "Ensemble": "nnkit.ensembles.ensemble",
+    "from_onnx": "nnkit.onnx_import", "tabular": "nnkit.presets", "Ensemble": "nnkit.ensembles.ensemble",
 }  # fmt: skip
 
 

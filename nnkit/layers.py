@@ -13,6 +13,7 @@ from nnkit.backends.base import Array, Backend
 from nnkit.checks import check_new_name, in_range, named, whole
 from nnkit.initializers import Initializer, get_initializer
 from nnkit.kernels.activations import get_activation
+from nnkit.kernels.arithmetic import product
 from nnkit.kernels.dense import layer_backward, layer_forward
 from nnkit.kernels.dropout import dropout_grad
 
@@ -171,6 +172,53 @@ class Dense(Layer):
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling(Layer):
+    """A factor for each of the inputs, h = s ⊙ x, to learn their importance; s is 1 at first.
+
+    `rate` multiplies the learning rate, as that of `Dense`. Raises ValueError for sizes below 1 and a rate below 0.
+
+    >>> nnkit.Network([nnkit.Scaling(4, rate=6.0), nnkit.Dense(4, 3)], seed=0)
+    Network(4 → scaling → 3 softmax, softmax_cross_entropy, 19 parameters in float32 on numpy, seed 0)
+    """
+
+    inputs: int
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", whole("Scaling", "inputs", self.inputs, 1))
+        object.__setattr__(self, "rate", in_range("Scaling", "rate", self.rate))
+
+    @property
+    def units(self) -> int:  # type: ignore[override]
+        """As many as inputs."""
+        return self.inputs
+
+    @property
+    def label(self) -> str:
+        return "scaling"
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {"s": (self.inputs,)}
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        return {"s": self.rate}
+
+    def start(self, rng: np.random.Generator) -> Mapping[str, Any]:
+        return {"s": np.ones(self.inputs)}
+
+    def forward(self, backend: Backend, x: Array, parameters: Arrays) -> tuple[Array, Any]:
+        return backend.elementwise(product, (x, parameters["s"])), x
+
+    def backward(
+        self, backend: Backend, delta: Array, saved: Any, parameters: Arrays, gradient: Arrays, need_dx: bool
+    ) -> Array:
+        backend.sum(backend.elementwise(product, (delta, saved)), axis=0, out=gradient["s"])
+        return backend.elementwise(product, (delta, parameters["s"])) if need_dx else delta
+
+
+@dataclass(frozen=True, slots=True)
 class Dropout(Layer):
     """Set a fraction `rate` of the previous layer's outputs to 0 during training (Srivastava et al., JMLR 2014).
 
@@ -243,7 +291,7 @@ def outputs(layers: Sequence[Layer], backend: Backend, parameters: Iterable[Arra
     return x
 
 
-_registered: dict[str, type[Layer]] = {}
+_registered: dict[str, type[Layer]] = {"Scaling": Scaling}
 
 
 def register_layer(kind: type[Layer]) -> type[Layer]:

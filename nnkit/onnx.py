@@ -16,7 +16,7 @@ from nnkit.checkpoint import description
 from nnkit.checks import whole
 from nnkit.files import replacing
 from nnkit.kernels.activations import get_activation
-from nnkit.layers import Dense, trainable_layers
+from nnkit.layers import Dense, Scaling, trainable_layers
 from nnkit.model import Model
 from nnkit.version import __version__
 
@@ -73,8 +73,14 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
     graph = _Graph(network.dtype, version)
     inputs, x = _preprocessed(graph, network)
     for i, layer in enumerate(trainable_layers(network.layers)):
+        if isinstance(layer, Scaling):
+            s = network.backend.to_numpy(network.parameters.layers[i]["s"])
+            x = graph.add("Mul", x, graph.constant(s, f"layers.{i}.s"))
+            continue
         if not isinstance(layer, Dense):
-            raise TypeError(f"layer {i} is a {type(layer).__name__}; only Dense and Dropout can be exported to ONNX")
+            raise TypeError(
+                f"layer {i} is a {type(layer).__name__}; only Dense, Dropout and Scaling can be exported to ONNX"
+            )
         own = {name: network.backend.to_numpy(array) for name, array in network.parameters.layers[i].items()}
         if layer is network.dense[-1] and network.target_scaling is not None:
             mean, deviation = network.target_scaling.arrays.values()

@@ -98,7 +98,7 @@ class FunctionSchedule(Schedule):
 ScheduleLike = Schedule | Callable[[float], float] | str | None
 
 __all__ = [
-    "Schedule", "ScheduleLike", "as_schedule", "constant", "cosine", "exponential", "halving", "one_cycle",
+    "Schedule", "ScheduleLike", "as_schedule", "constant", "cosine", "coslog", "exponential", "halving", "one_cycle",
     "reduce_on_plateau", "schedule_names", "step", "warmup",
 ]  # fmt: skip
 
@@ -168,6 +168,24 @@ def cosine(final: float = 0.0) -> Schedule:
         f"cosine(final={final!r})",
         uses_epochs=True,
     )
+
+
+def coslog(cycles: int = 4) -> Schedule:
+    """Smooth, periods of a cosine from 0 over 1 to 0 that double in length, `cycles` of them in all epochs.
+
+    ½(1 − cos(2π log₂(1 + (2ᶜ − 1) t))) with the share t of the training and c cycles, at least 1: coslog4 of Holzmüller
+    et al. (2024, arXiv 2407.04491), which tests both large and small rates and ends at 0.
+
+    >>> schedule = nnkit.schedules.coslog(2)
+    >>> [round(schedule.factor(epoch, 3, {}), 12) for epoch in (0, 3 * (2**0.5 - 1) / 3, 1, 3)]
+    [0.0, 1.0, 0.0, 0.0]
+    """
+    cycles = whole("coslog", "cycles", cycles, 1)
+
+    def compute(epoch: float, epochs: float, history: Numbers) -> float:
+        return _bend(0, 1, math.log2(1 + (2**cycles - 1) * _share(epoch, epochs)) * 2)
+
+    return FunctionSchedule(compute, f"coslog({cycles})", uses_epochs=True)
 
 
 def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Schedule:
@@ -290,7 +308,7 @@ def reduce_on_plateau(
 
 
 _named: dict[str, Callable[[], Schedule]] = {
-    made.__name__: made for made in (constant, halving, cosine, one_cycle, reduce_on_plateau)
+    made.__name__: made for made in (constant, halving, cosine, coslog, one_cycle, reduce_on_plateau)
 }
 
 
@@ -298,7 +316,7 @@ def schedule_names() -> list[str]:
     """The names of schedules, each with its defaults.
 
     >>> nnkit.schedules.schedule_names()
-    ['constant', 'halving', 'cosine', 'one_cycle', 'reduce_on_plateau']
+    ['constant', 'halving', 'cosine', 'coslog', 'one_cycle', 'reduce_on_plateau']
     """
     return list(_named)
 

@@ -95,6 +95,11 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
     "Dense": (nnkit.Dense, lambda: {
         "inputs": 2, "units": 3, "activation": "relu", "init": "zeros", "rate": 0.5, "bias_rate": 0.0,
     }),
+    "Scaling": (nnkit.Scaling, lambda: {"inputs": 2, "rate": 0.5}),
+    "coslog": (schedules.coslog, lambda: {"cycles": 2}),
+    "tabular": (nnkit.tabular, lambda: {
+        "X": X, "y": Y, "regression": False, "hidden": [3], "seed": 0, "dtype": "float64", "backend": "numpy",
+    }),
     "Dropout": (nnkit.Dropout, lambda: {"rate": 0.5}),
     "EarlyStopping": (nnkit.EarlyStopping, lambda: {
         "monitor": "cost", "patience": 2, "min_delta": 0.1, "restore_best": True, "mode": "min",

@@ -187,7 +187,7 @@ def test_functions_and_names() -> None:
     schedule = cosine()
     assert as_schedule(schedule) is schedule
     assert factors(as_schedule(lambda epoch: 0.5 ** int(epoch)), [0, 1.5, 2]) == [1, 0.5, 0.25]
-    assert schedule_names() == ["constant", "halving", "cosine", "one_cycle", "reduce_on_plateau"]
+    assert schedule_names() == ["constant", "halving", "cosine", "coslog", "one_cycle", "reduce_on_plateau"]
     for name in schedule_names():
         assert repr(as_schedule(name)).startswith(f"{name}(")
     with pytest.raises(ValueError, match="unknown schedule 'cosin'; did you mean 'cosine'"):
