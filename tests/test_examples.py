@@ -2,11 +2,12 @@
 
 import importlib.util
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,37 @@ def test_an_interrupted_training_ends_the_script(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(SystemExit) as ended:
             run(*arguments)
         assert ended.value.code == 130
+
+
+def _as_script(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The variables of an example that is one script."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+def test_a_surrogate_is_inverted_by_its_jacobian(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("matplotlib", "scipy"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    found = _as_script("surrogate", monkeypatch)
+    assert found["position_error"] < 0.03
+    assert found["jacobian_error"] < 0.3
+    assert np.abs(found["missed"]).max() < 1e-12
+    assert found["reached"] < 0.03
+    angles, e = found["new"][:9], 1e-20  # the exact derivatives it compares with, by a complex step
+    slopes = [found["hand"](angles + e * 1j * np.eye(2)[j]).imag / e for j in (0, 1)]
+    np.testing.assert_allclose(found["slopes"](angles), np.stack(slopes, axis=2), rtol=1e-13)
+
+
+def test_an_exported_network_is_served_by_onnx_runtime(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    found = _as_script("serve_onnx", monkeypatch)
+    assert found["labels"].tolist() == found["net"].predict(found["X_test"]).tolist()
+    assert found["accuracy"] > 0.95
+    assert found["difference"] < 1e-5
+    assert "outputs ['label', 'probabilities']" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["0", "12", "-1"])
