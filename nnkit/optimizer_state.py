@@ -168,7 +168,7 @@ class OptimizerState:
         self.factors = self._factors(parameters)
         self.average: Parameters | None = None
         if optimizer.ema is not None:
-            self.average = Parameters(self.backend, parameters.shapes, self.dtype)
+            self.average = parameters.like()
             self.share, self._later = self.number(1.0), self.number(1 - optimizer.ema)
         if formula is not None:
             self._prepare(formula, parameters)
@@ -178,7 +178,7 @@ class OptimizerState:
         if parameters.rates is None:
             return None
         self.options.append("rate_factor")
-        found = Parameters(self.backend, parameters.shapes, self.dtype)
+        found = parameters.like()
         each = zip(parameters.shapes, parameters.rates, strict=True)
         found.assign([[np.full(shape, rates[name]) for name, shape in shapes.items()] for shapes, rates in each])
         return found
@@ -198,11 +198,7 @@ class OptimizerState:
         if "clip_norm" in self.options:
             self.numbers |= {"norm_square": self.number(0.0), "scale": self.number(1.0)}
             self._squares = self.backend.zeros(parameters.flat.shape, self.dtype)
-        self.vectors = {
-            name: Parameters(self.backend, parameters.shapes, self.dtype)
-            for name in operands
-            if name not in ("p", "g", *self.numbers)
-        }
+        self.vectors = {name: parameters.like() for name in operands if name not in ("p", "g", *self.numbers)}
         of_all = [name for name in self.options if name in _OF_ALL]
         parts = {"flat": self.options} if of_all == self.options else {"weights": self.options, "biases": of_all}
         self._parts = {part: regularization.treated(formula, *todo) for part, todo in parts.items()}

@@ -76,6 +76,7 @@ class Parameters:
         dtype: str,
         rates: Sequence[Mapping[str, float]] | None = None,
         tail: int = 0,
+        by_columns: bool | None = None,
     ) -> None:
         self.backend, self.shapes, self.dtype, self.rates = backend, list(shapes), dtype, rates
         starts = _starts([math.prod(shape) for _, _, shape in self._arranged()], ALIGNMENT // ITEMSIZE[dtype])
@@ -90,11 +91,15 @@ class Parameters:
         self._by_columns = False
         if {*shapes[0]} == {"W", "b"}:  # of a dense layer
             d_out, d_in = shapes[0]["W"]
-            self._by_columns = backend.by_columns(d_out, d_in, dtype)
+            self._by_columns = backend.by_columns(d_out, d_in, dtype) if by_columns is None else by_columns
         if self._by_columns:
             layers[0]["W"] = backend.xp.reshape(self.flat[: d_out * d_in], (d_in, d_out)).mT
         self.layers: Sequence[dict[str, Array]] = _Views(map(_NamedViews, layers))
         self.W, self.b = (_Views(layer[name] for layer in layers if {"W", "b"} <= {*layer}) for name in "Wb")
+
+    def like(self, tail: int = 0) -> "Parameters":
+        """Zeros with this layout."""
+        return Parameters(self.backend, self.shapes, self.dtype, tail=tail, by_columns=self._by_columns)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and name in vars(self):

@@ -106,11 +106,13 @@ class Placement:
         recorded: recorded steps by their key; see `nnkit.step`.
     """
 
-    def __init__(self, backend: Backend, layers: Sequence[Layer], dtype: str, seed: int) -> None:
+    def __init__(
+        self, backend: Backend, layers: Sequence[Layer], dtype: str, seed: int, by_columns: bool | None = None
+    ) -> None:
         self.backend, self.dtype = backend, dtype
         shapes = [layer.shapes for layer in trainable_layers(layers)]
-        self.parameters = Parameters(backend, shapes, dtype, rates_of(trainable_layers(layers)))
-        self.gradient = Parameters(backend, shapes, dtype, tail=TAIL)
+        self.parameters = Parameters(backend, shapes, dtype, rates_of(trainable_layers(layers)), by_columns=by_columns)
+        self.gradient = self.parameters.like(TAIL)
         drops = any(isinstance(layer, Dropout) for layer in layers)
         self.dropout = DropoutState(backend, dtype, seed) if drops else None
         self.state: OptimizerState | None = None
@@ -167,7 +169,7 @@ class Placement:
         """The same parameters with a new gradient, for recorded steps of its own."""
         made = object.__new__(Placement)
         vars(made).update(vars(self))
-        made.gradient = Parameters(self.backend, self.parameters.shapes, self.dtype, tail=TAIL)
+        made.gradient = self.parameters.like(TAIL)
         made.state, made.recorded = None, {}
         made._latest, made._idle = {}, {}  # not this one's: a reference cycle
         return made

@@ -144,6 +144,18 @@ class AddProduct:
         self.gemm(self.alpha.item(), self.a, self.b, 1.0, self.out, self.transposed_a, self.transposed_b, 1)
 
 
+class AddProducts:
+    """`AddProduct` for stacks a (count, m, k), b (count, k, n) and out (count, m, n); native code, where there is."""
+
+    __slots__ = ("a", "alpha", "b", "out")
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
+        self.a, self.b, self.out, self.alpha = a, b, out, alpha
+
+    def __call__(self) -> None:
+        self.out += self.alpha * np.matmul(self.a, self.b)
+
+
 def add_row_call(row: np.ndarray, out: np.ndarray) -> Call | None:
     """The call `out ← out + 1 rowᵀ`, which adds a row to each row of a C-contiguous matrix; None if unsupported.
 

@@ -6,7 +6,7 @@ from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
 from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.backends.cpu.native.nodes import in_runs, native_calls_of
-from nnkit.backends.cpu.products import AddColumnSums, AddProduct, blas_function, one_thread
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts, blas_function, one_thread
 from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
 
 MANY = 256  # rows; above, NumPy's product and a separate update are as fast
@@ -17,6 +17,8 @@ def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Nod
     if getattr(node.call, "func", None) not in (np.dot, np.matmul) or node.read is None or node.written is None:
         return None
     a, *b = node.read  # column sums, a product with ones, read only a
+    if a.ndim == 3:
+        return _adding_stacks(node, out, x, alpha)
     fits = out.ndim == 1 + len(b) and (node.written[0] is x or same_entries(node.written[0], x)) and out.dtype.isnative
     if not fits or not all(array.flags.forc and array.dtype == out.dtype for array in (*node.read, out)):
         return None
@@ -25,6 +27,15 @@ def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Nod
         return None
     call: Call = AddProduct(a, b[0], out, alpha) if b else AddColumnSums(a, out, alpha)
     return Node(call, (*node.read, alpha, out), (out,), "add_product" if b else "add_column_sums")
+
+
+def _adding_stacks(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Node | None:
+    """The node for stacks of products, which native code adds; NumPy's products and one sum are faster than calls."""
+    a, b = node.read or ()
+    if not enabled() or node.written is None or not same_entries(node.written[0], x):
+        return None
+    call = AddProducts(a, b, out, alpha)
+    return Node(call, (a, b, alpha, out), (out,), "add_products") if native_calls_of(call) else None
 
 
 def accumulate(nodes: Nodes) -> Nodes:

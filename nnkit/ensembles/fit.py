@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from nnkit.checks import flag, whole
-from nnkit.ensembles.passes import OwnOrders, StackMeter, source_for
-from nnkit.ensembles.stack import Stack
+from nnkit.ensembles.passes import Part
+from nnkit.ensembles.stack import Stack, stack_sizes
+from nnkit.ensembles.updates import common
 from nnkit.history import History
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import ROWS
@@ -33,7 +34,6 @@ from nnkit.training.fit import (
     validation_source,
 )
 from nnkit.training.meter import Meter
-from nnkit.training.on_device import Replays
 from nnkit.training.progress import Progress, checked_progress
 from nnkit.training.sources import ArraySource, Source, source_of
 from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
@@ -155,12 +155,17 @@ class _Training:
         self._prepare(own_rates=schedule is not None and schedule.monitor is not None)
 
     def _prepare(self, own_rates: bool = False) -> None:
-        """Create the stack, from the members' current state, and what depends on its arrays."""
-        states = [member.optimizer_state() for member in self.members]
-        self.stack = Stack(self.members, states, not self.own_orders, own_rates)
-        self.source = source_for(self.stack, self.single)
-        self.meter = StackMeter(self.stack, self.source.samples, self.plan.batch_size, self.metrics)
-        self.way = Replays(self.stack, self.source, self.meter, self.stack.updates, self.plan.batch_size)
+        """Create the stacks, from the members' current state, and what depends on their arrays."""
+        self.own_rates = own_rates or len({member.optimizer.learning_rate for member in self.members}) > 1
+        self.states = [member.optimizer_state() for member in self.members]
+        common([state.optimizer for state in self.states])  # before anything changes
+        self.parts: list[Part] = []
+        start = 0
+        for size in stack_sizes(self.members[0], len(self.members)):
+            numbers = range(start, start := start + size)
+            members, states = [self.members[k] for k in numbers], [self.states[k] for k in numbers]
+            stack = Stack(members, states, not self.own_orders, self.own_rates, self.plan.batch_size)
+            self.parts.append(Part(numbers, stack, self.single, self.metrics, self.plan.batch_size))
 
     def run(self, ensemble: Any, callbacks: Sequence[Any], bar: Progress, interrupt: Interrupt) -> None:
         """Train until all members have stopped, and restore the best parameters of each."""
@@ -189,7 +194,7 @@ class _Training:
         finally:
             interrupt.hold()
             for k, best in enumerate(self.bests):
-                averages = self.stack.states[k].averaged if self.averaged and members[k].stopped is not None else None
+                averages = self.states[k].averaged if self.averaged and members[k].stopped is not None else None
                 if averages is not None:
                     self.members[k].backend.copy(averages.flat, self.members[k].parameters.flat)
                 best.restore()
@@ -204,44 +209,49 @@ class _Training:
 
     def _read_again(self) -> None:
         """Take over what callbacks may have changed in the members."""
-        backend = self.stack.backend
+        backend = self.parts[0].stack.backend
         for k in self.active:
             if self.members[k].backend is not backend:
-                raise RuntimeError(
-                    f"a callback has moved member {k} to {self.members[k].backend.name}; fit runs on {backend.name}"
-                )
-        if any(self.members[k].optimizer_state() is not self.stack.states[k] for k in self.active):
-            self._prepare(self.stack.updates.own_rates)
-        for k in self.active:
-            self.stack.read(k)
+                moved = f"a callback has moved member {k} to {self.members[k].backend.name}"
+                raise RuntimeError(f"{moved}; fit runs on {backend.name}")
+        if any(self.members[k].optimizer_state() is not self.states[k] for k in self.active):
+            self._prepare(self.own_rates)
+        for part, place, _ in self._each():
+            part.stack.read(place)
+
+    def _each(self) -> list[tuple[Part, int, int]]:
+        """The part of each active member, its place there, and its number."""
+        return [(part, i, k) for part in self.parts for i, k in enumerate(part.numbers) if k in self.active]
 
     def _epoch(self, number: int, bar: Progress, interrupt: Interrupt) -> Numbers:
         """Run an epoch of the active members, all of it or nothing; returns the means of their numbers."""
-        started, stack = time.perf_counter(), self.stack
+        started = time.perf_counter()
         factors = self._factors(number, interrupt)
-        stack = self.stack
-        orders = self._orders(number)
-        known = (
-            self.source.start_each(orders)
-            if isinstance(self.source, OwnOrders) and orders
-            else self.source.start(orders[0] if orders else None)
-        )
-        self.meter.start_each(known, orders)
+        orders, shown = self._orders(number), 0
+        measured: dict[int, Numbers] = {}
+        finite: dict[int, bool] = {}
 
         def after_steps(count: int) -> None:
-            bar.add(count)
+            nonlocal shown  # a step of the bar is one of all parts
+            shown += count
+            if shown >= len(self.parts):
+                bar.add(shown // len(self.parts))
+                shown %= len(self.parts)
             interrupt.check()
 
         try:
-            self.way.run(lambda steps: factors, after_steps)
+            parts = [part for part in self.parts if any(k in self.active for k in part.numbers)]
+            for part in parts:
+                part.start(orders)
+                part.way.run(lambda steps: factors, after_steps)
         except KeyboardInterrupt:
-            finite = stack.finite()
-            for k in self.active:
-                if finite[k]:
-                    stack.write(k)
+            self._keep_finite()
             raise
         with interrupt.at_once:
-            measured, finite = self.meter.read_each(), stack.finite()
+            for part in parts:
+                read = zip(part.meter.read_each(), part.stack.finite(), strict=True)
+                for k, (numbers, right) in zip(part.numbers, read, strict=True):
+                    measured[k], finite[k] = numbers, bool(right)
         found: dict[int, Numbers] = {}
         for k in list(self.active):
             own: Numbers | None = measured[k]
@@ -254,11 +264,11 @@ class _Training:
                 for k, numbers in self._validated(self.validation).items():
                     found[k] |= {f"validation_{name}": value for name, value in numbers.items()}
         seconds = time.perf_counter() - started
-        for k in self.active:
-            stack.write(k)
+        for part, place, k in self._each():
+            part.stack.write(place)
             self.history.members[k].add(**found[k], learning_rate=self._last_rates[k], seconds=seconds)
             self.members[k].epochs_trained += 1
-            average = stack.states[k].average
+            average = self.states[k].average
             self.bests[k].note(self.history.members[k], self.members[k].parameters if average is None else average)
         lasts = [self.history.members[k].last for k in self.active]
         return {name: float(np.mean([last[name] for last in lasts])) for name in (lasts[0] if lasts else ())}
@@ -266,11 +276,8 @@ class _Training:
     def _factors(self, number: int, interrupt: Interrupt) -> list[float]:
         """The learning rates of the steps, or their factors if members have their own rates, which are set."""
         steps = -(-self.single.samples // self.plan.batch_size)
-        rates, schedule, histories = (
-            [m.optimizer.learning_rate for m in self.members],
-            self.schedule,
-            self.history.members,
-        )
+        schedule, histories = self.schedule, self.history.members
+        rates = [member.optimizer.learning_rate for member in self.members]
         factors = {k: [1.0] * steps for k in self.active}
         if schedule is not None:
             places = [number + step / steps for step in range(steps)]
@@ -279,18 +286,30 @@ class _Training:
                 found = {k: [schedule.factor(place, self.epochs, histories[k]) for place in places] for k in which}
             factors = {k: found.get(k, found[which[0]]) for k in self.active}
         self._last_rates = {k: rates[k] * factors[k][-1] for k in self.active}
-        if len({rates[k] for k in self.active}) > 1 and not self.stack.updates.own_rates:
+        if len({rates[k] for k in self.active}) > 1 and not self.own_rates:
             self._prepare(own_rates=True)
         shared = factors[self.active[0]]
-        if not self.stack.updates.own_rates:
+        if not self.own_rates:
             return [rates[self.active[0]] * factor for factor in shared]
         if all(factors[k] == shared for k in self.active):
-            self.stack.updates.set_rates(rates)
+            self._set_rates(rates)
             return shared
         if any(min(factors[k]) != max(factors[k]) for k in self.active):
             raise ValueError("schedule: the factors of members differ, and change within an epoch; train them alone")
-        self.stack.updates.set_rates([rate * factors.get(k, [1.0])[0] for k, rate in enumerate(rates)])
+        self._set_rates([rate * factors.get(k, [1.0])[0] for k, rate in enumerate(rates)])
         return [1.0] * steps
+
+    def _set_rates(self, rates: Sequence[float]) -> None:
+        for part in self.parts:
+            part.stack.updates.set_rates([rates[k] for k in part.numbers])
+
+    def _keep_finite(self) -> None:
+        """After Ctrl-C, keep what the steps so far have made of the members, unless it is not finite."""
+        for part in self.parts:
+            finite = part.stack.finite()
+            for place, k in enumerate(part.numbers):
+                if k in self.active and finite[place]:
+                    part.stack.write(place)
 
     def _orders(self, number: int) -> list[np.ndarray] | None:
         """The order of each member, or the one of all; None without shuffling."""
@@ -313,18 +332,23 @@ class _Training:
             self._end([k], "diverged")
             warnings.warn(f"member {k}, seed {member.seed}, has diverged: {error}", RuntimeWarning, stacklevel=6)
             return None
-        self.stack.read(k)
+        (part,) = (part for part in self.parts if k in part.numbers)
+        part.stack.read(k - part.numbers[0])
         return numbers
 
     def _validated(self, source: Source) -> Mapping[int, Numbers]:
         """The numbers of each active member on other samples."""
-        known, stack = source.samples or ROWS, self.stack
+        known, start = source.samples or ROWS, source.start(None)
         meters = {k: Meter(self.members[k], known, min(known, ROWS), self.metrics) for k in self.active}
-        start = source.start(None)
         for meter in meters.values():
             meter.start(start, careful=not source.repeatable)
+        width = self.members[0].d_out
         for batch in source.batches(ROWS):
-            z, width = stack.propagate(batch.inputs(), stack.updates.average), stack.d_out // stack.count
-            for k, meter in meters.items():
-                meter.add(z[:, k * width : (k + 1) * width], batch)
+            x = batch.inputs()
+            for part in self.parts:
+                stack = part.stack
+                z = stack.propagate(x, stack.updates.average)
+                for place, k in enumerate(part.numbers):
+                    if k in meters:
+                        meters[k].add(z[:, place * width : (place + 1) * width], batch)
         return {k: meter.read() for k, meter in meters.items()}

@@ -11,45 +11,74 @@ from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.step import Step
 from nnkit.training.meter import Meter
+from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource, BytesSource, Known
 
 
 class OwnOrders(ArraySource):
-    """A source for a stack whose members each take the samples in their own order."""
+    """A source for a stack whose members each take the samples in their own order; of one member's targets."""
+
+    def __init__(self, stack: Stack, X: Array, given: Known) -> None:
+        super().__init__(stack, X, given)
+        self._count = stack.count
+        self._first, self._zero = (stack.backend.asarray(np.array(0, np.int64)) for _ in range(2))
+
+    @property
+    def weight_columns(self) -> int:
+        return self._count * super().weight_columns
 
     def start_each(self, orders: Sequence[np.ndarray]) -> Known:
         """Begin a pass in these orders, one for each member."""
-        backend, count, given = self.backend, len(orders), self.given
+        backend, indices = self.backend, self.backend.asarray(np.stack(orders, axis=1).reshape(-1))
         if self.order is None:
-            self.order = [backend.empty(order.shape, "int64") for order in orders]
-            arrays = (None if a is None else backend.empty(a.shape, a.dtype) for a in given[:3])
-            self.in_order = given._replace(**dict(zip(Known._fields, arrays, strict=False)))
-        for k, order in enumerate(orders):
-            backend.copy(backend.asarray(order), self.order[k])
-            for array, out in zip(given[:3], self.in_order, strict=False):
-                if array is not None:
-                    width = array.shape[1] // count
-                    part = slice(k * width, (k + 1) * width)
-                    backend.copy(backend.take(array[:, part], self.order[k]), out[:, part])
+            self.order = backend.empty(indices.shape, indices.dtype)
+            shapes = [None if a is None else (a.shape[0], self._count * a.shape[1]) for a in self.given[:3]]
+            arrays = [None if shape is None else backend.empty(shape, self.model.dtype) for shape in shapes]
+            self.in_order = self.given._replace(y=arrays[0], weights=arrays[1], metric_weights=arrays[2])
+        backend.copy(indices, self.order)
+        backend.copy(self._zero, self._first)
+        for array, out in zip(self.given, self.in_order[:3], strict=False):
+            if out is not None:
+                backend.take(array, self.order, out=backend.xp.reshape(out, (indices.shape[0], array.shape[1])))
         return self.in_order
 
     def gather_inputs(self, start: Array, step: Step) -> None:
-        if self.order is None:
-            raise ValueError("start_each begins a pass")
-        width = self.X.shape[1]
-        for k, order in enumerate(self.order):
-            self.backend.take_at(self.X, start, step.x[:, k * width : (k + 1) * width], order)
+        rows = step.x.shape[0] * self._count
+        samples = self.backend.xp.reshape(step.x, (rows, self.X.shape[1]))
+        self.backend.take_at(self.X, self._first, samples, self.order)
+        self.backend.advance(self._first, rows)
 
 
 def source_for(stack: Stack, source: ArraySource) -> ArraySource:
     """The source of a stack from that of one member, with targets and weights for each member."""
-    tile, known = stack.backend.xp.tile, source.given
-    y, weights, others = (None if a is None else tile(a, (1, stack.count)) for a in known[:3])
-    given = known._replace(y=y, weights=weights, metric_weights=others)
-    if stack.same_batches:
-        return type(source)(stack, source.X, given)
-    X = stack.preprocessed(source.X) if isinstance(source, BytesSource) else source.X
-    return OwnOrders(stack, X, given)
+    if not stack.same_batches:
+        X = stack.preprocessed(source.X) if isinstance(source, BytesSource) else source.X
+        return OwnOrders(stack, X, source.given)
+    y, weights, others = (None if a is None else stack.backend.xp.tile(a, (1, stack.count)) for a in source.given[:3])
+    return type(source)(stack, source.X, source.given._replace(y=y, weights=weights, metric_weights=others))
+
+
+class Part:
+    """Some members, trained in one pass, with what depends on the arrays of their stack.
+
+    Attributes:
+        numbers: of these members. way: runs an epoch.
+    """
+
+    def __init__(
+        self, numbers: Sequence[int], stack: Stack, source: ArraySource, metrics: Sequence[Metric], batch_size: int
+    ) -> None:
+        self.numbers, self.stack, self.source = numbers, stack, source_for(stack, source)
+        self.meter = StackMeter(stack, self.source.samples, batch_size, metrics)
+        self.way = Replays(stack, self.source, self.meter, stack.updates, batch_size)
+
+    def start(self, orders: Sequence[np.ndarray] | None) -> None:
+        """Begin an epoch: in the order of each member of the ensemble, in the one of all, or in that of the samples."""
+        if orders is not None and isinstance(self.source, OwnOrders):
+            orders = [orders[k] for k in self.numbers]
+            self.meter.start_each(self.source.start_each(orders), orders)
+        else:
+            self.meter.start_each(self.source.start(None if orders is None else orders[0]), orders)
 
 
 class StackMeter(Meter):

@@ -55,7 +55,7 @@ class StackState(OptimizerState):
         super().__init__(common(optimizers), parameters)
         self._places, self._split = parameters, parameters.starts[1]  # behind the first layer's weights
         differ = [name for name in self.numbers if len({vars(o).get(name) for o in optimizers}) > 1]
-        self.own_rates = own_rates or "learning_rate" in differ
+        self.own_rates = own_rates
         self._each: dict[str, Array] = {}  # by name, (count,): numbers of the members that a step computes, or needs so
         self._wide: dict[str, Array] = {}  # by name: vectors of numbers
         for name in differ:
@@ -67,7 +67,7 @@ class StackState(OptimizerState):
             self._each |= {name: self._numbers(counts) for name in ("t", "correction1", "correction2")}
         if "clip_norm" in self.options:
             self._each |= {name: self._numbers([1.0] * self._count) for name in ("norm_square", "scale")}
-            self._squared = Parameters(self.backend, parameters.shapes, self.dtype)
+            self._squared = parameters.like()
         if self.own_rates:
             self._rates, self._wide["learning_rate"] = (
                 self.backend.zeros(parameters.flat.shape, self.dtype) for _ in "12"
@@ -95,16 +95,19 @@ class StackState(OptimizerState):
             self.update(parameters, gradients)
             return
         first, rest = slice(self._split), slice(self._split, None)
-        p, g = parameters.flat, gradients.flat
+        layers = list(zip(parameters.layers, gradients.layers, strict=True))
+        self._descend(parameters.flat, gradients.flat, first, [(layers[0][0]["W"], layers[0][1]["W"])])
+        others = [(own[n], g[n]) for i, (own, g) in enumerate(layers) for n in own if i or n != "W"]
+        stacks = [(by_member(self.backend, a, self._count) if a.ndim > 1 else a for a in pair) for pair in others]
+        self._descend(parameters.flat, gradients.flat, rest, [(own, g) for own, g in stacks])
 
-        def descend(part: slice) -> None:
-            operands = (p[part], g[part], self.numbers["learning_rate"])
-            self.backend.elementwise(updates.gradient_descent, operands, out=p[part])
+    def _descend(self, p: Array, g: Array, part: slice, pairs: Sequence[tuple[Array, Array]]) -> None:
+        p, g = p[part], g[part]
 
-        pair = parameters.layers[0]["W"], gradients.layers[0]["W"]
-        call = Accumulate(lambda: descend(first), [pair], self.rate[1, ...])
-        perform(call, (p[first], g[first], self.rate), (p[first], g[first]), "gradient_descent")
-        descend(rest)
+        def descend() -> None:
+            self.backend.elementwise(updates.gradient_descent, (p, g, self.numbers["learning_rate"]), out=p)
+
+        perform(Accumulate(descend, pairs, self.rate[1, ...]), (p, g, self.rate), (p, g), "gradient_descent")
 
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         if not self._wide:
@@ -156,7 +159,7 @@ class StackState(OptimizerState):
 
     def _spread(self, values: Sequence[float]) -> Array:
         """A vector like `parameters.flat` with one of (count,) values for all parameters of a member."""
-        made = Parameters(self.backend, self._places.shapes, self.dtype)
+        made = self._places.like()
         for layer in made.layers:
             for array in layer.values():
                 stacked = by_member(self.backend, array, self._count)

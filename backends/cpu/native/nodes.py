@@ -14,8 +14,8 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, NativeRun, node
 from nnkit.backends.cpu.native.compiler import turn_off
 from nnkit.backends.cpu.native.formulas import native_calls
-from nnkit.backends.cpu.native.products import product
-from nnkit.backends.cpu.products import AddColumnSums, AddProduct
+from nnkit.backends.cpu.native.products import product, products
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
 from nnkit.backends.recording import Call
 
@@ -42,6 +42,8 @@ def native_call(call: Call) -> NativeCall | None:
     if isinstance(call, AddProduct):
         a, b = (m.T if t else m for m, t in ((call.a, call.transposed_a), (call.b, call.transposed_b)))
         return product(a, b, call.out, call.alpha)
+    if isinstance(call, AddProducts):
+        return products(call.a, call.b, call.out, call.alpha)
     if isinstance(call, AddColumnSums):
         return _column_sums(call.a, call.out, call.alpha)
     if not isinstance(call, partial):
@@ -63,6 +65,8 @@ def _product_of(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | N
     """out ← a b for matrices; for the column sums 1ᵀ b, a is a vector of ones."""
     if a.ndim == 1 and b.ndim == 2:
         return _column_sums(b, out)
+    if a.ndim == b.ndim == out.ndim == 3:
+        return products(a, b, out)
     fits = a.ndim == b.ndim == out.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.name in _REALS
     if not fits or not out.dtype.isnative or not out.flags.forc:
         return None

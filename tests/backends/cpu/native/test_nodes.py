@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnkit.backends import get_backend
-from nnkit.backends.cpu.products import AddColumnSums, AddProduct
+from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
 from nnkit.backends.recording import Tape, recording
 
 pytest.importorskip("numba", reason="compiles")
@@ -61,6 +61,34 @@ def test_products(dtype: str, sizes: tuple[int, int, int], orders: str) -> None:
     assert node is not None
     node()
     np.testing.assert_allclose(out, added - 0.3 * (a.astype(float) @ b), rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(10, 4, 7, 3), (1, 3, 5, 1), (5, 1, 4, 4), (3, 16, 1, 2), (4, 2, 1, 1)], ids=str)
+def test_products_of_members_side_by_side(dtype: str, sizes: tuple[int, int, int, int]) -> None:
+    n, count, inputs, units = sizes
+    rng = np.random.default_rng(0)
+    h, delta = (rng.random((n, count * d)).astype(dtype) for d in (inputs, units))
+    h3, delta3 = (a.reshape(n, count, -1).swapaxes(0, 1) for a in (h, delta))
+    by_rows = rng.random((count, units, inputs)).astype(dtype)
+    by_columns = np.moveaxis(rng.random((inputs, count, units)).astype(dtype), 0, 2)
+    for W in (by_rows, by_columns):
+        for a, b, out in ((h3, W.mT, delta3), (delta3.mT, h3, W), (delta3, W, h3)):
+            given = out.copy()
+            call = native_call(partial(np.matmul, a, b, out))
+            assert call is not None
+            call()
+            np.testing.assert_allclose(out, np.matmul(a, b), rtol=1e-5)
+            out[...] = given
+            add = AddProducts(a, b, out, np.array(-0.5, dtype))
+            call = native_call(add)
+            assert call is not None
+            call()
+            added = out.copy()
+            np.testing.assert_allclose(added, given - 0.5 * np.matmul(a, b), rtol=1e-4, atol=1e-6)
+            out[...] = given
+            add()
+            np.testing.assert_allclose(out, added, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
