@@ -26,6 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
         from bench.epochs import main as epochs
 
         return epochs(arguments)
+    if "--ensembles" in (sys.argv[1:] if arguments is None else arguments):
+        from bench.ensembles import main as ensembles
+
+        return ensembles(arguments)
     options = _options(arguments)
     missing = [name for name in ("packaging", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:

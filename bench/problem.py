@@ -86,9 +86,9 @@ class Problem:
         Y[np.arange(n), labels] = 1
         return X.astype(self.dtype, copy=False), Y
 
-    def parameters(self) -> Parameters:
+    def parameters(self, seed: int = 0) -> Parameters:
         """New arrays W (d_out, d_in), normal with variance 1/d_in (2/d_in for relu), and b (d_out,), for each layer."""
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         factor = 2 if self.activation == "relu" else 1
         found = []
         for d_in, d_out in zip(self.size.widths, self.size.widths[1:], strict=False):

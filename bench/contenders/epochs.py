@@ -112,6 +112,7 @@ class JaxScan(Epoch):
             return weights, t, mean, square
 
         update = sgd if problem.optimizer == "sgd" else adam
+        self.cost, self.update = cost, update
 
         def epoch(state: Any, X: Any, Y: Any, rows: Any) -> Any:
             def step(state: Any, chosen: Any) -> Any:
