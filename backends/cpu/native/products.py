@@ -81,7 +81,12 @@ def f(arguments):
 def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
     """out ← a b or out ← out + α a b for stacks of matrices (count, ...), whose rows or columns are contiguous."""
     dtype = out.dtype
-    if not a.dtype == b.dtype == dtype or dtype.name not in ("float32", "float64") or not dtype.isnative or 0 in (*a.shape, *b.shape):
+    if (
+        not a.dtype == b.dtype == dtype
+        or dtype.name not in ("float32", "float64")
+        or not dtype.isnative
+        or 0 in (*a.shape, *b.shape)
+    ):
         return None
     if out.strides[1] != out.itemsize:  # BLAS is column-major
         a, b, out = b.mT, a.mT, out.mT
