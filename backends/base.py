@@ -167,6 +167,11 @@ class Backend(ABC):
         """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""
         return False
 
+    def same_largest(self, a: Array, b: Array) -> Array:
+        """How many rows of two matrices have their largest entry, NaN or the first of equal ones, in the same place."""
+        places = [self.xp.argmax(matrix, axis=1) for matrix in (a, b)]
+        return self.xp.sum(self.xp.astype(places[0] == places[1], self.xp.int64))
+
     # --- rows: one recording serves all minibatches of an epoch, as each replay reads where they start -----------
 
     def take(self, rows: Array, indices: Array, out: Array | None = None) -> Array:

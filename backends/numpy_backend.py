@@ -12,6 +12,7 @@ from nnkit.backends import selection
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.compiler import describe, enabled
+from nnkit.backends.cpu.native.nodes import same_largest
 from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, tiled_outside, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
@@ -91,6 +92,10 @@ class NumpyBackend(NumpyRows, NumpyProducts):
                 made()
                 return out
         return super().run_matmul(a, b, out)
+
+    def same_largest(self, a: np.ndarray, b: np.ndarray) -> Any:
+        found = same_largest(a, b) if active_tape() is None and self.compiles else None
+        return super().same_largest(a, b) if found is None else found
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         tiles = has_tiles() and wide(d_out, ITEMSIZE[dtype]) and self.compiles

@@ -170,7 +170,7 @@ class Model:
         if self.classes is not None and are_labels(y, name):
             y = class_indices(self.classes, y, name)
         array = targets(self.backend, self.dtype, self.cost, self.d_out, y, n, name)
-        if check:
+        if check and not (self.d_out > 1 and are_labels(y, name)):  # which `targets` has checked
             check_targets(self.backend, array, self.cost, name)
         return array
 

@@ -127,7 +127,7 @@ class AddProduct:
     computed as outᵀ ← outᵀ + α bᵀaᵀ.
     """
 
-    __slots__ = ("a", "alpha", "b", "gemm", "out", "transposed_a", "transposed_b")
+    __slots__ = ("a", "alpha", "b", "gemm", "native", "out", "transposed_a", "transposed_b")
 
     def __init__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
         self.gemm = blas_function("gemm", out.dtype.name)
@@ -147,7 +147,7 @@ class AddProduct:
 class AddProducts:
     """`AddProduct` for stacks a (count, m, k), b (count, k, n) and out (count, m, n); native code, where there is."""
 
-    __slots__ = ("a", "alpha", "b", "out")
+    __slots__ = ("a", "alpha", "b", "native", "out")
 
     def __init__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
         self.a, self.b, self.out, self.alpha = a, b, out, alpha
@@ -181,7 +181,7 @@ class AddColumnSums:
     would lose digits (with 1024 rows of float32, the error with respect to float64 was ten times as large).
     """
 
-    __slots__ = ("a", "alpha", "gemv", "ones", "out", "sums")
+    __slots__ = ("a", "alpha", "gemv", "native", "ones", "out", "sums")
 
     def __init__(self, a: np.ndarray, out: np.ndarray, alpha: np.ndarray) -> None:
         self.gemv = blas_function("gemv", out.dtype.name)

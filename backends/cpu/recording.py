@@ -1,11 +1,14 @@
 """Recordings on NumPy: their pass, and the lowering of nodes to ufuncs and BLAS, with separate scratch arrays."""
 
+from typing import Any
+
 import numpy as np
 
 from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
 from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.backends.cpu.native.nodes import in_runs, native_calls_of
+from nnkit.backends.cpu.native.rows import in_rows
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts, blas_function, one_thread
 from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
 
@@ -55,15 +58,15 @@ def lowered(nodes: Nodes) -> list[Call]:
 
     SciPy's BLAS adds biases only if a node uses it anyway, since importing it and checking its threads takes time.
     """
-    scratch, calls = Scratch(), list[Call]()
+    scratch, calls, compiles = Scratch(), list[Call](), enabled()
     adds_rows = any(isinstance(node.call, AddProduct) for node in nodes)
-    for node in nodes:
-        call = node.call
-        found = native_calls_of(call) if enabled() else None
+    given: list[Any] = [node.call for node in nodes]
+    for call in in_rows(given) if compiles else given:
+        found = native_calls_of(call) if compiles else None
         if found is not None:
             calls += found
         elif isinstance(call, Elementwise):
             calls += ufunc_calls(call.program, call.operands, call.outs, scratch, adds_rows)
         else:
             calls.append(call)
-    return in_runs(calls) if enabled() else calls
+    return in_runs(calls) if compiles else calls

@@ -123,6 +123,19 @@ def test_max_propagates_nan(arrays: "Arrays", axis: int, keepdims: bool) -> None
     np.testing.assert_array_equal(arrays.numpy(out).ravel(), expected)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("columns", [1, 2, 3, 10])
+def test_same_largest(arrays: "Arrays", columns: int, dtype: str) -> None:
+    """Of equal entries the first counts; among NaN on NumPy, too, as for `numpy.argmax`."""
+    rng = np.random.default_rng(columns)
+    a, b = (rng.integers(0, 4, (200, columns)).astype(dtype) for _ in range(2))
+    a[3], a[::9, 0] = -np.inf, np.inf
+    if arrays.backend.name == "numpy":
+        a[::7, columns - 1], b[::5], b[1, 0] = np.nan, np.nan, np.nan
+    expected = int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+    assert int(arrays.backend.same_largest(arrays(a), arrays(b))) == expected
+
+
 @pytest.mark.parametrize("indices", [[], [1], [2, 0, 0, 1]])
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (3, 2, 2)])
 def test_take(arrays: "Arrays", shape: tuple[int, ...], indices: list[int]) -> None:

@@ -63,10 +63,13 @@ def supported(program: Program, layout: Layout) -> bool:
     """Whether there is native text; NumPy computes pow, sin and cos, and rounds float64 to half precision."""
     wide = any(dtype == "float64" for dtype, _, _ in layout.operands)
     narrow = any(dtype in ("float16", "bfloat16") for dtype, _ in layout.outs)
-    known = {"operand", "constant", "multiply", *_EXPRESSIONS, *MATHEMATICS}
-    return (
-        len(layout.memories) <= ARRAYS and not (wide and narrow) and all(value.op in known for value in program.values)
-    )
+    return len(layout.memories) <= ARRAYS and not (wide and narrow) and known(program)
+
+
+def known(program: Program) -> bool:
+    """Whether there is text for all operations."""
+    names = {"operand", "constant", "multiply", *_EXPRESSIONS, *MATHEMATICS}
+    return all(value.op in names for value in program.values)
 
 
 def formula_text(program: Program, layout: Layout) -> str:
@@ -93,7 +96,7 @@ def formula_text(program: Program, layout: Layout) -> str:
             lines["scalar"].append(f"v{number} = {kind}(constants[{constants}])")
             constants += 1
         else:
-            lines[where[-1]] += _value_lines(number, value, real)
+            lines[where[-1]] += value_lines(f"v{number}", value, [f"v{a}" for a in value.arguments], real)
     for number, (dtype, memory) in zip(program.outputs, layout.outs, strict=True):
         stored = f"v{number}"
         if dtype == "bfloat16":
@@ -112,14 +115,14 @@ def formula_text(program: Program, layout: Layout) -> str:
     return "def f(arguments):\n" + "".join(f"    {line}\n" for line in loops)
 
 
-def _value_lines(number: int, value: Value, real: str) -> list[str]:
-    names = [f"v{a}" for a in value.arguments]
+def value_lines(name: str, value: Value, names: list[str], real: str) -> list[str]:
+    """The lines that compute a value, called `name`, from those called `names`."""
     if value.op in MATHEMATICS:
-        return statements(value.op, f"v{number}", names, real)
+        return statements(value.op, name, names, real)
     if value.op == "multiply":
         product = f"{names[0]} * {names[1]}"
-        return [f"v{number} = {f'uint32({product})' if value.kind == 'bits' else product}"]
-    return [f"v{number} = {_EXPRESSIONS[value.op].format(*names).replace('R(', f'{real}(')}"]
+        return [f"{name} = {f'uint32({product})' if value.kind == 'bits' else product}"]
+    return [f"{name} = {_EXPRESSIONS[value.op].format(*names).replace('R(', f'{real}(')}"]
 
 
 def _widened(entry: str, dtype: str, real: str) -> str:

@@ -6,6 +6,7 @@ A node is made from the call that NumPy would execute: `native_call` recognizes 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import groupby
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,18 @@ _STORED = {"bool": "uint8"} | {n: n for n in ("uint8", "uint16", "int32", "uint3
 
 
 def native_calls_of(call: Call) -> list[Call] | None:
-    """The native nodes of a recorded call; None if it stays as it is."""
+    """The native nodes of a recorded call, made once, as several tapes may have it; None if it stays as it is."""
+    if isinstance(call, NativeCall):
+        return [call]
+    made: Any = getattr(call, "native", None)
+    if made is None:
+        made = _native_calls_of(call)
+        if not isinstance(call, FunctionType):
+            call.native = made or ()  # type: ignore[attr-defined]
+    return made or None
+
+
+def _native_calls_of(call: Call) -> list[Call] | None:
     if isinstance(call, Elementwise):
         return native_calls(call.program, call.operands, call.outs)
     try:
@@ -159,6 +171,21 @@ def f(arguments):
             largest = select((x > largest) | (x != x), x, largest)
         store(out, i, largest, 1)
 """
+_SAME_LARGEST = """\
+def f(arguments):
+    rows, columns = arguments[0], arguments[1]
+    a, b = REALs(arguments[2]), REALs(arguments[3])
+    count = 0
+    for i in range(rows):
+        k = i * columns
+        x, y, p, q = load(a, k, 0), load(b, k, 1), 0, 0
+        for j in range(1, columns):
+            u, v = load(a, k + j, 0), load(b, k + j, 1)
+            more, larger = (u > x) | ((u != u) & (x == x)), (v > y) | ((v != v) & (y == y))
+            x, y, p, q = select(more, u, x), select(larger, v, y), select(more, j, p), select(larger, j, q)
+        count += p == q
+    int64s(arguments[4])[0] = count
+"""
 _MANY = 1 << 20  # entries of a sum
 
 
@@ -177,6 +204,21 @@ def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bo
     if not _plain(a, out) or a.dtype != out.dtype or a.size == 0 or axis not in (-1, a.ndim - 1):
         return None
     return node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
+
+
+def same_largest(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """The number of rows that agree in the place of their largest entry; None without native code for these."""
+    if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
+        return None
+    out = np.empty((), np.int64)
+    try:
+        node(_SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])()
+    except MemoryError:
+        raise
+    except Exception as error:
+        turn_off(error)
+        return None
+    return out
 
 
 def _plain(*arrays: np.ndarray) -> bool:

@@ -1,0 +1,159 @@
+"""Rows of few columns: adjacent formulas, row sums and row maxima as one loop over rows, whose columns are unrolled.
+
+LLVM vectorizes it across rows, and intermediate values stay in registers. The gradient of softmax and cross-entropy of
+32 × 2 logits took 0.35 µs in four loops and 0.05 in one (float32, measured). Results have the bits of single loops.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.cpu.blocks import same_entries
+from nnkit.backends.cpu.calls import Elementwise
+from nnkit.backends.cpu.native.calls import NativeCall, node
+from nnkit.backends.cpu.native.compiler import turn_off
+from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
+from nnkit.backends.recording import Call
+
+COLUMNS, ROWS = 3, 8  # at most, and at least: more columns take seconds to compile
+_MAXIMUM = "{0} = select(({1} > {0}) | ({1} != {1}), {1}, {0})"
+
+
+def arrays_of(call: Call) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """What a call reads and writes, if it can be a part of such a loop."""
+    if isinstance(call, Elementwise):
+        read, written = list(call.operands), list(call.outs)
+    elif isinstance(call, partial) and call.func in (np.add.reduce, np.maximum.reduce):
+        a, axis, _, out, keepdims = call.args
+        if not (keepdims and axis in (-1, a.ndim - 1)):
+            return None
+        read, written = [a], [out]
+    else:
+        return None
+    real = written[0].dtype
+    plain = all(a.flags.c_contiguous and a.flags.aligned and a.dtype == real for a in (*read, *written))
+    return (read, written) if plain and real.isnative and real.name in ("float32", "float64") else None
+
+
+def in_rows(calls: Sequence[Call]) -> list[Call]:
+    """The calls, where adjacent ones can be one loop with that in their place."""
+    found: list[Call] = []
+    for size, group in groupby(calls, _size):
+        adjacent = list(group)
+        if size is not None and len(adjacent) > 1 and any(isinstance(call, partial) for call in adjacent):
+            rest, made = getattr(adjacent[0], "rows", None) or (None, None)  # kept there without a reference cycle
+            if rest != adjacent[1:]:
+                made = _loop(adjacent, *size)
+                adjacent[0].rows = adjacent[1:], made  # type: ignore[attr-defined]
+            adjacent = adjacent if made is None else [made]
+        found += adjacent
+    return found
+
+
+def _size(call: Call) -> tuple[int, int] | None:
+    """The numbers of rows and columns of the matrices of a call; None if it is not for such a loop."""
+    arrays = arrays_of(call)
+    if arrays is None:
+        return None
+    shapes = {a.shape for each in arrays for a in each if a.ndim == 2 and len(a) > 1}
+    rows, columns = (max((shape[i] for shape in shapes), default=0) for i in (0, 1))
+    kinds = {(rows, columns), (rows, 1), (1, columns), (columns,), (1, 1), (1,), ()}
+    fits = all(a.shape in kinds for each in arrays for a in each) and all(
+        a.ndim == 2 and len(a) == rows for a in arrays[1]
+    )
+    return (rows, columns) if fits and rows >= ROWS and 2 <= columns <= COLUMNS else None
+
+
+def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
+    """The calls as one; None if their arrays overlap in part, or there are too many."""
+    memories: list[np.ndarray] = []
+    for call in calls:
+        for array in (a for each in arrays_of(call) or () for a in each):
+            if not any(same_entries(array, other) for other in memories):
+                memories.append(array)
+    apart = not any(np.may_share_memory(a, b) for i, a in enumerate(memories) for b in memories[:i])
+    programs = [call.program for call in calls if isinstance(call, Elementwise)]
+    if not apart or len(memories) > ARRAYS or not all(known(program) for program in programs):
+        return None
+    constants = np.array([v.constant for p in programs for v in p.values if v.op == "constant"], np.float64)
+    real = memories[0].dtype.name
+    text = _Loop(memories, rows, columns, real)
+    for call in calls:
+        text.add(call)
+    head = ["rows, constants = arguments[0], float64s(arguments[1])"]
+    head += [f"p{i} = {real}s(arguments[{i + 2}])" for i in range(len(memories))]
+    lines = [*head, *text.before, "for row in range(rows):", *(f"    {line}" for line in text.lines)]
+    try:
+        return node("def f(arguments):\n" + "".join(f"    {x}\n" for x in lines), [rows], [constants, *memories])
+    except MemoryError:
+        raise
+    except Exception as error:
+        turn_off(error)
+        return None
+
+
+class _Loop:
+    """The lines of a loop, and those before it."""
+
+    def __init__(self, memories: Sequence[np.ndarray], rows: int, columns: int, real: str) -> None:
+        self.memories, self.rows, self.columns, self.real = memories, rows, columns, real
+        self.before, self.lines = list[str](), list[str]()
+        self.values: dict[tuple[int, int], str] = {}  # by the number of the memory and the column
+        self.calls = self.constants = 0
+
+    def place(self, array: np.ndarray, column: int) -> tuple[int, int, str]:
+        """The number of an array's memory, and the column and index of its entry in a row of the loop."""
+        number = next(i for i, other in enumerate(self.memories) if same_entries(array, other))
+        if array.ndim == 2 and len(array) == self.rows:
+            return (number, 0, "row") if array.shape[1] == 1 else (number, column, f"row * {self.columns} + {column}")
+        return (number, 0, "0") if array.size == 1 else (number, column, str(column))
+
+    def value(self, array: np.ndarray, column: int) -> str:
+        """The name of an entry, which is read on first use."""
+        number, column, index = self.place(array, column)
+        name = self.values.get((number, column))
+        if name is None:
+            name = self.values[number, column] = f"m{number}_{column}"
+            lines = self.lines if index.startswith("row") else self.before
+            lines.append(f"{name} = load(p{number}, {index}, {number})")
+        return name
+
+    def store(self, array: np.ndarray, column: int, name: str) -> None:
+        number, column, index = self.place(array, column)
+        self.values[number, column] = name
+        self.lines.append(f"store(p{number}, {index}, {name}, {number})")
+
+    def add(self, call: Any) -> None:
+        self.calls += 1
+        if isinstance(call, Elementwise):
+            self._formula(call)
+            return
+        a, out, name = call.args[0], call.args[3], f"r{self.calls}"
+        entries = [self.value(a, column) for column in range(a.shape[1])]
+        if call.func == np.maximum.reduce:
+            self.lines += [f"{name} = {entries[0]}", *(_MAXIMUM.format(name, entry) for entry in entries[1:])]
+        else:  # in the order of NumPy's sums of less than 8 numbers
+            self.lines += [f"{name} = {self.real}(-0.0)", *(f"{name} = {name} + {entry}" for entry in entries)]
+        self.store(out, 0, name)
+
+    def _formula(self, call: Elementwise) -> None:
+        program, first = call.program, self.constants
+        for column in range(call.outs[0].shape[1]):
+            names, self.constants = list[str](), first
+            for number, value in enumerate(program.values):
+                name = f"v{self.calls}_{number}" + ("" if value.op == "constant" else f"_{column}")
+                if value.op == "operand":
+                    name = self.value(call.operands[number], column)
+                elif value.op == "constant":
+                    if column == 0:
+                        kind = "uint32" if value.kind == "bits" else self.real
+                        self.before.append(f"{name} = {kind}(constants[{self.constants}])")
+                    self.constants += 1
+                else:
+                    self.lines += value_lines(name, value, [names[a] for a in value.arguments], self.real)
+                names.append(name)
+            for output, out in zip(program.outputs, call.outs, strict=True):
+                self.store(out, column, names[output])
