@@ -114,6 +114,19 @@ def test_members_equal_the_networks_of_their_seeds_alone(name: str, order: str) 
     assert history["cost"][0] == pytest.approx(np.mean(costs), rel=1e-12)
 
 
+@pytest.mark.parametrize("room", [1, 5 * 7 * 8 * 2])
+def test_members_in_several_stacks_are_the_same(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nnkit.ensembles.stack.BYTES", room)
+    monkeypatch.setattr("nnkit.ensembles.stack.BYTES_OF_UFUNCS", room)
+    for case in ("deep", "rates", "plateau"):
+        network, optimizer, options = CASES[case]
+        nets, (ensemble, _) = (
+            alone("own", network, optimizer(), options),
+            together("own", network, optimizer(), options),
+        )
+        assert distance(nets, ensemble.members) < 1e-12
+
+
 def test_a_second_fit_continues_members_that_stopped_at_different_epochs() -> None:
     options = VALIDATED | {"early_stopping": nnkit.EarlyStopping(patience=1, restore_best=False)}
     nets = alone("own", {}, rule := Adam(0.3), options, fits=2)

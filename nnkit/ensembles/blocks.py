@@ -77,7 +77,7 @@ class Blocks(Layer):
         backend.sum(delta, axis=0, out=gradient["b"])
         if self._same_for_all(x):
             backend.matmul(delta.mT, x, out=gradient["W"])
-            return None
+            return backend.matmul(delta, parameters["W"]) if need_dx else None  # needed in a stack of one
         delta3 = members_first(backend, delta, count)
         backend.matmul(delta3.mT, members_first(backend, x, count), out=by_member(backend, gradient["W"], count))
         if not need_dx:

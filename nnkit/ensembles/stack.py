@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnkit.backends.base import Array
+from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.backends.cpu.products import NARROW
 from nnkit.ensembles.blocks import Blocks, StackDropout, StackOutput, by_member
 from nnkit.ensembles.updates import StackState
@@ -14,9 +15,10 @@ from nnkit.optimizers import OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.placement import Placement
 
-# In bytes of the first layer's weights, which each step reads and writes: those of a stack stay in the L2 cache. At
-# 784-30-10 (94 kB a network, batch 10) a network and step took 7.9, 9.6 and 13.6 µs in stacks of 4, 8 and 16.
-BYTES = 400_000
+# Of the first layer's weights, which each step reads and writes: those of a stack stay in the L2 cache. At 784-30-10
+# (94 kB a network, batch 10) a network and step took 10.0, 9.4 and 8.3 µs in native code in stacks of 2, 4 and 8, where
+# the network alone took 9.9; without native code 13.9 and 16.4 µs in stacks of 4 and 8, and 22 alone.
+BYTES, BYTES_OF_UFUNCS = 800_000, 400_000
 # OpenBLAS has fast products of row-major matrices for results of so few entries (784 × 120, batch 10).
 FEW = 1200
 
@@ -25,7 +27,8 @@ def stack_sizes(first: Model, count: int) -> list[int]:
     """How many of `count` members are in each stack: as equal numbers as possible, which fit the cache of a CPU."""
     layer = first.dense[0]
     size = layer.inputs * layer.units * np.dtype(first.dtype).itemsize
-    stacks = -(-count // max(1, BYTES // size)) if first.backend.name == "numpy" else 1
+    room = BYTES if enabled() else BYTES_OF_UFUNCS
+    stacks = -(-count // max(1, room // size)) if first.backend.name == "numpy" else 1
     return [count // stacks + (i < count % stacks) for i in range(stacks)]
 
 
