@@ -19,10 +19,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "sigmoid": {"layers": [6, 9, 5, 3], "activation": "sigmoid", "cost": "cross_entropy"},
     "dropout": {"layers": [nnkit.Dense(6, 9, "tanh"), nnkit.Dropout(0.3), nnkit.Dense(9, 3)]},
     "float64": {"layers": [6, 9, 3], "activation": "silu", "dtype": "float64"},
+    "rates": {"layers": [nnkit.Dense(6, 9, "relu", rate=0.0), nnkit.Dense(9, 3, bias_rate=0.1)]},
 }
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "clipped"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "clipped", "averaged"])
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("given", ["float", "uint8"])
 def test_an_epoch_is_one_native_call(name: str, optimizer: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +54,8 @@ def test_an_epoch_is_one_native_call(name: str, optimizer: str, given: str, monk
     samples = X if given == "float" else (X * 255).astype(np.uint8)
     for _ in range(2):
         net = nnkit.Network(**NETWORKS[name], seed=1)
-        chosen = nnkit.Adam(0.01, clip_norm=0.1) if optimizer == "clipped" else optimizer
+        options: Any = {"clipped": nnkit.Adam(0.01, clip_norm=0.1), "averaged": nnkit.SGD(0.1, ema=0.9)}
+        chosen = options.get(optimizer, optimizer)
         history = net.fit(samples, LABELS, epochs=3, batch_size=8, optimizer=chosen, schedule="cosine", progress=False)
         found.append([*net.parameters.W, *net.parameters.b, np.array(history["cost"])])
     for ours, theirs in zip(*found, strict=True):
