@@ -7,7 +7,7 @@ captures them: CUDA records the work without running it. From then on, a replay 
 import gc
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import Any
@@ -94,6 +94,19 @@ def graphs_wanted() -> bool:
     return switch(_VARIABLE, default=True)
 
 
+class Shared:
+    """A call that other processes make, too, and that they capture together or not at all.
+
+    `agree` returns whether all of them have captured their graph.
+    """
+
+    def __init__(self, function: Call, agree: Callable[[bool], bool]) -> None:
+        self._function, self.agree = function, agree
+
+    def __call__(self) -> None:
+        self._function()
+
+
 class GraphLowering:
     """The lowering of a recording to one call, or one for each part between breaks.
 
@@ -149,8 +162,12 @@ class Graph:
     def _capture(self) -> Any:
         """Capture the calls as a graph; None, with a warning, if CUDA refuses one, CuPy's error if out of memory.
 
-        Nothing runs during a capture, so that making the calls one by one afterwards gives the same results.
+        Nothing runs during a capture, so that making the calls one by one afterwards gives the same results. Where
+        other processes have to capture, too, all do it once, or all raise an error.
         """
+        shared = next((node.call for node in self.nodes if isinstance(node.call, Shared)), None)
+        if shared is not None:
+            return self._captured_together(shared)
         attempt = 1
         while True:
             try:
@@ -163,6 +180,17 @@ class Graph:
                     warnings.warn(text, BackendFallbackWarning, stacklevel=4)
                     return None
             attempt += 1
+
+    def _captured_together(self, shared: Shared) -> Any:
+        graph = error = None
+        try:
+            graph = self._captured(self._in_order())
+        except Exception as found:
+            error = found
+        if not shared.agree(error is None):
+            hint = f"set {_VARIABLE}=0 on all ranks"
+            raise RuntimeError(f"a recording did not become a CUDA graph on every rank; {hint}") from error
+        return graph
 
     def _in_order(self) -> list[Placed]:
         """The calls on one stream, as the last attempt captures them."""

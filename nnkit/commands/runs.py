@@ -17,6 +17,7 @@ from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, get_optimizer, optimizer_names
+from nnkit.parallel.communicator import ALONE, Communicator
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.stopping import EarlyStopping
 
@@ -108,7 +109,14 @@ def prepare(
     return network, parts
 
 
-def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts: Parts, progress: bool | str) -> Run:
+def train(
+    options: argparse.Namespace,
+    network: Network,
+    dataset: Dataset,
+    parts: Parts,
+    progress: bool | str,
+    communicator: Communicator = ALONE,
+) -> Run:
     """Train a network and test it. Raises DivergenceError with a note that names the seed."""
     rule = None if options.early_stopping is None else EarlyStopping(patience=options.early_stopping)
     training, validation, test = parts.places(dataset)
@@ -127,6 +135,7 @@ def train(options: argparse.Namespace, network: Network, dataset: Dataset, parts
                 checkpoint=options.checkpoint,
                 resume=options.resume,
                 progress=progress,
+                comm=communicator,
             )
     except DivergenceError as error:
         error.add_note(f"seed {network.seed}")

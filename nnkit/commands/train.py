@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from nnkit import checkpoint
-from nnkit.backends import Backend, get_backend
+from nnkit.backends import Backend
 from nnkit.commands.arguments import Commands, add_command, check_metrics, counted, show
 from nnkit.commands.dataset import Dataset, Parts, load_dataset, targets_of
 from nnkit.commands.models import as_text
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, write_json
+from nnkit.commands.ranks import backend_of, on_all_ranks
 from nnkit.commands.runs import NUMBERS, Run, build_optimizer, in_words, prepare, summarize, train, widths
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.data.mnist import is_on_disk
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import chain
 from nnkit.network import Network
+from nnkit.parallel.communicator import Communicator
 from nnkit.plots.figure import picture_path
 from nnkit.version import __version__
 
@@ -26,6 +28,7 @@ _DESCRIPTION = """
 Without options, trains on the handwritten digits shipped with nnkit."""
 _EPILOG = """examples:
   nnkit train
+  mpiexec -n 4 nnkit train --mpi
   nnkit train --data flowers.csv --target species --hidden 32 16 --epochs 100 --seeds 5
 
 The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
@@ -48,26 +51,38 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train once per seed, write and print the requested output."""
-    settle(options)
-    _check_files(options)
-    build_optimizer(options, classifies=True)  # to raise its errors before the data are loaded
-    backend = get_backend(options.backend)
-    dataset = load_dataset(options, options.data)
+    return on_all_ranks(options, _run)
+
+
+def _run(options: argparse.Namespace, communicator: Communicator) -> int:
+    agreed, speaks = communicator.agreed, communicator.rank == 0
+    with agreed():
+        settle(options)
+        if speaks:
+            _check_files(options)
+        build_optimizer(options, classifies=True)  # to raise its errors before the data are loaded
+    backend = backend_of(options.backend, communicator)
+    for first in (True, False):  # what rank 0 downloads, the others find
+        with agreed():
+            if speaks == first:
+                dataset = load_dataset(options, options.data)
     unseen: list[OSError] = []
 
     def say(text: str) -> None:
         try:
-            if not (options.quiet or options.json):
+            if speaks and not (options.quiet or options.json):
                 show(text)
         except OSError as error:  # such as a closed pipe: no reason to lose a training
             unseen.append(error)
 
-    runs, interrupted = _train_all(options, dataset, backend, say)
+    runs, interrupted = _train_all(options, dataset, backend, say, communicator)
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
-    _write_files(options, dataset, runs, say)
-    if options.json:
+    with agreed():
+        if speaks:
+            _write_files(options, dataset, runs, say)
+    if options.json and speaks:
         print(as_json(_report(options, dataset, runs)))
     if unseen:
         raise unseen[0]
@@ -91,24 +106,29 @@ def _check_files(options: argparse.Namespace) -> None:
     picture_path(options.picture, "--picture")
 
 
-def _train_all(options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say) -> tuple[list[Run], bool]:
+def _train_all(
+    options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say, communicator: Communicator
+) -> tuple[list[Run], bool]:
     """A run per seed, and whether Ctrl-C interrupted: then the finished runs, or the unfinished first one.
 
     Raises KeyboardInterrupt if there is no result yet.
     """
-    targets = targets_of(dataset.y, options.cost, dataset.target)
-    cost, labels = get_cost(targets.cost), targets.classes is not None
-    check_metrics(options.metrics, targets.y, dataset.target, cost, targets.outputs, labels)
+    with communicator.agreed():
+        targets = targets_of(dataset.y, options.cost, dataset.target)
+        cost, labels = get_cost(targets.cost), targets.classes is not None
+        check_metrics(options.metrics, targets.y, dataset.target, cost, targets.outputs, labels)
     runs: list[Run] = []
     try:
         for seed in range(options.seed, options.seed + options.seeds):
-            network, parts = prepare(options, dataset, targets, backend, seed)
+            with communicator.agreed():
+                network, parts = prepare(options, dataset, targets, backend, seed)
+                if not runs and communicator.rank == 0:
+                    _check_resumed(options, network)
             if not runs:
-                _check_resumed(options, network)
                 say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
                 if not network.classifies:
                     say(f"RMSE and MAE are in the units of {dataset.target}")
-            done = train(options, network, dataset, parts, _progress(options))
+            done = train(options, network, dataset, parts, _progress(options), communicator)
             interrupted = done.history.interrupted
             if not interrupted or not runs:
                 runs.append(done)

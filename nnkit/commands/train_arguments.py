@@ -120,6 +120,8 @@ def _add_training(group: argparse._ActionsContainer) -> None:
         default=1,
     )  # fmt: skip
     add_backend(group)
+    each = "train on all processes that mpiexec or srun has started, which divide each minibatch"
+    add_flag(group, "--mpi", f"{each}; on GPUs, each has its own")
 
 
 def _add_output(group: argparse._ActionsContainer) -> None:

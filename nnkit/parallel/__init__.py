@@ -8,12 +8,13 @@ and make the same update: the result is that of one process, to rounding, for an
 
 from typing import Any
 
+from nnkit.backends.base import Backend
 from nnkit.checks import flag, whole
 from nnkit.parallel.communicator import ALONE, Communicator, RankError
 from nnkit.parallel.division import Team
 from nnkit.parallel.threads import run
 
-__all__ = ["Communicator", "RankError", "run", "team_of"]
+__all__ = ["Communicator", "RankError", "fastest", "run", "team_of"]
 
 
 def team_of(comm: Any, shards: int | None = None, sharded: bool = False) -> Team:
@@ -34,3 +35,12 @@ def team_of(comm: Any, shards: int | None = None, sharded: bool = False) -> Team
     with communicator.agreed():
         own_streams = flag("", "sharded", sharded) and communicator.size > 1
         return Team(communicator, None if shards is None else whole("", "shards", shards, 1), own_streams)
+
+
+def fastest(communicator: Communicator, backend: Backend) -> Communicator:
+    """The communicator for arrays of this backend: on GPUs NCCL's, where it can be used."""
+    if communicator.size == 1 or backend.name.partition(":")[0] != "cupy":
+        return communicator
+    from nnkit.parallel.nccl import with_nccl
+
+    return with_nccl(communicator, backend)

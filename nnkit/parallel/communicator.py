@@ -9,7 +9,7 @@ import pickle
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -61,12 +61,15 @@ class Communicator(ABC):
         result: T = pickle.loads(self.everyone(found)[0])
         return result
 
-    @contextmanager
-    def agreed(self) -> Iterator[None]:
-        """Local work in the `with` block: if it fails on one rank, all ranks raise at its end.
+    def agreed(self) -> AbstractContextManager[None]:
+        """Local work in a `with` block: if it fails on one rank, all ranks raise at its end.
 
         The rank that failed raises its own error, the others RankError; Ctrl-C on one is KeyboardInterrupt on all.
         """
+        return self._agreed()
+
+    @contextmanager
+    def _agreed(self) -> Iterator[None]:
         mine: BaseException | None = None
         try:
             yield
@@ -97,9 +100,13 @@ class Communicator(ABC):
         try:
             yield
         except BaseException as error:
-            if self.size > 1 and error is not self._known and not isinstance(error, known):
+            if self.size > 1 and not self.knows(error) and not isinstance(error, known):
                 self.abort(error)
             raise
+
+    def knows(self, error: BaseException) -> bool:
+        """Whether all ranks have raised because of this error."""
+        return error is self._known
 
     def abort(self, error: BaseException) -> None:  # noqa: B027
         """End all ranks because of an error that the others cannot know."""

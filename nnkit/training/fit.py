@@ -16,7 +16,7 @@ from nnkit.inputs import on_host
 from nnkit.metrics import Metric, MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
-from nnkit.parallel import team_of
+from nnkit.parallel import fastest, team_of
 from nnkit.parallel.division import ONE, Team
 from nnkit.placement import Placement
 from nnkit.preprocessing import warn_of_scales
@@ -151,7 +151,8 @@ def fit(
     team = team_of(comm, shards, sharded)
     communicator = team.communicator
     with ExitStack() as stack, communicator.ending_together(DivergenceError):
-        stack.callback(communicator.close)
+        if communicator is not comm:
+            stack.callback(communicator.close)
         with communicator.agreed():
             _check_team(team, model, X, shards, sharded)
             if is_stream(X):
@@ -206,6 +207,8 @@ def fit(
                 shards=shards,
             )
             keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator)
+        team = team._replace(communicator=fastest(communicator, model.backend))
+        communicator = team.communicator
         check_same(team, model, plan, optimizer, epochs=int(epochs), checkpoint_every=every, resume=resume)
         stack.enter_context(keeper)
         interrupt = stack.enter_context(interruptible(communicator))

@@ -263,3 +263,16 @@ def test_a_checkpoint_of_another_network(here: Path, capsys: pytest.CaptureFixtu
         expected = f"--resume: run.safetensors has the layers 4 → 100 relu → 3 softmax; this training has {layers}"
         assert capsys.readouterr().err == f"nnkit: error: {expected}\n"
         assert Path("run.safetensors").read_bytes() == content
+
+
+def test_processes_started_together_need_mpi(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each would train, and write the same files; a launcher's variables for one process do not matter."""
+    monkeypatch.setenv("PMI_SIZE", "2")
+    assert main(["train", "--epochs", "1"]) == 2
+    assert "2 processes were started together" in capsys.readouterr().err
+    assert names(here) == []
+    monkeypatch.setenv("PMI_SIZE", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # is set in the shell of salloc, too
+    assert main(["train", "--epochs", "1", "--quiet", "--no-picture"]) == 0

@@ -1,5 +1,6 @@
 """Trainings by MPI: `python -m pytest -m mpi`, where mpi4py and an MPI library are installed. None may hang."""
 
+import json
 import os
 import shutil
 import signal
@@ -143,3 +144,51 @@ def test_a_stopped_training_resumes(tmp_path: Path) -> None:
 def test_messages_of_the_program_do_not_meet_those_of_the_training(tmp_path: Path) -> None:
     code, lines, err = run(2, "other_library", tmp_path)
     assert (code, lines) == (0, ["('mine', 0)", "('mine', 1)"]), err
+
+
+def nnkit_train(ranks: int, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    assert MPIEXEC is not None
+    return subprocess.run(
+        [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "nnkit", "train", *options], cwd=folder, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=LIMIT,
+    )  # fmt: skip
+
+
+def test_the_command_trains_on_all_processes(tmp_path: Path) -> None:
+    """Rank 0 alone prints and writes; the numbers are those of one process."""
+    options = ["--epochs", "3", "--dtype", "float64", "--history", "history.json", "--checkpoint", "run.safetensors"]
+    for folder, ranks in (("one", 1), ("three", 3)):
+        (tmp_path / folder).mkdir()
+        done = nnkit_train(ranks, tmp_path / folder, "--mpi", *options)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("epoch 3 of 3") == done.stdout.count("model written to") == 1
+    files = [sorted(path.name for path in (tmp_path / folder).iterdir()) for folder in ("one", "three")]
+    assert files == [["history.json", "nnkit-curve.png", "nnkit-model.safetensors", "run.safetensors"]] * 2
+    one, three = (json.loads((tmp_path / folder / "history.json").read_text()) for folder in ("one", "three"))
+    assert one.keys() == three.keys()
+    for name in one.keys() - {"seconds"}:
+        np.testing.assert_allclose(three[name], one[name], rtol=0, atol=1e-12)
+    resumed = nnkit_train(2, tmp_path / "three", "--mpi", "--resume", *options, "--epochs", "4")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "epoch 4 of 4" in resumed.stdout
+
+
+def test_the_command_without_mpi_is_refused(tmp_path: Path) -> None:
+    """Each process would train, and write the same files."""
+    done = nnkit_train(2, tmp_path, "--epochs", "1")
+    assert done.returncode != 0
+    assert "2 processes were started together, and each would train, and write the same files; --mpi" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "code", "said"), [
+    (["--data", "nothing.csv"], 2, "nothing.csv does not exist"),
+    (["--learning-rate", "1e30", "--optimizer", "sgd"], 1, "in epoch 1, step 2"),
+    (["--model", "missing/folder/model.safetensors"], 2, "missing"),
+])  # fmt: skip
+def test_errors_of_the_command_are_told_once(options: list[str], code: int, said: str, tmp_path: Path) -> None:
+    done = nnkit_train(2, tmp_path, "--mpi", "--epochs", "2", *options)
+    assert done.returncode == code
+    assert done.stderr.count("nnkit: error: ") == 1
+    assert said in done.stderr

@@ -348,3 +348,23 @@ def test_without_a_driver(python: Python) -> None:
     done = python.run("-c", "import nnkit; print(nnkit.get_backend('auto').name)", cuda=False)
     assert done.stdout == "numpy\n"
     assert f"BackendFallbackWarning: backend 'auto' uses numpy: {why}" in done.stderr
+
+
+def test_ranks_exchange_gradients_between_two_graphs(python: Python) -> None:
+    """The sum over the host is a break between the graph of the gradients and that of the update."""
+    python.passes("""if True:
+        from nnkit.backends.recording import Break
+        from nnkit.parallel import run
+        from nnkit.training.together import ReplaysTogether
+        made, record = [], ReplaysTogether._tape
+        def watched(self, size, changes):
+            made.append(record(self, size, changes))
+            return made[-1]
+        ReplaysTogether._tape = watched
+        wanted = trained("numpy")
+        for found in run(2, lambda comm: trained("cupy", comm=comm)):
+            near(found[:1], wanted[:1])
+            near(found[1:], wanted[1:])
+        kinds = [(type(call.nodes[0].call) is Break, call.graph is not None) for call in made[0].calls]
+        assert kinds == [(False, True), (True, False), (False, True)], kinds
+    """)
