@@ -112,5 +112,5 @@ def tabular_options(classifies: bool, samples: int, epochs: int = EPOCHS) -> dic
         "schedule": "coslog",
         "validation_split": VALIDATION,
         "metrics": [] if classifies else ["r2"],
-        "early_stopping": EarlyStopping("validation_accuracy" if classifies else "validation_r2", patience=epochs),
+        "early_stopping": EarlyStopping("validation_cost", patience=epochs),
     }

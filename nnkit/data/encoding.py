@@ -191,6 +191,21 @@ class TableEncoding(Fitted):
         raise NotImplementedError  # `keeps_finite` is False
 
 
+def is_mixed(X: Any) -> bool:
+    """Whether this is a table that only an encoding turns into numbers: with text, categories or missing values."""
+    if not is_table(X):
+        return False
+    for _, column in columns_of(X, "X"):
+        values = column_values(column)
+        if (
+            is_category(column)
+            or values.dtype.kind not in "biuf"
+            or (values.dtype.kind == "f" and np.isnan(values).any())
+        ):
+            return True
+    return False
+
+
 def _columns(X: Any, name: str, features: Sequence[str] | None = None) -> list[tuple[Any, Any]]:
     """The names and values of the columns of a table, in the order of the features; of an array, their numbers."""
     if is_table(X):

@@ -14,15 +14,26 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._array_api import get_namespace, supported_float_dtypes
 from sklearn.utils._param_validation import HasMethods, Hidden, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_feature_names,
+    _check_n_features,
+    _check_sample_weight,
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.selection import owner_of
+from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.kernels.costs import Cost
 from nnkit.layers import Dense, Dropout, Layer
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, optimizer_names
+from nnkit.sklearn.presets import check_preset, preset_network, train_by_preset
 from nnkit.sklearn.solvers import train_by_lbfgs, train_by_minibatches
+from nnkit.tables import is_table
 
 # scikit-learn's names beside nnkit's.
 ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
@@ -67,6 +78,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         "schedule": [str, callable, HasMethods("factor"), None],
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "backend": [str, Hidden(Backend), None],
+        "preset": [StrOptions({"tabular"}), None],
     }
 
     def _set(self, parameters: dict[str, Any]) -> None:
@@ -126,32 +138,51 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, validation_data: Any = None, incremental: bool = False
     ) -> "DenseEstimator":
         self._validate_params()
-        if incremental and self.early_stopping:
-            raise ValueError("partial_fit does not support early_stopping=True")
+        if incremental and (self.early_stopping or self.preset is not None):
+            raise ValueError("partial_fit does not support early_stopping=True and presets")
         self._check_unused(validation_data)
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
-        numeric = not is_classifier(self)
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=numeric, dtype=_floats(X), reset=first)
+        X, y = self._checked(X, y, reset=first)
         targets, outputs, cost = self._targets(_on_host(y), first, incremental)
         weight = self._weights(X, y, sample_weight)
         rng = check_random_state(self.random_state)
         if first:
-            self._start(X, outputs, cost, rng)
+            self._start(X, targets, outputs, cost, rng)
         after, end = self._callbacks(X, y) if not incremental else (lambda epoch: False, lambda: None)
         validation = None
         if validation_data is not None:
             validation = self._checked_validation(*validation_data)
-        elif self.early_stopping and self.solver != "lbfgs":
+        elif self.preset is None and self.early_stopping and self.solver != "lbfgs":
             X, targets, weight, validation = self._split(X, targets, weight, rng)
-        if self.solver == "lbfgs":
+        if self.preset is not None:
+            train_by_preset(self, self.network_, X, targets, weight, validation, after)
+        elif self.solver == "lbfgs":
             train_by_lbfgs(self, self.network_, X, targets, weight)
         else:
             train_by_minibatches(self, self.network_, X, targets, weight, validation, after, incremental)
         end()
         return self
 
+    def _checked(self, X: Any, *y: Any, reset: bool = False) -> Any:
+        """Samples, and y if it is given: checked arrays, or a table that the network encodes, as it is."""
+        if reset:
+            self._encodes = is_mixed(X)
+        options = {"multi_output": True, "y_numeric": not is_classifier(self)} if y else {}
+        if not (self._encodes and is_table(X)):
+            return validate_data(self, X, *y, **options, dtype=_floats(X), reset=reset)
+        _check_feature_names(self, X, reset=reset)
+        _check_n_features(self, X, reset=reset)
+        if not y:
+            return X
+        checked = _check_y(y[0], **options)
+        check_consistent_length(X, checked)
+        return X, checked
+
     def _check_unused(self, validation_data: Any) -> None:
         """Raise ValueError for parameters that exclude each other."""
+        if self.preset is not None:
+            check_preset(self)
+            return
         if self.schedule is not None and self.learning_rate != "constant":
             raise ValueError(f"schedule is given, and learning_rate is {self.learning_rate!r}; expected 'constant'")
         if self.solver == "lbfgs":
@@ -167,8 +198,8 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
             return None
         return np.asarray(_on_host(_check_sample_weight(sample_weight, X, ensure_non_negative=True)), np.float64)
 
-    def _start(self, X: Any, outputs: int, cost: str, rng: np.random.RandomState) -> None:
-        """Create the network, with scikit-learn's initial parameters for its activations."""
+    def _start(self, X: Any, targets: NDArray[Any], outputs: int, cost: str, rng: np.random.RandomState) -> None:
+        """Create the network, with scikit-learn's initial parameters for its activations, or that of the preset."""
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
         if sizes.ndim != 1 or (sizes.dtype.kind not in "iu" and sizes.size) or (sizes <= 0).any():
             raise ValueError(f"hidden_layer_sizes must be > 0, got {list(np.atleast_1d(self.hidden_layer_sizes))}.")
@@ -176,24 +207,30 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         if len(names) != sizes.size:
             raise ValueError(f"activation has {len(names)} names; expected one for each of {sizes.size} hidden layers")
         loss = self._cost(cost)
-        dtype = ("float32" if "float32" in str(X.dtype) else "float64") if self.dtype == "auto" else self.dtype
-        layers: list[Layer] = []
-        width = X.shape[1]
-        for size, name in zip(sizes, names, strict=True):
-            layers.append(Dense(width, int(size), ACTIVATIONS.get(name, name)))
-            layers += [Dropout(self.dropout)] if self.dropout else []
-            width = int(size)
-        layers.append(Dense(width, outputs))
-        seed = _seed(rng)
-        self.network_ = Network(layers, cost=loss, seed=seed, dtype=dtype, backend=self._backend_for(X))
-        if set(names) <= set(OWN_START):
-            _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
+        encoding = (
+            TableEncoding.fit(X, "robust" if self.preset else "standard") if self.preset or self._encodes else None
+        )
+        about: dict[str, Any] = {"backend": self._backend_for(X), "preprocessing": encoding}
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
         self.validation_scores_: Any = [] if self.early_stopping else None
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         self.best_loss_ = None if self.early_stopping else np.inf
+        if encoding is not None and self.preset:
+            self.network_ = preset_network(self, encoding, targets, outputs, cost, _seed(rng), about)
+            return
+        dtype = ("float32" if "float32" in _dtype(X) else "float64") if self.dtype == "auto" else self.dtype
+        layers: list[Layer] = []
+        width = X.shape[1] if encoding is None else encoding.outputs
+        for size, name in zip(sizes, names, strict=True):
+            layers.append(Dense(width, int(size), ACTIVATIONS.get(name, name)))
+            layers += [Dropout(self.dropout)] if self.dropout else []
+            width = int(size)
+        layers.append(Dense(width, outputs))
+        self.network_ = Network(layers, cost=loss, seed=_seed(rng), dtype=dtype, **about)
+        if set(names) <= set(OWN_START):
+            _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
 
     def _cost(self, default: str) -> str | Cost:
         """The cost for `loss`, where scikit-learn's names mean the default."""
@@ -208,9 +245,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _checked_validation(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
         """Validation data given by the user, as the network expects it."""
-        X, y = validate_data(
-            self, X, y, multi_output=True, y_numeric=not is_classifier(self), dtype=_floats(X), reset=False
-        )
+        X, y = self._checked(X, y)
         targets, _, _ = self._targets(_on_host(y), False, True)
         return X, targets, *([] if sample_weight is None else [_check_sample_weight(sample_weight, X)])
 
@@ -254,7 +289,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
                 f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the same device as "
                 f"those passed to fit(), {here.name}."
             )
-        return self.network_.forward(validate_data(self, X, dtype=_floats(X), reset=False))
+        return self.network_.forward(self._checked(X))
 
     def _returned(self, array: Any) -> Any:
         """Outputs for the user: of the library of X, or NumPy arrays if a backend was chosen."""
@@ -286,6 +321,11 @@ def _seed(rng: np.random.RandomState) -> int:
     """A seed for the network's batch orders from a generator's state, which stays as it is."""
     _, keys, position, *_ = rng.get_state(legacy=True)
     return int(np.random.SeedSequence([int(position), *map(int, keys[:8])]).generate_state(1)[0])
+
+
+def _dtype(X: Any) -> str:
+    """The dtype of samples as text; float64 for tables."""
+    return "float64" if is_table(X) else str(X.dtype)
 
 
 def _on_host(array: Any) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from nnkit.sklearn.dense import DenseEstimator
 
 
 def _fits_partially(estimator: DenseEstimator) -> bool:
-    return bool(estimator.solver != "lbfgs")
+    return bool(estimator.solver != "lbfgs" and estimator.preset is None)
 
 
 class DenseClassifier(ClassifierMixin, DenseEstimator):
@@ -50,6 +50,9 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         loss: "log_loss", the cross-entropy, or another of `nnkit.cost_names()`, or a cost.
         dropout: rate of dropout after each hidden layer. class_weight: a dict from classes to weights, or "balanced".
         schedule: a learning rate schedule of `nnkit.schedules` or its name, instead of `learning_rate`.
+        preset: None, or "tabular": a network and a training that are good untuned on tables (`nnkit.tabular`), and a
+            validation part, from 50 samples on. Of the other parameters, those that differ from their defaults are
+            kept, and ValueError is raised for those without effect, such as `solver`.
         dtype: "float32", "float64", or "auto" for that of X. backend: "numpy", "cupy" or another; None means that of X
             under scikit-learn's `array_api_dispatch`, else the selected one.
 
@@ -59,6 +62,9 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         loss_, best_loss_, loss_curve_: the cost with its penalty, of the last, the best and each epoch.
         validation_scores_, best_validation_score_: with `early_stopping`. validation_loss_curve_: with validation data.
         n_iter_: epochs of the last fit. t_: number of samples seen.
+
+    A table (pandas, polars, pyarrow) with text, categories or missing values is encoded by `nnkit.data.TableEncoding`,
+    which also normalizes its numbers; arrays with text and NaN are refused, as by scikit-learn.
 
     Differences from MLPClassifier: sample weights of a minibatch are divided by their mean over all samples; Adam's ε
     is added to √v̂, as in the paper; batch orders come from the network's seed; X must be dense; Ctrl-C raises
@@ -87,6 +93,7 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8,
         n_iter_no_change: float = 10, max_fun: int = 15000, loss: Any = "log_loss", dropout: float = 0.0,
         class_weight: Any = None, schedule: Any = None, dtype: str = "auto", backend: str | Backend | None = None,
+        preset: str | None = None,
     ) -> None:  # fmt: skip
         self._set(locals())
 
@@ -203,7 +210,7 @@ class DenseRegressor(RegressorMixin, DenseEstimator):
         momentum: float = 0.9, nesterovs_momentum: bool = True, early_stopping: bool = False,
         validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8,
         n_iter_no_change: float = 10, max_fun: int = 15000, dropout: float = 0.0, schedule: Any = None,
-        dtype: str = "auto", backend: str | Backend | None = None,
+        dtype: str = "auto", backend: str | Backend | None = None, preset: str | None = None,
     ) -> None:  # fmt: skip
         self._set(locals())
 

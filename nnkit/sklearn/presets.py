@@ -1,0 +1,110 @@
+"""The estimators' preset for tables: settings of `nnkit.presets` where parameters have their defaults."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import is_classifier
+
+from nnkit.data.encoding import TableEncoding
+from nnkit.data.preprocessing import Normalization
+from nnkit.history import History
+from nnkit.kernels.costs import get_cost
+from nnkit.network import Network
+from nnkit.presets import EPOCHS, HIDDEN, VALIDATION, tabular_layers, tabular_options
+from nnkit.training.divergence import DivergenceError
+
+# Parameters that the preset keeps if they differ from their defaults.
+_KEPT = (
+    "hidden_layer_sizes", "activation", "batch_size", "learning_rate_init", "max_iter", "random_state", "verbose",
+    "shuffle", "validation_fraction", "dropout", "class_weight", "dtype", "backend", "preset",
+)  # fmt: skip
+_FEW = 50  # samples of which none are set aside
+
+
+def check_preset(estimator: Any) -> None:
+    """Raise ValueError for a parameter that has no effect with a preset."""
+    for name, value in _given(estimator).items():
+        if name not in _KEPT:
+            raise ValueError(f"{name} is {value!r}, which has no effect with preset={estimator.preset!r}; leave it out")
+
+
+def preset_network(
+    estimator: Any,
+    encoding: TableEncoding,
+    targets: NDArray[Any],
+    outputs: int,
+    cost: str,
+    seed: int,
+    about: dict[str, Any],
+) -> Network:
+    """The network of the preset, for checked targets."""
+    given, classifies = _given(estimator), is_classifier(estimator)
+    hidden = np.atleast_1d(given.get("hidden_layer_sizes", HIDDEN)).tolist()
+    layers = tabular_layers(encoding.outputs, outputs, classifies, hidden, given.get("activation"), estimator.dropout)
+    if classifies:
+        about = about | {"cost": get_cost(cost, label_smoothing=0.1)}
+    else:
+        about = about | {"cost": cost, "target_scaling": Normalization.fit(targets.reshape(len(targets), -1))}
+    dtype = "float32" if estimator.dtype == "auto" else estimator.dtype
+    return Network(layers, seed=seed, dtype=dtype, **about)
+
+
+def train_by_preset(
+    estimator: Any,
+    network: Network,
+    X: Any,
+    y: Any,
+    weight: NDArray[np.float64] | None,
+    validation: tuple[Any, ...] | None,
+    after: Callable[[int], bool],
+) -> None:
+    """Train the preset's network, and set the estimator's attributes; raises like `train_by_minibatches`."""
+    given = _given(estimator)
+    options = tabular_options(network.classifies, len(y), given.get("max_iter", EPOCHS))
+    if "learning_rate_init" in given:
+        options["optimizer"].learning_rate = given["learning_rate_init"]
+    options["batch_size"] = given.get("batch_size", options["batch_size"])
+    options["validation_split"] = given.get("validation_fraction", VALIDATION)
+    if validation is not None or len(y) < _FEW:
+        del options["validation_split"]
+    if validation is None and len(y) < _FEW:
+        del options["early_stopping"]
+
+    def note(network: Network, history: History) -> bool:
+        if estimator.verbose:
+            print(f"Iteration {history.epochs}, loss = {history['cost'][-1]:.8f}")
+        return after(history.epochs - 1)
+
+    try:
+        history = network.fit(
+            X, y, sample_weight=weight, validation_data=validation, shuffle=estimator.shuffle, progress=False,
+            callbacks=[note], **options,
+        )  # fmt: skip
+    except DivergenceError as error:
+        raise ValueError(f"{type(estimator).__name__}: {error}") from error
+    if history.interrupted:
+        raise KeyboardInterrupt
+    costs = list(history["cost"])
+    estimator.n_iter_, estimator.t_ = len(costs), len(costs) * len(y)
+    estimator.loss_curve_, estimator.loss_, estimator.best_loss_ = costs, costs[-1], min(costs)
+    estimator.validation_loss_curve_ = list(history.get("validation_cost", []))
+    scores = history.get("validation_accuracy" if network.classifies else "validation_r2")
+    if scores:
+        estimator.validation_scores_, estimator.best_validation_score_ = list(scores), max(scores)
+
+
+def _given(estimator: Any) -> dict[str, Any]:
+    """The parameters that differ from their defaults."""
+    defaults = inspect.signature(type(estimator).__init__).parameters
+    values = estimator.get_params(deep=False)
+    return {name: value for name, value in values.items() if not _equal(value, defaults[name].default)}
+
+
+def _equal(value: Any, default: Any) -> bool:
+    try:
+        return bool(np.array_equal(value, default))
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,94 @@
+"""Estimators on tables of mixed columns, and their preset, beside scikit-learn's pipelines."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 or newer")
+pytest.importorskip("pandas")
+
+import pandas
+from sklearn.base import clone
+from sklearn.compose import make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from nnkit.sklearn import DenseClassifier, DenseRegressor
+
+RNG = np.random.default_rng(0)
+N = 120
+SIZE, KIND = RNG.normal(size=N), RNG.choice(["x", "y", "z"], N)
+TABLE = pandas.DataFrame({"size": np.where(np.arange(N) % 9 == 0, np.nan, 100 + 20 * SIZE), "kind": KIND})
+Y = SIZE * (KIND == "x") + 2 * (KIND == "y")
+LABELS = np.where(Y > 0.5, "high", "low")
+
+
+def test_a_mixed_table_is_encoded_as_by_scikit_learns_pipeline() -> None:
+    """The same weights as MLPRegressor with SGD, whose first layer has its inputs in the same order."""
+    encoder = make_column_transformer(
+        (make_pipeline(StandardScaler(), SimpleImputer(add_indicator=True)), ["size"]),
+        (OneHotEncoder(sparse_output=False), ["kind"]),
+    )
+    options: dict[str, Any] = {
+        "hidden_layer_sizes": (8,), "solver": "sgd", "max_iter": 20, "shuffle": False, "random_state": 0, "tol": 0.0,
+    }  # fmt: skip
+    ours = DenseRegressor(**options)
+    theirs = make_pipeline(encoder, MLPRegressor(**options))
+    for model in (ours, theirs):
+        with pytest.warns(Warning, match="converged"):
+            model.fit(TABLE, Y)
+    np.testing.assert_allclose(ours.predict(TABLE), theirs.predict(TABLE), atol=1e-12)
+    assert ours.n_features_in_ == 2
+    assert ours.feature_names_in_.tolist() == ["size", "kind"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        ours.predict(TABLE.rename(columns={"kind": "sort"}))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_tables_of_each_library_with_early_stopping(library: str) -> None:
+    module = pytest.importorskip(library)
+    made = {"polars": lambda: module.from_pandas(TABLE), "pyarrow": lambda: module.Table.from_pandas(TABLE)}
+    table = TABLE if library == "pandas" else made[library]()
+    model = DenseClassifier((16,), early_stopping=True, learning_rate_init=0.02, max_iter=200, random_state=0)
+    model.fit(table, LABELS, np.ones(N))
+    assert model.score(table, LABELS) > 0.8
+    assert model.predict(table).tolist() == model.predict(TABLE).tolist()
+
+
+def test_arrays_with_missing_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="contains NaN"):
+        DenseRegressor(preset="tabular").fit(TABLE[["size"]].to_numpy(), Y)
+
+
+def test_the_preset_in_scikit_learns_tools() -> None:
+    model = DenseClassifier(preset="tabular", hidden_layer_sizes=(32, 32), max_iter=60, random_state=0)
+    assert cross_val_score(model, TABLE, LABELS, cv=2).mean() > 0.75
+    model.fit(TABLE, LABELS)
+    same = clone(model).fit(TABLE, LABELS)
+    assert np.array_equal(model.predict_proba(TABLE), same.predict_proba(TABLE))
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.validation_scores_) == 60
+    assert str(model.network_.dense[0].activation) == "selu"
+    assert not hasattr(model, "partial_fit")
+    grid = {"max_iter": [2, 30]}
+    found = GridSearchCV(DenseRegressor(preset="tabular", hidden_layer_sizes=32, random_state=0), grid, cv=2)
+    assert found.fit(TABLE, 1e5 + 1e4 * Y).best_params_ == {"max_iter": 30}
+    assert found.best_score_ > 0.5
+
+
+def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None:
+    model = DenseRegressor(preset="tabular", activation="tanh", dropout=0.1, max_iter=3, random_state=0)
+    model.fit(TABLE, Y, sample_weight=np.ones(N), validation_data=(TABLE[:20], Y[:20]))
+    assert repr(model.network_).count("tanh \N{RIGHTWARDS ARROW} dropout 0.1") == 3
+    assert len(model.validation_loss_curve_) == 3
+    few = DenseRegressor(preset="tabular", max_iter=3, random_state=0).fit(TABLE[:20], Y[:20])
+    assert few.validation_loss_curve_ == []
+    for options in ({"solver": "sgd"}, {"alpha": 0.1}, {"early_stopping": True}):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"{name} is .*, which has no effect with preset='tabular'; leave it out"):
+            DenseRegressor(preset="tabular", **options).fit(TABLE, Y)
+    with pytest.raises(ValueError, match="The 'preset' parameter"):
+        DenseRegressor(preset="images").fit(TABLE, Y)
