@@ -1,6 +1,5 @@
 """A table of a network's layers, as text and for notebooks."""
 
-import html
 import math
 from dataclasses import dataclass
 
@@ -64,6 +63,8 @@ class Summary:
         return "\n".join([self.title, *each])
 
     def _repr_html_(self) -> str:
+        import html  # whose table of entities is not needed otherwise
+
         def line(cells: Row, kind: str) -> str:
             return "<tr>" + "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in cells) + "</tr>"
 

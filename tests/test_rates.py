@@ -241,3 +241,23 @@ def test_an_update_without_a_formula_goes_its_share(kind: type[nnkit.SGD]) -> No
     assert factors is not None
     wanted = before + factors.flat * (plain.parameters.flat - before)
     np.testing.assert_allclose(net.parameters.flat, wanted, rtol=0, atol=1e-15)
+
+
+def test_layers_thaw_in_a_callback() -> None:
+    """Gradual unfreezing: the training goes on with the state and the averages that it has."""
+    net = network(((0.0, None), (1.0, None), (1.0, None)))
+    start, seen = net.parameters.W[0].copy(), []
+
+    def thaw(network: nnkit.Network, history: nnkit.History) -> None:
+        seen.append(np.array_equal(network.parameters.W[0], start))
+        if history.epochs == 2:
+            network.set_rate(0, 1.0)
+
+    options: dict[str, Any] = {"batch_size": 8, "progress": False}
+    net.fit(X, LABELS, epochs=4, optimizer=nnkit.Adam(0.01, ema=0.9), callbacks=[thaw], **options)
+    assert seen == [True, True, False, False]
+    other = network(((0.0, None), (1.0, None), (1.0, None)))
+    other.fit(X, LABELS, epochs=2, optimizer=nnkit.Adam(0.01, ema=0.9), averaged=False, **options)
+    other.set_rate(0, 1.0)
+    other.fit(X, LABELS, epochs=2, **options)
+    assert np.array_equal(net.parameters.vector, other.parameters.vector)
