@@ -6,7 +6,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from os import PathLike
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
@@ -26,12 +26,14 @@ from nnkit.placement import Placement
 from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.state_dict import load_state_dict, state_dict
 from nnkit.step import Step, StepExplanation, explain_step, step_for
-from nnkit.summary import Summary
 from nnkit.training.checkpoints import resume
 from nnkit.training.fit import fit
 from nnkit.training.meter import evaluate
 from nnkit.training.sources import source_of
 from nnkit.training.weights import ClassWeight, weights_of
+
+if TYPE_CHECKING:
+    from nnkit.summary import Summary
 
 
 class Network(Model):
@@ -236,7 +238,7 @@ class Network(Model):
         made.backend.copy(averages.flat, made.parameters.flat)
         return made
 
-    def summary(self) -> Summary:
+    def summary(self) -> "Summary":
         """A table of the layers: their units, parameters, and rates if some are not 1; print the result.
 
         >>> nnkit.Network([nnkit.Dense(784, 100, "relu"), nnkit.Dropout(0.2), nnkit.Dense(100, 10)], seed=0).summary()
@@ -249,6 +251,8 @@ class Network(Model):
         2  softmax         10       1,010
            total                   79,510  0.3 MB
         """
+        from nnkit.summary import Summary
+
         return Summary.of(self)
 
     def _repr_html_(self) -> str:

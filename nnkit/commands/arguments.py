@@ -148,9 +148,9 @@ def add_metrics(group: argparse._ActionsContainer) -> None:
     add_option(group, "--metrics", "NAME", _metric, text, nargs="+", default=[])
 
 
-def measured(metrics: Sequence[str], classifies: bool) -> list[str]:
+def measured(metrics: Sequence[str], classifies: bool, of_numbers: Sequence[str] = OF_NUMBERS) -> list[str]:
     """The metrics of results: for numbers R² and the errors in the units of the target, then those given."""
-    return [*metrics] if classifies else [*OF_NUMBERS, *(name for name in metrics if name not in OF_NUMBERS)]
+    return [*metrics] if classifies else [*of_numbers, *(name for name in metrics if name not in of_numbers)]
 
 
 def check_metrics(metrics: Sequence[str], y: NDArray[Any], name: str, cost: Cost, outputs: int, labels: bool) -> None:

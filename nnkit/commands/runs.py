@@ -129,7 +129,7 @@ def train(
                 optimizer=build_optimizer(options, network.classifies),
                 schedule=options.schedule,
                 validation_data=parts.validation or parts.test,
-                metrics=options.metrics,
+                metrics=measured(options.metrics, network.classifies, ("rmse",)),
                 class_weight=options.class_weight,
                 early_stopping=rule,
                 checkpoint=options.checkpoint,

@@ -107,6 +107,31 @@ def test_real_numbers_make_a_regression(here: Path, capsys: pytest.CaptureFixtur
     assert results["mae"] == pytest.approx(np.mean(abs(error)), rel=1e-5)
     assert results["r2"] == pytest.approx(1 - np.sum(error**2) / np.sum((y_test - y_test.mean()) ** 2), rel=1e-5)
     assert results["r2"] > 0.9
+    assert results["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-5)
+
+
+def test_a_regression_is_reported_in_the_units_of_its_target(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    houses(here / "houses.csv", 60)
+    command = [
+        "train",
+        "--data",
+        "houses.csv",
+        "--target",
+        "price",
+        "--epochs",
+        "2",
+        "--no-picture",
+        "--history",
+        "h.json",
+    ]
+    assert main(command) == 0
+    lines, history = capsys.readouterr().out.splitlines(), json.loads(Path("h.json").read_text())
+    assert lines[2] == "RMSE and MAE are in the units of target 'price'"
+    assert f"validation rmse {history['validation_rmse'][0]:.4f}" in lines[3]
+    found = re.match(r"seed 0, backend numpy: test R² (\S+), RMSE (\S+), MAE (\S+), cost (\S+) after", lines[5])
+    assert found is not None
+    assert float(found[2]) == pytest.approx(history["validation_rmse"][-1], abs=6e-5)
+    assert float(found[4]) == pytest.approx(float(found[2]) ** 2 / 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
