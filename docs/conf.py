@@ -24,8 +24,11 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_gallery.gen_gallery",
     "docs._ext.api",
+    "docs._ext.errors",
+    "docs._ext.house",
     "docs._ext.lecture",
     "docs._ext.mathjax_files",
+    "docs._ext.results",
     "docs._ext.run",
     "docs._ext.steps",
 ]
