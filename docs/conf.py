@@ -66,6 +66,7 @@ html_show_sourcelink = False
 html_copy_source = False
 _ALONE = ("index", "step", "tabular", "benchmarks", "design", "changes", "search", "genindex")
 html_sidebars: dict[str, list[str]] = {page: [] for page in _ALONE}
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,

@@ -7,6 +7,7 @@ whose cells are run then.
 import importlib
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
@@ -122,7 +123,7 @@ def notebook(path: Path) -> str:
             code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
             pieces.append(f"````{{run}}\n{code}\n````")
         else:
-            pieces.append(text)
+            pieces.append(re.sub(r"\]\((\w+)\.py\)", r"](../gallery/\1.rst)", text))
     return "\n\n".join(pieces) + "\n"
 
 
