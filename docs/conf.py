@@ -33,7 +33,7 @@ extensions = [
     "docs._ext.steps",
 ]
 exclude_patterns = ["_build", "_ext", "__init__.py", "README.md"]
-nitpicky = True
+nitpicky, smartquotes = True, False
 nitpick_ignore_regex = [
     # The standard library and other projects, whose pages are not on this machine.
     (r"py:.*", r"(abc|collections|concurrent|contextlib|os|pathlib|typing)\..*"),
@@ -70,7 +70,7 @@ html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -20,7 +20,7 @@ _COLUMNS = (
     "nnkit.data", "nnkit.training", "nnkit.parallel", "nnkit.ensembles", "nnkit.one_launch", "nnkit.plots",
     "nnkit.verify", "nnkit.sklearn", "nnkit.commands",
 )  # fmt: skip
-_DOT, _ROW, _NAME = 11, 17, 112
+_DOT, _ROW, _NAME = 13, 17, 140
 
 
 def modules() -> dict[str, set[str]]:
@@ -112,7 +112,7 @@ def drawing() -> str:
     said = f"{len(used)} modules on {top + 1} levels, with {edges} imports, all of which lead down."
     return (
         f'<figure class="house"><figcaption>{said}</figcaption>'
-        f'<svg class="drawing" viewBox="0 0 {x:.0f} {tall}" width="{x:.0f}" height="{tall}" role="img" '
+        f'<svg class="drawing" viewBox="0 0 {x + 50:.0f} {tall}" width="{x + 50:.0f}" height="{tall}" role="img" '
         f'aria-label="{said}">{"".join(parts)}</svg><p class="told" aria-live="polite">Touch a dot.</p></figure>'
     )
 

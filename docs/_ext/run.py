@@ -25,10 +25,10 @@ class Page:
     def __init__(self, name: str) -> None:
         self.name, self.names = name.replace("/", "-"), {"__name__": "__main__"}
         self.folder = tempfile.TemporaryDirectory(prefix="nnkit-docs-")
-        self.pictures = 0
+        self.pictures, self.figures = 0, list[Any]()
 
     def run(self, code: str) -> str:
-        """Run a block; returns what it prints, with the value of its last line."""
+        """Run a block; returns what it prints, with the value of its last line, unless that is a figure."""
         printed, before = io.StringIO(), Path.cwd()
         tree = ast.parse(code)
         last = tree.body[-1] if tree.body else None
@@ -41,7 +41,9 @@ class Page:
                 exec(compile(tree, self.name, "exec"), self.names)
                 if last is not None:
                     value = eval(compile(ast.Expression(last.value), self.name, "eval"), self.names)
-                    if value is not None and not silent:
+                    if hasattr(value, "savefig"):
+                        self.figures.append(value)
+                    elif value is not None and not silent:
                         print(repr(value))
         finally:
             os.chdir(before)
@@ -49,18 +51,19 @@ class Page:
 
     def pictures_of(self, folder: Path) -> list[str]:
         """Save the figures that the block has drawn; returns their names below the sources."""
-        if "matplotlib.pyplot" not in sys.modules:
-            return []
-        import matplotlib.pyplot as plt
+        if "matplotlib.pyplot" in sys.modules:
+            import matplotlib.pyplot as plt
 
+            self.figures += map(plt.figure, plt.get_fignums())
+            plt.close("all")
         found = []
-        for number in plt.get_fignums():
+        for figure in self.figures:
             self.pictures += 1
             path = folder / f"{self.name}-{self.pictures}.png"
             path.parent.mkdir(exist_ok=True)
-            plt.figure(number).savefig(path, dpi=110)
+            figure.savefig(path, dpi=110)
             found.append(f"/{path.parent.name}/{path.name}")
-        plt.close("all")
+        self.figures.clear()
         return found
 
 
@@ -96,7 +99,8 @@ class Run(Directive):
         if "hide-code" not in self.options:
             made.append(nodes.literal_block(shown, shown, language="python"))
         if printed.strip() and "hide-output" not in self.options:
-            made.append(nodes.literal_block(printed, printed.rstrip(), language="text", classes=["output"]))
+            text = nodes.literal_block(printed, printed.rstrip(), language="text")
+            made.append(nodes.container("", text, classes=["output"]))
         alt = self.options.get("alt", "what the code above draws")
         made += [nodes.image(uri=uri, alt=alt) for uri in page.pictures_of(Path(env.srcdir, "_plots"))]
         return made
