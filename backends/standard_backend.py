@@ -14,6 +14,7 @@ from nnkit.backends import selection
 from nnkit.backends.base import Backend, quiet
 from nnkit.backends.dtypes import ON_GPU, dtype_name, native, numpy_dtype
 from nnkit.backends.errors import BackendUnavailableError
+from nnkit.backends.loading import loading
 
 try:
     import array_api_compat
@@ -75,7 +76,8 @@ def make_standard_backend(detail: str) -> StandardBackend:
         raise BackendUnavailableError(f"standard: {_INSTALL}")
     module, _, device_name = (detail or DEFAULT_NAMESPACE).partition(":")
     try:
-        xp = importlib.import_module(module)
+        with loading():
+            xp = importlib.import_module(module)
     except ImportError as error:
         hint = ": python -m pip install array-api-strict" if module == DEFAULT_NAMESPACE else ""
         raise BackendUnavailableError(f"standard: namespace {module!r} cannot be imported ({error}){hint}") from error

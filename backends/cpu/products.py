@@ -1,24 +1,16 @@
 """Products and sums on NumPy, by its own BLAS and, where it is installed, by SciPy's, which adds to what is there."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable
 from functools import cache, partial
-from threading import RLock
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.base import Backend, quiet
+from nnkit.backends.loading import loading
 from nnkit.backends.recording import Call, perform
-
-# Held while libraries are loaded or searched, and during a fork: a child process would wait forever for import and
-# loader locks held by a thread that it does not have.
-loading = RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=loading.acquire, after_in_parent=loading.release, after_in_child=loading.release)
-
 
 after_loading: list[Callable[[], None]] = []  # called when SciPy's BLAS has been loaded, with threads of its own
 
@@ -28,7 +20,7 @@ def blas_function(name: str, dtype: str) -> Any:
     """SciPy's `gemm` or `gemv` for float32 or float64; None without SciPy or for another dtype."""
     if dtype not in ("float32", "float64"):
         return None
-    with loading:
+    with loading():
         try:
             from scipy.linalg import blas
         except ImportError:
@@ -62,7 +54,7 @@ def loaded_blas() -> Any:
     The search takes 1 to 4 ms, as it reads every library's name, so the result is cached until another one is loaded.
     """
     global _found
-    with loading:
+    with loading():
         try:
             from threadpoolctl import ThreadpoolController
         except ImportError:

@@ -8,6 +8,7 @@ from nnkit.backends.base import Backend
 from nnkit.backends.cuda.cublas import cublas_version
 from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.formula import Formula
+from nnkit.backends.loading import loading
 
 # CUDA's status codes (cuda_runtime_api.h).
 _INITIALIZATION = 3  # of a process that was forked
@@ -49,7 +50,8 @@ def checked_cupy(detail: str) -> tuple[ModuleType, int]:
 
 def _import_cupy() -> ModuleType:
     try:
-        import cupy
+        with loading():
+            import cupy
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise BackendUnavailableError(f"CuPy is installed but does not import: {error}") from error

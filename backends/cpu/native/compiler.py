@@ -22,8 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nnkit.backends.cpu.products import loading
 from nnkit.backends.errors import BackendFallbackWarning
+from nnkit.backends.loading import loading
 from nnkit.backends.selection import cache_folder, switch
 
 _addresses: dict[str, int] = {}
@@ -66,7 +66,7 @@ def address_of(text: str) -> int:
     """The address of the C function `void f(int64_t *arguments)` that a text defines; compiled code stays loaded."""
     address = _addresses.get(text)
     if address is None:
-        with loading:
+        with loading():
             address = _addresses.get(text)
             if address is None:
                 address = _addresses[text] = _load(text)
@@ -115,13 +115,13 @@ def _write(path: Path, code: bytes) -> None:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(code).hexdigest().encode() + b"\n" + code)
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:
             os.unlink(temporary)
+            raise
 
 
-@cache
 def _machine() -> Any:
-    """LLVM for this CPU."""
+    """LLVM for this CPU, new in each call: an engine owns its machine, and frees it."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -164,8 +164,7 @@ def _compile(text: str, name: str) -> bytes:
 def _linked(code: bytes, name: str) -> int:
     import llvmlite.binding as llvm
 
-    machine = _machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
