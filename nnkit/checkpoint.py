@@ -65,7 +65,9 @@ def save(
     _write_tensors(path, tensors, metadata)
 
 
-def save_members(members: Sequence[Model], order: str, path: str | PathLike[str] | IO[bytes]) -> None:
+def save_members(
+    members: Sequence[Model], order: str, path: str | PathLike[str] | IO[bytes], samples: str | None = None
+) -> None:
     """Write networks that differ in their parameters, seeds and epochs to one file, like `save`."""
     first, tensors = members[0], Arrays()
     for k, member in enumerate(members):
@@ -74,7 +76,8 @@ def save_members(members: Sequence[Model], order: str, path: str | PathLike[str]
         tensors |= {f"preprocessing.{name}": array for name, array in first.preprocessing.arrays.items()}
     own = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
     metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(description(first))}
-    _write_tensors(path, tensors, metadata | {"members": json.dumps(own | {"order": order})})
+    metadata |= {"members": json.dumps(own | {"order": order})} | ({} if samples is None else {"samples": samples})
+    _write_tensors(path, tensors, metadata)
 
 
 def read_members(source: Source) -> tuple[list["Saved"], str]:
@@ -334,7 +337,7 @@ def _check_format(metadata: Mapping[str, Any], name: str, formats: tuple[str, ..
     if found in formats:
         return
     if found == ENSEMBLE:
-        raise ValueError(f"{name} contains an ensemble; load it with nnkit.Ensemble.load")
+        raise ValueError(f"{name} contains an ensemble; load it with nnkit.Ensemble.load, or nnkit predict --ensemble")
     hint = "; load a network with nnkit.load" if found in FORMATS else ""
     known = " and ".join(map(repr, formats))
     raise ValueError(f"{name}: format is {found!r}; this nnkit reads {known}{hint}")

@@ -211,7 +211,9 @@ def test_predictions_are_means_over_the_members() -> None:
     assert ensemble.predict(X).tolist() == mean.argmax(axis=1).tolist()
     others = each.argmax(axis=2) != mean.argmax(axis=1)
     np.testing.assert_allclose(ensemble.disagreement(X), others.mean(axis=0))
-    found = ensemble.evaluate(X, LABELS, metrics=["mae"])
+    for _ in range(2):
+        ensemble.members[0].evaluate(X, LABELS)  # which is recorded, with another cost
+        found = ensemble.evaluate(X, LABELS, metrics=["mae"])
     assert found["accuracy"] == np.mean(mean.argmax(axis=1) == LABELS)
     assert found["cost"] == pytest.approx(-np.log(mean[np.arange(58), LABELS]).mean(), rel=1e-12)
     assert found["mae"] == pytest.approx(np.abs(mean - np.eye(3)[LABELS]).mean(), rel=1e-12)
@@ -241,7 +243,9 @@ def test_files_and_pickles_keep_all_members(tmp_path: Path) -> None:
         assert [member.seed for member in other.members] == SEEDS
         assert [member.epochs_trained for member in other.members] == [2, 2, 2]
         assert other.predict_proba(X).tobytes() == ensemble.predict_proba(X).tobytes()
-    with pytest.raises(ValueError, match=r"contains an ensemble; load it with nnkit.Ensemble.load$"):
+    with pytest.raises(
+        ValueError, match=r"contains an ensemble; load it with nnkit.Ensemble.load, or nnkit predict --ensemble$"
+    ):
         nnkit.load(path)
     single = tmp_path / "net.safetensors"
     ensemble.members[0].save(single)

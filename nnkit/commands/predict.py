@@ -16,19 +16,22 @@ from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_model, add_option
 from nnkit.commands.dataset import read_file
 from nnkit.commands.models import in_order
-from nnkit.commands.outputs import output_path, place, placing
+from nnkit.commands.outputs import output_path, picture_title, place, placing
 from nnkit.data.csv_files import TextCellError, is_number
 from nnkit.data.rows import open_npy
+from nnkit.ensembles.ensemble import Ensemble
 from nnkit.files import is_special, replacing
 from nnkit.inputs import check_samples, on_host
 from nnkit.model import ROWS
 from nnkit.network import Network, load
+from nnkit.plots.figure import picture_path
 
 _DESCRIPTION = """
 Prints CSV: a header and one line per sample. Large .npy files are read in blocks of some thousand rows."""
 _EPILOG = """examples:
   nnkit predict nnkit-model.safetensors new-flowers.csv
-  nnkit predict nnkit-model.safetensors flowers.csv --target species --probabilities --output shares.csv"""
+  nnkit predict nnkit-model.safetensors flowers.csv --target species --probabilities --output shares.csv
+  nnkit predict ensemble.safetensors new-flowers.csv --ensemble --picture sure.png"""
 
 
 def add(commands: Commands) -> None:
@@ -39,6 +42,12 @@ def add(commands: Commands) -> None:
     add_option(parser, "file", "FILE", Path, "the samples: .csv, .npz or .npy")
     add_option(parser, "--target", "NAME", str, "the column to exclude from FILE: the targets")
     add_flag(parser, "--probabilities", "give the probability of each class")
+    add_flag(
+        parser, "--ensemble", "MODEL is of nnkit train --ensemble: predict the mean, and add how far members differ"
+    )
+    add_option(
+        parser, "--picture", "FILE", Path, "with --ensemble: draw predictions and their spread: .png, .svg or .pdf"
+    )
     add_option(parser, "--output", "FILE", Path, "write to a .csv or .npy file and print nothing; - prints")
     add_backend(parser)
 
@@ -51,15 +60,27 @@ def run(options: argparse.Namespace) -> int:
         # Special files, such as /dev/stdout, get CSV.
         if output.suffix.lower() not in (".csv", ".npy") and not is_special(output):
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
-    network = load(options.model, options.backend)
+    if options.picture is not None and not options.ensemble:
+        raise ValueError("--picture has no effect without --ensemble")
+    if picture_path(options.picture, "--picture") is not None:
+        output_path(options.picture, "--picture", [options.model, options.file, *([output] if output else [])])
+    ensemble = Ensemble.load(options.model, options.backend) if options.ensemble else None
+    network = load(options.model, options.backend) if ensemble is None else ensemble.members[0]
     has_probabilities = network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
     if options.probabilities and not has_probabilities:
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
     X, features = _samples(options.file, options.target, network.features)
     X = in_order(network, options.model, X, features, options.file)
-    parts = _predictions(network, X, options.file, features, options.probabilities)
-    header = _header(network, options.probabilities)
+    parts = _predictions(network, X, options.file, features, options.probabilities, ensemble)
+    header = _header(network, options.probabilities, ensemble is not None)
     binary = output is not None and output.suffix.lower() == ".npy"
+    if binary and network.classes is not None and ensemble is not None and not options.probabilities:
+        raise ValueError(f"--output: {output} cannot hold names and numbers; expected .csv, or --probabilities")
+    if options.picture is not None and ensemble is not None:
+        from nnkit import plots
+
+        draw = plots.disagreement if network.classifies else plots.predictions
+        draw(ensemble, X, path=options.picture, title=picture_title(str(options.file)))
     if not binary:
         _warn_of_formulas(network)
     # Readers treat a carriage return as the end of a line, but Python before 3.13 does not quote it.
@@ -74,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         predictions = np.concatenate(list(parts))
         with replacing(output) as file:
-            np.save(file, predictions, allow_pickle=False)
+            np.save(file, predictions.astype(float) if predictions.dtype == object else predictions, allow_pickle=False)
     return 0
 
 
@@ -96,20 +117,42 @@ def _samples(path: Path, target: str | None, names: list[str] | None) -> tuple[A
 
 
 def _predictions(
-    network: Network, X: Any, path: Path, features: list[str] | None, probabilities: bool
+    network: Network,
+    X: Any,
+    path: Path,
+    features: list[str] | None,
+    probabilities: bool,
+    ensemble: Ensemble | None,
 ) -> Iterator[NDArray[Any]]:
-    """The classes (n,), numbers (n, d_out) or probabilities (n, k) of blocks of some thousand samples."""
+    """The classes (n,), numbers (n, d_out) or probabilities (n, k) of blocks of some thousand samples.
+
+    With an ensemble, columns for its spread or disagreement follow.
+    """
+    asked = network if ensemble is None else ensemble
     for start in range(0, X.shape[0], ROWS):
         rows = X[start : start + ROWS]
         check_finite(rows, f"{path}:", first=start)
         with placing({"": lambda row, start=start: place(path, start + row, features)}):  # type: ignore[misc]
             check_samples(network.backend, rows, network.samples(rows), network.preprocessing, "X")
-            found = network.predict_proba(rows) if probabilities else network.predict(rows)
-        part = on_host(found)
-        yield np.hstack([1 - part, part]) if probabilities and part.shape[1] == 1 else part
+            part = on_host(asked.predict_proba(rows) if probabilities else asked.predict(rows))
+            if probabilities and part.shape[1] == 1:
+                part = np.hstack([1 - part, part])
+            if ensemble is not None:
+                differ = on_host(ensemble.disagreement(rows) if network.classifies else ensemble.spread(rows))
+                columns = [a if a.ndim == 2 else a[:, None] for a in (part, differ)]
+                kind = None if part.dtype.kind == "f" else object
+                part = np.hstack([a.astype(kind or a.dtype) for a in columns])
+        yield part
 
 
-def _header(network: Network, probabilities: bool) -> list[str]:
+def _header(network: Network, probabilities: bool, several: bool) -> list[str]:
+    names = _names(network, probabilities)
+    if not several:
+        return names
+    return [*names, "disagreement"] if network.classifies else [*names, *(f"spread{n[10:]}" for n in names)]
+
+
+def _names(network: Network, probabilities: bool) -> list[str]:
     outputs = network.d_out
     if probabilities:
         classes = range(max(outputs, 2)) if network.classes is None else network.classes.tolist()

@@ -1,17 +1,20 @@
 """Networks built from a command's options and trained with one seed each, and a summary of the runs."""
 
 import argparse
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from nnkit import data
-from nnkit.backends import Backend
+from nnkit.backends import Backend, get_backend
 from nnkit.commands.arguments import OF_NUMBERS, counted, measured
 from nnkit.commands.dataset import Dataset, Parts, Targets, divide
 from nnkit.commands.outputs import placing
+from nnkit.ensembles.ensemble import Ensemble
 from nnkit.history import History
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Dropout, Layer, dense_layers
@@ -71,18 +74,25 @@ def _fitted(preprocessing: str, X: NDArray[Any]) -> data.Normalization | data.Wh
 
 
 class Run(NamedTuple):
-    """A trained network, its history, its results on the test part, and the number of samples in each part."""
+    """A trained network, its history, its results on the test part, and the number of samples in each part.
+
+    With an ensemble, the network is its first member.
+    """
 
     network: Network
     history: History
     results: dict[str, float]
     samples: dict[str, int]
+    ensemble: Ensemble | None = None
 
 
 def prepare(
     options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: Backend, seed: int
-) -> tuple[Network, Parts]:
-    """An untrained network, its preprocessing fitted to the training part, and its samples, determined by the seed."""
+) -> tuple[Network | Ensemble, Parts]:
+    """An untrained network, its preprocessing fitted to the training part, and its samples, determined by the seed.
+
+    With --ensemble, several networks, of which the first is that of the seed.
+    """
     chooses = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
     X = parts.training[0]
@@ -102,6 +112,9 @@ def prepare(
     try:
         if count >= _MOST:
             raise MemoryError("no machine has enough memory")
+        if options.ensemble is not None:
+            seeds = range(about.pop("seed"), seed + options.ensemble)
+            return Ensemble(layers, cost=cost, seeds=seeds, **about), parts
         network = Network(layers, cost=cost, **about)
     except MemoryError as error:
         error.add_note(f"--hidden: {count} parameters")
@@ -111,38 +124,85 @@ def prepare(
 
 def train(
     options: argparse.Namespace,
-    network: Network,
+    made: Network | Ensemble,
     dataset: Dataset,
     parts: Parts,
     progress: bool | str,
     communicator: Communicator = ALONE,
 ) -> Run:
-    """Train a network and test it. Raises DivergenceError with a note that names the seed."""
+    """Train a network or an ensemble and test it. Raises DivergenceError with a note that names the seed."""
     rule = None if options.early_stopping is None else EarlyStopping(patience=options.early_stopping)
     training, validation, test = parts.places(dataset)
+    network = first_of(made)
+    given: dict[str, Any] = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "optimizer": build_optimizer(options, network.classifies),
+        "schedule": options.schedule,
+        "validation_data": parts.validation or parts.test,
+        "metrics": measured(options.metrics, network.classifies, ("rmse",)),
+        "class_weight": options.class_weight,
+        "early_stopping": rule,
+        "progress": progress,
+    }
+    if isinstance(made, Network):
+        given |= {"checkpoint": options.checkpoint, "resume": options.resume, "comm": communicator}
     try:
         with placing({"validation ": validation, "": training}):
-            history = network.fit(
-                *parts.training,
-                epochs=options.epochs,
-                batch_size=options.batch_size,
-                optimizer=build_optimizer(options, network.classifies),
-                schedule=options.schedule,
-                validation_data=parts.validation or parts.test,
-                metrics=measured(options.metrics, network.classifies, ("rmse",)),
-                class_weight=options.class_weight,
-                early_stopping=rule,
-                checkpoint=options.checkpoint,
-                resume=options.resume,
-                progress=progress,
-                comm=communicator,
-            )
+            history = made.fit(*parts.training, **given)
     except DivergenceError as error:
         error.add_note(f"seed {network.seed}")
         raise
     with placing({"": test}):
-        results = network.evaluate(*parts.test, metrics=measured(options.metrics, network.classifies))
-    return Run(network, history, results, parts.counts())
+        results = made.evaluate(*parts.test, metrics=measured(options.metrics, network.classifies))
+    return Run(network, history, results, parts.counts(), made if isinstance(made, Ensemble) else None)
+
+
+def first_of(made: Network | Ensemble) -> Network:
+    """The network, or the first one of an ensemble."""
+    return made.members[0] if isinstance(made, Ensemble) else made
+
+
+# --- seeds at once ------------------------------------------------------------------------------------------------
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_of_seed(options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: str, seed: int) -> Run:
+    """The run of a seed, in this or another process."""
+    made, parts = prepare(options, dataset, targets, get_backend(backend), seed)
+    return train(options, made, dataset, parts, False)
+
+
+def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: str) -> Iterator[Run]:
+    """The runs of all seeds, in order, `options.jobs` at once, each with its share of the cores for BLAS threads."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import active_children, get_context
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = int(os.environ.get("OMP_NUM_THREADS") or cores)
+    threads = str(max(1, min(given, cores // options.jobs)))
+    plain = argparse.Namespace(
+        **{name: value for name, value in vars(options).items() if name not in ("run", "parser")}
+    )
+    work = partial(run_of_seed, plain, dataset, targets, backend)
+    seeds = range(options.seed, options.seed + options.seeds)
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, threads))  # the processes start with these
+    try:
+        with ProcessPoolExecutor(min(options.jobs, len(seeds)), get_context("spawn")) as pool:
+            futures = [pool.submit(work, seed) for seed in seeds]
+            try:
+                for future in futures:
+                    yield future.result()
+            except BaseException:  # such as Ctrl-C, or a divergence: do not wait for the others
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in active_children():
+                    child.terminate()
+                raise
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,25 @@ import numpy as np
 from nnkit import checkpoint
 from nnkit.backends import Backend
 from nnkit.commands.arguments import Commands, add_command, check_metrics, counted, show
-from nnkit.commands.dataset import Dataset, Parts, load_dataset, targets_of
+from nnkit.commands.dataset import Dataset, load_dataset, targets_of
 from nnkit.commands.models import as_text
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, write_json
 from nnkit.commands.ranks import backend_of, on_all_ranks
-from nnkit.commands.runs import NUMBERS, Run, build_optimizer, in_words, prepare, summarize, train, widths
+from nnkit.commands.runs import (
+    NUMBERS,
+    Run,
+    build_optimizer,
+    first_of,
+    in_processes,
+    in_words,
+    prepare,
+    summarize,
+    train,
+    widths,
+)  # fmt: skip
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.data.mnist import is_on_disk
+from nnkit.ensembles.fit import EnsembleHistory
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import chain
 from nnkit.network import Network
@@ -119,21 +131,25 @@ def _train_all(
         check_metrics(options.metrics, targets.y, dataset.target, cost, targets.outputs, labels)
     runs: list[Run] = []
     try:
+        if options.jobs > 1:
+            for done in in_processes(options, dataset, targets, backend.name):
+                if not runs:
+                    _announce(say, dataset, done.samples, done.network, str(done.network))
+                runs.append(done)
+                _report_run(say, done)
+            return runs, False
         for seed in range(options.seed, options.seed + options.seeds):
             with communicator.agreed():
-                network, parts = prepare(options, dataset, targets, backend, seed)
+                made, parts = prepare(options, dataset, targets, backend, seed)
                 if not runs and communicator.rank == 0:
-                    _check_resumed(options, network)
+                    _check_resumed(options, first_of(made))
             if not runs:
-                say(f"{dataset.name}: {_in_words(parts, network)}\n{network}")
-                if not network.classifies:
-                    say(f"RMSE and MAE are in the units of {dataset.target}")
-            done = train(options, network, dataset, parts, _progress(options), communicator)
+                _announce(say, dataset, parts.counts(), first_of(made), str(made))
+            done = train(options, made, dataset, parts, _progress(options), communicator)
             interrupted = done.history.interrupted
             if not interrupted or not runs:
                 runs.append(done)
-                took = f"after {counted(done.history.epochs, 'epoch')} in {sum(done.history.get('seconds', [])):.1f} s"
-                say(f"seed {seed}, backend {backend.name}: test {in_words(done.results)} {took}")
+                _report_run(say, done)
             if interrupted:
                 return runs, True
     except KeyboardInterrupt:
@@ -141,6 +157,18 @@ def _train_all(
             raise
         return runs, True
     return runs, False
+
+
+def _announce(say: Say, dataset: Dataset, counts: Mapping[str, int], network: Network, made: str) -> None:
+    say(f"{dataset.name}: {_in_words(counts, network)}\n{made}")
+    if not network.classifies:
+        say(f"RMSE and MAE are in the units of {dataset.target}")
+
+
+def _report_run(say: Say, done: Run) -> None:
+    took = f"after {counted(done.history.epochs, 'epoch')} in {sum(done.history.get('seconds', [])):.1f} s"
+    count = "" if done.ensemble is None else f"mean of {len(done.ensemble)} networks from "
+    say(f"{count}seed {done.network.seed}, backend {done.network.backend.name}: test {in_words(done.results)} {took}")
 
 
 def _check_resumed(options: argparse.Namespace, network: Network) -> None:
@@ -168,9 +196,9 @@ def _progress(options: argparse.Namespace) -> bool | str:
     return False if options.quiet or options.json or options.seeds > 1 else "lines"
 
 
-def _in_words(parts: Parts, network: Network) -> str:
-    counts, fitted = parts.counts(), network.preprocessing
-    validation = f"{counts['validation']} for validation, " if parts.validation is not None else ""
+def _in_words(counts: Mapping[str, int], network: Network) -> str:
+    fitted = network.preprocessing
+    validation = f"{counts['validation']} for validation, " if counts.get("validation") else ""
     test = f"{counts['test']} for testing{'' if validation else ', also after each epoch, as validation'}"
     preprocessing = "" if fitted is None else f"; {fitted.kind}, {fitted.inputs} → {counted(fitted.outputs, 'feature')}"
     return f"{counted(counts['training'], 'sample')} for training, {validation}{test}{preprocessing}"
@@ -181,7 +209,10 @@ def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
     first, histories, several = runs[0].network, [run.history for run in runs], len(runs) > 1
     if options.model is not None:
         samples = as_text(dataset.X, options.test_fraction) if dataset.test is None else None
-        checkpoint.save(first.snapshot(), options.model, samples=samples)
+        if runs[0].ensemble is not None:
+            runs[0].ensemble.save(options.model, samples=samples)
+        else:
+            checkpoint.save(first.snapshot(), options.model, samples=samples)
         say(f"model {f'of seed {first.seed} ' if several else ''}written to {options.model}")
     if options.history is not None:
         write_json(options.history, histories if several else histories[0])
@@ -191,8 +222,11 @@ def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
 
         name = {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
         title = f"{picture_title(name)}, {widths(first)}"
+        if isinstance(histories[0], EnsembleHistory):
+            histories = list(histories[0].members)
+            several = True
         if several:
-            plots.seed_spread(histories, options.picture, title=f"{title}, {len(runs)} seeds")
+            plots.seed_spread(histories, options.picture, title=f"{title}, {len(histories)} seeds")
         else:
             plots.learning_curve(histories[0], options.picture, f"{title}, seed {first.seed}", metrics=options.metrics)
         say(f"{'spread of the runs' if several else 'learning curve'} written to {options.picture}")

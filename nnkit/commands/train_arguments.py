@@ -37,6 +37,13 @@ def settle(options: argparse.Namespace) -> None:
 
     Raises ValueError for an option that has no effect next to another one.
     """
+    if options.mpi and options.jobs > 1:
+        raise ValueError("--mpi cannot be combined with --jobs")
+    for name, value in (("seeds", options.seeds > 1), ("checkpoint", options.checkpoint), ("mpi", options.mpi)):
+        if options.ensemble is not None and value:
+            raise ValueError(f"--{name} cannot be combined with --ensemble")
+    if options.jobs > 1 and options.seeds == 1:
+        raise ValueError(f"--jobs {options.jobs} has no effect with one training; give --seeds N")
     validated = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     for name, useless, reason in (
         ("activation", not options.hidden, "--hidden without a size: there is no hidden layer"),
@@ -118,6 +125,15 @@ def _add_training(group: argparse._ActionsContainer) -> None:
         "train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation; "
         "the picture shows the median and quartiles, or with fewer than 4 runs the minimum and maximum (default: 1)",
         default=1,
+    )  # fmt: skip
+    add_option(
+        group, "--jobs", "N", at_least(1),
+        "train N of the seeds at once, in processes that share the cores (default: 1)", default=1,
+    )  # fmt: skip
+    add_option(
+        group, "--ensemble", "N", at_least(1),
+        "train N networks in one pass, with seeds SEED, SEED + 1, ... on one split, and save them in one file; "
+        "results are those of their mean predictions",
     )  # fmt: skip
     add_backend(group)
     each = "train on all processes that mpiexec or srun has started, which divide each minibatch"

@@ -167,7 +167,7 @@ class Ensemble:
         class_weight: ClassWeight = None,
     ) -> dict[str, float]:
         """The cost, accuracy and metrics of the mean outputs, like `Network.evaluate`."""
-        first = self.members[0].snapshot()
+        first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
         vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
@@ -187,9 +187,12 @@ class Ensemble:
             member.to(backend)
         return self
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write all members, without optimizers, to one `.safetensors` file, which is replaced atomically."""
-        checkpoint.save_members([member.snapshot() for member in self.members], self.order, path)
+    def save(self, path: str | PathLike[str], samples: str | None = None) -> None:
+        """Write all members, without optimizers, to one `.safetensors` file, which is replaced atomically.
+
+        `samples` describes the training samples, as `nnkit train` does.
+        """
+        checkpoint.save_members([member.snapshot() for member in self.members], self.order, path, samples)
 
     @classmethod
     def load(cls, path: str | PathLike[str], backend: str | Backend | None = None) -> Self:

@@ -17,7 +17,7 @@ from nnkit.placement import Placement
 
 # Of the first layer's weights, which each step reads and writes: those of a stack stay in the L2 cache. At 784-30-10
 # (94 kB a network, batch 10) a network and step took 10.0, 9.4 and 8.3 µs in native code in stacks of 2, 4 and 8, where
-# the network alone took 9.9; without native code 13.9 and 16.4 µs in stacks of 4 and 8, and 22 alone.
+# the network alone took 9.9; without native code 11.6 in stacks of 4 (alone 19.9), 16.5 in stacks of 8 (alone 23.0).
 BYTES, BYTES_OF_UFUNCS = 800_000, 400_000
 # OpenBLAS has fast products of row-major matrices for results of so few entries (784 × 120, batch 10).
 FEW = 1200

@@ -12,9 +12,13 @@ which the errors name.
 
 from nnkit.plots.confusion_matrix import confusion_matrix
 from nnkit.plots.curves import denoised, learning_curve, seed_spread
+from nnkit.plots.ensembles import disagreement, predictions
 from nnkit.plots.images import first_layer, misclassified
 
-__all__ = ["confusion_matrix", "denoised", "first_layer", "learning_curve", "misclassified", "seed_spread"]
+__all__ = [
+    "confusion_matrix", "denoised", "disagreement", "first_layer", "learning_curve", "misclassified", "predictions",
+    "seed_spread",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

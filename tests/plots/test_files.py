@@ -13,14 +13,17 @@ from tests.support import ROOT
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from matplotlib.figure import Figure
 
+import nnkit
 from nnkit import plots
 
 EXAMPLES: dict[str, tuple[Any, ...]] = {
     "confusion_matrix": ([0, 1, 1], [0, 1, 0]),
     "denoised": ([0, 1], [1, 1], [0, 0.5]),
+    "disagreement": (nnkit.Ensemble([2, 2], seeds=range(2)), [[0.0, 1.0]], [1]),
     "first_layer": ([[0.0, 1.0, -1.0, 2.0]],),
     "learning_curve": ({"cost": [2.0, 1.0]},),
     "misclassified": ([[0, 1, 2, 3]], [0], [1]),
+    "predictions": (nnkit.Ensemble([1, 1], seeds=range(2), cost="quadratic"), [[0.0], [1.0]]),
     "seed_spread": ([{"cost": [2.0, 1.0]}, {"cost": [1.5, 1.2]}],),
 }
 every_picture = pytest.mark.parametrize("name", EXAMPLES)
