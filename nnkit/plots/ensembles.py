@@ -1,6 +1,6 @@
 """How sure an ensemble is: means with their spread for regression, disagreement between the members for classes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,13 +21,10 @@ from nnkit.plots.figure import (
     write_picture,
 )
 
-if TYPE_CHECKING:
-    from nnkit.ensembles.ensemble import Ensemble
-
 _MOST = 1000  # samples drawn
 
 
-def predictions(ensemble: "Ensemble", X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
+def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
     """Draw the mean predictions of a regression, a band of two standard deviations over the members, and each member.
 
     With one feature they are drawn over it; with several over the samples, from the lowest mean to the highest, without
@@ -91,7 +88,7 @@ def predictions(ensemble: "Ensemble", X: Any, y: Any = None, path: File = None, 
     return write_picture(figure, target)
 
 
-def disagreement(ensemble: "Ensemble", X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
+def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
     """Draw how many samples have which share of members that predict another class than the ensemble.
 
     With labels, a second panel shows which percentage of these samples the ensemble gets wrong.
