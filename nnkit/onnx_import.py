@@ -1,6 +1,6 @@
 """Networks from ONNX models, of nnkit or other programs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -10,7 +10,7 @@ from nnkit.checkpoint import parsed
 from nnkit.files import existing_file
 from nnkit.layers import Dense
 from nnkit.network import Network
-from nnkit.onnx import NATIVE, check_package
+from nnkit.onnx import NATIVE, check_package, to_onnx
 from nnkit.state import restore
 
 try:
@@ -22,16 +22,16 @@ except ImportError:
 _KNOWN = {operator: name for name, (operator, _, _) in NATIVE.items()} | {"Gelu": ""}
 _COSTS = {"softmax": "softmax_cross_entropy", "sigmoid": "cross_entropy", "exponential": "poisson"}
 _SKIPPED = ("Identity", "Dropout", "Cast", "Flatten")
-# After the last layer: which class it is, also from the logits.
-_DECIDES = ("ArgMax", "ZipMap", "Concat", "Sub", "Neg", "Gather", "ArrayFeatureExtractor", *_SKIPPED)
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_REALS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64 and bfloat16
 
 
 def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = None) -> Network:
     """The network of an ONNX model: a path, its bytes, or an `onnx.ModelProto`.
 
     A model written by `to_onnx` gives an equal network. Others must be a chain of Gemm, or of MatMul with or without
-    Add, and activations that nnkit knows. What only decides the class after the last of them is ignored: ArgMax, and
-    1 − p beside p.
+    Add, and activations that nnkit knows, whose last values are an output of the model. Other outputs may be labels, by
+    ArgMax. The output of a classifier may be 1 − p beside p in the place of p, and −h beside h.
 
     Args:
         cost: the cost for further training; None means the one paired with the last activation, or quadratic.
@@ -56,7 +56,9 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
         network = Network(**saved.arguments)
         saved.tell(network)
         restore(network.placement, saved.arrays, training=False)
-        return network
+        own = to_onnx(network, opset=model.opset_import[0].version).graph
+        if list(own.node) == list(model.graph.node) and list(own.output) == list(model.graph.output):
+            return network  # else another program has changed the graph
     layers, values = _Chain(name, model.graph, constants).layers()
     last = str(layers[-1].activation)
     network = Network(
@@ -89,25 +91,30 @@ class _Chain:
         self._name, self._constants = name, constants
         for node in graph.node:
             if node.op_type == "Constant":
-                constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+                value = helper.get_attribute_value(node.attribute[0])
+                tensor = isinstance(value, onnx.TensorProto)
+                constants[node.output[0]] = numpy_helper.to_array(value) if tensor else np.asarray(value)
         inputs = [value.name for value in graph.input if value.name not in constants]
         if len(inputs) != 1:
             raise ValueError(f"{name} has the inputs {inputs}; expected one")
         self._nodes, self._x = list(graph.node), inputs[0]
         self._outputs = {value.name for value in graph.output}
+        decide = [node for node in self._nodes if node.op_type == "ArgMax"]
+        reals = {value.name for value in graph.output if value.type.tensor_type.elem_type in _REALS}
+        labels = {node.output[0] for node in decide}
+        self._labels = labels | (self._after(labels) - reals)
+        self._wanted = self._outputs - self._labels or {n.input[0] for n in decide if self._by_row(n, 0)}
 
     def layers(self) -> tuple[list[Dense], list[tuple[np.ndarray, np.ndarray]]]:
         """The layers and their W and b, from the input on."""
         activations: list[str] = []
         values: list[tuple[np.ndarray, np.ndarray]] = []
         while True:
-            every = [node for node in self._nodes if self._x in node.input]
-            users = [node for node in every if not self._decides(node)]
-            if self._x in self._outputs and users:
-                raise ValueError(f"{self._name}: its output {self._x!r} is not the last layer; expected one chain")
+            before, users = self._x, [node for node in self._nodes if self._x in node.input and self._matters(node)]
+            foreign = any(node.domain not in _DOMAINS for node in users)
             product = next((node for node in users if node.op_type in ("Gemm", "MatMul")), None)
-            activation = self._activation(users) if values else None
-            if product is not None and len(users) == 1:
+            activation = self._activation(users) if values and not foreign else None
+            if product is not None and len(users) == 1 and not foreign:
                 values.append(self._dense(product))
                 activations.append("identity")
             elif activation is not None:
@@ -116,34 +123,75 @@ class _Chain:
                 activations[-1] = activation
             elif len(users) == 1 and self._is_identity(users[0]):
                 self._x = users[0].output[0]
+                continue
             else:
                 break
-        if not values or users:
-            found = ", ".join(sorted({user.op_type for user in users})) or "no operator"
-            raise ValueError(f"{self._name}: {found} is not supported; expected a chain of Gemm and activations")
+            if before in self._outputs:
+                raise ValueError(f"{self._name}: its output {before!r} is not the last layer; expected one chain")
+        if not values:
+            raise self._unsupported(users)
+        self._check_outputs(activations[-1], len(values[-1][1]))
         layers = [Dense(W.shape[1], W.shape[0], name) for (W, _), name in zip(values, activations, strict=True)]
         return layers, values
 
-    def _decides(self, node: Any) -> bool:
-        """Whether a node, and all that use its output, only decide the class: no layer follows."""
-        if node.op_type not in _DECIDES or (node.op_type in _SKIPPED and not self._is_identity(node)):
-            return False
-        if node.op_type == "Sub" and not (node.input[0] in self._constants and node.input[1] == self._x):
-            return False
-        if node.op_type == "Sub" and self._constants[node.input[0]].size != 1:
-            return False
-        return self._ends(node)
+    def _unsupported(self, nodes: Sequence[Any]) -> ValueError:
+        found = ", ".join(sorted({node.op_type for node in nodes})) or "no operator"
+        return ValueError(f"{self._name}: {found} is not supported; expected a chain of Gemm and activations")
 
-    def _ends(self, node: Any) -> bool:
-        """Whether no layer uses the output of a node, also through others."""
-        users = [user for user in self._nodes if set(node.output) & set(user.input)]
-        return all(user.op_type in _DECIDES and self._ends(user) for user in users)
+    def _matters(self, node: Any) -> bool:
+        """Whether an output of the graph depends on a node: one other than labels, if there is one."""
+        values = {*node.output} - self._labels
+        return bool(values & self._wanted) or any(self._matters(user) for user in self._nodes if values & {*user.input})
+
+    def _after(self, values: set[str], kept: Callable[[Any], bool] = lambda node: True) -> set[str]:
+        """These values, and what nodes that `kept` accepts compute from them and constants; nodes are in order."""
+        values = {*values}
+        for node in self._nodes:
+            given = [name for name in node.input if name and name not in self._constants]
+            if given and values.issuperset(given) and kept(node):
+                values.update(node.output)
+        return values
+
+    def _check_outputs(self, activation: str, units: int) -> None:
+        """Raise ValueError unless each output of the graph is x, the last layer's, or decides between its classes.
+
+        The two columns 1 - p and p of a classifier, or -h and h, are one output here.
+        """
+        same = self._after({self._x}, self._is_identity)
+        pairs = {node.output[0] for node in self._nodes if units == 1 and self._is_pair(node, same)}
+        if activation != "sigmoid" and not self._labels & self._outputs:
+            pairs.clear()
+        known = same | self._after(pairs, self._is_identity)
+        known |= {n.output[0] for n in self._nodes if n.op_type == "ZipMap" and known.issuperset(n.input)}
+        if not self._wanted <= known:
+            users = [node for node in self._nodes if same & {*node.input} and not known & {*node.output}]
+            raise self._unsupported([node for node in users if self._matters(node)])
+
+    def _is_pair(self, node: Any, same: set[str]) -> bool:
+        """Whether a node puts 1 - p or -p before p, a value of `same`."""
+        if node.op_type != "Concat" or len(node.input) != 2 or node.input[1] not in same or not self._by_row(node):
+            return False
+        other = next((other for other in self._nodes if node.input[0] in other.output), None)
+        if other is None or other.input[-1] not in same:
+            return False
+        one = self._constants.get(other.input[0]) if other.op_type == "Sub" else None
+        return other.op_type == "Neg" or (
+            one is not None and one.size == 1 and one.ndim <= 2 and bool((one == 1).all())
+        )
+
+    @staticmethod
+    def _by_row(node: Any, default: int | None = None) -> bool:
+        """Whether a node works on the entries of each row of a matrix."""
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        return given.get("axis", default) in (1, -1)
 
     def _is_identity(self, node: Any) -> bool:
         """Whether a node does not change the values of a matrix; a cast to integers would."""
         given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         if node.op_type == "Cast":
             return given["to"] in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        if node.op_type == "Dropout" and any(node.input[2:]):  # it may be training
+            return False
         return node.op_type in _SKIPPED and given.get("axis", 1) == 1
 
     def _dense(self, node: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -205,16 +205,125 @@ MATMUL = helper.make_node("MatMul", ["input", "V6"], ["a"])
             [MATMUL, helper.make_node("Add", ["a", "wide"], ["b"])],
             r"the bias 'wide' has shape \(5, 2\); expected \(2,\)",
         ),
+        ([MATMUL, helper.make_node("Identity", ["a"], ["c"]), helper.make_node("Relu", ["c"], ["b"])], "output 'c' is"),
+        ([MATMUL, helper.make_node("Neg", ["a"], ["b"])], "Neg is not"),
+        ([MATMUL, helper.make_node("Sub", ["one", "a"], ["b"])], "Sub is not"),
+        ([MATMUL, helper.make_node("Softmax", ["a"], ["p"]), helper.make_node("Neg", ["p"], ["b"])], "Neg is not"),
+        ([MATMUL, helper.make_node("Gather", ["a", "last"], ["b"], axis=1)], "Gather is not"),
+        ([MATMUL, helper.make_node("Concat", ["a", "a"], ["b"], axis=1)], "Concat is not"),
         (
-            [helper.make_node("MatMul", ["input", "V6"], ["b"]), helper.make_node("Relu", ["b"], ["c"])],
-            "its output 'b' is not the last layer",
+            [MATMUL, helper.make_node("Sigmoid", ["a"], ["p"]), helper.make_node("Sub", ["one", "p"], ["b"])],
+            "Sub is not",
         ),
+        (
+            [MATMUL, helper.make_node("Neg", ["a"], ["n"]), helper.make_node("ArgMax", ["n"], ["b"], axis=1)],
+            "Neg is not",
+        ),
+        ([MATMUL, helper.make_node("ArgMax", ["a"], ["b"])], "no operator is not"),
     ],
 )
 def test_nothing_of_a_model_is_left_out(nodes: list[Any], message: str) -> None:
-    constants = {"V6": RNG.normal(size=(6, 2)), "C": np.ones((1, 2)), "wide": np.ones((5, 2))}
+    constants = {"V6": RNG.normal(size=(6, 2)), "C": np.ones((1, 2)), "wide": np.ones((5, 2)), "one": np.ones(())}
+    constants = {name: array.astype(np.float32) for name, array in constants.items()} | {"last": np.array([1])}
+    model = _chain(nodes, constants, "b")
+    if any("c" in node.output for node in nodes):
+        model.graph.output.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, None))
     with pytest.raises(ValueError, match=message):
-        nnkit.from_onnx(_chain(nodes, {name: array.astype(np.float32) for name, array in constants.items()}, "b"))
+        nnkit.from_onnx(model)
+
+
+def test_what_other_programs_add_to_a_model_of_nnkit_is_not_left_out() -> None:
+    model = nnkit.Network([6, 3], cost="quadratic", seed=0).to_onnx()
+    model.graph.node.append(helper.make_node("Neg", ["prediction"], ["negative"]))
+    model.graph.output[0].name = "negative"
+    with pytest.raises(ValueError, match="Neg is not supported"):
+        nnkit.from_onnx(model)
+
+
+def test_classifiers_of_scikit_learn() -> None:
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPClassifier
+
+    for classes in (2, 3):
+        fitted = MLPClassifier((5,), max_iter=5, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has not converged
+            fitted.fit(X, np.arange(len(X)) % classes)
+        for zipmap in (True, False):
+            model = skl2onnx.to_onnx(fitted, X[:1].astype(np.float32), options={"zipmap": zipmap})
+            found = nnkit.from_onnx(model).forward(X)
+            np.testing.assert_allclose(found, fitted.predict_proba(X)[:, -found.shape[1] :], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(20000, marks=pytest.mark.campaign)])
+def test_what_is_read_of_any_graph_computes_the_same(count: int) -> None:
+    """Random graphs: ONNX Runtime's outputs that are no labels are the network's, or a classifier's p beside 1 - p."""
+    rng, read, refused = np.random.default_rng(7), 0, 0
+    while min(read, refused) < count:
+        model = _random_graph(rng)
+        try:
+            found = list(_run_any(model))
+        except Exception:  # a graph that has no meaning
+            continue
+        for output, values in zip(model.graph.output, found, strict=True):
+            output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(values.dtype)
+        try:
+            network = nnkit.from_onnx(model)
+        except ValueError:
+            refused += 1
+            continue
+        read += 1
+        expected = network.forward(X)
+        for values in found:
+            if values.dtype.kind == "f" and values.shape == (len(X), 2) != expected.shape:
+                assert all(label.dtype.kind == "i" for label in found if label is not values) or len(found) == 1
+                values = values[:, 1:]
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+
+
+def _run_any(model: Any) -> list[np.ndarray]:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: list[np.ndarray] = session.run(None, {"input": X.astype(np.float32)})
+    return found
+
+
+def _random_graph(rng: np.random.Generator) -> Any:
+    """A few products and other nodes of random earlier values, mostly the last one, with one or two outputs."""
+    constants, nodes = {"one": np.ones((), np.float32), "three": np.full(1, 3, np.float32), "i": np.array([0])}, []
+    values, widths = ["input"], [6]
+    steps = ["dense"] * 3 + ["Relu", "Sigmoid", "Softmax", "Tanh", "Neg", "Sub", "Concat", "Gather", "ArgMax", "Cast"]
+    steps += ["Identity", "Flatten", "Mul", "Add", "Dropout"]
+    for i in range(rng.integers(1, 7)):
+        step = "dense" if i == 0 else str(rng.choice(steps))
+        a = len(values) - 1 if rng.random() < 0.7 else int(rng.integers(len(values)))
+        b = int(rng.integers(len(values)))
+        x, given, width = [values[a]], {}, widths[a]
+        if step == "dense":
+            width, step = int(rng.integers(1, 4)), "MatMul"
+            constants[f"W{i}"] = rng.normal(size=(widths[a], width)).astype(np.float32)
+            x.append(f"W{i}")
+        elif step in ("Sub", "Add", "Mul"):
+            x = [str(rng.choice(["one", "one", "three", values[b]])), values[a]]
+            x = x if rng.random() < 0.7 else x[::-1]
+        elif step == "Concat":
+            x, given, width = [values[b], values[a]], {"axis": 1}, widths[a] + widths[b]
+        elif step == "Gather":
+            x, given, width = [values[a], "i"], {"axis": 1}, 1
+        elif step == "ArgMax":
+            given = {"axis": int(rng.integers(2))}
+        elif step == "Cast":
+            given = {"to": int(rng.choice([TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64]))}
+        nodes.append(helper.make_node(step, x, [f"v{i}"], **given))
+        values.append(f"v{i}")
+        widths.append(width)
+    model = _chain(nodes, constants, values[-1])
+    model.graph.output[0].ClearField("type")
+    if rng.random() < 0.4 and len(values) > 2:
+        model.graph.output.append(onnx.ValueInfoProto(name=values[-2]))
+    return model
 
 
 def test_one_minus_p_beside_p_decides_the_class() -> None:
@@ -262,7 +371,7 @@ def test_a_custom_layer_is_refused() -> None:
     from tests.test_own_layers import Scaled
 
     network = nnkit.Network([Scaled(6, 6), nnkit.Dense(6, 2)], seed=0)
-    with pytest.raises(TypeError, match="layer 0 is a Scaled; only Dense and Dropout can be exported"):
+    with pytest.raises(TypeError, match="layer 0 is a Scaled; only Dense, Dropout and Scaling can be exported"):
         network.to_onnx()
 
 
