@@ -111,6 +111,7 @@ class Step:
 
 
 _KEPT = 6  # recorded steps of a model: usually for the batch, the last batch, single samples, and gradients only
+_KEPT_PARTS = 64  # of parts of minibatches: each shard has its own
 
 
 def step_for(
@@ -128,7 +129,7 @@ def step_for(
     recorded = model.recorded
     step: Step = recorded.pop(key, None) or Step(model, *asked)
     recorded[key] = step  # the latest is last; the oldest goes
-    while len(recorded) > _KEPT:
+    while len(recorded) > (_KEPT if part is None else _KEPT_PARTS):
         del recorded[next(iter(recorded))]
     return step
 

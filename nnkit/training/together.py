@@ -51,44 +51,53 @@ class Sum:
     """The update by the gradients of all shares, which this rank's steps have written or, for several, added up.
 
     Attributes:
-        models: a view of the network for each share, with the gradient of that share.
+        models: for each share a view of the network with the gradient to which its step writes.
     """
 
     def __init__(self, model: Model, state: OptimizerState, team: Team, steps: int = 1) -> None:
-        self.model, self.state, self._steps, backend = model, state, steps, model.backend
-        place = model.placement
-        single = len(team.mine) == 1
-        self.models = [model] if single else [model.snapshot(place.beside()) for _ in team.mine]
-        self._sums = [own.gradient for own in self.models]
-        self._zero = backend.asarray(0.0, model.dtype)
-        if steps > 1:
-            shapes = model.parameters.shapes
-            self._sums = [Parameters(backend, shapes, model.dtype, tail=TAIL) for _ in self.models]
-        self._share = backend.asarray(1.0, model.dtype)
-        self._exchange = Exchange(backend, self._sums, team)
+        self.model, self.state, self._accumulates, self._steps = model, state, steps > 1, steps
+        backend = model.backend
+        self._exchange = Exchange(backend, model.gradient, team, each=self._accumulates)
+        self.models, shapes = [model for _ in team.mine], model.parameters.shapes
+        if self._accumulates:
+            self._sums = [Parameters(backend, shapes, model.dtype, tail=TAIL) for _ in team.mine]
+        else:
+            places = self._exchange.places
+            views = [model, *(model.snapshot(model.placement.beside()) for _ in range(max(places)))]
+            self.models, self._sums = [views[place] for place in places], [view.gradient for view in views]
+        self._zero, self._share = (backend.asarray(number, model.dtype) for number in (0.0, 1.0))
         self.samples = self.count = 0
         self._updating: dict[int, Tape] = {}
-        with backend.recording() as self._adding:
-            self._record_adding()
+        self._adding: list[Tape] = []
+        for number in range(len(team.mine)):
+            with backend.recording() as tape:
+                self.record_share(number)
+            self._adding.append(tape)
+        with backend.recording() as self._counting:
+            self.record_end()
 
     def without_samples(self, number: int) -> None:
         """Write the gradient of a share that has no samples; to be recorded or not."""
         self.model.backend.copy(self._zero, self.models[number].gradient.flat)
 
-    def add(self, whole: int) -> bool:
-        """Count a minibatch of `whole` samples, whose gradients are written; returns whether an update is due."""
-        self._adding.replay()
+    def add(self, number: int) -> None:
+        """Add the gradient of a share, which has been written."""
+        self._adding[number].replay()
+
+    def end(self, whole: int) -> bool:
+        """Count a minibatch of `whole` samples, all shares of which are added; returns whether an update is due."""
+        self._counting.replay()
         self.samples += whole
         self.count += 1
         return self.count == self._steps
 
     def update(self, rate: float) -> None:
         """Exchange, and update the parameters with the mean over all samples."""
-        backend, samples = self.model.backend, self.samples if self._steps == 1 else 0
+        backend, samples = self.model.backend, 0 if self._accumulates else self.samples
         if samples not in self._updating:
             with backend.recording() as self._updating[samples]:
                 self.record(samples)
-        if self._steps > 1:
+        if self._accumulates:
             backend.copy(backend.asarray(1 / self.samples, self.model.dtype), self._share)
         self.state.set_rate(rate)
         self._updating[samples].replay()
@@ -97,8 +106,8 @@ class Sum:
     def record(self, samples: int) -> None:
         """Record the exchange and the update."""
         backend, gradient = self.model.backend, self.model.gradient
-        self._exchange.record(gradient.flat)
-        if self._steps > 1:
+        self._exchange.record(self._sums, gradient.flat)
+        if self._accumulates:
             backend.elementwise(product, (gradient.flat, self._share), out=gradient.flat)
             for each in self._sums:
                 backend.copy(self._zero, each.flat)
@@ -106,11 +115,16 @@ class Sum:
             self.state.samples = samples
         self.state.record(self.model.parameters, gradient)
 
-    def _record_adding(self) -> None:
-        """Record what follows the steps of all shares of a minibatch."""
-        for own, each in zip(self.models, self._sums, strict=True):
-            if each is not own.gradient:
-                self.model.backend.elementwise(scaled_sum, (each.flat, own.gradient.flat, 1.0), out=each.flat)
+    def record_share(self, number: int) -> None:
+        """Record what follows the step of a share."""
+        if self._accumulates:
+            own, gradient = self._sums[number].flat, self.model.gradient.flat
+            self.model.backend.elementwise(scaled_sum, (own, gradient, 1.0), out=own)
+        else:
+            self._exchange.add(number, self._sums)
+
+    def record_end(self) -> None:
+        """Record what follows all shares of a minibatch."""
         if self.model.dropout is not None:
             self.model.dropout.advance()
 
@@ -165,9 +179,9 @@ class ReplaysTogether(Replays):
                     self._record_share(number, own, meter)
                 else:
                     self._sum.without_samples(number)
+                self._sum.record_share(number)
             self._sum.record(samples)
-            if self.model.dropout is not None:
-                self.model.dropout.advance()
+            self._sum.record_end()
             note(Repeated())
         return tape
 
@@ -266,8 +280,9 @@ class OneByOneTogether(Way):
             else:
                 step.run()
                 cost += 0.0 if look is None else float(step.cost())
+            self._sum.add(number)
         whole = next(batch.part.whole for batch in batches if batch.part is not None)
-        if self._sum.add(whole):
+        if self._sum.end(whole):
             self._sum.update(rate)
         if look is not None:
             look(self.done, float(self.shares.team.communicator.total([cost])[0]))
