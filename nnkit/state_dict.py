@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.checks import check_finite
+from nnkit.inputs import on_host
 from nnkit.layers import Dense, Dropout
 from nnkit.model import Model
 from nnkit.tables import as_array
@@ -48,12 +50,13 @@ def load_state_dict(network: Any, state: Mapping[str, Any], names: Iterable[str]
     Args:
         state: such as `model.state_dict()` or `safetensors.numpy.load_file(path)`; a layer may have no bias, which
             becomes 0. Its dtype may be another one.
-        names: the name of each Linear layer. None means those of a `torch.nn.Sequential`, or the order of `state` if
-            its names are others and sorted by their numbers: "fc1", "fc2", ..., "fc10".
+        names: the name of each Linear layer, the first first. None means those of a `torch.nn.Sequential`, or others
+            whose numbers give their order, such as "fc1", "fc2", ..., "fc10", or whose shapes do. The order of `state`
+            does not: that of a file is often the alphabetical one.
 
     The network keeps its activations, cost, preprocessing and optimizer. Raises ValueError, before anything changes,
-    for missing, unknown or ambiguous names and other shapes; TypeError for custom layers, and RuntimeError if another
-    thread trains.
+    for missing, unknown or ambiguous names, other shapes, and numbers that are not finite in the network's dtype;
+    TypeError for custom layers and other numbers than real ones, and RuntimeError if another thread trains.
 
     >>> net, other = (nnkit.Network([4, 3, 2], "relu", seed=seed) for seed in (0, 1))
     >>> net.load_state_dict(other.state_dict())
@@ -63,7 +66,7 @@ def load_state_dict(network: Any, state: Mapping[str, Any], names: Iterable[str]
     found = _layers_of(state)
     expected = _names(network, names)
     if names is None and {*expected} != {*found}:
-        expected = _in_order([*found], len(expected))
+        expected = _in_order(found, [(layer.units, layer.inputs) for layer in network.dense])
     missing, unknown = ([name for name in a if name not in b] for a, b in ((expected, found), (found, expected)))
     if missing or unknown:
         texts = [f"{what} {', '.join(names)}" for what, names in (("no", missing), ("the unknown", unknown)) if names]
@@ -71,11 +74,15 @@ def load_state_dict(network: Any, state: Mapping[str, Any], names: Iterable[str]
     values = []
     for name, layer in zip(expected, network.dense, strict=True):
         W, b = found[name].get("weight"), found[name].get("bias", np.zeros(layer.units))
+        pair = []
         for field, array, shape in (("weight", W, (layer.units, layer.inputs)), ("bias", b, (layer.units,))):
             if array is None or array.shape != shape:
                 given = "is missing" if array is None else f"has shape {array.shape}"
                 raise ValueError(f"{name}.{field} {given}; expected {shape}")
-        values.append((W, b))
+            with np.errstate(over="ignore"):
+                pair.append(array.astype(network.dtype))
+            check_finite(pair[-1], f"{name}.{field}", f"finite numbers in {network.dtype}")
+        values.append(pair)
     with network.turn:
         network.parameters.assign(values)
 
@@ -110,18 +117,37 @@ def _layers_of(state: Mapping[str, Any]) -> dict[str, dict[str, NDArray[Any]]]:
         name, _, field = str(key).rpartition(".")
         if field not in _FIELDS:
             raise ValueError(f"state has the entry {key!r}; expected weights and biases of Linear layers")
-        value = value.detach().cpu() if hasattr(value, "detach") else value  # a tensor of PyTorch
-        found.setdefault(name, {})[field] = np.asarray(as_array(value, str(key)))
+        if hasattr(value, "detach"):  # a tensor of PyTorch, whose bfloat16 NumPy does not know
+            value = value.detach().cpu()
+            value = value.float() if value.is_floating_point() and value.element_size() < 4 else value
+        array = np.asarray(on_host(as_array(value, str(key))))
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise TypeError(f"{key} has dtype {array.dtype}; expected real numbers")
+        found.setdefault(name, {})[field] = array
     return found
 
 
-def _in_order(names: list[str], count: int) -> list[str]:
-    """The names of layers in the order of a dict, if that of their numbers is the same; else ValueError."""
-    numbered = sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)])
+def _in_order(found: Mapping[str, Mapping[str, NDArray[Any]]], shapes: list[tuple[int, int]]) -> list[str]:
+    """The names of layers in the order that their numbers or these shapes of their weights give; else ValueError."""
+    names, count = [*found], len(shapes)
     if len(names) != count:
         raise ValueError(f"state has {len(names)} layers, {', '.join(names)}; expected {count}")
-    if names != numbered:
+    if (ordered := _by_numbers(names)) is None:
+        ordered = [""] * count
+        for shape in {*shapes}:  # of those of one shape, the numbers give the order
+            alike = [name for name in names if "weight" in found[name] and found[name]["weight"].shape == shape]
+            places = [i for i, expected in enumerate(shapes) if expected == shape]
+            for i, name in zip(places, _by_numbers(alike) or (), strict=False):
+                ordered[i] = name
+    if {*ordered} != {*names}:
         raise ValueError(
             f"state has the layers {', '.join(names)}, in an unclear order; give names=[...], the first first"
         )
-    return names
+    return ordered
+
+
+def _by_numbers(names: list[str]) -> list[str] | None:
+    """Names that differ in their numbers alone, in ascending order, if they are given so or sorted as text."""
+    numbered = sorted(names, key=lambda name: [int(number) for number in re.findall(r"[0-9]+", name)])
+    alike = len({re.sub(r"[0-9]+", "0", name) for name in names}) <= 1
+    return numbered if alike and names in (numbered, sorted(names)) else None

@@ -1,5 +1,6 @@
 """Weights by PyTorch's names, compared with PyTorch."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,64 @@ def test_layers_of_other_names() -> None:
     network = nnkit.Network(LAYERS, seed=0)
     network.load_state_dict(other.state_dict(["fc1", "fc2", "fc10"]))
     np.testing.assert_array_equal(network.parameters.flat, other.parameters.flat)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "names", "clear"),
+    [
+        ([4, 4, 4, 4], ["inp", "hid", "out"], False),
+        ([4, 4, 4, 4], ["a", "b", "c"], False),  # nobody knows
+        ([4, 5, 6, 3], ["inp", "hid", "out"], True),  # by the shapes
+        ([4, 5, 5, 5, 3], ["fc1", "fc2", "fc3", "out"], True),
+        ([4, 5, 5, 5, 3], ["fc1", "mid", "fc3", "out"], False),
+        ([4, 4, 4, 4], ["encoder.0", "encoder.2", "decoder.0"], False),
+        ([4] * 12, [f"layers.{i}" for i in range(11)], True),
+        ([4, 4, 4, 4], ["fc2", "fc1", "fc3"], False),
+    ],
+)
+@pytest.mark.parametrize("through", ["module", "file"])
+def test_the_order_of_layers(sizes: list[int], names: list[str], clear: bool, through: str, tmp_path: Path) -> None:
+    """The outputs of a PyTorch model, or an error; files are sorted by names."""
+    torch = _torch()
+    layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
+    state: dict[str, Any] = {}
+    z = torch.linspace(-1, 1, sizes[0])
+    for i, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        state |= {f"{name}.{field}": value.detach() for field, value in layer.state_dict().items()}
+        z = layer(z if i == 0 else torch.tanh(z))
+    if through == "file":
+        pytest.importorskip("safetensors.torch").save_file(state, tmp_path / "state.safetensors")
+        state = pytest.importorskip("safetensors.numpy").load_file(tmp_path / "state.safetensors")
+    network = nnkit.Network(sizes, "tanh", "quadratic", seed=0)
+    if clear or (names[0] == "fc2" and through == "file"):
+        network.load_state_dict(state)
+    else:
+        with pytest.raises(ValueError, match="in an unclear order"):
+            network.load_state_dict(state)
+        network.load_state_dict(state, names)
+    if names[0] != "fc2":
+        np.testing.assert_allclose(network.forward(np.linspace(-1, 1, sizes[0])[None])[0], z.detach(), atol=1e-6)
+
+
+def test_dtypes_of_tensors() -> None:
+    torch = _torch()
+    network, model = nnkit.Network(LAYERS, seed=0), _sequential(torch)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        model = model.to(dtype)
+        network.load_state_dict(model.state_dict())
+        np.testing.assert_array_equal(network.parameters.W[1], model[3].weight.detach().float().numpy())
+    before = network.parameters.vector
+    for value, error, message in (
+        (np.inf, ValueError, r"3.bias holds inf at \[2\]; expected finite numbers in float32"),
+        (np.nan, ValueError, r"3.bias holds nan at \[2\]"),
+        (1e300, ValueError, r"3.bias holds inf at \[2\]"),
+        (1j, TypeError, "0.weight has dtype complex128; expected real numbers"),
+    ):
+        state = {name: np.array(a, type(value)) for name, a in network.state_dict().items()}
+        state["3.bias"][2] = value
+        with pytest.raises(error, match=message):
+            network.load_state_dict(state)
+    np.testing.assert_array_equal(network.parameters.vector, before)
 
 
 def test_a_layer_without_bias() -> None:
