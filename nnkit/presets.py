@@ -22,6 +22,7 @@ from nnkit.training.stopping import EarlyStopping
 EPOCHS, BATCH_SIZE, VALIDATION, HIDDEN = 256, 256, 0.2, (256, 256, 256)
 RATES = {True: 0.04, False: 0.07}  # of classification and regression
 ACTIVATIONS = {True: "selu", False: "mish"}
+SMOOTHING, SMOOTHED = 0.1, ("softmax_cross_entropy", "cross_entropy")
 
 
 def tabular(
@@ -75,32 +76,29 @@ def tabular(
     if flag("tabular", "regression", regression):
         table = host.reshape(len(host), -1)
         about |= {"cost": "quadratic", "target_scaling": Normalization.fit(table)}
-        layers = tabular_layers(encoding.outputs, table.shape[1], False, hidden)
+        outputs = table.shape[1]
     else:
         found = np.unique(host.astype(str) if host.dtype == object else host)
         if host.ndim != 1 or len(found) < 2:
             raise ValueError(f"y has shape {host.shape} and {len(found)} classes; expected labels (n,) of at least two")
-        about |= {"cost": tabular_cost(), "classes": names_in(host, len(found))}
-        layers = tabular_layers(encoding.outputs, len(found), True, hidden)
+        cost = get_cost("softmax_cross_entropy", label_smoothing=SMOOTHING)
+        about |= {"cost": cost, "classes": names_in(host, len(found))}
+        outputs = len(found)
+    layers = tabular_layers(encoding.outputs, outputs, hidden, [ACTIVATIONS[not regression]] * len(hidden))
     return Network(layers, **about), tabular_options(not regression, len(host))
 
 
 def tabular_layers(
-    inputs: int, outputs: int, classifies: bool, hidden: Sequence[int], activation: Any = None, dropout: float = 0.0
+    inputs: int, outputs: int, hidden: Sequence[int], activations: Sequence[str], dropout: float = 0.0
 ) -> list[Layer]:
     """The layers of the preset: a step changes the output of a layer as much whatever the number of its inputs."""
     layers: list[Layer] = [Scaling(inputs, rate=6.0)]
-    for units in hidden:
+    for units, activation in zip(hidden, activations, strict=True):
         rates = {"rate": 1 / math.sqrt(inputs), "bias_rate": 0.1}
-        layers.append(Dense(inputs, units, activation or ACTIVATIONS[classifies], "nielsen_new", **rates))
+        layers.append(Dense(inputs, units, activation, "nielsen_new", **rates))
         layers += [Dropout(dropout)] if dropout else []
         inputs = units
     return [*layers, Dense(inputs, outputs, None, "zeros", rate=1 / math.sqrt(inputs), bias_rate=0.1)]
-
-
-def tabular_cost() -> Any:
-    """The cost of the preset for classes."""
-    return get_cost("softmax_cross_entropy", label_smoothing=0.1)
 
 
 def tabular_options(classifies: bool, samples: int, epochs: int = EPOCHS) -> dict[str, Any]:

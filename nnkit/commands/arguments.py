@@ -21,8 +21,8 @@ else:
     Commands = object
 
 TARGET = (
-    "labels or targets: a column of a .csv file, by name or number; an array of a .npz file; for a .npy file, a "
-    "column number or another .npy file"
+    "labels or targets: a column of a .csv or .parquet file, by name or number; an array of a .npz file; for a .npy "
+    "file, a column number or another .npy file"
 )
 _OF_CLASSES = ("accuracy", "top_5", *LABEL_METRICS)
 OF_NUMBERS = ("r2", "rmse", "mae")
@@ -134,6 +134,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_backend(group: argparse._ActionsContainer) -> None:
     """Add the option --backend."""
     add_option(group, "--backend", "NAME", str, "numpy, cupy, cupy:1, auto, ... (default: NNKIT_BACKEND, or numpy)")
+
+
+def add_id(group: argparse._ActionsContainer) -> None:
+    """Add the option --id."""
+    add_option(group, "--id", "NAME", str, "a column of a .csv or .parquet file that identifies samples; not a feature")
 
 
 def add_mnist(group: argparse._ActionsContainer) -> None:

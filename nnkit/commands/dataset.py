@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.commands.outputs import place
-from nnkit.data.csv_files import read_csv
+from nnkit.data.csv_files import NoValueError, TextCellError, read_csv
+from nnkit.data.encoding import TableEncoding
 from nnkit.data.files import read
-from nnkit.data.table import Table
+from nnkit.data.mixed_files import Mixed, Wanted, read_mixed
 from nnkit.files import existing_file
 from nnkit.kernels.costs import get_cost
+from nnkit.tables import is_table, rows_of
 
 _MANY = 100  # classes; more distinct integers may be quantities
 _FAR = 100.0  # from 0, for targets
@@ -32,8 +34,10 @@ class Targets(NamedTuple):
     cost: str
 
 
-def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
+def targets_of(y: NDArray[Any], cost: str | None, name: str, scaled: bool = False) -> Targets:
     """Determine classes, outputs and cost from labels (n,) or targets (n,), (n, d_out), called `name` in messages.
+
+    Warns of targets far from 0, unless they are `scaled` later.
 
     Without a cost, text and integers are labels with softmax cross-entropy; real numbers get the quadratic cost.
     Raises ValueError for a single class, text with a regression cost, a matrix of text, and more than two axes.
@@ -49,7 +53,8 @@ def targets_of(y: NDArray[Any], cost: str | None, name: str) -> Targets:
         if text:
             raise ValueError(f"--cost {cost} is for numbers, and {name} is text, such as {str(y[0])!r}")
         y = y.astype(np.float64)
-        _warn_of_scale(y, name)
+        if not scaled:
+            _warn_of_scale(y, name)
         return _numbers(y, cost)
     y = whole_labels(y)
     if y.ndim > 1 or y.dtype.kind == "f":
@@ -86,26 +91,40 @@ def _warn_of_scale(y: NDArray[np.float64], name: str) -> None:
     if abs(mean) > _FAR or deviation > _FAR:
         warnings.warn(
             f"{name} has mean {mean:.3g} and standard deviation {deviation:.3g}; a network learns best with mean 0 "
-            "and standard deviation 1: shift and rescale the targets, or training may diverge",
+            "and standard deviation 1: give --scale-targets, or training may diverge",
             stacklevel=2,
         )
 
 
-def read_file(path: Path, target: str | None, text: bool = False, features: Collection[str] | None = None) -> Table:
-    """`read`, but in a CSV file with `text`, all labels are text, and the network's `features` show a header."""
-    if path.suffix.lower() == ".csv":
-        return read_csv(existing_file(path), target, text, features)
-    return read(path, target)
+def read_file(path: Path, wanted: Wanted, mixed: bool = False) -> Mixed:
+    """Read a file: .npy, .npz and .csv files of numbers strictly, as `read`, and others as `read_mixed`.
+
+    With `mixed`, a CSV file may have text and empty cells; with an encoding, an id column or categories it always may.
+    """
+    suffix, special = path.suffix.lower(), wanted.identity is not None or bool(wanted.categories)
+    if suffix == ".parquet" or (suffix == ".csv" and (special or wanted.encoding is not None)):
+        return read_mixed(existing_file(path), wanted)
+    if special:
+        option = "--id" if wanted.identity is not None else "--categories"
+        raise ValueError(f"{path}: {option} is for .csv and .parquet files")
+    if suffix != ".csv":
+        return Mixed(read(path, wanted.target), None)
+    try:
+        return Mixed(read_csv(existing_file(path), wanted.target, wanted.text, wanted.features), None)
+    except (TextCellError, NoValueError):
+        if not mixed:
+            raise
+    return read_mixed(path, wanted)
 
 
-Part = tuple[NDArray[Any], NDArray[Any]]  # samples, and labels or targets
+Part = tuple[Any, NDArray[Any]]  # samples, an array or a table, and labels or targets
 
 
 class Dataset(NamedTuple):
-    """Samples X (n, width), and labels y (n,), numbers or text, or targets (n,) or (n, d_out)."""
+    """Samples X (n, width), an array or a table, and labels y (n,), or targets (n,) or (n, d_out)."""
 
     name: str  # in messages
-    X: NDArray[Any]
+    X: Any
     y: NDArray[Any]
     target: str = "y"  # the name of y in messages
     preprocessing: str = "none"  # the default
@@ -119,9 +138,14 @@ class Dataset(NamedTuple):
 
 
 def load_dataset(
-    options: argparse.Namespace, source: str, text: bool = False, features: Collection[str] | None = None
+    options: argparse.Namespace,
+    source: str,
+    text: bool = False,
+    features: Collection[str] | None = None,
+    encoding: TableEncoding | None = None,
+    mixed: bool = False,
 ) -> Dataset:
-    """Load `source` as --target, --data-dir and --download say; `text` and `features` as in `read_file`.
+    """Load `source` as --target, --id, --data-dir and --download say; the other arguments are those of `read_file`.
 
     Raises ValueError for incompatible options or unreadable data, FileNotFoundError if there is no such file.
     """
@@ -130,6 +154,9 @@ def load_dataset(
         raise ValueError(f"{'--download' if download else '--data-dir'} is for --data mnist")
     if source in ("digits", "mnist") and target is not None:
         raise ValueError(f"--target is for files; {source} has its labels")
+    wanted = Wanted(target, options.id, encoding, text, features, getattr(options, "categories", None) or ())
+    if source in ("digits", "mnist") and (wanted.identity is not None or wanted.categories):
+        raise ValueError(f"{'--categories' if wanted.categories else '--id'} is for files")
     if source == "digits":
         return Dataset("digits", *data.digits())
     if source == "mnist":
@@ -149,10 +176,11 @@ def load_dataset(
     existing_file(path)
     if target is None:
         raise ValueError(f"{source}: --target must name the labels or targets")
-    table = read_file(path, target, text, features)
+    table = read_file(path, wanted, mixed).table
     assert table.y is not None  # because there is a target
     y = table.y[:, 0] if table.y.shape[1:] == (1,) else table.y  # (n, 1) also means labels
-    return Dataset(path.name, table.X, y, f"target {table.target!r}", "normalization", None, table.features, path)
+    fitted = "table" if is_table(table.X) else "normalization"
+    return Dataset(path.name, table.X, y, f"target {table.target!r}", fitted, None, table.features, path)
 
 
 class Parts(NamedTuple):
@@ -166,7 +194,7 @@ class Parts(NamedTuple):
     def counts(self) -> dict[str, int]:
         """The number of samples in each part."""
         parts = {"training": self.training, "validation": self.validation, "test": self.test}
-        return {name: 0 if part is None else len(part[0]) for name, part in parts.items()}
+        return {name: 0 if part is None else part[0].shape[0] for name, part in parts.items()}
 
     def places(self, dataset: Dataset) -> list[Callable[[int], str]]:
         """Functions that locate a sample of the training, validation and test part in the user's file."""
@@ -179,14 +207,14 @@ def divide(dataset: Dataset, targets: Targets, fraction: float, seed: int, valid
     Raises ValueError for a fraction outside (0, 1) or one that leaves a part empty.
     """
     y, test, validation = targets.y, dataset.test, None
-    rows = np.arange(len(dataset.X))[:, None]  # split instead of X, to keep the indices
+    rows = np.arange(dataset.X.shape[0])[:, None]  # split instead of X, to keep the indices
     if test is None:
         rows, y, of_test, y_test = data.split(rows, y, fraction, seed)
-        test = dataset.X[of_test[:, 0]], y_test
+        test = rows_of(dataset.X, of_test[:, 0]), y_test
     else:
-        of_test = np.arange(len(test[0]))[:, None]
+        of_test = np.arange(test[0].shape[0])[:, None]
     of_validation = of_test
     if validated:
         rows, y, of_validation, y_validation = data.split(rows, y, fraction, seed)
-        validation = dataset.X[of_validation[:, 0]], y_validation
-    return Parts((dataset.X[rows[:, 0]], y), validation, test, [rows, of_validation, of_test])
+        validation = rows_of(dataset.X, of_validation[:, 0]), y_validation
+    return Parts((rows_of(dataset.X, rows[:, 0]), y), validation, test, [rows, of_validation, of_test])

@@ -10,6 +10,7 @@ from nnkit.commands.arguments import (
     add_backend,
     add_command,
     add_flag,
+    add_id,
     add_metrics,
     add_mnist,
     add_model,
@@ -22,7 +23,7 @@ from nnkit.commands.arguments import (
     show,
 )
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
-from nnkit.commands.models import TrainedOn, in_order, new_share, trained_on, warn_of_known_samples
+from nnkit.commands.models import TrainedOn, encoding_of, in_order, new_share, trained_on, warn_of_known_samples
 from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
 from nnkit.commands.runs import heading, in_digits
 from nnkit.commands.train_arguments import DEFAULTS
@@ -43,8 +44,9 @@ def add(commands: Commands) -> None:
     purpose = "measure how good a network is"
     parser = add_command(commands, "evaluate", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    add_option(parser, "file", "FILE", str, "the samples with their targets: .csv, .npz or .npy", nargs="?")
+    add_option(parser, "file", "FILE", str, "the samples with their targets: .csv, .parquet, .npz or .npy", nargs="?")
     add_option(parser, "--target", "NAME", str, TARGET)
+    add_id(parser)
     add_option(parser, "--data", "NAME", known("data", ("digits", "mnist")), "digits or mnist instead of FILE")
     share = "of the digits, as in training (default: as recorded in MODEL, or 0.25)"
     add_option(parser, "--test-fraction", "SHARE", number(1, above=True), share)
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     known = trained_on(options.model)
     dataset = _samples(source, options, network, known)
     name, X, y = dataset.name, in_order(network, options.model, dataset.X, dataset.features, dataset.name), dataset.y
-    warn_of_known_samples(known, options.model, source, dataset.X)
+    warn_of_known_samples(known, options.model, source, network.checked(X) if encoding_of(network) else dataset.X)
     if network.classifies:
         y = whole_labels(y)
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
@@ -83,10 +85,10 @@ def run(options: argparse.Namespace) -> int:
         confusion_matrix(y, on_host(network.predict(X)), network.classes, picture, title)
     if options.json:
         about = {"nnkit": __version__, "model": options.model, "network": repr(network), "seed": network.seed}
-        about |= {"data": name, "samples": len(X), "results": results, "paths": {"confusion": picture}}
+        about |= {"data": name, "samples": X.shape[0], "results": results, "paths": {"confusion": picture}}
         print(as_json(about))
         return 0
-    show(f"{name}: {counted(len(X), 'sample')}\n{network}")
+    show(f"{name}: {counted(X.shape[0], 'sample')}\n{network}")
     for metric, value in results.items():
         print(f"{heading(metric):<9} {in_digits(value)}")
     if not network.classifies:
@@ -103,7 +105,7 @@ def _samples(source: str, options: argparse.Namespace, network: Network, known: 
         raise ValueError(f"--test-fraction is for digits, not for {source}")
     # A file with only the classes 1 and 2 of 1, 2 and 3a would be read as numbers, 01 as 1.
     text = network.classes is not None and all(isinstance(name, str) for name in network.classes.tolist())
-    dataset = load_dataset(options, source, text, network.features)
+    dataset = load_dataset(options, source, text, network.features, encoding_of(network))
     if source == "mnist" and dataset.test is not None:
         return Dataset("test part of mnist", *dataset.test)
     if source == "digits":

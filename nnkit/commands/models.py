@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from nnkit.backends import get_backend
 from nnkit.checkpoint import read_samples
 from nnkit.commands.arguments import counted
+from nnkit.data.encoding import TableEncoding
 from nnkit.network import Network
+from nnkit.tables import is_table
 from nnkit.training import fingerprints
 
 
@@ -31,7 +33,14 @@ def in_order(network: Network, model: Path, X: Any, features: list[str] | None, 
         if feature not in network.features:
             hint = "if it is the target, exclude it with --target"
             raise ValueError(f"{name}: {model} was not trained with column {feature!r}; {hint}")
-    return X if features == network.features else X[:, [features.index(feature) for feature in network.features]]
+    if features == network.features or is_table(X):  # whose columns the network takes by name
+        return X
+    return X[:, [features.index(feature) for feature in network.features]]
+
+
+def encoding_of(network: Network) -> TableEncoding | None:
+    """The encoding of a network that takes tables of mixed columns."""
+    return network.preprocessing if isinstance(network.preprocessing, TableEncoding) else None
 
 
 class TrainedOn(NamedTuple):

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+import itertools
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -15,16 +16,19 @@ from numpy.typing import NDArray
 from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_model, add_option
 from nnkit.commands.dataset import read_file
-from nnkit.commands.models import in_order
+from nnkit.commands.models import encoding_of, in_order
 from nnkit.commands.outputs import output_path, picture_title, place, placing
 from nnkit.data.csv_files import TextCellError, is_number
+from nnkit.data.mixed_files import Mixed, Wanted
 from nnkit.data.rows import open_npy
+from nnkit.data.table import Table
 from nnkit.ensembles.ensemble import Ensemble
 from nnkit.files import is_special, replacing
 from nnkit.inputs import check_samples, on_host
 from nnkit.model import ROWS
 from nnkit.network import Network, load
 from nnkit.plots.figure import picture_path
+from nnkit.tables import is_table, rows_of
 
 _DESCRIPTION = """
 Prints CSV: a header and one line per sample. Large .npy files are read in blocks of some thousand rows."""
@@ -39,8 +43,11 @@ def add(commands: Commands) -> None:
     purpose = "predict classes or numbers for the samples in a file"
     parser = add_command(commands, "predict", purpose, run, _DESCRIPTION, _EPILOG)
     add_model(parser)
-    add_option(parser, "file", "FILE", Path, "the samples: .csv, .npz or .npy")
+    add_option(parser, "file", "FILE", Path, "the samples: .csv, .parquet, .npz or .npy")
     add_option(parser, "--target", "NAME", str, "the column to exclude from FILE: the targets")
+    add_option(
+        parser, "--id", "NAME", str, "a column of a .csv or .parquet FILE that begins each line of the predictions"
+    )
     add_flag(parser, "--probabilities", "give the probability of each class")
     add_flag(
         parser, "--ensemble", "MODEL is of nnkit train --ensemble: predict the mean, and add how far members differ"
@@ -69,11 +76,14 @@ def run(options: argparse.Namespace) -> int:
     has_probabilities = network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")
     if options.probabilities and not has_probabilities:
         raise ValueError(f"--probabilities: a network with the cost {network.cost.name} has none")
-    X, features = _samples(options.file, options.target, network.features)
+    binary = output is not None and output.suffix.lower() == ".npy"
+    if binary and options.id is not None:
+        raise ValueError(f"--output: {output} is an array, which has no place for --id {options.id}; give a .csv file")
+    table, ids = _samples(options, network)
+    X, features = table.X, table.features
     X = in_order(network, options.model, X, features, options.file)
     parts = _predictions(network, X, options.file, features, options.probabilities, ensemble)
     header = _header(network, options.probabilities, ensemble is not None)
-    binary = output is not None and output.suffix.lower() == ".npy"
     if binary and network.classes is not None and ensemble is not None and not options.probabilities:
         raise ValueError(f"--output: {output} cannot hold names and numbers; expected .csv, or --probabilities")
     if options.picture is not None and ensemble is not None:
@@ -81,16 +91,18 @@ def run(options: argparse.Namespace) -> int:
 
         draw = plots.disagreement if network.classifies else plots.predictions
         draw(ensemble, X, path=options.picture, title=picture_title(str(options.file)))
+    if ids is not None:
+        header = [options.id, *header]
     if not binary:
         _warn_of_formulas(network)
     # Readers treat a carriage return as the end of a line, but Python before 3.13 does not quote it.
     quoted = network.classes is not None and any("\r" in str(name) for name in network.classes.tolist())
     if output is None:
-        _write_csv(sys.stdout, header, parts, quoted)
+        _write_csv(sys.stdout, header, parts, quoted, ids)
     elif not binary:
         with replacing(output) as file:
             text = io.TextIOWrapper(file, "utf-8", newline="")
-            _write_csv(text, header, parts, quoted)
+            _write_csv(text, header, parts, quoted, ids)
             text.detach()  # otherwise it would close the file, which `replacing` flushes to the disk first
     else:
         predictions = np.concatenate(list(parts))
@@ -99,21 +111,21 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(path: Path, target: str | None, names: list[str] | None) -> tuple[Any, list[str] | None]:
-    """The samples (n, d) of a file and its column names, if any; the network's `names` show that it has a header.
+def _samples(options: argparse.Namespace, network: Network) -> Mixed:
+    """The samples (n, d) of a file, its column names, and its ids, if any; the network's features show a header.
 
     .npy files in C order are opened without reading them.
     """
-    if target is None and path.suffix.lower() == ".npy" and path.is_file():
+    path, target = options.file, options.target
+    if target is None and options.id is None and path.suffix.lower() == ".npy" and path.is_file():
         try:
-            return open_npy(path), None
+            return Mixed(Table(open_npy(path), None, None, None), None)  # type: ignore[arg-type]
         except ValueError:  # in Fortran order, and readable as a whole; otherwise reading raises the same error
             pass
     try:
-        table = read_file(path, target, features=names)
+        return read_file(path, Wanted(target, options.id, encoding_of(network), features=network.features))
     except TextCellError as error:
         raise ValueError(f"{error}{', with --target NAME' if target is None else ''}") from None
-    return table.X, table.features
 
 
 def _predictions(
@@ -130,10 +142,11 @@ def _predictions(
     """
     asked = network if ensemble is None else ensemble
     for start in range(0, X.shape[0], ROWS):
-        rows = X[start : start + ROWS]
-        check_finite(rows, f"{path}:", first=start)
+        rows = rows_of(X, np.arange(start, min(start + ROWS, X.shape[0])))
+        if encoding_of(network) is None and not is_table(rows):
+            check_finite(rows, f"{path}:", first=start)
         with placing({"": lambda row, start=start: place(path, start + row, features)}):  # type: ignore[misc]
-            check_samples(network.backend, rows, network.samples(rows), network.preprocessing, "X")
+            check_samples(network.backend, network.checked(rows), network.samples(rows), network.preprocessing, "X")
             part = on_host(asked.predict_proba(rows) if probabilities else asked.predict(rows))
             if probabilities and part.shape[1] == 1:
                 part = np.hstack([1 - part, part])
@@ -173,15 +186,19 @@ def _warn_of_formulas(network: Network) -> None:
         )
 
 
-def _write_csv(file: TextIO, header: list[str], parts: Iterable[NDArray[Any]], quoted: bool) -> None:
-    """Write a header and one line per sample, floats with the shortest digits that identify them in their dtype.
+def _write_csv(
+    file: TextIO, header: list[str], parts: Iterable[NDArray[Any]], quoted: bool, ids: list[str] | None
+) -> None:
+    """Write a header and one line per sample, which begins with its id, if any.
 
-    Control characters are escaped on a terminal, but not in files and pipes. `quoted` puts every cell in quotes.
+    Floats have the shortest digits that identify them in their dtype. Control characters are escaped on a terminal, but
+    not in files and pipes. `quoted` puts every cell in quotes.
     """
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
     text: Callable[[Any], str] = (lambda value: printable(str(value))) if file.isatty() else str
     writer.writerow(map(text, header))
+    first = itertools.repeat([]) if ids is None else ([name] for name in ids)
     for part in parts:
         rows = part if part.ndim == 2 else part[:, None]
-        writer.writerows([text(value) for value in row] for row in rows)
+        writer.writerows([text(value) for value in (*own, *row)] for row, own in zip(rows, first, strict=False))
     file.flush()

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
 from nnkit import data
 from nnkit.backends import Backend, get_backend
 from nnkit.commands.arguments import OF_NUMBERS, counted, measured
@@ -21,6 +19,8 @@ from nnkit.layers import Dense, Dropout, Layer, dense_layers
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, get_optimizer, optimizer_names
 from nnkit.parallel.communicator import ALONE, Communicator
+from nnkit.presets import ACTIVATIONS, RATES, SMOOTHED, SMOOTHING, tabular_layers
+from nnkit.tables import is_table
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.stopping import EarlyStopping
 
@@ -31,7 +31,11 @@ _MOST = 2**48  # parameters; NumPy cannot even be asked for more
 def build_optimizer(options: argparse.Namespace, classifies: bool) -> Optimizer:
     """A new optimizer with the given hyperparameters; without a name, one suitable for the cost."""
     # Regression gradients scale with the targets, to which Adam adapts; those of classification are bounded.
-    suits = {"name": "sgd", "momentum": 0.9} if classifies else {"name": "adam", "learning_rate": 0.01}
+    suits: dict[str, Any] = {"name": "sgd", "momentum": 0.9}
+    if options.preset is not None:
+        suits = {"name": "adam", "learning_rate": RATES[classifies], "beta2": 0.95}
+    elif not classifies:
+        suits = {"name": "adam", "learning_rate": 0.01}
     given = {name: getattr(options, name) for name in NUMBERS if getattr(options, name) is not None}
     numbers = ({"name": options.optimizer} if options.optimizer else suits) | given
     for name in given:
@@ -47,8 +51,9 @@ def widths(network: Network) -> str:
     return "-".join(map(str, [network.width, *(layer.units for layer in network.dense)]))
 
 
-def _layers(options: argparse.Namespace, inputs: int, outputs: int) -> list[Layer]:
-    hidden, activations = options.hidden, options.activation
+def _layers(options: argparse.Namespace, inputs: int, outputs: int, classifies: bool) -> list[Layer]:
+    hidden = options.hidden
+    activations = options.activation or ["relu" if options.preset is None else ACTIVATIONS[classifies]]
     if len(activations) == 1:
         activations = activations * len(hidden)
     if len(activations) != len(hidden):
@@ -56,6 +61,8 @@ def _layers(options: argparse.Namespace, inputs: int, outputs: int) -> list[Laye
         raise ValueError(
             f"--activation has {len(activations)} names and --hidden {sizes}; expected one name, or one per size"
         )
+    if options.preset is not None:
+        return tabular_layers(inputs, outputs, hidden, activations, options.dropout)
     layers: list[Layer] = []
     for units, activation in zip(hidden, activations, strict=True):
         layers.append(Dense(inputs, units, activation))
@@ -65,7 +72,13 @@ def _layers(options: argparse.Namespace, inputs: int, outputs: int) -> list[Laye
     return [*layers, Dense(inputs, outputs)]
 
 
-def _fitted(preprocessing: str, X: NDArray[Any]) -> data.Normalization | data.Whitening | None:
+def _fitted(preprocessing: str, X: Any, options: argparse.Namespace) -> Any:
+    if preprocessing == "table":
+        scaling: Any = "standard" if options.preset is None else "robust"
+        return data.TableEncoding.fit(X, scaling, options.categories or ())
+    if is_table(X):
+        kind = f"--preprocessing {preprocessing} is for numbers, and there is text or a missing value"
+        raise ValueError(f"{kind}; leave it out, or give --preprocessing table")
     if preprocessing == "normalization":
         return data.Normalization.fit(X)
     if preprocessing == "whitening":
@@ -97,18 +110,25 @@ def prepare(
     parts = divide(dataset, targets, options.test_fraction, seed, chooses)
     X = parts.training[0]
     try:
-        fitted = _fitted(options.preprocessing or dataset.preprocessing, X)
-    except ValueError as error:
+        fitted = _fitted(options.preprocessing or dataset.preprocessing, X, options)
+    except (TypeError, ValueError) as error:
         error.add_note(str(dataset.path or dataset.name))
         raise
-    layers = _layers(options, X.shape[1] if fitted is None else fitted.outputs, targets.outputs)
+    smoothing = options.label_smoothing
+    if smoothing is None:
+        smoothing = SMOOTHING if options.preset and targets.cost in SMOOTHED else 0.0
     try:
-        cost = get_cost(targets.cost, label_smoothing=options.label_smoothing or 0.0)
+        cost = get_cost(targets.cost, label_smoothing=smoothing)
     except ValueError as error:
         raise ValueError(f"--label-smoothing: {error}") from None
+    inputs = X.shape[1] if fitted is None else fitted.outputs
+    layers = _layers(options, inputs, targets.outputs, cost.classifies)
     count = sum(layer.units * (layer.inputs + 1) for layer in dense_layers(layers))
     about: dict[str, Any] = {"init": options.init, "dtype": options.dtype, "seed": seed, "backend": backend}
     about |= {"preprocessing": fitted, "classes": targets.classes, "features": dataset.features}
+    if options.scale_targets or (options.preset is not None and not cost.classifies and cost.domain == "any"):
+        y = parts.training[1]
+        about["target_scaling"] = data.Normalization.fit(y.reshape(len(y), -1))
     try:
         if count >= _MOST:
             raise MemoryError("no machine has enough memory")

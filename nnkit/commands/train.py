@@ -34,6 +34,7 @@ from nnkit.layers import chain
 from nnkit.network import Network
 from nnkit.parallel.communicator import Communicator
 from nnkit.plots.figure import picture_path
+from nnkit.tables import is_table
 from nnkit.version import __version__
 
 _DESCRIPTION = """
@@ -42,6 +43,7 @@ _EPILOG = """examples:
   nnkit train
   mpiexec -n 4 nnkit train --mpi
   nnkit train --data flowers.csv --target species --hidden 32 16 --epochs 100 --seeds 5
+  nnkit train --data customers.parquet --target spends --id customer --preset tabular
 
 The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
 Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C."""
@@ -77,7 +79,7 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
     for first in (True, False):  # what rank 0 downloads, the others find
         with agreed():
             if speaks == first:
-                dataset = load_dataset(options, options.data)
+                dataset = load_dataset(options, options.data, mixed=True)
     unseen: list[OSError] = []
 
     def say(text: str) -> None:
@@ -126,7 +128,8 @@ def _train_all(
     Raises KeyboardInterrupt if there is no result yet.
     """
     with communicator.agreed():
-        targets = targets_of(dataset.y, options.cost, dataset.target)
+        scaled = options.scale_targets or options.preset is not None
+        targets = targets_of(dataset.y, options.cost, dataset.target, scaled)
         cost, labels = get_cost(targets.cost), targets.classes is not None
         check_metrics(options.metrics, targets.y, dataset.target, cost, targets.outputs, labels)
     runs: list[Run] = []
@@ -208,7 +211,8 @@ def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
     """Write the first run's network, the histories, and the learning curve of one run or the spread of several."""
     first, histories, several = runs[0].network, [run.history for run in runs], len(runs) > 1
     if options.model is not None:
-        samples = as_text(dataset.X, options.test_fraction) if dataset.test is None else None
+        X = first.checked(dataset.X) if is_table(dataset.X) else dataset.X
+        samples = as_text(X, options.test_fraction) if dataset.test is None else None
         if runs[0].ensemble is not None:
             runs[0].ensemble.save(options.model, samples=samples)
         else:

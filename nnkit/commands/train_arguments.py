@@ -9,6 +9,7 @@ from nnkit.commands.arguments import (
     Parser,
     add_backend,
     add_flag,
+    add_id,
     add_metrics,
     add_mnist,
     add_option,
@@ -20,12 +21,16 @@ from nnkit.initializers import initializer_names
 from nnkit.kernels.activations import activation_names
 from nnkit.kernels.costs import cost_names
 from nnkit.optimizers import optimizer_names
+from nnkit.presets import BATCH_SIZE, EPOCHS, HIDDEN
 from nnkit.schedules import schedule_names
 
 # Of options that may have no effect next to another one: filled in after the check of the given ones.
 DEFAULTS: dict[str, Any] = {
     "test_fraction": 0.25,
     "activation": ["relu"],
+    "hidden": [100],
+    "epochs": 30,
+    "batch_size": 32,
     "dropout": 0.0,
     "model": Path("nnkit-model.safetensors"),
     "picture": Path("nnkit-curve.png"),
@@ -39,11 +44,30 @@ def settle(options: argparse.Namespace) -> None:
     """
     if options.mpi and options.jobs > 1:
         raise ValueError("--mpi cannot be combined with --jobs")
-    for name, value in (("seeds", options.seeds > 1), ("checkpoint", options.checkpoint), ("mpi", options.mpi)):
+    for name, value in (
+        ("seeds", options.seeds > 1),
+        ("checkpoint", options.checkpoint),
+        ("mpi", options.mpi),
+        ("preset", options.preset),
+    ):
         if options.ensemble is not None and value:
             raise ValueError(f"--{name} cannot be combined with --ensemble")
     if options.jobs > 1 and options.seeds == 1:
         raise ValueError(f"--jobs {options.jobs} has no effect with one training; give --seeds N")
+    if options.preset is not None:
+        epochs = EPOCHS if options.epochs is None else options.epochs
+        for name, value in (
+            ("hidden", list(HIDDEN)), ("epochs", epochs), ("batch_size", BATCH_SIZE), ("schedule", "coslog"),
+            ("early_stopping", epochs), ("preprocessing", "table"),
+        ):  # fmt: skip
+            if getattr(options, name) is None:
+                setattr(options, name, value)
+        if options.init is not None:
+            raise ValueError("--init has no effect with --preset, which has its own")
+    defaults = {name: value for name, value in DEFAULTS.items() if options.preset is None or name != "activation"}
+    for name in ("hidden", "epochs", "batch_size"):
+        if getattr(options, name) is None:
+            setattr(options, name, DEFAULTS[name])
     validated = options.early_stopping is not None or options.schedule == "reduce_on_plateau"
     for name, useless, reason in (
         ("activation", not options.hidden, "--hidden without a size: there is no hidden layer"),
@@ -54,8 +78,8 @@ def settle(options: argparse.Namespace) -> None:
     ):
         if useless and getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} has no effect with {reason}")
-        if getattr(options, name) is None and not (useless and name in ("model", "picture")):
-            setattr(options, name, DEFAULTS[name])
+        if name in defaults and getattr(options, name) is None and not (useless and name in ("model", "picture")):
+            setattr(options, name, defaults[name])
 
 
 def add_train_arguments(parser: Parser) -> None:
@@ -67,23 +91,29 @@ def add_train_arguments(parser: Parser) -> None:
 
 
 def _add_data(group: argparse._ActionsContainer) -> None:
-    kinds = "digits (shipped with nnkit), mnist, or a .csv, .npz or .npy file (default: digits)"
+    kinds = "digits (shipped with nnkit), mnist, or a .csv, .parquet, .npz or .npy file (default: digits)"
     add_option(group, "--data", "DATA", str, kinds, default="digits")
     add_option(group, "--target", "NAME", str, TARGET)
     share = "fraction of the samples for testing (default: 0.25; MNIST has a separate test part)"
     add_option(group, "--test-fraction", "SHARE", number(1, above=True), share)
-    preprocessing = known("preprocessing", ("none", "normalization", "whitening", "pixels"))
+    add_id(group)
+    add_option(group, "--categories", "NAME", str, "columns of numbers that are categories, such as codes", nargs="+")
+    add_flag(group, "--scale-targets", "train a regression on targets of mean 0 and standard deviation 1")
+    preprocessing = known("preprocessing", ("none", "normalization", "whitening", "pixels", "table"))
     add_option(
         group, "--preprocessing", "NAME", preprocessing,
-        "none, normalization, whitening (both fitted to the training part), or pixels, which divides by 255 "
-        "(default: normalization for a file, pixels for mnist, none for digits)",
+        "none, normalization, whitening (both fitted to the training part), pixels, which divides by 255, or table: "
+        "numbers normalized, missing values filled in and flagged, categories one-hot (default: table for a file with "
+        "text or empty cells, normalization for another, pixels for mnist, none for digits)",
     )  # fmt: skip
     add_mnist(group)
 
 
 def _add_network(group: argparse._ActionsContainer) -> None:
+    preset = "tabular: all the following, and the training, for good results on tables without tuning (nnkit.tabular)"
+    add_option(group, "--preset", "NAME", known("preset", ("tabular",)), preset)
     sizes = "sizes of the hidden layers, such as 256 128 (default: 100); no size for no hidden layer"
-    add_option(group, "--hidden", "UNITS", at_least(1), sizes, nargs="*", default=[100])
+    add_option(group, "--hidden", "UNITS", at_least(1), sizes, nargs="*")
     _add_named(group, "activation", activation_names(), "; one, or one per hidden layer (default: relu)", nargs="+")
     rate = "fraction of hidden values dropped (default: 0)"
     add_option(group, "--dropout", "RATE", number(1), rate)
@@ -108,8 +138,8 @@ def _add_training(group: argparse._ActionsContainer) -> None:
     add_option(
         group, "--schedule", "NAME", known("schedule", schedules), f"of the learning rate: {', '.join(schedules)}"
     )
-    add_option(group, "--epochs", "N", at_least(1), "passes over the training part (default: 30)", default=30)
-    add_option(group, "--batch-size", "N", at_least(1), "samples per step (default: 32)", default=32)
+    add_option(group, "--epochs", "N", at_least(1), "passes over the training part (default: 30)")
+    add_option(group, "--batch-size", "N", at_least(1), "samples per step (default: 32)")
     add_option(
         group, "--early-stopping", "PATIENCE", at_least(1),
         "stop when the cost on a validation part, split from the training part, has not improved for PATIENCE "

@@ -27,6 +27,10 @@ class TextCellError(ValueError):
     """A cell contains text instead of a number."""
 
 
+class NoValueError(ValueError):
+    """A cell has no value."""
+
+
 class Labels:
     """Labels, (n,): integers, as int64."""
 
@@ -112,12 +116,12 @@ KINDS = (Labels, RealNumbers, Text)
 def finite_number(cell: str) -> float:
     """The number in a cell; raises ValueError that shows the cell if it is not a finite number."""
     if not cell.strip():
-        raise ValueError("no value")
+        raise NoValueError("no value")
     if not is_number(cell):
         raise TextCellError(f"{shown(cell)} is not a number")
     value = float(cell)
     if not math.isfinite(value):
-        raise ValueError(f"{shown(cell)} is not finite")
+        raise (NoValueError if math.isnan(value) else ValueError)(f"{shown(cell)} is not finite")
     return value
 
 
@@ -173,10 +177,10 @@ def _read_clean(
 
     What that loop accepts is a number for `is_number`, too; both round correctly.
     """
-    rows = _rows(path)
+    rows = rows_of_csv(path)
     try:
         line, first = next(rows)
-        layout = _layout(path, first, line, target, features)
+        layout = layout_of(path, first, line, target, features)
         if layout.names:
             next(rows)  # NumPy warns if there is none
         before = layout.width if layout.target is None else layout.target
@@ -201,7 +205,7 @@ def _read_clean(
     return None
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """The structure of a file's lines: `names` is () without a header, `target` a column number."""
 
     path: Path
@@ -212,6 +216,26 @@ class _Layout(NamedTuple):
     def at(self, line: int, column: int) -> str:
         name = repr(self.names[column]) if self.names else column
         return f"{self.path}, line {line}, column {name}"
+
+    def column(self, at: int) -> str:
+        """The name or number of a column, as in a command."""
+        return self.names[at] if self.names else str(at)
+
+    def check(self, row: list[str], line: int) -> None:
+        """Raise ValueError for a row of another length."""
+        if len(row) != self.width:
+            cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
+            raise ValueError(f"{self.path}, line {line}: {cells}; expected {self.width}")
+
+    def add_label(self, labels: Labels, cell: str, line: int) -> None:
+        """Add the target's cell to the labels; raises ValueError that names it."""
+        label = cell.strip()
+        try:
+            if not label:
+                raise ValueError("no value")
+            labels.add(label)
+        except ValueError as error:
+            raise ValueError(f"{self.at(line, self.target)}: {error}") from None  # type: ignore[arg-type]
 
     def table(self, X: NDArray[Any], labels: Labels) -> Table:
         """The contents of the file, with labels if there is a target."""
@@ -225,9 +249,9 @@ class _Layout(NamedTuple):
 def _read(path: Path, target: int | str | None, labels: Labels, features: Collection[str]) -> Table:
     numbers, layout = array("d"), None
     try:
-        for line, row in _rows(path):
+        for line, row in rows_of_csv(path):
             if layout is None:
-                layout = _layout(path, row, line, target, features)
+                layout = layout_of(path, row, line, target, features)
                 if layout.names:
                     continue
             _add(row, line, layout, numbers, labels)
@@ -245,10 +269,10 @@ def _read(path: Path, target: int | str | None, labels: Labels, features: Collec
 
 def line_of(path: Path, sample: int, header: bool) -> int | None:
     """The last line of a sample, counted from 0, in a CSV file; None if the file has fewer samples now."""
-    return next((line for line, _ in itertools.islice(_rows(path), sample + header, None)), None)
+    return next((line for line, _ in itertools.islice(rows_of_csv(path), sample + header, None)), None)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank, each with its last line; raises ValueError that names the line of damaged text."""
     end = 0  # the last line of the previous row
     try:
@@ -282,7 +306,7 @@ def _separator(file: TextIO) -> str:
     return separator if separator in outside else ","
 
 
-def _layout(path: Path, first: list[str], line: int, target: int | str | None, features: Collection[str]) -> _Layout:
+def layout_of(path: Path, first: list[str], line: int, target: int | str | None, features: Collection[str]) -> Layout:
     """Determine whether the first line is a header, and the target's column."""
     width = len(first)
     names = tuple(cell.strip() for cell in first)
@@ -315,7 +339,7 @@ def _layout(path: Path, first: list[str], line: int, target: int | str | None, f
     column = None if target is None else column_number(path, target, width, names)
     if column is not None and width == 1:
         raise ValueError(f"{path}, line {line}: the target is the only column; none is left for X")
-    return _Layout(path, width, names, column)
+    return Layout(path, width, names, column)
 
 
 def _check_names(where: str, names: tuple[str, ...]) -> None:
@@ -327,20 +351,11 @@ def _check_names(where: str, names: tuple[str, ...]) -> None:
         raise ValueError(f"{where}: two columns are called {twice!r}")
 
 
-def _add(row: list[str], line: int, layout: _Layout, numbers: "array[float]", labels: Labels) -> None:
+def _add(row: list[str], line: int, layout: Layout, numbers: "array[float]", labels: Labels) -> None:
     """Add the cells of a row; runs once per line and must be fast."""
-    if len(row) != layout.width:
-        cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
-        raise ValueError(f"{layout.path}, line {line}: {cells}; expected {layout.width}")
-    target = layout.target
-    if target is not None:
-        label = row.pop(target).strip()
-        try:
-            if not label:
-                raise ValueError("no value")
-            labels.add(label)
-        except ValueError as error:
-            raise ValueError(f"{layout.at(line, target)}: {error}") from None
+    layout.check(row, line)
+    if layout.target is not None:
+        layout.add_label(labels, row.pop(layout.target), line)
     try:
         values = list(map(float, row))
     except ValueError:
@@ -352,7 +367,7 @@ def _add(row: list[str], line: int, layout: _Layout, numbers: "array[float]", la
     numbers.fromlist(values)
 
 
-def _blame(row: list[str], line: int, layout: _Layout) -> None:
+def _blame(row: list[str], line: int, layout: Layout) -> None:
     """Raise ValueError for the first cell that is not a finite number, if any."""
     columns = (column for column in range(layout.width) if column != layout.target)
     for column, cell in zip(columns, row, strict=True):

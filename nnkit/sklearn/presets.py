@@ -13,7 +13,7 @@ from nnkit.data.preprocessing import Normalization
 from nnkit.history import History
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
-from nnkit.presets import EPOCHS, HIDDEN, VALIDATION, tabular_layers, tabular_options
+from nnkit.presets import ACTIVATIONS, EPOCHS, HIDDEN, SMOOTHING, VALIDATION, tabular_layers, tabular_options
 from nnkit.training.divergence import DivergenceError
 
 # Parameters that the preset keeps if they differ from their defaults.
@@ -43,9 +43,13 @@ def preset_network(
     """The network of the preset, for checked targets."""
     given, classifies = _given(estimator), is_classifier(estimator)
     hidden = np.atleast_1d(given.get("hidden_layer_sizes", HIDDEN)).tolist()
-    layers = tabular_layers(encoding.outputs, outputs, classifies, hidden, given.get("activation"), estimator.dropout)
+    names = given.get("activation", ACTIVATIONS[classifies])
+    names = [names] * len(hidden) if isinstance(names, str) else list(names)
+    if len(names) != len(hidden):
+        raise ValueError(f"activation has {len(names)} names; expected one for each of {len(hidden)} hidden layers")
+    layers = tabular_layers(encoding.outputs, outputs, hidden, names, estimator.dropout)
     if classifies:
-        about = about | {"cost": get_cost(cost, label_smoothing=0.1)}
+        about = about | {"cost": get_cost(cost, label_smoothing=SMOOTHING)}
     else:
         about = about | {"cost": cost, "target_scaling": Normalization.fit(targets.reshape(len(targets), -1))}
     dtype = "float32" if estimator.dtype == "auto" else estimator.dtype

@@ -208,7 +208,10 @@ def test_mnist_keeps_its_test_part(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (1000.0 * np.arange(40) + 0.5, "has mean 1.95e\\+04 and standard deviation 1.15e\\+04; .* shift and rescale"),
+        (
+            1000.0 * np.arange(40) + 0.5,
+            "has mean 1.95e\\+04 and standard deviation 1.15e\\+04; .* --scale-targets",
+        ),
         (np.tile(np.arange(101), 2), "holds 101 different integers, .* give --cost quadratic"),
     ],
 )

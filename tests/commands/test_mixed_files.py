@@ -1,0 +1,155 @@
+"""Files with text, categories and empty cells on the command line, against pandas and a network trained by hand."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnkit
+from nnkit.cli import main
+
+pandas = pytest.importorskip("pandas")
+for _package in ("safetensors", "matplotlib"):
+    pytest.importorskip(_package, reason=f"{_package} is not installed")
+
+pytestmark = pytest.mark.filterwarnings("default:.*was trained on.*:UserWarning")
+TRAIN = ["--epochs", "5", "--quiet", "--no-picture", "--model", "net.safetensors"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=["csv", "parquet"])
+def files(request: pytest.FixtureRequest) -> tuple[str, str, Any]:
+    """A file with targets, one without, and its table as pandas reads it."""
+    rng = np.random.default_rng(0)
+    n = 60
+    kind, size = rng.choice(["x", "y, z", "n"], n), rng.normal(size=n).round(3)
+    table = pandas.DataFrame({
+        "who": [f"{i:03d}" for i in range(n)], "size": np.where(np.arange(n) % 7 == 0, np.nan, size),
+        "kind": [None if i % 11 == 0 else str(kind[i]) for i in range(n)], "member": rng.uniform(size=n) < 0.5,
+        "code": rng.choice([10, 20], n), "label": np.where(kind == "x", "yes", "no"),
+    })  # fmt: skip
+    names = [f"all.{request.param}", f"new.{request.param}"]
+    for name, part in zip(names, (table, table.drop(columns="label").iloc[::-1]), strict=True):
+        if request.param == "csv":
+            part.to_csv(name, index=False)
+        else:
+            pytest.importorskip("pyarrow")
+            part.to_parquet(name)
+    return *names, table
+
+
+def predicted(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[list[str]]:
+    assert main(["predict", "net.safetensors", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return list(csv.reader(io.StringIO(captured.out)))
+
+
+def test_a_mixed_file_is_encoded_and_its_ids_carried_through(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    known, new, table = files
+    options = ["--target", "label", "--id", "who", "--categories", "code"]
+    assert main(["train", "--data", known, *options, *TRAIN]) == 0
+    net = nnkit.load("net.safetensors")
+    X = table[["size", "kind", "member", "code"]]
+    assert net.features == list(X)
+    encoding = net.preprocessing
+    assert isinstance(encoding, nnkit.data.TableEncoding)
+    codes: list[Any] = ["10", "20"] if known == "all.csv" else [10, 20]
+    found = [None if names is None else list(names) for names in encoding.categories]
+    assert found == [None, ["n", "x", "y, z"], None, codes]
+    header, *rows = predicted(capsys, new, "--id", "who", "--probabilities")
+    assert header == ["who", "no", "yes"]
+    assert [row[0] for row in rows] == [f"{i:03d}" for i in reversed(range(60))]
+    np.testing.assert_allclose(np.array([row[1:] for row in rows], float), net.predict_proba(X.iloc[::-1]), rtol=1e-6)
+    other = pandas.DataFrame({"kind": ["new"], "code": [10], "size": [None], "member": [True], "who": ["a"]})
+    other.to_csv("other.csv", index=False)
+    assert len(predicted(capsys, "other.csv", "--id", "who")) == 2  # an unknown category is no error
+    assert main(["evaluate", "net.safetensors", known, "--target", "label", "--id", "who", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results["accuracy"] == pytest.approx(net.evaluate(X, table["label"])["accuracy"])
+
+
+def test_the_preset(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    known, _, table = files
+    command = [
+        "train",
+        "--data",
+        known,
+        "--target",
+        "size",
+        "--id",
+        "who",
+        "--preset",
+        "tabular",
+        "--json",
+        "--no-picture",
+    ]
+    pandas_written = table[table["size"].notna()]
+    write = pandas_written.to_csv if known.endswith("csv") else pandas_written.to_parquet
+    write(known, index=False)
+    assert main([*command, "--hidden", "8", "8", "--epochs", "3", "--model", "net.safetensors"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert "scaling" in about["network"]
+    assert about["network"].count("8 mish") == 2
+    assert (about["settings"]["schedule"], about["settings"]["batch_size"]) == ("coslog", 256)
+    assert about["settings"]["optimizer"]["beta2"] == 0.95
+    assert set(about["samples"]) == {"training", "validation", "test"}
+    assert about["samples"]["validation"] > 0
+    net = nnkit.load("net.safetensors")
+    assert net.target_scaling is not None
+    assert net.dense[0].rate == pytest.approx(net.dense[0].inputs ** -0.5)
+
+
+def test_targets_are_scaled_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.linspace(0, 1, 40)
+    pandas.DataFrame({"x": x, "y": 1e6 + 1e5 * x}).to_csv("big.csv", index=False)
+    options = ["--epochs", "200", "--hidden", "8", "--json", "--no-picture", "--no-model"]
+    assert main(["train", "--data", "big.csv", "--target", "y", "--scale-targets", *options]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert json.loads(captured.out)["runs"][0]["results"]["r2"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("a,b,y\n1,x,0\n2,3,1\n,x,0\n", [], "line 2, column 'b': 'x' is not a number; if this column contains "
+         "categories, give --categories b"),
+        ("a,b,y\n1,x,0\n2,z,1\n", ["--categories", "c"], "--categories: no column 'c'; there are a, b, y"),
+        ("a,b,y\n1,x,0\n2,inf,1\n", ["--id", "b", "--categories", "a"], None),
+        ("a,b,y\n1,x,0\ninf,z,1\n1,x,1\n", [], "line 3, column 'a': 'inf' is not finite"),
+        ("a,b,y\n1,x,0\n2,z,\n", [], "line 3, column 'y': no value"),
+        ("a,b,y\n1,x,0\n2,z\n", [], "line 3: 2 cells; expected 3"),
+        ("a,b,y\n1,x,0\n2,z,1\n", ["--id", "w"], "unknown column 'w'; known: a, b, y"),
+        ("a,b,y\n1,,0\n2,3,1\n1,3,1\n", ["--preprocessing", "whitening"], "--preprocessing whitening is for numbers"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_says_where(
+    text: str, options: list[str], message: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("f.csv").write_text(text)
+    code = main(["train", "--data", "f.csv", "--target", "y", "--test-fraction", "0.5", *options, *TRAIN])
+    err = capsys.readouterr().err
+    assert (code == 0) if message is None else (code == 2 and message in err)
+
+
+def test_ids_need_a_file_with_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("x.npy", np.eye(4))
+    Path("y.parquet").write_bytes(b"PAR1")
+    for options, message in (
+        (["--data", "x.npy", "--target", "0", "--id", "1"], "x.npy: --id is for .csv and .parquet files"),
+        (["--id", "1"], "--id is for files"),
+        (["--data", "y.parquet", "--target", "y"], "y.parquet: not a complete Parquet file"),
+        (["--preset", "tabular", "--init", "zeros"], "--init has no effect with --preset"),
+    ):
+        assert main(["train", *options, *TRAIN]) == 2
+        assert message in capsys.readouterr().err
