@@ -27,8 +27,9 @@ class Objective:
 
     Args:
         model: the network; a call sets its parameters, from the order of `parameters.vector`, and its gradient.
-        x: inputs of the first layer (n, d_in). y: targets (n, d_out). factors: of each sample in the mean, (n, 1), or
-            None for 1/n. All are arrays of the network's backend and dtype.
+        x: inputs of the first layer (n, d_in).
+        y: targets (n, d_out).
+        factors: of each sample in the mean, (n, 1), or None for 1/n. All are arrays of the network's backend and dtype.
         l2: λ.
     """
 

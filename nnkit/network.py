@@ -51,7 +51,8 @@ class Network(Model):
             classification (cross_entropy). One for whose outputs the cost has no meaning is a ValueError.
         init: a name or function of `nnkit.initializers`, for layers without their own; None depends on the activation.
         seed: seed of the initial parameters and the batch orders; None draws one, stored in `seed`.
-        dtype: "float32" or "float64". backend: a name; None means the selected one.
+        dtype: "float32" or "float64".
+        backend: a name; None means the selected one.
         preprocessing: a fitted `nnkit.data.Normalization` or `Whitening` (eq. 20 to 22), or `TableEncoding`, for tables
             of mixed columns. It is applied to all samples passed to the network, in their precision, and saved with the
             network.

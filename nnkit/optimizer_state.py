@@ -44,7 +44,8 @@ class Optimizer:
     Args:
         learning_rate: ε, positive. It can be changed at any time; the next step uses the new value. The other numbers
             are read-only.
-        l1: λ ≥ 0; the weights' gradient becomes g + λ sign(W). l2: λ ≥ 0; it becomes g + λW. Nielsen's λ/n.
+        l1: λ ≥ 0; the weights' gradient becomes g + λ sign(W).
+        l2: λ ≥ 0; it becomes g + λW. Nielsen's λ/n.
         weight_decay: λ ≥ 0; W ← W − ε λ W before the update.
         clip_value: c, positive; each entry of the gradient is limited to ±c. None disables it.
         clip_norm: c, positive; the gradient is multiplied by min(1, c/‖g‖), with the norm over all W and b. None

@@ -23,7 +23,9 @@ class SGD(Optimizer):
     """Gradient descent W ← W − ε g (eq. 17), with momentum v ← μv + g instead of g, or Nesterov's g + μv.
 
     Args:
-        learning_rate: ε, positive. momentum: μ in [0, 1). nesterov: use Nesterov's; needs a momentum.
+        learning_rate: ε, positive.
+        momentum: μ in [0, 1).
+        nesterov: use Nesterov's; needs a momentum.
         l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.SGD(0.5, l2=1e-4)
@@ -50,7 +52,10 @@ class RMSprop(Optimizer):
     """RMSprop (Tieleman and Hinton 2012): W ← W − ε g/(√v + 10⁻⁸) with v ← αv + (1 − α)g², and momentum if given.
 
     Args:
-        learning_rate: ε, positive. alpha: α in [0, 1). epsilon: replaces 10⁻⁸, positive. momentum: in [0, 1).
+        learning_rate: ε, positive.
+        alpha: α in [0, 1).
+        epsilon: replaces 10⁻⁸, positive.
+        momentum: in [0, 1).
         l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.RMSprop(1e-3, momentum=0.9)
@@ -72,7 +77,8 @@ class Adagrad(Optimizer):
     """Adagrad (Duchi, Hazan and Singer, JMLR 2011): W ← W − ε g/(√s + 10⁻¹⁰) with s the sum of all g².
 
     Args:
-        learning_rate: ε, positive. epsilon: replaces 10⁻¹⁰, positive.
+        learning_rate: ε, positive.
+        epsilon: replaces 10⁻¹⁰, positive.
         l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Adagrad(clip_norm=1.0)
@@ -90,7 +96,9 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, ICLR 2015); `l2` is added to the gradient, while `AdamW` decays the weights.
 
     Args:
-        learning_rate: ε, positive. beta1, beta2: in [0, 1). epsilon: positive.
+        learning_rate: ε, positive.
+        beta1, beta2: in [0, 1).
+        epsilon: positive.
         l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.Adam().learning_rate
@@ -125,7 +133,8 @@ class Lion(Optimizer):
     Each entry moves by ε: use learning rates 3 to 10 times smaller than Adam's, and decays larger by that factor.
 
     Args:
-        learning_rate: ε, positive. beta1, beta2: in [0, 1).
+        learning_rate: ε, positive.
+        beta1, beta2: in [0, 1).
         l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Lion(weight_decay=0.1)

@@ -1,5 +1,6 @@
 """How the gallery runs the examples: in a short form, and with the pictures that they write to files."""
 
+import importlib.util
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,6 +31,7 @@ def executed() -> str:
         nnkit.data.mnist()
     except FileNotFoundError:
         left_out = list(_NEEDS_MNIST)
+    left_out += [] if importlib.util.find_spec("torch") else ["with_pytorch"]
     return rf"/(?!{'|'.join(left_out)})\w+\.py"
 
 

@@ -46,9 +46,12 @@ class TableEncoding(Fitted):
     library that narwhals reads), whose columns are matched by name, and is saved with it, as text and numbers.
 
     Args:
-        mean: μ, (d,). deviation: σ, (d,), above 0. inverse_bound: c, (d,); z = (x − μ)/σ becomes z/√(1 + (c z)²), which
-            is below 1/c. flagged: (d,), whether a column has one for missing values.
-        categories: for each column its categories, or None for numbers. features: the names of the d columns, if any.
+        mean: μ, (d,).
+        deviation: σ, (d,), above 0.
+        inverse_bound: c, (d,); z = (x − μ)/σ becomes z/√(1 + (c z)²), which is below 1/c.
+        flagged: (d,), whether a column has one for missing values.
+        categories: for each column its categories, or None for numbers.
+        features: the names of the d columns, if any.
 
     Attributes:
         inputs: d, the columns of the table. outputs: the columns of the result. output_names: their names.

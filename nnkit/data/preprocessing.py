@@ -142,8 +142,9 @@ class Normalization(Fitted):
     """X_n = (X − μ)/σ (eq. 20), with mean and standard deviation per feature or common to all.
 
     Args:
-        mean: μ, (d,). deviation: σ, (d,), above 0. features: the names of the d columns, if any. `fit` determines
-            them.
+        mean: μ, (d,).
+        deviation: σ, (d,), above 0.
+        features: the names of the d columns, if any. `fit` determines them.
 
     Raises ValueError for other shapes, entries that are not finite, or deviations that are not positive.
 
@@ -226,8 +227,10 @@ class Whitening(Fitted):
     largest contain only rounding errors and are omitted: the result has k ≤ d features.
 
     Args:
-        mean: μ, (d,). rotation: U, (d, k). singular_values: S, (k,), above 0. features: the names of the d columns,
-            if any. `fit` determines them.
+        mean: μ, (d,).
+        rotation: U, (d, k).
+        singular_values: S, (k,), above 0.
+        features: the names of the d columns, if any. `fit` determines them.
 
     Raises ValueError for other shapes, entries that are not finite, or singular values that are not positive.
 

@@ -35,7 +35,8 @@ def dense_forward(
 
     Args:
         x: samples, (..., n, d_in) or a single one (d_in,).
-        W: weights, (d_out, d_in). b: biases, (d_out,). x, W and b have the same floating-point dtype.
+        W: weights, (d_out, d_in).
+        b: biases, (d_out,). x, W and b have the same floating-point dtype.
         activation: the name of f.
         out: an array for h, (..., n, d_out).
         z: an array for the pre-activation h̄, which some gradients need (see `activations`), of the shape of h.
@@ -97,7 +98,8 @@ def dense_backward(
         delta: Δ, (..., n, d_out); unchanged unless `overwrite_delta` is true, which lets δh̄ overwrite it.
         x, W: the arguments of `dense_forward`.
         h: its result; not needed for the identity.
-        activation: the name of f. z: the pre-activation h̄, if the gradient needs it (gelu, gelu_tanh, silu, mish).
+        activation: the name of f.
+        z: the pre-activation h̄, if the gradient needs it (gelu, gelu_tanh, silu, mish).
         out: arrays for (δx, δW, δb); each may be None.
         need_dx: if False, δx is not computed and returned as None, as for the first layer.
 

@@ -42,7 +42,8 @@ def confusion_matrix(
     as the shares of mistakes are small. Empty cells have no number.
 
     Args:
-        y: the true labels (n,), integers or strings. predicted: the predicted labels, of the same type.
+        y: the true labels (n,), integers or strings.
+        predicted: the predicted labels, of the same type.
         classes: the labels in the order of the rows or, for the integers 0 to k − 1, their k names; at most 50. By
             default, the labels that occur, sorted.
         path, title: as of all plots (`nnkit.plots`).

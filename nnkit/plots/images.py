@@ -88,7 +88,8 @@ def misclassified(
 
     Args:
         X: the images (n, pixels), row by row, of any real dtype and scale.
-        y: the true labels (n,), integers or strings. predicted: the predicted labels, of the same type.
+        y: the true labels (n,), integers or strings.
+        predicted: the predicted labels, of the same type.
         shape: (height, width) of the images in pixels; square by default.
         count: the maximum number of images.
         path, title: as of all plots (`nnkit.plots`).

@@ -34,7 +34,8 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         batch_size: samples of a minibatch; "auto" means 200, or all if there are fewer.
         learning_rate: for "sgd": "constant", "invscaling" (`learning_rate_init` / (t_ + 1)^`power_t`), or "adaptive",
             a fifth whenever `n_iter_no_change` epochs do not improve by `tol`.
-        learning_rate_init: ε, positive. power_t: the exponent of "invscaling".
+        learning_rate_init: ε, positive.
+        power_t: the exponent of "invscaling".
         max_iter: the largest number of epochs, or of iterations of "lbfgs".
         shuffle: whether each epoch draws a new order.
         random_state: of the initial parameters, orders and the validation part. An int gives MLPClassifier's initial
@@ -43,18 +44,21 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
             validation score, by `tol`. For "lbfgs" `tol` bounds the gradient.
         verbose: whether to print a line per epoch.
         warm_start: whether `fit` continues from the last parameters.
-        momentum, nesterovs_momentum: of "sgd". beta_1, beta_2, epsilon: of "adam".
+        momentum, nesterovs_momentum: of "sgd".
+        beta_1, beta_2, epsilon: of "adam".
         early_stopping: whether to hold back `validation_fraction` of the samples, end by their score, and keep the best
             parameters; with `validation_data` in `fit`, these decide.
         max_fun: the largest number of evaluations of "lbfgs".
         loss: "log_loss", the cross-entropy, or another of `nnkit.cost_names()`, or a cost.
-        dropout: rate of dropout after each hidden layer. class_weight: a dict from classes to weights, or "balanced".
+        dropout: rate of dropout after each hidden layer.
+        class_weight: a dict from classes to weights, or "balanced".
         schedule: a learning rate schedule of `nnkit.schedules` or its name, instead of `learning_rate`.
         preset: None, or "tabular": a network and a training that are good untuned on tables (`nnkit.tabular`), and a
             validation part, from 50 samples on. Of the other parameters, those that differ from their defaults are
             kept, and ValueError is raised for those without effect, such as `solver`.
-        dtype: "float32", "float64", or "auto" for that of X. backend: "numpy", "cupy" or another; None means that of X
-            under scikit-learn's `array_api_dispatch`, else the selected one.
+        dtype: "float32", "float64", or "auto" for that of X.
+        backend: "numpy", "cupy" or another; None means that of X under scikit-learn's `array_api_dispatch`, else the
+            selected one.
 
     Attributes:
         network_: the trained `nnkit.Network`. classes_: the labels. n_features_in_, feature_names_in_: of X.

@@ -68,7 +68,8 @@ class Monitor:
     """The callback of a training by minibatches: scikit-learn's numbers, rates and stopping rule, after each epoch.
 
     Args:
-        estimator: its attributes are updated. samples: the number of samples of an epoch.
+        estimator: its attributes are updated.
+        samples: the number of samples of an epoch.
         scores: whether the validation score decides, instead of the cost.
         after: called with the number of each epoch, from 0; returns whether to stop.
     """

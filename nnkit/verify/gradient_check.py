@@ -48,7 +48,8 @@ def check_gradients(network: Network, x: Any, y: Any, *, entries: int = 200, see
 
     Args:
         network: the network; unchanged, as its parameters are copied to float64.
-        x: samples (n, d_in). y: labels (n,) or targets (n, d_out).
+        x: samples (n, d_in).
+        y: labels (n,) or targets (n, d_out).
         entries: the number of entries compared in each W and b, at least 1, drawn with `seed`; all if there are fewer.
 
     Dropout is off. Correct gradients have an error of about 1e-13. If a logit is exactly at a kink (0 for ReLU), there

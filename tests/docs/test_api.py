@@ -25,12 +25,12 @@ def test_every_public_name_has_a_page() -> None:
 
 
 def test_every_argument_has_a_line() -> None:
-    missing, count = {}, 0
+    missing, count, texts = {}, 0, api.Docstrings(NAMES)
     for name in NAMES:
         for full, made, owner in api.callables(name):
             found = api.described(full, made, owner)
             count += len(found)
-            lines = api.Docstrings(NAMES).with_arguments("Purpose.", found).splitlines()[3:]
+            lines = texts.with_arguments("Purpose.", found).splitlines()[3:]
             assert [re.match(r" {4}(\*{0,2}\w+): \S", line)[1] for line in lines if line] == [  # type: ignore[index]
                 argument for argument, text in found.items() if text
             ]
@@ -61,3 +61,15 @@ def test_names_become_references_and_the_rest_literals() -> None:
         "See :py:obj:`SGD <nnkit.SGD>`, :py:obj:`nnkit.data.split() <nnkit.data.split>` and ``x``: \\|z\\| of fit\\_."
     )
     assert texts.rewritten(">>> `SGD` | 2\n`a`\n\n`a`") == ">>> `SGD` | 2\n`a`\n\n``a``"
+
+
+def test_docstrings_describe_one_argument_a_line() -> None:
+    """In `Args:` of the docstrings themselves, which editors show; arguments of one description may share a line."""
+    packed = []
+    for page in NAMES:
+        for full, made, _ in api.callables(page):
+            names = "|".join(re.escape(name.lstrip("*")) for name in api.parameters(made)) or "-"
+            section = re.search(r"^Args:\n((?: {4}.*\n?)+)", inspect.getdoc(made) or "", re.MULTILINE)
+            text = re.sub(r"\n {5,}", " ", section[1]) if section else ""
+            packed += [(full, found) for found in re.findall(rf"(?<=[.;)] )(?:{names}): ", text)]
+    assert not packed
