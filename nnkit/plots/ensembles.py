@@ -32,7 +32,8 @@ def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: 
 
     Args:
         ensemble: an `nnkit.Ensemble` for regression; TypeError for classes.
-        X: samples (n, width). y: targets (n,) or (n, d_out), drawn as dots if given.
+        X: samples (n, width).
+        y: targets (n,) or (n, d_out), drawn as dots if given.
         path, title: as of all plots (`nnkit.plots`).
 
     >>> ensemble = nnkit.Ensemble([1, 4, 1], seeds=range(3), cost="quadratic")
@@ -95,7 +96,8 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
 
     Args:
         ensemble: an `nnkit.Ensemble` for classes; TypeError for regression.
-        X: samples (n, width). y: labels (n,), if known.
+        X: samples (n, width).
+        y: labels (n,), if known.
         path, title: as of all plots (`nnkit.plots`).
 
     >>> ensemble = nnkit.Ensemble([4, 3], seeds=range(3))
