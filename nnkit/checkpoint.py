@@ -28,6 +28,7 @@ from nnkit.version import __version__
 
 FORMATS = ("nnkit-network-1", "nnkit-network-2")
 ENSEMBLE = "nnkit-ensemble-1"  # members.0.layers.0.W, ...; metadata: the network, and "members": seeds, epochs, order
+_OF_DATA = ("preprocessing.", "targets.")  # before the names of their arrays in files
 _NAMES = (str, int, float, bool)  # types of class names in files
 
 _MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
@@ -50,12 +51,8 @@ def save(
     is not installed, OSError if the file cannot be written, and TypeError for class names that are neither text nor
     numbers.
     """
-    tensors = state.parameters(model)
-    if model.preprocessing is not None:
-        tensors |= {f"preprocessing.{name}": array for name, array in model.preprocessing.arrays.items()}
+    tensors = state.parameters(model) | _of_data(model)
     metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(description(model))}
-    if model.target_scaling is not None:
-        tensors |= {f"targets.{name}": array for name, array in model.target_scaling.arrays.items()}
     if training is not None:
         kept = state.training_state(model) | ({} if best is None else {"best": best})
         tensors |= {f"training.{name}": array for name, array in kept.items()}
@@ -65,6 +62,12 @@ def save(
     _write_tensors(path, tensors, metadata)
 
 
+def _of_data(model: Model) -> Arrays:
+    """The arrays that were fitted to the data, which all members of an ensemble share."""
+    fitted = zip(_OF_DATA, (model.preprocessing, model.target_scaling), strict=True)
+    return {f"{prefix}{name}": array for prefix, one in fitted if one is not None for name, array in one.arrays.items()}
+
+
 def save_members(
     members: Sequence[Model], order: str, path: str | PathLike[str] | IO[bytes], samples: str | None = None
 ) -> None:
@@ -72,8 +75,7 @@ def save_members(
     first, tensors = members[0], Arrays()
     for k, member in enumerate(members):
         tensors |= {f"members.{k}.{name}": array for name, array in state.parameters(member).items()}
-    if first.preprocessing is not None:
-        tensors |= {f"preprocessing.{name}": array for name, array in first.preprocessing.arrays.items()}
+    tensors |= _of_data(first)
     own = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
     metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(description(first))}
     metadata |= {"members": json.dumps(own | {"order": order})} | ({} if samples is None else {"samples": samples})
@@ -88,7 +90,7 @@ def read_members(source: Source) -> tuple[list["Saved"], str]:
         own, about = json.loads(metadata["members"]), json.loads(metadata["network"])
         if own["order"] not in ("shared", "own") or not own["seed"]:
             raise ValueError(f"members are {own!r}")
-        shared = {name: array for name, array in tensors.items() if name.startswith("preprocessing.")}
+        shared = {name: array for name, array in tensors.items() if name.startswith(_OF_DATA)}
         for k, (seed, trained) in enumerate(zip(own["seed"], own["epochs_trained"], strict=True)):
             network = json.dumps(about | {"seed": seed, "epochs_trained": trained})
             found.append(parsed(name, _below(f"members.{k}.", tensors) | shared, {"network": network}))

@@ -90,3 +90,19 @@ def test_networks_without_real_valued_targets_refuse_it(options: Any, error: Any
     net = network(target_scaling=SCALING)
     with pytest.raises(AttributeError, match="target_scaling of a network cannot be changed"):
         net.target_scaling = None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_ensemble_evaluates_and_saves_it(tmp_path: Path, dtype: str) -> None:
+    options: Any = {"dtype": dtype, "target_scaling": SCALING, "preprocessing": Normalization.fit(X)}
+    ensemble = nnkit.Ensemble([3, 8, 2], "tanh", "quadratic", seeds=[0, 1, 2], **options)
+    ensemble.fit(X, Y, epochs=3, optimizer="adam", progress=False)
+    h = np.mean([member.forward(X) for member in ensemble.members], axis=0, dtype=np.float64)
+    cost = 0.5 * np.square((h - Y) / SCALING.deviation).sum(axis=1).mean()
+    found = ensemble.evaluate(X, Y, metrics=["mae"])
+    rtol = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose([found["cost"], found["mae"]], [cost, np.abs(h - Y).mean()], rtol=rtol)
+    ensemble.save(tmp_path / "ensemble.safetensors")
+    loaded = nnkit.Ensemble.load(tmp_path / "ensemble.safetensors")
+    assert [member.target_scaling for member in loaded.members] == [SCALING] * 3
+    np.testing.assert_array_equal(loaded.predict(X), ensemble.predict(X))

@@ -170,14 +170,17 @@ class Ensemble:
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
-        vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
+        scaled = first.target_scaling is not None  # then the mean of z is that of h, and the cost is of z
+        if not scaled:
+            vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
         known = source.samples or ROWS
         meter = Meter(first, known, min(known, ROWS), measured)
         meter.start(source.start(None), careful=True)
         for batch in source.batches(ROWS):
             inputs, total = batch.inputs(), 0
             for member in self.members:
-                total = total + member.output.outputs(first.backend, member.propagate(inputs))
+                z = member.propagate(inputs)
+                total = total + (z if scaled else member.output.outputs(first.backend, z))
             meter.add(total / len(self.members), batch)
         return meter.read()
 
