@@ -117,6 +117,37 @@ def test_functions_that_are_not_analytic_are_refused(function: Callable[[Any], A
     assert np.isfinite(nnkit.derivative(function, point, method="central")).all()
 
 
+@pytest.mark.parametrize("part", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_small_part_that_is_not_analytic_is_seen(part: float, seed: int) -> None:
+    """Such as an L1 penalty beside a cost; the same part of another function, and the cost alone, are not refused."""
+    at = np.random.default_rng(seed).normal(size=(3, 4))
+    for extra in (np.abs, np.conj, np.real):
+        with pytest.raises(ValueError, match="part of it is not analytic"):
+            nnkit.derivative(lambda W, extra=extra: cost(W, B) + part * np.sum(extra(W) * np.arange(1, 5)), at)  # type: ignore[misc]
+    found = nnkit.derivative(lambda W: cost(W, B) + part * np.sum(np.maximum(W, 0)), at)
+    slope = nnkit.derivative(lambda W: cost(W, B), at)
+    np.testing.assert_allclose(found, slope + part * (at > 0), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("activation", ["relu", "tanh", "selu", "gelu", "softplus"])
+def test_costs_of_networks_of_any_scale_are_not_refused(activation: str, seed: int) -> None:
+    """The gradient is backpropagation's; entries of W from 10⁻³ to 10³, and hundreds of kinks."""
+    rng = np.random.default_rng(seed)
+    for scale in (1e-3, 1.0, 1e3):
+        x, y = rng.normal(size=(20, 30)), rng.normal(size=(20, 9))
+        W, b = rng.normal(size=(9, 30)) * scale, rng.normal(size=9)
+
+        def of_network(W: Any, x: Any = x, y: Any = y, b: Any = b) -> Any:
+            return nnkit.quadratic(nnkit.dense_forward(x, W, b, activation), y)
+
+        found = nnkit.derivative(of_network, W)
+        net = nnkit.Network([nnkit.Dense(30, 9, activation)], cost="quadratic", dtype="float64", seed=0)
+        net.parameters.W[0][...], net.parameters.b[0][...] = W, b
+        np.testing.assert_allclose(found, net.gradients(x, y)[1][0][0], atol=1e-11 * np.abs(found).max() + 1e-20)
+
+
 def test_errors_for_real_functions_have_a_hint() -> None:
     with pytest.raises(TypeError) as caught:
         nnkit.derivative(lambda x: math.sin(x), 1.0)
