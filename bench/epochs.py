@@ -1,18 +1,21 @@
-"""`python -m bench --epochs`: whole epochs with shuffling and gathering, predictions, and the cost of a first run.
+"""`python -m bench --epochs`: epochs with shuffling and gathering, predictions, small fits, and the first run's cost.
 
 Each peer trains in its fastest way: JAX by one `lax.scan` over an epoch, PyTorch with fused optimizers, eager and
 compiled. All do the same arithmetic, which is checked: they start from the same parameters, take the samples in the
-same orders, and are compared with float64 after the first epochs.
+same orders, and are compared with float64 after the first epochs. Peers whose steps take long are in the first table
+only. It takes about ten minutes, and writes the tables to `bench/results/`.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +37,14 @@ SIZES = [
     "784-30-10x10", "20-64-2x32", "20-64-64-2x32", "784-100-10x32,128", "784-256-128-10x256", "784-512-512-10x1024",
     "13-7-3x5", "300-64-64-64-2x48", "2048-333-77x200", "50-2000-50x400",
 ]  # fmt: skip
+WORK = 10**10  # multiplications of an epoch, at most
 SERVED = ["784-30-10x1,32,4096", "784-100-10x1,32,4096", "20-64-64-2x1,32,4096"]
+FITS = ["4-100-3x32,150", "20-100-2x32"]
+COMPILED = ("20-64-64-2x32", "784-100-10x32", "784-256-128-10x256")  # by PyTorch, which takes a minute at each size
+FAST = ("epoch-products", "epoch-nnkit", "epoch-jax")
 CONTENDERS = {
-    "epoch": ("epoch-products", "epoch-nnkit", "epoch-jax", "epoch-torch", "epoch-torch-compiled",
-              "epoch-scikit-learn", "epoch-numpy"),
+    "epoch": (*FAST, "epoch-torch", "epoch-torch-compiled", "epoch-scikit-learn", "epoch-numpy"),
+    "fit": ("fit-network", "fit-estimator", "fit-scikit-learn"),
     "serve": ("serve-nnkit", "serve-onnx", "serve-scikit-learn"),
 }  # fmt: skip
 
@@ -81,7 +88,7 @@ class Epochs(Problem):
         return order
 
     def check(self) -> Check:
-        expected = self.expected()
+        expected = _expected(replace(self, dtype="float32"))  # which has the same parameters and samples
         return lambda found: max(errors(self, expected, found)), TOLERANCES[self.dtype]
 
     def expected(self, seed: int = 0, order: int = 0) -> Parameters:
@@ -103,6 +110,28 @@ class Epochs(Problem):
                     v += (1 - BETA2) * (g * g - v)
                     p -= self.learning_rate * (m / (1 - BETA1**t)) / (np.sqrt(v / (1 - BETA2**t)) + self.epsilon)
         return list(zip(parameters[::2], parameters[1::2], strict=True))
+
+
+@cache
+def _expected(problem: Epochs) -> Parameters:
+    return problem.expected()
+
+
+@dataclass(frozen=True)
+class Fitting(Problem):
+    """Twenty epochs from new parameters, on a few rows; an answer is the probabilities of these."""
+
+    steps: int = 1
+    samples: int = 150
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """X (samples, d_in) and labels, each class equally often."""
+        labels = np.arange(self.samples) % self.size.widths[-1]
+        X = np.random.default_rng(0).standard_normal((self.samples, self.size.widths[0])) + labels[:, None]
+        return X.astype(self.dtype), labels
+
+    def check(self) -> Check:
+        return lambda found: float(abs(found[0][0].sum(axis=1) - 1).max()), 1e-5
 
 
 @dataclass(frozen=True)
@@ -155,50 +184,71 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds)
     result: dict[str, Any] = {"machine": machine.describe(), "settings": vars(options) | {"cores": plan.cores}}
-    failed = False
-    for dtype in options.dtypes:
-        for activation in options.activations:
-            for optimizer in options.optimizers:
-                title = f"An epoch, {optimizer}, {dtype}, {activation}: µs a step"
-                problems = [
-                    _epochs(size, activation, optimizer, dtype, options.steps) for size in _sizes(options.sizes)
-                ]
-                failed |= _table(result, title, problems, CONTENDERS["epoch"], plan, options.skip)
-    served = [Serving(size, options.activations[0]) for size in _sizes(options.served)]
-    failed |= _table(result, "predict_proba, float32: µs a call", served, CONTENDERS["serve"], plan, options.skip)
+    about, report = result["machine"], _Report(plan, result, options.skip)
+    report.say(
+        f"# Epochs, predictions and small fits\n\n{about['cpu']}, {about['os']}, Python {about['python']}, "
+        f"NumPy {about['numpy']} with {', '.join(about['blas'])}; nnkit {about['commit']}, {about['date']}. "
+        f"Minima of {plan.rounds} interleaved rounds with {plan.threads} thread{'s' * (plan.threads > 1)}."
+    )
+    names = CONTENDERS["epoch"]
+    for dtype, activation, optimizer in [text.split("-") for text in options.tables]:
+        title = f"An epoch, {optimizer}, {dtype}, {activation}: µs a step"
+        problems = [_epochs(size, activation, optimizer, dtype, options.steps) for size in _sizes(options.sizes)]
+        report.table(title, problems, names)
+        names = FAST
+    served = [Serving(size, "relu") for size in _sizes(options.served)]
+    report.table("predict_proba, float32: µs a call", served, CONTENDERS["serve"])
+    fits = [Fitting(size, "relu", "adam") for size in _sizes(options.fits)]
+    report.table("fit, 150 rows, 20 epochs, Adam, ReLU, float32: µs", fits, CONTENDERS["fit"])
     if options.first:
         result["first run"] = first_run()
-        print("## First run\n\n| | seconds |\n|---|---|")
-        print(*(f"| {what} | {seconds:.2f} |" for what, seconds in result["first run"].items()), sep="\n")
-    if options.json is not None:
-        with replacing(options.json) as file:
-            file.write((json.dumps(result, indent=1, ensure_ascii=False, default=str) + "\n").encode())
-        print(f"written: {options.json}")
-    return int(failed)
+        report.say("\n## First run\n\n| | seconds |\n|---|---|")
+        report.say(*(f"| {what} | {seconds:.2f} |" for what, seconds in result["first run"].items()))
+    name = re.sub("[^a-z0-9]+", "-", re.sub(r"\(r\)|family|model", "", about["cpu"].lower())).strip("-")
+    path = options.results / f"cpu-{name}-epochs{'' if plan.threads == 1 else f'-{plan.threads}-threads'}"
+    text = json.dumps(result, indent=1, ensure_ascii=False, default=str)
+    for suffix, content in ((".json", text), (".md", "\n".join(report.lines))):
+        with replacing(path.with_name(path.name + suffix)) as file:
+            file.write((content + "\n").encode())
+        print(f"written: {path}{suffix}")
+    return int(report.failed)
 
 
-def _table(
-    result: dict[str, Any], title: str, problems: list[Any], names: tuple[str, ...], plan: Plan, skip: list[str]
-) -> bool:
-    """Measure some problems and print a table of microseconds a step; returns whether a contender failed."""
-    names = tuple(name for name in names if name not in skip)
-    if not problems:
-        return False
-    print(f"## {title}\n\n| | {' | '.join(n.partition('-')[2] for n in names)} |\n|{'---|' * (len(names) + 1)}")
-    rows, notes, failed = result.setdefault(title, {}), dict[str, list[str]](), False
-    for problem in problems:
-        found = rows[str(problem.size)] = measure(problem, list(names), plan, lambda _: None, problem.check())
+class _Report:
+    """Measures problems, and prints and keeps tables of microseconds a step."""
+
+    def __init__(self, plan: Plan, result: dict[str, Any], skip: list[str]) -> None:
+        self.plan, self.result, self.skip = plan, result, skip
+        self.lines, self.failed = list[str](), False
+
+    def say(self, *lines: str) -> None:
+        self.lines += lines
+        print(*lines, sep="\n", flush=True)
+
+    def table(self, title: str, problems: list[Any], names: tuple[str, ...]) -> None:
+        """Measure some problems and print a table."""
+        names = tuple(name for name in names if name not in self.skip)
+        if not problems:
+            return
+        head = " | ".join(name.partition("-")[2] for name in names)
+        self.say(f"\n## {title}\n\n| | {head} |\n|{'---|' * (len(names) + 1)}")
+        rows, notes = self.result.setdefault(title, {}), dict[str, list[str]]()
+        for problem in problems:
+            self._row(problem, names, rows, notes)
+        self.say(*(f"\n{note} ({', '.join(sizes)})" for note, sizes in notes.items()))
+
+    def _row(self, problem: Any, names: tuple[str, ...], rows: dict[str, Any], notes: dict[str, list[str]]) -> None:
+        size = str(problem.size)
+        asked = [name for name in names if name != "epoch-torch-compiled" or size in COMPILED]
+        found = rows[size] = measure(problem, asked, self.plan, lambda _: None, problem.check())
         for name, row in found.items():
             for kind in ("left_out", "failed"):
                 if kind in row:
-                    failed |= kind == "failed"
-                    notes.setdefault(f"{name} {kind}: {row[kind].strip().splitlines()[-1]}", []).append(
-                        str(problem.size)
-                    )
-        cells = (f"{row['minimum'] / problem.steps * 1e6:.4g}" if "minimum" in row else "–" for row in found.values())
-        print(f"| {problem.size} | {' | '.join(cells)} |", flush=True)
-    print(*(f"\n{note} ({', '.join(sizes)})" for note, sizes in notes.items()), sep="")
-    return failed
+                    self.failed |= kind == "failed"
+                    notes.setdefault(f"{name} {kind}: {row[kind].strip().splitlines()[-1]}", []).append(size)
+        times = {name: row["minimum"] / problem.steps * 1e6 for name, row in found.items() if "minimum" in row}
+        cells = [f"{times[name]:.4g}" if name in times else "–" for name in names]
+        self.say(f"| {size} | {' | '.join(cells)} |")
 
 
 _FIRST = """\
@@ -226,7 +276,9 @@ def first_run() -> dict[str, float]:
 
 
 def _epochs(size: Size, activation: str, optimizer: str, dtype: str, steps: int) -> Epochs:
-    return Epochs(size, activation, optimizer, dtype, samples=max(4, min(steps, 30_000 // size.batch)) * size.batch)
+    work = 3 * size.batch * sum(a * b for a, b in pairwise(size.widths))
+    count = max(4, min(steps, 30_000 // size.batch, WORK // work))
+    return Epochs(size, activation, optimizer, dtype, samples=count * size.batch)
 
 
 def _sizes(texts: list[str]) -> list[Size]:
@@ -238,14 +290,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", action="store_true", help="these tables instead of single steps")
     parser.add_argument("--sizes", nargs="*", metavar="SIZE", default=SIZES)
     parser.add_argument("--served", nargs="*", metavar="SIZE", default=SERVED, help="networks x samples of a call")
-    parser.add_argument("--optimizers", nargs="+", choices=("adam", "sgd"), default=["adam", "sgd"])
-    parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
-    parser.add_argument("--activations", nargs="+", choices=("relu", "sigmoid"), default=["relu"])
+    parser.add_argument("--fits", nargs="*", metavar="SIZE", default=FITS, help="networks x batch of a fit")
+    tables = ["float32-relu-adam", "float32-relu-sgd", "float64-relu-adam", "float32-sigmoid-adam"]
+    parser.add_argument("--tables", nargs="*", metavar="DTYPE-ACTIVATION-OPTIMIZER", default=tables)
     parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="contenders to leave out")
     parser.add_argument("--steps", type=int, default=400, help="of an epoch, at most (default: 400)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=2.0, help="per contender and size, in all rounds (default: 2)")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=0.6, help="per contender and size, in all rounds")
     parser.add_argument("--no-first", dest="first", action="store_false", help="leave out the cost of a first run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", default=machine.ROOT / "bench" / "results")
     return parser.parse_args(arguments)

@@ -16,6 +16,7 @@ import nnkit
 from bench import machine, rounds
 from bench.contenders import NAMES, contender
 from bench.contenders.floor import Floor
+from bench.epochs import main as epochs
 from bench.problem import ACTIVATIONS, LEARNING_RATES, Parameters, Problem, parse_sizes
 from bench.process import Failed
 from bench.reference import STEPS, TOLERANCES, errors, reference
@@ -27,6 +28,33 @@ INSIDE = ("nnkit", "nnkit-train-step", "numpy")
 
 def problem(activation: str = "sigmoid", optimizer: str = "sgd", dtype: str = "float64") -> Problem:
     return Problem(parse_sizes("6-5-4-3x7")[0], activation, optimizer, dtype)
+
+
+def test_epochs_are_written(tmp_path: Path) -> None:
+    for package in ("sklearn", "onnxruntime", "onnx"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    few = [
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.01",
+        "--steps",
+        "4",
+        "--no-first",
+        "--skip",
+        "epoch-torch",
+        "epoch-jax",
+        "epoch-scikit-learn",
+    ]
+    sizes = ["--sizes", "5-4-3x4", "--served", "5-4-3x2", "--fits", "4-3-3x40", "--tables", "float64-relu-sgd"]
+    assert epochs([*few, *sizes, "--results", str(tmp_path)]) == 0
+    (written,) = tmp_path.glob("cpu-*-epochs.json")
+    result = json.loads(written.read_text())
+    tables = [rows for title, rows in result.items() if title.startswith(("An epoch", "predict", "fit"))]
+    assert len(tables) == 3
+    for (row,) in (table.values() for table in tables):
+        assert all(found["minimum"] > 0 for found in row.values())
+    assert written.with_suffix(".md").read_text().count("| 5-4-3x") == 2
 
 
 @pytest.mark.full
