@@ -55,6 +55,7 @@ class Tape:
 
     Attributes:
         nodes: the nodes of a replay. first: those that come once before several replays in a row.
+        trains: whether compiled code takes subnormal numbers as 0, which a step's must do however it is replayed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Tape:
     ) -> None:
         self.nodes: Nodes = []
         self.first: Nodes = []
+        self.trains = False
         self._passes, self._lower, self._around = passes, lower, around
         self._calls: list[Call] | None = None
         self._first_calls: list[Call] = []
@@ -77,6 +79,8 @@ class Tape:
             with self._around():
                 self._calls = self._lower(self.nodes)
                 self._first_calls = self._lower(self.first) if self.first else []
+            for call in self._calls if self.trains else []:
+                getattr(call, "flush", bool)()
         return self._calls
 
     def function(self, x: Any, out: Any) -> Any:

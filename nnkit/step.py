@@ -53,6 +53,7 @@ class Step:
         self._part = part
         with backend.recording() as self._tape:
             self.logits = self._record(model, state)
+        self._tape.trains = True
         with backend.recording() as self._cost_tape:
             terms = model.output.terms(backend, self.logits, self.y, self.scale)
             self._cost = backend.sum(terms)

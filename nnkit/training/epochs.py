@@ -241,6 +241,7 @@ class Accumulation:
             backend.elementwise(product, (self._sum, self._share), out=gradient)
             state.record(model.parameters, model.gradient)
             backend.copy(self._zero, self._sum)
+        self._adding.trains = self._updating.trains = True
 
     def add(self, samples: int) -> None:
         """Add the gradient of the last step, which had `samples` samples."""

@@ -92,6 +92,7 @@ class Replays(Way):
                 backend.advance(self._step, 1)
             discard(step.x, step.logits)  # until the next step on its own, which writes them
             note(Repeated())
+        tape.trains = True
         return tape
 
 

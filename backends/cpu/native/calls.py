@@ -72,6 +72,10 @@ class NativeRun:
     def __call__(self) -> None:
         self._once()
 
+    def flush(self) -> None:
+        """Take subnormal numbers as 0 in single calls, too, as `repeat` does."""
+        self._once = self._repeated(1, flushes=True)
+
     def function(self, x: np.ndarray, out: np.ndarray) -> "NativeFunction | None":
         """These calls as a function of other rows than those of `x`, to others than those of `out`."""
         made = NativeFunction(self.calls, x, out)

@@ -87,3 +87,26 @@ def test_python_code_stays_between_native_runs(monkeypatch: pytest.MonkeyPatch) 
         assert kinds == ([True, False] if native == "1" else [False] * len(kinds))
         found.append(net.parameters.flat.copy())
     np.testing.assert_array_equal(*found)
+
+
+def test_steps_take_subnormal_numbers_as_zero_however_they_are_made() -> None:
+    """In `fit` on arrays, on an iterable of minibatches, and in `train_step`: Adam's means of a dead unit become 0."""
+    x, made = (X * 1e-3).astype(np.float32), list[nnkit.Network]()
+    for kind in range(3):
+        net = nnkit.Network([6, 9, 3], "relu", seed=1)
+        net.optimizer = nnkit.Adam(1e-3, 0.5, 0.9)
+        for epoch in range(46):
+            net.parameters.b[0][...] = 0.1 if epoch == 3 else -1
+            if kind == 0:
+                net.fit(x, LABELS, epochs=1, batch_size=30, shuffle=False, progress=False)
+            parts = [(x[i : i + 30], LABELS[i : i + 30]) for i in (0, 30, 60)]
+            if kind == 1:
+                net.fit(lambda parts=parts: iter(parts), epochs=1, progress=False)
+            for part in parts if kind == 2 else []:
+                net.train_step(*part)
+        made.append(net)
+    means = [net.state.arrays["mean"] for net in made if net.state is not None]
+    assert np.count_nonzero(means[0][: 6 * 9]) == 0
+    for net, mean in zip(made, means, strict=True):
+        np.testing.assert_array_equal(mean, means[0])
+        np.testing.assert_array_equal(net.parameters.flat, made[0].parameters.flat)
