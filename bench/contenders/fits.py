@@ -1,7 +1,7 @@
 """Small fits: each `step` trains a new network on the rows of a `bench.epochs.Fitting`, for twenty epochs."""
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class FitEstimator(Fitted):
     """nnkit's estimator with the interface of scikit-learn."""
 
     label = "nnkit DenseClassifier"
-    distributions = ("nnkit", "scikit-learn")
+    distributions: ClassVar[tuple[str, ...]] = ("nnkit", "scikit-learn")
     module, kind = "nnkit.sklearn", "DenseClassifier"
 
     def __init__(self, problem: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cpu.native.compiler import address_of
+from nnkit.backends.cpu.native.compiler import Address, address_of
 
 _function = lru_cache(maxsize=1024)(ctypes.CFUNCTYPE(None, ctypes.c_void_p))  # by address; its call releases the GIL
 
@@ -31,15 +31,15 @@ class NativeCall(partial[None]):
     """The call of the C function `void f(int64_t *arguments)` at `address` with the arguments in `block`.
 
     `block` is an int64 array of sizes, strides and addresses; what changes between calls is read through addresses.
-    `keep` are the arrays that must live as long as the call.
+    `keep` are the arrays and functions that must live as long as the call.
     """
 
-    address: int
+    address: Address
     block: np.ndarray
     keep: tuple[Any, ...]
 
-    def __new__(cls, address: int, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _function(address), ctypes.c_void_p(block.__array_interface__["data"][0]))
+    def __new__(cls, address: Address, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
+        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(block.__array_interface__["data"][0]))
         self.address, self.block, self.keep = address, block, tuple(keep)
         return self
 
@@ -93,14 +93,14 @@ class NativeRun:
 
 
 _PLAIN = 0x101  # of ndarray.flags.num: C-contiguous and aligned
-_HEAD = object.__basicsize__ // 8  # numbers of 64 bits before an array's address in NumPy's struct PyArrayObject
+HEAD = object.__basicsize__ // 8  # numbers of 64 bits before an array's address in NumPy's struct PyArrayObject
 ADVANCE = "def f(arguments):\n    int64s(arguments[1])[0] += arguments[0]\n"
 # The address of an array in its struct takes a tenth of the time of its `__array_interface__`.
 _FUNCTION = f"""\
 def f(arguments):
     nodes, count, times = int64s(arguments[0]), arguments[1], arguments[2]
     for side in range(3, 9, 3):
-        address, places = int64s(arguments[side])[{_HEAD}], int64s(arguments[side + 1])
+        address, places = int64s(arguments[side])[{HEAD}], int64s(arguments[side + 1])
         for i in range(arguments[side + 2]):
             int64s(places[i])[0] = address
     for done in range(times):
@@ -120,7 +120,7 @@ class NativeFunction:
 
     def __init__(self, calls: Sequence[NativeCall], x: np.ndarray, out: np.ndarray) -> None:
         self.rows, self._kind = len(x), (x.shape[1:], x.dtype)
-        self.complete = x.flags.carray and out.flags.carray and _address(x) == x.ctypes.data
+        self.complete = x.flags.carray and out.flags.carray and HEAD_IS_KNOWN
         made = [NativeCall(call.address, call.block.copy(), call.keep) for call in calls]
         sides: list[np.ndarray] = []
         for array in (x, out):
@@ -153,5 +153,9 @@ class NativeFunction:
         self._call()
 
 
-def _address(array: np.ndarray) -> int:
-    return ctypes.c_int64.from_address(id(array) + 8 * _HEAD).value
+def _head_is_known() -> bool:
+    array = np.empty(1)
+    return ctypes.c_int64.from_address(id(array) + 8 * HEAD).value == array.ctypes.data
+
+
+HEAD_IS_KNOWN = _head_is_known()

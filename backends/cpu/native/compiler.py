@@ -26,8 +26,15 @@ from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.loading import loading
 from nnkit.backends.selection import cache_folder, switch
 
-_addresses: dict[str, int] = {}
-_engines: list[Any] = []  # they own the code
+
+class Address(int):
+    """The address of a function, whose code lives as long as this object."""
+
+    engine: Any
+
+
+LOADED, KEPT = 1024, 2000  # functions in memory that nobody uses, and files of the cache
+_addresses: dict[str, Address] = {}
 _HERE = __name__.rpartition(".")[0]
 
 
@@ -62,18 +69,20 @@ def describe() -> str:
     return f"by numba {version('numba')}" if enabled() else "off: NNKIT_NATIVE=0"
 
 
-def address_of(text: str) -> int:
-    """The address of the C function `void f(int64_t *arguments)` that a text defines; compiled code stays loaded."""
+def address_of(text: str) -> Address:
+    """The address of the C function `void f(int64_t *arguments)` that a text defines; keep the object to use it."""
     address = _addresses.get(text)
     if address is None:
         with loading():
             address = _addresses.get(text)
             if address is None:
                 address = _addresses[text] = _load(text)
+                while len(_addresses) > LOADED:
+                    del _addresses[next(iter(_addresses))]
     return address
 
 
-def _load(text: str) -> int:
+def _load(text: str) -> Address:
     name = "nnkit_" + hashlib.sha256("\0".join((text, *_surroundings())).encode()).hexdigest()[:40]
     path = cache_folder() / "native" / f"{name}.o"
     code = _read(path)
@@ -118,6 +127,15 @@ def _write(path: Path, code: bytes) -> None:
         except BaseException:
             os.unlink(temporary)
             raise
+        _forget_oldest(path.parent)
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Delete the oldest files if there are too many, such as those of other versions; missing ones are made again."""
+    files = list(folder.glob("*.o"))
+    if len(files) > KEPT:
+        for file in sorted(files, key=lambda file: file.stat().st_mtime)[: KEPT // 4]:
+            file.unlink(missing_ok=True)
 
 
 def _machine() -> Any:
@@ -161,12 +179,12 @@ def _compile(text: str, name: str) -> bytes:
     return code
 
 
-def _linked(code: bytes, name: str) -> int:
+def _linked(code: bytes, name: str) -> Address:
     import llvmlite.binding as llvm
 
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    _engines.append(engine)
-    address: int = engine.get_function_address(name)
+    address = Address(engine.get_function_address(name))
+    address.engine = engine
     return address

@@ -15,8 +15,8 @@ import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
 from nnkit.backends.cpu.blocks import SideBySide, thread_blocks
-from nnkit.backends.cpu.native.calls import NativeCall
-from nnkit.backends.cpu.native.compiler import address_of, turn_off
+from nnkit.backends.cpu.native.calls import HEAD, HEAD_IS_KNOWN, NativeCall
+from nnkit.backends.cpu.native.compiler import Address, address_of, turn_off
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
 from nnkit.backends.dtypes import dtype_name
@@ -139,7 +139,7 @@ class _Found(NamedTuple):
     `arrays` are the numbers among the operands and results of those whose addresses are arguments.
     """
 
-    address: int
+    address: Address
     rows: int
     columns: int
     constants: np.ndarray
@@ -212,23 +212,69 @@ def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequenc
     return [SideBySide([[call] for call in made])] if len(made) == len(parts) else None
 
 
-def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
-    if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
-        return None
-    arrays = [*operands, *outs]
+def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """Contiguity and alignment of arrays, as NumPy's numbers."""
+    return tuple(map(_FLAGS, (*operands, *outs)))
+
+
+def _tried(program: Program, signature: Signature, flags: tuple[int, ...]) -> _Found | None:
+    """The same as `_found`; None if numba fails."""
     try:
-        found = _found(program, signature_of(operands, outs), tuple(map(_FLAGS, arrays)))
+        return _found(program, signature, flags)
     except MemoryError:
         raise
     except Exception as error:
         turn_off(error)
         return None
+
+
+def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
+    if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
+        return None
+    arrays = [*operands, *outs]
+    found = _tried(program, signature_of(operands, outs), flags_of(operands, outs))
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
     addresses = [interface["data"][0] for interface in map(_INTERFACE, used)]  # a.ctypes takes longer
     block = np.array([found.rows, found.columns, *addresses], np.int64)
     return NativeCall(found.address, block, [found.constants, *arrays])
+
+
+# Copies the addresses of arrays from their structs into the block of a call, which it then makes.
+_FROM_ARRAYS = f"""\
+def f(arguments):
+    block = int64s(arguments[1])
+    for i in range(arguments[2]):
+        block[3 + i] = int64s(arguments[3 + i])[{HEAD}]
+    call(arguments[0], arguments[1])
+"""
+
+
+class Bound:
+    """A program's code for arrays of one layout, for one thread: a call outside of recordings takes 1 µs.
+
+    Attributes:
+        there: whether there is such code.
+    """
+
+    def __init__(self, program: Program, signature: Signature, flags: tuple[int, ...]) -> None:
+        found = _tried(program, signature, flags) if HEAD_IS_KNOWN else None
+        self.there = found is not None
+        if found is not None:
+            self._arrays = list(enumerate(found.arrays, 3))
+            inner = np.zeros(3 + len(found.arrays), np.int64)
+            inner[:3] = found.rows, found.columns, found.constants.ctypes.data
+            self._block = np.zeros(3 + len(found.arrays), np.int64)
+            self._block[:3] = found.address, inner.ctypes.data, len(found.arrays)
+            self._call = NativeCall(address_of(_FROM_ARRAYS), self._block, [inner, found])
+
+    def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
+        """Compute the results of arrays with the signature and flags of this code."""
+        arrays = (*operands, *outs)
+        for place, number in self._arrays:
+            self._block[place] = id(arrays[number])
+        self._call()
 
 
 @lru_cache(maxsize=64)

@@ -184,7 +184,8 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     if not by_rows:
         block, b = address_of(transpose_text(out.dtype.name)), b.T
     arrays = [a, b, out, out if alpha is None else alpha, *([] if by_rows else [np.empty((k, n), out.dtype)])]
-    return node(_TILES, [tile, m, n, k, size, block, *a.strides, b.strides[0], out.strides[0]], arrays)
+    numbers = [tile, m, n, k, size, block, *a.strides, b.strides[0], out.strides[0]]
+    return node(_TILES, numbers, arrays, [tile, block])
 
 
 def tiled_outside(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:

@@ -1,11 +1,13 @@
 """Native text becomes machine code, kept on disk; native nodes run alone, in runs, and from many threads."""
 
+import gc
 import os
 import platform
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,30 @@ def test_repetitions_flush_subnormal_numbers_and_leave_the_mode_as_it_was() -> N
     assert run.repeat(3) == 3
     assert platform.machine() not in ("x86_64", "AMD64") or x[0] == 0
     assert tiny * np.float32(0.5) > 0
+
+
+def test_code_that_nobody_uses_is_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "LOADED", 2)
+    counter, calls = np.zeros(1, np.int64), []
+    for step in range(4):
+        text = COUNT.replace("step = int64s(arguments[0]), arguments[1]", f"step = int64s(arguments[0]), {step}")
+        calls.append(NativeCall(compiler.address_of(text), np.array([counter.ctypes.data]), [counter]))
+    engines = [weakref.ref(call.address.engine) for call in calls]
+    del calls[1]
+    gc.collect()
+    assert [engine() is None for engine in engines] == [False, True, False, False]
+    for call in calls:  # the first one, which is loaded no more, too
+        call()
+    assert counter[0] == 0 + 2 + 3
+    assert len(compiler._addresses) == 2
+
+
+def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "KEPT", 8)
+    for age in range(12):
+        compiler._write(tmp_path / f"{age}.o", b"code")
+        os.utime(tmp_path / f"{age}.o", (1000 + age, 1000 + age))
+    names = sorted(int(file.stem) for file in tmp_path.iterdir())
+    assert names[-4:] == [8, 9, 10, 11]
+    assert len(names) <= 8
+    assert compiler._read(tmp_path / "11.o") == b"code"
