@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import working_backend
 from tests.support import ROOT
 from tests.support.parallel_cases import CASES
 
@@ -21,12 +22,12 @@ MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable)
 LIMIT = 240.0  # seconds, after which a test has hung
 
 
-def start(ranks: int, scenario: str, folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(ranks: int, scenario: str, folder: Path, *options: str, after: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     assert MPIEXEC is not None, "mpiexec is missing: python -m pip install mpich"
     command = [MPIEXEC, "-n", str(ranks), sys.executable, *options, "-m", "tests.support.parallel_program"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, scenario, str(folder)], cwd=ROOT, env=environment, text=True,
+        [*command, scenario, str(folder), *after], cwd=ROOT, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -192,3 +193,35 @@ def test_errors_of_the_command_are_told_once(options: list[str], code: int, said
     assert done.returncode == code
     assert done.stderr.count("nnkit: error: ") == 1
     assert said in done.stderr
+
+
+def test_nccl_adds_inside_the_graph_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sum is called once by itself, and once in a capture of the step; then graphs call it."""
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    monkeypatch.setenv("EMULATED_CACHE", str(tmp_path))
+    code, lines, err = run(2, "nccl", tmp_path)
+    assert code == 0, err
+    sums = {
+        "{}": ["AllReduce"] * 4,
+        "{'shards': 3}": ["Broadcast"] * 8,
+        "{'gradient_accumulation_steps': 2}": ["AllReduce"] * 2,
+    }
+    assert lines == sorted(2 * [f"{options}: {', '.join(calls)}" for options, calls in sums.items()])
+
+
+def test_all_ranks_capture_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    monkeypatch.setenv("EMULATED_CACHE", str(tmp_path))
+    process = start(2, "nccl", tmp_path, after=("refused",))
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode != 0
+    assert "RuntimeError: a recording did not become a CUDA graph on every rank; set NNKIT_CUDA_GRAPHS=0" in err
+
+
+@pytest.mark.gpu
+def test_ranks_with_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By NCCL on GPUs of their own, through the host on one GPU."""
+    working_backend("cupy")
+    monkeypatch.setenv("NNKIT_BACKEND", "cupy")
+    code, lines, err = run(2, "cases", tmp_path)
+    assert (code, lines) == (0, [f"{len(CASES)} cases"] * 2), err

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nnkit
 from nnkit.parallel import run
@@ -152,3 +154,51 @@ def test_further_trainings_continue() -> None:
 def test_minibatches_of_the_cases() -> None:
     assert [len(y) for _, y in minibatches()] == [20] * 5 + [17]
     assert len(PROMISED) == 16
+
+
+class Rows:
+    """Samples on disk that note which rows are read."""
+
+    def __init__(self, rows: Any) -> None:
+        self._rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+        self.read = np.zeros(len(rows), int)
+
+    def __getitem__(self, key: Any) -> Any:
+        self.read[key] += 1
+        return self._rows[key]
+
+
+def test_each_rank_reads_and_checks_its_own_rows() -> None:
+    """Of a large file on disk; besides, 256 rows are compared with those of rank 0."""
+    wide = np.random.default_rng(0).random((35_000, 64), dtype=np.float32)
+    labels = np.arange(len(wide)) % 3
+
+    def read(comm: Any) -> Any:
+        rows, net = Rows(wide), nnkit.Network([64, 3], seed=0)
+        net.fit(rows, labels, epochs=1, batch_size=500, comm=comm, progress=False)
+        return rows.read
+
+    counts = run(4, read)
+    for count in counts:
+        assert len(wide) / 2 <= count.sum() <= len(wide) / 2 + 300  # a quarter checked, a quarter trained with
+    assert sum(counts).min() >= 2  # all rows were
+
+
+@settings(max_examples=12)
+@given(
+    st.integers(1, 60), st.integers(1, 40), st.integers(2, 5), st.one_of(st.none(), st.integers(5, 9)),
+    st.integers(1, 3), st.booleans(), st.sampled_from(["sgd", "adam", "rmsprop"]),
+)  # fmt: skip
+def test_any_division(
+    samples: int, batch: int, ranks: int, shards: int | None, accumulated: int, shuffle: bool, optimizer: str
+) -> None:
+    """Fewer samples than ranks, minibatches of one, several minibatches for an update."""
+    options: dict[str, Any] = {"X": SAMPLES[:samples], "y": Y[:samples], "batch_size": batch, "shuffle": shuffle}
+    options |= {"gradient_accumulation_steps": accumulated, "optimizer": optimizer, "epochs": 2}
+    alone = state_of(*train("dropout", "float64", **options))
+    states = [
+        state_of(*each)
+        for each in run(ranks, lambda comm: train("dropout", "float64", comm=comm, shards=shards, **options))
+    ]
+    assert all(difference(each, states[0]) == 0 for each in states)
+    assert difference(states[0], alone) <= 1e-12

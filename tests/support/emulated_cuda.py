@@ -150,6 +150,7 @@ def _(value: int, attribute: int, device: int) -> None:
 def _properties(properties: int, device: int) -> None:
     """cudaDeviceProp of driver_types.h; CUDA 13 has the number of multiprocessors at another place than CUDA 12."""
     ctypes.memmove(properties, b"Emulated GPU\0", 13)
+    ctypes.memmove(properties + 256, os.environ.get("PMI_RANK", "").encode().ljust(16), 16)  # its UUID
     put(properties + 288, 1 << 33, c_size_t)
     for place, value in ((360, CAPABILITY // 10), (364, CAPABILITY % 10), (384, 4), (388, 4)):
         put(properties + place, value, c_int)

@@ -170,6 +170,26 @@ def whole() -> None:
     say(f"{history.epochs} epochs: {digest(net, history)}")
 
 
+def nccl() -> None:
+    """NCCL's sums over the emulation of CUDA; `refused` by CUDA, a capture on one rank is an error on all."""
+    from tests.support import emulated_cuda, emulated_nccl
+
+    emulated_cuda.install()
+    emulated_nccl.install(FOLDER)
+    for options in ({}, {"shards": 3}, {"gradient_accumulation_steps": 2}):
+        if "refused" in sys.argv and RANK == LAST:
+            emulated_cuda.refuse["cudaStreamEndCapture"] = [901]
+        emulated_nccl.calls.clear()
+        states = []
+        for backend in ("cupy", "numpy"):
+            net = nnkit.Network([12, 8, 3], "tanh", seed=0, dtype="float64", backend=backend)
+            given: dict[str, Any] = options | ({"comm": WORLD} if backend == "cupy" else {})
+            history = net.fit(X, Y, epochs=3, batch_size=16, optimizer=nnkit.Adam(0.01), progress=False, **given)
+            states.append(state_of(net, history))
+        assert difference(*states) < 1e-13
+        say(f"{options}: {', '.join(emulated_nccl.calls)}")
+
+
 def other_library() -> None:
     """The messages of the program do not meet those of the training."""
     request = WORLD.irecv(source=(RANK - 1) % WORLD.size, tag=0)
@@ -182,7 +202,7 @@ SCENARIOS: dict[str, Callable[[], None]] = {
     function.__name__: function
     for function in (
         cases, shards, nan, batch_size, exception, alone, before, overflow, endless, interrupted, resumed, whole,
-        other_library,
+        nccl, other_library,
     )
 }  # fmt: skip
 
