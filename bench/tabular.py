@@ -162,7 +162,7 @@ def main() -> None:
     """Measure all data sets, or those whose names contain one of the given texts, and write the result after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="only data sets whose names contain one of these")
-    parser.add_argument("--output", type=Path, default=Path("bench/results/tabular"), help="path without suffix")
+    parser.add_argument("--output", type=Path, default=Path("bench/results/tabular-cpu"), help="path without suffix")
     options = parser.parse_args()
     result: dict[str, Any] = {"machine": machine.describe(), "data": {}}
     for data in data_sets():

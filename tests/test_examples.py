@@ -133,6 +133,19 @@ def test_a_surrogate_is_inverted_by_its_jacobian(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(found["slopes"](angles), np.stack(slopes, axis=2), rtol=1e-13)
 
 
+def test_a_table_of_mixed_columns_is_learned_and_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("matplotlib", "pandas", "safetensors"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    found = _as_script("mixed_table", monkeypatch)
+    assert "R² 0.9" in capsys.readouterr().out
+    assert found["error"] < 60
+    assert np.array_equal(found["loaded"].predict(found["X_test"]), found["net"].predict(found["X_test"]))
+    assert len(found["axes"].lines) == 4
+    assert all(line.get_ydata()[0] > 2 * line.get_ydata()[10] > 0 for line in found["axes"].lines)  # the years cost
+
+
 def test_an_exported_network_is_served_by_onnx_runtime(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,8 +19,8 @@ _SHORT = {
 _NEEDS_MNIST = ("mnist_seeds", "nielsen", "relu_halving")
 ORDER = (
     "xor", "denoise_cosine", "decision_boundaries", "digits_first_layer", "early_stopping", "schedules",
-    "ensemble_spread", "sweeps", "surrogate", "preset_and_boosting", "serve_onnx", "four_languages", "own_loop",
-    "with_pytorch", "mnist_seeds", "relu_halving", "nielsen",
+    "ensemble_spread", "sweeps", "surrogate", "mixed_table", "preset_and_boosting", "serve_onnx", "four_languages",
+    "own_loop", "with_pytorch", "mnist_seeds", "relu_halving", "nielsen",
 )  # fmt: skip
 
 
