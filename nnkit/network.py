@@ -306,9 +306,10 @@ class Network(Model):
         [True, True, True, True, True, True, True, True, True, False, False, False, False]
         """
         index = whole("set_rate", "layer", layer, -len(self.layers))
-        if index >= len(self.layers) or not isinstance(self.layers[index], Dense):
-            found = self.layers[index] if index < len(self.layers) else f"one of {len(self.layers)}"
-            raise ValueError(f"set_rate: layer {index} is {found}; expected a Dense layer")
+        if index >= len(self.layers):
+            raise ValueError(f"set_rate: layer is {index}; expected an index below {len(self.layers)}")
+        if not isinstance(self.layers[index], Dense):
+            raise ValueError(f"set_rate: layer {index} is {self.layers[index]}; expected a Dense layer")
         changed: Any = replace(self.layers[index], rate=rate, bias_rate=bias_rate)  # type: ignore[type-var]
         with self.turn:
             layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]

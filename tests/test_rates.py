@@ -162,7 +162,7 @@ def test_what_set_rate_refuses() -> None:
     net = nnkit.Network([nnkit.Dense(2, 3, "relu"), nnkit.Dropout(0.5), nnkit.Dense(3, 2)], seed=0)
     with pytest.raises(ValueError, match=r"set_rate: layer 1 is Dropout\(rate=0.5\); expected a Dense layer"):
         net.set_rate(1, 0.0)
-    with pytest.raises(ValueError, match="set_rate: layer 3 is one of 3; expected a Dense layer"):
+    with pytest.raises(ValueError, match="set_rate: layer is 3; expected an index below 3"):
         net.set_rate(3, 0.0)
     with pytest.raises(ValueError, match="Dense: rate is -1; expected a finite number of at least 0"):
         net.set_rate(0, -1)
@@ -261,3 +261,27 @@ def test_layers_thaw_in_a_callback() -> None:
     other.set_rate(0, 1.0)
     other.fit(X, LABELS, epochs=2, **options)
     assert np.array_equal(net.parameters.vector, other.parameters.vector)
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+def test_a_training_whose_callback_sets_rates_is_resumed(tmp_path: Path, killed_after: int) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+    def freeze(network: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs in (2, 4):
+            network.set_rate(0, 0.0 if history.epochs == 2 else 0.5, bias_rate=0.25)
+
+    options: dict[str, Any] = {"optimizer": nnkit.Adam(0.01, ema=0.9), "callbacks": [freeze], "progress": False}
+    whole, resumed = network(), network()
+    whole.fit(X, LABELS, epochs=6, **options)
+    options |= {"checkpoint": tmp_path / "run.safetensors", "resume": True}
+    network().fit(X, LABELS, epochs=killed_after, **options)
+    again = nnkit.load(tmp_path / "run.safetensors")  # has the rates of the checkpoint
+    for epochs in (5, 6):
+        resumed.fit(X, LABELS, epochs=epochs, **options)
+    assert resumed.layers == resumed.dense == whole.layers
+    assert resumed.parameters.flat.tobytes() == whole.parameters.flat.tobytes()
+    again.fit(X, LABELS, epochs=6, **options)
+    assert again.parameters.flat.tobytes() == whole.parameters.flat.tobytes()
+    with pytest.raises(ValueError, match="its layers is"):
+        network(((0.1, 0.25), *RATES[1:])).fit(X, LABELS, epochs=7, **options)

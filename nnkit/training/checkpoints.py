@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from numbers import Real
 from os import PathLike
@@ -18,7 +18,7 @@ from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.checkpoint import Saved, check_safetensors
 from nnkit.files import locked, writable
 from nnkit.history import History
-from nnkit.layers import layer_description
+from nnkit.layers import Dense, Layer, dense_layers, layer_description
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, get_optimizer
 from nnkit.parallel.communicator import ALONE, Communicator
@@ -188,6 +188,9 @@ class Keeper:
     def _other_network(self, saved: Saved) -> list[str]:
         """Descriptions of the differences between the network of a checkpoint and this one."""
         there, here = map(_comparable, (saved.arguments, state.arguments(self.model)))
+        given = {} if saved.training is None else saved.training
+        if here["layers"] == given.get("given_layers"):  # the checkpoint has those that `set_rate` made of them
+            there["layers"] = here["layers"]
         names = ("layers", "cost", "dtype", "classes")
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
         fitted = (name for name in ("preprocessing", "target_scaling") if there[name] != here[name])
@@ -226,6 +229,7 @@ class Keeper:
         """Set the network's optimizer, or restore the network from the checkpoint; returns the history to continue."""
         self.model.optimizer_state(self._optimizer)
         self._given, self._init = self.model.optimizer.describe(), self.model.init
+        self._given_layers = list(map(layer_description, self.model.layers))
         if self._saved is None or self._saved.training is None:
             return History()
         saved, training, model = self._saved, self._saved.training, self.model
@@ -243,7 +247,9 @@ class Keeper:
             self._given = training.get("given_optimizer", training["optimizer"])
             self._init = training.get("init", self._init)
             seed = saved.arguments["seed"]
-            place = Placement(model.backend, model.layers, model.dtype, seed)  # dropout depends on the seed
+            self._given_layers = training.get("given_layers", self._given_layers)
+            layers = list(map(_rated, model.layers, saved.arguments["layers"]))
+            place = Placement(model.backend, layers, model.dtype, seed)  # dropout depends on the seed
             used = resume(place, saved.arrays, training, self._optimizer)
             if "best" in saved.arrays:
                 self.best.hold(place.parameters.restored(saved.arrays["best"]))
@@ -251,6 +257,7 @@ class Keeper:
             model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
             saved.tell(model)  # also what it learned from an iterable's minibatches
             model.features = saved.arguments["features"] if model.features is None else model.features
+            vars(model).update(layers=layers, dense=dense_layers(layers))
             model.optimizer, model.placement = used, place  # last, for other threads that use the network
         return history
 
@@ -265,6 +272,7 @@ class Keeper:
         if self._communicator.rank == 0 and (last or wrong is not None or history.epochs % self.every == 0):
             used, best = self.model.optimizer_state().optimizer, self.best.parameters
             about = self._about(used, steps, history) | {"given_optimizer": self._given, "init": self._init}
+            about |= {"given_layers": self._given_layers}
             best = None if best is None else self.model.parameters.saved(best)
             checkpoint.save(self.model, self._file, about, best)
         if wrong is not None:
@@ -275,6 +283,13 @@ class Keeper:
         about: dict[str, Any] = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
         about |= {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
         return about | {"arithmetic": _arithmetic(self.model)}
+
+
+def _rated(layer: Layer, saved: Layer) -> Layer:
+    """A layer with the rates of a checkpoint's, which a callback may have set."""
+    if isinstance(layer, Dense) and isinstance(saved, Dense):
+        return replace(layer, rate=saved.rate, bias_rate=saved.bias_rate)
+    return layer
 
 
 def _arithmetic(model: Model) -> str | None:
