@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from nnkit.backends.base import Array
 from nnkit.history import History
-from nnkit.kernels.arithmetic import product
+from nnkit.kernels.arithmetic import product, scaled_sum
+from nnkit.kernels.regularization import squared
 from nnkit.network import Network
 from nnkit.optimizer_state import OptimizerState
 from nnkit.optimizers import SGD, Adam, Optimizer, get_optimizer
@@ -26,12 +27,24 @@ UNSTABLE = (
 
 
 class _PenalizedState(OptimizerState):
-    """Adds α W/(Σ w) to the gradients, with the sum over the weights of a minibatch, of whatever size it is."""
+    """Adds α W/(Σ w) to the gradients, with the sum over the weights of a minibatch, of whatever size it is.
+
+    `total` is the sum of Σ W² before each update, from which the penalties of an epoch's minibatches follow.
+    """
 
     recordable = True
 
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self._squares = parameters.backend.zeros(parameters.weights.shape, parameters.dtype)
+        self._square, self.total, self._one = (self.number(value) for value in (0.0, 0.0, 1.0))
+
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         assert self.samples is not None
+        backend = self.backend
+        backend.elementwise(squared, (parameters.weights,), out=self._squares)
+        backend.sum(self._squares, out=self._square)
+        backend.elementwise(scaled_sum, (self.total, self._square, self._one), out=self.total)
         self.numbers["l2"] = self.number(self.optimizer.l2 / self.samples)
         super().update(parameters, gradients)
 
@@ -78,7 +91,7 @@ class Monitor:
         self.best: NDArray[np.float64] | None = None  # parameters
         self.converged = False
         self._estimator, self._samples, self._scores, self._after = estimator, samples, scores, after
-        self._square = _squared_weights(network)
+        _taken_squares(network)  # of an epoch that did not end
         estimator.n_iter_ = 0
 
     def __call__(self, network: Network, history: History) -> bool:
@@ -97,11 +110,9 @@ class Monitor:
         return self._after(own.n_iter_ - 1) or self.converged
 
     def _note_loss(self, network: Network, history: History) -> None:
-        """Append the mean cost of the epoch, with the penalty at the mean of its values before and after it."""
+        """Append the mean of the minibatches' costs, each with the penalty before its update, as in scikit-learn."""
         own = self._estimator
-        before, self._square = self._square, _squared_weights(network)
-        steps = -(-self._samples // _batch_size(own, self._samples))
-        penalty = 0.5 * network.optimizer.l2 * steps * (before + self._square) / 2 / self._samples
+        penalty = 0.5 * network.optimizer.l2 * _taken_squares(network) / self._samples
         own.loss_ = _scaled(network, history["cost"][-1]) + penalty
         own.loss_curve_.append(own.loss_)
         if "validation_cost" in history:
@@ -209,6 +220,16 @@ def _squared_weights(network: Network) -> float:
     to_numpy = network.backend.to_numpy
     weights = (np.asarray(to_numpy(W), np.float64).reshape(-1) for W in network.parameters.W)
     return float(sum(W @ W for W in weights))
+
+
+def _taken_squares(network: Network) -> float:
+    """The sum of Σ W² before each update since the last call; 0 without a penalty."""
+    state = network.current_state
+    if not isinstance(state, _PenalizedState):
+        return 0.0
+    total = float(network.backend.to_numpy(state.total))
+    network.backend.copy(state.number(0.0), state.total)
+    return total
 
 
 def _set_rate(network: Network, rate: float) -> None:

@@ -94,7 +94,7 @@ def test_descent_gives_the_weights_of_mlp(options: dict[str, Any]) -> None:
         theirs.n_iter_, theirs.t_, theirs.n_layers_, theirs.n_outputs_,
     )  # fmt: skip
     assert ours.out_activation_ == theirs.out_activation_
-    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-2 if "alpha" in options else 1e-5)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-10)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-12)
     if "early_stopping" in options:
         np.testing.assert_allclose(ours.validation_scores_, theirs.validation_scores_)
@@ -116,8 +116,34 @@ def test_descent_gives_the_weights_of_the_regressor(targets: Any) -> None:
     theirs, ours = MLPRegressor(**options).fit(XR, targets), DenseRegressor(**options).fit(XR, targets)
     for a, b in zip(theirs.coefs_ + theirs.intercepts_, ours.coefs_ + ours.intercepts_, strict=True):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-5)
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-10)
     assert ours.predict(XR).shape == theirs.predict(XR).shape
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "seed", [3, 4, 315, *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(5, 105))]
+)
+def test_descent_with_a_penalty_stops_where_the_regressor_stops(seed: int, weighted: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(15, 60))
+    x = rng.normal(size=(n, 3))
+    y = x[:, 0] + rng.normal(size=n)
+    weight = np.full(n, 2.0) if weighted else None
+    options: dict[str, Any] = {
+        "hidden_layer_sizes": (4,), "activation": "tanh", "solver": "sgd", "alpha": 10.0 ** rng.integers(-2, 2),
+        "batch_size": int(rng.integers(3, n)), "shuffle": False, "random_state": seed, "max_iter": 200, "momentum": 0,
+        "learning_rate_init": 0.05, "tol": 1e-3, "n_iter_no_change": 3,
+    }  # fmt: skip
+    theirs, ours = MLPRegressor(**options), DenseRegressor(**options)
+    theirs.fit(x, y, sample_weight=weight)
+    ours.fit(x, y, sample_weight=weight)
+    assert ours.n_iter_ == theirs.n_iter_ < 200
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9)
+    for _ in range(2):
+        theirs.partial_fit(x, y, sample_weight=weight)
+        ours.partial_fit(x, y, sample_weight=weight)
+        np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
