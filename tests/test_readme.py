@@ -1,4 +1,4 @@
-"""The README says what is true: its examples give its output, and its table has the rows of nnkit verify."""
+"""The README says what is true: its examples give its output, its links and the commands of the guide work."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from nnkit.verify.equations import equations
 from tests.support import ROOT
 
 README = (ROOT / "README.md").read_text()
+COMMANDS = (ROOT / "docs" / "guide" / "command-line.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -46,7 +47,7 @@ def test_every_other_example_runs(code: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the block is for a POSIX shell")
-def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+def test_the_commands_of_the_guide_run(tmp_path: Path) -> None:
     for package in ("safetensors", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} is not installed")
     commands = tmp_path / "commands"  # as a normal install has them
@@ -58,7 +59,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
-    block = re.search(r"## On the command line\n\n```sh\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"```sh\n(.*?)```", COMMANDS, re.DOTALL)
     assert block is not None
     done = subprocess.run(
         ["sh", "-e", "-c", block[1]], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -73,9 +74,25 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     assert (tmp_path / "mistakes.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_table_has_every_equation() -> None:
-    rows = re.findall(r"^\| ([\d, ]+) \| (.+) \| `(.+)` \| (\d\.\de-\d\d|0\.0e\+00) \|$", README, re.MULTILINE)
-    assert [row[:3] for row in rows] == [(e.number, e.statement, e.function) for e in equations()]
+def test_the_lecture_has_every_equation() -> None:
+    """Each directive makes the rows of its number; the build ends if one of nnkit verify is on no page."""
+    shown = re.findall(
+        r"^```\{equation\} ([\d, ]+)$", (ROOT / "docs" / "lecture" / "index.md").read_text(), re.MULTILINE
+    )
+    assert sorted(shown) == sorted({e.number for e in equations()})
+
+
+def test_the_speeds_are_those_of_the_results() -> None:
+    results = (ROOT / "bench" / "results" / "cpu-amd-epyc-zen4.md").read_text()
+    rows = {cells[1].strip(): cells for cells in (line.split("|") for line in results.splitlines()) if len(cells) == 11}
+    named = {
+        "nnkit, with SciPy": "nnkit 0.1.0", "nnkit, NumPy only": "nnkit without SciPy",
+        "plain NumPy": "plain NumPy 2.4.6", "JAX jit": "JAX jit 0.10.2", "PyTorch compiled": "PyTorch compiled",
+        "scikit-learn's MLP": "scikit-learn 1.9.1",
+    }  # fmt: skip
+    for shown, name in named.items():
+        measured = [rows[name][column].partition("(")[0].strip() for column in (2, 3, 5, 6, 9)]
+        assert f"| {shown} | {' | '.join(measured)} |" in README
 
 
 def test_links_exist() -> None:

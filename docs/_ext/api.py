@@ -18,7 +18,7 @@ from nnkit.backends.formula import Formula
 
 MODULES = (
     "nnkit", "nnkit.backends", "nnkit.data", "nnkit.plots", "nnkit.schedules", "nnkit.optimizers", "nnkit.metrics",
-    "nnkit.initializers", "nnkit.verify", "nnkit.doctor", "nnkit.sklearn", "nnkit.callbacks",
+    "nnkit.initializers", "nnkit.verify", "nnkit.doctor", "nnkit.sklearn", "nnkit.callbacks", "nnkit.parallel",
 )  # fmt: skip
 
 # The groups of the index, and the modules whose public names each has; what is in none is in the first.
@@ -37,7 +37,8 @@ GROUPS = {
     "initializers": ("Initializers", ("nnkit.initializers",)),
     "data": ("Data", ("nnkit.data",)),
     "sklearn": ("scikit-learn estimators", ("nnkit.sklearn",)),
-    "plots": ("Plots", ("nnkit.plots",)),
+    "plots": ("Plots and loggers", ("nnkit.plots", "nnkit.callbacks")),
+    "parallel": ("Several processes", ("nnkit.parallel",)),
     "verify": ("Checks", ("nnkit.verify", "nnkit.doctor")),
     "backends": ("Backends and formulas", ("nnkit.backends",)),
 }
