@@ -86,7 +86,7 @@ sphinx_gallery_conf = {
     "filename_pattern": gallery.executed(),
     "reset_argv": gallery.Arguments(),
     "image_scrapers": ("matplotlib", gallery.Pictures()),
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": gallery.Order(),
     "default_thumb_file": str(ROOT / "examples" / "digits.png"),
     "download_all_examples": False,
     "remove_config_comments": True,

@@ -35,6 +35,17 @@ def executed() -> str:
     return rf"/(?!{'|'.join(left_out)})\w+\.py"
 
 
+class Order:
+    """The place of an example in the gallery; those that are not named come last, by name."""
+
+    def __repr__(self) -> str:
+        return "Order()"
+
+    def __call__(self, filename: str) -> tuple[int, str]:
+        name = Path(filename).stem
+        return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
 class Arguments:
     """The command line of each example."""
 

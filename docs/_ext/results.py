@@ -36,6 +36,7 @@ class Results(_Text):
     def text(self, name: str) -> str:
         folder = _ROOT / "bench" / "results"
         found = (folder / f"{name}.md").read_text(encoding="utf-8")
+        found = re.sub(r"^#+ (.*)$", r"**\1**", found, flags=re.MULTILINE)  # the page has its own titles
         if (folder / f"{name}.png").exists():
             picture = f"![The time of a step by contender and size](../bench/results/{name}.png)"
             found = re.sub(r"\n\n(?=\|)", f"\n\n{picture}\n\n", found, count=1)
