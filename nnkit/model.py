@@ -84,7 +84,8 @@ class Model:
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():
             setattr(self, name, value)
-        self.vector_targets, self.target_names = False, None
+        self.vector_targets = False
+        self.target_names = getattr(target_scaling, "features", None) if self.d_out > 1 else None  # of a table
         self.epochs_trained, self.optimizer, self.turn = 0, SGD(), Turn()
         rng = np.random.default_rng([self.seed, 0])
         trainable = enumerate(initialized(self.layers, init))

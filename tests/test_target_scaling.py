@@ -106,3 +106,15 @@ def test_an_ensemble_evaluates_and_saves_it(tmp_path: Path, dtype: str) -> None:
     loaded = nnkit.Ensemble.load(tmp_path / "ensemble.safetensors")
     assert [member.target_scaling for member in loaded.members] == [SCALING] * 3
     np.testing.assert_array_equal(loaded.predict(X), ensemble.predict(X))
+
+
+def test_targets_of_a_table_go_by_name() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame(Y, columns=["u", "v"])
+    nets = [network(target_scaling=Normalization.fit(table)) for _ in range(2)]
+    for net, order in zip(nets, (["u", "v"], ["v", "u"]), strict=True):
+        net.fit(X, table[order], epochs=2, progress=False)
+        assert net.target_names == ["u", "v"]
+    np.testing.assert_array_equal(nets[0].parameters.vector, nets[1].parameters.vector)
+    with pytest.raises(ValueError, match="y has columns that differ from the target_names of this network"):
+        nets[0].fit(X, table.rename(columns={"u": "w"}), epochs=1, progress=False)
