@@ -104,7 +104,8 @@ def fit(
             uninterrupted; without a file it starts. Without `resume`, a new training replaces an existing file. The
             file has the parameters of the last epoch, not the best.
         averaged: if the optimizer has an `ema`, whether the network ends with the averaged parameters, as in Keras, so
-            that more training starts from them; checkpoints contain both. They are validated in any case.
+            that more training starts from them; checkpoints contain both. They are validated in any case. If not,
+            early stopping restores the parameters themselves, of the best epoch.
         progress: True shows a bar on a terminal or in a notebook, not in a file; "lines" prints about ten lines.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops, and
             a training that it stopped stays so when it is resumed. They run in the thread of `fit`, and may use and
@@ -284,7 +285,7 @@ class _Training:
             with passes.team.communicator.agreed():
                 history.add(**numbers, learning_rate=passes.rate, seconds=seconds)
                 model.epochs_trained += 1
-                self.best.note(history, self._validated().parameters)
+                self.best.note(history, (self._validated() if self.averaged else model).parameters)
             passes.undo.close()
         except BaseException as error:
             interrupt.hold()

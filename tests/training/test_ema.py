@@ -186,3 +186,23 @@ def test_descriptions_without_an_average_are_as_before() -> None:
     assert "ema" not in described.describe()
     assert nnkit.optimizers.get_optimizer(**nnkit.SGD(0.1, ema=0.5).describe()) == nnkit.SGD(0.1, ema=0.5)
     assert repr(nnkit.SGD(0.1, ema=0.5)) == "SGD(learning_rate=0.1, ema=0.5)"
+
+
+def test_without_averaged_early_stopping_restores_the_parameters_of_the_best_epoch() -> None:
+    """The averages decide which epoch that is, as they are validated."""
+    rng = np.random.default_rng(5)
+    options: dict[str, Any] = {"optimizer": nnkit.Adam(0.1, ema=0.8), "averaged": False, "epochs": 30, **QUIET}
+    options |= {
+        "validation_data": (rng.normal(size=X.shape), LABELS),
+        "early_stopping": nnkit.EarlyStopping(patience=3),
+    }
+    net = nnkit.Network([X.shape[1], 8, 3], "tanh", seed=0)
+    seen: list[Any] = []
+    history = net.fit(X, LABELS, callbacks=[lambda net, _: seen.append(net.parameters.vector)], **options)
+    best = int(np.argmin(history["validation_cost"]))
+    assert best < history.epochs - 1
+    assert np.array_equal(net.parameters.vector, seen[best])
+    ensemble = nnkit.Ensemble([X.shape[1], 8, 3], "tanh", seeds=[0])
+    del options["progress"]
+    ensemble.fit(X, LABELS, progress=False, **options)
+    np.testing.assert_allclose(ensemble.members[0].parameters.vector, net.parameters.vector, rtol=1e-4, atol=1e-6)
