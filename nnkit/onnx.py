@@ -37,6 +37,7 @@ NATIVE: dict[str, tuple[str, dict[str, Any], int]] = {
     "gelu": ("Gelu", {"approximate": "none"}, 20), "gelu_tanh": ("Gelu", {"approximate": "tanh"}, 20),
     "mish": ("Mish", {}, 18), "silu": ("Swish", {"alpha": 1.0}, 24),
 }  # fmt: skip
+_ML = "ai.onnx.ml"  # the operators for text
 # ONNX Runtime has no float64 form of the others on the CPU.
 _IN_FLOAT64 = ("identity", "relu", "sigmoid", "tanh", "exponential", "softmax")
 _OPERATORS = {
@@ -55,7 +56,9 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
         opset: the version of ONNX's operators, at least 13, which every runtime of recent years reads. From 20 on,
             gelu is one operator instead of several.
 
-    X has the network's dtype, or float64 if its preprocessing needs that (`Normalization.precision`). For a single
+    X has the network's dtype, or float64 if its preprocessing needs that (`Normalization.precision`). For a table with
+    categories (`nnkit.data.TableEncoding`), there is an input (n, 1) for each column instead, of its name: numbers are
+    float64, with NaN for a missing one, and text is strings, with "" for a missing one. For a single
     sigmoid output, `probabilities` has a column for each of the two classes; for the hinge cost these are margins,
     called `scores` (n, k). Class names are part of the model, feature names part of its metadata.
     Raises ImportError without the package onnx, TypeError for custom layers and preprocessing, ValueError for another
@@ -89,8 +92,10 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
         z = graph.add("Gemm", x, *arrays, transB=1)
         x = graph.activation(str(layer.activation), z)
     outputs = _outputs(graph, network, z, x)
-    body = helper.make_graph(graph.nodes, "nnkit", [inputs], outputs, list(graph.constants.values()))
+    body = helper.make_graph(graph.nodes, "nnkit", inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", version)]
+    if any(node.domain == _ML for node in graph.nodes):
+        opsets.append(helper.make_opsetid(_ML, 2))
     model = helper.make_model(
         body, opset_imports=opsets, producer_name="nnkit", producer_version=__version__,
         ir_version=helper.find_min_ir_version_for(opsets, True),
@@ -179,11 +184,14 @@ def _element(dtype: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def _preprocessed(graph: _Graph, network: Model) -> tuple[Any, str]:
-    """The input X of a model, and its preprocessing, of which the first layer's inputs are cast to the dtype."""
-    fitted = network.preprocessing
+def _preprocessed(graph: _Graph, network: Model) -> tuple[list[Any], str]:
+    """The input X of a model, or one for each column of a table, and the first layer's inputs, cast to the dtype."""
+    fitted: Any = network.preprocessing
     if fitted is None:
-        return helper.make_tensor_value_info("X", _element(network.dtype), ["n", network.width]), "X"
+        return [helper.make_tensor_value_info("X", _element(network.dtype), ["n", network.width])], "X"
+    if fitted.kind == "table":
+        inputs, x = _encoded(graph, fitted)
+        return inputs, graph.add("Cast", x, to=_element(network.dtype))
     if fitted.kind not in ("normalization", "whitening"):
         raise TypeError(f"preprocessing is a {type(fitted).__name__}; expected nnkit.data.Normalization or Whitening")
     dtype = fitted.precision(network.dtype)
@@ -196,7 +204,64 @@ def _preprocessed(graph: _Graph, network: Model) -> tuple[Any, str]:
         roots = np.sqrt(fitted.arrays["singular_values"]).astype(dtype)
         x = graph.add("Div", x, graph.constant(roots, "preprocessing.roots"))
     x = x if dtype == network.dtype else graph.add("Cast", x, to=_element(network.dtype))
-    return helper.make_tensor_value_info("X", _element(dtype), ["n", network.width]), x
+    return [helper.make_tensor_value_info("X", _element(dtype), ["n", network.width])], x
+
+
+def _encoded(graph: _Graph, encoding: Any) -> tuple[list[Any], str]:
+    """The inputs and the encoding of a table, in float64: X if all columns are numbers, else one (n, 1) for each."""
+    width, double = encoding.inputs, TensorProto.DOUBLE
+    constants = (encoding.mean, encoding.deviation, encoding.inverse_bound)
+    if all(names is None for names in encoding.categories):
+        z, missing = _scaled(graph, "X", "preprocessing", *constants)
+        both = graph.add("Concat", z, graph.add("Cast", missing, to=double), axis=1)
+        flagged = enumerate(encoding.flagged)
+        places = np.array([at + shift for at, flag in flagged for shift in ((0, width) if flag else (0,))])
+        x = graph.add("Gather", both, graph.constant(places, "preprocessing.columns"), axis=1)
+        return [helper.make_tensor_value_info("X", double, ["n", width])], x
+    inputs, parts = [], []
+    for at, names in enumerate(encoding.categories):
+        name = f"column {at}" if encoding.features is None else encoding.features[at]
+        where, text = f"preprocessing.{at}", names is not None and isinstance(names[0], str)
+        inputs.append(helper.make_tensor_value_info(name, TensorProto.STRING if text else double, ["n", 1]))
+        if names is None:
+            value, missing = _scaled(graph, name, where, *(array[at : at + 1] for array in constants))
+            parts.append(value)
+        elif text:
+            known = {category: code for code, category in enumerate(names)}
+            keys = list(known | {"": known.get("", len(names))})  # without a value, text is empty
+            code = graph.add(
+                "LabelEncoder", name, domain=_ML, keys_strings=keys,
+                values_int64s=[known.get(key, len(names)) for key in keys], default_int64=-1,
+            )  # fmt: skip
+            missing = graph.add("Equal", code, graph.constant(np.array([len(names)]), f"{where}.missing"))
+            codes = graph.constant(np.arange(len(names)), f"{where}.codes")
+            parts.append(graph.add("Cast", graph.add("Equal", code, codes), to=double))
+        else:
+            missing = graph.add("IsNaN", name)
+            codes = graph.constant(np.array(names, np.float64), f"{where}.codes")
+            parts.append(graph.add("Cast", graph.add("Equal", name, codes), to=double))
+        if encoding.flagged[at]:
+            parts.append(graph.add("Cast", missing, to=double))
+    return inputs, graph.add("Concat", *parts, axis=1)
+
+
+def _scaled(graph: _Graph, x: str, where: str, mean: Any, deviation: Any, inverse_bound: Any) -> tuple[str, str]:
+    """z/√(1 + (c z)²) of z = (x − μ)/σ, 0 where x is missing; and where it is."""
+    named = {
+        "mean": mean,
+        "deviation": deviation,
+        "inverse_bound": inverse_bound,
+        "one": np.ones(1),
+        "zero": np.zeros(1),
+    }
+    constants = {name: graph.constant(array, f"{where}.{name}") for name, array in named.items()}
+    missing = graph.add("IsNaN", x)
+    z = graph.add("Div", graph.add("Sub", x, constants["mean"]), constants["deviation"])
+    if inverse_bound.any():
+        c = graph.add("Mul", z, constants["inverse_bound"])
+        root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", c, c), constants["one"]))
+        z = graph.add("Div", z, root)
+    return graph.add("Where", missing, constants["zero"], z), missing
 
 
 def _outputs(graph: _Graph, network: Model, z: str, h: str) -> list[Any]:

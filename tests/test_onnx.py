@@ -422,3 +422,39 @@ def test_a_classifier_is_read_for_another_cost(cost: str, outputs: int) -> None:
     again = nnkit.from_onnx(network.to_onnx(), cost="quadratic")
     assert again.cost.name == "quadratic"
     np.testing.assert_allclose(again.forward(X), network.forward(X), rtol=1e-6)
+
+
+def test_an_encoded_table_has_an_input_for_each_column() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({
+        "size": [1.0, None, 3.0, 1e3], "kind": ["a", "b", None, "a"], "code": pandas.Categorical([3, 5, 3, None]),
+        "member": [True, False, True, True],
+    })  # fmt: skip
+    new = pandas.DataFrame({
+        "size": [None, 7.0], "kind": ["other", None], "code": pandas.Categorical([9, 5]), "member": [False, True],
+    })  # fmt: skip
+    for scaling in ("standard", "robust"):
+        encoding = nnkit.data.TableEncoding.fit(table, scaling)
+        net = nnkit.Network([encoding.outputs, 5, 2], "tanh", seed=0, dtype="float64", preprocessing=encoding)
+        session = runtime.InferenceSession(net.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
+        types = {value.name: (value.type, value.shape) for value in session.get_inputs()}
+        assert types == {
+            "size": ("tensor(double)", ["n", 1]), "kind": ("tensor(string)", ["n", 1]),
+            "code": ("tensor(double)", ["n", 1]), "member": ("tensor(double)", ["n", 1]),
+        }  # fmt: skip
+        for part in (table, new):
+            given = {name: part[[name]].to_numpy(np.float64, na_value=np.nan) for name in ("size", "code", "member")}
+            given["kind"] = part[["kind"]].fillna("").to_numpy(object)
+            (found,) = session.run(["probabilities"], given)
+            np.testing.assert_allclose(found, net.forward(part), atol=1e-12)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_encoding_of_numbers_has_the_input_x(missing: bool) -> None:
+    x = X.copy()
+    x[::7, 2] = x[0, 4] = np.nan if missing else 0.0
+    encoding = nnkit.data.TableEncoding.fit(x, "robust")
+    net = nnkit.Network([nnkit.Scaling(encoding.outputs), nnkit.Dense(encoding.outputs, 3)], preprocessing=encoding)
+    assert encoding.outputs == 6 + 2 * missing
+    found = _run(net.to_onnx(), x)["probabilities"]
+    np.testing.assert_allclose(found, net.forward(x), atol=1e-6)

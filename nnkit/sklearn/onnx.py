@@ -46,6 +46,10 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
         network.classes = estimator.classes_
     opset = min(container.target_opset, 20)
     graph = network.to_onnx(opset=opset).graph
+    if len(graph.input) > 1:
+        raise TypeError(
+            "an estimator fitted to a table with categories is converted alone: estimator.network_.to_onnx(path)"
+        )
     names = {"": ""}
     for tensor in graph.initializer:
         names[tensor.name] = scope.get_unique_variable_name(tensor.name.replace(" ", "_"))

@@ -54,3 +54,20 @@ def test_several_labels_are_refused() -> None:
     model = DenseClassifier(solver="lbfgs", tol=0.1).fit(samples, truths)
     with pytest.raises(TypeError, match="several labels per sample"):
         skl2onnx.to_onnx(model, samples[:1].astype(np.float32))
+
+
+def test_the_preset_is_exported_from_a_pipeline_but_a_table_with_categories_alone() -> None:
+    X, y = load_iris(return_X_y=True)
+    model = make_pipeline(StandardScaler(), DenseClassifier(preset="tabular", max_iter=5, random_state=0)).fit(X, y)
+    exported = skl2onnx.to_onnx(model, X[:1].astype(np.float32), options={"zipmap": False})
+    session = runtime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
+    labels, probabilities = session.run(None, {"X": X.astype(np.float32)})
+    np.testing.assert_allclose(probabilities, model.predict_proba(X.astype(np.float32)), atol=1e-5)
+    assert labels.tolist() == model.predict(X).tolist()
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"kind": pandas.Categorical([3, 5] * 30), "size": np.arange(60.0)})
+    alone = DenseClassifier((3,), max_iter=300, tol=0.1, random_state=0).fit(table, [0, 1] * 30)
+    with pytest.raises(
+        TypeError, match=r"a table with categories is converted alone: estimator.network_.to_onnx\(path\)"
+    ):
+        skl2onnx.to_onnx(alone, initial_types=[("X", skl2onnx.common.data_types.DoubleTensorType([None, 2]))])
