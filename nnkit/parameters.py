@@ -79,13 +79,13 @@ class Parameters:
         by_columns: bool | None = None,
     ) -> None:
         self.backend, self.shapes, self.dtype, self.rates = backend, list(shapes), dtype, rates
-        starts = _starts([math.prod(shape) for _, _, shape in self._arranged()], ALIGNMENT // ITEMSIZE[dtype])
-        self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self._arranged())]
+        starts = _starts([math.prod(shape) for _, _, shape in self.arranged()], ALIGNMENT // ITEMSIZE[dtype])
+        self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self.arranged())]
         self.message = backend.zeros((starts[-1] + tail,), dtype)
         self.flat = self.message[: starts[-1]]
         self.weights, self.biases = self.flat[:split], self.flat[split:]
         layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
-        for start, (i, name, shape) in zip(starts, self._arranged(), strict=False):
+        for start, (i, name, shape) in zip(starts, self.arranged(), strict=False):
             view = self.flat[start : start + math.prod(shape)]
             layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
         self._by_columns = False
@@ -106,7 +106,7 @@ class Parameters:
             _check_same(value, vars(self)[name], name)
         object.__setattr__(self, name, value)
 
-    def _arranged(self) -> Iterator[tuple[int, str, tuple[int, ...]]]:
+    def arranged(self) -> Iterator[tuple[int, str, tuple[int, ...]]]:
         """The layer, name and shape of each array, in the order of the vector."""
         for biases in (False, True):
             for i, layer in enumerate(self.shapes):
@@ -164,7 +164,7 @@ class Parameters:
 
     def clear_padding(self) -> None:
         """Reset the padding to 0: a step that writes NaN everywhere, as with `clip_norm`, writes it there, too."""
-        lengths = [math.prod(shape) for _, _, shape in self._arranged()]
+        lengths = [math.prod(shape) for _, _, shape in self.arranged()]
         for start, length, end in zip(self.starts, lengths, [*self.starts[1:], self.flat.shape[0]], strict=True):
             if start + length < end:
                 self.flat[start + length : end] = 0
@@ -172,7 +172,7 @@ class Parameters:
     @property
     def count(self) -> int:
         """The number of parameters, without padding."""
-        return sum(math.prod(shape) for _, _, shape in self._arranged())
+        return sum(math.prod(shape) for _, _, shape in self.arranged())
 
 
 def _starts(lengths: Sequence[int], step: int) -> list[int]:

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
+from nnkit.ensembles.clusters import clusters_for
 from nnkit.ensembles.stack import Stack
 from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.step import Step
 from nnkit.training.meter import Meter
-from nnkit.training.on_device import Replays
+from nnkit.training.on_device import Replays, Way
 from nnkit.training.sources import ArraySource, BytesSource, Known
 
 
@@ -70,7 +71,8 @@ class Part:
     ) -> None:
         self.numbers, self.stack, self.source = numbers, stack, source_for(stack, source)
         self.meter = StackMeter(stack, self.source.samples, batch_size, metrics)
-        self.way = Replays(stack, self.source, self.meter, stack.updates, batch_size)
+        launched = clusters_for(stack, self.source, self.meter, batch_size, isinstance(self.source, OwnOrders))
+        self.way: Way = launched or Replays(stack, self.source, self.meter, stack.updates, batch_size)
 
     def start(self, orders: Sequence[np.ndarray] | None) -> None:
         """Begin an epoch: in the order of each member of the ensemble, in the one of all, or in that of the samples."""

@@ -81,6 +81,11 @@ class StackState(OptimizerState):
             self._wide |= {name: self.backend.zeros(parameters.flat.shape, self.dtype) for name in self._changing}
             self._owner = self.backend.xp.astype(self._spread(range(self._count)), self.backend.xp.int64)
 
+    @property
+    def alike(self) -> bool:
+        """Whether all members have the same numbers, and no averages."""
+        return not self._wide and self.average is None
+
     def set_rates(self, rates: Sequence[float]) -> None:
         """Set the learning rate of each member, before a schedule's factor."""
         self.backend.copy(self._spread(rates), self._rates)

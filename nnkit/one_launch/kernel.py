@@ -29,7 +29,7 @@ class EpochKernel:
 
     def __init__(self, model: Model, state: OptimizerState, recipe: Recipe, layout: Layout) -> None:
         self.layout = layout
-        self._model, self._recipe = model, recipe
+        self._model, self._recipe, self.vectors = model, recipe, recipe.vectors
         vectors = [state.arrays[name] for name in recipe.vectors]
         numbers = [state.numbers[name] for name in recipe.numbers]
         clock = [state.arrays["t"]] if "clock" in recipe.programs else []

@@ -17,7 +17,7 @@ from nnkit.step import step_for
 Array = NDArray[Any]
 
 
-class _ByRows(NumpyBackend):
+class ByRows(NumpyBackend):
     """NumPy with the weights where a GPU has them: row by row, also those of the first layer."""
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
@@ -47,7 +47,7 @@ class Case:
         """The network at its start; that of float64 has the values of float32."""
         net = nnkit.Network(
             list(self.sizes), self.activation, self.cost,
-            output_activation=self.output, seed=1, dtype=dtype, backend=_ByRows() if backend == "numpy" else backend,
+            output_activation=self.output, seed=1, dtype=dtype, backend=ByRows() if backend == "numpy" else backend,
         )  # fmt: skip
         for i, (rate, bias_rate) in enumerate(self.rates):
             net.set_rate(i, rate, bias_rate)
