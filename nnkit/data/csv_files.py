@@ -119,7 +119,7 @@ def finite_number(cell: str) -> float:
         raise NoValueError("no value")
     if not is_number(cell):
         raise TextCellError(f"{shown(cell)} is not a number")
-    value = float(cell)
+    value = float(cell.strip())
     if not math.isfinite(value):
         raise (NoValueError if math.isnan(value) else ValueError)(f"{shown(cell)} is not finite")
     return value
@@ -142,7 +142,7 @@ def is_number(cell: str) -> bool:
     [True, True, True, False, False, False]
     """
     try:
-        float(cell)
+        float(cell.strip())  # float() itself refuses some of the white space that str.strip and NumPy remove
     except ValueError:
         return False
     return "_" not in cell
@@ -360,7 +360,7 @@ def _add(row: list[str], line: int, layout: Layout, numbers: "array[float]", lab
         values = list(map(float, row))
     except ValueError:
         _blame(row, line, layout)
-        raise
+        values = list(map(finite_number, row))
     # Check each cell only if the sum is not finite, or if float() may have accepted 1_000.
     if not math.isfinite(sum(values)) or "_" in "".join(row):
         _blame(row, line, layout)
