@@ -1,7 +1,7 @@
 """Encoding of tables with columns of several kinds: numbers, truth values, categories, and missing values in them."""
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -172,7 +172,7 @@ class TableEncoding(Fitted):
             raise ValueError(f"{name} has {len(columns)} columns; expected {self.inputs}")
         codes = np.empty((len(columns[0][1]), self.inputs))
         for at, ((column, values), names) in enumerate(zip(columns, self.categories, strict=True)):
-            codes[:, at] = _numbers(values, name, column) if names is None else _coded(values, names)
+            codes[:, at] = _numbers(values, name, column) if names is None else _coded(values, names, name, column)
         return codes
 
     def backward(self, backend: Backend, delta: Array) -> Array:
@@ -222,7 +222,7 @@ def _columns(X: Any, name: str, features: Sequence[str] | None = None) -> list[t
 
 def _fitted(name: Any, column: Any, scaling: str, forced: bool) -> Column:
     """How a column is encoded."""
-    values = column_values(column)
+    values = _plain(column, "X", name)
     if len(values) == 0:
         raise ValueError("X has no samples; expected at least one")
     if forced or is_category(column) or values.dtype.kind in "OUT":
@@ -271,9 +271,20 @@ def _checked(names: Iterable[Any], column: int) -> Names:
     return found
 
 
+def _plain(column: Any, name: str, where: Any) -> Any:
+    """The values (n,) of a column; TypeError for one of lists or records."""
+    values = column_values(column)
+    entries = values.tolist() if values.dtype.kind == "O" else []
+    found = next((value for value in entries if not isinstance(value, Hashable)), None)
+    if values.ndim > 1 or found is not None:
+        kind = "array" if found is None else type(found).__name__
+        raise TypeError(f"{name} has a {kind} in column {where!r}; expected numbers, text or truth values")
+    return values
+
+
 def _numbers(column: Any, name: str, where: Any) -> Real:
     """The numbers (n,) of a column, NaN where they are missing."""
-    values = column_values(column)
+    values = _plain(column, name, where)
     if values.dtype.kind not in "biuf":
         shown = next((repr(value) for value in values.tolist() if isinstance(value, str)), f"dtype {values.dtype}")
         raise TypeError(f"{name} has {shown} in column {where!r}; expected numbers or truth values")
@@ -284,7 +295,7 @@ def _numbers(column: Any, name: str, where: Any) -> Real:
     return numbers
 
 
-def _coded(column: Any, names: Names) -> Real:
+def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
     """The code (n,) of each category of a column."""
     codes: dict[Any, float] = {name: float(code) for code, name in enumerate(names)}
     text = isinstance(names[0], str)
@@ -292,8 +303,10 @@ def _coded(column: Any, names: Names) -> Real:
     def code(value: Any) -> float:
         if is_missing(value):
             return np.nan
+        if text and isinstance(value, float) and value.is_integer():  # a column of integers with a missing one
+            value = int(value)
         return codes.get(str(value) if text and isinstance(value, int) else value, _UNKNOWN)
 
-    values = column_values(column).tolist()
+    values = _plain(column, name, where).tolist()
     found: Mapping[Any, float] = {value: code(value) for value in set(values)}
     return np.array([found[value] for value in values])

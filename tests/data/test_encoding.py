@@ -148,6 +148,7 @@ TABLE = {"age": [1.0, 2.0, None], "city": ["a", "b", "a"]}
         ({"x": [None, None]}, {}, ValueError, "X has no value in column 'x', only missing ones; leave it out"),
         ({"x": [1.0, np.inf]}, {}, ValueError, "X holds inf at .1, 'x'.; expected finite or missing numbers"),
         ({"x": [(1, 2)]}, {}, TypeError, "X has a tuple in column 'x': .1, 2.; expected numbers, text or truth"),
+        ({"x": [[1], [2]]}, {}, TypeError, "X has a list in column 'x'; expected numbers, text or truth values"),
         (TABLE, {"scaling": "minmax"}, ValueError, "scaling is 'minmax'; expected 'standard' or 'robust'"),
         (TABLE, {"categories": ["town"]}, ValueError, "categories contains 'town'; expected names of columns of X"),
         (
@@ -187,6 +188,20 @@ def test_tables_unlike_the_fitted_one(columns: Any, error: Any, message: str) ->
             call(pandas.DataFrame(columns))
     with pytest.raises(TypeError, match="no derivatives by the table's columns"):
         net.jacobian(pandas.DataFrame(TABLE))
+
+
+def test_lists_and_records_of_other_libraries_are_refused() -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    for values in ([[1], [2]], [{"a": 1}, {"a": 2}]):
+        with pytest.raises(TypeError, match="X has a.* in column 'x'; expected numbers, text or truth values"):
+            TableEncoding.fit(polars.DataFrame({"x": values}))
+
+
+def test_numbers_for_categories_of_text_are_their_text_also_beside_missing_ones() -> None:
+    encoding = TableEncoding.fit(pandas.DataFrame({"zip": ["10", "20", None, "10"]}))
+    expected = [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
+    for values in (["10", None, "20", "30"], [10, None, 20, 30], [10.0, np.nan, 20.0, 20.5]):
+        assert encoding.transform(pandas.DataFrame({"zip": values})).tolist() == expected
 
 
 def test_a_column_of_names_is_warned_of() -> None:
