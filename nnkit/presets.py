@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends import Backend
-from nnkit.checks import flag
+from nnkit.checks import check_finite, flag
 from nnkit.classes import names_in
 from nnkit.data.encoding import TableEncoding
 from nnkit.data.preprocessing import Normalization
@@ -71,9 +71,18 @@ def tabular(
     host = np.asarray(on_host(targets))
     if regression is None:
         regression = host.dtype.kind == "f"
+    regression = flag("tabular", "regression", regression)
+    samples = X.shape[0] if hasattr(X, "shape") else len(X)
+    if len(host) != samples:
+        raise ValueError(f"X has {samples} samples, and y has {len(host)}; expected as many")
+    if regression and host.dtype.kind in "biuf":
+        check_finite(host, "y")
+    elif host.dtype.kind == "f" or regression:
+        expected = "numbers" if regression else "integers or text as labels"
+        raise TypeError(f"y has dtype {host.dtype}, and regression is {regression}; expected {expected}")
     encoding = TableEncoding.fit(X, "robust")
     about: dict[str, Any] = {"seed": seed, "dtype": dtype, "backend": backend, "preprocessing": encoding}
-    if flag("tabular", "regression", regression):
+    if regression:
         table = host.reshape(len(host), -1)
         about |= {"cost": "quadratic", "target_scaling": Normalization.fit(table)}
         outputs = table.shape[1]

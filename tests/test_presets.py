@@ -83,3 +83,17 @@ def test_coslog_is_the_formula_of_the_paper() -> None:
     expected = 0.5 - 0.5 * np.cos(2 * np.pi * np.log2(1 + 15 * t))
     np.testing.assert_allclose([schedule.factor(50 * share, 50, {}) for share in t], expected, atol=1e-12)
     assert repr(schedule) == "coslog(4)"
+
+
+@pytest.mark.parametrize(
+    ("y", "options", "error", "message"),
+    [
+        ([1.0] * 299, {}, ValueError, "X has 300 samples, and y has 299; expected as many"),
+        ([1.0] * 299 + [np.nan], {}, ValueError, r"y holds nan at \[299\]; expected finite numbers"),
+        ([0.0, 1.0] * 150, {"regression": False}, TypeError, "y has dtype float64, .* expected integers or text as la"),
+        (["a", "b"] * 150, {"regression": True}, TypeError, "y has dtype .*, and regression is True; expected numbers"),
+    ],
+)
+def test_targets_that_tabular_refuses(y: Any, options: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        nnkit.tabular(table()[0], y, hidden=[4], **options)
