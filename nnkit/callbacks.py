@@ -99,7 +99,11 @@ class TensorBoard:
             hint = "TensorBoard needs tensorboard: python -m pip install tensorboard"
             raise ImportError(hint, name="tensorboard") from error
         self._event, self._summary, self._writer = event_pb2, summary_pb2, RecordWriter
+        if not isinstance(folder, str | PathLike):
+            raise TypeError(f"folder is {folder!r}; expected the path of a folder")
         self._folder = Path(folder).absolute()
+        if self._folder.exists() and not self._folder.is_dir():
+            raise NotADirectoryError(f"folder: {folder} is a file; expected a folder")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._history: History | None = None
 

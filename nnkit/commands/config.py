@@ -47,9 +47,8 @@ def _words(where: str, name: str, value: Any, action: argparse.Action) -> list[s
     values = value if isinstance(value, list) else [value]
     for one in values:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise ValueError(
-                f"{where} is {value!r}; expected a number, text{', or a list of them' * bool(action.nargs)}"
-            )
+            expected = "a number, text, or a list of them" if action.nargs else "a number or text"
+            raise ValueError(f"{where} is {value!r}; expected {expected}")
     if isinstance(value, list) and action.nargs is None:
         raise ValueError(f"{where} is {value!r}; expected a single value")
     return [f"--{name}", *map(str, values)] if action.nargs else [f"--{name}={values[0]}"]

@@ -31,7 +31,7 @@ def in_order(network: Network, model: Path, X: Any, features: list[str] | None, 
             raise ValueError(f"{name} has no column {feature!r}, which {model} needs")
     for feature in features:
         if feature not in network.features:
-            hint = "if it is the target, exclude it with --target"
+            hint = "if it is the target, exclude it with --target, if it names the samples, with --id"
             raise ValueError(f"{name}: {model} was not trained with column {feature!r}; {hint}")
     if features == network.features or is_table(X):  # whose columns the network takes by name
         return X

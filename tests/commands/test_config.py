@@ -72,7 +72,7 @@ def test_the_command_line_wins(here: Path, capsys: pytest.CaptureFixture[str]) -
         ("epoch = 3", "run.toml: unknown option 'epoch'; did you mean 'epochs'?"),
         ("config = 'a.toml'", "run.toml: unknown option 'config'"),
         ("epochs = 0", "run.toml: argument --epochs: got '0'; expected a whole number of at least 1"),
-        ("epochs = true", "run.toml: epochs is True; expected a number, text"),
+        ("epochs = true", "run.toml: epochs is True; expected a number or text"),
         ("epochs = [1, 2]", "run.toml: epochs is [1, 2]; expected a single value"),
         ("quiet = 1", "run.toml: quiet is 1; expected true or false"),
         ("hidden = [[1]]", "run.toml: hidden is [[1]]; expected a number, text, or a list of them"),

@@ -89,8 +89,10 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         CSVLogger(3)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     if pytest.importorskip("tensorboard", reason="tensorboard is not installed"):
-        with pytest.raises(OSError, match="file"):
+        with pytest.raises(NotADirectoryError, match="folder: .*file is a file; expected a folder"):
             TensorBoard(tmp_path / "file")
+        with pytest.raises(TypeError, match="folder is None; expected the path of a folder"):
+            TensorBoard(None)  # type: ignore[arg-type]
     monkeypatch.setitem(__import__("sys").modules, "tensorboard.compat.proto", None)
     with pytest.raises(ImportError, match="TensorBoard needs tensorboard: python -m pip install tensorboard"):
         TensorBoard(tmp_path)
