@@ -131,6 +131,8 @@ class TableEncoding(Fitted):
         infinities, for a column without values and an unknown name. Warns of a column of text that may be identifiers.
         """
         one_of("TableEncoding.fit", "scaling", scaling, ("standard", "robust"))
+        if not isinstance(categories, Collection | int):
+            raise TypeError(f"categories is {categories!r}; expected names of columns of X")
         columns = _columns(X, "X")
         wanted = {categories} if isinstance(categories, str | int) else set(categories)
         if unknown := [name for name in wanted if not any(name in (at, own) for at, (own, _) in enumerate(columns))]:
@@ -308,5 +310,7 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
         return codes.get(str(value) if text and isinstance(value, int) else value, _UNKNOWN)
 
     values = _plain(column, name, where).tolist()
+    if not text and (other := next((value for value in values if isinstance(value, str)), None)) is not None:
+        raise TypeError(f"{name} has {other!r} in column {where!r}; expected numbers or truth values")
     found: Mapping[Any, float] = {value: code(value) for value in set(values)}
     return np.array([found[value] for value in values])

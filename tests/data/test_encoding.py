@@ -193,7 +193,7 @@ def test_tables_unlike_the_fitted_one(columns: Any, error: Any, message: str) ->
 def test_lists_and_records_of_other_libraries_are_refused() -> None:
     polars = pytest.importorskip("polars", reason="polars is not installed")
     for values in ([[1], [2]], [{"a": 1}, {"a": 2}]):
-        with pytest.raises(TypeError, match="X has a.* in column 'x'; expected numbers, text or truth values"):
+        with pytest.raises(TypeError, match=r"X has a.* in column 'x'; expected numbers, text or truth values"):
             TableEncoding.fit(polars.DataFrame({"x": values}))
 
 
@@ -202,6 +202,14 @@ def test_numbers_for_categories_of_text_are_their_text_also_beside_missing_ones(
     expected = [[1, 0, 0], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
     for values in (["10", None, "20", "30"], [10, None, 20, 30], [10.0, np.nan, 20.0, 20.5]):
         assert encoding.transform(pandas.DataFrame({"zip": values})).tolist() == expected
+
+
+def test_text_for_categories_of_numbers_is_refused() -> None:
+    encoding = TableEncoding.fit(pandas.DataFrame({"zip": [10, 20]}), categories="zip")
+    with pytest.raises(TypeError, match="X has '10' in column 'zip'; expected numbers or truth values"):
+        encoding.transform(pandas.DataFrame({"zip": ["10", None]}))
+    with pytest.raises(TypeError, match="categories is None; expected names of columns of X"):
+        TableEncoding.fit(pandas.DataFrame({"zip": [10, 20]}), categories=None)  # type: ignore[arg-type]
 
 
 def test_a_column_of_names_is_warned_of() -> None:

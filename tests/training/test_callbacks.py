@@ -89,7 +89,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         CSVLogger(3)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     if pytest.importorskip("tensorboard", reason="tensorboard is not installed"):
-        with pytest.raises(NotADirectoryError, match="folder: .*file is a file; expected a folder"):
+        with pytest.raises(NotADirectoryError, match=r"folder: .*file is a file; expected a folder"):
             TensorBoard(tmp_path / "file")
         with pytest.raises(TypeError, match="folder is None; expected the path of a folder"):
             TensorBoard(None)  # type: ignore[arg-type]
