@@ -290,7 +290,7 @@ def _numbers(column: Any, name: str, where: Any) -> Real:
     if values.dtype.kind not in "biuf":
         shown = next((repr(value) for value in values.tolist() if isinstance(value, str)), f"dtype {values.dtype}")
         raise TypeError(f"{name} has {shown} in column {where!r}; expected numbers or truth values")
-    numbers = values.astype(np.float64)
+    numbers: Real = values.astype(np.float64)
     if np.isinf(numbers).any():
         (row,) = first_of(np.isinf(numbers))
         raise ValueError(f"{name} holds {numbers[row]} at [{row}, {where!r}]; expected finite or missing numbers")
