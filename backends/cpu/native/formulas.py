@@ -6,10 +6,10 @@ float32 for the half-precision types and float32, else in float64, with the resu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,7 @@ _EXPRESSIONS = {
     "astype(uint32)": "uint32({0})", "astype(dtype)": "select({0}, R(1), R(0))",
 }  # fmt: skip
 _FLAGS, _INTERFACE = attrgetter("flags.num"), attrgetter("__array_interface__")
+T = TypeVar("T")
 ARRAYS = 16  # that the text can tell apart (intrinsics.py)
 _STORED = {"float16": "uint16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
 
@@ -217,10 +218,10 @@ def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tupl
     return tuple(map(_FLAGS, (*operands, *outs)))
 
 
-def _tried(program: Program, signature: Signature, flags: tuple[int, ...]) -> _Found | None:
-    """The same as `_found`; None if numba fails."""
+def _tried(make: Callable[..., T | None], *arguments: Any) -> T | None:
+    """What a function makes of its arguments; None if numba fails."""
     try:
-        return _found(program, signature, flags)
+        return make(*arguments)
     except MemoryError:
         raise
     except Exception as error:
@@ -232,7 +233,7 @@ def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
     if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
         return None
     arrays = [*operands, *outs]
-    found = _tried(program, signature_of(operands, outs), flags_of(operands, outs))
+    found = _tried(_found, program, signature_of(operands, outs), flags_of(operands, outs))
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
@@ -259,15 +260,16 @@ class Bound:
     """
 
     def __init__(self, program: Program, signature: Signature, flags: tuple[int, ...]) -> None:
-        found = _tried(program, signature, flags) if HEAD_IS_KNOWN else None
-        self.there = found is not None
-        if found is not None:
+        found = _tried(_found, program, signature, flags) if HEAD_IS_KNOWN else None
+        copies = None if found is None else _tried(address_of, _FROM_ARRAYS)
+        self.there = copies is not None
+        if found is not None and copies is not None:
             self._arrays = list(enumerate(found.arrays, 3))
             inner = np.zeros(3 + len(found.arrays), np.int64)
             inner[:3] = found.rows, found.columns, found.constants.ctypes.data
             self._block = np.zeros(3 + len(found.arrays), np.int64)
             self._block[:3] = found.address, inner.ctypes.data, len(found.arrays)
-            self._call = NativeCall(address_of(_FROM_ARRAYS), self._block, [inner, found])
+            self._call = NativeCall(copies, self._block, [inner, found])
 
     def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
         """Compute the results of arrays with the signature and flags of this code."""

@@ -130,6 +130,25 @@ def test_what_is_recorded_has_the_bits_of_what_is_not(function: Any, monkeypatch
     assert np.array_equal(native, ufuncs) is not approximates(made.program())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_calls_outside_of_recordings_follow_their_arrays(dtype: str) -> None:
+    """A thread keeps the code of a layout; the arrays differ from call to call, and so may their order in memory."""
+    backend, made = get_backend("numpy"), formula(lambda xp, a, b: xp.exp(a) * b)
+    rng = np.random.default_rng(0)
+    for shape in ((), (1,), (0, 3), (37,), (4, 6)) * 2:
+        for order in "CFC":
+            a, b = (np.asarray(rng.normal(size=shape).astype(dtype), order="F" if order == "F" else "C") for _ in "ab")
+            outs = [np.empty(shape, dtype) for _ in range(2)]
+            with backend.recording() as tape:
+                backend.elementwise(made, (a, b), out=outs[0])
+            tape.replay()
+            backend.elementwise(made, (a, b), out=outs[1])
+            np.testing.assert_array_equal(outs[0], outs[1])
+            np.testing.assert_allclose(outs[0], np.exp(a) * b, rtol=1e-6)
+            backend.elementwise(made, (a, b), out=a)  # in place; F is native code here, and ufuncs above
+            np.testing.assert_allclose(a, outs[0], rtol=1e-6 if order == "F" else 0)
+
+
 def test_without_a_working_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is told once; from then on formulas are ufuncs."""
     monkeypatch.setattr(compiler, "_failed", None)
@@ -149,6 +168,9 @@ def test_without_a_working_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
         tape.replay()
     np.testing.assert_array_equal(out, np.outer(x, x) * x + 7.25)
     assert compiler.describe() == "off: ZeroDivisionError: division by zero"
+    monkeypatch.setattr(compiler, "_failed", None)
+    with pytest.warns(BackendFallbackWarning, match="without native code"):
+        assert formula(lambda xp, a: xp.exp(a) + 7.5)(np.zeros(2)).tolist() == [8.5, 8.5]
     assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
 
 
