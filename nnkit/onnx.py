@@ -247,21 +247,17 @@ def _encoded(graph: _Graph, encoding: Any) -> tuple[list[Any], str]:
 
 def _scaled(graph: _Graph, x: str, where: str, mean: Any, deviation: Any, inverse_bound: Any) -> tuple[str, str]:
     """z/√(1 + (c z)²) of z = (x − μ)/σ, 0 where x is missing; and where it is."""
-    named = {
-        "mean": mean,
-        "deviation": deviation,
-        "inverse_bound": inverse_bound,
-        "one": np.ones(1),
-        "zero": np.zeros(1),
-    }
-    constants = {name: graph.constant(array, f"{where}.{name}") for name, array in named.items()}
+
+    def constant(name: str, array: Any) -> str:
+        return graph.constant(array, f"{where}.{name}")
+
     missing = graph.add("IsNaN", x)
-    z = graph.add("Div", graph.add("Sub", x, constants["mean"]), constants["deviation"])
+    z = graph.add("Div", graph.add("Sub", x, constant("mean", mean)), constant("deviation", deviation))
     if inverse_bound.any():
-        c = graph.add("Mul", z, constants["inverse_bound"])
-        root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", c, c), constants["one"]))
+        c = graph.add("Mul", z, constant("inverse_bound", inverse_bound))
+        root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", c, c), constant("one", np.ones(1))))
         z = graph.add("Div", z, root)
-    return graph.add("Where", missing, constants["zero"], z), missing
+    return graph.add("Where", missing, constant("zero", np.zeros(1)), z), missing
 
 
 def _outputs(graph: _Graph, network: Model, z: str, h: str) -> list[Any]:
