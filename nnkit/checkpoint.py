@@ -76,7 +76,10 @@ def save_members(
     for k, member in enumerate(members):
         tensors |= {f"members.{k}.{name}": array for name, array in state.parameters(member).items()}
     tensors |= _of_data(first)
-    own = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
+    own: dict[str, Any] = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
+    layers = [list(map(layer_description, member.layers)) for member in members]
+    if any(each != layers[0] for each in layers):  # in their rates
+        own["layers"] = layers
     metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(description(first))}
     metadata |= {"members": json.dumps(own | {"order": order})} | ({} if samples is None else {"samples": samples})
     _write_tensors(path, tensors, metadata)
@@ -92,7 +95,8 @@ def read_members(source: Source) -> tuple[list["Saved"], str]:
             raise ValueError(f"members are {own!r}")
         shared = {name: array for name, array in tensors.items() if name.startswith(_OF_DATA)}
         for k, (seed, trained) in enumerate(zip(own["seed"], own["epochs_trained"], strict=True)):
-            network = json.dumps(about | {"seed": seed, "epochs_trained": trained})
+            layers = own["layers"][k] if "layers" in own else about["layers"]
+            network = json.dumps(about | {"seed": seed, "epochs_trained": trained, "layers": layers})
             found.append(parsed(name, _below(f"members.{k}.", tensors) | shared, {"network": network}))
     return found, own["order"]
 

@@ -283,6 +283,18 @@ def test_invalid_options_change_nothing(options: dict[str, Any], error: type[Exc
     assert [(m.parameters.flat.tobytes(), m.optimizer, m.state) for m in ensemble.members] == before
 
 
+def test_files_keep_the_rates_of_each_member(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    ensemble = Ensemble([5, 4, 3], seeds=[0, 1])
+    ensemble.members[0].set_rate(0, 0.0, bias_rate=0.5)
+    ensemble.save(tmp_path / "ensemble.safetensors")
+    loaded = Ensemble.load(tmp_path / "ensemble.safetensors")
+    assert [[layer.rates for layer in member.dense] for member in loaded.members] == [
+        [{"W": 0.0, "b": 0.5}, {"W": 1.0, "b": 1.0}],
+        [{"W": 1.0, "b": 1.0}, {"W": 1.0, "b": 1.0}],
+    ]
+
+
 def test_invalid_ensembles_and_samples() -> None:
     with pytest.raises(ValueError, match=r"seeds is \[\]; expected at least one integer"):
         Ensemble([2, 2], seeds=[])
