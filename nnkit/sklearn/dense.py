@@ -218,7 +218,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         self.best_loss_ = None if self.early_stopping else np.inf
         if encoding is not None and self.preset:
-            self.network_ = preset_network(self, encoding, targets, outputs, cost, _seed(rng), about)
+            self.network_ = preset_network(self, encoding, targets, outputs, cost, _seed(rng), about, ACTIVATIONS)
             return
         dtype = ("float32" if "float32" in _dtype(X) else "float64") if self.dtype == "auto" else self.dtype
         layers: list[Layer] = []

@@ -1,7 +1,7 @@
 """The estimators' preset for tables: settings of `nnkit.presets` where parameters have their defaults."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,14 +39,16 @@ def preset_network(
     cost: str,
     seed: int,
     about: dict[str, Any],
+    called: Mapping[str, str],
 ) -> Network:
-    """The network of the preset, for checked targets."""
+    """The network of the preset, for checked targets; `called` has nnkit's names of scikit-learn's activations."""
     given, classifies = _given(estimator), is_classifier(estimator)
     hidden = np.atleast_1d(given.get("hidden_layer_sizes", HIDDEN)).tolist()
     names = given.get("activation", ACTIVATIONS[classifies])
     names = [names] * len(hidden) if isinstance(names, str) else list(names)
     if len(names) != len(hidden):
         raise ValueError(f"activation has {len(names)} names; expected one for each of {len(hidden)} hidden layers")
+    names = [called.get(name, name) for name in names]
     layers = tabular_layers(encoding.outputs, outputs, hidden, names, estimator.dropout)
     if classifies:
         about = about | {"cost": get_cost(cost, label_smoothing=SMOOTHING)}
@@ -72,9 +74,10 @@ def train_by_preset(
         options["optimizer"].learning_rate = given["learning_rate_init"]
     options["batch_size"] = given.get("batch_size", options["batch_size"])
     options["validation_split"] = given.get("validation_fraction", VALIDATION)
-    if validation is not None or len(y) < _FEW:
+    none_aside = len(y) < _FEW or options["validation_split"] == 0
+    if validation is not None or none_aside:
         del options["validation_split"]
-    if validation is None and len(y) < _FEW:
+    if validation is None and none_aside:
         del options["early_stopping"]
 
     def note(network: Network, history: History) -> bool:

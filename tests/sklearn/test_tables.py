@@ -84,6 +84,10 @@ def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None
     model.fit(TABLE, Y, sample_weight=np.ones(N), validation_data=(TABLE[:20], Y[:20]))
     assert repr(model.network_).count("tanh \N{RIGHTWARDS ARROW} dropout 0.1") == 3
     assert len(model.validation_loss_curve_) == 3
+    named = DenseRegressor(preset="tabular", activation="logistic", max_iter=1, validation_fraction=0, random_state=0)
+    network = named.fit(TABLE, Y).network_
+    assert [layer.activation for layer in network.dense] == [*["sigmoid"] * 3, "identity"]
+    assert not named.validation_loss_curve_  # no samples were set aside
     few = DenseRegressor(preset="tabular", max_iter=3, random_state=0).fit(TABLE[:20], Y[:20])
     assert few.validation_loss_curve_ == []
     for options in ({"solver": "sgd"}, {"alpha": 0.1}, {"early_stopping": True}):
