@@ -29,6 +29,8 @@ _OF_PROBABILITIES = (
     "d2_log_loss_score", "d2_brier_score", "hinge_loss", "coverage_error", "label_ranking_loss",
     "label_ranking_average_precision_score", "ndcg_score", "dcg_score",
 )  # fmt: skip
+# For two classes these take the probability of the second one, or the difference of margins.
+_OF_ONE_COLUMN = ("roc_auc_score", "average_precision_score", "top_k_accuracy_score")
 
 
 def is_of_scikit_learn(function: object) -> bool:
@@ -83,7 +85,11 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
             if one_class:
                 if "labels" in inspect.signature(plain).parameters:
                     weights["labels"] = np.arange(h.shape[1])
+                margins = h[:, -1] - h[:, 0] if (h < 0).any() else None
                 h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
+                if h.shape[1] == 2 and plain.__name__ in _OF_ONE_COLUMN:
+                    weights.pop("labels", None)
+                    h = h[:, 1] if margins is None else margins
             return function(labels, h, **weights)
         return function(labels, h.argmax(axis=1) if one_class else (h > threshold).astype(int), **weights)
 

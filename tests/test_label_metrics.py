@@ -47,6 +47,26 @@ def test_names_for_two_classes_with_weights(cost: str | None) -> None:
     assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, scores, sample_weight=weight))
 
 
+@pytest.mark.parametrize("cost", ["softmax_cross_entropy", "hinge"])
+def test_two_classes_with_an_output_each(cost: str) -> None:
+    y, weight = LABELS % 2, np.random.default_rng(0).uniform(size=400)
+    network = _trained(y, 2, cost)
+    given = ["roc_auc", "f1", metrics.average_precision_score, metrics.top_k_accuracy_score, metrics.roc_auc_score]
+    given[3] = functools.partial(metrics.top_k_accuracy_score, k=1)
+    found = network.evaluate(X, y, metrics=given, sample_weight=weight)
+    h = network.forward(X).astype(float)
+    scores = h[:, 1] if cost != "hinge" else h[:, 1] - h[:, 0]
+    for name, function in (
+        ("roc_auc", metrics.roc_auc_score),
+        ("average_precision_score",) * 2,
+        ("roc_auc_score",) * 2,
+    ):
+        function = getattr(metrics, function) if isinstance(function, str) else function
+        assert found[name] == pytest.approx(function(y, scores, sample_weight=weight))
+    expected = metrics.accuracy_score(y, network.predict(X), sample_weight=weight)
+    assert found["top_k_accuracy_score"] == pytest.approx(expected)
+
+
 def test_several_labels_per_sample() -> None:
     y = np.stack([LABELS % 2, LABELS > 4, LABELS == 3], axis=1).astype(int)
     network = _trained(y, 3, "cross_entropy")
