@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.selection import owner_of
+from nnkit.checks import check_finite
 from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.kernels.costs import Cost
 from nnkit.layers import Dense, Dropout, Layer
@@ -94,10 +95,30 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         """The weights of each layer, (inputs, units), on the host: views for NumPy, copies for a GPU."""
         return [self._host(W).T for W in self.network_.parameters.W]
 
+    @coefs_.setter
+    def coefs_(self, values: Sequence[Any]) -> None:
+        self._assign("coefs_", self.network_.parameters.W, [np.asarray(value).T for value in values])
+
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """The biases of each layer, (units,)."""
         return [self._host(b) for b in self.network_.parameters.b]
+
+    @intercepts_.setter
+    def intercepts_(self, values: Sequence[Any]) -> None:
+        self._assign("intercepts_", self.network_.parameters.b, [np.asarray(value) for value in values])
+
+    def _assign(self, name: str, views: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
+        """Set the arrays of each layer; ValueError for other shapes or numbers that are not finite."""
+        network = self.network_
+        if [value.shape for value in values] != [tuple(view.shape) for view in views]:
+            shapes = [[a.T.shape for a in arrays] for arrays in (values, views)]
+            raise ValueError(f"{name} has the shapes {shapes[0]}; expected {shapes[1]}")
+        for i, value in enumerate(values):
+            check_finite(value, f"{name}[{i}]")
+        with network.turn:
+            for value, view in zip(values, views, strict=True):
+                network.backend.copy(network.backend.asarray(value, network.dtype), view)
 
     @property
     def out_activation_(self) -> str:

@@ -196,6 +196,7 @@ def train_by_lbfgs(estimator: Any, network: Network, X: Array, y: Any, weight: N
     penalty = 0.5 * float(strength) * _squared_weights(network)
     estimator.n_iter_ = min(found.nit, estimator.max_iter)
     estimator.loss_ = _scaled(network, float(found.fun) - penalty) + penalty
+    estimator.best_loss_ = None if estimator.early_stopping else estimator.loss_
     if not np.isfinite(found.x).all():
         raise ValueError(f"{type(estimator).__name__}: {UNSTABLE.format(found.message)}")
     if found.status != 0:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,23 @@ def test_descent_gives_the_weights_of_the_regressor(targets: Any) -> None:
     assert ours.predict(XR).shape == theirs.predict(XR).shape
 
 
+def test_parameters_can_be_set_like_those_of_the_regressor() -> None:
+    theirs, ours = (kind(max_iter=1, random_state=0) for kind in (MLPRegressor, DenseRegressor))
+    for model in (theirs, ours):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has not converged
+            model.fit(XR, TARGETS)
+        rng = np.random.default_rng(1)
+        model.coefs_ = [rng.normal(size=a.shape) for a in model.coefs_]
+        model.intercepts_ = [rng.normal(size=a.shape) for a in model.intercepts_]
+    np.testing.assert_allclose(ours.predict(XR), theirs.predict(XR), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"coefs_ has the shapes \[.*\]; expected \["):
+        ours.coefs_ = [a.T for a in ours.coefs_]
+    with pytest.raises(ValueError, match=r"intercepts_\[1\] holds nan at \[0\]"):
+        ours.intercepts_ = [ours.intercepts_[0], np.full(TARGETS.shape[1], np.nan)]
+    np.testing.assert_allclose(ours.predict(XR), theirs.predict(XR), rtol=1e-12)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "seed", [3, 4, 315, *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(5, 105))]
@@ -162,6 +180,7 @@ def test_the_loss_of_lbfgs_is_the_mean_over_the_targets() -> None:
     options: dict[str, Any] = {"solver": "lbfgs", "max_iter": 2, "random_state": 0, "alpha": 0.5}
     model = DenseRegressor(**options).fit(XR, TARGETS)
     penalty = 0.5 * 0.5 * sum((W**2).sum() for W in model.coefs_) / len(XR)
+    assert model.best_loss_ == model.loss_
     assert model.loss_ == pytest.approx(0.5 * np.mean((TARGETS - model.predict(XR)) ** 2) + penalty)
 
 
