@@ -20,12 +20,13 @@ def loading() -> Iterator[None]:
     A signal that asks for an interrupt is handled after the block. A package whose import is interrupted stays broken:
     numba's could not be imported again in the process, and LLVM would free what is still in use.
     """
-    with _lock, _undisturbed():
+    with _lock, undisturbed():
         yield
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
+    """Handle Ctrl-C after this block, which must be short."""
     handler: Any = signal.getsignal(signal.SIGINT)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():  # it gets the signals
         yield

@@ -1,5 +1,6 @@
 """Atomic replacement of files, and file locks."""
 
+import errno
 import hashlib
 import io
 import os
@@ -12,6 +13,8 @@ from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
+
+from nnkit.backends.loading import undisturbed
 
 try:
     import fcntl
@@ -40,14 +43,16 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     if is_special(path):
         content = io.BytesIO()
         yield content
-        with _naming(path), open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as special:
+        with _naming(path), open(_opened(path), "wb") as special:
             special.write(content.getbuffer())
         return
-    target = os.path.realpath(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; expected a file")
+    target, names = os.path.realpath(path), [""]
     _remove_leftovers(target)
-    file, temporary = _temporary(target)
     try:
-        with _naming(path), file:
+        with _naming(path), _temporary(target, names) as file:
+            temporary = names[-1]
             yield file
             file.flush()
             _take_after(target, file)
@@ -58,7 +63,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(names[-1])
         raise
     _flush_folder(os.path.dirname(target))
 
@@ -91,13 +96,13 @@ def writable(path: str | PathLike[str], name: str) -> Path:
     folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the directory {folder} does not exist")
+    names = [""]
     try:  # permissions do not tell all: a read-only disk, /proc and /sys have some, too
-        file, temporary = _temporary(os.path.realpath(path))
+        with undisturbed(), suppress(FileNotFoundError):  # another process may have removed it as a leftover
+            _temporary(os.path.realpath(path), names).close()
+            os.unlink(names[-1])
     except OSError as error:
         raise type(error)(f"{name}: the directory {folder} is not writable: {error.strerror}") from None
-    file.close()
-    with suppress(FileNotFoundError):  # another process may have removed it as a leftover
-        os.unlink(temporary)
     return path
 
 
@@ -178,18 +183,41 @@ def _remove_leftovers(target: str) -> None:
                     os.unlink(leftover)
 
 
-def _temporary(target: str) -> tuple[IO[bytes], str]:
-    """Create a uniquely named file next to the target: renames are atomic only within a file system."""
+def _temporary(target: str, names: list[str]) -> IO[bytes]:
+    """Create a uniquely named file next to the target: renames are atomic only within a file system.
+
+    Its name is appended to `names` before it exists, so that it can be removed if this is interrupted.
+    """
     mode = 0o600 if os.path.exists(target) else 0o666  # private until it gets the target's mode
     while True:
-        temporary = _beside(target, ".", f".{os.urandom(6).hex()}.part")
+        names.append(temporary := _beside(target, ".", f".{os.urandom(6).hex()}.part"))
         file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         # Locked while it is written, so that it is not removed as a leftover; it may have been, just before.
         with suppress(OSError):
             _lock(file, wait=True)
         if os.path.exists(temporary):
-            return file, temporary
+            return file
         file.close()
+
+
+def _opened(path: Path) -> int:
+    """Open a device or a pipe for writing; a pipe that no process reads within two seconds is an error."""
+    flags = os.O_WRONLY | os.O_APPEND
+    if not stat.S_ISFIFO(_kind(path)):
+        return os.open(path, flags)
+    end = time.monotonic() + 2
+    while True:
+        try:
+            descriptor = os.open(path, flags | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise OSError(f"{path} is a pipe that no process reads; expected a file") from None
+            time.sleep(0.01)
+        else:
+            os.set_blocking(descriptor, True)
+            return descriptor
 
 
 def _beside(target: str, before: str, after: str) -> str:

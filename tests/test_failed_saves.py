@@ -1,16 +1,20 @@
 """Saves that fail for real: a disk that takes no more, a folder that cannot be written to. The old file stays."""
 
+import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nnkit
+from nnkit import files
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and permissions are those of POSIX")
@@ -60,6 +64,64 @@ def nobody(path: Path) -> Iterator[None]:
         os.seteuid(before)
         for folder, mode in closed.items():
             folder.chmod(mode)
+
+
+def test_pipes_and_directories_are_no_targets(tmp_path: Path) -> None:
+    """A pipe that nobody reads would be waited for; one with a reader gets the content."""
+    net, pipe = nnkit.Network([5, 3], seed=0), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="is a pipe that no process reads; expected a file"):
+        net.save(pipe)
+    with pytest.raises(OSError, match=r"checkpoint: .* is a pipe; expected a file"):
+        net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=pipe, progress=False)
+    with pytest.raises(IsADirectoryError, match=f"^{tmp_path} is a directory; expected a file$"):
+        net.save(tmp_path)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    net.save(pipe)
+    net.save(tmp_path / "net")
+    assert os.read(reader, 1 << 16) == (tmp_path / "net").read_bytes()
+    os.close(reader)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the file is closed with the frame that is interrupted
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_interrupt_leaves_no_temporary_file(exists: bool, tmp_path: Path) -> None:
+    """Before any line of the functions that make one; the file is the old or the new one."""
+    path, contents = tmp_path / "file", {b"old", b"new"} if exists else {b"new"}
+    before, number, seen, interrupted = sys.gettrace(), 0, 0, True
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal seen
+        code = frame.f_code
+        if event == "call" and not (code.co_filename == files.__file__ and code.co_name in _OWN):
+            return None
+        seen += event == "line"
+        if event == "line" and seen == number:
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    while interrupted:
+        number, seen, interrupted = number + 1, 0, False
+        path.unlink(missing_ok=True)
+        if exists:
+            path.write_bytes(b"old")
+        sys.settrace(trace)
+        try:
+            files.writable(path, "path")
+            with files.replacing(path) as file:
+                file.write(b"new")
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.settrace(before)
+        gc.collect()
+        assert {p.name for p in tmp_path.iterdir()} <= {"file"}, number
+        assert not path.exists() or path.read_bytes() in contents
+    assert number > 20
+    assert path.read_bytes() == b"new"
+
+
+_OWN = ("writable", "replacing", "_temporary")
 
 
 def test_saving_to_a_read_only_directory(tmp_path: Path) -> None:

@@ -370,4 +370,7 @@ def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Opti
 def _writable(path: str | PathLike[str]) -> Path:
     """The path of a checkpoint; raises before the training if it cannot be written there."""
     check_safetensors()
-    return writable(path, "checkpoint")
+    target = writable(path, "checkpoint")
+    if target.is_fifo():
+        raise OSError(f"checkpoint: {path} is a pipe; expected a file")
+    return target
