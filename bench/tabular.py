@@ -129,7 +129,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [
         f"# Untuned on tables, {FOLDS} folds", "",
         "Accuracy, or R² of a regression: the mean over the folds; in brackets the preset's score minus this one, with",
-        "the standard error of this difference over the folds; and the seconds of all folds on one core.", "",
+        "the standard error of this difference over the folds; and the seconds of all folds on one core of a machine",
+        "with other work.", "",
         f"| data | n | {' | '.join((OURS, MLP, SCALED, BOOSTING))} |", "|---" * 6 + "|",
     ]  # fmt: skip
     worse, ahead = [], []
@@ -169,7 +170,7 @@ def main() -> None:
         if options.names and not any(name in data.name for name in options.names):
             continue
         result["data"][data.name] = {"samples": len(data.y), "contenders": measure(data)}
-        print(markdown(result).splitlines()[6 + len(result["data"])], flush=True)
+        print(markdown(result).splitlines()[7 + len(result["data"])], flush=True)
         options.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
         options.output.with_suffix(".md").write_text(markdown(result))
 
