@@ -22,7 +22,7 @@ except ImportError:
 _KNOWN = {operator: name for name, (operator, _, _) in NATIVE.items()} | {"Gelu": ""}
 _COSTS = {"softmax": "softmax_cross_entropy", "sigmoid": "cross_entropy", "exponential": "poisson"}
 _SKIPPED = ("Identity", "Dropout", "Cast", "Flatten")
-_DOMAINS = ("", "ai.onnx", "com.microsoft")
+_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
 _REALS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64 and bfloat16
 
 
@@ -84,6 +84,16 @@ def _read(source: Any) -> tuple[str, Any]:
     return name, model
 
 
+def _known(node: Any) -> Any:
+    """A node, whose operator has another name if it is not one of ONNX."""
+    if node.domain in _DOMAINS:
+        return node
+    other = onnx.NodeProto()
+    other.CopyFrom(node)
+    other.op_type = f"{node.domain}.{node.op_type}"
+    return other
+
+
 class _Chain:
     """A chain of dense layers in a graph."""
 
@@ -97,7 +107,7 @@ class _Chain:
         inputs = [value.name for value in graph.input if value.name not in constants]
         if len(inputs) != 1:
             raise ValueError(f"{name} has the inputs {inputs}; expected one")
-        self._nodes, self._x = list(graph.node), inputs[0]
+        self._nodes, self._x = [_known(node) for node in graph.node], inputs[0]
         self._outputs = {value.name for value in graph.output}
         decide = [node for node in self._nodes if node.op_type == "ArgMax"]
         reals = {value.name for value in graph.output if value.type.tensor_type.elem_type in _REALS}
@@ -111,10 +121,9 @@ class _Chain:
         values: list[tuple[np.ndarray, np.ndarray]] = []
         while True:
             before, users = self._x, [node for node in self._nodes if self._x in node.input and self._matters(node)]
-            foreign = any(node.domain not in _DOMAINS for node in users)
             product = next((node for node in users if node.op_type in ("Gemm", "MatMul")), None)
-            activation = self._activation(users) if values and not foreign else None
-            if product is not None and len(users) == 1 and not foreign:
+            activation = self._activation(users) if values else None
+            if product is not None and len(users) == 1:
                 values.append(self._dense(product))
                 activations.append("identity")
             elif activation is not None:

@@ -220,6 +220,8 @@ MATMUL = helper.make_node("MatMul", ["input", "V6"], ["a"])
             "Neg is not",
         ),
         ([MATMUL, helper.make_node("ArgMax", ["a"], ["b"])], "no operator is not"),
+        ([MATMUL, helper.make_node("Relu", ["a"], ["b"], domain="own")], "own.Relu is not"),
+        ([MATMUL, helper.make_node("Add", ["a", "C"], ["b"], domain="own")], "own.Add is not"),
     ],
 )
 def test_nothing_of_a_model_is_left_out(nodes: list[Any], message: str) -> None:
