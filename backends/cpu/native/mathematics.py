@@ -7,7 +7,7 @@ infinities and NaN are IEEE 754's (measured in tests/backends/cpu/native/test_ma
 
 import ast
 import math
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
@@ -140,6 +140,11 @@ def statements(operation: str, result: str, arguments: list[str], dtype: str) ->
     >>> statements("power", "p", ["k"], "float32")
     ['p = from_bits32(int32(int32(k + 127) << 23))']
     """
+    return list(_statements(operation, result, tuple(arguments), dtype))
+
+
+@lru_cache(maxsize=4096)  # each new network has the same, which take milliseconds
+def _statements(operation: str, result: str, arguments: tuple[str, ...], dtype: str) -> list[str]:
     return _inlined(operation, ast.Name(result), [ast.Name(a) for a in arguments], dtype, result)
 
 

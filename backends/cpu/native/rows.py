@@ -33,6 +33,8 @@ def arrays_of(call: Call) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
         read, written = [a], [out]
     else:
         return None
+    if written[0].ndim != 2 or written[0].shape[1] > COLUMNS:
+        return None
     real = written[0].dtype
     plain = all(a.flags.c_contiguous and a.flags.aligned and a.dtype == real for a in (*read, *written))
     return (read, written) if plain and real.isnative and real.name in ("float32", "float64") else None
