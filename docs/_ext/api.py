@@ -367,7 +367,14 @@ def _skip(app: Any, what: str, key: str, member: Any, skip: bool, options: Any) 
     return None if shown(key, getattr(member, "__func__", member)) else True
 
 
+def _dashes(app: Any, document: Any) -> None:
+    """The hyphens that Sphinx puts between an argument and its description are a dash."""
+    for text in [t for t in document.findall(lambda node: node.tagname == "#text") if t == " -- "]:
+        text.parent.replace(text, type(text)(" – "))
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Write the pages when the build begins."""
+    app.connect("doctree-read", _dashes)
     app.connect("builder-inited", _write_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
