@@ -27,7 +27,7 @@ from nnkit.backends.dtypes import (
 )
 from nnkit.backends.errors import OutOfMemoryError
 from nnkit.backends.formulas.operations import complex_step_namespace
-from nnkit.backends.formulas.program import Program, Traceable
+from nnkit.backends.formulas.program import Program, Traceable, evaluated
 from nnkit.backends.recording import Tape, active_tape, perform, recording
 
 Array = Any  # an array of any namespace
@@ -259,10 +259,14 @@ class Backend(ABC):
     def _call(self, formula: Traceable, arrays: Sequence[Array], result: Result, out: Any, constants: Any) -> Any:
         """Evaluate a formula by its Python function, into separate arrays."""
         shape, dtype = result
-        xp = complex_step_namespace if self.xp is np and dtype in COMPLEX else self.xp
+        complex_step = self.xp is np and dtype in COMPLEX
+        xp = complex_step_namespace if complex_step else self.xp
 
         def compute() -> Any:
-            values = formula.function(xp, *arrays, **(constants or {}))
+            if complex_step:  # the program, in which Python's abs is that of the namespace
+                values = evaluated(formula.program(constants), xp, arrays, self.dtype(dtype))
+            else:
+                values = formula.function(xp, *arrays, **(constants or {}))
             used, results = list(arrays), []
             for value in _tuple(values):
                 # A formula may return an operand, the same value twice, a number, or an array not yet broadcast.

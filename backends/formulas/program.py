@@ -1,6 +1,6 @@
 """A formula's straight-line program: numbered values, each an operand, a constant or one operation on earlier ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -54,6 +54,21 @@ class Program:
             arguments = tuple(renumbered[a] for a in value.arguments)
             values.append(Value(value.op, arguments, value.kind, value.constant))
         return Program(self.operands, tuple(values), tuple(renumbered[o] for o in self.outputs))
+
+
+def evaluated(program: Program, xp: Any, operands: Sequence[Any], dtype: Any) -> Any:
+    """The result of a program by the functions of a namespace, or a tuple of several; conditions become `dtype`."""
+    values = list(operands)
+    for value in program.values[len(operands) :]:
+        arguments = [values[i] for i in value.arguments]
+        if value.op == "constant":
+            values.append(int(value.constant) if value.kind == "bits" else value.constant)
+        elif value.op.startswith("astype"):
+            values.append(xp.astype(arguments[0], xp.uint32 if value.op == "astype(uint32)" else dtype))
+        else:
+            values.append(getattr(xp, value.op)(*arguments))
+    results = tuple(values[i] for i in program.outputs)
+    return results if len(results) > 1 else results[0]
 
 
 ROW_REDUCTIONS = ("row max", "row sum")  # of a value along the last axis of a matrix; only fused kernels have them

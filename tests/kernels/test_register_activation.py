@@ -129,3 +129,32 @@ def test_built_in_activations_stay() -> None:
     with pytest.raises(ValueError, match=r"^activation 'relu' is built in and cannot be removed$"):
         nnkit.unregister_activation("relu")
     assert "relu" in nnkit.activation_names()
+
+
+@pytest.mark.parametrize("absolute", [lambda xp, z: abs(z), lambda xp, z: xp.abs(z)], ids=["python", "namespace"])
+@pytest.mark.parametrize("share", [1.0, 1e-6])
+def test_an_absolute_value_is_differentiated(absolute: Any, share: float) -> None:
+    """Python's abs of a complex number is the modulus, which would leave the derivative of the term out."""
+
+    def forward(xp: Any, z: Any) -> Any:
+        return xp.tanh(z) + share * absolute(xp, z)
+
+    with pytest.raises(ValueError, match=r"activation 'bent': at z = .* the gradient differs"):
+        nnkit.register_activation("bent", forward, lambda xp, z, d: d * (1 - xp.tanh(z) ** 2), "preactivation")
+    nnkit.register_activation(
+        "bent", forward, lambda xp, z, d: d * (1 - xp.tanh(z) ** 2 + share * xp.sign(z)), "preactivation"
+    )
+    try:
+        network = nnkit.Network([3, 4, 2], "bent", "quadratic", seed=0, dtype="float64")
+        x, y = np.random.default_rng(0).normal(size=(1, 5, 3)), np.ones((5, 2))
+        assert nnkit.check_gradients(network, x[0], y).max_error < 1e-13
+        _, gradients = network.gradients(x[0], y)
+        W = network.parameters.W[0]
+        before, step = W[1, 2], 1e-6
+        costs = []
+        for sign in (1, -1):
+            W[1, 2] = before + sign * step
+            costs.append(network.evaluate(x[0], y)["cost"])
+        assert gradients[0][0][1, 2] == pytest.approx((costs[0] - costs[1]) / (2 * step), rel=1e-6)
+    finally:
+        nnkit.unregister_activation("bent")

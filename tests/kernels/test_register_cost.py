@@ -259,3 +259,15 @@ def test_a_name_can_be_reused(register: Function) -> None:
         residual = float(np.asarray(net.forward([[3.0]]))[0, 0]) - 1.0
         assert float(net.gradients([[3.0]], [[1.0]])[0]) == pytest.approx(factor * residual**2, rel=1e-14)
         unregister_cost("scaled")
+
+
+def test_an_absolute_value_is_differentiated() -> None:
+    """Also Python's abs, which of a complex number is the modulus."""
+
+    def terms(xp: Any, h: Any, y: Any, scale: Any) -> Any:
+        return ((h - y) ** 2 / 2 + abs(h) / 1000) * scale
+
+    with pytest.raises(ValueError, match=r"cost 'lasso': at h = .* delta differs"):
+        nnkit.register_cost("lasso", terms, lambda xp, h, y, scale: (h - y) * scale)
+    nnkit.register_cost("lasso", terms, lambda xp, h, y, scale: (h - y + xp.sign(h) / 1000) * scale)
+    nnkit.unregister_cost("lasso")
