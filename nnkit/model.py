@@ -32,7 +32,15 @@ from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, ForwardPass, Placement, Turn
 from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
-from nnkit.structure import build_layers, check_own_layer, checked_target_scaling, initialized, started, tried
+from nnkit.structure import (
+    build_layers,
+    check_own_layer,
+    checked_target_scaling,
+    initialized,
+    started,
+    tried,
+    warn_of_rounded_targets,
+)
 from nnkit.tables import as_array, column_names, is_table, table_numbers, text_names
 
 FEW = 256  # samples whose forward pass takes less time than its Python overhead
@@ -77,6 +85,8 @@ class Model:
         pair, scaling = output_pair(self.cost, last.activation), self.target_scaling
         self.output = pair if scaling is None else ScaledTargets(pair, *scaling.arrays.values())
         self.dtype = checked_dtype(dtype)
+        if scaling is not None and self.dtype == "float32":
+            warn_of_rounded_targets(scaling)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
         self.init = init if isinstance(init, str) else None  # compared with that of a checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # numpy.random is imported on first use, not with nnkit
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
@@ -21,6 +22,7 @@ from nnkit.layers import Dense, Dropout, Layer, dense_layers, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
 
+_FAR = 1e6  # the distance of targets from 0, in standard deviations, at which float32 keeps about 16 values of each
 _COUPLES = "layers: softmax couples the units of a layer and can only be the output activation"
 
 
@@ -76,6 +78,19 @@ def checked_target_scaling(scaling: Any, cost: Cost, last: Dense) -> Any:
     if scaling.inputs != last.units:
         raise ValueError(f"target_scaling has {scaling.inputs} columns, but the network has {last.units} outputs")
     return scaling
+
+
+def warn_of_rounded_targets(scaling: Any) -> None:
+    """Warn of targets whose deviations from the mean float32 rounds: they are in it before they are scaled."""
+    mean, deviation = scaling.arrays.values()
+    far = np.abs(mean) / deviation
+    at = int(far.argmax())
+    if far[at] > _FAR:
+        warnings.warn(
+            f"target_scaling: column {at} has mean {mean[at]:.3g} and standard deviation {deviation[at]:.3g}, which "
+            'float32 rounds to a few values; give the network dtype="float64", or subtract the mean from the targets',
+            stacklevel=4,
+        )
 
 
 def _layers_of(items: list[int | Layer], activation: str | None) -> list[Layer]:

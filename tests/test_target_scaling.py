@@ -118,3 +118,15 @@ def test_targets_of_a_table_go_by_name() -> None:
     np.testing.assert_array_equal(nets[0].parameters.vector, nets[1].parameters.vector)
     with pytest.raises(ValueError, match="y has columns that differ from the target_names of this network"):
         nets[0].fit(X, table.rename(columns={"u": "w"}), epochs=1, progress=False)
+
+
+def test_targets_that_float32_rounds_are_warned_of() -> None:
+    targets = Y + np.array([0, 1e9])
+    far = Normalization.fit(targets)
+    with pytest.warns(
+        UserWarning, match="target_scaling: column 1 has mean 1e.09 and standard deviation .*float32 rou"
+    ):
+        network("float32", target_scaling=far)
+    net = network("float64", target_scaling=far)
+    net.fit(X, targets, epochs=300, optimizer="adam", progress=False)
+    assert net.score(X, targets) > 0.5
