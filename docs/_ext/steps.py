@@ -148,6 +148,7 @@ class Steps(Directive):
 
     def run(self) -> list[nodes.Node]:
         made: list[nodes.Node] = []
+        tables: list[nodes.Node] = []
         for variant, (title, what) in VARIANTS.items():
             try:
                 found, calls = pieces(variant)
@@ -168,11 +169,11 @@ class Steps(Directive):
             holder = nodes.container(classes=["numbers"])
             self.state.nested_parse(StringList(lines, source="steps"), self.content_offset, holder)
             begin = f'<details class="code"><summary>{escape(title)}: the table of its nodes</summary>'
-            made += [nodes.raw("", begin, format="html"), holder, nodes.raw("", "</details>", format="html")]
-        return made
+            tables += [nodes.raw("", begin, format="html"), holder, nodes.raw("", "</details>", format="html")]
+        return made + tables
 
 
-_ROW, _WIDTH, _LEFT = 38, 380, 96
+_ROW, _WIDTH, _LEFT = 38, 400, 96
 
 
 def _figure(variant: str, title: str, said: str, found: list[Piece]) -> str:
