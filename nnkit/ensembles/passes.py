@@ -11,7 +11,7 @@ from nnkit.ensembles.stack import Stack
 from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.step import Step
-from nnkit.training.meter import Meter
+from nnkit.training.meter import Meter, RecordedCost
 from nnkit.training.on_device import Replays, Way
 from nnkit.training.sources import ArraySource, BytesSource, Known
 
@@ -88,7 +88,7 @@ class StackMeter(Meter):
 
     def __init__(self, stack: Stack, samples: int, largest_batch: int, metrics: Sequence[Metric]) -> None:
         super().__init__(stack, samples, largest_batch, metrics)
-        self.pair, self.count = stack.members[0].output, stack.count
+        self._member, self.pair, self.count = stack.members[0], stack.members[0].output, stack.count
 
     def start_each(self, known: Known, orders: Sequence[np.ndarray] | None) -> None:
         """Reset the meter for samples of which a source knows this; `orders` are those of the members."""
@@ -126,8 +126,14 @@ class StackMeter(Meter):
         def add(name: str, values: Array) -> None:  # (n · count,)
             self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (n, count)), axis=0))
 
-        terms = self.pair.terms(backend, z, y, self._one if weights is None else weights)
-        add("cost", backend.sum(terms, axis=1))
+        key = (z.shape, None if weights is None else weights.shape)
+        lent = self.model.placement.take("cost", key, lambda: RecordedCost(self._member, z, weights, axis=1))
+        if lent is None:
+            terms = self.pair.terms(backend, z, y, self._one if weights is None else weights)
+            add("cost", backend.sum(terms, axis=1))
+        else:
+            add("cost", lent.it.of(z, y, weights))
+            self.model.placement.leave(lent)
         if self.model.classifies:
             if self._known.one_class is not False:
                 right = predicted_labels(backend, self.pair, z) == as_labels(backend, y)

@@ -138,7 +138,7 @@ class Meter:
         model, place = self.model, self.model.placement
         key = (logits.shape[0], None if weights is None else weights.shape[1])
         few = logits.shape[0] * logits.shape[1] <= _FEW and active_tape() is None
-        lent = place.take("cost", key, lambda: _RecordedCost(model, logits, weights)) if few else None
+        lent = place.take("cost", key, lambda: RecordedCost(model, logits, weights)) if few else None
         if lent is None:
             terms = model.output.terms(self.backend, logits, y, self._one if weights is None else weights)
             return self.backend.sum(terms)
@@ -211,26 +211,27 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
     return result
 
 
-class _RecordedCost:
-    """The recorded sum of the costs of as many samples as in `logits`; for one thread at a time."""
+class RecordedCost:
+    """The recorded sum of the costs of as many samples as in `logits`, or of each row; for one thread at a time."""
 
-    def __init__(self, model: Model, logits: Array, weights: Array | None) -> None:
+    def __init__(self, model: Model, logits: Array, weights: Array | None, axis: int | None = None) -> None:
         self._backend, self._dtype = model.backend, model.dtype
         zeros, one = partial(self._backend.zeros, dtype=model.dtype), self._backend.asarray(1.0, model.dtype)
         self._logits, self._y = zeros(logits.shape), zeros(logits.shape)
         self._weights = one if weights is None else zeros(weights.shape)
         with self._backend.recording() as self._tape:
-            self._sum = self._backend.sum(model.output.terms(self._backend, self._logits, self._y, self._weights))
+            terms = model.output.terms(self._backend, self._logits, self._y, self._weights)
+            self._sum = self._backend.sum(terms, axis=axis)
 
     def of(self, logits: Array, y: Array, weights: Array | None) -> Array:
-        """The sum for these arrays, a new 0-d array."""
+        """The sum for these arrays, a new array."""
         copy = self._backend.copy
         copy(logits, self._logits)
         copy(y, self._y)
         if weights is not None:
             copy(weights, self._weights)
         self._tape.replay()
-        return copy(self._sum, self._backend.empty((), self._dtype))
+        return copy(self._sum, self._backend.empty(self._sum.shape, self._dtype))
 
 
 def evaluate(
