@@ -161,7 +161,7 @@ class _Training:
         common([state.optimizer for state in self.states])  # before anything changes
         self.parts: list[Part] = []
         start = 0
-        for size in stack_sizes(self.members[0], len(self.members)):
+        for size in stack_sizes(self.members[0], len(self.members), not self.own_orders):
             numbers = range(start, start := start + size)
             members, states = [self.members[k] for k in numbers], [self.states[k] for k in numbers]
             stack = Stack(members, states, not self.own_orders, self.own_rates, self.plan.batch_size)
