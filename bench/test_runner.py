@@ -291,3 +291,11 @@ def test_an_nnkit_that_is_not_installed_has_a_version_and_a_size(monkeypatch: py
     assert found["version"] == nnkit.__version__
     assert found["install_bytes"] > 500_000
     assert machine.installed(("jax",)) is None
+
+
+def test_an_ensemble_computes_what_its_networks_compute_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.ensembles import main as ensembles
+
+    sizes = ["--ensembles", "--sizes", "5-4-3x4", "--members", "2", "--steps", "4", "--optimizers", "adam"]
+    assert ensembles([*sizes, "--rounds", "1", "--seconds", "0.01", "--dtype", "float64", "--orders", "own"]) == 0
+    assert "| 5-4-3x4 | 2 |" in capsys.readouterr().out
