@@ -72,15 +72,15 @@ def tabular(
     if regression is None:
         regression = host.dtype.kind == "f"
     regression = flag("tabular", "regression", regression)
-    samples = X.shape[0] if hasattr(X, "shape") else len(X)
-    if len(host) != samples:
-        raise ValueError(f"X has {samples} samples, and y has {len(host)}; expected as many")
     if regression and host.dtype.kind in "biuf":
         check_finite(host, "y")
     elif host.dtype.kind == "f" or regression:
         expected = "numbers" if regression else "integers or text as labels"
         raise TypeError(f"y has dtype {host.dtype}, and regression is {regression}; expected {expected}")
     encoding = TableEncoding.fit(X, "robust")
+    samples = X.shape[0] if hasattr(X, "shape") else len(X)
+    if len(host) != samples:
+        raise ValueError(f"X has {samples} samples, and y has {len(host)}; expected as many")
     about: dict[str, Any] = {"seed": seed, "dtype": dtype, "backend": backend, "preprocessing": encoding}
     if regression:
         table = host.reshape(len(host), -1)
