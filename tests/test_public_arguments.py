@@ -156,6 +156,14 @@ CALLS: dict[str, tuple[Callable[..., Any], Callable[[], dict[str, Any]]]] = {
         "history": HISTORY, "path": _folder() / "p.png", "title": "t", "metrics": ["cost"],
     }),
     "seed_spread": (plots.seed_spread, lambda: {"histories": [HISTORY] * 2, "path": _folder() / "p.png", "title": "t"}),
+    "predictions": (plots.predictions, lambda: {
+        "ensemble": nnkit.Ensemble([2, 1], seeds=[0, 1], cost="quadratic"), "X": [[0.0, 1.0]], "y": [1.0],
+        "path": _folder() / "p.png", "title": "t",
+    }),
+    "disagreement": (plots.disagreement, lambda: {
+        "ensemble": nnkit.Ensemble([2, 3], seeds=[0, 1]), "X": [[0.0, 1.0]], "y": [1], "path": _folder() / "p.png",
+        "title": "t",
+    }),
     "first_layer": (plots.first_layer, lambda: {
         "network": np.ones((2, 4)), "shape": (2, 2), "path": _folder() / "p.png", "title": "t",
     }),

@@ -24,6 +24,13 @@ from nnkit.plots.figure import (
 _MOST = 1000  # samples drawn
 
 
+def _checked(ensemble: Any) -> Any:
+    """The ensemble; TypeError for anything else."""
+    if not hasattr(ensemble, "members"):
+        raise TypeError(f"ensemble is a {type(ensemble).__name__}; expected an nnkit.Ensemble")
+    return ensemble
+
+
 def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
     """Draw the mean predictions of a regression, a band of two standard deviations over the members, and each member.
 
@@ -42,12 +49,16 @@ def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: 
     ['mean of 3 networks', 'mean ± 2 standard deviations', 'each network', 'targets']
     """
     target = picture_path(path)
-    first = ensemble.members[0]
+    first = _checked(ensemble).members[0]
     if first.classifies:
         raise TypeError(f"{first.cost.name} is for classes; use disagreement")
     each = np.stack([on_host(member.forward(X)).astype(np.float64) for member in ensemble.members])  # (K, n, d_out)
     mean, spread, count = each.mean(axis=0), each.std(axis=0), each.shape[1]
-    wanted = None if y is None else finite_numbers(np.reshape(on_host(y), (-1, first.d_out)), "y", 2, "(n, d_out)")
+    wanted = (
+        None
+        if y is None
+        else finite_numbers(np.reshape(on_host(first.answers(y)), (-1, first.d_out)), "y", 2, "(n, d_out)")
+    )
     if wanted is not None and len(wanted) != count:
         raise ValueError(f"y has {len(wanted)} targets; expected {count}, as many as X has samples")
     figure = new_figure(7.4 * first.d_out, 4.6, title)
@@ -106,7 +117,7 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
     ['Samples', 'Of these wrong (%)']
     """
     target = picture_path(path)
-    shares = np.asarray(on_host(ensemble.disagreement(X)), np.float64)
+    shares = np.asarray(on_host(_checked(ensemble).disagreement(X)), np.float64)
     count = len(ensemble.members)
     votes = np.rint(shares * count).astype(int)
     levels = np.arange(count + 1)  # the class of the mean may be that of no member
