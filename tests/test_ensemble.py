@@ -267,6 +267,11 @@ def test_files_and_pickles_keep_all_members(tmp_path: Path) -> None:
     ("options", "error", "text"),
     [
         ({"checkpoint": "file"}, TypeError, "checkpoint is not possible for an ensemble"),
+        (
+            {"validation_split": 0.2},
+            TypeError,
+            "validation_split is not possible for an ensemble; give validation_data",
+        ),
         ({"optimizer": [SGD()]}, ValueError, "optimizer is a list of 1; expected one for each of 3 members"),
         ({"optimizer": [SGD(), Adam(), SGD()]}, TypeError, "optimizer: Adam and SGD cannot be mixed"),
         ({"optimizer": [Adam(), Adam(beta1=0.5), Adam()]}, TypeError, r"optimizer: beta1 is \[0.9, 0.5, 0.9\]"),

@@ -36,7 +36,7 @@ class Ensemble:
         seeds: the seed of each member's initial parameters, and of its dropout masks: integers, at least one.
         order: "shared": all members take the same minibatches, in the order of the first seed, which is faster and
             needs less memory. "own": each takes those that a network with its seed takes.
-        options: the other arguments of `nnkit.Network`, the same for all members.
+        options: the other arguments of `nnkit.Network`, the same for all members, as are dropout rates.
 
     Attributes:
         members: the networks, each of which can be used, saved and trained by itself; `del ensemble.members[3]` leaves
@@ -117,7 +117,10 @@ class Ensemble:
         members diverge, DivergenceError is raised.
         """
         for name in others:
-            raise TypeError(f"{name} is not possible for an ensemble; train its members alone: members[0].fit(...)")
+            hint = (
+                "give validation_data" if name == "validation_split" else "train its members alone: members[0].fit(...)"
+            )
+            raise TypeError(f"{name} is not possible for an ensemble; {hint}")
         try:
             return fit(
                 self, self.members, self.order == "own", X, y, epochs, batch_size, optimizer, schedule,
