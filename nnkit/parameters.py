@@ -123,6 +123,11 @@ class Parameters:
                     raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}{hint}")
                 self.backend.copy(array, view)
 
+    @property
+    def order(self) -> str:
+        """The order of the first W in memory, which depends on sizes, dtype and backend; with numba, on the CPU too."""
+        return "by columns" if self._by_columns else "by rows"
+
     def saved(self, flat: Array) -> np.ndarray:
         """Convert a vector with this layout to the layout of files: on the host, each W in row-major order."""
         host = np.array(self.backend.to_numpy(flat))

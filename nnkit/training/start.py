@@ -33,6 +33,7 @@ def check_same(team: Team, model: Model, plan: Plan, optimizer: Optimizer | None
     task |= {"seed": None if model.seed_is_drawn else model.seed, "classes": classes}
     fitted = {"preprocessing": model.preprocessing, "target_scaling": model.target_scaling}
     task |= {name: None if a is None else [*map(_digest, a.arrays.values())] for name, a in fitted.items()}
+    task["the order of the first W in memory"] = model.parameters.order
     task["data"] = task.pop("data")  # last: other data follow from another dtype, and so on
     first, *others = communicator.everyone(task)
     with communicator.agreed():
@@ -54,6 +55,8 @@ def _different(rank: int, name: str, there: Any, here: Any) -> str:
             f"rank {rank} has a different {names} than rank 0; give all ranks the same arrays, of which each takes its "
             "own rows, or an iterable of its own with sharded=True"
         )
+    if name.startswith("the order"):
+        return f"{name} is {there} on rank {rank} and {here} on rank 0: their CPUs differ; set NNKIT_NATIVE=0 on all"
     return f"{name} is {there} on rank {rank} and {here} on rank 0; give all ranks the same arguments"
 
 

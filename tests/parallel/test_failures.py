@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit.backends.numpy_backend import make_numpy_backend
 from nnkit.parallel import Communicator, run, team_of
 from nnkit.training import stopping, together
 from tests.support.parallel_cases import X, Y, difference, minibatches, state_of, train
@@ -85,6 +86,13 @@ def test_other_arguments_on_one_rank_are_refused(name: str) -> None:
         assert difference(state, state_of(network(), nnkit.History())) == 0
 
 
+def _ordered(rank: int) -> nnkit.Network:
+    """A network as on CPUs with different instructions, of which nnkit's native code makes use."""
+    backend = make_numpy_backend("")
+    backend.by_columns = lambda *sizes: rank == 0  # type: ignore[method-assign]
+    return nnkit.Network([12, 3], seed=0, backend=backend)
+
+
 def test_another_network_on_one_rank_is_refused() -> None:
     fitted = [nnkit.data.Normalization.fit(X), nnkit.data.Normalization.fit(X + 1)]
     makes: list[tuple[Callable[[int], nnkit.Network], str]] = [
@@ -92,6 +100,7 @@ def test_another_network_on_one_rank_is_refused() -> None:
         (lambda rank: nnkit.Network([12, 7 + rank, 3], seed=0), "layers is"),
         (lambda rank: nnkit.Network([12, 3], seed=0, preprocessing=fitted[rank]), "preprocessing is"),
         (lambda rank: nnkit.Network([12, 3], seed=0, dtype=f"float{32 + 32 * rank}"), "dtype is float64 on rank 1"),
+        (_ordered, "the order of the first W in memory is by rows on rank 1 and by columns on rank 0"),
     ]
     for make, said in makes:
         for text, _ in run(2, partial(_failing, make)):
