@@ -98,9 +98,10 @@ def writable(path: str | PathLike[str], name: str) -> Path:
         raise FileNotFoundError(f"{name}: the directory {folder} does not exist")
     names = [""]
     try:  # permissions do not tell all: a read-only disk, /proc and /sys have some, too
-        with undisturbed(), suppress(FileNotFoundError):  # another process may have removed it as a leftover
+        with undisturbed():
             _temporary(os.path.realpath(path), names).close()
-            os.unlink(names[-1])
+            with suppress(FileNotFoundError):  # another process may have removed it as a leftover
+                os.unlink(names[-1])
     except OSError as error:
         raise type(error)(f"{name}: the directory {folder} is not writable: {error.strerror}") from None
     return path
