@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from functools import cache
 from html import escape
@@ -23,7 +24,17 @@ from nnkit.backends.cpu.native.formulas import native_source
 from nnkit.backends.cuda.formula_text import formula_source
 from nnkit.backends.formula import Formula, list_formulas
 from nnkit.commands.reports import functions
+from nnkit.data.preprocessing import Whitening
+from nnkit.kernels import dense
 from nnkit.verify import BOUND, Row, verify
+
+# The lines that compute a function which is more than formulas, without its checks.
+_LINES: dict[str, list[Callable[..., Any]]] = {
+    "dense_forward": [dense.layer_forward],
+    "dense_backward": [dense.layer_backward],
+    "Network.jacobian": [importlib.import_module("nnkit.jacobian")._pulled_back],
+    "data.Whitening": [Whitening.fit, Whitening._constants, Whitening._compute],
+}
 
 
 @cache
@@ -75,9 +86,12 @@ class Equation(Directive):
         return [holder, *self._texts(dict.fromkeys(row.function for row in rows))]
 
     def _texts(self, names: Iterable[str]) -> list[nodes.Node]:
-        """The formulas in Python, CUDA C++ and the loop that numba compiles, folded by function."""
+        """A function's own lines, and its formulas in Python, CUDA C++ and the loop that numba compiles, folded."""
         made: list[nodes.Node] = []
         for name in names:
+            if lines := _LINES.get(name):
+                code = "\n\n".join(textwrap.dedent(inspect.getsource(inspect.unwrap(line))) for line in lines)
+                made += folded(f"{name}: its matrix products, in Python", [_literal(code, "python")])
             texts: list[nodes.Node] = []
             for formula in formulas_of(name)[1]:
                 texts += [_literal(python(formula), "python"), _literal(kernel(formula), "cuda")]

@@ -209,7 +209,7 @@ class Equation:
 def equations() -> Iterator[Equation]:
     """The rows in the lecture's order, one for each activation and each cost."""
     yield Equation("1", "h = f(wᵀx + b), one perceptron", "dense_forward", Problem.perceptron)
-    yield Equation("2, 7, 9", "h = f(Wx + b), a dense layer", "dense_forward", Problem.dense_layer)
+    yield Equation("2, 7, 9, 11", "h = f(Wx + b), a dense layer", "dense_forward", Problem.dense_layer)
     yield Equation("3", "C = ½ Σ (y − h)²", "quadratic", Problem.cost, "quadratic")
     yield Equation("4", "Δ = h − y", "quadratic_delta", Problem.cost_gradient, "quadratic")
     for name, statement in _DELTAS.items():
