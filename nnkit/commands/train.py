@@ -115,6 +115,7 @@ def _check_files(options: argparse.Namespace) -> None:
         packages["--download"] = "pooch"
     check_packages(packages)
     others = [] if options.data in ("digits", "mnist") else [options.data]
+    others += [] if options.config is None else [options.config]
     for name in given:
         others.append(output_path(getattr(options, name), f"--{name}", others))
     picture_path(options.picture, "--picture")

@@ -93,6 +93,15 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str], line: s
     assert printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["model", "history", "checkpoint", "picture"])
+def test_a_result_never_replaces_the_configuration(here: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    text = OPTIONS.replace("no-picture = true", "") + f'{option} = "run.toml"\n'
+    (here / "run.toml").write_text(text)
+    assert main(["train", "--config", "./run.toml"]) == 2
+    assert "run.toml is already another of this command's files" in capsys.readouterr().err
+    assert (here / "run.toml").read_text() == text
+
+
 def test_a_missing_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", "no.toml"]) == 2
     assert "no.toml" in capsys.readouterr().err
