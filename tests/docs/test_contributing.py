@@ -17,14 +17,14 @@ PAGE = (ROOT / "docs" / "contributing" / "activation.md").read_text(encoding="ut
 def changed(text: str, block: str) -> str:
     """A file with a block of the page: appended, if it begins with an empty line; else its first lines are in the file.
 
-    In a line of names, the first one is.
+    Of a list of names, the first line is.
     """
     if block.startswith("\n"):
         return text + block
     if block.startswith('"'):
-        first, _, others = block.partition(" ")
+        first = block.partition("\n")[0]
         assert text.count(first) == 1
-        return text.replace(first, f"{first} {others.strip()}")
+        return text.replace(first, block.rstrip("\n"))
     lines = block.splitlines(keepends=True)
     kept = max(n for n in range(1, len(lines)) if "".join(lines[:n]) in text)
     anchor = "".join(lines[:kept])

@@ -61,12 +61,12 @@ def wrong_tanh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("wrong_tanh")
 def test_a_wrong_gradient_fails_and_exits_1(capsys: pytest.CaptureFixture[str]) -> None:
-    failed = [row.function for row in verify.verify("numpy") if not row.passed]
-    assert failed == ["tanh_grad"]
+    rows = verify.verify("numpy")
+    assert [row.function for row in rows if not row.passed] == ["tanh_grad"]
     assert main(["verify"]) == 1
     out = capsys.readouterr().out
     assert "FAILED" in out
-    assert "1 of 41 failed" in out
+    assert f"1 of {len(rows)} failed" in out
 
 
 @pytest.mark.usefixtures("wrong_tanh")
@@ -87,7 +87,7 @@ def test_an_error_of_nan_fails() -> None:
 def test_markdown_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "--markdown"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == 43
+    assert len(lines) == 2 + len(verify.verify("numpy"))
     assert {line.count(" | ") for line in lines} - {0} == {3}
 
 
