@@ -47,7 +47,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     for command in (train, predict, evaluate, export, reports):
         command.add(commands)
     completion.add(commands, parser)
-    options, unknown = parser.parse_known_args(arguments)
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except BrokenPipeError:  # the reader of --help has gone, which argparse ignores from Python 3.11.4 on
+        return 0
     if unknown:
         options.parser.refuse(unknown)
     if options.run is None:

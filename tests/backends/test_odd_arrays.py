@@ -259,7 +259,7 @@ def test_invalid_preprocessing(wrong: str) -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     table = pandas.DataFrame({"kind": [1.0], "b": [2.0]})  # it has an `apply` too
     given = {"DataFrame": table, "Series": table["b"], "class": nnkit.data.Normalization, "array": np.ones(2)}
-    message = "preprocessing is .*; expected a fitted nnkit.data.Normalization or Whitening"
+    message = "preprocessing is .*; expected a fitted nnkit.data.Normalization, Whitening or TableEncoding"
     with pytest.raises(TypeError, match=message):
         nnkit.Network([2, 2], preprocessing=given.get(wrong, "normalization"))
 

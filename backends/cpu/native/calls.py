@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ def f(arguments):
 """
 
 
+_address = attrgetter("ctypes.data")
+
+
 class NativeCall(partial[None]):
     """The call of the C function `void f(int64_t *arguments)` at `address` with the arguments in `block`.
 
@@ -46,7 +50,7 @@ class NativeCall(partial[None]):
 
 def node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
     """The call of a text whose arguments are numbers and then the addresses of arrays."""
-    block = np.array([*numbers, *(a.ctypes.data for a in arrays)], np.int64)
+    block = np.array([*numbers, *map(_address, arrays)], np.int64)
     return NativeCall(address_of(text), block, (*arrays, *keep))
 
 
