@@ -24,7 +24,7 @@ from nnkit.commands.arguments import (
 )
 from nnkit.commands.dataset import Dataset, load_dataset, whole_labels
 from nnkit.commands.models import TrainedOn, encoding_of, in_order, new_share, trained_on, warn_of_known_samples
-from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, placing
+from nnkit.commands.outputs import as_json, check_packages, inputs, output_path, picture_title, placing
 from nnkit.commands.runs import heading, in_digits
 from nnkit.commands.train_arguments import DEFAULTS
 from nnkit.inputs import on_host
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     source, picture = options.data if options.file is None else options.file, options.confusion
     check_packages({"MODEL": "safetensors"} | ({} if picture is None else {"--confusion": "matplotlib"}))
     if picture is not None:
-        picture_path(output_path(picture, "--confusion", [options.model, source]), "--confusion")
+        picture_path(output_path(picture, "--confusion", inputs(options.model, source, options.target)), "--confusion")
     network = load(options.model, options.backend)
     known = trained_on(options.model)
     dataset = _samples(source, options, network, known)

@@ -73,6 +73,14 @@ def output_path(path: Path, option: str, others: Iterable[str | Path] = ()) -> P
     return path
 
 
+def inputs(*given: str | Path | None) -> list[str | Path]:
+    """Those of a command's sources that are files of its own, which no result may replace.
+
+    They may also be None, names of data sets, or, for --target, names of columns.
+    """
+    return [source for source in given if source is not None and (Path(source).suffix or Path(source).exists())]
+
+
 def picture_title(text: str) -> str:
     """A title with a file name in it: on one line, and not parsed as mathematics by Matplotlib."""
     return one_line(text).replace("$", r"\$")

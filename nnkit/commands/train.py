@@ -12,7 +12,7 @@ from nnkit.backends import Backend
 from nnkit.commands.arguments import Commands, add_command, check_metrics, counted, show
 from nnkit.commands.dataset import Dataset, load_dataset, targets_of
 from nnkit.commands.models import as_text
-from nnkit.commands.outputs import as_json, check_packages, output_path, picture_title, write_json
+from nnkit.commands.outputs import as_json, check_packages, inputs, output_path, picture_title, write_json
 from nnkit.commands.ranks import backend_of, on_all_ranks
 from nnkit.commands.runs import (
     NUMBERS,
@@ -114,8 +114,7 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.data == "mnist" and options.download and not is_on_disk(options.data_dir):
         packages["--download"] = "pooch"
     check_packages(packages)
-    others = [] if options.data in ("digits", "mnist") else [options.data]
-    others += [] if options.config is None else [options.config]
+    others = inputs(options.data, options.target, options.config)
     for name in given:
         others.append(output_path(getattr(options, name), f"--{name}", others))
     picture_path(options.picture, "--picture")

@@ -65,6 +65,8 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --picture curve.jpg", "--picture is 'curve.jpg'; expected a name that ends in .png, .svg, .pdf"),
         ("train --history nnkit-model.safetensors", "is already another of this command's files"),
         ("train --data houses.csv --target price --model houses.csv", "houses.csv is already another of this"),
+        ("train --data x.npy --target y.npy --history y.npy", "y.npy is already another of this command's files"),
+        ("train --data x.npy --target y.npy --model ./y.npy", "y.npy is already another of this command's files"),
         ("train --data digit", "digit does not exist; expected a file, digits or mnist; did you mean digits?"),
         ("evaluate net.safetensors MNIST", "expected a file, digits or mnist; did you mean mnist?"),
         ("train --data flower.csv --target y", "flower.csv does not exist; expected a file, digits or mnist\n"),
