@@ -17,12 +17,12 @@ PAGE = (ROOT / "docs" / "contributing" / "activation.md").read_text(encoding="ut
 def changed(text: str, block: str) -> str:
     """A file with a block of the page: appended, if it begins with an empty line; else its first lines are in the file.
 
-    Of a list of names, the first line is.
+    Of a list of names, the first one is.
     """
     if block.startswith("\n"):
         return text + block
     if block.startswith('"'):
-        first = block.partition("\n")[0]
+        first = block.split(maxsplit=1)[0]
         assert text.count(first) == 1
         return text.replace(first, block.rstrip("\n"))
     lines = block.splitlines(keepends=True)
@@ -40,7 +40,7 @@ def test_an_activation_is_added_by_following_the_page(tmp_path: Path) -> None:
     for file in ("pyproject.toml", "conftest.py"):
         shutil.copy(ROOT / file, tmp_path)
     blocks = re.findall(r"```\{code-block\} python\n:caption: (\S+)\n(.*?)```", PAGE, re.DOTALL)
-    assert len({file for file, _ in blocks}) == 5
+    assert len({file for file, _ in blocks}) == 6
     for file, block in blocks:
         path = tmp_path / file
         path.write_text(changed(path.read_text(encoding="utf-8"), block), encoding="utf-8")
