@@ -134,18 +134,32 @@ class _Raises(ast.NodeVisitor):
         self.around.pop()
 
     def visit_Assign(self, node: ast.Assign) -> None:
+        self.generic_visit(node)
         text = _text(node.value, self.names[-1])
         if text and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            self.names[-1][node.targets[0].id] = text
+            name = node.targets[0].id
+            if self.around[-1:] != ["__str__"] or name not in self.names[-1]:  # there, the usual text comes first
+                self.names[-1][name] = text
 
     def visit_Call(self, node: ast.Call) -> None:
         self.generic_visit(node)
         called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if called == "warn" and len(node.args) > 1:
+            called = getattr(node.args[1], "id", "")
         kind = _MAKERS.get(called, called)
         if kind in _TEXTS and node.args:
-            text = _text(node.args[0], self.names[-1])
-            if text and len(text.replace("…", "").strip()) > 8:
-                self.found[kind].append(Message(text, ".".join([self.module, *self.around])))
+            self._add(kind, node.args[0])
+
+    def visit_Return(self, node: ast.Return) -> None:
+        """An error that makes its message of its attributes does so in `__str__`."""
+        self.generic_visit(node)
+        if self.around[1:] == ["__str__"] and self.around[0] in _TEXTS:
+            self._add(self.around[0], node.value.body if isinstance(node.value, ast.IfExp) else node.value)
+
+    def _add(self, kind: str, node: Any) -> None:
+        text = _text(node, self.names[-1])
+        if text and len(text.replace("…", "").strip()) > 8:
+            self.found[kind].append(Message(text, ".".join([self.module, *self.around])))
 
 
 def _text(node: ast.AST, names: dict[str, str]) -> str:
@@ -177,10 +191,11 @@ def _page(name: str, rows: list[Message], texts: Docstrings) -> str:
     if not hasattr(builtins, name):
         lines += [texts.rewritten(" ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())), ""]
         above = next((base.__name__ for base in kind.__mro__[1:] if hasattr(builtins, base.__name__)), "Exception")
-        lines += [f"It is also a ``{above}``." + (f" Its attributes: :py:obj:`{name} <{full}>`." if full else ""), ""]
+        lines += [f"A subclass of ``{above}``" + (f"; in the API: :py:obj:`{name} <{full}>`." if full else "."), ""]
     lines += ["**Cause.** " + texts.rewritten(cause), "", "**Remedy.** " + texts.rewritten(remedy), ""]
     if rows:
-        lines += [f"Its {len(rows)} messages, in which … is filled in:", "", ".. list-table::", "   :class: names", ""]
+        count = f"{len(rows)} messages" if len(rows) > 1 else "message"
+        lines += [f"Its {count}, in which … is filled in:", "", ".. list-table::", "   :class: names", ""]
         for row in rows:
             text = " ".join(row.text.split()).replace("\\", "\\\\").replace("`", "'")
             text = "".join("\\" + c if c in "*|_" else c for c in text)
