@@ -26,8 +26,11 @@ class OutOfMemoryError(BackendError, MemoryError):
     """A device is out of memory; the message says how much was available, and what to reduce.
 
     Attributes:
-        asked: the requested bytes, or None if unknown. free: the bytes that were available. total: the bytes of the
-            device. device: the backend's name. lower: advice, as text.
+        device: the backend's name.
+        asked: the requested bytes, or None if unknown.
+        free: the bytes that were available.
+        total: the bytes of the device.
+        lower: advice, as text.
     """
 
     def __init__(self, device: str, asked: int | None, free: int, total: int, lower: str = "") -> None:

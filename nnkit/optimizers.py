@@ -26,7 +26,8 @@ class SGD(Optimizer):
         learning_rate: ε, positive.
         momentum: μ in [0, 1).
         nesterov: use Nesterov's; needs a momentum.
-        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
+
+    The other arguments, and the errors, are those of `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.SGD(0.5, l2=1e-4)
     SGD(learning_rate=0.5, l2=0.0001)
@@ -56,7 +57,8 @@ class RMSprop(Optimizer):
         alpha: α in [0, 1).
         epsilon: replaces 10⁻⁸, positive.
         momentum: in [0, 1).
-        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
+
+    The other arguments, and the errors, are those of `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.RMSprop(1e-3, momentum=0.9)
     RMSprop(learning_rate=0.001, momentum=0.9)
@@ -79,7 +81,8 @@ class Adagrad(Optimizer):
     Args:
         learning_rate: ε, positive.
         epsilon: replaces 10⁻¹⁰, positive.
-        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
+
+    The other arguments, and the errors, are those of `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Adagrad(clip_norm=1.0)
     Adagrad(learning_rate=0.01, clip_norm=1.0)
@@ -99,7 +102,8 @@ class Adam(Optimizer):
         learning_rate: ε, positive.
         beta1, beta2: in [0, 1).
         epsilon: positive.
-        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
+
+    The other arguments, and the errors, are those of `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.Adam().learning_rate
     0.001
@@ -135,7 +139,8 @@ class Lion(Optimizer):
     Args:
         learning_rate: ε, positive.
         beta1, beta2: in [0, 1).
-        l1, l2, weight_decay, clip_value, clip_norm, and errors: see `nnkit.optimizers.Optimizer`.
+
+    The other arguments, and the errors, are those of `nnkit.optimizers.Optimizer`.
 
     >>> nnkit.optimizers.Lion(weight_decay=0.1)
     Lion(learning_rate=0.0001, weight_decay=0.1)

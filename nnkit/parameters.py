@@ -58,11 +58,13 @@ class Parameters:
         flat: the vector, (size,), including padding.
         message: the vector and, behind it, as many words as its `tail`, which ranks exchange with it.
         starts: the offset of each array in the vector, of all weights and then of all biases.
-        weights: the part of `flat` with the weights. biases: the rest.
+        weights: the part of `flat` with the weights.
+        biases: the rest.
         rates: the factor of the learning rate for each array of each layer, by name; None if all are 1.
         layers: for each layer its arrays by name, views of the vector.
-        W: a view (d_out, d_in) per dense layer. b: a view (d_out,) per dense layer. The first W may be in column-major
-            order: write to it as `W[0][...] = values`, since its `reshape(-1)` is a copy then.
+        W: a view (d_out, d_in) per dense layer. The first may be in column-major order: write to it as
+            `W[0][...] = values`, since its `reshape(-1)` is a copy then.
+        b: a view (d_out,) per dense layer.
 
         vector: all parameters without padding, in one float64 vector on the host, for minimizers; can be assigned.
 

@@ -15,8 +15,10 @@ class Summary:
     """The layers of a network in order; its repr is a table, also in notebooks.
 
     Attributes:
-        title: the network. head, rows: the columns and the lines of the table, as text.
-        parameters: their number. frozen: the number of those whose rate is 0.
+        title: the network.
+        head, rows: the columns and the lines of the table, as text.
+        parameters: their number.
+        frozen: the number of those whose rate is 0.
     """
 
     title: str

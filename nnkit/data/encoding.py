@@ -54,7 +54,9 @@ class TableEncoding(Fitted):
         features: the names of the d columns, if any.
 
     Attributes:
-        inputs: d, the columns of the table. outputs: the columns of the result. output_names: their names.
+        inputs: d, the columns of the table.
+        outputs: the columns of the result.
+        output_names: their names.
         categories, features: as given.
 
     >>> import pandas

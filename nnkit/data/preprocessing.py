@@ -25,7 +25,9 @@ class Fitted(ABC):
     """The base class of normalization and whitening.
 
     Attributes:
-        kind: "normalization" or "whitening". inputs: the number of features. outputs: their number after the transform.
+        kind: "normalization" or "whitening".
+        inputs: the number of features.
+        outputs: their number after the transform.
         arrays: the defining constants, read-only float64 arrays by name.
         features: the column names of the table that it was fitted on; columns of other tables are matched by name.
             None if unknown; only the arrays are then compared for equality.

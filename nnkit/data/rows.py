@@ -19,7 +19,8 @@ class Rows:
     """The rows of a matrix in a .npy file; created by `nnkit.data.open_npy`. Safe to read from several threads.
 
     Attributes:
-        shape: (n, d). dtype: the NumPy dtype.
+        shape: (n, d).
+        dtype: the NumPy dtype.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:

@@ -61,11 +61,16 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
             selected one.
 
     Attributes:
-        network_: the trained `nnkit.Network`. classes_: the labels. n_features_in_, feature_names_in_: of X.
-        coefs_, intercepts_: the parameters of each layer. n_layers_, n_outputs_, out_activation_: of the network.
+        network_: the trained `nnkit.Network`.
+        classes_: the labels.
+        n_features_in_, feature_names_in_: of X.
+        coefs_, intercepts_: the parameters of each layer.
+        n_layers_, n_outputs_, out_activation_: of the network.
         loss_, best_loss_, loss_curve_: the cost with its penalty, of the last, the best and each epoch.
-        validation_scores_, best_validation_score_: with `early_stopping`. validation_loss_curve_: with validation data.
-        n_iter_: epochs of the last fit. t_: number of samples seen.
+        validation_scores_, best_validation_score_: with `early_stopping`.
+        validation_loss_curve_: with validation data.
+        n_iter_: epochs of the last fit.
+        t_: number of samples seen.
 
     A table (pandas, polars, pyarrow) with text, categories or missing values is encoded by `nnkit.data.TableEncoding`,
     which also normalizes its numbers; arrays with text and NaN are refused, as by scikit-learn.

@@ -15,7 +15,9 @@ class DivergenceError(ArithmeticError, ValueError):
     If early stopping restores the best parameters, the network has those.
 
     Attributes:
-        epoch: the epoch, from 1. step: the step in the epoch, from 1. history: the epochs before.
+        epoch: the epoch, from 1.
+        step: the step in the epoch, from 1.
+        history: the epochs before.
         best: the epoch, from 1, whose parameters the network has; None for those from before that step.
     """
 
