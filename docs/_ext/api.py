@@ -300,9 +300,10 @@ class Docstrings:
             inner = piece.strip("`")
             target = self.targets.get(inner.removesuffix("()").removeprefix("nnkit."))
             return f":py:obj:`{inner} <{target}>`" if target else f"``{inner}``"
-        head = re.match(r" *\*{0,2}\w+: ", piece)  # napoleon escapes the names of arguments
+        head = re.match(r" *\*{0,2}\w+: ", piece)  # napoleon escapes the stars of arguments, but not a last underscore
         start = head.end() if head else 0
-        return piece[:start] + re.sub(r"([|*\\])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], piece[start:])
+        begin = piece[:start].replace("_: ", "\\_: ")
+        return begin + re.sub(r"([|*\\])|(?<=\w)_(?!\w)", lambda m: "\\" + m[0], piece[start:])
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
