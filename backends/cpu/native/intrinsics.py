@@ -66,19 +66,21 @@ def store(typing: Any, pointer: Any, index: Any, value: Any, scope: Any) -> Any:
     return types.void(pointer, types.int64, pointer.dtype, scope), generate
 
 
-@intrinsic
-def call(typing: Any, address: Any, *given: Any) -> Any:
-    """Call the C function at an address; the arguments are integers of 64 bits, such as addresses."""
+def _calling(result: types.Type) -> Any:
+    @intrinsic
+    def call(typing: Any, address: Any, *given: Any) -> Any:
+        """Call the C function at an address; the arguments are integers of 64 bits, such as addresses."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [word] * len(given))
-        function = builder.inttoptr(arguments[0], kind.as_pointer())
-        values = [builder.extract_value(arguments[1], i) for i in range(len(given))]
-        builder.call(function, values)
-        return context.get_dummy_value()
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            word, void = ir.IntType(64), result == types.void
+            kind = ir.FunctionType(ir.VoidType() if void else context.get_value_type(result), [word] * len(given))
+            function = builder.inttoptr(arguments[0], kind.as_pointer())
+            returned = builder.call(function, [builder.extract_value(arguments[1], i) for i in range(len(given))])
+            return context.get_dummy_value() if void else returned
 
-    return types.void(types.int64, types.StarArgTuple([types.int64] * len(given))), generate
+        return result(types.int64, types.StarArgTuple([types.int64] * len(given))), generate
+
+    return call
 
 
 @intrinsic
@@ -182,7 +184,10 @@ NAMES: dict[str, Any] = {
     "nan": np.nan,
     **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
     **{name: getattr(np, name) for name in ENTRIES},
-    **{f.__name__: f for f in (load, store, call, select, from_half, to_half, flush_subnormals, restore_mode)},
+    **{f.__name__: f for f in (load, store, select, from_half, to_half, flush_subnormals, restore_mode)},
+    "call": _calling(types.void),
+    "call_float32": _calling(types.float32),  # of a function that returns such a number
+    "call_float64": _calling(types.float64),
     "sqrt": _operation("llvm.sqrt"),
     "absolute": _operation("llvm.fabs"),
     "floor": _operation("llvm.floor"),

@@ -14,13 +14,13 @@ from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, product_text, 
 from nnkit.backends.cpu.products import columns_of, one_thread
 
 # The same library as np.dot's: it gives the same bits, and has the same threads. The names are those of NumPy's wheels,
-# with integers of 64 bits, and of BLAS elsewhere.
-_NAMES = (("scipy_{}_64_", np.int64), ("{}_", np.int32))
+# with integers of 64 bits, and of BLAS elsewhere; first of Fortran's functions, then of C's.
+_NAMES = (("scipy_{}_64_", np.int64), ("{}_", np.int32), ("scipy_{}64_", np.int64), ("{}", np.int32))
 
 
 @cache
 def _blas(name: str) -> tuple[int, Any] | None:
-    """The address of a Fortran function of NumPy's BLAS, and its type of integers; None if that cannot be found."""
+    """The address of a function of NumPy's BLAS, and its type of integers; None if that cannot be found."""
     try:
         library = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
     except (ImportError, OSError):
@@ -43,6 +43,23 @@ def _through(count: int) -> str:
     return f"def f(arguments):\n    call({', '.join(f'arguments[{i}]' for i in range(count + 1))})\n"
 
 
+_DOT = """\
+def f(arguments):
+    one, dot, terms, out = arguments[0], arguments[1], arguments[2], REALs(arguments[5])
+    if terms == 1:
+        out[0] = REALs(arguments[3])[0] * REALs(arguments[4])[0]
+    else:
+        out[0] = REAL(0) + call_REAL(dot, terms, arguments[3], one, arguments[4], one)
+"""
+
+
+def _dot(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
+    """The product of one row and one column as NumPy computes it: by `dot`; `gemv` rounds otherwise."""
+    # C's function: what Fortran's returns for float32 depends on the compiler.
+    blas = _blas("cblas_sdot" if out.dtype == np.float32 else "cblas_ddot")
+    return None if blas is None else node(_DOT.replace("REAL", out.dtype.name), [1, blas[0], a.size], [a, b, out])
+
+
 def _by_blas(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall | None:
     """The product by `gemm`, or `gemv` where one side is 1; None if an operand is not contiguous."""
     if not out.flags.f_contiguous:
@@ -50,6 +67,8 @@ def _by_blas(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | 
     first, second, dtype, (m, n) = columns_of(a), columns_of(b), out.dtype, out.shape
     if first is None or second is None or min(*a.shape, *b.shape) == 0:
         return None
+    if m == n == 1 and alpha is None:
+        return _dot(a, b, out)
     blas = _blas(("s" if dtype == np.float32 else "d") + ("gemv" if 1 in (m, n) else "gemm"))
     if blas is None:
         return None

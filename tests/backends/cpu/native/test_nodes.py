@@ -44,7 +44,7 @@ def compare(do: Callable[[], object], outs: list[np.ndarray], tolerance: float =
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", [(5, 7, 3), (1, 7, 3), (5, 7, 1), (1, 1, 1), (5, 1, 3), (33, 64, 65)])
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (1, 7, 3), (5, 7, 1), (1, 7, 1), (1, 1, 1), (5, 1, 3), (33, 64, 65)])
 @pytest.mark.parametrize("orders", ["CCC", "CFC", "FCC", "FFC", "CCF", "FCF"])
 def test_products(dtype: str, sizes: tuple[int, int, int], orders: str) -> None:
     pytest.importorskip("scipy", reason="has the BLAS")
