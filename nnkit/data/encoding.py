@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.checks import first_of, one_of
+from nnkit.data.csv_files import is_number
 from nnkit.data.moments import Real, feature_names
 from nnkit.data.preprocessing import Fitted, Normalization, checked_array
 from nnkit.inputs import on_host
@@ -19,6 +20,7 @@ from nnkit.tables import as_samples, column_values, columns_of, is_category, is_
 BOUND = 3.0  # of robust scaling
 _IDS = 20  # texts in a column where most differ, of which a warning says that they may be identifiers
 _UNKNOWN = -1.0  # the code of a category that was not in the table; a missing value is NaN
+EXACT = 2.0**53  # below it, float64 holds every whole number
 _MISSING_FROM = np.inf  # in `_codes`: this output tells whether the value is missing
 
 Names = tuple[str | int | float | bool, ...]
@@ -39,7 +41,8 @@ class TableEncoding(Fitted):
 
     - A column of numbers or truth values becomes (x − μ)/σ, with 0 for a missing value, which is the mean.
     - A column of text, or of pandas' and polars' categories, becomes one column for each category of the fitted table
-      (one-hot, in sorted order). A category that was not there gives zeros.
+      (one-hot, in sorted order). A category that was not there gives zeros. Numbers, also in text, are compared by
+      value with categories that are numbers; so are numbers with categories that are text: 7.0 is "7", or "007".
     - A column in which values were missing has one more, 1 where a value is missing and 0 elsewhere.
 
     `fit` determines the columns; the network with this preprocessing takes tables (pandas, polars, pyarrow or another
@@ -230,11 +233,12 @@ def _fitted(name: Any, column: Any, scaling: str, forced: bool) -> Column:
     if len(values) == 0:
         raise ValueError("X has no samples; expected at least one")
     if forced or is_category(column) or values.dtype.kind in "OUT":
-        entries = [value for value in values.tolist() if not is_missing(value)]
+        entries = [_whole(value) for value in values.tolist() if not is_missing(value)]
         names = _sorted(set(entries), name)
-        if len(names) > max(_IDS, len(entries) / 2) and isinstance(names[0], str):
+        if len(names) > max(_IDS, len(entries) / 2) and (forced or isinstance(names[0], str)):
+            kind = "texts" if isinstance(names[0], str) else "numbers"
             warnings.warn(
-                f"column {name!r} has {len(names)} different texts in {len(entries)} rows: if they identify the rows, "
+                f"column {name!r} has {len(names)} different {kind} in {len(entries)} rows: if they identify the rows, "
                 "leave it out",
                 stacklevel=4,
             )
@@ -299,20 +303,36 @@ def _numbers(column: Any, name: str, where: Any) -> Real:
     return numbers
 
 
+def _whole(value: Any) -> Any:
+    """A whole float as an integer: in pandas, a missing value makes floats of integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
+
+
 def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
     """The code (n,) of each category of a column."""
     codes: dict[Any, float] = {name: float(code) for code, name in enumerate(names)}
     text = isinstance(names[0], str)
+    same: dict[float, list[str]] = {}  # the texts of each number
+    for own in names:
+        if isinstance(own, str) and is_number(own):
+            same.setdefault(float(own), []).append(own)
 
     def code(value: Any) -> float:
         if is_missing(value):
             return np.nan
-        if text and isinstance(value, float) and value.is_integer():  # a column of integers with a missing one
-            value = int(value)
-        return codes.get(str(value) if text and isinstance(value, int) else value, _UNKNOWN)
+        if not text and isinstance(value, str):
+            if not is_number(value) or not np.isfinite(float(value)):
+                raise TypeError(f"{name} has {value!r} in column {where!r}; expected numbers or truth values")
+            whole = value.strip().lstrip("+-").isdecimal()  # also beyond the whole numbers of float64
+            value = int(value) if whole else float(value)
+        elif text and isinstance(value, int | float):
+            number, value = value, str(_whole(value))
+            found = [] if isinstance(number, bool) or value in codes else same.get(number, [])
+            if len(found) > 1:
+                raise ValueError(f"{name} has {number!r} in column {where!r}, where {found} differ; expected text")
+            value = found[0] if found else value
+        return codes.get(value, _UNKNOWN)
 
     values = _plain(column, name, where).tolist()
-    if not text and (other := next((value for value in values if isinstance(value, str)), None)) is not None:
-        raise TypeError(f"{name} has {other!r} in column {where!r}; expected numbers or truth values")
-    found: Mapping[Any, float] = {value: code(value) for value in set(values)}
+    found: Mapping[Any, float] = {value: code(value) for value in dict.fromkeys(values)}
     return np.array([found[value] for value in values])

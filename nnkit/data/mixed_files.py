@@ -1,6 +1,7 @@
 """CSV and Parquet files with columns of several kinds, for the command line; `nnkit.data.read` is for numbers alone."""
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from nnkit.data.csv_files import (
     layout_of,
     rows_of_csv,
 )
-from nnkit.data.encoding import TableEncoding, is_mixed
+from nnkit.data.encoding import EXACT, TableEncoding, is_mixed
 from nnkit.data.table import Table, column_number
 from nnkit.tables import as_array, is_missing, table_numbers, text_array
 
@@ -63,8 +64,9 @@ class Wanted(NamedTuple):
 
     Attributes:
         target: the column of the targets, by name or number. identity: the column to carry through.
-        encoding: of a trained network: its categories are text, its other columns numbers.
-        text: whether all labels are text. features: names that show a header. categories: columns to read as text.
+        encoding: of a trained network: its categories that are text are read as text, its other columns as numbers.
+        text: whether all labels are text. features: names that show a header. categories: columns to read as
+            text, or as numbers where all their values are numbers.
     """
 
     target: int | str | None = None
@@ -110,7 +112,7 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
             raise ValueError(f"{path}: --categories: no column {name!r}; there are {', '.join(map(str, names))}")
     columns = {}
     for position, at in enumerate(kept):
-        as_text = _is_text(names[at], position, wanted)
+        as_text = _is_text(names[at], position, wanted, cells[at])
         columns[names[at]] = _column(cells[at], lines, layout, at, as_text)
     y, target = None, None
     if layout.target is not None:
@@ -122,17 +124,33 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
     return Mixed(Table(TextTable(columns), y, features, target), ids)  # type: ignore[arg-type]
 
 
-def _is_text(name: Any, position: int, wanted: Wanted) -> bool | None:
+def _is_text(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> bool | None:
     """Whether a column is text; None if its cells decide."""
     encoding = wanted.encoding
     if encoding is None:
-        return True if name in wanted.categories else None
+        return not _are_codes(cells) if name in wanted.categories else None
     if encoding.features is not None:
         position = encoding.features.index(name) if name in encoding.features else encoding.inputs
     if position >= encoding.inputs:
         return True  # a column that the network does not know, which is reported later
     names = encoding.categories[position]
-    return names is not None and isinstance(names[0], str)
+    texts = [name for name in names or () if isinstance(name, str)]
+    if texts:
+        return not (_are_codes(texts) and _are_codes(cells))
+    return any(abs(name) >= EXACT for name in names or () if not isinstance(name, str))
+
+
+def _are_codes(cells: Iterable[str]) -> bool:
+    """Whether categories are numbers that float64 tells apart as the texts do: "1.0" is "1", but "01" may not be."""
+    zeros: dict[float, str] = {}  # those that lead each number
+    for cell in set(cells).difference(MISSING):
+        if not is_number(cell) or not abs(value := float(cell)) < EXACT:
+            return False
+        leading = re.match(r"[+-]?(0*)\d", cell)
+        own = leading.group(1) if leading else ""
+        if zeros.setdefault(value, own) != own:
+            return False
+    return bool(zeros)
 
 
 def _column(cells: Sequence[str], lines: list[int], layout: Layout, at: int, as_text: bool | None) -> NDArray[Any]:

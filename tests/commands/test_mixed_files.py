@@ -11,8 +11,10 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from nnkit.data import mixed_files
 
 pandas = pytest.importorskip("pandas")
+encoders = pytest.importorskip("sklearn.preprocessing")
 for _package in ("safetensors", "matplotlib"):
     pytest.importorskip(_package, reason=f"{_package} is not installed")
 
@@ -63,9 +65,8 @@ def test_a_mixed_file_is_encoded_and_its_ids_carried_through(files: Any, capsys:
     assert net.features == list(X)
     encoding = net.preprocessing
     assert isinstance(encoding, nnkit.data.TableEncoding)
-    codes: list[Any] = ["10", "20"] if known == "all.csv" else [10, 20]
     found = [None if names is None else list(names) for names in encoding.categories]
-    assert found == [None, ["n", "x", "y, z"], None, codes]
+    assert found == [None, ["n", "x", "y, z"], None, [10, 20]]
     header, *rows = predicted(capsys, new, "--id", "who", "--probabilities")
     assert header == ["who", "no", "yes"]
     assert [row[0] for row in rows] == [f"{i:03d}" for i in reversed(range(60))]
@@ -76,6 +77,78 @@ def test_a_mixed_file_is_encoded_and_its_ids_carried_through(files: Any, capsys:
     assert main(["evaluate", "net.safetensors", known, "--target", "label", "--id", "who", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert results["accuracy"] == pytest.approx(net.evaluate(X, table["label"])["accuracy"])
+
+
+@pytest.mark.parametrize("trained", ["train.csv", "gaps.csv", "train.parquet"])
+def test_codes_are_compared_as_the_numbers_that_pandas_reads(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    zips = rng.choice([1067, 10115, 53111], 60)
+    table = pandas.DataFrame(
+        {"zip": zips, "y": np.array(["Dresden", "Berlin", "Bonn"])[np.argsort(zips.argsort()) % 3]}
+    )
+    table.to_csv("train.csv", index=False)
+    table.to_parquet("train.parquet")
+    gaps = table.astype({"zip": float})
+    gaps.loc[0, "zip"] = np.nan
+    gaps.to_csv("gaps.csv", index=False)
+    assert "10115.0" in Path("gaps.csv").read_text()
+    gaps.to_parquet("gaps.parquet")
+    table.astype({"zip": str}).to_parquet("text.parquet")
+    spelled = {1067: "01067", 10115: "1.0115e4", 53111: "+53111"}
+    table.assign(zip=table["zip"].map(spelled)).to_csv("spelled.csv", index=False)
+    assert main(["train", "--data", trained, "--target", "y", "--categories", "zip", *TRAIN]) == 0
+    net = nnkit.load("net.safetensors")
+    assert isinstance(net.preprocessing, nnkit.data.TableEncoding)
+    assert net.preprocessing.categories == [(1067, 10115, 53111)]
+    reference = encoders.OneHotEncoder(sparse_output=False).fit(table[["zip"]])
+    for name in ("train.csv", "gaps.csv", "spelled.csv", "train.parquet", "gaps.parquet", "text.parquet"):
+        read = pandas.read_csv if name.endswith("csv") else pandas.read_parquet
+        numbers = read(name)[["zip"]].astype(float)
+        expected = reference.set_params(handle_unknown="ignore").transform(numbers)
+        assert expected.sum() == (59 if name.startswith("gaps") else 60)
+        X = mixed_files.read_mixed(Path(name), mixed_files.Wanted("y", encoding=net.preprocessing)).table.X
+        np.testing.assert_array_equal(net.preprocessing.transform(X)[:, :3], expected)
+        assert main(["evaluate", "net.safetensors", name, "--target", "y", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["results"]["accuracy"]
+        assert found == pytest.approx(net.evaluate(numbers, table["y"])["accuracy"])
+    Path("bad.csv").write_text("zip,y\n10115,Berlin\nA1,Bonn\n")
+    assert main(["evaluate", "net.safetensors", "bad.csv", "--target", "y"]) == 2
+    assert "bad.csv, line 3, column 'zip': 'A1' is not a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        ("01067 10115 01067.0", (1067, 10115)),
+        ("01067 1067", ("01067", "1067")),
+        ("00 0", ("0", "00")),
+        (".5 0.50 NA 2", (0.5, 2)),
+        ("A1 7 07", ("07", "7", "A1")),
+        ("9007199254740992 9007199254740993", ("9007199254740992", "9007199254740993")),
+        ("inf 1", ("1", "inf")),
+    ],
+)
+def test_codes_that_numbers_would_confuse_stay_text(cells: str, names: Any) -> None:
+    Path("f.csv").write_text("".join(f"{cell},1\n" for cell in ["zip", *cells.split()]).replace("zip,1", "zip,y"))
+    X = mixed_files.read_mixed(Path("f.csv"), mixed_files.Wanted("y", categories=["zip"])).table.X
+    assert nnkit.data.TableEncoding.fit(X, categories=["zip"]).categories == [names]
+
+
+@pytest.mark.parametrize(
+    ("fitted", "cells", "expected"),
+    [
+        (["10115", "53111"], ["10115.0", "NA", "+53111"], [[1, 0], [0, 0], [0, 1]]),
+        (["007", "7"], ["7", "007", "7.0"], [[0, 1], [1, 0], [0, 0]]),
+        (["7", "A"], ["A", "7", "B"], [[0, 1], [1, 0], [0, 0]]),
+        ([2**60, 2**60 + 1], [str(2**60 + 1), str(2**60), "1"], [[0, 1], [1, 0], [0, 0]]),
+    ],
+)
+def test_a_file_for_an_encoding_of_a_table(fitted: Any, cells: list[str], expected: Any) -> None:
+    encoding = nnkit.data.TableEncoding.fit(pandas.DataFrame({"zip": fitted}), categories=["zip"])
+    Path("f.csv").write_text("\n".join(["zip,y", *(f"{cell},1" for cell in cells)]))
+    X = mixed_files.read_mixed(Path("f.csv"), mixed_files.Wanted("y", encoding=encoding)).table.X
+    assert encoding.transform(X).tolist() == expected
 
 
 def test_the_preset(files: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,10 +204,33 @@ def test_numbers_for_categories_of_text_are_their_text_also_beside_missing_ones(
         assert encoding.transform(pandas.DataFrame({"zip": values})).tolist() == expected
 
 
+def test_numbers_and_their_texts_are_compared_by_value() -> None:
+    def encoded(fitted: list[Any], given: list[Any]) -> Any:
+        table = pandas.DataFrame({"zip": fitted})
+        return TableEncoding.fit(table, categories="zip").transform(pandas.DataFrame({"zip": given})).tolist()
+
+    unit = np.eye(3).tolist()
+    for fitted in ([10, 20, 30], [10.0, 20.0, 30.0], ["10", "20", "30"], ["010", "020", "30.0"]):
+        assert encoded(fitted, [10, 20, 30]) == encoded(fitted, [10.0, 20.0, 30.0]) == unit
+    assert encoded([10, 20, 30], ["10.0", "+20", "030"]) == encoded([10, 20, 30], ["1e1", "20", "3.0e1"]) == unit
+    large = 2**60 + np.arange(3)
+    assert encoded(large.tolist(), large.astype(str).tolist()) == unit
+    assert encoded(["0.5", "1.50", "x"], [0.5, 1.5, 2.5]) == [unit[0], unit[1], [0, 0, 0]]
+    assert encoded(["007", "7", "8"], ["7", "007", "07"]) == [unit[1], unit[0], [0, 0, 0]]  # texts stay different
+    assert encoded(["007", "7", "8"], [7.0, 8.0, np.nan]) == [unit[1], unit[2], [0, 0, 0]]
+    assert encoded(["0", "1", "x"], [True, False]) == [[0, 0, 0]] * 2
+    with pytest.raises(TypeError, match="X has 'inf' in column 'zip'; expected numbers"):
+        encoded([1, 2], ["1", "inf"])
+    with pytest.raises(ValueError, match=r"X has 7 in column 'zip', where \['007', '07'\] differ; expected text"):
+        encoded(["007", "07"], [7])
+    names = TableEncoding.fit(pandas.DataFrame({"zip": [10.0, None, 20.5]}), categories="zip").output_names
+    assert names == ["zip 10", "zip 20.5", "zip missing"]
+
+
 def test_text_for_categories_of_numbers_is_refused() -> None:
     encoding = TableEncoding.fit(pandas.DataFrame({"zip": [10, 20]}), categories="zip")
-    with pytest.raises(TypeError, match="X has '10' in column 'zip'; expected numbers or truth values"):
-        encoding.transform(pandas.DataFrame({"zip": ["10", None]}))
+    with pytest.raises(TypeError, match="X has 'A' in column 'zip'; expected numbers or truth values"):
+        encoding.transform(pandas.DataFrame({"zip": ["10", None, "A"]}))
     with pytest.raises(TypeError, match="categories is None; expected names of columns of X"):
         TableEncoding.fit(pandas.DataFrame({"zip": [10, 20]}), categories=None)  # type: ignore[arg-type]
 
