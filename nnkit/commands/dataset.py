@@ -5,6 +5,7 @@ import difflib
 import os
 import warnings
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from nnkit import data
 from nnkit.commands.outputs import place
 from nnkit.data.csv_files import NoValueError, TextCellError, read_csv
-from nnkit.data.encoding import TableEncoding
+from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.data.files import read
 from nnkit.data.mixed_files import Mixed, Wanted, read_mixed
 from nnkit.files import existing_file
@@ -112,7 +113,11 @@ def read_file(path: Path, wanted: Wanted, mixed: bool = False) -> Mixed:
     try:
         return Mixed(read_csv(existing_file(path), wanted.target, wanted.text, wanted.features), None)
     except (TextCellError, NoValueError):
-        if not mixed:
+        if not mixed:  # a network for numbers, of which true and false are some
+            with suppress(ValueError):
+                found = read_mixed(path, wanted)
+                if not is_mixed(found.table.X):
+                    return found
             raise
     return read_mixed(path, wanted)
 

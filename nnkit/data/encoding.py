@@ -41,8 +41,9 @@ class TableEncoding(Fitted):
 
     - A column of numbers or truth values becomes (x − μ)/σ, with 0 for a missing value, which is the mean.
     - A column of text, or of pandas' and polars' categories, becomes one column for each category of the fitted table
-      (one-hot, in sorted order). A category that was not there gives zeros. Numbers, also in text, are compared by
-      value with categories that are numbers; so are numbers with categories that are text: 7.0 is "7", or "007".
+      (one-hot, in sorted order). A category that was not there gives zeros. Outer spaces of text do not count. Numbers,
+      also in text, are compared by value with categories that are numbers; so are numbers with categories that are
+      text: 7.0 is "7", or "007".
     - A column in which values were missing has one more, 1 where a value is missing and 0 elsewhere.
 
     `fit` determines the columns; the network with this preprocessing takes tables (pandas, polars, pyarrow or another
@@ -233,7 +234,7 @@ def _fitted(name: Any, column: Any, scaling: str, forced: bool) -> Column:
     if len(values) == 0:
         raise ValueError("X has no samples; expected at least one")
     if forced or is_category(column) or values.dtype.kind in "OUT":
-        entries = [_whole(value) for value in values.tolist() if not is_missing(value)]
+        entries = [_entry(value) for value in values.tolist() if not is_missing(value)]
         names = _sorted(set(entries), name)
         if len(names) > max(_IDS, len(entries) / 2) and (forced or isinstance(names[0], str)):
             kind = "texts" if isinstance(names[0], str) else "numbers"
@@ -308,6 +309,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
 
 
+def _entry(value: Any) -> Any:
+    """A category without its outer spaces, which cells of CSV files do not have, or the number of a code."""
+    return value.strip() if isinstance(value, str) else _whole(value)
+
+
 def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
     """The code (n,) of each category of a column."""
     codes: dict[Any, float] = {name: float(code) for code, name in enumerate(names)}
@@ -331,7 +337,7 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
             if len(found) > 1:
                 raise ValueError(f"{name} has {number!r} in column {where!r}, where {found} differ; expected text")
             value = found[0] if found else value
-        return codes.get(value, _UNKNOWN)
+        return codes.get(value, codes.get(_entry(value), _UNKNOWN))
 
     values = _plain(column, name, where).tolist()
     found: Mapping[Any, float] = {value: code(value) for value in dict.fromkeys(values)}

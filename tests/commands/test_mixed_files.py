@@ -151,6 +151,37 @@ def test_a_file_for_an_encoding_of_a_table(fitted: Any, cells: list[str], expect
     assert encoding.transform(X).tolist() == expected
 
 
+@pytest.mark.parametrize("trained", ["text.csv", "quoted.csv", "text.parquet"])
+def test_outer_spaces_of_categories_do_not_count(here: Path, trained: str) -> None:
+    """Cells of CSV files have none, as in " Private" of UCI's adult; those of pandas and Parquet files may."""
+    pytest.importorskip("pyarrow")
+    kinds = np.tile([" Bonn", "Köln ", "A", "A b"], 20)
+    table = pandas.DataFrame({"kind": kinds, "size": np.linspace(-1, 1, 80), "y": np.char.strip(kinds)})
+    table.to_csv("text.csv", index=False)
+    table.to_csv("quoted.csv", index=False, quoting=csv.QUOTE_ALL)
+    table.to_parquet("text.parquet")
+    options = ["--target", "y", "--epochs", "60", "--learning-rate", "0.05", "--quiet", "--no-picture", "--seed", "0"]
+    assert main(["train", "--data", trained, *options]) == 0
+    net = nnkit.load("nnkit-model.safetensors")
+    assert isinstance(net.preprocessing, nnkit.data.TableEncoding)
+    assert net.preprocessing.categories[0] == ("A", "A b", "Bonn", "Köln")
+    for file in ("text.csv", "quoted.csv"):
+        assert net.score(pandas.read_csv(file)[["kind", "size"]], np.char.strip(kinds)) == 1.0
+    assert net.score(pandas.read_parquet("text.parquet")[["kind", "size"]], np.char.strip(kinds)) == 1.0
+
+
+def test_a_network_for_true_and_false_reads_its_own_file(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{i % 7},{i % 2 == 0},{'yes' if i % 2 else 'no'}" for i in range(40)]
+    Path("all.csv").write_text("\n".join(["size,member,y", *rows]) + "\n")
+    assert main(["train", "--data", "all.csv", "--target", "y", *TRAIN]) == 0
+    assert main(["evaluate", "net.safetensors", "all.csv", "--target", "y"]) == 0
+    capsys.readouterr()
+    assert len(predicted(capsys, "all.csv", "--target", "y")) == 41
+    Path("bad.csv").write_text("size,member\n1,perhaps\n")
+    assert main(["predict", "net.safetensors", "bad.csv"]) == 2
+    assert "line 2, column 'member': 'perhaps' is not a number" in capsys.readouterr().err
+
+
 def test_the_preset(files: Any, capsys: pytest.CaptureFixture[str]) -> None:
     known, _, table = files
     command = [
