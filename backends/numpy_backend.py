@@ -11,9 +11,9 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.compiler import describe, enabled
+from nnkit.backends.cpu.native.compiler import describe, enabled, tried
 from nnkit.backends.cpu.native.nodes import same_largest
-from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, tiled_outside, wide
+from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, tiled, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
@@ -87,7 +87,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def run_matmul(self, a: np.ndarray, b: np.ndarray, out: Any) -> Any:
         many = a.ndim == b.ndim == 2 and a.size * b.shape[1] >= PRODUCTS and a.dtype == b.dtype == out.dtype
         if many and active_tape() is None and a.dtype.char in "fd" and enabled():
-            made = tiled_outside(a, b, out)
+            made = tried(tiled, a, b, out)
             if made is not None:
                 made()
                 return out

@@ -131,7 +131,7 @@ class Placement:
 
         The first request gets None unless `at_once`: recording, `record(*arguments)`, pays off from the second use on.
         """
-        asked = (key, get_matmul_precision(), registrations())
+        asked = (key, settings())
         if self._latest.get(kind) != asked and not at_once:
             self._latest[kind] = asked
             return None

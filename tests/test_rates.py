@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.optimizers import Adagrad, AdamW, OptimizerState, RMSprop
+from nnkit.optimizers import Adagrad, AdamW, RMSprop
 from tests.conftest import working_backend
 from tests.support.recursions import OPTIMIZERS
+from tests.support.sign_descent import SignDescent
 from tests.support.torch_twin import Twin
 
 RNG = np.random.default_rng(0)
@@ -219,16 +220,6 @@ def test_a_custom_layer_has_rates_by_name() -> None:
         nnkit.Network([Scale(4, 4, name="W"), nnkit.Dense(4, 3)], seed=0)
     with pytest.raises(ValueError, match=r"Scale\.rates: s is -1\.0; expected a finite number of at least 0"):
         nnkit.Network([Scale(4, 4, -1.0), nnkit.Dense(4, 3)], seed=0)
-
-
-class Signs(OptimizerState):
-    def update(self, parameters: Any, gradients: Any) -> None:
-        parameters.flat -= self.numbers["learning_rate"] * np.sign(gradients.flat)
-
-
-class SignDescent(nnkit.SGD):
-    def start(self, parameters: Any) -> OptimizerState:
-        return Signs(self, parameters)
 
 
 @pytest.mark.parametrize("kind", [SignDescent, nnkit.SGD])

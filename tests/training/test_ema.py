@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.optimizers import Lion, Optimizer, OptimizerState
+from nnkit.optimizers import Lion, Optimizer
 from tests.conftest import working_backend
+from tests.support.sign_descent import SignDescent
 
 RNG = np.random.default_rng(0)
 X, LABELS = RNG.normal(size=(44, 4)), RNG.integers(0, 3, 44)
@@ -30,16 +31,6 @@ def keras(parameters: list[np.ndarray], momentum: float) -> np.ndarray:
         now = momentum * (iteration != 0)
         average = now * average + (1 - now) * value
     return average
-
-
-class Signs(OptimizerState):
-    def update(self, parameters: Any, gradients: Any) -> None:
-        parameters.flat -= self.numbers["learning_rate"] * np.sign(gradients.flat)
-
-
-class SignDescent(nnkit.SGD):
-    def start(self, parameters: Any) -> OptimizerState:
-        return Signs(self, parameters)
 
 
 KINDS: dict[str, Any] = {

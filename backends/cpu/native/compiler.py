@@ -17,14 +17,17 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.loading import loading
 from nnkit.backends.selection import cache_folder, switch
+
+T = TypeVar("T")
 
 
 class Address(int):
@@ -58,6 +61,17 @@ def turn_off(error: Exception) -> None:
         _failed = error
         text = f"formulas are computed without native code: {type(error).__name__}: {error}"
         warnings.warn(f"{text}; NNKIT_NATIVE=0 turns it off", BackendFallbackWarning, stacklevel=2)
+
+
+def tried(make: Callable[..., T | None], *arguments: Any) -> T | None:
+    """What a function makes of its arguments; None, and native code turned off, if numba or LLVM fails."""
+    try:
+        return make(*arguments)
+    except MemoryError:
+        raise
+    except Exception as error:
+        turn_off(error)
+        return None
 
 
 def describe() -> str:

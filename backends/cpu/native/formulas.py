@@ -6,17 +6,17 @@ float32 for the half-precision types and float32, else in float64, with the resu
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
 from nnkit.backends.cpu.blocks import SideBySide, thread_blocks
 from nnkit.backends.cpu.native.calls import HEAD, HEAD_IS_KNOWN, NativeCall
-from nnkit.backends.cpu.native.compiler import Address, address_of, turn_off
+from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
 from nnkit.backends.dtypes import dtype_name
@@ -218,22 +218,11 @@ def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tupl
     return tuple(map(_FLAGS, (*operands, *outs)))
 
 
-def _tried(make: Callable[..., T | None], *arguments: Any) -> T | None:
-    """What a function makes of its arguments; None if numba fails."""
-    try:
-        return make(*arguments)
-    except MemoryError:
-        raise
-    except Exception as error:
-        turn_off(error)
-        return None
-
-
 def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
     if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
         return None
     arrays = [*operands, *outs]
-    found = _tried(_found, program, signature_of(operands, outs), flags_of(operands, outs))
+    found = tried(_found, program, signature_of(operands, outs), flags_of(operands, outs))
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
@@ -260,8 +249,8 @@ class Bound:
     """
 
     def __init__(self, program: Program, signature: Signature, flags: tuple[int, ...]) -> None:
-        found = _tried(_found, program, signature, flags) if HEAD_IS_KNOWN else None
-        copies = None if found is None else _tried(address_of, _FROM_ARRAYS)
+        found = tried(_found, program, signature, flags) if HEAD_IS_KNOWN else None
+        copies = None if found is None else tried(address_of, _FROM_ARRAYS)
         self.there = copies is not None
         if found is not None and copies is not None:
             self._arrays = list(enumerate(found.arrays, 3))

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, NativeRun, node
-from nnkit.backends.cpu.native.compiler import turn_off
+from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import native_calls
 from nnkit.backends.cpu.native.products import product, products
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
@@ -39,13 +39,7 @@ def native_calls_of(call: Call) -> list[Call] | None:
 def _native_calls_of(call: Call) -> list[Call] | None:
     if isinstance(call, Elementwise):
         return native_calls(call.program, call.operands, call.outs)
-    try:
-        found = native_call(call)
-    except MemoryError:
-        raise
-    except Exception as error:
-        turn_off(error)
-        return None
+    found = tried(native_call, call)
     return None if found is None else [found]
 
 
@@ -211,13 +205,10 @@ def same_largest(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
         return None
     out = np.empty((), np.int64)
-    try:
-        node(_SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])()
-    except MemoryError:
-        raise
-    except Exception as error:
-        turn_off(error)
+    count = tried(node, _SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])
+    if count is None:
         return None
+    count()
     return out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.cpu.native.calls import NativeCall, node
-from nnkit.backends.cpu.native.compiler import address_of, turn_off
+from nnkit.backends.cpu.native.compiler import address_of
 from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, product_text, transpose_text
 from nnkit.backends.cpu.products import columns_of, one_thread
 
@@ -205,14 +205,3 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     arrays = [a, b, out, out if alpha is None else alpha, *([] if by_rows else [np.empty((k, n), out.dtype)])]
     numbers = [tile, m, n, k, size, block, *a.strides, b.strides[0], out.strides[0]]
     return node(_TILES, numbers, arrays, [tile, block])
-
-
-def tiled_outside(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
-    """The same as `tiled`, for a call outside of recordings."""
-    try:
-        return tiled(a, b, out)
-    except MemoryError:
-        raise
-    except Exception as error:
-        turn_off(error)
-        return None

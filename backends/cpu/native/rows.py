@@ -14,7 +14,7 @@ import numpy as np
 from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import NativeCall, node
-from nnkit.backends.cpu.native.compiler import turn_off
+from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
 from nnkit.backends.recording import Call
 
@@ -88,13 +88,8 @@ def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
     head = ["rows, constants = arguments[0], float64s(arguments[1])"]
     head += [f"p{i} = {real}s(arguments[{i + 2}])" for i in range(len(memories))]
     lines = [*head, *text.before, "for row in range(rows):", *(f"    {line}" for line in text.lines)]
-    try:
-        return node("def f(arguments):\n" + "".join(f"    {x}\n" for x in lines), [rows], [constants, *memories])
-    except MemoryError:
-        raise
-    except Exception as error:
-        turn_off(error)
-        return None
+    whole = "def f(arguments):\n" + "".join(f"    {x}\n" for x in lines)
+    return tried(node, whole, [rows], [constants, *memories])
 
 
 class _Loop:

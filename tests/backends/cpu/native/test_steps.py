@@ -68,14 +68,6 @@ def test_an_epoch_is_one_native_call(name: str, optimizer: str, given: str, monk
 
 
 def test_python_code_stays_between_native_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Signs(nnkit.optimizers.OptimizerState):
-        def update(self, parameters: Any, gradients: Any) -> None:
-            parameters.flat -= 0.1 * np.sign(gradients.flat)
-
-    class SignDescent(nnkit.SGD):
-        def start(self, parameters: Any) -> Signs:
-            return Signs(self, parameters)
-
     found = []
     for native in ("1", "0"):
         monkeypatch.setenv("NNKIT_NATIVE", native)
