@@ -11,6 +11,7 @@ from nnkit.training.on_device import Replays
 
 pytest.importorskip("numba", reason="compiles")
 from nnkit.backends.cpu.native.calls import NativeRun
+from tests.support.sign_descent import SignDescent
 
 RNG = np.random.default_rng(5)
 X, LABELS = RNG.random((90, 6)), RNG.integers(0, 3, 90)
