@@ -6,6 +6,7 @@ update of 79 536 parameters 0.10 and 0.13 ms, of 234 000 0.31 and 0.22, in float
 cheaper operations than roots and exponentials are memory-bound and hardly gain: ReLU of 2²⁰ took 0.39 and 0.42 ms.
 """
 
+import ctypes
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -46,7 +47,24 @@ def cut(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], bounds: Sequ
 
 def same_entries(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have the same entries in memory, in the same order."""
-    return a is b or (a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data)
+    return a is b or (a.shape == b.shape and a.strides == b.strides and place_of(a) == place_of(b))
+
+
+HEAD = object.__basicsize__ // 8  # numbers of 64 bits before an array's address in NumPy's struct PyArrayObject
+_number_at = ctypes.c_int64.from_address
+
+
+def _head_is_known() -> bool:
+    array = np.empty(1)
+    return _number_at(id(array) + 8 * HEAD).value == array.ctypes.data
+
+
+HEAD_IS_KNOWN = _head_is_known()
+
+
+def place_of(array: np.ndarray) -> int:
+    """The address of an array's first entry; in its struct, in a fifth of the time of `array.ctypes.data`."""
+    return _number_at(id(array) + 8 * HEAD).value if HEAD_IS_KNOWN else array.ctypes.data
 
 
 def _rows(operand: np.ndarray, out: np.ndarray, start: int, stop: int) -> np.ndarray:

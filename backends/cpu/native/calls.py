@@ -3,11 +3,11 @@
 import ctypes
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, place_of
 from nnkit.backends.cpu.native.compiler import Address, address_of
 
 _function = lru_cache(maxsize=1024)(ctypes.CFUNCTYPE(None, ctypes.c_void_p))  # by address; its call releases the GIL
@@ -28,9 +28,6 @@ def f(arguments):
 """
 
 
-_address = attrgetter("ctypes.data")
-
-
 class NativeCall(partial[None]):
     """The call of the C function `void f(int64_t *arguments)` at `address` with the arguments in `block`.
 
@@ -43,14 +40,14 @@ class NativeCall(partial[None]):
     keep: tuple[Any, ...]
 
     def __new__(cls, address: Address, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(block.__array_interface__["data"][0]))
+        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(place_of(block)))
         self.address, self.block, self.keep = address, block, tuple(keep)
         return self
 
 
 def node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
     """The call of a text whose arguments are numbers and then the addresses of arrays."""
-    block = np.array([*numbers, *map(_address, arrays)], np.int64)
+    block = np.array([*numbers, *map(place_of, arrays)], np.int64)
     return NativeCall(address_of(text), block, (*arrays, *keep))
 
 
@@ -64,14 +61,14 @@ class NativeRun:
     def __init__(self, calls: Sequence[NativeCall], stop: np.ndarray | None = None) -> None:
         self.calls = tuple(calls)
         self.stop = np.zeros(1, np.int64) if stop is None else stop
-        self._nodes = np.array([(c.address, c.block.ctypes.data) for c in calls], np.int64).reshape(-1, 2)
+        self._nodes = np.array([(c.address, place_of(c.block)) for c in calls], np.int64).reshape(-1, 2)
         self._once = self._repeated(1, flushes=False)
         self._several: NativeCall | None = None
 
     def _repeated(self, times: int, flushes: bool) -> NativeCall:
         kept = np.zeros(1, np.int64)  # the mode of the CPU
-        flush = kept.ctypes.data if flushes else 0
-        block = np.array([self._nodes.ctypes.data, len(self.calls), times, self.stop.ctypes.data, 0, flush], np.int64)
+        flush = place_of(kept) if flushes else 0
+        block = np.array([place_of(self._nodes), len(self.calls), times, place_of(self.stop), 0, flush], np.int64)
         return NativeCall(address_of(_RUN), block, [kept])
 
     def __call__(self) -> None:
@@ -99,9 +96,7 @@ class NativeRun:
 
 
 _PLAIN = 0x101  # of ndarray.flags.num: C-contiguous and aligned
-HEAD = object.__basicsize__ // 8  # numbers of 64 bits before an array's address in NumPy's struct PyArrayObject
 ADVANCE = "def f(arguments):\n    int64s(arguments[1])[0] += arguments[0]\n"
-# The address of an array in its struct takes a tenth of the time of its `__array_interface__`.
 _FUNCTION = f"""\
 def f(arguments):
     nodes, count, times = int64s(arguments[0]), arguments[1], arguments[2]
@@ -133,18 +128,18 @@ class NativeFunction:
             arrays = [
                 a for call in calls for a in call.keep if isinstance(a, np.ndarray) and np.may_share_memory(a, array)
             ]
-            self.complete &= all(a.ctypes.data == array.ctypes.data for a in arrays)
+            self.complete &= all(place_of(a) == place_of(array) for a in arrays)
             found = [
-                (c.block.ctypes.data + 8 * i)
+                (place_of(c.block) + 8 * i)
                 for c in made[: len(calls)]
-                for i in np.flatnonzero(c.block == array.ctypes.data)
+                for i in np.flatnonzero(c.block == place_of(array))
             ]
             made += [NativeCall(address_of(ADVANCE), np.array([array.nbytes, place], np.int64)) for place in found]
             sides.append(np.array(found, np.int64))
-        nodes = np.array([(c.address, c.block.ctypes.data) for c in made], np.int64)
-        numbers = [nodes.ctypes.data, len(made), 1]
+        nodes = np.array([(c.address, place_of(c.block)) for c in made], np.int64)
+        numbers = [place_of(nodes), len(made), 1]
         for side in sides:
-            numbers += [0, side.ctypes.data, len(side)]
+            numbers += [0, place_of(side), len(side)]
         self._block = np.array(numbers, np.int64)
         self._call = NativeCall(address_of(_FUNCTION), self._block, [*made, nodes, *sides])
 
@@ -157,11 +152,3 @@ class NativeFunction:
         block = self._block
         block[2], block[3], block[6] = len(out) // self.rows, id(x), id(out)
         self._call()
-
-
-def _head_is_known() -> bool:
-    array = np.empty(1)
-    return ctypes.c_int64.from_address(id(array) + 8 * HEAD).value == array.ctypes.data
-
-
-HEAD_IS_KNOWN = _head_is_known()

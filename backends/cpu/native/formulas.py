@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
-from nnkit.backends.cpu.blocks import SideBySide, thread_blocks
-from nnkit.backends.cpu.native.calls import HEAD, HEAD_IS_KNOWN, NativeCall
+from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, SideBySide, place_of, thread_blocks
+from nnkit.backends.cpu.native.calls import NativeCall
 from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
@@ -37,7 +37,7 @@ _EXPRESSIONS = {
     "bitwise_xor": "uint32({0} ^ {1})", "bitwise_right_shift": "uint32({0} >> {1})",
     "astype(uint32)": "uint32({0})", "astype(dtype)": "select({0}, R(1), R(0))",
 }  # fmt: skip
-_FLAGS, _INTERFACE = attrgetter("flags.num"), attrgetter("__array_interface__")
+_FLAGS = attrgetter("flags.num")
 T = TypeVar("T")
 ARRAYS = 16  # that the text can tell apart (intrinsics.py)
 _STORED = {"float16": "uint16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
@@ -226,8 +226,7 @@ def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
-    addresses = [interface["data"][0] for interface in map(_INTERFACE, used)]  # a.ctypes takes longer
-    block = np.array([found.rows, found.columns, *addresses], np.int64)
+    block = np.array([found.rows, found.columns, *map(place_of, used)], np.int64)
     return NativeCall(found.address, block, [found.constants, *arrays])
 
 
@@ -255,9 +254,9 @@ class Bound:
         if found is not None and copies is not None:
             self._arrays = list(enumerate(found.arrays, 3))
             inner = np.zeros(3 + len(found.arrays), np.int64)
-            inner[:3] = found.rows, found.columns, found.constants.ctypes.data
+            inner[:3] = found.rows, found.columns, place_of(found.constants)
             self._block = np.zeros(3 + len(found.arrays), np.int64)
-            self._block[:3] = found.address, inner.ctypes.data, len(found.arrays)
+            self._block[:3] = found.address, place_of(inner), len(found.arrays)
             self._call = NativeCall(copies, self._block, [inner, found])
 
     def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:

@@ -5,17 +5,18 @@ LLVM vectorizes it across rows, and intermediate values stay in registers. The g
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends.cpu.blocks import same_entries
+from nnkit.backends.cpu.blocks import place_of
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import NativeCall, node
 from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
+from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import Call
 
 COLUMNS, ROWS = 3, 8  # at most, and at least: more columns take seconds to compile
@@ -71,44 +72,70 @@ def _size(call: Call) -> tuple[int, int] | None:
 
 def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
     """The calls as one; None if their arrays overlap in part, or there are too many."""
-    memories: list[np.ndarray] = []
+    numbers, memories, parts = dict[Any, int](), list[np.ndarray](), list[_Part]()
     for call in calls:
+        places = list[_Place]()
         for array in (a for each in arrays_of(call) or () for a in each):
-            if not any(same_entries(array, other) for other in memories):
+            number = numbers.setdefault((place_of(array), array.shape, array.strides), len(memories))
+            if number == len(memories):
                 memories.append(array)
+            by_rows = array.ndim == 2 and len(array) == rows
+            places.append(_Place(number, by_rows, array.size == (rows if by_rows else 1)))
+        what: Any = call
+        parts.append((what.program if isinstance(call, Elementwise) else what.func, tuple(places)))
     apart = not any(np.may_share_memory(a, b) for i, a in enumerate(memories) for b in memories[:i])
-    programs = [call.program for call in calls if isinstance(call, Elementwise)]
-    if not apart or len(memories) > ARRAYS or not all(known(program) for program in programs):
+    text = _text(tuple(parts), columns, memories[0].dtype.name) if apart and len(memories) <= ARRAYS else None
+    if text is None:
         return None
+    programs = [what for what, _ in parts if isinstance(what, Program)]
     constants = np.array([v.constant for p in programs for v in p.values if v.op == "constant"], np.float64)
-    real = memories[0].dtype.name
-    text = _Loop(memories, rows, columns, real)
-    for call in calls:
-        text.add(call)
+    return tried(node, text, [rows], [constants, *memories])
+
+
+class _Place(NamedTuple):
+    """Where an array of a loop is: the number of its memory, and whether it varies by rows, and has a single column."""
+
+    memory: int
+    by_rows: bool
+    single: bool
+
+
+_Part = tuple[Any, tuple[_Place, ...]]  # a program or the function of a reduction, and what it reads and writes
+
+
+@lru_cache(maxsize=256)
+def _text(parts: tuple[_Part, ...], columns: int, real: str) -> str | None:
+    """The text of a loop; None if it has operations that have none."""
+    if not all(known(what) for what, _ in parts if isinstance(what, Program)):
+        return None
+    loop = _Loop(columns, real)
+    for part in parts:
+        loop.add(*part)
     head = ["rows, constants = arguments[0], float64s(arguments[1])"]
-    head += [f"p{i} = {real}s(arguments[{i + 2}])" for i in range(len(memories))]
-    lines = [*head, *text.before, "for row in range(rows):", *(f"    {line}" for line in text.lines)]
-    whole = "def f(arguments):\n" + "".join(f"    {x}\n" for x in lines)
-    return tried(node, whole, [rows], [constants, *memories])
+    count = max(place.memory for _, places in parts for place in places) + 1
+    head += [f"p{i} = {real}s(arguments[{i + 2}])" for i in range(count)]
+    lines = [*head, *loop.before, "for row in range(rows):", *(f"    {line}" for line in loop.lines)]
+    return "def f(arguments):\n" + "".join(f"    {x}\n" for x in lines)
 
 
 class _Loop:
     """The lines of a loop, and those before it."""
 
-    def __init__(self, memories: Sequence[np.ndarray], rows: int, columns: int, real: str) -> None:
-        self.memories, self.rows, self.columns, self.real = memories, rows, columns, real
+    def __init__(self, columns: int, real: str) -> None:
+        self.columns, self.real = columns, real
         self.before, self.lines = list[str](), list[str]()
         self.values: dict[tuple[int, int], str] = {}  # by the number of the memory and the column
         self.calls = self.constants = 0
 
-    def place(self, array: np.ndarray, column: int) -> tuple[int, int, str]:
+    def place(self, array: _Place, column: int) -> tuple[int, int, str]:
         """The number of an array's memory, and the column and index of its entry in a row of the loop."""
-        number = next(i for i, other in enumerate(self.memories) if same_entries(array, other))
-        if array.ndim == 2 and len(array) == self.rows:
-            return (number, 0, "row") if array.shape[1] == 1 else (number, column, f"row * {self.columns} + {column}")
-        return (number, 0, "0") if array.size == 1 else (number, column, str(column))
+        if array.by_rows:
+            index = "row" if array.single else f"row * {self.columns} + {column}"
+        else:
+            index = "0" if array.single else str(column)
+        return array.memory, 0 if array.single else column, index
 
-    def value(self, array: np.ndarray, column: int) -> str:
+    def value(self, array: _Place, column: int) -> str:
         """The name of an entry, which is read on first use."""
         number, column, index = self.place(array, column)
         name = self.values.get((number, column))
@@ -118,32 +145,33 @@ class _Loop:
             lines.append(f"{name} = load(p{number}, {index}, {number})")
         return name
 
-    def store(self, array: np.ndarray, column: int, name: str) -> None:
+    def store(self, array: _Place, column: int, name: str) -> None:
         number, column, index = self.place(array, column)
         self.values[number, column] = name
         self.lines.append(f"store(p{number}, {index}, {name}, {number})")
 
-    def add(self, call: Any) -> None:
+    def add(self, what: Any, places: Sequence[_Place]) -> None:
         self.calls += 1
-        if isinstance(call, Elementwise):
-            self._formula(call)
+        if isinstance(what, Program):
+            self._formula(what, places)
             return
-        a, out, name = call.args[0], call.args[3], f"r{self.calls}"
-        entries = [self.value(a, column) for column in range(a.shape[1])]
-        if call.func == np.maximum.reduce:
+        (a, out), name = places, f"r{self.calls}"
+        entries = [self.value(a, column) for column in range(1 if a.single else self.columns)]
+        if what == np.maximum.reduce:
             self.lines += [f"{name} = {entries[0]}", *(_MAXIMUM.format(name, entry) for entry in entries[1:])]
         else:  # in the order of NumPy's sums of less than 8 numbers
             self.lines += [f"{name} = {self.real}(-0.0)", *(f"{name} = {name} + {entry}" for entry in entries)]
         self.store(out, 0, name)
 
-    def _formula(self, call: Elementwise) -> None:
-        program, first = call.program, self.constants
-        for column in range(call.outs[0].shape[1]):
+    def _formula(self, program: Program, places: Sequence[_Place]) -> None:
+        operands, outs = places[: len(program.operands)], places[len(program.operands) :]
+        first = self.constants
+        for column in range(1 if outs[0].single else self.columns):
             names, self.constants = list[str](), first
             for number, value in enumerate(program.values):
                 name = f"v{self.calls}_{number}" + ("" if value.op == "constant" else f"_{column}")
                 if value.op == "operand":
-                    name = self.value(call.operands[number], column)
+                    name = self.value(operands[number], column)
                 elif value.op == "constant":
                     if column == 0:
                         kind = "uint32" if value.kind == "bits" else self.real
@@ -152,5 +180,5 @@ class _Loop:
                 else:
                     self.lines += value_lines(name, value, [names[a] for a in value.arguments], self.real)
                 names.append(name)
-            for output, out in zip(program.outputs, call.outs, strict=True):
+            for output, out in zip(program.outputs, outs, strict=True):
                 self.store(out, column, names[output])
