@@ -11,9 +11,10 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.compiler import describe, enabled, tried
+from nnkit.backends.cpu.native.calls import run_prepared
+from nnkit.backends.cpu.native.compiler import describe, enabled
 from nnkit.backends.cpu.native.nodes import same_largest
-from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, tiled, wide
+from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, run_tiled, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
@@ -86,16 +87,16 @@ class NumpyBackend(NumpyRows, NumpyProducts):
 
     def run_matmul(self, a: np.ndarray, b: np.ndarray, out: Any) -> Any:
         many = a.ndim == b.ndim == 2 and a.size * b.shape[1] >= PRODUCTS and a.dtype == b.dtype == out.dtype
-        if many and active_tape() is None and a.dtype.char in "fd" and enabled():
-            made = tried(tiled, a, b, out)
-            if made is not None:
-                made()
-                return out
+        if many and active_tape() is None and a.dtype.char in "fd" and self.compiles and run_tiled(a, b, out):
+            return out
         return super().run_matmul(a, b, out)
 
     def same_largest(self, a: np.ndarray, b: np.ndarray) -> Any:
-        found = same_largest(a, b) if active_tape() is None and self.compiles else None
-        return super().same_largest(a, b) if found is None else found
+        if active_tape() is None and self.compiles:
+            out = np.empty((), np.int64)
+            if run_prepared(same_largest, a, b, out):
+                return out
+        return super().same_largest(a, b)
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         tiles = has_tiles() and wide(d_out, ITEMSIZE[dtype]) and self.compiles

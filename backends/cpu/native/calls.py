@@ -1,14 +1,15 @@
 """Native nodes: the address of a compiled function and its arguments; alone, or in runs that are one call."""
 
 import ctypes
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, place_of
-from nnkit.backends.cpu.native.compiler import Address, address_of
+from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, location
+from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 
 _function = lru_cache(maxsize=1024)(ctypes.CFUNCTYPE(None, ctypes.c_void_p))  # by address; its call releases the GIL
 
@@ -40,15 +41,57 @@ class NativeCall(partial[None]):
     keep: tuple[Any, ...]
 
     def __new__(cls, address: Address, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(place_of(block)))
+        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(location(block)))
         self.address, self.block, self.keep = address, block, tuple(keep)
         return self
 
 
 def node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
     """The call of a text whose arguments are numbers and then the addresses of arrays."""
-    block = np.array([*numbers, *map(place_of, arrays)], np.int64)
+    block = np.array([*numbers, *map(location, arrays)], np.int64)
     return NativeCall(address_of(text), block, (*arrays, *keep))
+
+
+class _Prepared(threading.local):
+    """The calls of a thread outside recordings, by their function and the layout of their arrays."""
+
+    def __init__(self) -> None:
+        self.calls: dict[Any, tuple[NativeCall, list[list[int]]] | None] = {}
+
+
+_prepared = _Prepared()
+PREPARED = 64  # calls that a thread keeps
+
+
+def run_prepared(make: Callable[..., NativeCall | None], *arrays: np.ndarray) -> bool:
+    """Make the call that `make` returns for these arrays, prepared once for all of their layout; False if it is None.
+
+    It depends on shapes, strides, dtypes and flags alone.
+    """
+    calls, at = _prepared.calls, [*map(location, arrays)]
+    # Of two arrays at one address, as in a product of a matrix with itself, it is not known which is where.
+    key = (make, *map(at.index, at), *[(a.shape, a.strides, a.dtype, a.flags.num) for a in arrays])
+    if key not in calls:
+        call = tried(make, *arrays)
+        while len(calls) >= PREPARED:
+            del calls[next(iter(calls))]
+        places = [] if call is None else [np.flatnonzero(call.block == address).tolist() for address in at]
+        calls[key] = None if call is None else (_without(call, arrays), places)
+    found = calls[key]
+    if found is None:
+        return False
+    call, places = found
+    for address, numbers in zip(at, places, strict=True):
+        for number in numbers:
+            call.block[number] = address
+    call()
+    return True
+
+
+def _without(call: NativeCall, arrays: Sequence[np.ndarray]) -> NativeCall:
+    """The call, which does not keep these arrays alive."""
+    own = (a for a in call.keep if not (isinstance(a, np.ndarray) and any(np.may_share_memory(a, b) for b in arrays)))
+    return NativeCall(call.address, call.block, [*own])
 
 
 class NativeRun:
@@ -61,14 +104,14 @@ class NativeRun:
     def __init__(self, calls: Sequence[NativeCall], stop: np.ndarray | None = None) -> None:
         self.calls = tuple(calls)
         self.stop = np.zeros(1, np.int64) if stop is None else stop
-        self._nodes = np.array([(c.address, place_of(c.block)) for c in calls], np.int64).reshape(-1, 2)
+        self._nodes = np.array([(c.address, location(c.block)) for c in calls], np.int64).reshape(-1, 2)
         self._once = self._repeated(1, flushes=False)
         self._several: NativeCall | None = None
 
     def _repeated(self, times: int, flushes: bool) -> NativeCall:
         kept = np.zeros(1, np.int64)  # the mode of the CPU
-        flush = place_of(kept) if flushes else 0
-        block = np.array([place_of(self._nodes), len(self.calls), times, place_of(self.stop), 0, flush], np.int64)
+        flush = location(kept) if flushes else 0
+        block = np.array([location(self._nodes), len(self.calls), times, location(self.stop), 0, flush], np.int64)
         return NativeCall(address_of(_RUN), block, [kept])
 
     def __call__(self) -> None:
@@ -128,18 +171,18 @@ class NativeFunction:
             arrays = [
                 a for call in calls for a in call.keep if isinstance(a, np.ndarray) and np.may_share_memory(a, array)
             ]
-            self.complete &= all(place_of(a) == place_of(array) for a in arrays)
+            self.complete &= all(location(a) == location(array) for a in arrays)
             found = [
-                (place_of(c.block) + 8 * i)
+                (location(c.block) + 8 * i)
                 for c in made[: len(calls)]
-                for i in np.flatnonzero(c.block == place_of(array))
+                for i in np.flatnonzero(c.block == location(array))
             ]
             made += [NativeCall(address_of(ADVANCE), np.array([array.nbytes, place], np.int64)) for place in found]
             sides.append(np.array(found, np.int64))
-        nodes = np.array([(c.address, place_of(c.block)) for c in made], np.int64)
-        numbers = [place_of(nodes), len(made), 1]
+        nodes = np.array([(c.address, location(c.block)) for c in made], np.int64)
+        numbers = [location(nodes), len(made), 1]
         for side in sides:
-            numbers += [0, place_of(side), len(side)]
+            numbers += [0, location(side), len(side)]
         self._block = np.array(numbers, np.int64)
         self._call = NativeCall(address_of(_FUNCTION), self._block, [*made, nodes, *sides])
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
-from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, SideBySide, place_of, thread_blocks
+from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, SideBySide, location, thread_blocks
 from nnkit.backends.cpu.native.calls import NativeCall
 from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
@@ -226,7 +226,7 @@ def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.nd
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
-    block = np.array([found.rows, found.columns, *map(place_of, used)], np.int64)
+    block = np.array([found.rows, found.columns, *map(location, used)], np.int64)
     return NativeCall(found.address, block, [found.constants, *arrays])
 
 
@@ -254,9 +254,9 @@ class Bound:
         if found is not None and copies is not None:
             self._arrays = list(enumerate(found.arrays, 3))
             inner = np.zeros(3 + len(found.arrays), np.int64)
-            inner[:3] = found.rows, found.columns, place_of(found.constants)
+            inner[:3] = found.rows, found.columns, location(found.constants)
             self._block = np.zeros(3 + len(found.arrays), np.int64)
-            self._block[:3] = found.address, place_of(inner), len(found.arrays)
+            self._block[:3] = found.address, location(inner), len(found.arrays)
             self._call = NativeCall(copies, self._block, [inner, found])
 
     def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:

@@ -73,7 +73,7 @@ def _product_of(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | N
         return _column_sums(b, out)
     if a.ndim == b.ndim == out.ndim == 3:
         return products(a, b, out)
-    fits = a.ndim == b.ndim == out.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.name in _REALS
+    fits = a.ndim == b.ndim == out.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.char in "fd"
     if not fits or not out.dtype.isnative or not out.flags.forc:
         return None
     return product(a, b, out)
@@ -108,7 +108,7 @@ _ADDED = """\
 
 def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
     """out ← 1ᵀa, or out ← out + α 1ᵀa."""
-    if not _plain(a, out) or a.dtype != out.dtype:
+    if not _fit(a, out):
         return None
     arrays = [a, out] if alpha is None else [a, np.empty(out.shape, out.dtype), out, alpha]
     text = _COLUMN_SUMS if alpha is None else _COLUMN_SUMS + _ADDED
@@ -186,7 +186,7 @@ _MANY = 1 << 20  # entries of a sum
 def _row_sums(a: np.ndarray, axis: int | None, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
     """The sums over the last axis, or over all."""
     columns = a.size if axis is None else a.shape[axis]
-    if not _plain(a, out) or a.dtype != out.dtype or not 0 < columns <= _MANY or axis not in (None, -1, a.ndim - 1):
+    if not _fit(a, out) or not 0 < columns <= _MANY or axis not in (None, -1, a.ndim - 1):
         return None
     places, merges = (np.array(numbers) for numbers in zip(*_leaves(0, columns), strict=True))
     starts, sums = np.append(places, columns), np.empty(64, a.dtype)
@@ -195,26 +195,26 @@ def _row_sums(a: np.ndarray, axis: int | None, _: None, out: np.ndarray, keepdim
 
 
 def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
-    if not _plain(a, out) or a.dtype != out.dtype or a.size == 0 or axis not in (-1, a.ndim - 1):
+    if not _fit(a, out) or a.size == 0 or axis not in (-1, a.ndim - 1):
         return None
     return node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
 
 
-def same_largest(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """The number of rows that agree in the place of their largest entry; None without native code for these."""
+def same_largest(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
+    """The number of rows that agree in the place of their largest entry, into `out`, 0-d int64."""
     if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
         return None
-    out = np.empty((), np.int64)
-    count = tried(node, _SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])
-    if count is None:
-        return None
-    count()
-    return out
+    return node(_SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])
+
+
+def _fit(a: np.ndarray, out: np.ndarray) -> bool:
+    """Whether a sum or maximum of `a` can be written to `out` while `a` is read."""
+    return _plain(a, out) and a.dtype == out.dtype and not np.may_share_memory(a, out)
 
 
 def _plain(*arrays: np.ndarray) -> bool:
     """Whether these are C-contiguous arrays of float32 or float64."""
-    return all(a.flags.carray and a.dtype.isnative and a.dtype.name in _REALS for a in arrays)
+    return all(a.flags.carray and a.dtype.isnative and a.dtype.char in "fd" for a in arrays)
 
 
 # --- copies and rows -----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cpu.native.calls import NativeCall, node
-from nnkit.backends.cpu.native.compiler import address_of
+from nnkit.backends.cpu.native.calls import NativeCall, node, run_prepared
+from nnkit.backends.cpu.native.compiler import address_of, tried
 from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, product_text, transpose_text
 from nnkit.backends.cpu.products import columns_of, one_thread
 
@@ -34,8 +34,17 @@ def _blas(name: str) -> tuple[int, Any] | None:
 
 
 def product(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
-    """out ← a b or out ← out + α a b for matrices of one dtype, float32 or float64, and a contiguous out."""
+    """out ← a b or out ← out + α a b for matrices of one dtype, float32 or float64, and a contiguous out.
+
+    None if `out` overlaps an operand.
+    """
+    if _overlap(a, b, out):
+        return None
     return tiled(a, b, out, alpha) or _by_blas(a, b, out, alpha)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
+    return np.may_share_memory(a, out) or np.may_share_memory(b, out)
 
 
 def _through(count: int) -> str:
@@ -105,6 +114,7 @@ def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | 
         or dtype.name not in ("float32", "float64")
         or not dtype.isnative
         or 0 in (*a.shape, *b.shape)
+        or _overlap(a, b, out)
     ):
         return None
     if out.strides[1] != out.itemsize:  # BLAS is column-major
@@ -205,3 +215,15 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     arrays = [a, b, out, out if alpha is None else alpha, *([] if by_rows else [np.empty((k, n), out.dtype)])]
     numbers = [tile, m, n, k, size, block, *a.strides, b.strides[0], out.strides[0]]
     return node(_TILES, numbers, arrays, [tile, block])
+
+
+def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
+    """Compute out ← a b outside recordings by `tiled`; False if that returns None, or `out` overlaps an operand."""
+    if _overlap(a, b, out):
+        return False
+    if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
+        return run_prepared(tiled, a, b, out)
+    call = tried(tiled, a, b, out)
+    if call is not None:
+        call()
+    return call is not None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends.cpu.blocks import place_of
+from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import NativeCall, node
 from nnkit.backends.cpu.native.compiler import tried
@@ -76,7 +76,7 @@ def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
     for call in calls:
         places = list[_Place]()
         for array in (a for each in arrays_of(call) or () for a in each):
-            number = numbers.setdefault((place_of(array), array.shape, array.strides), len(memories))
+            number = numbers.setdefault((location(array), array.shape, array.strides), len(memories))
             if number == len(memories):
                 memories.append(array)
             by_rows = array.ndim == 2 and len(array) == rows

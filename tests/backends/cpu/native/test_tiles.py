@@ -77,6 +77,18 @@ def test_products_are_the_same_in_a_recording_and_outside(order: Any) -> None:
     assert found.tobytes() != np.dot(a, b).tobytes()  # which would test nothing
 
 
+def test_products_outside_are_prepared_for_a_layout_not_for_arrays() -> None:
+    rng = np.random.default_rng(2)
+    made = [matrix(rng, (64, 64), "float64", "C") for _ in range(4)]
+    pairs = [(made[0], made[0]), (made[0], made[1]), (made[2], made[3].T), (made[1], made[1].T), (made[3], made[2])]
+    for a, b in pairs:
+        out = np.empty((64, 64))
+        call = tiled(a, b, out)
+        assert call is not None
+        call()
+        assert BACKEND.matmul(a, b).tobytes() == out.tobytes()
+
+
 def test_not_finite_numbers_stay_in_their_rows_and_columns() -> None:
     a, b = np.ones((20, 100), np.float32), np.ones((100, 70), np.float32)
     a[3, 5], b[7, 69] = np.nan, np.inf
