@@ -117,6 +117,9 @@ def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | 
         or _overlap(a, b, out)
     ):
         return None
+    small = _tiled_stacks(a, b, out, alpha)
+    if small is not None:
+        return small
     if out.strides[1] != out.itemsize:  # BLAS is column-major
         a, b, out = b.mT, a.mT, out.mT
     leading = [_leading(matrix) for matrix in (a, b, out)]
@@ -209,6 +212,12 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     by_rows = b.strides[1] == size
     if (not by_rows and (b.strides[0] != size or m < 16)) or (m * n * k >= _THREADED and not one_thread()):
         return None
+    return _tiles(a, b, out, alpha)
+
+
+def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall:
+    """The product by tiles; the rows or columns of b, and the rows of out, are contiguous."""
+    (m, k), n, size, by_rows = a.shape, b.shape[1], out.itemsize, b.strides[1] == out.itemsize
     tile, block = address_of(product_text(out.dtype.name, alpha is not None)), 0
     if not by_rows:
         block, b = address_of(transpose_text(out.dtype.name)), b.T
@@ -227,3 +236,35 @@ def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     if call is not None:
         call()
     return call is not None
+
+
+# BLAS takes a tenth of a microsecond for each call: 16 products of 10 × 7 × 3 took 1.7 µs by it and 0.9 by tiles.
+_SMALL = 1 << 13  # multiplications
+_STACKS = """\
+def f(arguments):
+    tiles, count, block = arguments[0], arguments[1], int64s(arguments[5])
+    for i in range(3):
+        block[10 + i] = arguments[6 + i]
+    for k in range(count):
+        call(tiles, arguments[5])
+        for i in range(3):
+            block[10 + i] += arguments[2 + i]
+"""
+
+
+def _tiled_stacks(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall | None:
+    """Small products of stacks by tiles; None for others."""
+    if out.strides[2] != out.itemsize:
+        a, b, out = b.mT, a.mT, out.mT
+    (_, m, k), n, size = a.shape, b.shape[2], out.itemsize
+    if (
+        not has_tiles()
+        or min(m, n, k) == 1
+        or m * n * k > _SMALL
+        or size not in b.strides[1:]
+        or out.strides[2] != size
+    ):
+        return None
+    one = _tiles(a[0], b[0], out[0], alpha)
+    steps = (matrices.strides[0] for matrices in (a, b, out))
+    return node(_STACKS, [one.address, len(out), *steps], [one.block, a, b, out], [one])

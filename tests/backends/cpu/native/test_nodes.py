@@ -64,7 +64,9 @@ def test_products(dtype: str, sizes: tuple[int, int, int], orders: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("sizes", [(10, 4, 7, 3), (1, 3, 5, 1), (5, 1, 4, 4), (3, 16, 1, 2), (4, 2, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(10, 4, 7, 3), (1, 3, 5, 1), (5, 1, 4, 4), (3, 16, 1, 2), (4, 2, 1, 1), (32, 3, 40, 20)]
+)
 def test_products_of_members_side_by_side(dtype: str, sizes: tuple[int, int, int, int]) -> None:
     n, count, inputs, units = sizes
     rng = np.random.default_rng(0)
