@@ -167,10 +167,14 @@ class Backend(ABC):
         """Whether x Wᵀ is faster with W (d_out, d_in) in column-major order."""
         return False
 
-    def same_largest(self, a: Array, b: Array) -> Array:
-        """How many rows of two matrices have their largest entry, NaN or the first of equal ones, in the same place."""
+    def same_largest(self, a: Array, b: Array, groups: int = 1) -> Array:
+        """How many rows of two matrices have their largest entry, NaN or the first of equal ones, in the same place.
+
+        Row i counts for group i modulo `groups`; (groups,) of int64.
+        """
         places = [self.xp.argmax(matrix, axis=1) for matrix in (a, b)]
-        return self.xp.sum(self.xp.astype(places[0] == places[1], self.xp.int64))
+        same = self.xp.astype(places[0] == places[1], self.xp.int64)
+        return self.xp.sum(self.xp.reshape(same, (-1, groups)), axis=0)
 
     # --- rows: one recording serves all minibatches of an epoch, as each replay reads where they start -----------
 

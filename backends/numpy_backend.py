@@ -91,12 +91,12 @@ class NumpyBackend(NumpyRows, NumpyProducts):
             return out
         return super().run_matmul(a, b, out)
 
-    def same_largest(self, a: np.ndarray, b: np.ndarray) -> Any:
+    def same_largest(self, a: np.ndarray, b: np.ndarray, groups: int = 1) -> Any:
         if active_tape() is None and self.compiles:
-            out = np.empty((), np.int64)
+            out = np.empty(groups, np.int64)
             if run_prepared(same_largest, a, b, out):
                 return out
-        return super().same_largest(a, b)
+        return super().same_largest(a, b, groups)
 
     def by_columns(self, d_out: int, d_in: int, dtype: str) -> bool:
         tiles = has_tiles() and wide(d_out, ITEMSIZE[dtype]) and self.compiles

@@ -1,6 +1,7 @@
 """The samples of a stack in an epoch, and the costs and metrics of its members."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,37 +117,37 @@ class StackMeter(Meter):
         return found
 
     def _measure(self) -> None:
-        if self._filled == 0:
+        n, one_class = self._filled, self._known.one_class is not False
+        if n == 0:
             return
-        backend, xp, n, count = self.backend, self.backend.xp, self._filled, self.count
+        backend, xp, count = self.backend, self.backend.xp, self.count
         part = slice(self._samples, self._samples + n)
-        y, weights, shares = (None if a is None else xp.reshape(a[part, :], (n * count, -1)) for a in self._known[:3])
         z = xp.reshape(self.logits[:n, :], (n * count, -1))
-
-        def add(name: str, values: Array) -> None:  # (n · count,)
-            self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (n, count)), axis=0))
-
-        key = (z.shape, None if weights is None else weights.shape)
-        lent = self.model.placement.take("cost", key, lambda: RecordedCost(self._member, z, weights, axis=1))
-        if lent is None:
-            terms = self.pair.terms(backend, z, y, self._one if weights is None else weights)
-            add("cost", backend.sum(terms, axis=1))
-        else:
-            add("cost", lent.it.of(z, y, weights))
-            self.model.placement.leave(lent)
-        if self.model.classifies:
-            if self._known.one_class is not False:
+        y, weights, shares = (None if a is None else xp.reshape(a[part, :], (n * count, -1)) for a in self._known[:3])
+        key, place = (z.shape, None if weights is None else weights.shape), self.model.placement
+        recorded: Any = place.take("cost", key, partial(RecordedCost, self._member, z, weights, axis=1), at_once=True)
+        self._add("cost", recorded.it.of(z, y, weights))
+        place.leave(recorded)
+        if self.model.classifies and one_class and shares is None and self._member.d_out > 1 and self.pair.by_logits:
+            self._totals["right"].append(backend.same_largest(z, y, count))
+        elif self.model.classifies:
+            if one_class:
                 right = predicted_labels(backend, self.pair, z) == as_labels(backend, y)
             else:
                 right = all_right(backend, self.pair, z, y)
-            one = xp.ones((n * count,), dtype=xp.float64) if shares is None else xp.astype(shares[:, 0], xp.float64)
-            add("right", xp.where(right, one, xp.zeros_like(one)))
+            one = xp.ones(right.shape, dtype=xp.float64) if shares is None else xp.astype(shares[:, 0], xp.float64)
+            self._add("right", xp.where(right, one, xp.zeros_like(one)))
             if shares is not None:
-                add("weight", one)
+                self._add("weight", one)
         if self.metrics:
             self._keep(part, y, self.pair.outputs(backend, z), shares)
         self._samples += n
         self._filled = 0
+
+    def _add(self, name: str, values: Array) -> None:
+        """Add numbers (n · count,) for each member."""
+        xp = self.backend.xp
+        self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (-1, self.count)), axis=0))
 
     def _keep(self, part: slice, *arrays: Array) -> None:
         """Copy targets, outputs and weights (n · count, ...) to the host, (count, n, ...)."""

@@ -117,7 +117,7 @@ class Meter:
             xp = backend.xp
             shares = None if metric_weights is None else xp.astype(metric_weights[:, 0], xp.float64)
             if one_class is not False and shares is None and self._width > 1 and output.by_logits:
-                self._sums["class"].append(backend.same_largest(logits, y))
+                self._sums["class"].append(backend.same_largest(logits, y)[0, ...])
             elif one_class is not False:
                 answers = predicted_labels(backend, output, logits) == as_labels(backend, y)
                 self._sums["class"].append(self._counted(answers, shares))

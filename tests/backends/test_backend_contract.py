@@ -132,8 +132,10 @@ def test_same_largest(arrays: "Arrays", columns: int, dtype: str) -> None:
     a[3], a[::9, 0] = -np.inf, np.inf
     if arrays.backend.name == "numpy":
         a[::7, columns - 1], b[::5], b[1, 0] = np.nan, np.nan, np.nan
-    expected = int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
-    assert int(arrays.backend.same_largest(arrays(a), arrays(b))) == expected
+    same = a.argmax(axis=1) == b.argmax(axis=1)
+    for groups in (1, 4):
+        found = arrays.numpy(arrays.backend.same_largest(arrays(a), arrays(b), groups))
+        np.testing.assert_array_equal(found, [same[group::groups].sum() for group in range(groups)])
 
 
 @pytest.mark.parametrize("indices", [[], [1], [2, 0, 0, 1]])

@@ -167,18 +167,19 @@ def f(arguments):
 """
 _SAME_LARGEST = """\
 def f(arguments):
-    rows, columns = arguments[0], arguments[1]
-    a, b = REALs(arguments[2]), REALs(arguments[3])
-    count = 0
-    for i in range(rows):
-        k = i * columns
-        x, y, p, q = load(a, k, 0), load(b, k, 1), 0, 0
-        for j in range(1, columns):
-            u, v = load(a, k + j, 0), load(b, k + j, 1)
-            more, larger = (u > x) | ((u != u) & (x == x)), (v > y) | ((v != v) & (y == y))
-            x, y, p, q = select(more, u, x), select(larger, v, y), select(more, j, p), select(larger, j, q)
-        count += p == q
-    int64s(arguments[4])[0] = count
+    rows, columns, groups = arguments[0], arguments[1], arguments[2]
+    a, b, counts = REALs(arguments[3]), REALs(arguments[4]), int64s(arguments[5])
+    for group in range(groups):
+        count = 0
+        for i in range(group, rows, groups):
+            k = i * columns
+            x, y, p, q = load(a, k, 0), load(b, k, 1), 0, 0
+            for j in range(1, columns):
+                u, v = load(a, k + j, 0), load(b, k + j, 1)
+                more, larger = (u > x) | ((u != u) & (x == x)), (v > y) | ((v != v) & (y == y))
+                x, y, p, q = select(more, u, x), select(larger, v, y), select(more, j, p), select(larger, j, q)
+            count += p == q
+        counts[group] = count
 """
 _MANY = 1 << 20  # entries of a sum
 
@@ -201,10 +202,10 @@ def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bo
 
 
 def same_largest(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
-    """The number of rows that agree in the place of their largest entry, into `out`, 0-d int64."""
+    """`Backend.same_largest` into `out`, (groups,) of int64."""
     if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
         return None
-    return node(_SAME_LARGEST.replace("REAL", a.dtype.name), a.shape, [a, b, out])
+    return node(_SAME_LARGEST.replace("REAL", a.dtype.name), [*a.shape, out.size], [a, b, out])
 
 
 def _fit(a: np.ndarray, out: np.ndarray) -> bool:
