@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.native.calls import NativeCall, node, run_prepared
 from nnkit.backends.cpu.native.compiler import address_of, tried
-from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, product_text, transpose_text
+from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, block_text, product_text
 from nnkit.backends.cpu.products import columns_of, one_thread
 
 # The same library as np.dot's: it gives the same bits, and has the same threads. The names are those of NumPy's wheels,
@@ -147,33 +148,57 @@ def _leading(matrices: np.ndarray) -> tuple[int, int] | None:
 
 # --- tiles ---------------------------------------------------------------------------------------------------------
 
-# Rows of the result with its columns in groups of as equal numbers of vectors as possible, so that A is read once from
-# memory. Where columns of B are contiguous, not rows, it is transposed first.
+# Rows of the result with its columns in groups of as equal numbers of vectors as possible. First, an A by columns is
+# transposed, and a B that is by columns or large copied to panels of one vector a term. Long sums are made in parts,
+# and the columns of a copied B in blocks that stay in the cache.
 _TILES = f"""\
 def f(arguments):
-    tile, m, n, k, size, block = arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]
-    down, right, next, below = arguments[6], arguments[7], arguments[8], arguments[9]
-    a, b, c, alpha = arguments[10], arguments[11], arguments[12], arguments[13]
+    m, n, k, size, parts, blocks = arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]
+    tile, alpha, transpose, copy = arguments[6], arguments[8], arguments[9], arguments[10]
+    down, right, next, across, below = arguments[11], arguments[12], arguments[13], arguments[14], arguments[15]
+    panels = arguments[20]
     width = {BYTES} // size
-    if block != 0:
-        source, b = b, arguments[14]
-        for i in range(0, n, width):
-            for j in range(0, k, width):
-                call(block, source + i * next + j * size, b + (j * n + i) * size, next, n * size, n - i, k - j)
-        next = n * size
     vectors = (n + width - 1) // width
-    groups, i = (vectors + {VECTORS[-1] - 1}) // {VECTORS[-1]}, 0
-    for shape in range({len(ROWS)}):
-        rows = {ROWS[0]} >> shape
-        while m - i >= rows:
-            first = 0
-            for group in range(groups):
-                stop = vectors * (group + 1) // groups
-                last = width if stop < vectors else n - (vectors - 1) * width
-                kind, there = {len(VECTORS)} * shape + stop - first - 1, c + i * below + {BYTES} * first
-                call(tile, kind, k, a + i * down, b + {BYTES} * first, there, alpha, down, right, next, below, last)
-                first = stop
-            i += rows
+    groups = (vectors + {VECTORS[-1] - 1}) // {VECTORS[-1]}
+    base, larger = vectors // groups, vectors % groups
+    for part in range(parts):
+        start = k * part // parts
+        terms = k * (part + 1) // parts - start
+        rows = arguments[16] + start * right
+        if transpose != 0:
+            down = (terms * size + {BYTES - 1}) // {BYTES} * {BYTES}
+            for t in range(0, terms, width):
+                for j in range(0, m, width):
+                    line, panel = rows + t * right + j * size, arguments[19] + j * down + t * size
+                    call(transpose, line, panel, right, down, terms - t, m - j)
+            rows = arguments[19]
+        for block in range(blocks):
+            first, stop = groups * block // blocks, groups * (block + 1) // blocks
+            begin, end = first * base + min(first, larger), stop * base + min(stop, larger)
+            b, row, beside = arguments[17] + start * next + begin * width * across, next, {BYTES}
+            if copy != 0:
+                row, beside = {BYTES}, {BYTES} * terms
+                for t in range(0, terms, width):
+                    for v in range(end - begin):
+                        line, panel = b + t * next + v * width * across, panels + t * {BYTES} + v * beside
+                        entries = n - (begin + v) * width
+                        if across == size:
+                            call(copy, line, panel, next, {BYTES}, terms - t, entries)
+                        else:
+                            call(copy, line, panel, across, {BYTES}, entries, terms - t)
+                b = panels
+            i = 0
+            for shape in range({len(ROWS)}):
+                while m - i >= {ROWS[0]} >> shape:
+                    a, c, v = rows + i * down, arguments[18] + i * below, begin
+                    for group in range(first, stop):
+                        count = base + (1 if group < larger else 0)
+                        last = min(n - (v + count - 1) * width, width)
+                        call(tile, {len(VECTORS)} * shape + count - 1, terms, a, b + (v - begin) * beside,
+                             c + v * {BYTES}, alpha, down, row, beside, below, last)
+                        v += count
+                    i += {ROWS[0]} >> shape
+        tile = arguments[7]
 """
 
 
@@ -190,10 +215,11 @@ def wide(columns: int, itemsize: int) -> bool:
     return 2 * columns * itemsize >= 3 * BYTES
 
 
-PRODUCTS = 1 << 17  # multiplications, below which BLAS is as fast
+PRODUCTS = 40_000  # multiplications, below which BLAS is as fast for a B by columns
+_BY_ROWS, _MANY_TERMS = 1 << 20, 256  # likewise for one by rows, and an eighth of it with many terms
+_SQUARE = 64  # rows and columns of δᵀx, below which BLAS is as fast; in float32 it always is
 _THREADED = 1 << 22  # above which several threads of BLAS are faster
-_CACHED = 1 << 20  # bytes of B
-_COLUMNS = 32  # terms for which rows of A need not be contiguous
+_TERMS, _BLOCK, _LARGE = 1024, 1 << 19, 1 << 16  # terms of a part, bytes of a block and of a B that is copied
 
 
 def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
@@ -205,25 +231,41 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     if not out.flags.c_contiguous:
         a, b, out = b.T, a.T, out.T
     (m, k), n, size = a.shape, b.shape[1], out.itemsize
-    if m * n * k < PRODUCTS or m < 4 or not wide(n, size) or k * n * size > _CACHED or not has_tiles():
+    work, by_columns, by_rows = m * n * k, a.strides[1] != size, b.strides[1] == size
+    if m < 4 or 2 * n * size < BYTES or size not in a.strides or size not in b.strides:
         return None
-    if a.strides[1] != size and (k > _COLUMNS or m * n * k < 2 * PRODUCTS):
+    if by_columns and not (by_rows and size == 8 and min(m, n) >= _SQUARE):
         return None
-    by_rows = b.strides[1] == size
-    if (not by_rows and (b.strides[0] != size or m < 16)) or (m * n * k >= _THREADED and not one_thread()):
+    enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
+    if work < enough or (m < 16 and not by_rows) or (work >= _THREADED and not one_thread()) or not has_tiles():
         return None
     return _tiles(a, b, out, alpha)
 
 
 def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall:
-    """The product by tiles; the rows or columns of b, and the rows of out, are contiguous."""
-    (m, k), n, size, by_rows = a.shape, b.shape[1], out.itemsize, b.strides[1] == out.itemsize
-    tile, block = address_of(product_text(out.dtype.name, alpha is not None)), 0
-    if not by_rows:
-        block, b = address_of(transpose_text(out.dtype.name)), b.T
-    arrays = [a, b, out, out if alpha is None else alpha, *([] if by_rows else [np.empty((k, n), out.dtype)])]
-    numbers = [tile, m, n, k, size, block, *a.strides, b.strides[0], out.strides[0]]
-    return node(_TILES, numbers, arrays, [tile, block])
+    """The product by tiles; the rows or columns of a and b, and the rows of out, are contiguous."""
+    (m, k), n, size, dtype = a.shape, b.shape[1], out.itemsize, out.dtype.name
+    by_columns, by_rows = a.strides[1] != size, b.strides[1] == size
+    copies = not by_rows or (m >= 64 and b.nbytes > _LARGE)
+    parts, vectors = -(-k // _TERMS), -(-n * size // BYTES)
+    terms, groups = -(-k // parts), -(-vectors // VECTORS[-1])
+    blocks = min(groups, -(-terms * n * size // _BLOCK)) if copies else 1
+    adds = alpha is not None  # which all parts do, and those after the first in any case
+    tile, added = (address_of(product_text(dtype, adding)) for adding in (adds, adds or parts > 1))
+    first = address_of(block_text(dtype, True)) if by_columns else 0
+    second = address_of(block_text(dtype, not by_rows)) if copies else 0
+    rows = _panels(m * (terms * size + BYTES) * by_columns)
+    lines = _panels(terms * -(-groups // blocks) * VECTORS[-1] * BYTES * copies)
+    factor = np.ones((), dtype) if alpha is None else alpha
+    numbers = [m, n, k, size, parts, blocks, tile, added, location(factor), first, second]
+    numbers += [*a.strides, *b.strides, out.strides[0]]
+    return node(_TILES, numbers, [a, b, out, rows, lines], [tile, added, first, second, factor])
+
+
+def _panels(size: int) -> np.ndarray:
+    """Memory of whole lines of the cache."""
+    memory = np.empty(size + BYTES, np.uint8)
+    return memory[-location(memory) % BYTES :]
 
 
 def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
@@ -244,11 +286,11 @@ _STACKS = """\
 def f(arguments):
     tiles, count, block = arguments[0], arguments[1], int64s(arguments[5])
     for i in range(3):
-        block[10 + i] = arguments[6 + i]
+        block[16 + i] = arguments[6 + i]
     for k in range(count):
         call(tiles, arguments[5])
         for i in range(3):
-            block[10 + i] += arguments[2 + i]
+            block[16 + i] += arguments[2 + i]
 """
 
 
@@ -261,6 +303,7 @@ def _tiled_stacks(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarr
         not has_tiles()
         or min(m, n, k) == 1
         or m * n * k > _SMALL
+        or size not in a.strides[1:]
         or size not in b.strides[1:]
         or out.strides[2] != size
     ):

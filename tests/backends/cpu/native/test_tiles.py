@@ -22,27 +22,34 @@ def matrix(rng: np.random.Generator, shape: tuple[int, int], dtype: str, order: 
     return np.array(rng.standard_normal(shape), dtype, order=order)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
-    st.integers(0, 2**32), st.sampled_from(["float32", "float64"]), ORDERS, ORDERS, ORDERS,
-    st.integers(4, 130), st.integers(1, 130), st.integers(24, 130), st.booleans(), st.booleans(),
+    st.integers(0, 2**32), st.sampled_from(["float32", "float64"]), ORDERS, ORDERS,
+    st.integers(4, 130), st.integers(1, 130), st.integers(4, 130), st.booleans(), st.booleans(), st.booleans(),
+    st.sampled_from([7, 32, 1024]), st.sampled_from([1, 4000, 1 << 19]), st.sampled_from([0, 1 << 16]),
 )  # fmt: skip
 def test_tiles_give_the_product(
-    seed: int, dtype: str, first: str, second: str, third: str, m: int, k: int, n: int, adds: bool, strided: bool
-) -> None:
+    seed: int, dtype: str, first: str, order: str, m: int, k: int, n: int, adds: bool, apart: bool, transposed: bool,
+    terms: int, block: int, large: int,
+) -> None:  # fmt: skip
+    """With long sums in parts, columns in blocks, and B copied or as it is; its rows and those of A may be apart."""
     rng = np.random.default_rng(seed)
-    a, b, out = (
-        matrix(rng, *each) for each in (((m, k), dtype, first), ((k, n), dtype, second), ((m, n), dtype, third))
-    )
-    a = np.repeat(a, 2, axis=1)[:, ::2] if strided else a
+    a, b, out = (matrix(rng, *each) for each in (((m, k), dtype, first), ((k, n), dtype, order), ((m, n), dtype, "C")))
+    if apart:
+        a = np.hstack([a, a])[:, :k] if first == "C" else np.hstack([a.T, a.T])[:, :m].T
+        b = np.hstack([b, b])[:, :n] if order == "C" else np.hstack([b.T, b.T])[:, :k].T
     alpha = np.asarray(-0.3, dtype) if adds else None
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(products, "PRODUCTS", 0)
-        patched.setattr(products, "_COLUMNS", 1000)
-        call = tiled(a, b, out, alpha)
+        small = {"PRODUCTS": 0, "_BY_ROWS": 0, "_SQUARE": 0, "_TERMS": terms, "_BLOCK": block, "_LARGE": large}
+        for name, value in small.items():
+            patched.setattr(products, name, value)
+        call = tiled(b.T, a.T, out.T, alpha) if transposed else tiled(a, b, out, alpha)
     if call is None:
-        wide, by_rows = (n, second == "C") if third == "C" else (m, first == "F" and not strided)
-        assert wide * out.itemsize < 96 or not by_rows
+        assert (
+            2 * n * out.itemsize < 64
+            or (order == "F" and m < 16)
+            or (first == "F" and (dtype, order) != ("float64", "C"))
+        )
         return
     wide_a, wide_b, before = (x.astype(float) for x in (a, b, out))
     factor = 0.0 if alpha is None else float(alpha)
@@ -56,7 +63,7 @@ def test_tiles_give_the_product(
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_rows_do_not_depend_on_their_number(dtype: str, order: str) -> None:
     rng = np.random.default_rng(0)
-    a, b = matrix(rng, (61, 90), dtype, "C"), matrix(rng, (90, 101), dtype, order)
+    a, b = matrix(rng, (61, 300), dtype, "C"), matrix(rng, (300, 101), dtype, order)
     whole, part = np.empty((61, 101), dtype), np.empty((17, 101), dtype)
     for left, out in ((a, whole), (a[44:], part)):
         call = tiled(left, b, out)
@@ -79,10 +86,10 @@ def test_products_are_the_same_in_a_recording_and_outside(order: Any) -> None:
 
 def test_products_outside_are_prepared_for_a_layout_not_for_arrays() -> None:
     rng = np.random.default_rng(2)
-    made = [matrix(rng, (64, 64), "float64", "C") for _ in range(4)]
+    made = [matrix(rng, (128, 128), "float64", "C") for _ in range(4)]
     pairs = [(made[0], made[0]), (made[0], made[1]), (made[2], made[3].T), (made[1], made[1].T), (made[3], made[2])]
     for a, b in pairs:
-        out = np.empty((64, 64))
+        out = np.empty((128, 128))
         call = tiled(a, b, out)
         assert call is not None
         call()
@@ -90,13 +97,13 @@ def test_products_outside_are_prepared_for_a_layout_not_for_arrays() -> None:
 
 
 def test_not_finite_numbers_stay_in_their_rows_and_columns() -> None:
-    a, b = np.ones((20, 100), np.float32), np.ones((100, 70), np.float32)
+    a, b = np.ones((20, 300), np.float32), np.ones((300, 70), np.float32)
     a[3, 5], b[7, 69] = np.nan, np.inf
     out = np.full((20, 70), -1, np.float32)
     call = tiled(a, b, out)
     assert call is not None
     call()
-    expected = np.full((20, 70), 100, np.float32)
+    expected = np.full((20, 70), 300, np.float32)
     expected[:, 69], expected[3] = np.inf, np.nan
     np.testing.assert_array_equal(out, expected)
 
