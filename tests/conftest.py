@@ -97,6 +97,12 @@ class Arrays:
         return np.array(self.backend.to_numpy(result))
 
 
+@pytest.fixture
+def ufuncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Formulas are computed by NumPy's functions, also where numba is: compiling each takes longer than the test."""
+    monkeypatch.setenv("NNKIT_NATIVE", "0")
+
+
 def gpu_backend() -> Backend:
     """The CuPy backend; skips the test, with what is missing, where it cannot work."""
     return working_backend("cupy")

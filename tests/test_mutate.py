@@ -110,7 +110,10 @@ def test_an_endless_test_is_stopped(checkout: Path) -> None:
         f"import pathlib, subprocess, sys\ndef test_endless():\n    made = {child}\n"
         "    pathlib.Path('child').write_text(str(made.pid))\n    made.wait()\n"
     )
-    assert passes(checkout, ["tests/test_endless.py"], 10.0) == (False, "timed out after 10.0 s")
+    for seconds in (2.0, 10.0, 60.0):  # until the test has begun, which takes longer on a busy machine
+        assert passes(checkout, ["tests/test_endless.py"], seconds) == (False, f"timed out after {seconds} s")
+        if (checkout / "child").exists():
+            break
     status = Path("/proc", (checkout / "child").read_text(), "stat")
 
     def ended() -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from tests.commands.test_cli import needs
 from tests.support.cli_files import flowers
 
 OPTIONS = """
@@ -47,6 +48,7 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
 
 
 def test_options_in_a_file_are_those_of_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("safetensors")
     found = report(capsys, "--config", "run.toml")
     network = nnkit.load("nnkit-model.safetensors")
     settings = found["settings"]
@@ -60,6 +62,7 @@ def test_options_in_a_file_are_those_of_the_command_line(here: Path, capsys: pyt
 
 
 def test_the_command_line_wins(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("safetensors", "matplotlib")
     found = report(capsys, "--epochs", "3", "--hidden", "5", "--config=run.toml", "--picture", "p.svg")
     assert found["settings"]["epochs"] == 3
     assert found["network"].startswith("Network(4 → 5 tanh → 3 softmax")
@@ -95,6 +98,7 @@ def test_what_is_refused(here: Path, capsys: pytest.CaptureFixture[str], line: s
 
 @pytest.mark.parametrize("option", ["model", "history", "checkpoint", "picture"])
 def test_a_result_never_replaces_the_configuration(here: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    needs("safetensors", "matplotlib")
     text = OPTIONS.replace("no-picture = true", "") + f'{option} = "run.toml"\n'
     (here / "run.toml").write_text(text)
     assert main(["train", "--config", "./run.toml"]) == 2

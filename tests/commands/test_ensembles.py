@@ -10,11 +10,13 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from tests.commands.test_cli import needs
 
 QUICK = ["--epochs", "2", "--hidden", "8", "--no-picture", "--quiet"]
 
 
 def test_an_ensemble_is_trained_saved_and_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("safetensors", "matplotlib")
     model, samples = tmp_path / "ensemble.safetensors", tmp_path / "x.npy"
     picture, curve = tmp_path / "sure.svg", tmp_path / "curve.svg"
     code = main(["train", "--ensemble", "3", "--seed", "5", "--model", str(model), "--json", "--epochs", "2",
@@ -53,6 +55,7 @@ def test_the_spread_of_numbers_has_a_column_for_each(tmp_path: Path, capsys: pyt
 
 
 def test_jobs_have_the_results_of_one_after_the_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("safetensors")
     found = []
     for number, jobs in enumerate(([], ["--jobs", "2"])):
         model = tmp_path / f"{number}.safetensors"

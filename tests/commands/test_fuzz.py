@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(arguments=fitting() | anything())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(arguments=["train", "--data", "houses.csv", "--target", "price", "--cost", "poisson", "--epochs", "1"])
 @example(arguments=["evaluate", "net.safetensors", ""])
 @example(arguments=["train", "a\x85b"])

@@ -131,6 +131,7 @@ def test_the_default_output_is_paired_with_the_cost() -> None:
         assert output_pair(get_cost(cost)) is output_pair(get_cost(cost), own.get(cost, "identity"))
 
 
+@pytest.mark.usefixtures("ufuncs")
 @pytest.mark.parametrize("output", EVERY)
 @pytest.mark.parametrize("cost", cost_names())
 def test_networks_accept_meaningful_pairs(cost: str, output: str) -> None:

@@ -173,6 +173,8 @@ def test_ranks_that_drift_apart() -> None:
 
 
 def test_a_checkpoint_that_rank_0_cannot_write(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+
     def train_on(comm: Communicator) -> str:
         def remove(net: Any, history: nnkit.History) -> None:
             if comm.rank == 0 and history.epochs == 2:

@@ -26,7 +26,7 @@ def state_of(net: nnkit.Network) -> tuple[Any, ...]:
     return net.parameters.flat.tobytes(), net.epochs_trained, net.optimizer, net.state, classes
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=200)
 @given(ANY, ANY, st.sampled_from(COSTS), st.sampled_from([1, 2]), st.none() | ANY)
 def test_fit(X: Any, y: Any, cost: str, outputs: int, weights: Any) -> None:
     wants = {"softmax_cross_entropy": "softmax", "hinge": "tanh"}.get(cost, "sigmoid")

@@ -43,7 +43,7 @@ def as_tuple(results: Any) -> tuple[Any, ...]:
 
 
 @given(st.integers(0, 2**64 - 1))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_random_programs(seed: int) -> None:
     choose = Random(seed)
     recipe, shape = random_recipe(choose), choose.choice(SHAPES)
@@ -96,7 +96,7 @@ ANY = (*FULL, "row", "column", "scalar")
 
 
 @given(st.integers(0, 2**64 - 1))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_operands_and_outs_anywhere_in_one_memory(seed: int) -> None:
     """Outs overlap operands in every way: exactly, shifted, transposed, swapped; outs do not overlap each other."""
     choose = Random(seed)

@@ -16,6 +16,8 @@ from tests.support.host_cuda import Array, aligned, build, launch, with_driver
 from tests.support.kernels import FORMULAS, Variant, suited, variant, variants
 from tests.support.rounding import allowed_differences, assert_agree
 
+pytestmark = pytest.mark.usefixtures("ufuncs")  # the reference
+
 # The last three are subnormal in one of the types.
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 0.5, 1.0, -1.0, 1e4, -1e4, 20.0, -20.0, 1e-4, -1e-6, -1e-42, 5e-324)
 
