@@ -184,12 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds)
     result: dict[str, Any] = {"machine": machine.describe(), "settings": vars(options) | {"cores": plan.cores}}
-    about, report = result["machine"], _Report(plan, result, options.skip)
-    report.say(
-        f"# Epochs, predictions and small fits\n\n{about['cpu']}, {about['os']}, Python {about['python']}, "
-        f"NumPy {about['numpy']} with {', '.join(about['blas'])}; nnkit {about['commit']}, {about['date']}. "
-        f"Minima of {plan.rounds} interleaved rounds with {plan.threads} thread{'s' * (plan.threads > 1)}."
-    )
+    report = _Report(plan, result, options.skip)
+    report.say(head("Epochs, predictions and small fits", result["machine"], plan))
     names = CONTENDERS["epoch"]
     for dtype, activation, optimizer in [text.split("-") for text in options.tables]:
         title = f"An epoch, {optimizer}, {dtype}, {activation}: µs a step"
@@ -204,14 +200,28 @@ def main(arguments: list[str] | None = None) -> int:
         result["first run"] = first_run()
         report.say("\n## First run\n\n| | seconds |\n|---|---|")
         report.say(*(f"| {what} | {seconds:.2f} |" for what, seconds in result["first run"].items()))
-    name = re.sub("[^a-z0-9]+", "-", re.sub(r"\(r\)|family|model", "", about["cpu"].lower())).strip("-")
-    path = options.results / f"cpu-{name}-epochs{'' if plan.threads == 1 else f'-{plan.threads}-threads'}"
+    write(options.results, "epochs", plan, result, report.lines)
+    return int(report.failed)
+
+
+def write(folder: Path, what: str, plan: Plan, result: dict[str, Any], lines: list[str]) -> None:
+    """Write a result as JSON, and its tables as Markdown, to files with the name of the CPU."""
+    name = re.sub("[^a-z0-9]+", "-", re.sub(r"\(r\)|family|model", "", result["machine"]["cpu"].lower())).strip("-")
+    path = folder / f"cpu-{name}-{what}{'' if plan.threads == 1 else f'-{plan.threads}-threads'}"
     text = json.dumps(result, indent=1, ensure_ascii=False, default=str)
-    for suffix, content in ((".json", text), (".md", "\n".join(report.lines))):
+    for suffix, content in ((".json", text), (".md", "\n".join(lines))):
         with replacing(path.with_name(path.name + suffix)) as file:
             file.write((content + "\n").encode())
         print(f"written: {path}{suffix}")
-    return int(report.failed)
+
+
+def head(title: str, about: dict[str, Any], plan: Plan) -> str:
+    """The first lines of the tables: a title, the machine, and how they were measured."""
+    return (
+        f"# {title}\n\n{about['cpu']}, {about['os']}, Python {about['python']}, "
+        f"NumPy {about['numpy']} with {', '.join(about['blas'])}; nnkit {about['commit']}, {about['date']}. "
+        f"Minima of {plan.rounds} interleaved rounds with {plan.threads} thread{'s' * (plan.threads > 1)}."
+    )
 
 
 class _Report:

@@ -17,12 +17,16 @@ CHUNK = 0.004  # seconds: long compared with the clock's resolution, short compa
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure: threads per contender, the cores, rounds, and seconds per contender in all rounds together."""
+    """How to measure: threads per contender, the cores, rounds, and seconds per contender in all rounds together.
+
+    Steps are timed in chunks of at least `chunk` seconds.
+    """
 
     threads: int
     cores: tuple[int, ...]
     rounds: int
     seconds: float
+    chunk: float = CHUNK
 
 
 def choose_cores(threads: int) -> tuple[int, ...]:
@@ -68,7 +72,7 @@ def measure(
     def start(name: str) -> None:
         worker = workers[name] = Worker(name, problem, plan)
         results[name] = {"peak_bytes": worker.peak_bytes, "error": _compared(worker, off, tolerance)}
-        steps[name] = worker.ask(("chunk", CHUNK))
+        steps[name] = worker.ask(("chunk", plan.chunk))
 
     def go_on(name: str) -> None:
         # A step may take a whole second: three times are enough then.
@@ -115,7 +119,7 @@ def _compared(worker: Worker, error: Callable[[Parameters], float], tolerance: f
 
 def _round(worker: Worker, steps: int, plan: Plan, before: list[float]) -> list[float]:
     """The times of one round: as many chunks as fit into its share of the seconds, at least one."""
-    chunk = steps * min(before) if before else CHUNK
+    chunk = steps * min(before) if before else plan.chunk
     found: list[float] = worker.ask(("time", steps, max(1, round(plan.seconds / plan.rounds / chunk))))
     return found
 

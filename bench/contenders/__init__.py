@@ -29,6 +29,8 @@ _CLASSES |= {  # of `python -m bench --epochs`
     "epoch-numpy": "bench.contenders.epochs:NumpyEpoch",
     "ensemble-alone": "bench.contenders.ensembles:OneByOne",
     "ensemble-nnkit": "bench.contenders.ensembles:Together",
+    "ensemble-alone-ufuncs": "bench.contenders.ensembles:OneByOneUfuncs",
+    "ensemble-nnkit-ufuncs": "bench.contenders.ensembles:TogetherUfuncs",
     "ensemble-jax": "bench.contenders.ensembles:JaxVmap",
     "fit-network": "bench.contenders.fits:FitNetwork",
     "fit-estimator": "bench.contenders.fits:FitEstimator",

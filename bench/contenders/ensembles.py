@@ -1,5 +1,6 @@
 """Epochs of several networks: each `step` is one pass of all over the samples of a `bench.ensembles.Together`."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,26 @@ class Together(Networks):
 
     def steps(self, count: int) -> None:
         self.ensemble.fit(self.X, self.labels, epochs=count, **self.options)
+
+
+class _Ufuncs(Networks):
+    """Without native code, in all of this process."""
+
+    def __init__(self, problem: Any) -> None:
+        os.environ["NNKIT_NATIVE"] = "0"
+        super().__init__(problem)
+
+
+class OneByOneUfuncs(_Ufuncs, OneByOne):
+    """`OneByOne` with NNKIT_NATIVE=0."""
+
+    label = "nnkit, alone, ufuncs"
+
+
+class TogetherUfuncs(_Ufuncs, Together):
+    """`Together` with NNKIT_NATIVE=0."""
+
+    label = "nnkit, ensemble, ufuncs"
 
 
 class JaxVmap(JaxScan):
