@@ -10,9 +10,13 @@ def set_matmul_precision(precision: str) -> None:
     Args:
         precision: `"highest"` (the default), float32; `"high"`, TensorFloat-32, with 10 bits in the fraction of each
             factor; `"medium"`, factors rounded to bfloat16, with 7 bits. Products are summed in float32, and
-            parameters, activations and updates stay float32. In each mode, the same seed on the same GPU gives the same
-            bits. Tensor cores for both formats exist in GPUs from Ampere on (compute capability 8.0); others compute in
-            float32, and warn once.
+            parameters, their gradients and updates stay float32. In each mode, the same seed on the same GPU gives the
+            same bits. Tensor cores for both formats exist in GPUs from Ampere on (compute capability 8.0); others
+            compute in float32, and warn once.
+
+    In `"medium"`, a training step stores activations and errors that only products read as bfloat16, which changes no
+    number. If large products contain ReLU (see "How a step works" in the documentation), they add a bias rounded to
+    bfloat16, and the gradients of biases are sums of the errors as stored.
 
     Errors of a product are about 1e-7, 1e-3 and 1e-2 of its terms. Other dtypes and other backends than CuPy are not
     affected. A change takes effect in a network's next step. Raises ValueError for another value.

@@ -1,7 +1,7 @@
 """The parts of the CuPy backend, which `nnkit.backends.cupy_backend` brings together.
 
 kernels     formula_text: CUDA text, which needs no GPU; elementwise, reductions, rows: kernels and their launches
-products    cublas: the library, and how matrices lie; products
+products    cublas: the library, and how matrices lie; products; cublas_lt, epilogues: with bias and ReLU inside
 recordings  recording: the passes over their nodes; graph: one launch of all
 the device  check: what is missing; device, memory; cluster: launches of clusters of blocks
 """

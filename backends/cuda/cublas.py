@@ -116,7 +116,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 }
 
 
-_ARCH_MISMATCH, _NOT_SUPPORTED = 8, 15  # statuses of products that this GPU or cuBLAS does not have
+_ARCH_MISMATCH, NOT_SUPPORTED = 8, 15  # statuses of products that this GPU or cuBLAS does not have
 
 
 class CublasError(RuntimeError):
@@ -124,7 +124,7 @@ class CublasError(RuntimeError):
 
     def __init__(self, function: str, status: int) -> None:
         super().__init__(f"{function} of cuBLAS failed with status {status}")
-        self.unsupported = status in (_ARCH_MISMATCH, _NOT_SUPPORTED)
+        self.unsupported = status in (_ARCH_MISMATCH, NOT_SUPPORTED)
 
 
 def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
@@ -132,10 +132,10 @@ def _checked(status: int, function: Any, arguments: tuple[Any, ...]) -> None:
         raise CublasError(function.__name__, status)
 
 
-def bound(path: str) -> ctypes.CDLL:
+def bound(path: str, signatures: Mapping[str, list[Any]] = _SIGNATURES) -> ctypes.CDLL:
     """Load a library from a file, with the signatures of the functions used; OSError if it cannot be loaded."""
     library = ctypes.CDLL(path)
-    for name, types in _SIGNATURES.items():
+    for name, types in signatures.items():
         function = getattr(library, name)
         function.argtypes, function.restype, function.errcheck = types, _I, _checked
     return library
@@ -197,12 +197,17 @@ class Handle:
         """`cublasGemmStridedBatchedEx`, the same way."""
         self._cublas.cublasGemmStridedBatchedEx(self._ready(), *arguments)
 
-    def _ready(self) -> int:
+    def place(self) -> tuple[int, int, int, int]:
+        """The handle, the workspace for products on the current stream, its size, and the stream."""
         stream = self._cuda.get_current_stream()
         workspace = self._lent[stream.ptr] if self._lent else self.workspace(stream)
-        self._cublas.cublasSetStream_v2(self._handle, stream.ptr)  # resets the workspace
-        self._cublas.cublasSetWorkspace_v2(self._handle, workspace.ptr, self._size)
-        return self._handle
+        return self._handle, workspace.ptr, self._size, stream.ptr
+
+    def _ready(self) -> int:
+        handle, workspace, size, stream = self.place()
+        self._cublas.cublasSetStream_v2(handle, stream)  # resets the workspace
+        self._cublas.cublasSetWorkspace_v2(handle, workspace, size)
+        return handle
 
 
 class Handles:
@@ -248,7 +253,7 @@ class Product:
     does not support on this GPU is computed in float32.
     """
 
-    __slots__ = ("_arguments", "_instead", "_stacked", "alpha", "compute", "device", "factors", "kind", "out")
+    __slots__ = ("_instead", "_stacked", "alpha", "arguments", "compute", "device", "factors", "kind", "out")
 
     def __init__(
         self,
@@ -262,7 +267,7 @@ class Product:
         self.device, self.factors, self.out, self.kind = device, factors, out, kind
         self.compute, self.alpha = compute, alpha
         self._stacked = math.prod(out.shape[:-2]) > 1
-        self._arguments = None if self.to_cast() else self._bound()
+        self.arguments = None if self.to_cast() else self._bound()
         self._instead: list[Callable[[], object]] = []
 
     @property
@@ -306,14 +311,14 @@ class Product:
         return Product(self.device, (a, b), self.out, self.kind, self.compute, self.alpha)
 
     def __call__(self) -> None:
-        if self._arguments is None:
+        if self.arguments is None:
             empty, to_cast = self.device.empty, self.to_cast()
             self.reading([(a, self.device.round(a, empty(a.shape, self.kind))) for a in to_cast])()
             return
         if not self._instead:
             handle = self.device.handles.get()
             try:
-                (handle.gemm_strided_batched if self._stacked else handle.gemm)(self._arguments)
+                (handle.gemm_strided_batched if self._stacked else handle.gemm)(self.arguments)
                 return
             except CublasError as error:
                 if not error.unsupported or (self.kind, self.compute) in _EVERYWHERE:

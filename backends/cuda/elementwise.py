@@ -181,7 +181,7 @@ class ElementwiseCall(Launch):
     @property
     def work(self) -> Rider | None:
         alone = math.prod(self.shape) == 1 and set(self.layouts) <= {"scalar"}
-        if alone and self._is_plain and not self.reduces:
+        if alone and self.is_plain and not self.reduces:
             return one_entry(self.program, self._signature)
         return None
 
@@ -190,7 +190,7 @@ class ElementwiseCall(Launch):
         return (*self.operands, *self.outs)
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether it only computes its program."""
         return self.sums is None and not self.places and not self.riders
 
@@ -210,7 +210,7 @@ class ElementwiseCall(Launch):
         reading the result again is as fast.
         """
         out, lanes = self.outs[number], self._signature.lanes
-        if out.ndim != 2 or not self._is_plain or self._signature.group or not self.is_exact(number):
+        if out.ndim != 2 or not self.is_plain or self._signature.group or not self.is_exact(number):
             return None
         rows, columns = out.shape
         stride = grid_of_rows(out.size, columns, lanes, self.device.multiprocessors) * THREADS * lanes
@@ -222,7 +222,7 @@ class ElementwiseCall(Launch):
     @property
     def copies(self) -> bool:
         """Whether it only casts an array to another dtype."""
-        return self._is_plain and self.layouts == ("full",) and self.program.outputs == (0,)
+        return self.is_plain and self.layouts == ("full",) and self.program.outputs == (0,)
 
     def reading_signs(self, copies: Sequence[tuple[Any, Any]]) -> "ElementwiseCall":
         """The call that reads rounded copies, from pairs (array, copy), where it asks for signs only."""
@@ -293,7 +293,7 @@ class ElementwiseCall(Launch):
         Results that the other call overwrites are not stored. Values are passed on in the dtype of the computation, so
         rounded results, of a half-precision dtype, are not fused.
         """
-        if not isinstance(other, ElementwiseCall) or not self._is_plain or not other._is_plain:
+        if not isinstance(other, ElementwiseCall) or not self.is_plain or not other.is_plain:
             return None
         if self._signature.real != other._signature.real or self.shape != other.shape:
             return None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nnkit.backends.recording import Node
+from nnkit.backends.recording import Composite, Node, Nodes
 
 THREADS = 256  # in a block
 BLOCKS_PER_MULTIPROCESSOR = 16  # enough for any GPU; threads use grid-stride loops
@@ -143,3 +143,40 @@ class Launch:
     def arguments(self) -> tuple[Any, ...]:
         """The arguments of its kernel."""
         return self._arguments
+
+
+class ColumnSums(Composite):
+    """The call `out ← column sums of a`, or with α `out ← out + α sums`, for a non-empty matrix."""
+
+    def __init__(self, device: Any, a: Any, out: Any, alpha: Any = None) -> None:
+        self.device, self.a, self.out, self.alpha = device, a, out, alpha
+
+    def __call__(self) -> None:
+        self.device.sum_columns(self.a, self.out, self.alpha)
+
+    @property
+    def node(self) -> Node:
+        """Its node in a recording."""
+        if self.alpha is None:
+            return Node(self, (self.a,), (self.out,), "sum")
+        return Node(self, (self.a, self.alpha, self.out), (self.out,), "add_column_sums")
+
+
+def writes(node: Node, array: Any) -> bool:
+    """Whether a node may write to an array."""
+    return node.written is None or any(overlap(array, written) for written in node.written if written.size)
+
+
+def reads(node: Node, array: Any) -> bool:
+    """Whether a node may read an array."""
+    return node.read is None or any(overlap(array, other) for other in node.read if other.size)
+
+
+def touched(nodes: Nodes, read: tuple[Any, ...], written: tuple[Any, ...]) -> bool:
+    """Whether any of these nodes may write what another reads, or read or write what it writes."""
+    return any(
+        node.read is None
+        or any(writes(node, array) for array in (*read, *written))
+        or any(overlap(array, other) for array in written for other in node.read if other.size)
+        for node in nodes
+    )

@@ -17,7 +17,7 @@ from nnkit.backends.recording import perform
 class CupyProducts(CupyDevice):
     """Products, in the precision set at the time of the call."""
 
-    _lacking: frozenset[str] = frozenset()  # the kinds of products that the GPU turned out to lack
+    lacking: frozenset[str] = frozenset()  # the kinds of products that the GPU turned out to lack
 
     def run_matmul(self, a: Any, b: Any, out: Any) -> Any:
         dtype = promote({"a": a, "b": b})
@@ -49,11 +49,11 @@ class CupyProducts(CupyDevice):
         self.lacks(f"of precision {wanted!r}", f"they need compute capability 8.0, it has {self.capability / 10}")
         return "highest"
 
-    def lacks(self, kind: str, reason: object) -> None:
-        """Warn, once, that products of this kind are computed in float32."""
-        if kind not in self._lacking:
-            self._lacking |= {kind}
-            text = f"{self.name} computes products {kind} in float32: {reason}"
+    def lacks(self, kind: str, reason: object, instead: str = "in float32") -> None:
+        """Warn, once, how products of this kind are computed instead."""
+        if kind not in self.lacking:
+            self.lacking |= {kind}
+            text = f"{self.name} computes products {kind} {instead}: {reason}"
             warnings.warn(text, BackendFallbackWarning, stacklevel=4)
 
     def _readable(self, array: Any, lead: tuple[int, ...]) -> Any:

@@ -4,10 +4,11 @@
     cast_factors  products share cast copies of their factors, which nnkit's kernels write as additional results
     chain         fuses consecutive formulas into one kernel, and the moves of rows of several arrays
     by_rows       fuses sums and maxima of rows with the formulas around them, such as softmax with its output error
+    carry_casts   an update also writes the cast copies of parameters, for the next of many replays
+    into_products large products also add the bias and apply ReLU, or its derivative (`nnkit.backends.cuda.epilogues`)
     begin_sums    a kernel also starts the column sums of the matrix that it computes
     put_beside    a kernel also writes its result to the rows of a larger array to which it is copied
     take_cast     rows are taken to the cast copy of a matrix, instead of to the matrix
-    carry_casts   an update also writes the cast copies of parameters, for the next of many replays
     ride          a kernel's first thread also does the work of a launch of one thread, such as moving a counter
     leave_unread  kernels do not write what nothing reads
 
@@ -22,11 +23,11 @@ from typing import Any
 
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.elementwise import ElementwiseCall
-from nnkit.backends.cuda.launch import Launch, extent, overlap, same
+from nnkit.backends.cuda.epilogues import into_products
+from nnkit.backends.cuda.launch import ColumnSums, Launch, extent, overlap, reads, same, touched, writes
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.formula import Formula
 from nnkit.backends.recording import (
-    Composite,
     Discard,
     First,
     Node,
@@ -37,23 +38,6 @@ from nnkit.backends.recording import (
 )  # fmt: skip
 
 ROUNDED = Formula(lambda xp, a: a, "rounded", ["a"])  # casts a matrix to the dtype of the result
-
-
-class ColumnSums(Composite):
-    """The call `out ← column sums of a`, or with α `out ← out + α sums`, for a non-empty matrix."""
-
-    def __init__(self, device: Any, a: Any, out: Any, alpha: Any = None) -> None:
-        self.device, self.a, self.out, self.alpha = device, a, out, alpha
-
-    def __call__(self) -> None:
-        self.device.sum_columns(self.a, self.out, self.alpha)
-
-    @property
-    def node(self) -> Node:
-        """Its node in a recording."""
-        if self.alpha is None:
-            return Node(self, (self.a,), (self.out,), "sum")
-        return Node(self, (self.a, self.alpha, self.out), (self.out,), "add_column_sums")
 
 
 def adding(node: Node, out: Any, x: Any, alpha: Any) -> Node | None:
@@ -95,7 +79,7 @@ def cast_factors(nodes: Nodes) -> Nodes:
             node = product.reading([(a, copy) for a, kind, copy in copies if kind == product.kind]).node
         elif isinstance(product, ElementwiseCall) and copies:
             node = product.reading_signs([(a, copy) for a, kind, copy in copies if kind == "bfloat16"]).node
-        copies = [entry for entry in copies if not _writes(node, entry[0])]
+        copies = [entry for entry in copies if not writes(node, entry[0])]
         done.append(node)
     return done
 
@@ -139,7 +123,7 @@ def put_beside(nodes: Nodes) -> Nodes:
         if isinstance(node.call, Launch) and node.call.kind == "put" and len(node.call.outs) == 1:
             values, start, out = *node.call.operands[:2], node.call.outs[0]
             place = _place_of_kernel(done, values)
-            if place is not None and not _touched(done[place + 1 :], (start,), (out,)):
+            if place is not None and not touched(done[place + 1 :], (start,), (out,)):
                 kernel: Any = done[place].call
                 number = kernel.gives(values)
                 made = None if number is None else kernel.placing(number, start, out)
@@ -156,7 +140,7 @@ def ride(nodes: Nodes) -> Nodes:
     for node in nodes:
         made, place, call = None, len(done), node.call
         if isinstance(call, Launch) and call.work is not None:
-            while made is None and place > 0 and not _touched(done[place - 1 : place], call.read, call.written):
+            while made is None and place > 0 and not touched(done[place - 1 : place], call.read, call.written):
                 place -= 1
                 kernel = done[place].call
                 made = kernel.carrying(call) if isinstance(kernel, ElementwiseCall) else None
@@ -176,12 +160,12 @@ def take_cast(nodes: Nodes) -> Nodes:
             continue
         (matrix,), (copy,) = cast.call.operands, cast.call.outs
         number = next(i for i, node in enumerate(done) if node is cast)
-        place = next((i for i in reversed(range(number)) if _writes(done[i], matrix)), None)
+        place = next((i for i in reversed(range(number)) if writes(done[i], matrix)), None)
         take = None if place is None else done[place].call
         if place is None or not isinstance(take, Launch) or not any(same(matrix, array) for array in discarded):
             continue
         others = done[number + 1 :] + done[:number]
-        if any(_reads(node, matrix) for node in others) or _touched(done[place + 1 : number], (), (copy,)):
+        if any(reads(node, matrix) for node in others) or touched(done[place + 1 : number], (), (copy,)):
             continue
         made = take.writing(copy, matrix)
         if made is not None:
@@ -222,10 +206,10 @@ def _is_carried(nodes: Nodes, cast: ElementwiseCall, update: ElementwiseCall, nu
     begin, end = places[id(cast)], places[id(update)]
     for place, node in enumerate(nodes):
         call = node.call
-        if (place != end and _writes(node, source)) or (place != begin and _writes(node, copy)):
+        if (place != end and writes(node, source)) or (place != begin and writes(node, copy)):
             return False
         between = begin < place < end
-        if _reads(node, copy) and not (between and isinstance(call, Product) and call.reads(copy)):
+        if reads(node, copy) and not (between and isinstance(call, Product) and call.reads(copy)):
             return False
     return begin < end
 
@@ -278,7 +262,8 @@ def begin_sums(nodes: Nodes) -> Nodes:
 
 
 PASSES = (
-    accumulate, cast_factors, chain, by_rows, begin_sums, put_beside, take_cast, carry_casts, ride, leave_unread,
+    accumulate, cast_factors, chain, by_rows, carry_casts, into_products, begin_sums, put_beside, take_cast, ride,
+    leave_unread,
 )  # fmt: skip
 
 
@@ -298,32 +283,14 @@ def _begun(nodes: Nodes, sums: ColumnSums) -> tuple[int, Node, Nodes] | None:
 
 def _place_of_kernel(nodes: Nodes, array: Any) -> int | None:
     """The index of the last node that may write to an array, if it is a formula's kernel."""
-    last = next((place for place in reversed(range(len(nodes))) if _writes(nodes[place], array)), None)
+    last = next((place for place in reversed(range(len(nodes))) if writes(nodes[place], array)), None)
     return last if last is not None and isinstance(nodes[last].call, ElementwiseCall) else None
-
-
-def _writes(node: Node, array: Any) -> bool:
-    return node.written is None or any(overlap(array, written) for written in node.written if written.size)
-
-
-def _reads(node: Node, array: Any) -> bool:
-    return node.read is None or any(overlap(array, other) for other in node.read if other.size)
-
-
-def _touched(nodes: Nodes, read: tuple[Any, ...], written: tuple[Any, ...]) -> bool:
-    """Whether any of these nodes may write what another reads, or read or write what it writes."""
-    return any(
-        node.read is None
-        or any(_writes(node, array) for array in (*read, *written))
-        or any(overlap(array, other) for array in written for other in node.read if other.size)
-        for node in nodes
-    )
 
 
 def _is_read(nodes: Nodes, array: Any) -> bool:
     """Whether any of these nodes may read an array before one overwrites it."""
     for node in nodes:
-        if _reads(node, array) or node.written is None:
+        if reads(node, array) or node.written is None:
             return True
         if any(same(array, written) for written in node.written):
             return False

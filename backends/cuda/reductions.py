@@ -9,8 +9,7 @@ import numpy as np
 from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.backends.cuda.formula_text import MERGED, NEUTRAL, PRELUDE, STORAGE
-from nnkit.backends.cuda.launch import THREADS, Launch, overlap
-from nnkit.backends.cuda.recording import ColumnSums
+from nnkit.backends.cuda.launch import THREADS, ColumnSums, Launch, overlap
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.formulas.program import row_reduction
 from nnkit.backends.recording import perform

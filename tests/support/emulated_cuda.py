@@ -1,9 +1,9 @@
 """CUDA emulated below CuPy, for processes that a test starts: CuPy itself is the real one, and so is all of nnkit.
 
 `install` replaces the functions of the CUDA runtime, which CuPy's wheel has inside, by jumps to functions of this file;
-the driver, NVRTC and cuBLAS, which it loads, are objects with such functions. Device memory is the host's, streams have
-done everything at once, a capture is a list of calls. NVRTC's "binary" is the text, which a launch compiles for the
-host; of CuPy's own kernels, there are copies.
+the driver, NVRTC, cuBLAS and cuBLASLt, which it loads, are objects with such functions. Device memory is the host's,
+streams have done everything at once, a capture is a list of calls. NVRTC's "binary" is the text, which a launch
+compiles for the host; of CuPy's own kernels, there are copies.
 """
 
 import atexit
@@ -26,6 +26,7 @@ from time import perf_counter
 from typing import Any
 
 from nnkit.backends.cuda.formula_text import PRELUDE
+from tests.support import emulated_lt
 from tests.support.host_cuda import build, kernel_with_driver, parameters_of
 from tests.support.host_device import HostGemm
 
@@ -480,6 +481,18 @@ emulated("cublasGemmStridedBatchedEx", P, *[N] * 5, P, *[P, N, N, c_longlong] * 
 )
 
 
+def _lt_product(*arguments: Any) -> int:
+    done = emulated_lt.matmul(*arguments)
+    if done is None:
+        return emulated_lt.NOT_SUPPORTED
+    work(arguments[-1], done)
+    return OK
+
+
+for _name, (_types, _function) in emulated_lt.FUNCTIONS.items():
+    emulated(_name, *_types)(_lt_product if _name == emulated_lt.MATMUL else _function)
+
+
 # --- how they get there -----------------------------------------------------------------------------------------------
 
 
@@ -490,7 +503,7 @@ def install() -> None:
 
     def cdll(name: Any, *arguments: Any, **options: Any) -> Any:
         base = Path(str(name)).name
-        if re.match(r"lib(cuda|nvrtc|cublas)\.so", base) or options.get("handle") == 1:
+        if re.match(r"lib(cuda|nvrtc|cublas|cublasLt)\.so", base) or options.get("handle") == 1:
             return types.SimpleNamespace(**functions)
         return _load(name, *arguments, **options)
 

@@ -8,15 +8,17 @@ import pytest
 
 import nnkit
 from nnkit.backends import selection
+from nnkit.backends.cuda import epilogues
 from nnkit.backends.cuda import recording as passes_of_gpus
 from nnkit.backends.dtypes import numpy_dtype
 from nnkit.backends.formula import Formula
 from nnkit.backends.recording import Nodes, Repeated, Tape, discard, note, recording
 from nnkit.kernels.activations import activation_names, get_activation
-from nnkit.step import NodeExplanation
+from nnkit.step import step_for
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Replays
 from nnkit.training.sources import ArraySource, Known
+from tests.support import emulated_lt
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host
 
@@ -53,25 +55,43 @@ def minibatch(net: nnkit.Network, n: int, batch: int, optimizer: Any) -> tuple[T
 
 
 def beside_products(nodes: Nodes) -> float:
-    """Gigabytes."""
-    found = [NodeExplanation.of(node) for node in nodes]
-    return sum(n.bytes_read + n.bytes_written for n in found if n.name not in ("matmul", "add_product")) / 1e9
+    """Gigabytes: of products only what they read and write besides their factors and their result."""
+    total = 0
+    for node in nodes:
+        read, written = node.read or (), node.written or ()
+        if node.name.startswith("matmul_"):
+            read, written = read[2:], written[1:]
+        if node.name not in ("matmul", "add_product"):
+            total += sum(array.nbytes for array in (*read, *written))
+    return total / 1e9
 
 
 @pytest.mark.parametrize(
-    ("precision", "step", "in_fit"),
-    [("highest", 1.93, 2.74), ("medium", 1.96, 2.5)],
-)
-def test_bytes_beside_the_products(monkeypatch: pytest.MonkeyPatch, precision: str, step: float, in_fit: float) -> None:
+    ("precision", "least", "step", "in_fit", "count"),
+    [
+        ("highest", 1 << 20, 0.84, 1.65, 14), ("medium", 1 << 20, 1.14, 1.68, 20),
+        ("highest", 1 << 30, 1.93, 2.74, 16), ("medium", 1 << 30, 1.96, 2.5, 20),
+    ],
+)  # fmt: skip
+def test_bytes_beside_the_products(
+    monkeypatch: pytest.MonkeyPatch, precision: str, least: int, step: float, in_fit: float, count: int
+) -> None:
     """Three layers of 4096 units, 8192 samples, descent. A step in bfloat16 had 2.77, with all results written."""
     device = Untouched(pytest.importorskip("cupy", reason="CuPy is not installed"))
     device.multiprocessors = 132
     monkeypatch.setitem(selection._made, "cupy", device)
+    emulated_lt.install(monkeypatch)
+    monkeypatch.setattr(epilogues, "LEAST", least)
     nnkit.set_matmul_precision(precision)
     net = nnkit.Network([WIDE] * 4, "relu", "cross_entropy", seed=1, backend=device, init="zeros")
+    nodes = step_for(net, BATCH, net.optimizer_state(nnkit.SGD()), drops=True).nodes
     made = net.explain_step(BATCH, nnkit.SGD())
-    beside = sum(n.bytes_read + n.bytes_written for n in made.nodes if n.name not in ("matmul", "add_product"))
-    assert round(beside / 1e9, 2) == step
+    assert [node.name for node in made.nodes] == [node.name for node in nodes]
+    assert made.bytes_read == sum(array.nbytes for node in nodes for array in node.read or ())
+    assert len(nodes) == count
+    assert round(beside_products(nodes), 2) == step
+    masks = [array for node in nodes for array in (*(node.read or ()), *(node.written or ())) if array.dtype == "uint8"]
+    assert sum(array.nbytes for array in masks) == (4 * BATCH * WIDE // 8 if least == 1 << 20 else 0)  # are counted
     assert round(beside_products(minibatch(net, 2 * BATCH, BATCH, nnkit.SGD())[0].nodes), 2) == in_fit
 
 

@@ -23,6 +23,7 @@ KERNELS = [(operation, dtype, result, False) for operation in ("sum", "max") for
            for result in {dtype, compute_type(dtype)}]  # fmt: skip
 KERNELS += [("sum", "float32", half, False) for half in ("float16", "bfloat16")]  # from partial sums
 KERNELS += [("sum", dtype, dtype, True) for dtype in ("float32", "float64")]
+KERNELS += [("sum", "bfloat16", "float32", True)]  # of errors that only products read
 
 
 @pytest.fixture

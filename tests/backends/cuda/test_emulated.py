@@ -268,6 +268,37 @@ near([gpu.to_numpy(found)], [gpu.to_numpy(a) @ gpu.to_numpy(a).T])
     )
 
 
+@pytest.mark.parametrize("graphs", ["0", "1"])
+def test_relu_inside_products(python: Python, graphs: str) -> None:
+    python.passes(
+        """
+from nnkit.backends.cuda import epilogues
+epilogues.LEAST = 1
+X, y = np.random.default_rng(0).normal(size=(96, 16)).astype(np.float32), np.arange(96) % 8
+
+def relu(backend):
+    net = nnkit.Network([16, 40, 24, 8], "relu", seed=0, backend=backend)
+    cost = net.fit(X, y, epochs=3, batch_size=24, optimizer=nnkit.SGD(0.1), progress=False)["cost"]
+    return net.parameters.saved(net.parameters.flat), cost
+
+expected = relu("numpy")
+near(relu("cupy"), expected, 1e-5)
+products = cuda.calls.count("cublasLtMatmul") - 3  # those of a first check
+made = [name for name in cuda.calls if name.startswith("cublasLt") and name.endswith(("Create", "Destroy"))]
+assert products == (2 * 2 * 12 + 2 if GRAPHS == "0" else 2 * (2 + 2) + 2), products  # two first uses of each layer
+assert made.count("cublasLtMatmulDescCreate") == made.count("cublasLtMatmulDescDestroy") > 0
+cuda.refuse["cublasLtMatmul"] = [15, 15]
+near(told(lambda: relu("cupy"), "BackendFallbackWarning: cupy computes products of float32 with ReLU in two calls: "),
+     expected, 1e-5)
+assert not cuda.refuse["cublasLtMatmul"]
+before = cuda.calls.count("cublasLtMatmul")
+near(relu("cupy"), expected, 1e-5)
+assert cuda.calls.count("cublasLtMatmul") == before
+""".replace("GRAPHS", repr(graphs)),
+        NNKIT_CUDA_GRAPHS=graphs,
+    )
+
+
 REMEDY = 'python -m pip install "cuda-toolkit[cublas,cudart,nvrtc]==CUDA.*"'
 
 
