@@ -22,6 +22,7 @@ NAMES = tuple(_CLASSES)
 _CLASSES |= {  # of `python -m bench --epochs`
     "epoch-products": "bench.contenders.epochs:Products",
     "epoch-nnkit": "bench.contenders.epochs:Fit",
+    "epoch-nnkit-without-numba": "bench.contenders.epochs:FitWithoutNumba",
     "epoch-jax": "bench.contenders.epochs:JaxScan",
     "epoch-torch": "bench.contenders.epochs:TorchEager",
     "epoch-torch-compiled": "bench.contenders.epochs:TorchCompiled",

@@ -1,5 +1,6 @@
 """Epochs: each `step` is one pass over the samples of a `bench.epochs.Epochs`, in the order of that epoch."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +70,16 @@ class Fit(Epoch):
     def parameters(self) -> Parameters:
         found = self.net.parameters
         return [(W.copy(), b.copy()) for W, b in zip(found.W, found.b, strict=True)]
+
+
+class FitWithoutNumba(Fit):
+    """`fit` where numba is not installed."""
+
+    label = "nnkit fit, without numba"
+
+    def __init__(self, problem: Any) -> None:
+        os.environ["NNKIT_NATIVE"] = "0"
+        super().__init__(problem)
 
 
 class JaxScan(Epoch):
