@@ -43,7 +43,9 @@ FITS = ["4-100-3x32,150", "20-100-2x32"]
 COMPILED = ("20-64-64-2x32", "784-100-10x32", "784-256-128-10x256")  # by PyTorch, which takes a minute at each size
 FAST = ("epoch-products", "epoch-nnkit", "epoch-jax")
 CONTENDERS = {
-    "epoch": (*FAST, "epoch-nnkit-without-numba", "epoch-torch", "epoch-torch-compiled", "epoch-scikit-learn", "epoch-numpy"),
+    "epoch": (
+        *FAST, "epoch-nnkit-without-numba", "epoch-torch", "epoch-torch-compiled", "epoch-scikit-learn", "epoch-numpy",
+    ),
     "fit": ("fit-network", "fit-estimator", "fit-scikit-learn"),
     "serve": ("serve-nnkit", "serve-onnx", "serve-scikit-learn"),
 }  # fmt: skip
