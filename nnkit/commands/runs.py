@@ -3,6 +3,7 @@
 import argparse
 import os
 import statistics
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -194,6 +195,17 @@ def run_of_seed(options: argparse.Namespace, dataset: Dataset, targets: Targets,
     return train(options, made, dataset, parts, False)
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it ends, however that happens."""
+    from multiprocessing import parent_process
+
+    def wait(parent: Any) -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, args=[parent_process()], daemon=True).start()
+
+
 def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: str) -> Iterator[Run]:
     """The runs of all seeds, in order, `options.jobs` at once, each with its share of the cores for BLAS threads."""
     from concurrent.futures import ProcessPoolExecutor
@@ -210,7 +222,8 @@ def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, threads))  # the processes start with these
     try:
-        with ProcessPoolExecutor(min(options.jobs, len(seeds)), get_context("spawn")) as pool:
+        count, context = min(options.jobs, len(seeds)), get_context("spawn")
+        with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(work, seed) for seed in seeds]
             try:
                 for future in futures:

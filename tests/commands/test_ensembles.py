@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,31 @@ def test_jobs_have_the_results_of_one_after_the_other(tmp_path: Path, capsys: py
             del run["seconds"]
         found.append((report["runs"], report["mean"], model.read_bytes()))
     assert found[0] == found[1]
+
+
+WAITING = """
+import time
+from nnkit.cli import main
+from nnkit.commands import runs
+
+def wait(*arguments):
+    print("started", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    runs.run_of_seed = wait
+    main(["train", "--seeds", "2", "--jobs", "2", "--no-model", "--no-picture"])
+"""
+
+
+def test_jobs_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as started:
+        assert started.stdout is not None
+        assert [started.stdout.readline() for _ in range(2)] == [b"started\n"] * 2
+        started.kill()
+        started.communicate(timeout=40)  # until nobody can write to the pipe any more
 
 
 @pytest.mark.parametrize(
