@@ -12,7 +12,7 @@ from nnkit.backends.cpu.native.rows import in_rows
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts, blas_function, one_thread
 from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
 
-MANY = 256  # rows; above, NumPy's product and a separate update are as fast
+MANY = 256  # rows; above, NumPy's product and a separate update are as fast as SciPy's product that adds
 
 
 def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Node | None:
@@ -26,7 +26,7 @@ def adding(node: Node, out: np.ndarray, x: np.ndarray, alpha: np.ndarray) -> Nod
     if not fits or not all(array.flags.forc and array.dtype == out.dtype for array in (*node.read, out)):
         return None
     terms = node.read[-1].shape[0]
-    if out.dtype == np.float32 and terms > MANY:
+    if out.dtype == np.float32 and terms > MANY and not enabled():
         return None
     call: Call = AddProduct(a, b[0], out, alpha) if b else AddColumnSums(a, out, alpha)
     return Node(call, (*node.read, alpha, out), (out,), "add_product" if b else "add_column_sums")

@@ -189,9 +189,14 @@ def test_two_blas_with_several_threads_are_not_used_together(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("one_blas_thread")
-def test_many_rows_of_float32_are_multiplied_by_numpy() -> None:
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_many_rows_of_float32_are_multiplied_by_numpy(native: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without native code, whose products add in any case."""
+    if native == "1":
+        pytest.importorskip("numba", reason="compiles")
+    monkeypatch.setenv("NNKIT_NATIVE", native)
     numpy = nnkit.get_backend("numpy")
-    for dtype, rows, added in (("float32", 256, True), ("float32", 257, False), ("float64", 257, True)):
+    for dtype, rows, added in (("float32", 256, True), ("float32", 257, native == "1"), ("float64", 257, True)):
         a, alpha, out = np.ones((rows, 2), dtype), np.array(1, dtype), np.zeros((2, 2), dtype)
         names = replayed(numpy, partial(add_product, numpy, a.T, a, out, alpha))
         assert ("add_product" in names) == added

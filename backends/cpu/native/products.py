@@ -219,7 +219,8 @@ PRODUCTS = 40_000  # multiplications, below which BLAS is as fast for a B by col
 _BY_ROWS, _MANY_TERMS = 1 << 20, 256  # likewise for one by rows, and an eighth of it with many terms
 _SQUARE = 64  # rows and columns of δᵀx, below which BLAS is as fast; in float32 it always is
 _THREADED = 1 << 22  # above which several threads of BLAS are faster
-_TERMS, _BLOCK, _LARGE = 1024, 1 << 19, 1 << 16  # terms of a part, bytes of a block and of a B that is copied
+_TERMS, _BLOCK = 1024, 1 << 19  # terms of a part, bytes of a block
+_LARGE, _HUGE = 1 << 16, 1 << 20  # bytes of a B that is copied, for 64 rows of A and more and for fewer
 
 
 def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
@@ -237,7 +238,8 @@ def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | Non
     if by_columns and not (by_rows and size == 8 and min(m, n) >= _SQUARE):
         return None
     enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
-    if work < enough or (m < 16 and not by_rows) or (work >= _THREADED and not one_thread()) or not has_tiles():
+    few = m < 16 and (not by_rows or b.nbytes > _HUGE)
+    if work < enough or few or (work >= _THREADED and not one_thread()) or not has_tiles():
         return None
     return _tiles(a, b, out, alpha)
 
@@ -246,7 +248,7 @@ def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | No
     """The product by tiles; the rows or columns of a and b, and the rows of out, are contiguous."""
     (m, k), n, size, dtype = a.shape, b.shape[1], out.itemsize, out.dtype.name
     by_columns, by_rows = a.strides[1] != size, b.strides[1] == size
-    copies = not by_rows or (m >= 64 and b.nbytes > _LARGE)
+    copies = not by_rows or b.nbytes > (_HUGE if m < 64 else _LARGE)
     parts, vectors = -(-k // _TERMS), -(-n * size // BYTES)
     terms, groups = -(-k // parts), -(-vectors // VECTORS[-1])
     blocks = min(groups, -(-terms * n * size // _BLOCK)) if copies else 1

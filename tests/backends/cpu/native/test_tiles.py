@@ -26,7 +26,7 @@ def matrix(rng: np.random.Generator, shape: tuple[int, int], dtype: str, order: 
 @given(
     st.integers(0, 2**32), st.sampled_from(["float32", "float64"]), ORDERS, ORDERS,
     st.integers(4, 130), st.integers(1, 130), st.integers(4, 130), st.booleans(), st.booleans(), st.booleans(),
-    st.sampled_from([7, 32, 1024]), st.sampled_from([1, 4000, 1 << 19]), st.sampled_from([0, 1 << 16]),
+    st.sampled_from([7, 32, 1024]), st.sampled_from([1, 4000, 1 << 19]), st.sampled_from([0, 1 << 20]),
 )  # fmt: skip
 def test_tiles_give_the_product(
     seed: int, dtype: str, first: str, order: str, m: int, k: int, n: int, adds: bool, apart: bool, transposed: bool,
@@ -40,16 +40,13 @@ def test_tiles_give_the_product(
         b = np.hstack([b, b])[:, :n] if order == "C" else np.hstack([b.T, b.T])[:, :k].T
     alpha = np.asarray(-0.3, dtype) if adds else None
     with pytest.MonkeyPatch.context() as patched:
-        small = {"PRODUCTS": 0, "_BY_ROWS": 0, "_SQUARE": 0, "_TERMS": terms, "_BLOCK": block, "_LARGE": large}
-        for name, value in small.items():
+        small = {"_TERMS": terms, "_BLOCK": block, "_LARGE": large, "_HUGE": large}
+        for name, value in (small | dict.fromkeys(("PRODUCTS", "_BY_ROWS", "_SQUARE"), 0)).items():
             patched.setattr(products, name, value)
         call = tiled(b.T, a.T, out.T, alpha) if transposed else tiled(a, b, out, alpha)
     if call is None:
-        assert (
-            2 * n * out.itemsize < 64
-            or (order == "F" and m < 16)
-            or (first == "F" and (dtype, order) != ("float64", "C"))
-        )
+        narrow, few = 2 * n * out.itemsize < 64, (order == "F" or b.nbytes > large) and m < 16
+        assert narrow or few or (first == "F" and (dtype, order) != ("float64", "C"))
         return
     wide_a, wide_b, before = (x.astype(float) for x in (a, b, out))
     factor = 0.0 if alpha is None else float(alpha)
