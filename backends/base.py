@@ -62,6 +62,12 @@ class Backend(ABC):
     def to_numpy(self, array: Array) -> np.ndarray:
         """The array as a NumPy array on the host; waits for the device."""
 
+    def numbers(self, arrays: Sequence[Array]) -> list[float]:
+        """The values of 0-d arrays of any dtypes, in one transfer; waits for the device."""
+        wide = [self.xp.astype(array, self.xp.float64) for array in arrays]
+        found: list[float] = self.to_numpy(self.xp.stack(wide)).tolist() if wide else []
+        return found
+
     @abstractmethod
     def empty(self, shape: Sequence[int], dtype: Any) -> Array:
         """An uninitialised C-contiguous array."""

@@ -55,6 +55,9 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def to_numpy(self, array: Any) -> np.ndarray:
         return np.asarray(array)
 
+    def numbers(self, arrays: Sequence[Any]) -> list[float]:
+        return list(map(float, arrays))
+
     def empty(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return np.empty(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 

@@ -24,6 +24,8 @@ def in_range(owner: str, name: str, value: object, end: float = math.inf, *, abo
     Traceback (most recent call last):
     ValueError: SGD: momentum is 1.5; expected a finite number of at least 0 and below 1
     """
+    if type(value) is float and (0 < value < end if above else 0 <= value < end):
+        return value
     expected = f"expected a finite number {'above' if above else 'of at least'} 0"
     expected += f" and below {end:g}" if end < math.inf else ""
     found = f"{_whose(owner, name)} is {value!r}; {expected}"

@@ -5,7 +5,9 @@ The state is allocated when it is created, so that `update` can be recorded as p
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -35,6 +37,11 @@ def number(default: float | None, below: float = math.inf, *, above: bool = Fals
     ValueError: Sign: share is 1.5; expected a finite number of at least 0 and below 1
     """
     return field(default=default, kw_only=kw_only, metadata={"below": below, "above": above})
+
+
+@lru_cache(maxsize=64)
+def _declared(kind: Any) -> Mapping[str, Field[Any]]:
+    return {f.name: f for f in fields(kind)}
 
 
 @dataclass(kw_only=True, repr=False)
@@ -95,7 +102,7 @@ class Optimizer:
 
     def _checked(self, name: str, value: Any) -> Any:
         """The checked value of a number; fields that a subclass declares without `number` have no range."""
-        owner, declared = type(self).__name__, {f.name: f for f in fields(self)}.get(name)
+        owner, declared = type(self).__name__, _declared(type(self)).get(name)  # type: ignore[arg-type]
         if name == "learning_rate":
             return in_range(owner, name, value, above=True)
         if declared is not None and isinstance(declared.default, bool) and not isinstance(value, bool):

@@ -81,14 +81,16 @@ class Parameters:
         by_columns: bool | None = None,
     ) -> None:
         self.backend, self.shapes, self.dtype, self.rates = backend, list(shapes), dtype, rates
-        starts = _starts([math.prod(shape) for _, _, shape in self.arranged()], ALIGNMENT // ITEMSIZE[dtype])
-        self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in self.arranged())]
+        arranged = [*self.arranged()]
+        lengths = [math.prod(shape) for _, _, shape in arranged]
+        starts = _starts(lengths, ALIGNMENT // ITEMSIZE[dtype])
+        self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in arranged)]
         self.message = backend.zeros((starts[-1] + tail,), dtype)
         self.flat = self.message[: starts[-1]]
         self.weights, self.biases = self.flat[:split], self.flat[split:]
         layers: list[dict[str, Array]] = [dict.fromkeys(layer) for layer in shapes]
-        for start, (i, name, shape) in zip(starts, self.arranged(), strict=False):
-            view = self.flat[start : start + math.prod(shape)]
+        for start, length, (i, name, shape) in zip(self.starts, lengths, arranged, strict=True):
+            view = self.flat[start : start + length]
             layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
         self._by_columns = False
         if {*shapes[0]} == {"W", "b"}:  # of a dense layer

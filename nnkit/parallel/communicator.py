@@ -9,7 +9,7 @@ import pickle
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from nnkit.backends.base import Array, Backend
 from nnkit.backends.recording import Break, perform
 
 T = TypeVar("T")
+_NOTHING = nullcontext()
 
 
 class RankError(RuntimeError):
@@ -66,7 +67,7 @@ class Communicator(ABC):
 
         The rank that failed raises its own error, the others RankError; Ctrl-C on one is KeyboardInterrupt on all.
         """
-        return self._agreed()
+        return _NOTHING if self.size == 1 else self._agreed()
 
     @contextmanager
     def _agreed(self) -> Iterator[None]:
@@ -74,11 +75,8 @@ class Communicator(ABC):
         try:
             yield
         except BaseException as error:
-            if self.size == 1:
-                raise
             mine = error
-        if self.size > 1:
-            self._conclude(mine)
+        self._conclude(mine)
 
     def _conclude(self, mine: BaseException | None) -> None:
         texts = self.everyone(None if mine is None else f"{type(mine).__name__}: {mine}".removesuffix(": "))

@@ -159,7 +159,7 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         check_classification_targets(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        self._multilabel = type_of_target(y).startswith("multilabel")
+        self._multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
         labels = np.arange(y.shape[1]) if self._multilabel else unique_labels(y)
         if incremental or not first:
             self._check_labels(labels, incremental)

@@ -32,21 +32,19 @@ class _PenalizedState(OptimizerState):
     `total` is the sum of Σ W² before each update, from which the penalties of an epoch's minibatches follow.
     """
 
-    recordable = True
-
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         super().__init__(optimizer, parameters)
         self._squares = parameters.backend.zeros(parameters.weights.shape, parameters.dtype)
         self._square, self.total, self._one = (self.number(value) for value in (0.0, 0.0, 1.0))
 
-    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+    def record(self, parameters: Parameters, gradients: Parameters) -> None:
         assert self.samples is not None
         backend = self.backend
         backend.elementwise(squared, (parameters.weights,), out=self._squares)
         backend.sum(self._squares, out=self._square)
         backend.elementwise(scaled_sum, (self.total, self._square, self._one), out=self.total)
         self.numbers["l2"] = self.number(self.optimizer.l2 / self.samples)
-        super().update(parameters, gradients)
+        super().record(parameters, gradients)
 
 
 @dataclass(repr=False)

@@ -85,10 +85,8 @@ class Meter:
     def measured(self, **others: Array) -> "Measured":
         """What has been measured; synchronizes with the device. `others` are 0-d arrays read in the same transfer."""
         self._measure()
-        xp = self.backend.xp
         waiting = [*(array for arrays in self._sums.values() for array in arrays), *others.values()]
-        host = self.backend.to_numpy(xp.stack([xp.astype(a, xp.float64) for a in waiting])).tolist() if waiting else []
-        numbers = iter(host)
+        numbers = iter(self.backend.numbers(waiting))
         sums = {name: sum(next(numbers) for _ in arrays) if arrays else None for name, arrays in self._sums.items()}
         named = dict(zip(others, numbers, strict=True))
         return Measured(sums, self._samples, self._one_class, self._outputs, named)

@@ -50,6 +50,8 @@ class Progress:
 
     def epoch(self, epoch: int, measured: Mapping[str, float]) -> None:
         """Show the numbers of epoch `epoch`, from 1."""
+        if self._bar is None and self.how != "lines":
+            return
         numbers = {name: f"{value:.4f}" for name, value in measured.items()}
         if self._bar is not None:
             self._bar.set_postfix({"epoch": f"{epoch}/{self.epochs}", **numbers}, refresh=False)
