@@ -65,12 +65,13 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return numpy_dtype(name)
 
     def copy(self, source: Any, out: np.ndarray) -> np.ndarray:
-        call = partial(np.copyto, out, source, casting="same_kind")
-        if source.dtype == out.dtype:
-            perform(call, (source,), (out,), "copy")
+        if active_tape() is not None:
+            perform(partial(np.copyto, out, source, casting="same_kind"), (source,), (out,), "copy")
+        elif source.dtype == out.dtype:
+            np.copyto(out, source)
         else:
             with quiet():  # a narrower type overflows to infinity
-                perform(call, (source,), (out,), "copy")
+                np.copyto(out, source, "same_kind")
         return out
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:

@@ -368,6 +368,7 @@ class Network(Model):
     def _run(self, x: Array, y: Array, weights: Array | None, state: OptimizerState | None, drops: bool) -> Step:
         """Run a step on a minibatch; without an optimizer's state it stops at the gradients."""
         step = step_for(self, x.shape[0], state, 0 if weights is None else 1, drops)
+        _ = step.measured  # allocates before the update
         copy = step.backend.copy
         copy(x, step.x)
         copy(y, step.y)

@@ -8,11 +8,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name, numpy_dtype
-from nnkit.backends.recording import Node, Nodes, discard
+from nnkit.backends.recording import Node, Nodes, Tape, discard
 from nnkit.checks import whole
 from nnkit.layers import Dense, Dropout, Layer
 from nnkit.model import Model
@@ -54,9 +55,7 @@ class Step:
         with backend.recording() as self._tape:
             self.logits = self._record(model, state)
         self._tape.trains = True
-        with backend.recording() as self._cost_tape:
-            terms = model.output.terms(backend, self.logits, self.y, self.scale)
-            self._cost = backend.sum(terms)
+        self._output = model.output
 
     def run(self, rate: float | None = None) -> None:
         """Run the step on `x` and `y`, with the given learning rate or the optimizer's."""
@@ -73,10 +72,18 @@ class Step:
         """The nodes of the step, without its cost."""
         return self._tape.nodes
 
+    @cached_property
+    def measured(self) -> tuple[Tape, Array]:
+        """The recorded cost; its arrays are allocated on first use."""
+        with self.backend.recording() as tape:
+            cost = self.backend.sum(self._output.terms(self.backend, self.logits, self.y, self.scale))
+        return tape, cost
+
     def cost(self, out: Array | None = None) -> Array:
         """The batch's mean cost before the update, a 0-d array: `out`, or a new one."""
-        self._cost_tape.replay()
-        return self.backend.copy(self._cost, self.backend.empty((), self.dtype) if out is None else out)
+        tape, cost = self.measured
+        tape.replay()
+        return self.backend.copy(cost, self.backend.empty((), self.dtype) if out is None else out)
 
     def _record(self, model: Model, state: OptimizerState | None) -> Array:
         """Record the calls of a step; returns the logits, since the last activation belongs to the cost."""

@@ -4,7 +4,7 @@ A node is made from the call that NumPy would execute: `native_call` recognizes 
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import groupby
 from types import FunctionType
 from typing import Any
@@ -18,6 +18,7 @@ from nnkit.backends.cpu.native.formulas import native_calls
 from nnkit.backends.cpu.native.products import product, products
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
+from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.recording import Call
 
 _REALS = ("float32", "float64")
@@ -112,7 +113,7 @@ def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None
         return None
     arrays = [a, out] if alpha is None else [a, np.empty(out.shape, out.dtype), out, alpha]
     text = _COLUMN_SUMS if alpha is None else _COLUMN_SUMS + _ADDED
-    return node(text.replace("REAL", a.dtype.name), a.shape, arrays)
+    return node(text.replace("REAL", dtype_name(a.dtype)), a.shape, arrays)
 
 
 # NumPy's pairwise sums: leaves of at most 128 entries with eight partial sums each, put together as in its recursion.
@@ -189,23 +190,29 @@ def _row_sums(a: np.ndarray, axis: int | None, _: None, out: np.ndarray, keepdim
     columns = a.size if axis is None else a.shape[axis]
     if not _fit(a, out) or not 0 < columns <= _MANY or axis not in (None, -1, a.ndim - 1):
         return None
-    places, merges = (np.array(numbers) for numbers in zip(*_leaves(0, columns), strict=True))
-    starts, sums = np.append(places, columns), np.empty(64, a.dtype)
-    text = _ROW_SUMS.replace("REAL", a.dtype.name)
+    starts, merges = _leaf_arrays(columns)
+    text, sums = _ROW_SUMS.replace("REAL", dtype_name(a.dtype)), np.empty(64, a.dtype)
     return node(text, [a.size // columns, columns, len(merges)], [a, out, sums, starts, merges])
+
+
+@lru_cache(maxsize=64)
+def _leaf_arrays(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The starts of the leaves, and the end; the numbers of sums that are added."""
+    starts, merges = zip(*_leaves(0, size), strict=True)
+    return np.array([*starts, size]), np.array(merges)
 
 
 def _row_maxima(a: np.ndarray, axis: int, _: None, out: np.ndarray, keepdims: bool) -> NativeCall | None:
     if not _fit(a, out) or a.size == 0 or axis not in (-1, a.ndim - 1):
         return None
-    return node(_ROW_MAXIMA.replace("REAL", a.dtype.name), (a.size // a.shape[-1], a.shape[-1]), [a, out])
+    return node(_ROW_MAXIMA.replace("REAL", dtype_name(a.dtype)), (a.size // a.shape[-1], a.shape[-1]), [a, out])
 
 
 def same_largest(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
     """`Backend.same_largest` into `out`, (groups,) of int64."""
     if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
         return None
-    return node(_SAME_LARGEST.replace("REAL", a.dtype.name), [*a.shape, out.size], [a, b, out])
+    return node(_SAME_LARGEST.replace("REAL", dtype_name(a.dtype)), [*a.shape, out.size], [a, b, out])
 
 
 def _fit(a: np.ndarray, out: np.ndarray) -> bool:
@@ -247,18 +254,26 @@ def _moved(
     if small.ndim < large.ndim:
         small = small[None, ...]
         source, out = (small, large) if kind == "put" else (large, small)
-    entries = [_STORED.get(a.dtype.name) for a in (source, out)]
+    entries = [_STORED.get(dtype_name(a.dtype)) for a in (source, out)]
     apart = not np.may_share_memory(source, out)
     if None in entries or not all(map(_has_rows, (source, out))) or start.dtype != np.int64 or not apart:
         return None
     if order is not None and (order.dtype != np.int64 or not order.flags.carray):
         return None
-    if source.dtype != out.dtype and out.dtype.name not in _REALS:
+    if source.dtype != out.dtype and entries[1] not in _REALS:
         return None
-    text = _MOVE.replace("SOURCE", str(entries[0])).replace("OUT", str(entries[1]))
-    text = text.replace("FROM", _PLACES[kind][0]).replace("TO", _PLACES[kind][1])
     width, strides = small.size // len(small), (a.strides[0] // a.itemsize for a in (source, out))
-    return node(text, [len(small), width, *strides], [source, out, start, *([] if order is None else [order])])
+    return node(
+        _move_text(kind, *entries),
+        [len(small), width, *strides],
+        [source, out, start, *([] if order is None else [order])],
+    )
+
+
+@cache
+def _move_text(kind: str, source: str, out: str) -> str:
+    start, end = _PLACES[kind]
+    return _MOVE.replace("SOURCE", source).replace("OUT", out).replace("FROM", start).replace("TO", end)
 
 
 def _has_rows(a: np.ndarray) -> bool:
