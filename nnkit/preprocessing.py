@@ -96,7 +96,7 @@ def warn_of_scales(backend: Backend, samples: Array, features: Sequence[str] | N
     rows = np.asarray(backend.to_numpy(samples[::step, ...]), np.float64)
     with np.errstate(all="ignore"):
         size = np.sqrt(np.square(rows).mean(axis=0))
-    largest, median = int(size.argmax()), float(np.quantile(size, 0.5, method="lower"))
+    largest, median = int(size.argmax()), float(np.sort(size)[(size.size - 1) // 2])
     if size[largest] > max(_LARGE, _FAR * median):
         name = f"feature {largest}" if features is None else f"feature {features[largest]!r}"
         warnings.warn(

@@ -138,7 +138,7 @@ class NativeRun:
         return int(call.block[4])
 
 
-_PLAIN = 0x101  # of ndarray.flags.num: C-contiguous and aligned
+PLAIN = 0x101  # of ndarray.flags.num: C-contiguous and aligned
 ADVANCE = "def f(arguments):\n    int64s(arguments[1])[0] += arguments[0]\n"
 _FUNCTION = f"""\
 def f(arguments):
@@ -188,7 +188,7 @@ class NativeFunction:
 
     def fits(self, x: Any) -> bool:
         """Whether these can be the rows of `x` as they are in memory."""
-        return type(x) is np.ndarray and (x.shape[1:], x.dtype) == self._kind and x.flags.num & _PLAIN == _PLAIN
+        return type(x) is np.ndarray and (x.shape[1:], x.dtype) == self._kind and x.flags.num & PLAIN == PLAIN
 
     def of(self, x: np.ndarray, out: np.ndarray) -> None:
         """Compute the rows of `out`, a multiple of `rows`, from those of an `x` that fits."""

@@ -6,14 +6,14 @@ LLVM vectorizes it across rows, and intermediate values stay in registers. The g
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from itertools import groupby
-from typing import Any, NamedTuple
+from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.calls import NativeCall, node
+from nnkit.backends.cpu.native.calls import PLAIN, NativeCall, node
 from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
 from nnkit.backends.formulas.program import Program
@@ -23,10 +23,12 @@ COLUMNS, ROWS = 3, 8  # at most, and at least: more columns take seconds to comp
 _MAXIMUM = "{0} = select(({1} > {0}) | ({1} != {1}), {1}, {0})"
 
 
-def arrays_of(call: Call) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+def arrays_of(call: Call) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]] | None:
     """What a call reads and writes, if it can be a part of such a loop."""
+    read: Sequence[np.ndarray]
+    written: Sequence[np.ndarray]
     if isinstance(call, Elementwise):
-        read, written = list(call.operands), list(call.outs)
+        read, written = call.operands, call.outs
     elif isinstance(call, partial) and call.func in (np.add.reduce, np.maximum.reduce):
         a, axis, _, out, keepdims = call.args
         if not (keepdims and axis in (-1, a.ndim - 1)):
@@ -34,11 +36,11 @@ def arrays_of(call: Call) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
         read, written = [a], [out]
     else:
         return None
-    if written[0].ndim != 2 or written[0].shape[1] > COLUMNS:
-        return None
     real = written[0].dtype
-    plain = all(a.flags.c_contiguous and a.flags.aligned and a.dtype == real for a in (*read, *written))
-    return (read, written) if plain and real.isnative and real.name in ("float32", "float64") else None
+    if written[0].ndim != 2 or written[0].shape[1] > COLUMNS or not real.isnative or real.char not in "fd":
+        return None
+    plain = all(a.dtype == real and a.flags.num & PLAIN == PLAIN for a in (*read, *written))
+    return (read, written) if plain else None
 
 
 def in_rows(calls: Sequence[Call]) -> list[Call]:
@@ -59,15 +61,12 @@ def in_rows(calls: Sequence[Call]) -> list[Call]:
 def _size(call: Call) -> tuple[int, int] | None:
     """The numbers of rows and columns of the matrices of a call; None if it is not for such a loop."""
     arrays = arrays_of(call)
-    if arrays is None:
+    if arrays is None or len(arrays[1][0]) < ROWS:
         return None
-    shapes = {a.shape for each in arrays for a in each if a.ndim == 2 and len(a) > 1}
-    rows, columns = (max((shape[i] for shape in shapes), default=0) for i in (0, 1))
+    shapes, rows = {a.shape for each in arrays for a in each}, len(arrays[1][0])
+    columns = max(shape[1] for shape in shapes if len(shape) == 2 and shape[0] > 1)
     kinds = {(rows, columns), (rows, 1), (1, columns), (columns,), (1, 1), (1,), ()}
-    fits = all(a.shape in kinds for each in arrays for a in each) and all(
-        a.ndim == 2 and len(a) == rows for a in arrays[1]
-    )
-    return (rows, columns) if fits and rows >= ROWS and 2 <= columns <= COLUMNS else None
+    return (rows, columns) if shapes <= kinds and 2 <= columns <= COLUMNS else None
 
 
 def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
@@ -80,10 +79,11 @@ def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
             if number == len(memories):
                 memories.append(array)
             by_rows = array.ndim == 2 and len(array) == rows
-            places.append(_Place(number, by_rows, array.size == (rows if by_rows else 1)))
+            places.append((number, by_rows, array.size == (rows if by_rows else 1)))
         what: Any = call
         parts.append((what.program if isinstance(call, Elementwise) else what.func, tuple(places)))
-    apart = not any(np.may_share_memory(a, b) for i, a in enumerate(memories) for b in memories[:i])
+    ends = sorted((start, start + array.nbytes) for (start, *_), array in zip(numbers, memories, strict=True))
+    apart = all(end <= start for (_, end), (start, _) in pairwise(ends))
     text = _text(tuple(parts), columns, memories[0].dtype.name) if apart and len(memories) <= ARRAYS else None
     if text is None:
         return None
@@ -92,14 +92,7 @@ def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
     return tried(node, text, [rows], [constants, *memories])
 
 
-class _Place(NamedTuple):
-    """Where an array of a loop is: the number of its memory, and whether it varies by rows, and has a single column."""
-
-    memory: int
-    by_rows: bool
-    single: bool
-
-
+_Place = tuple[int, bool, bool]  # the number of an array's memory, and whether it has rows, and a single column
 _Part = tuple[Any, tuple[_Place, ...]]  # a program or the function of a reduction, and what it reads and writes
 
 
@@ -112,7 +105,7 @@ def _text(parts: tuple[_Part, ...], columns: int, real: str) -> str | None:
     for part in parts:
         loop.add(*part)
     head = ["rows, constants = arguments[0], float64s(arguments[1])"]
-    count = max(place.memory for _, places in parts for place in places) + 1
+    count = max(number for _, places in parts for number, *_ in places) + 1
     head += [f"p{i} = {real}s(arguments[{i + 2}])" for i in range(count)]
     lines = [*head, *loop.before, "for row in range(rows):", *(f"    {line}" for line in loop.lines)]
     return "def f(arguments):\n" + "".join(f"    {x}\n" for x in lines)
@@ -129,11 +122,11 @@ class _Loop:
 
     def place(self, array: _Place, column: int) -> tuple[int, int, str]:
         """The number of an array's memory, and the column and index of its entry in a row of the loop."""
-        if array.by_rows:
-            index = "row" if array.single else f"row * {self.columns} + {column}"
-        else:
-            index = "0" if array.single else str(column)
-        return array.memory, 0 if array.single else column, index
+        number, by_rows, single = array
+        column = 0 if single else column
+        if not by_rows:
+            return number, column, str(column)
+        return number, column, "row" if single else f"row * {self.columns} + {column}"
 
     def value(self, array: _Place, column: int) -> str:
         """The name of an entry, which is read on first use."""
@@ -156,7 +149,7 @@ class _Loop:
             self._formula(what, places)
             return
         (a, out), name = places, f"r{self.calls}"
-        entries = [self.value(a, column) for column in range(1 if a.single else self.columns)]
+        entries = [self.value(a, column) for column in range(1 if a[2] else self.columns)]
         if what == np.maximum.reduce:
             self.lines += [f"{name} = {entries[0]}", *(_MAXIMUM.format(name, entry) for entry in entries[1:])]
         else:  # in the order of NumPy's sums of less than 8 numbers
@@ -166,7 +159,7 @@ class _Loop:
     def _formula(self, program: Program, places: Sequence[_Place]) -> None:
         operands, outs = places[: len(program.operands)], places[len(program.operands) :]
         first = self.constants
-        for column in range(1 if outs[0].single else self.columns):
+        for column in range(1 if outs[0][2] else self.columns):
             names, self.constants = list[str](), first
             for number, value in enumerate(program.values):
                 name = f"v{self.calls}_{number}" + ("" if value.op == "constant" else f"_{column}")
