@@ -11,7 +11,7 @@ import numpy as np
 from nnkit.backends import selection
 from nnkit.backends.base import quiet
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.calls import run_prepared
+from nnkit.backends.cpu.native.calls import layout, run_prepared
 from nnkit.backends.cpu.native.compiler import describe, enabled
 from nnkit.backends.cpu.native.nodes import same_largest
 from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, run_tiled, wide
@@ -98,7 +98,8 @@ class NumpyBackend(NumpyRows, NumpyProducts):
     def same_largest(self, a: np.ndarray, b: np.ndarray, groups: int = 1) -> Any:
         if active_tape() is None and self.compiles:
             out = np.empty(groups, np.int64)
-            if run_prepared(same_largest, a, b, out):
+            key = same_largest, groups, layout(a), layout(b)
+            if run_prepared(key, partial(same_largest, a, b, out), (a, b, out)):
                 return out
         return super().same_largest(a, b, groups)
 

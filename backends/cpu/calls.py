@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nnkit.backends.cpu.allocation import Move, Place, Signature, moves, signature_of
 from nnkit.backends.cpu.blocks import Block, SideBySide, can_be_cut, cut, same_entries, thread_blocks
 from nnkit.backends.cpu.native.compiler import enabled
-from nnkit.backends.cpu.native.formulas import Bound, approximates, flags_of, native_calls
+from nnkit.backends.cpu.native.formulas import approximates, native_calls, run_native
 from nnkit.backends.cpu.products import add_row_call
 from nnkit.backends.formulas.operations import OPERATIONS
 from nnkit.backends.formulas.program import Program
@@ -62,19 +62,13 @@ class Elementwise:
     def __call__(self) -> None:
         program, operands, outs = self.program, self.operands, self.outs
         # What recordings compute otherwise than ufuncs, so that results do not depend on what was recorded.
-        native, made = approximates(program) and enabled(), None
+        native = approximates(program) and enabled()
         if outs[0].nbytes <= FEW_BYTES:
             signature = signature_of(operands, outs)
-            bound = _thread.bound(program, signature, flags_of(operands, outs)) if native and len(outs) == 1 else None
-            if bound is not None and bound.there:
-                bound.run(operands, outs)
-                return
-            made = native_calls(program, operands, outs) if native else None
-            if made is None:
+            if not (native and run_native(program, signature, operands, outs)):
                 _thread.plan(program, signature).run(operands, outs)
-                return
-        elif native:
-            made = native_calls(program, operands, outs)
+            return
+        made = native_calls(program, operands, outs) if native else None
         for call in ufunc_calls(program, operands, outs, _thread.scratch) if made is None else made:
             call()
 
@@ -194,7 +188,6 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.scratch = Scratch()
         self.plan = lru_cache(maxsize=64)(partial(Plan, scratch=self.scratch))
-        self.bound = lru_cache(maxsize=64)(Bound)
 
 
 _thread = _Thread()

@@ -2,13 +2,14 @@
 
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache, partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
-from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, location
+from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, location, locations
 from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 
 _function = lru_cache(maxsize=1024)(ctypes.CFUNCTYPE(None, ctypes.c_void_p))  # by address; its call releases the GIL
@@ -48,12 +49,12 @@ class NativeCall(partial[None]):
 
 def node(text: str, numbers: Sequence[int], arrays: Sequence[np.ndarray], keep: Sequence[Any] = ()) -> NativeCall:
     """The call of a text whose arguments are numbers and then the addresses of arrays."""
-    block = np.array([*numbers, *map(location, arrays)], np.int64)
+    block = np.array([*numbers, *locations(arrays)], np.int64)
     return NativeCall(address_of(text), block, (*arrays, *keep))
 
 
 class _Prepared(threading.local):
-    """The calls of a thread outside recordings, by their function and the layout of their arrays."""
+    """The calls of a thread outside recordings, by what they compute and the layout of their arrays."""
 
     def __init__(self) -> None:
         self.calls: dict[Any, tuple[NativeCall, list[list[int]]] | None] = {}
@@ -61,18 +62,16 @@ class _Prepared(threading.local):
 
 _prepared = _Prepared()
 PREPARED = 64  # calls that a thread keeps
+layout = attrgetter("shape", "strides", "dtype", "flags.num")  # what native code for an array depends on
 
 
-def run_prepared(make: Callable[..., NativeCall | None], *arrays: np.ndarray) -> bool:
-    """Make the call that `make` returns for these arrays, prepared once for all of their layout; False if it is None.
-
-    It depends on shapes, strides, dtypes and flags alone.
-    """
-    calls, at = _prepared.calls, [*map(location, arrays)]
+def run_prepared(key: Hashable, make: Callable[[], NativeCall | None], arrays: Sequence[np.ndarray]) -> bool:
+    """Make the call that `make` returns for these arrays, which serves all with this key; False if it is None."""
+    calls, at = _prepared.calls, locations(arrays)
     # Of two arrays at one address, as in a product of a matrix with itself, it is not known which is where.
-    key = (make, *map(at.index, at), *[(a.shape, a.strides, a.dtype, a.flags.num) for a in arrays])
+    key = key, *map(at.index, at)
     if key not in calls:
-        call = tried(make, *arrays)
+        call = tried(make)
         while len(calls) >= PREPARED:
             del calls[next(iter(calls))]
         places = [] if call is None else [np.flatnonzero(call.block == address).tolist() for address in at]

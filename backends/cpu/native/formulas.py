@@ -7,15 +7,15 @@ float32 for the half-precision types and float32, else in float64, with the resu
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
-from nnkit.backends.cpu.blocks import HEAD, HEAD_IS_KNOWN, SideBySide, location, thread_blocks
-from nnkit.backends.cpu.native.calls import NativeCall
+from nnkit.backends.cpu.blocks import SideBySide, locations, thread_blocks
+from nnkit.backends.cpu.native.calls import NativeCall, run_prepared
 from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
@@ -201,16 +201,36 @@ def _kind(shape: tuple[int, ...], full: tuple[int, ...]) -> str | None:
 
 def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
     """The program as native calls on these arrays, on parallel threads if that is faster; None if there is no code."""
-    out = outs[0]
-    if not out.flags.c_contiguous and out.flags.f_contiguous:  # column-major matrices are transposed row-major ones
-        operands = [a[(None,) * (out.ndim - a.ndim)].T for a in operands]
-        outs = [o.T for o in outs]
+    operands, outs = _by_rows(operands, outs)
     parts = thread_blocks(program, operands, outs, faster=4)
     if not parts:
-        whole = _call(program, operands, outs)
+        whole = native_call(program, operands, outs)
         return None if whole is None else [whole]
-    made = [call for call in (_call(program, *part) for part in parts) if call is not None]
+    made = [call for call in (native_call(program, *part) for part in parts) if call is not None]
     return [SideBySide([[call] for call in made])] if len(made) == len(parts) else None
+
+
+def run_native(
+    program: Program, signature: Signature, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]
+) -> bool:
+    """Compute the program outside of a recording, by a call that is prepared once; False if there is no code."""
+    if len(outs) > 1 and not _apart(outs):
+        return False
+    arrays = (*operands, *outs)
+    key = program, signature, *map(_FLAGS, arrays)
+    return run_prepared(key, partial(native_call, program, operands, outs), arrays)
+
+
+def _by_rows(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Column-major matrices as transposed row-major ones."""
+    out = outs[0]
+    if out.flags.c_contiguous or not out.flags.f_contiguous:
+        return list(operands), list(outs)
+    return [a[(None,) * (out.ndim - a.ndim)].T for a in operands], [o.T for o in outs]
+
+
+def _apart(outs: Sequence[np.ndarray]) -> bool:
+    return not any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i])
 
 
 def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tuple[int, ...]:
@@ -218,53 +238,18 @@ def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tupl
     return tuple(map(_FLAGS, (*operands, *outs)))
 
 
-def _call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
-    if len(outs) > 1 and any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i]):
+def native_call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
+    """The program as one native call; None if there is no code."""
+    if not _apart(outs):
         return None
+    operands, outs = _by_rows(operands, outs)
     arrays = [*operands, *outs]
     found = tried(_found, program, signature_of(operands, outs), flags_of(operands, outs))
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
-    block = np.array([found.rows, found.columns, *map(location, used)], np.int64)
+    block = np.array([found.rows, found.columns, *locations(used)], np.int64)
     return NativeCall(found.address, block, [found.constants, *arrays])
-
-
-# Copies the addresses of arrays from their structs into the block of a call, which it then makes.
-_FROM_ARRAYS = f"""\
-def f(arguments):
-    block = int64s(arguments[1])
-    for i in range(arguments[2]):
-        block[3 + i] = int64s(arguments[3 + i])[{HEAD}]
-    call(arguments[0], arguments[1])
-"""
-
-
-class Bound:
-    """A program's code for arrays of one layout, for one thread: a call outside of recordings takes 1 µs.
-
-    Attributes:
-        there: whether there is such code.
-    """
-
-    def __init__(self, program: Program, signature: Signature, flags: tuple[int, ...]) -> None:
-        found = tried(_found, program, signature, flags) if HEAD_IS_KNOWN else None
-        copies = None if found is None else tried(address_of, _FROM_ARRAYS)
-        self.there = copies is not None
-        if found is not None and copies is not None:
-            self._arrays = list(enumerate(found.arrays, 3))
-            inner = np.zeros(3 + len(found.arrays), np.int64)
-            inner[:3] = found.rows, found.columns, location(found.constants)
-            self._block = np.zeros(3 + len(found.arrays), np.int64)
-            self._block[:3] = found.address, location(inner), len(found.arrays)
-            self._call = NativeCall(copies, self._block, [inner, found])
-
-    def run(self, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
-        """Compute the results of arrays with the signature and flags of this code."""
-        arrays = (*operands, *outs)
-        for place, number in self._arrays:
-            self._block[place] = id(arrays[number])
-        self._call()
 
 
 @lru_cache(maxsize=64)

@@ -2,14 +2,14 @@
 
 import contextlib
 import ctypes
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cpu.blocks import location
-from nnkit.backends.cpu.native.calls import NativeCall, node, run_prepared
+from nnkit.backends.cpu.native.calls import NativeCall, layout, node, run_prepared
 from nnkit.backends.cpu.native.compiler import address_of, tried
 from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, block_text, product_text
 from nnkit.backends.cpu.products import columns_of, one_thread
@@ -275,7 +275,7 @@ def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     if _overlap(a, b, out):
         return False
     if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
-        return run_prepared(tiled, a, b, out)
+        return run_prepared((tiled, *map(layout, (a, b, out))), partial(tiled, a, b, out), (a, b, out))
     call = tried(tiled, a, b, out)
     if call is not None:
         call()
