@@ -1,28 +1,42 @@
 """Ensemble: networks that differ in their seeds, trained together, whose spread shows how sure they are."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any, Self
 
 from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.checks import one_of
-from nnkit.ensembles.fit import EnsembleHistory, fit
+from nnkit.checks import flag, one_of, whole
+from nnkit.ensembles.fit import EnsembleHistory, Training, optimizers_of
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.kernels.cost import output_pair
 from nnkit.layers import Dense, Dropout
-from nnkit.memory import LOWER_BATCH, raise_if_full
+from nnkit.memory import LOWER_BATCH, explains_memory
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import ROWS
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer
-from nnkit.schedules import ScheduleLike
+from nnkit.preprocessing import warn_of_scales
+from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.state import restore
+from nnkit.training.blas_threads import threads_for
+from nnkit.training.checkpoints import Plan
+from nnkit.training.fit import (
+    carrying,
+    check_monitor,
+    checked_callbacks,
+    checked_rule,
+    learned_names,
+    numbers_to_come,
+    validation_source,
+)
 from nnkit.training.meter import Meter
-from nnkit.training.sources import source_of
-from nnkit.training.stopping import EarlyStopping
+from nnkit.training.progress import Progress, checked_progress
+from nnkit.training.sources import ArraySource, source_of
+from nnkit.training.stopping import EarlyStopping, interruptible
 from nnkit.training.weights import ClassWeight
 
 ORDERS = ("shared", "own")
@@ -78,6 +92,12 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def backend(self) -> Backend:
+        """The backend of the members."""
+        return self.members[0].backend
+
+    @explains_memory(LOWER_BATCH)
     def fit(
         self,
         X: Any,
@@ -121,20 +141,60 @@ class Ensemble:
                 "give validation_data" if name == "validation_split" else "train its members alone: members[0].fit(...)"
             )
             raise TypeError(f"{name} is not possible for an ensemble; {hint}")
-        try:
-            return fit(
-                self, self.members, self.order == "own", X, y, epochs, batch_size, optimizer, schedule,
-                validation_data, metrics, sample_weight, class_weight, early_stopping, shuffle, averaged,
-                progress, callbacks,
-            )  # fmt: skip
-        except Exception as error:
-            raise_if_full(self.members[0].backend, error, LOWER_BATCH)
-            raise
+        members, first = self.members, self.members[0]
+        batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
+        whole("", "epochs", epochs, 1)
+        shuffle = shuffle is None or flag("", "shuffle", shuffle)
+        averaged = flag("", "averaged", averaged)
+        progress, callbacks = checked_progress(progress), checked_callbacks(callbacks)
+        rates = None if schedule is None else as_schedule(schedule)
+        measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
+        optimizers = optimizers_of(members, optimizer)
+        with ExitStack() as context:
+            for member in members:
+                member.turn.__enter__()
+                context.push(member.turn.__exit__)
+            context.enter_context(learned_names(first, X, y))
+            for member in members[1:]:
+                context.enter_context(learned_names(member, None, None))
+                for name in ("features", "classes", "target_names", "vector_targets"):
+                    setattr(member, name, getattr(first, name))
+            source = source_of(first, X, y, sample_weight, class_weight)
+            if type(source) is ArraySource and first.preprocessing is None and first.epochs_trained == 0:
+                warn_of_scales(first.backend, source.X, first.features)
+            if not isinstance(source, ArraySource) or not source.on_device:
+                kind = "minibatches" if source.samples is None else "samples on disk, or too many for the device"
+                raise TypeError(f"X has {kind}; an ensemble needs all samples in memory; or train its members alone")
+            validation = validation_source(first, validation_data, False)
+            to_come = numbers_to_come(first, measured, validation is not None)
+            check_monitor("schedule", None if rates is None else rates.monitor, to_come)
+            rule = checked_rule(early_stopping, to_come)
+            for member, chosen in zip(members, optimizers, strict=True):
+                member.optimizer_state(chosen)
+            history = EnsembleHistory(len(members))
+            with interruptible() as interrupt, carrying(history), threads_for(first, batch_size):
+                plan = Plan(source.samples, min(batch_size, source.samples), 1, shuffle, in_words(rates), repr(rule))
+                training = Training(
+                    members,
+                    self.order == "own",
+                    source,
+                    validation,
+                    measured,
+                    plan,
+                    rates,
+                    epochs,
+                    rule,
+                    history,
+                    averaged,
+                )
+                with Progress(progress, epochs, -(-source.samples // plan.batch_size), 0) as bar:
+                    training.run(self, callbacks, bar, interrupt)
+        return history
 
     def predict_proba(self, x: Any) -> Array:
         """The mean of the members' outputs h for samples x (n, width): (n, d_out); probabilities, for classes."""
         outputs = self._outputs(x)
-        return self.members[0].backend.xp.mean(outputs, axis=0)
+        return self.backend.xp.mean(outputs, axis=0)
 
     def predict(self, x: Any) -> Array:
         """The class (n,) of each sample by the mean outputs; for regression their mean, (n, d_out) or (n,).
@@ -148,7 +208,7 @@ class Ensemble:
 
     def spread(self, x: Any) -> Array:
         """The standard deviation of the members' outputs, √(Σ (h − mean)²/K), in the shape of `predict_proba`."""
-        return self.members[0].backend.xp.std(self._outputs(x), axis=0)
+        return self.backend.xp.std(self._outputs(x), axis=0)
 
     def disagreement(self, x: Any) -> Array:
         """The share of members (n,) that predict another class than the ensemble; TypeError for regression."""

@@ -1,43 +1,29 @@
-"""fit of an ensemble: the epochs of all members in one pass, each with what its own `fit` would do with it."""
+"""The epochs of an ensemble: those of all members in one pass, each with what its own `fit` would do with it."""
 
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nnkit.checks import flag, whole
 from nnkit.ensembles.passes import Part
 from nnkit.ensembles.stack import Stack, stack_sizes
 from nnkit.ensembles.updates import common
 from nnkit.history import History
-from nnkit.metrics import Metric, MetricFunction, get_metrics
+from nnkit.metrics import Metric
 from nnkit.model import ROWS
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, chosen_optimizer
-from nnkit.preprocessing import warn_of_scales
-from nnkit.schedules import Schedule, ScheduleLike, as_schedule, in_words
-from nnkit.training.blas_threads import threads_for
+from nnkit.schedules import Schedule
 from nnkit.training.checkpoints import Best, Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs, order_of
-from nnkit.training.fit import (
-    carrying,
-    check_monitor,
-    checked_callbacks,
-    checked_rule,
-    learned_names,
-    numbers_to_come,
-    validation_source,
-)
 from nnkit.training.meter import Meter
-from nnkit.training.progress import Progress, checked_progress
-from nnkit.training.sources import ArraySource, Source, source_of
-from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
-from nnkit.training.weights import ClassWeight
+from nnkit.training.progress import Progress
+from nnkit.training.sources import ArraySource, Source
+from nnkit.training.stopping import EarlyStopping, Interrupt
 
 Numbers = dict[str, float]
 
@@ -54,69 +40,7 @@ class EnsembleHistory(History):
         self.members = [History() for _ in range(count)]
 
 
-def fit(
-    ensemble: Any,
-    members: Sequence[Network],
-    own_orders: bool,
-    X: Any,
-    y: Any,
-    epochs: int,
-    batch_size: int | None,
-    optimizer: Optimizer | str | Sequence[Optimizer | str] | None,
-    schedule: ScheduleLike,
-    validation_data: Any,
-    metrics: Iterable[str | MetricFunction],
-    sample_weight: Any,
-    class_weight: ClassWeight,
-    early_stopping: EarlyStopping | None,
-    shuffle: bool | None,
-    averaged: bool,
-    progress: bool | str,
-    callbacks: Iterable[Callable[[Any, History], object]],
-) -> EnsembleHistory:
-    """`Ensemble.fit`."""
-    first = members[0]
-    batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
-    whole("", "epochs", epochs, 1)
-    shuffle = shuffle is None or flag("", "shuffle", shuffle)
-    averaged = flag("", "averaged", averaged)
-    progress, callbacks = checked_progress(progress), checked_callbacks(callbacks)
-    rates = None if schedule is None else as_schedule(schedule)
-    measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
-    optimizers = _optimizers(members, optimizer)
-    with ExitStack() as context:
-        for member in members:
-            member.turn.__enter__()
-            context.push(member.turn.__exit__)
-        context.enter_context(learned_names(first, X, y))
-        for member in members[1:]:
-            context.enter_context(learned_names(member, None, None))
-            for name in ("features", "classes", "target_names", "vector_targets"):
-                setattr(member, name, getattr(first, name))
-        source = source_of(first, X, y, sample_weight, class_weight)
-        if type(source) is ArraySource and first.preprocessing is None and first.epochs_trained == 0:
-            warn_of_scales(first.backend, source.X, first.features)
-        if not isinstance(source, ArraySource) or not source.on_device:
-            kind = "minibatches" if source.samples is None else "samples on disk, or too many for the device"
-            raise TypeError(f"X has {kind}; an ensemble needs all samples in memory; or train its members alone")
-        validation = validation_source(first, validation_data, False)
-        to_come = numbers_to_come(first, measured, validation is not None)
-        check_monitor("schedule", None if rates is None else rates.monitor, to_come)
-        rule = checked_rule(early_stopping, to_come)
-        for member, chosen in zip(members, optimizers, strict=True):
-            member.optimizer_state(chosen)
-        history = EnsembleHistory(len(members))
-        with interruptible() as interrupt, carrying(history), threads_for(first, batch_size):
-            plan = Plan(source.samples, min(batch_size, source.samples), 1, shuffle, in_words(rates), repr(rule))
-            training = _Training(
-                members, own_orders, source, validation, measured, plan, rates, epochs, rule, history, averaged
-            )
-            with Progress(progress, epochs, -(-source.samples // plan.batch_size), 0) as bar:
-                training.run(ensemble, callbacks, bar, interrupt)
-    return history
-
-
-def _optimizers(members: Sequence[Network], given: Any) -> list[Optimizer]:
+def optimizers_of(members: Sequence[Network], given: Any) -> list[Optimizer]:
     """The optimizer of each member; raises like `chosen_optimizer`, and ValueError for a list of another length."""
     if not isinstance(given, list | tuple):
         if given is None:
@@ -127,7 +51,7 @@ def _optimizers(members: Sequence[Network], given: Any) -> list[Optimizer]:
     return [chosen_optimizer(one, member.optimizer) for one, member in zip(given, members, strict=True)]
 
 
-class _Training:
+class Training:
     """The epochs of the members; one that diverges or stops early keeps its state, and the others go on."""
 
     def __init__(
