@@ -6,27 +6,40 @@ sums, and each adds the rest of the tree: the same sums, and so the same bits, o
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
 
 from nnkit.backends.base import Array, Backend
-from nnkit.backends.formula import Formula
+from nnkit.kernels.arithmetic import scaled_sum
 from nnkit.parallel.division import Team
 from nnkit.parameters import Parameters
 
 Node = tuple[int, int]  # of the tree: the sum of shards [first, stop)
-MOST = 8  # arrays that one pass over memory adds
 
 
 class Exchange:
-    """Adds the gradients of this rank's shares and those of the other ranks."""
+    """Adds the gradients of this rank's shares and those of the other ranks.
 
-    def __init__(self, backend: Backend, gradient: Parameters, team: Team) -> None:
+    With `each`, every share has a gradient of its own until `record`. Otherwise they are added as soon as they can be:
+    shares use few gradients, in turn, which stay in the CPU's cache.
+
+    Attributes:
+        places: the number of the gradient of each share of this rank, among those given to `record` and `add`.
+    """
+
+    def __init__(self, backend: Backend, gradient: Parameters, team: Team, each: bool) -> None:
         self._backend, self._team, self._words = backend, team, gradient.flat.shape[0]
         ranks = range(team.communicator.size)
         self._subtrees = [_subtrees(team.shares_of(rank), 0, team.divisor) for rank in ranks]
         rows, size = sum(map(len, self._subtrees)), gradient.message.shape[0]
         self._rows = None if team.shards is None or rows == 1 else backend.zeros((rows, size), gradient.flat.dtype)
+        self.places, self._additions, self._nodes = _stacked(team.mine, team.divisor)
+        if each:
+            self.places, self._nodes = list(range(len(team.mine))), [(n, n + 1) for n in team.mine]
+
+    def add(self, number: int, gradients: Sequence[Parameters]) -> None:
+        """Add what can be added after the gradient of this rank's share `number`."""
+        for place in self._additions[number]:
+            a, b = (gradients[i].flat for i in (place, place + 1))
+            self._backend.elementwise(scaled_sum, (a, b, 1.0), out=a)
 
     def record(self, gradients: Sequence[Parameters], out: Array) -> None:
         """Write the sum of all gradients to `out`; overwrites those of this rank."""
@@ -36,7 +49,7 @@ class Exchange:
             if out is not first.flat:
                 backend.copy(first.flat, out)
             return
-        leaves = {(n, n + 1): own.flat for n, own in zip(self._team.mine, gradients, strict=True)}
+        leaves = {node: own.flat for node, own in zip(self._nodes, gradients, strict=False)}
         if self._rows is not None:
             counts, nodes = [len(some) for some in self._subtrees], [node for some in self._subtrees for node in some]
             rows = {node: self._rows[i, : self._words] for i, node in enumerate(nodes)}
@@ -50,30 +63,9 @@ class Exchange:
         """Add a subtree, from its leaves, in the array of its first leaf or in `out`."""
         if node in leaves:
             return leaves[node] if out is None or out is leaves[node] else self._backend.copy(leaves[node], out)
-        first, stop = node
-        below = {(a, b): array for (a, b), array in leaves.items() if first <= a and b <= stop}
-        if len(below) > MOST:
-            below = {half: self._add(half, below) for half in _halves(first, stop)}
-        arrays = list(below.values())
-        return self._backend.elementwise(_tree(node, tuple(below)), arrays, out=arrays[0] if out is None else out)
-
-
-@lru_cache
-def _tree(root: Node, leaves: tuple[Node, ...]) -> Formula:
-    """The sum of a tree's leaves as a formula."""
-
-    def add(xp: Any, *arrays: Any) -> Any:
-        given = dict(zip(leaves, arrays, strict=True))
-
-        def total(node: Node) -> Any:
-            if node in given:
-                return given[node]
-            left, right = map(total, _halves(*node))
-            return left + right
-
-        return total(root)
-
-    return Formula(add, "tree_sum", [f"g{i}" for i in range(len(leaves))])
+        left, right = _halves(*node)
+        a, b = self._add(left, leaves), self._add(right, leaves)
+        return self._backend.elementwise(scaled_sum, (a, b, 1.0), out=a if out is None else out)
 
 
 def _halves(first: int, stop: int) -> tuple[Node, Node]:
@@ -88,3 +80,25 @@ def _subtrees(shares: range, first: int, stop: int) -> list[Node]:
     if stop <= shares.start or shares.stop <= first:
         return []
     return [node for half in _halves(first, stop) for node in _subtrees(shares, *half)]
+
+
+def _stacked(shares: range, count: int) -> tuple[list[int], list[list[int]], list[Node]]:
+    """How to add shares on a stack: their places, after each the places to which the next one is added, and the rest.
+
+    >>> _stacked(range(0, 5), 8)
+    ([0, 1, 1, 2, 1], [[], [0], [], [1, 0], []], [(0, 4), (4, 5)])
+    """
+    pairs, nodes = set(), [(0, count)]
+    for node in nodes:
+        if node[1] - node[0] > 1:
+            pairs.add(_halves(*node))
+            nodes += _halves(*node)
+    places, additions, stack = [], [], list[Node]()
+    for number in shares:
+        places.append(len(stack))
+        stack.append((number, number + 1))
+        additions.append(list[int]())
+        while len(stack) > 1 and (stack[-2], stack[-1]) in pairs:
+            stack[-2:] = [(stack[-2][0], stack[-1][1])]
+            additions[-1].append(len(stack) - 1)
+    return places, additions, stack

@@ -57,20 +57,21 @@ class Sum:
     def __init__(self, model: Model, state: OptimizerState, team: Team, steps: int = 1) -> None:
         self.model, self.state, self._accumulates, self._steps = model, state, steps > 1, steps
         backend = model.backend
-        self._exchange = Exchange(backend, model.gradient, team)
+        self._exchange = Exchange(backend, model.gradient, team, each=self._accumulates)
         self.models, shapes = [model for _ in team.mine], model.parameters.shapes
         if self._accumulates:
             self._sums = [Parameters(backend, shapes, model.dtype, tail=TAIL) for _ in team.mine]
         else:
-            self.models = [model, *(model.snapshot(model.placement.beside()) for _ in team.mine[1:])]
-            self._sums = [view.gradient for view in self.models]
+            places = self._exchange.places
+            views = [model, *(model.snapshot(model.placement.beside()) for _ in range(max(places)))]
+            self.models, self._sums = [views[place] for place in places], [view.gradient for view in views]
         self._zero, self._share = (backend.asarray(number, model.dtype) for number in (0.0, 1.0))
         self.samples = self.count = 0
         self._updating: dict[int, Tape] = {}
         self._adding: list[Tape] = []
-        for own in self._sums if self._accumulates else ():
+        for number in range(len(team.mine)):
             with backend.recording() as tape:
-                backend.elementwise(scaled_sum, (own.flat, model.gradient.flat, 1.0), out=own.flat)
+                self.record_share(number)
             self._adding.append(tape)
         with backend.recording() as self._counting:
             self.record_end()
@@ -80,9 +81,8 @@ class Sum:
         self.model.backend.copy(self._zero, self.models[number].gradient.flat)
 
     def add(self, number: int) -> None:
-        """Add the gradient of a share, which has been written, to its sum."""
-        if self._accumulates:
-            self._adding[number].replay()
+        """Add the gradient of a share, which has been written."""
+        self._adding[number].replay()
 
     def end(self, whole: int) -> bool:
         """Count a minibatch of `whole` samples, all shares of which are added; returns whether an update is due."""
@@ -114,6 +114,14 @@ class Sum:
         else:
             self.state.samples = samples
         self.state.record(self.model.parameters, gradient)
+
+    def record_share(self, number: int) -> None:
+        """Record what follows the step of a share."""
+        if self._accumulates:
+            own, gradient = self._sums[number].flat, self.model.gradient.flat
+            self.model.backend.elementwise(scaled_sum, (own, gradient, 1.0), out=own)
+        else:
+            self._exchange.add(number, self._sums)
 
     def record_end(self) -> None:
         """Record what follows all shares of a minibatch."""
@@ -171,6 +179,7 @@ class ReplaysTogether(Replays):
                     self._record_share(number, own, meter)
                 else:
                     self._sum.without_samples(number)
+                self._sum.record_share(number)
             self._sum.record(samples)
             self._sum.record_end()
             note(Repeated())

@@ -49,20 +49,22 @@ def test_shards_are_added_in_one_tree(shards: int) -> None:
     backend, rng = get_backend("numpy"), np.random.default_rng(shards)
     values = [rng.normal(size=(3, 7)).astype(np.float32) for _ in range(shards)]
 
-    def add(comm: Communicator, records: bool) -> Any:
+    def add(comm: Communicator, records: bool, each: bool) -> Any:
         team = Team(comm, shards)
-        exchange = Exchange(backend, Parameters(backend, [{"W": (3, 7)}], "float32", tail=16), team)
-        gradients = [Parameters(backend, [{"W": (3, 7)}], "float32", tail=16) for _ in team.mine]
+        exchange = Exchange(backend, Parameters(backend, [{"W": (3, 7)}], "float32", tail=16), team, each)
+        gradients = [Parameters(backend, [{"W": (3, 7)}], "float32", tail=16) for _ in range(max(exchange.places) + 1)]
         out = backend.zeros(gradients[0].flat.shape, "float32")
         with backend.recording() as tape:
             exchange.record(gradients, out)
         for _ in range(2):
             for i, number in enumerate(team.mine):
-                gradients[i].layers[0]["W"][...] = values[number]
+                gradients[exchange.places[i]].layers[0]["W"][...] = values[number]
+                if not each:
+                    exchange.add(i, gradients)
             tape.replay() if records else exchange.record(gradients, out)
         return out[:21].reshape(3, 7)
 
     for ranks in {1, 2, 3, min(5, shards), shards} & {*range(1, shards + 1)}:
-        for records in (True, False):
-            for found in run(ranks, partial(add, records=records)):
+        for records, each in ((True, False), (False, True), (False, False)):
+            for found in run(ranks, partial(add, records=records, each=each)):
                 np.testing.assert_array_equal(found, tree(values))
