@@ -340,8 +340,8 @@ def _start_as_scikit_learn(network: Network, logistic: bool, rng: np.random.Rand
 
 def _seed(rng: np.random.RandomState) -> int:
     """A seed for the network's batch orders from a generator's state, which stays as it is."""
-    _, keys, position, *_ = rng.get_state(legacy=True)
-    return int(np.random.SeedSequence([int(position), *map(int, keys[:8])]).generate_state(1)[0])
+    state: Any = rng.get_state(legacy=False)["state"]
+    return int(np.random.SeedSequence([state["pos"], *state["key"][:8].tolist()]).generate_state(1)[0])
 
 
 def _dtype(X: Any) -> str:

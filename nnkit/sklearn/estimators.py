@@ -160,7 +160,8 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         self._multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
-        labels = np.arange(y.shape[1]) if self._multilabel else unique_labels(y)
+        known = {"multiclass"} if y.ndim == 1 else None  # which it would find again
+        labels = np.arange(y.shape[1]) if self._multilabel else unique_labels(y, ys_types=known)
         if incremental or not first:
             self._check_labels(labels, incremental)
         else:

@@ -233,18 +233,13 @@ def _apart(outs: Sequence[np.ndarray]) -> bool:
     return not any(np.may_share_memory(a, b) for i, a in enumerate(outs) for b in outs[:i])
 
 
-def flags_of(operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> tuple[int, ...]:
-    """Contiguity and alignment of arrays, as NumPy's numbers."""
-    return tuple(map(_FLAGS, (*operands, *outs)))
-
-
 def native_call(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> NativeCall | None:
     """The program as one native call; None if there is no code."""
     if not _apart(outs):
         return None
     operands, outs = _by_rows(operands, outs)
     arrays = [*operands, *outs]
-    found = tried(_found, program, signature_of(operands, outs), flags_of(operands, outs))
+    found = tried(_found, program, signature_of(operands, outs), tuple(map(_FLAGS, arrays)))
     if found is None:
         return None
     used = found.constants, *map(arrays.__getitem__, found.arrays)
