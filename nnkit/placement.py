@@ -86,6 +86,7 @@ T = TypeVar("T")
 TAIL = 16  # words behind a gradient: all vectors begin at a multiple of 64 bytes
 _IDLE = 8  # recordings kept per key, for concurrent threads
 _KINDS = 8  # keys with kept recordings
+_RECENT = 3  # keys of a kind that may alternate, such as the numbers of samples in training and validation
 
 
 def settings() -> tuple[str, int]:
@@ -117,7 +118,7 @@ class Placement:
         self.dropout = DropoutState(backend, dtype, seed) if drops else None
         self.state: OptimizerState | None = None
         self.recorded: dict[Any, Any] = {}
-        self._latest: dict[str, Hashable] = {}
+        self._latest: dict[str, tuple[Hashable, ...]] = {}
         self._idle: dict[Hashable, list[Lent[Any]]] = {}
 
     # A list's pop and append are atomic: threads take an unused object and return it when they are done, without a
@@ -127,13 +128,13 @@ class Placement:
     def take(
         self, kind: str, key: Hashable, record: Callable[..., T], *arguments: Any, at_once: bool = False
     ) -> "Lent[T] | None":
-        """The recording for a key, if the last request of this kind had the same key; return it with `leave`.
+        """The recording for a key, if one of the last keys of this kind was the same; return it with `leave`.
 
         The first request gets None unless `at_once`: recording, `record(*arguments)`, pays off from the second use on.
         """
-        asked = (key, settings())
-        if self._latest.get(kind) != asked and not at_once:
-            self._latest[kind] = asked
+        asked, latest = (key, settings()), self._latest.get(kind, ())
+        if asked not in latest and not at_once:
+            self._latest[kind] = (asked, *latest[: _RECENT - 1])
             return None
         return self._lent((kind, asked, self.backend.stream()), record, *arguments)
 

@@ -61,12 +61,15 @@ def test_results_follow_the_parameters(arrays: "Arrays") -> None:
 
 def test_changing_numbers_of_samples_are_not_recorded() -> None:
     net = network()
-    for n in (1, 2, 1, 2, *([] if net.backend.compiles else [FEW + 1, FEW + 1])):
+    for n in (1, 2, 3, 4, 1, 2, 3, 4, *([] if net.backend.compiles else [FEW + 1, FEW + 1])):
         net.predict(RNG.normal(size=(n, 5)))
         assert not net.placement._idle
-    net.predict(X[:3])
-    net.predict(X[:3])
-    assert net.placement._idle
+    for n in (5, 6, 7):
+        net.predict(X[:n])
+    assert not net.placement._idle
+    for n in (5, 6, 7):  # alternating ones are
+        net.predict(X[:n])
+    assert len(net.placement._idle) == 3
     net.to("standard:array_api_strict")
     assert not net.placement._idle
 
