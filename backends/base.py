@@ -63,7 +63,7 @@ class Backend(ABC):
         """The array as a NumPy array on the host; waits for the device."""
 
     def numbers(self, arrays: Sequence[Array]) -> list[float]:
-        """The values of 0-d arrays of any dtypes, in one transfer; waits for the device."""
+        """The values of `arrays`, 0-d and of any dtypes, in one transfer; waits for the device."""
         wide = [self.xp.astype(array, self.xp.float64) for array in arrays]
         found: list[float] = self.to_numpy(self.xp.stack(wide)).tolist() if wide else []
         return found
