@@ -123,6 +123,16 @@ def test_max_propagates_nan(arrays: "Arrays", axis: int, keepdims: bool) -> None
     np.testing.assert_array_equal(arrays.numpy(out).ravel(), expected)
 
 
+def test_numbers(arrays: "Arrays") -> None:
+    backend = arrays.backend
+    assert backend.numbers([]) == []
+    ones = backend.asarray(np.ones((5, 2), np.float32))
+    given = [backend.sum(ones), backend.same_largest(ones, ones)[0, ...], backend.xp.all(ones == ones)]
+    found = backend.numbers(given)
+    assert found == [10.0, 5.0, 1.0]
+    assert set(map(type, found)) == {float}
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("columns", [1, 2, 3, 10])
 def test_same_largest(arrays: "Arrays", columns: int, dtype: str) -> None:

@@ -1,5 +1,6 @@
 """Products by tiles: within the rounding of a sum, the same for any number of rows, in a recording and outside."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from nnkit.backends import get_backend
 
 pytest.importorskip("numba", reason="compiles")
-from nnkit.backends.cpu.native import products
+from nnkit.backends.cpu.native import calls, products
 from nnkit.backends.cpu.native.products import has_tiles, product, tiled
 
 pytestmark = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AVX-512")
@@ -91,6 +92,22 @@ def test_products_outside_are_prepared_for_a_layout_not_for_arrays() -> None:
         assert call is not None
         call()
         assert BACKEND.matmul(a, b).tobytes() == out.tobytes()
+
+
+def test_each_thread_prepares_its_own_products() -> None:
+    """The addresses of arrays are written into a call before it is made."""
+    a, found = matrix(np.random.default_rng(3), (90, 90), "float64", "C"), []
+
+    def prepare() -> None:
+        BACKEND.matmul(a, a.T)
+        found.append([made[0].block for made in calls._prepared.calls.values() if made is not None])
+
+    calls._prepared.calls.clear()
+    prepare()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(prepare).result()
+    (here,), (there,) = found
+    assert here is not there
 
 
 def test_not_finite_numbers_stay_in_their_rows_and_columns() -> None:
