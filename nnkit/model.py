@@ -41,7 +41,7 @@ from nnkit.structure import (
     tried,
     warn_of_rounded_targets,
 )
-from nnkit.tables import as_array, column_names, is_table, table_numbers, text_names
+from nnkit.tables import as_array, column_names, in_order, is_table, table_numbers, text_names
 
 FEW = 256  # samples whose forward pass takes less time than its Python overhead
 ROWS = 4096  # samples of a chunk, if not all are in memory: full speed, little memory
@@ -132,6 +132,8 @@ class Model:
         """Samples of any type as a checked array (n, width); columns of a table in the order of `features`."""
         encode = getattr(self.preprocessing, "encode", None)  # of a table's text, categories and missing values
         if encode is not None:
+            if self.features is not None and is_table(x) and getattr(self.preprocessing, "features", None) is None:
+                x = in_order(x, name, self.features)  # it was fitted to an array, and takes columns by position
             x = encode(x, name)
         elif type(x) is np.ndarray and x.ndim == 2 and x.dtype.char in "fd" and x.shape[1] == self.width and len(x):
             return x  # as below, sooner

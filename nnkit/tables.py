@@ -92,6 +92,16 @@ def columns_of(
     return [(names[at], _column(table, at)) for at in (range(len(names)) if order is None else order)]
 
 
+def in_order(table: Any, name: str, features: Sequence[str]) -> Any:
+    """A table, called `name` in errors, with its columns in the order of a network's `features`; as `columns_of`."""
+    order = _order(column_names(table), list(features), name, "network", "features")
+    if order is None:
+        return table
+    if hasattr(type(table), "iloc"):
+        return table.iloc[:, order]
+    return table.select(order) if hasattr(type(table), "column_names") else table[:, order]
+
+
 def is_category(column: Any) -> bool:
     """Whether the dtype of a column says that its values are categories."""
     kind = str(getattr(column, "type", getattr(column, "dtype", ""))).lower()

@@ -138,6 +138,21 @@ def test_a_network_takes_rows_of_objects_by_position_and_trains_on_a_split_table
     assert np.array_equal(net.forward(np.array(rows, object)), net.forward(X_test))
 
 
+def test_a_network_matches_columns_by_name_also_if_the_encoding_was_fitted_to_an_array() -> None:
+    table = pandas.DataFrame({"size": np.arange(40.0), "code": [1, 2] * 20, "x": np.sin(np.arange(40.0))})
+    y = table["size"] + 9 * table["code"]
+    encoding = TableEncoding.fit(table.to_numpy(), categories=[1])
+    net = nnkit.Network([encoding.outputs, 1], cost="quadratic", preprocessing=encoding, seed=0)
+    net.fit(table, y, epochs=2, progress=False)
+    expected, other = net.predict(table.to_numpy()), table[["x", "size", "code"]]
+    assert np.array_equal(net.predict(other), expected)
+    for library in LIBRARIES:
+        made = framed({"x": "number", "size": "number", "code": "codes"}, other.to_dict("list"), library)
+        assert np.array_equal(net.predict(made), expected)
+    with pytest.raises(ValueError, match="differ from the features of this network: missing: 'x'; unknown: 'z'"):
+        net.predict(table.rename(columns={"x": "z"}))
+
+
 TABLE = {"age": [1.0, 2.0, None], "city": ["a", "b", "a"]}
 
 
