@@ -29,6 +29,7 @@ from nnkit.version import __version__
 FORMATS = ("nnkit-network-1", "nnkit-network-2")
 ENSEMBLE = "nnkit-ensemble-1"  # members.0.layers.0.W, ...; metadata: the network, and "members": seeds, epochs, order
 _OF_DATA = ("preprocessing.", "targets.")  # before the names of their arrays in files
+_OWN = ("seed", "epochs_trained")  # lists of each member in files of ensembles, beside whatever else differs
 _NAMES = (str, int, float, bool)  # types of class names in files
 
 _MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
@@ -76,11 +77,11 @@ def save_members(
     for k, member in enumerate(members):
         tensors |= {f"members.{k}.{name}": array for name, array in state.parameters(member).items()}
     tensors |= _of_data(first)
-    own: dict[str, Any] = {name: [getattr(member, name) for member in members] for name in ("seed", "epochs_trained")}
-    layers = [list(map(layer_description, member.layers)) for member in members]
-    if any(each != layers[0] for each in layers):  # in their rates
-        own["layers"] = layers
-    metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(description(first))}
+    each = [description(member) for member in members]
+    keys = {name: None for about in each for name in about}  # some are optional
+    own: dict[str, Any] = {name: [about.get(name) for about in each] for name in keys}
+    own = {name: values for name, values in own.items() if name in _OWN or any(v != values[0] for v in values)}
+    metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(each[0])}
     metadata |= {"members": json.dumps(own | {"order": order})} | ({} if samples is None else {"samples": samples})
     _write_tensors(path, tensors, metadata)
 
@@ -94,11 +95,11 @@ def read_members(source: Source) -> tuple[list["Saved"], str]:
         if own["order"] not in ("shared", "own") or not own["seed"]:
             raise ValueError(f"members are {own!r}")
         shared = {name: array for name, array in tensors.items() if name.startswith(_OF_DATA)}
-        for k, (seed, trained) in enumerate(zip(own["seed"], own["epochs_trained"], strict=True)):
-            layers = own["layers"][k] if "layers" in own else about["layers"]
-            network = json.dumps(about | {"seed": seed, "epochs_trained": trained, "layers": layers})
+        order = own.pop("order")
+        for k in range(len(own["seed"])):
+            network = json.dumps(about | {name: values[k] for name, values in own.items()})
             found.append(parsed(name, _below(f"members.{k}.", tensors) | shared, {"network": network}))
-    return found, own["order"]
+    return found, order
 
 
 def check_describable(model: Model, training: dict[str, Any]) -> None:

@@ -300,6 +300,50 @@ def test_files_keep_the_rates_of_each_member(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "refusing"),
+    [
+        ("layers", lambda net: net.set_rate(0, 0.0), {"fit"}),
+        (
+            "preprocessing",
+            lambda net: setattr(net, "preprocessing", nnkit.data.Normalization.fit(X)),
+            {"fit", "evaluate", "save"},
+        ),
+        ("classes", lambda net: setattr(net, "classes", ["c", "b", "a"]), {"fit", "evaluate", "predict"}),
+        ("features", lambda net: setattr(net, "features", list("edcba")), {"fit", "evaluate"}),
+    ],
+)  # fmt: skip
+def test_members_that_differ_keep_what_they_are_or_are_refused(
+    name: str, change: Callable[[Network], None], refusing: set[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    ensemble = Ensemble([5, 4, 3], seeds=[0, 1], classes=["a", "b", "c"], features=list("abcde"))
+    change(ensemble.members[1])
+    alone, path = ensemble.members[1].predict(X), tmp_path / "ensemble.safetensors"
+    y = np.array(["a", "b", "c"])[LABELS]
+    calls: dict[str, Callable[[], object]] = {
+        "fit": lambda: ensemble.fit(X, y, epochs=1, progress=False),
+        "evaluate": lambda: ensemble.evaluate(X, y),
+        "predict": lambda: ensemble.predict(X),
+        "save": lambda: ensemble.save(path),
+    }
+    for called, call in calls.items():
+        if called in refusing:
+            with pytest.raises(ValueError, match=rf"members\[1\]\.{name} is .* that of members\[0\]"):
+                call()
+    if "save" not in refusing:
+        ensemble.save(path)
+        assert np.array_equal(Ensemble.load(path).members[1].predict(X), alone)
+    assert np.array_equal(ensemble.members[1].predict(X), alone)
+
+
+def test_a_callback_may_leave_members_out() -> None:
+    ensemble = Ensemble([5, 4, 3], seeds=SEEDS)
+    history = ensemble.fit(X, LABELS, epochs=2, progress=False, callbacks=[lambda own, _: own.members.pop()])
+    assert (history.epochs, len(history.members), len(ensemble)) == (2, 3, 1)
+    assert ensemble.members[0].epochs_trained == 2
+
+
 def test_invalid_ensembles_and_samples() -> None:
     with pytest.raises(ValueError, match=r"seeds is \[\]; expected at least one integer"):
         Ensemble([2, 2], seeds=[])

@@ -9,7 +9,7 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.checks import flag, one_of, whole
-from nnkit.ensembles.fit import EnsembleHistory, Training, optimizers_of
+from nnkit.ensembles.fit import NAMES, TRAINED, EnsembleHistory, Training, check_alike, optimizers_of
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.kernels.cost import output_pair
@@ -54,7 +54,8 @@ class Ensemble:
 
     Attributes:
         members: the networks, each of which can be used, saved and trained by itself; `del ensemble.members[3]` leaves
-            one out.
+            one out. `fit` and `evaluate` raise ValueError for one that differs from the first in more than its
+            parameters, seed and optimizer, such as in rates (`Network.set_rate`), preprocessing or classes.
         order: as given.
 
     In float64, a member equals the network of its seed trained alone, up to rounding (10⁻¹²); in "shared" order, one
@@ -141,7 +142,9 @@ class Ensemble:
                 "give validation_data" if name == "validation_split" else "train its members alone: members[0].fit(...)"
             )
             raise TypeError(f"{name} is not possible for an ensemble; {hint}")
-        members, first = self.members, self.members[0]
+        members = list(self.members)  # callbacks may leave some out
+        check_alike(members, TRAINED)
+        first = members[0]
         batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
         whole("", "epochs", epochs, 1)
         shuffle = shuffle is None or flag("", "shuffle", shuffle)
@@ -155,6 +158,7 @@ class Ensemble:
                 member.turn.__enter__()
                 context.push(member.turn.__exit__)
             context.enter_context(learned_names(first, X, y))
+            check_alike(members, NAMES)
             for member in members[1:]:
                 context.enter_context(learned_names(member, None, None))
                 for name in ("features", "classes", "target_names", "vector_targets"):
@@ -230,6 +234,7 @@ class Ensemble:
         class_weight: ClassWeight = None,
     ) -> dict[str, float]:
         """The cost, accuracy and metrics of the mean outputs, like `Network.evaluate`."""
+        check_alike(self.members, ("preprocessing", "target_scaling", *NAMES))
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
@@ -256,8 +261,10 @@ class Ensemble:
     def save(self, path: str | PathLike[str], samples: str | None = None) -> None:
         """Write all members, without optimizers, to one `.safetensors` file, which is replaced atomically.
 
-        `samples` describes the training samples, as `nnkit train` does.
+        `samples` describes the training samples, as `nnkit train` does. Raises ValueError if the members do not share
+        their preprocessing and `target_scaling`, which the file has once.
         """
+        check_alike(self.members, ("preprocessing", "target_scaling"))
         checkpoint.save_members([member.snapshot() for member in self.members], self.order, path, samples)
 
     @classmethod
@@ -284,6 +291,7 @@ class Ensemble:
 
     def _outputs(self, x: Any) -> Array:
         """The outputs of each member, (K, n, d_out)."""
+        check_alike(self.members, ("classes",))
         first = self.members[0]
         return first.backend.xp.stack([member.ask(x, activated=True, finite=True) for member in self.members])
 

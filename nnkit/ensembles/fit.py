@@ -12,6 +12,7 @@ from nnkit.ensembles.passes import Part
 from nnkit.ensembles.stack import Stack, stack_sizes
 from nnkit.ensembles.updates import common
 from nnkit.history import History
+from nnkit.layers import layer_description
 from nnkit.metrics import Metric
 from nnkit.model import ROWS
 from nnkit.network import Network
@@ -51,6 +52,27 @@ def optimizers_of(members: Sequence[Network], given: Any) -> list[Optimizer]:
     return [chosen_optimizer(one, member.optimizer) for one, member in zip(given, members, strict=True)]
 
 
+TRAINED = ("layers", "cost", "dtype", "preprocessing", "target_scaling")  # what a pass has once for all members
+NAMES = ("features", "classes", "target_names")
+
+
+def check_alike(members: Sequence[Any], names: Sequence[str]) -> None:
+    """Raise ValueError for a member that differs from the first in one of these; unknown `NAMES` do not differ."""
+    for name in names:
+        first, *others = (_value(member, name) for member in members)
+        for k, own in enumerate(others, 1):
+            if own != first and not (name in NAMES and None in (own, first)):
+                what = f"members[{k}].{name} is {own!r}, and that of members[0] {first!r}"
+                raise ValueError(f"{what}; expected the same for all, or use the members alone")
+
+
+def _value(member: Any, name: str) -> Any:
+    value = getattr(member, name)
+    if name == "layers":
+        return [layer_description(layer) for layer in value]
+    return value.describe() if name == "cost" else value.tolist() if isinstance(value, np.ndarray) else value
+
+
 class Training:
     """The epochs of the members; one that diverges or stops early keeps its state, and the others go on."""
 
@@ -80,6 +102,7 @@ class Training:
 
     def _prepare(self, own_rates: bool = False) -> None:
         """Create the stacks, from the members' current state, and what depends on their arrays."""
+        check_alike(self.members, TRAINED)
         self.own_rates = own_rates or len({member.optimizer.learning_rate for member in self.members}) > 1
         self.states = [member.optimizer_state() for member in self.members]
         common([state.optimizer for state in self.states])  # before anything changes
