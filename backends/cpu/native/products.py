@@ -48,6 +48,7 @@ def _overlap(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     return np.may_share_memory(a, out) or np.may_share_memory(b, out)
 
 
+@cache
 def _through(count: int) -> str:
     """The text that calls a function with `count` arguments; the first of its own is the address."""
     return f"def f(arguments):\n    call({', '.join(f'arguments[{i}]' for i in range(count + 1))})\n"
