@@ -107,6 +107,7 @@ def minimize(
             result = scipy_minimize(function, objective.best, method=method, **jac, **options)
         finally:
             network.parameters.vector = objective.best
+            network.average_anew()
         network.learn(X, y)
     return result
 

@@ -314,6 +314,12 @@ class Model:
         """The state of the optimizer in use, if it has one."""
         return None if self.state is None or self.state.optimizer is not self.optimizer else self.state
 
+    def average_anew(self) -> None:
+        """Let the averages of an optimizer start from the parameters, which are not the result of its last step."""
+        averages = None if self.current_state is None else self.current_state.averaged
+        if averages is not None:
+            self.backend.copy(self.parameters.flat, averages.flat)
+
     def optimizer_state(self, optimizer: Optimizer | str | None = None) -> OptimizerState:
         """The state of the optimizer in use; a different optimizer replaces it and starts with a new state."""
         wanted, place = chosen_optimizer(optimizer, self.optimizer), self.placement

@@ -85,6 +85,7 @@ def load_state_dict(network: Any, state: Mapping[str, Any], names: Iterable[str]
         values.append(pair)
     with network.turn:
         network.parameters.assign(values)
+        network.average_anew()
 
 
 def _names(network: Model, names: Iterable[str] | None) -> list[str]:

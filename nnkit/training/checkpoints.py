@@ -97,6 +97,7 @@ class Best:
         if parameters.backend is not self._arrangement.backend:
             flat = parameters.restored(self._arrangement.saved(flat))
         self.model.backend.copy(flat, parameters.flat)
+        self.model.average_anew()
 
 
 class Keeper:

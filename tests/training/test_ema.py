@@ -157,6 +157,30 @@ def test_a_divergence_or_an_exception_leaves_averages_of_the_steps_before() -> N
     assert np.array_equal(net.parameters.flat, plain.parameters.flat)  # training can go on
 
 
+def test_averages_go_on_from_parameters_that_are_loaded_minimized_or_restored() -> None:
+    pytest.importorskip("scipy", reason="scipy is not installed")
+    weights = network().state_dict()
+    rule = nnkit.EarlyStopping("cost", mode="max", patience=2)  # the first epoch is the best
+    ways: dict[str, Any] = {
+        "loaded": lambda net: net.load_state_dict(weights),
+        "minimized": lambda net: net.minimize(X, LABELS, options={"maxiter": 5}),
+        "restored": lambda net: net.fit(X, LABELS, epochs=4, early_stopping=rule, **QUIET),
+    }
+    for way, change in ways.items():
+        net = network()
+        net.fit(X, LABELS, epochs=2, optimizer=nnkit.SGD(0.5, ema=0.9), **QUIET)
+        change(net)
+        start = net.parameters.vector
+        assert np.array_equal(net.averaged().parameters.vector, start), way
+        net.partial_fit(X, LABELS, batch_size=44)
+        step = net.parameters.vector
+        np.testing.assert_allclose(net.averaged().parameters.vector, 0.9 * start + 0.1 * step, atol=1e-14)
+    ensemble = nnkit.Ensemble([4, 6, 3], "tanh", seeds=[1, 2], dtype="float64")
+    ensemble.fit(X, LABELS, epochs=4, optimizer=nnkit.SGD(0.5, ema=0.9), early_stopping=rule, **QUIET)
+    for member in ensemble.members:
+        assert np.array_equal(member.averaged().parameters.vector, member.parameters.vector)
+
+
 def test_what_is_refused() -> None:
     net = network()
     with pytest.raises(ValueError, match="averaged: this network has no averages; train with an optimizer that has an"):
