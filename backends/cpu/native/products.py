@@ -220,7 +220,7 @@ PRODUCTS = 40_000  # multiplications, below which BLAS is as fast for a B by col
 _BY_ROWS, _MANY_TERMS = 1 << 20, 256  # likewise for one by rows, and an eighth of it with many terms
 _SQUARE = 64  # rows and columns of δᵀx, below which BLAS is as fast; in float32 it always is
 _THREADED = 1 << 22  # above which several threads of BLAS are faster
-_TERMS, _BLOCK = 1024, 1 << 19  # terms of a part, bytes of a block
+_TERMS, _COPIED_TERMS, _BLOCK = 1024, 256, 1 << 19  # terms of a part, also with an A by columns; bytes of a block
 _LARGE, _HUGE = 1 << 16, 1 << 20  # bytes of a B that is copied, for 64 rows of A and more and for fewer
 
 
@@ -250,7 +250,7 @@ def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | No
     (m, k), n, size, dtype = a.shape, b.shape[1], out.itemsize, out.dtype.name
     by_columns, by_rows = a.strides[1] != size, b.strides[1] == size
     copies = not by_rows or b.nbytes > (_HUGE if m < 64 else _LARGE)
-    parts, vectors = -(-k // _TERMS), -(-n * size // BYTES)
+    parts, vectors = -(-k // (_COPIED_TERMS if by_columns else _TERMS)), -(-n * size // BYTES)
     terms, groups = -(-k // parts), -(-vectors // VECTORS[-1])
     blocks = min(groups, -(-terms * n * size // _BLOCK)) if copies else 1
     adds = alpha is not None  # which all parts do, and those after the first in any case

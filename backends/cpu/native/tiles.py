@@ -9,7 +9,7 @@ from functools import cache
 
 ROWS, VECTORS = (8, 4, 2, 1), (1, 2, 3)  # of a tile: 24 of 32 registers for sums
 BYTES = 64  # of a vector
-AHEAD = 12 * BYTES  # bytes of B that are fetched into the cache before they are needed
+AHEAD = 8  # rows of B that are fetched into the cache before they are needed
 
 
 class _Text:
@@ -109,6 +109,7 @@ def _tile(text: _Text, rows: int, vectors: int, adds: bool) -> None:
     text.add('%thrice = call i64 asm "", "=r,0"(i64 %down3)', '%fourth = call i64 asm "", "=r,0"(i64 %down4)')
     text.moved("q.first", "%a.first", "%fourth")
     text.moved("p.first", "%a.first", f"%down{rows}")  # the rows below
+    text.add(f"%later = mul i64 %next, {AHEAD}")
     text.add("br label %loop", "loop:")
     text.add("%term = phi i64 [ 0, %start ], [ %done, %loop ]")
     text.add(*(f"%{x} = phi ptr [ %{x}.first, %start ], [ %{x}.next, %loop ]" for x in "aqbp"))
@@ -120,7 +121,7 @@ def _tile(text: _Text, rows: int, vectors: int, adds: bool) -> None:
         text.moved(f"b{j}.place", "%b", f"%beside{j}")
         text.load(f"b{j}", f"%b{j}.place", mask)
         if vectors == VECTORS[-1]:
-            text.moved(f"b{j}.later", f"%b{j}.place", AHEAD)
+            text.moved(f"b{j}.later", f"%b{j}.place", "%later")
             text.fetch(f"%b{j}.later")
     for i in range(rows):
         text.moved(f"a{i}.place", "%q" if i >= 4 else "%a", ("0", "%down", "%down2", "%thrice")[i % 4])

@@ -41,7 +41,7 @@ def test_tiles_give_the_product(
         b = np.hstack([b, b])[:, :n] if order == "C" else np.hstack([b.T, b.T])[:, :k].T
     alpha = np.asarray(-0.3, dtype) if adds else None
     with pytest.MonkeyPatch.context() as patched:
-        small = {"_TERMS": terms, "_BLOCK": block, "_LARGE": large, "_HUGE": large}
+        small = {"_TERMS": terms, "_COPIED_TERMS": terms, "_BLOCK": block, "_LARGE": large, "_HUGE": large}
         for name, value in (small | dict.fromkeys(("PRODUCTS", "_BY_ROWS", "_SQUARE"), 0)).items():
             patched.setattr(products, name, value)
         call = tiled(b.T, a.T, out.T, alpha) if transposed else tiled(a, b, out, alpha)
