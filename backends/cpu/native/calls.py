@@ -57,7 +57,7 @@ class _Prepared(threading.local):
     """The calls of a thread outside recordings, by what they compute and the layout of their arrays."""
 
     def __init__(self) -> None:
-        self.calls: dict[Any, tuple[NativeCall, list[list[int]]] | None] = {}
+        self.calls: dict[Any, tuple[NativeCall, list[tuple[int, int]]] | None] = {}
 
 
 _prepared = _Prepared()
@@ -68,22 +68,23 @@ layout = attrgetter("shape", "strides", "dtype", "flags.num")  # what native cod
 def run_prepared(key: Hashable, make: Callable[[], NativeCall | None], arrays: Sequence[np.ndarray]) -> bool:
     """Make the call that `make` returns for these arrays, which serves all with this key; False if it is None."""
     calls, at = _prepared.calls, locations(arrays)
-    # Of two arrays at one address, as in a product of a matrix with itself, it is not known which is where.
-    key = key, *map(at.index, at)
-    if key not in calls:
+    if len({*at}) < len(at):  # as in a product of a matrix with itself: it is not known which is where
+        key = key, *map(at.index, at)
+    try:
+        found = calls[key]
+    except KeyError:
         call = tried(make)
         while len(calls) >= PREPARED:
             del calls[next(iter(calls))]
-        places = [] if call is None else [np.flatnonzero(call.block == address).tolist() for address in at]
-        calls[key] = None if call is None else (_without(call, arrays), places)
-    found = calls[key]
+        block = [] if call is None else call.block.tolist()
+        places = [(n, at.index(address)) for n, address in enumerate(block) if address in at]
+        found = calls[key] = None if call is None else (_without(call, arrays), places)
     if found is None:
         return False
-    call, places = found
-    for address, numbers in zip(at, places, strict=True):
-        for number in numbers:
-            call.block[number] = address
-    call()
+    made, places = found
+    for number, i in places:
+        made.block[number] = at[i]
+    made()
     return True
 
 
