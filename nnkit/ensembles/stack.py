@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnkit.backends.base import Array
-from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.backends.cpu.products import NARROW
 from nnkit.ensembles.blocks import Blocks, StackDropout, StackOutput, by_member
 from nnkit.ensembles.updates import StackState
@@ -15,30 +14,29 @@ from nnkit.optimizers import OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.placement import Placement
 
-# Of the first layer's weights, which each step reads and writes: those of a stack stay in the L2 cache. At 784-30-10
-# (94 kB a network, batch 10) a network and step took 10.0, 9.4 and 8.3 µs in native code in stacks of 2, 4 and 8, where
-# the network alone took 9.9; without native code 11.6 in stacks of 4 (alone 19.9), 16.5 in stacks of 8 (alone 23.0).
-BYTES, BYTES_OF_UFUNCS = 800_000, 400_000
+# Of the first layer's weights, that each step reads and writes: those of a stack stay in an L2 cache of 2 MB, also with
+# Adam's means. At 784-30-10 (94 kB a network, batch 10) a network and step took in native code 11.8, 11.3 and 10.9 µs
+# with plain descent in stacks of 2, 4 and 8, and 23.4, 22.5 and 26.8 with Adam, where the network alone took 15.6 and
+# 29.5; without native code 11.6 with plain descent in stacks of 4 (alone 19.9), and 16.5 in stacks of 8 (alone 23.0).
+BYTES = 400_000
 # OpenBLAS has fast products of row-major matrices for results of so few entries (784 × 120, batch 10).
 FEW = 1200
 
 
 # Members with minibatches of their own share nothing but the calls: above this size of these weights, each is a stack.
-# At 784-30-10, 64-100-10 and 13-7-3 stacks of several took 1.4, 1.3 and 0.6 times as long as the networks alone in
+# At 784-30-10, 64-100-10 and 13-7-3 stacks of several took 1.0, 1.0 and 0.5 times as long as the networks alone in
 # native code, 1.1, 0.5 and 0.2 times without.
-ALONE, ALONE_WITH_UFUNCS = 8_000, 50_000
+ALONE = 50_000
 
 
 def stack_sizes(first: Model, count: int, same_batches: bool) -> list[int]:
     """How many of `count` members are in each stack: as equal numbers as possible, which fit the cache of a CPU."""
     if first.backend.name != "numpy":
         return [count]
-    layer, native = first.dense[0], enabled()
+    layer = first.dense[0]
     size = layer.inputs * layer.units * np.dtype(first.dtype).itemsize
-    room = BYTES if native else BYTES_OF_UFUNCS
-    if not same_batches and size > (ALONE if native else ALONE_WITH_UFUNCS):
-        room = size
-    stacks = -(-count // max(1, room // size))
+    together = 1 if not same_batches and size > ALONE else max(1, BYTES // size)
+    stacks = -(-count // together)
     return [count // stacks + (i < count % stacks) for i in range(stacks)]
 
 
