@@ -28,7 +28,7 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.selection import owner_of
 from nnkit.checks import check_finite
 from nnkit.data.encoding import TableEncoding, is_mixed
-from nnkit.kernels.costs import Cost
+from nnkit.kernels.costs import Cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, optimizer_names
@@ -169,20 +169,31 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         rng = check_random_state(self.random_state)
         if first:
             self._start(X, targets, outputs, cost, rng)
+        else:
+            self._check_continues(cost)
+        self._note_numbers()
         after, end = self._callbacks(X, y) if not incremental else (lambda epoch: False, lambda: None)
         validation = None
         if validation_data is not None:
             validation = self._checked_validation(*validation_data)
         elif self.preset is None and self.early_stopping and self.solver != "lbfgs":
             X, targets, weight, validation = self._split(X, targets, weight, rng)
-        if self.preset is not None:
-            train_by_preset(self, self.network_, X, targets, weight, validation, after)
-        elif self.solver == "lbfgs":
-            train_by_lbfgs(self, self.network_, X, targets, weight)
-        else:
-            train_by_minibatches(self, self.network_, X, targets, weight, validation, after, incremental)
+        self.network_.classes = None  # here, labels are numbers
+        try:
+            if self.preset is not None:
+                train_by_preset(self, self.network_, X, targets, weight, validation, after)
+            elif self.solver == "lbfgs":
+                train_by_lbfgs(self, self.network_, X, targets, weight)
+            else:
+                train_by_minibatches(self, self.network_, X, targets, weight, validation, after, incremental)
+        finally:
+            self.network_.classes = self._names()
         end()
         return self
+
+    def _names(self) -> NDArray[Any] | None:
+        """The class names of the network, if it has any: it is saved and exported with them."""
+        return None
 
     def _checked(self, X: Any, *y: Any, reset: bool = False) -> Any:
         """Samples, and y if it is given: checked arrays, or a table that the network encodes, as it is."""
@@ -221,12 +232,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _start(self, X: Any, targets: NDArray[Any], outputs: int, cost: str, rng: np.random.RandomState) -> None:
         """Create the network, with scikit-learn's initial parameters for its activations, or that of the preset."""
-        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
-        if sizes.ndim != 1 or (sizes.dtype.kind not in "iu" and sizes.size) or (sizes <= 0).any():
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(np.atleast_1d(self.hidden_layer_sizes))}.")
-        names = [self.activation] * sizes.size if isinstance(self.activation, str) else list(self.activation)
-        if len(names) != sizes.size:
-            raise ValueError(f"activation has {len(names)} names; expected one for each of {sizes.size} hidden layers")
+        sizes, names = self._hidden()
         loss = self._cost(cost)
         encoding = (
             TableEncoding.fit(X, "robust" if self.preset else "standard") if self.preset or self._encodes else None
@@ -235,9 +241,9 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_iter_ = self.t_ = self._no_improvement_count = 0
         self.loss_curve_: list[float] = []
         self.validation_loss_curve_: list[float] = []
-        self.validation_scores_: Any = [] if self.early_stopping else None
-        self.best_validation_score_ = -np.inf if self.early_stopping else None
-        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: Any = None
+        self.best_validation_score_: Any = None
+        self.best_loss_: Any = None
         if encoding is not None and self.preset:
             self.network_ = preset_network(self, encoding, targets, outputs, cost, _seed(rng), about, ACTIVATIONS)
             return
@@ -245,13 +251,51 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         layers: list[Layer] = []
         width = X.shape[1] if encoding is None else encoding.outputs
         for size, name in zip(sizes, names, strict=True):
-            layers.append(Dense(width, int(size), ACTIVATIONS.get(name, name)))
+            layers.append(Dense(width, size, ACTIVATIONS.get(name, name)))
             layers += [Dropout(self.dropout)] if self.dropout else []
-            width = int(size)
+            width = size
         layers.append(Dense(width, outputs))
         self.network_ = Network(layers, cost=loss, seed=_seed(rng), dtype=dtype, **about)
         if set(names) <= set(OWN_START):
             _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
+
+    def _hidden(self) -> tuple[list[int], list[str]]:
+        """The units and activations of the hidden layers."""
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes))
+        if sizes.ndim != 1 or (sizes.dtype.kind not in "iu" and sizes.size) or (sizes <= 0).any():
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {list(np.atleast_1d(self.hidden_layer_sizes))}.")
+        names = [self.activation] * sizes.size if isinstance(self.activation, str) else list(self.activation)
+        if len(names) != sizes.size:
+            raise ValueError(f"activation has {len(names)} names; expected one for each of {sizes.size} hidden layers")
+        return sizes.tolist(), names
+
+    def _check_continues(self, cost: str) -> None:
+        """Raise ValueError for parameters of a network other than the one that the training continues."""
+        (sizes, names), network = self._hidden(), self.network_
+        drops = [layer.rate for layer in network.layers if isinstance(layer, Dropout)]
+        pairs: dict[str, tuple[Any, Any]] = {
+            "hidden_layer_sizes": (sizes, [layer.units for layer in network.dense[:-1]]),
+            "activation": (
+                [ACTIVATIONS.get(name, name) for name in names],
+                [layer.activation for layer in network.dense[:-1]],
+            ),
+            "dropout": ([self.dropout] * len(sizes) if self.dropout else [], drops),
+            "loss": (get_cost(self._cost(cost)).describe(), network.cost.describe()),
+            "dtype": (network.dtype if self.dtype == "auto" else self.dtype, network.dtype),
+        }
+        for name, (wanted, found) in pairs.items():
+            if wanted != found:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, but the training continues {network!r}; "
+                    "clone the estimator, or fit without warm_start, for another network"
+                )
+
+    def _note_numbers(self) -> None:
+        """Create the attributes that decide when a training ends, unless an earlier one has."""
+        if self.early_stopping and self.validation_scores_ is None:
+            self.validation_scores_, self.best_validation_score_ = [], -np.inf
+        if not self.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = np.inf
 
     def _cost(self, default: str) -> str | Cost:
         """The cost for `loss`, where scikit-learn's names mean the default."""

@@ -14,11 +14,18 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from nnkit.backends import Backend
+from nnkit.classes import names_in
+from nnkit.kernels.costs import get_cost
 from nnkit.sklearn.dense import DenseEstimator
 
 
 def _fits_partially(estimator: DenseEstimator) -> bool:
     return bool(estimator.solver != "lbfgs" and estimator.preset is None)
+
+
+def _has_probabilities(estimator: DenseEstimator) -> bool:
+    """Whether the outputs are probabilities: those of sigmoid and softmax, not margins or real numbers."""
+    return get_cost(estimator._cost("cross_entropy")).output in ("sigmoid", "softmax")
 
 
 class DenseClassifier(ClassifierMixin, DenseEstimator):
@@ -74,6 +81,10 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
 
     A table (pandas, polars, pyarrow) with text, categories or missing values is encoded by `nnkit.data.TableEncoding`,
     which also normalizes its numbers; arrays with text and NaN are refused, as by scikit-learn.
+
+    `predict_proba` is there for costs whose outputs are probabilities, such as the default, `decision_function` for
+    others. `warm_start` and `partial_fit` raise ValueError for parameters of another network, such as another
+    `activation`; the optimizer of `partial_fit` is that of its first call, with the current `alpha`.
 
     Differences from MLPClassifier: sample weights of a minibatch are divided by their mean over all samples; Adam's ε
     is added to √v̂, as in the paper; batch orders come from the network's seed; X must be dense; Ctrl-C raises
@@ -140,14 +151,23 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
             found = self.classes_[p.argmax(axis=1)]
         return found if found.dtype.kind not in "biuf" else self._returned(self.network_.backend.asarray(found))
 
+    @available_if(_has_probabilities)
     def predict_proba(self, X: Any) -> Any:
         """The probability (n, k) of each class, in the order of `classes_`."""
         return self._probabilities(X, "predict_proba")
 
+    @available_if(_has_probabilities)
     def predict_log_proba(self, X: Any) -> Any:
         """The logarithm of `predict_proba`."""
         p = self._probabilities(X, "predict_log_proba")
         return np.log(p) if isinstance(p, np.ndarray) else self.network_.backend.xp.log(p)
+
+    @available_if(lambda estimator: not _has_probabilities(estimator))
+    def decision_function(self, X: Any) -> Any:
+        """The outputs, such as the margins of the hinge cost, (n, k), less the threshold (n,) for two classes."""
+        h = self._outputs(X, "decision_function")
+        single = h.shape[1] == 1 and not self._multilabel
+        return self._returned(h[:, 0] - self.network_.cost.threshold if single else h)
 
     def _probabilities(self, X: Any, method: str) -> Any:
         p, xp = self._outputs(X, method), self.network_.backend.xp
@@ -171,6 +191,10 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         several = len(self.classes_) > 2
         numbers = np.searchsorted(self.classes_, y)
         return numbers, len(self.classes_) if several else 1, "softmax_cross_entropy" if several else "cross_entropy"
+
+    def _names(self) -> NDArray[Any] | None:
+        d_out = self.network_.d_out
+        return names_in(self.classes_, d_out) if len(self.classes_) == max(2, d_out) else None
 
     def _check_labels(self, labels: NDArray[Any], incremental: bool) -> None:
         """Raise ValueError for labels that the network was not trained for."""

@@ -160,13 +160,16 @@ def train_by_minibatches(
     n = X.shape[0]
     monitor = Monitor(estimator, network, n, estimator.early_stopping and not incremental, after)
     continues = incremental and network.current_state is not None
+    optimizer = optimizer_of(estimator, 1.0 if weight is None else float(weight.mean()))
+    if continues:
+        _take_penalty(network, optimizer.l2)
     try:
         history = network.fit(
             X,
             y,
             epochs=1 if incremental else estimator.max_iter,
             batch_size=_batch_size(estimator, n),
-            optimizer=None if continues else optimizer_of(estimator, 1.0 if weight is None else float(weight.mean())),
+            optimizer=None if continues else optimizer,
             sample_weight=weight,
             shuffle=estimator.shuffle,
             schedule=estimator.schedule,
@@ -229,6 +232,17 @@ def _taken_squares(network: Network) -> float:
     total = float(network.backend.to_numpy(state.total))
     network.backend.copy(state.number(0.0), state.total)
     return total
+
+
+def _take_penalty(network: Network, l2: float) -> None:
+    """Continue with another penalty: a new optimizer with all other numbers and the state of the old one."""
+    old, state = network.optimizer, network.current_state
+    if state is None or old.l2 == l2 or not isinstance(old, SGD | Adam):
+        return
+    kind = PenalizedAdam if isinstance(old, Adam) else PenalizedSGD
+    new = network.optimizer_state(kind(**vars(old) | {"l2": l2})).arrays
+    for name, array in state.arrays.items():
+        network.backend.copy(array, new[name])
 
 
 def _set_rate(network: Network, rate: float) -> None:

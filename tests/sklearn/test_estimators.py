@@ -1,5 +1,6 @@
 """DenseClassifier and DenseRegressor: scikit-learn's checks, MLP's weights, and what nnkit adds."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -287,6 +288,68 @@ def test_warm_start_continues() -> None:
     whole = DenseClassifier(max_iter=6, **options).fit(X, labels)
     np.testing.assert_allclose(model.coefs_[0], whole.coefs_[0], atol=1e-14)
     assert len(model.loss_curve_) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"activation": "tanh"}, {"hidden_layer_sizes": (4, 4)}, {"dropout": 0.5}, {"loss": "hinge"}, {"dtype": "float32"}],
+)
+def test_parameters_of_another_network_are_refused_where_a_training_continues(change: dict[str, Any]) -> None:
+    model = DenseClassifier((6,), warm_start=True, max_iter=2, random_state=0).fit(X, labels)
+    before = [W.copy() for W in model.coefs_]
+    model.set_params(**change)
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=f"^{next(iter(change))} is .* but the training continues Network"):
+            train(X, labels)
+    assert all(map(np.array_equal, model.coefs_, before))
+
+
+@pytest.mark.parametrize(("solver", "atol"), [("sgd", 1e-12), ("adam", 1e-4)])
+def test_partial_fit_takes_another_alpha_as_mlp_does(solver: str, atol: float) -> None:
+    options: dict[str, Any] = {"solver": solver, "learning_rate_init": 0.05, "shuffle": False, "random_state": 0}
+    samples = np.random.default_rng(0).normal(size=(205, 8))  # of gradients far above Adam's ε, which is elsewhere
+    models = [kind((6,), "tanh", **options) for kind in (DenseClassifier, MLPClassifier)]
+    for alpha in (1e-4, 1e-4, 50.0, 50.0, 0.0, 1.0):
+        for model in models:
+            model.set_params(alpha=alpha).partial_fit(samples, labels, classes=np.arange(10))
+        for W, theirs in zip(models[0].coefs_, models[1].coefs_, strict=True):
+            np.testing.assert_allclose(W, theirs, atol=atol)
+
+
+def test_early_stopping_can_be_changed_in_a_warm_start() -> None:
+    model = DenseClassifier((6,), warm_start=True, max_iter=2, random_state=0).fit(X, labels)
+    model.set_params(early_stopping=True).fit(X, labels)
+    assert len(model.validation_scores_) == 2
+    model.set_params(early_stopping=False).fit(X, labels)
+    assert np.isfinite(model.best_loss_)
+    assert len(model.loss_curve_) == 6
+
+
+def test_outputs_that_are_no_probabilities_are_a_decision_function() -> None:
+    for y in (labels, labels > 4):
+        plain, margins = (DenseClassifier((6,), max_iter=20, loss=loss).fit(X, y) for loss in ("log_loss", "hinge"))
+        assert hasattr(plain, "predict_proba")
+        assert not hasattr(plain, "decision_function")
+        assert not hasattr(margins, "predict_proba")
+        assert not hasattr(margins, "predict_log_proba")
+        h = margins.decision_function(X)
+        chosen = h > 0 if h.ndim == 1 else h.argmax(axis=1)
+        assert np.array_equal(margins.classes_[chosen.astype(int)], margins.predict(X))
+
+
+@pytest.mark.parametrize("preset", [None, "tabular"])
+@pytest.mark.parametrize("names", [["c", "a", "b"], [10, 30, 20], [2, 3, 1], [True, False], [0, 1, 2]])
+def test_the_network_is_saved_with_the_class_names(names: list[Any], preset: str | None) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    y = np.array(names)[labels % len(names)]
+    model = DenseClassifier((6,), max_iter=2, random_state=0, preset=preset).fit(X, y)
+    for again in (False, True):
+        file = io.BytesIO()
+        model.network_.save(file)
+        assert np.array_equal(nnkit.load(file.getvalue()).predict(X), model.predict(X))
+        if again or preset is not None:
+            break
+        model.partial_fit(X, y)
 
 
 def test_an_interrupt_is_raised() -> None:
