@@ -101,6 +101,8 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
         ir_version=helper.find_min_ir_version_for(opsets, True),
     )  # fmt: skip
     about = {"nnkit": json.dumps(description(network))}
+    if fitted := _fitted(network):
+        about["fitted"] = json.dumps(fitted)
     if network.features is not None:
         about["features"] = json.dumps(network.features)
     helper.set_model_props(model, about)
@@ -109,6 +111,21 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
         with replacing(path) as file:
             file.write(model.SerializeToString())
     return model
+
+
+def _fitted(network: Model) -> dict[str, list[float]]:
+    """The arrays that a model has only as part of others: those of a table's encoding and of scaled targets."""
+    encoding: Any = network.preprocessing
+    parts = {
+        "preprocessing": encoding if encoding is not None and encoding.kind == "table" else None,
+        "targets": network.target_scaling,
+    }
+    return {
+        f"{prefix}.{name}": array.tolist()
+        for prefix, part in parts.items()
+        if part is not None
+        for name, array in part.arrays.items()
+    }
 
 
 def check_package() -> None:

@@ -1,12 +1,13 @@
 """Networks from ONNX models, of nnkit or other programs."""
 
+import json
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 
-from nnkit.checkpoint import parsed
+from nnkit.checkpoint import damage, parsed
 from nnkit.files import existing_file
 from nnkit.layers import Dense
 from nnkit.network import Network
@@ -29,9 +30,10 @@ _REALS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64 and bfloat16
 def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = None) -> Network:
     """The network of an ONNX model: a path, its bytes, or an `onnx.ModelProto`.
 
-    A model written by `to_onnx` gives an equal network. Others must be a chain of Gemm, or of MatMul with or without
-    Add, and activations that nnkit knows, whose last values are an output of the model. Other outputs may be labels, by
-    ArgMax. The output of a classifier may be 1 − p beside p in the place of p, and −h beside h.
+    A model written by `to_onnx` gives an equal network; with `target_scaling`, the last layer is equal up to rounding.
+    Others must be a chain of Gemm, or of MatMul with or without Add, and activations that nnkit knows, whose last
+    values are an output of the model. Other outputs may be labels, by ArgMax. The output of a classifier may be 1 − p
+    beside p in the place of p, and −h beside h.
 
     Args:
         cost: the cost for further training; None means the one paired with the last activation, or quadratic.
@@ -50,14 +52,18 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
         raise ValueError(f"{name}: a constant is damaged: {error!r}") from error
     about = {entry.key: entry.value for entry in model.metadata_props}
     if model.producer_name == "nnkit" and "nnkit" in about and cost is None:
-        if "preprocessing.roots" in constants:
-            constants["preprocessing.singular_values"] = np.square(constants.pop("preprocessing.roots"))
-        saved = parsed(name, constants, {"network": about["nnkit"]})
+        with damage(name):
+            arrays = _arrays(constants, about)
+        saved = parsed(name, arrays, {"network": about["nnkit"]})
         network = Network(**saved.arguments)
         saved.tell(network)
         restore(network.placement, saved.arrays, training=False)
         own = to_onnx(network, opset=model.opset_import[0].version).graph
-        if list(own.node) == list(model.graph.node) and list(own.output) == list(model.graph.output):
+        if (
+            _encodes_alike(own, constants, about)
+            and list(own.node) == list(model.graph.node)
+            and list(own.output) == list(model.graph.output)
+        ):
             return network  # else another program has changed the graph
     layers, values = _Chain(name, model.graph, constants).layers()
     last = str(layers[-1].activation)
@@ -66,6 +72,31 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
     )
     network.parameters.assign(values)
     return network
+
+
+def _arrays(constants: dict[str, np.ndarray], about: dict[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of a network, by their names in its files, from the constants of its model."""
+    found = {name: np.asarray(values) for name, values in json.loads(about.get("fitted", "{}")).items()}
+    if "preprocessing.mean" in found:  # of a table, whose columns have constants of their own
+        constants = {name: array for name, array in constants.items() if not name.startswith("preprocessing.")}
+    found = constants | found
+    if "preprocessing.roots" in found:
+        found["preprocessing.singular_values"] = np.square(found.pop("preprocessing.roots"))
+    if "targets.mean" in found:  # which the last layer's constants include
+        mean, deviation = found["targets.mean"], found["targets.deviation"]
+        last = max(int(name.split(".")[1]) for name in found if name.startswith("layers."))
+        W, b = (found[f"layers.{last}.{name}"] for name in "Wb")
+        found[f"layers.{last}.W"] = (W / deviation[:, None]).astype(W.dtype)
+        found[f"layers.{last}.b"] = ((b - mean) / deviation).astype(b.dtype)
+    return found
+
+
+def _encodes_alike(graph: Any, constants: dict[str, np.ndarray], about: dict[str, str]) -> bool:
+    """Whether a graph encodes a table, if it does, with these constants."""
+    if "preprocessing.mean" not in about.get("fitted", ""):
+        return True
+    own = [tensor for tensor in graph.initializer if tensor.name.startswith("preprocessing.")]
+    return all(np.array_equal(numpy_helper.to_array(tensor), constants.get(tensor.name, ())) for tensor in own)
 
 
 def _read(source: Any) -> tuple[str, Any]:

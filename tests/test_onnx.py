@@ -451,6 +451,7 @@ def test_an_encoded_table_has_an_input_for_each_column() -> None:
             given["kind"] = part[["kind"]].fillna("").to_numpy(object)
             (found,) = session.run(["probabilities"], given)
             np.testing.assert_allclose(found, net.forward(part), atol=1e-12)
+            assert np.array_equal(nnkit.from_onnx(net.to_onnx()).forward(part), net.forward(part))
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -460,5 +461,26 @@ def test_an_encoding_of_numbers_has_the_input_x(missing: bool) -> None:
     encoding = nnkit.data.TableEncoding.fit(x, "robust")
     net = nnkit.Network([nnkit.Scaling(encoding.outputs), nnkit.Dense(encoding.outputs, 3)], preprocessing=encoding)
     assert encoding.outputs == 6 + 2 * missing
-    found = _run(net.to_onnx(), x)["probabilities"]
+    model = net.to_onnx()
+    found = _run(model, x)["probabilities"]
     np.testing.assert_allclose(found, net.forward(x), atol=1e-6)
+    again = nnkit.from_onnx(model)
+    assert again.preprocessing == encoding
+    assert np.array_equal(again.forward(x), net.forward(x))
+    mean = next(tensor for tensor in model.graph.initializer if tensor.name == "preprocessing.mean")
+    mean.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(mean) + 1, mean.name))  # by another program
+    with pytest.raises(ValueError, match="is not supported"):
+        nnkit.from_onnx(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_network_with_scaled_targets_is_read_back_with_them(dtype: str) -> None:
+    Y = X[:, :2] * [50.0, 0.2] + [1000.0, -3.0]
+    scaling = nnkit.data.Normalization.fit(Y)
+    net = nnkit.Network([6, 5, 2], "tanh", "quadratic", seed=0, dtype=dtype, target_scaling=scaling)
+    net.fit(X, Y, epochs=3, progress=False)
+    again = nnkit.from_onnx(net.to_onnx())
+    assert again.target_scaling == scaling
+    atol = 1e-12 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(again.parameters.vector, net.parameters.vector, atol=atol)
+    assert again.evaluate(X, Y)["cost"] == pytest.approx(net.evaluate(X, Y)["cost"], rel=atol * 10)
