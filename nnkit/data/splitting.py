@@ -14,7 +14,7 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
     """Shuffle samples and divide them into a training and a test set; returns X_train, y_train, X_test, y_test.
 
     X: numbers (n, ...), of two or more axes, or a table of them. y: labels or targets (n, ...), numbers or strings. The
-    test set has n · test_fraction samples, rounded to the nearest integer, at least one and not all. If y contains
+    test set has n · test_fraction samples, rounded to the nearest integer; ValueError for none or all. If y contains
     labels, that is, (n,) integers, booleans or strings, the split is stratified: each class contributes its share to
     the test set, rounded up for the largest remainders and down for the others, so that the total is exact. Equal
     arguments give equal results on every machine.
