@@ -50,4 +50,4 @@ def encoded(xp: Any, x: Any, mean: Any, deviation: Any, inverse_bound: Any, code
     absent = xp.logical_and(xp.equal(0.5 * code, code), xp.not_equal(code, 0.0))  # ∞ in every dtype
     number = xp.where(missing, 0.0, z / xp.sqrt(1 + xp.square(inverse_bound * z)))
     found = xp.logical_or(xp.equal(x, code), xp.logical_and(missing, absent))
-    return xp.where(xp.not_equal(code, code), number, xp.where(found, 1.0, 0.0))
+    return xp.where(xp.not_equal(code, code), number, xp.astype(found, x.dtype))

@@ -153,6 +153,14 @@ def test_a_network_matches_columns_by_name_also_if_the_encoding_was_fitted_to_an
         net.predict(table.rename(columns={"x": "z"}))
 
 
+def test_an_encoding_on_the_strict_array_api() -> None:
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    table = pandas.DataFrame({"size": [1.0, None, 3.0, 4.0], "color": ["red", None, "blue", "red"]})
+    encoding, backend = TableEncoding.fit(table), nnkit.get_backend("standard:array_api_strict")
+    found = encoding.apply(backend, backend.asarray(encoding.encode(table, "X"), "float64"))
+    assert np.array_equal(backend.to_numpy(found), encoding.transform(table))
+
+
 TABLE = {"age": [1.0, 2.0, None], "city": ["a", "b", "a"]}
 
 
