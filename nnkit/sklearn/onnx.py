@@ -9,7 +9,8 @@ from nnkit.sklearn.estimators import DenseClassifier, DenseRegressor
 def register_converters() -> None:
     """Let `skl2onnx.to_onnx` convert `DenseClassifier` and `DenseRegressor`, also inside a Pipeline.
 
-    Multi-label classifiers are not supported. Raises ImportError without the package skl2onnx.
+    Classifiers of several labels, or with a cost of real numbers, are not supported. Raises ImportError without the
+    package skl2onnx.
 
     >>> from nnkit.sklearn.onnx import register_converters
     >>> register_converters()
@@ -43,6 +44,8 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
     if isinstance(estimator, DenseClassifier):
         if estimator._multilabel:
             raise TypeError("classifiers of several labels per sample cannot be converted to ONNX")
+        if not network.classifies:
+            raise TypeError(f"classifiers with the cost {network.cost.name} cannot be converted to ONNX")
         network.classes = estimator.classes_
     opset = min(container.target_opset, 20)
     graph = network.to_onnx(opset=opset).graph

@@ -49,10 +49,13 @@ def test_a_pipeline_of_a_regressor() -> None:
     np.testing.assert_allclose(found, model.predict(samples), atol=1e-5)
 
 
-def test_several_labels_are_refused() -> None:
+def test_what_is_no_classifier_of_one_label_is_refused() -> None:
     samples, truths = make_multilabel_classification(30, random_state=0)
     model = DenseClassifier(solver="lbfgs", tol=0.1).fit(samples, truths)
     with pytest.raises(TypeError, match="several labels per sample"):
+        skl2onnx.to_onnx(model, samples[:1].astype(np.float32))
+    model = DenseClassifier(loss="quadratic", solver="lbfgs", tol=0.1).fit(samples, truths[:, 0])
+    with pytest.raises(TypeError, match="classifiers with the cost quadratic cannot be converted"):
         skl2onnx.to_onnx(model, samples[:1].astype(np.float32))
 
 
@@ -66,8 +69,11 @@ def test_the_preset_is_exported_from_a_pipeline_but_a_table_with_categories_alon
     assert labels.tolist() == model.predict(X).tolist()
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"kind": pandas.Categorical([3, 5] * 30), "size": np.arange(60.0)})
-    alone = DenseClassifier((3,), max_iter=300, tol=0.1, random_state=0).fit(table, [0, 1] * 30)
+    alone = DenseClassifier((3,), max_iter=300, tol=0.1, random_state=0).fit(table, ["b", "a"] * 30)
     with pytest.raises(
         TypeError, match=r"a table with categories is converted alone: estimator.network_.to_onnx\(path\)"
     ):
         skl2onnx.to_onnx(alone, initial_types=[("X", skl2onnx.common.data_types.DoubleTensorType([None, 2]))])
+    session = runtime.InferenceSession(alone.network_.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
+    given = {name: table[[name]].to_numpy(np.float64) for name in table.columns}
+    assert session.run(["label"], given)[0].tolist() == alone.predict(table).tolist()
