@@ -248,6 +248,8 @@ class Backend(ABC):
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Array]:
         """Convert arrays and numbers to arrays of this backend; numbers get the dtype of the arrays."""
+        if {*map(type, values)} == {getattr(self.xp, "ndarray", None)}:  # nearly always
+            return [*values]
         named = dict(zip(names, values, strict=True))
         for name, value in named.items():
             if value is None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from nnkit.backends.cuda.launch import same
+from nnkit.backends.cuda.prepared import Call
 from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.recording import Node
 
@@ -276,6 +277,25 @@ class Product:
         if self.alpha is None:
             return Node(self, self.factors, (self.out,), "matmul")
         return Node(self, (*self.factors, self.alpha, self.out), (self.out,), "add_product")
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every GPU computes it, with its factors as they are."""
+        return self.arguments is not None and (self.kind, self.compute) in _EVERYWHERE
+
+    def prepared(self) -> Call:
+        """The function that computes it for other factors and results of the same layouts."""
+        arguments, handles, stacked = self.arguments, self.device.handles, self._stacked
+        assert arguments is not None
+        b, a, out = (6, 10, 15) if stacked else (6, 9, 13)  # where their addresses are
+
+        def call(factors: Sequence[Any], outs: Sequence[Any]) -> None:
+            given = [*arguments]
+            given[a], given[b], given[out] = factors[0].data.ptr, factors[1].data.ptr, outs[0].data.ptr
+            handle = handles.get()
+            (handle.gemm_strided_batched if stacked else handle.gemm)(tuple(given))
+
+        return call
 
     def added_to(self, out: Any, alpha: Any) -> "Product | None":
         """The product that adds to a matrix; None if it already does, or for unsupported dtypes or layouts."""

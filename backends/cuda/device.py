@@ -13,6 +13,7 @@ from nnkit.backends.base import quiet
 from nnkit.backends.cuda.cublas import Handles, cublas_version
 from nnkit.backends.cuda.graph import GraphLowering, capturing
 from nnkit.backends.cuda.memory import CupyMemory
+from nnkit.backends.cuda.prepared import Prepared
 from nnkit.backends.cuda.recording import PASSES
 from nnkit.backends.dtypes import ON_GPU, numpy_dtype
 from nnkit.backends.errors import FORKED, BackendUnavailableError
@@ -108,6 +109,11 @@ class CupyDevice(CupyMemory):
         if os.getpid() != self._process:
             raise BackendUnavailableError(f"{self.name}: {FORKED}")
         return self._device
+
+    @functools.cached_property
+    def prepared(self) -> Prepared:
+        """Calls outside of recordings, each decided once."""
+        return Prepared()
 
     def contiguous(self, array: Any) -> Any:
         """The array in C order, copied if necessary, at each replay."""

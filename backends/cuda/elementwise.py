@@ -27,6 +27,7 @@ from nnkit.backends.cuda.launch import (
     rows_group,
     same,
 )  # fmt: skip
+from nnkit.backends.cuda.prepared import Call
 from nnkit.backends.dtypes import ITEMSIZE, dtype_name
 from nnkit.backends.formulas.program import ROW_REDUCTIONS, Program, chained
 
@@ -150,6 +151,12 @@ class ElementwiseCall(Launch):
             *(argument for rider in riders for argument in rider.arguments),
         )  # fmt: skip
         self._kernel = device.kernel(kernel_source(program, name, made), kernel_name(name))
+
+    def prepared(self) -> Call:
+        """The function that launches the kernel for other arrays of the same layouts."""
+        kernel, blocks, threads = self._kernel, self._blocks, (self._threads,)
+        numbers = self._arguments[len(self.operands) + len(self.outs) :]
+        return lambda operands, outs: kernel(blocks, threads, (*operands, *outs, *numbers))
 
     def _signed(self) -> KernelSignature:
         """The signature of its kernel."""

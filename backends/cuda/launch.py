@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from nnkit.backends.recording import Composite, Node, Nodes
@@ -16,9 +17,15 @@ def extent(array: Any, pointer: int) -> tuple[int, int]:
 
     CuPy's may_share_memory assumes that arrays from other libraries, such as by DLPack, never overlap.
     """
-    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
-    start = pointer + sum(reach for reach in reaches if reach < 0)
-    return start, pointer + sum(reach for reach in reaches if reach > 0) + array.itemsize
+    before, after = _reach(array.shape, array.strides, array.itemsize)
+    return pointer + before, pointer + after
+
+
+@lru_cache(maxsize=4096)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+    """The extent of an array whose first entry is at 0."""
+    reaches = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
+    return sum(min(reach, 0) for reach in reaches), sum(max(reach, 0) for reach in reaches) + itemsize
 
 
 def meet(one: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -2,11 +2,13 @@
 
 import warnings
 from functools import partial
+from operator import is_
 from typing import Any
 
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.launch import overlap
+from nnkit.backends.cuda.prepared import key_of
 from nnkit.backends.cuda.recording import ROUNDED
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendFallbackWarning
@@ -20,26 +22,33 @@ class CupyProducts(CupyDevice):
     lacking: frozenset[str] = frozenset()  # the kinds of products that the GPU turned out to lack
 
     def run_matmul(self, a: Any, b: Any, out: Any) -> Any:
-        dtype = promote({"a": a, "b": b})
         with self.here():
+            key = key_of(get_matmul_precision(), (a, b), (out,))
+            if self.prepared.made(key, (a, b), (out,)):
+                return out
+            dtype = promote({"a": a, "b": b})
             if a.shape[-1] == 0:
                 perform(partial(out.fill, 0), (), (out,), "zeros")
             elif out.size:
                 fits = dtype_name(out.dtype) in (dtype, compute_type(dtype)) and _in_row_order(out)
                 direct = fits and not overlap(out, a) and not overlap(out, b)
                 target = out if direct else self.empty(out.shape, dtype)
-                self._multiply(a, b, target, dtype)
+                product = self._multiply(a, b, target, dtype)
                 if target is not out:
                     self.copy(target, out)
+                elif key is not None and all(map(is_, product.factors, (a, b))) and product.is_everywhere:
+                    self.prepared.keep(key, product.prepared())
         return out
 
-    def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> None:
+    def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> Product:
         """out ← ab, for non-empty matrices and `out` in row-major order."""
         precision = self._precision() if dtype == "float32" else "highest"
         kind = "bfloat16" if precision == "medium" else dtype
         factors = tuple(self._readable(array, out.shape[:-2]) for array in (a, b))
         compute = {"float64": COMPUTE_DOUBLE}.get(dtype, COMPUTE_TF32 if precision == "high" else COMPUTE_FLOAT)
-        perform(*Product(self, (factors[0], factors[1]), out, kind, compute).node)
+        product = Product(self, (factors[0], factors[1]), out, kind, compute)
+        perform(*product.node)
+        return product
 
     def _precision(self) -> str:
         """The selected precision of float32 products; "highest" on GPUs without the tensor cores for the others."""
