@@ -4,6 +4,7 @@ import math
 
 from nnkit.backends.base import Array
 from nnkit.history import History
+from nnkit.inputs import surely_finite
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.state import training_arrays
@@ -114,6 +115,6 @@ def what_is_not_finite(model: Model, cost: float) -> str | None:
 
 
 def parameters_are_finite(model: Model) -> Array:
-    """Whether all parameters are finite, a 0-d array on the device."""
-    xp = model.backend.xp
-    return xp.all(xp.isfinite(model.parameters.flat))
+    """Whether all parameters are finite, a 0-d array on the device, or a Python bool."""
+    xp, flat = model.backend.xp, model.parameters.flat
+    return surely_finite(flat) or xp.all(xp.isfinite(flat))

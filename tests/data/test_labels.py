@@ -13,6 +13,7 @@ import pytest
 
 import nnkit
 from nnkit.classes import checked_classes, class_indices, names_in
+from nnkit.inputs import label_rows
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -24,6 +25,18 @@ NUMBERS = RNG.integers(0, 3, 30)
 TWO = RNG.integers(0, 2, 30)
 STREAMED: dict[str, Any] = {"epochs": 3, "progress": False}
 OPTIONS: dict[str, Any] = STREAMED | {"batch_size": 8}
+
+
+@pytest.mark.parametrize("classes", [3, 5, 6, 40])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("given", ["int64", "uint8", "bool"])
+def test_rows_of_labels(classes: int, dtype: str, given: str) -> None:
+    """Also of more classes than the square root of the number of labels."""
+    labels = (TWO if given == "bool" else NUMBERS).astype(given)
+    found = label_rows(labels, classes, dtype)
+    assert found.dtype == dtype
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, np.arange(classes) == labels.astype(int)[:, None])
 
 
 def network(outputs: int = 3, cost: str | None = None, **options: Any) -> nnkit.Network:
