@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from nnkit.backends.cpu.native.shuffle import shuffled
 from nnkit.kernels.arithmetic import product, scaled_sum
 from nnkit.metrics import Metric
 from nnkit.model import Model
@@ -158,9 +159,7 @@ class Epochs:
 
 def order_of(seed: int, epoch: int, samples: int) -> np.ndarray:
     """The order of the samples in an epoch of a network with this seed that has trained `epoch` others."""
-    order = np.arange(samples)
-    np.random.default_rng([seed, 1, epoch]).shuffle(order)
-    return order
+    return shuffled([seed, 1, epoch], samples)
 
 
 class OneByOne(Way):
