@@ -54,7 +54,7 @@ BLOCK = 1 << 18
 class Elementwise:
     """The call of a program on these arrays; a recording binds it once, as ufuncs (`ufunc_calls`)."""
 
-    __slots__ = ("native", "operands", "outs", "program", "rows")
+    __slots__ = ("native", "operands", "outs", "program", "rows", "size")
 
     def __init__(self, program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> None:
         self.program, self.operands, self.outs = program, operands, outs

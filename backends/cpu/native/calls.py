@@ -105,7 +105,8 @@ class NativeRun:
         self.calls = tuple(calls)
         self.stop = np.zeros(1, np.int64) if stop is None else stop
         self._nodes = np.array([(c.address, location(c.block)) for c in calls], np.int64).reshape(-1, 2)
-        self._once = self._repeated(1, flushes=False)
+        self._flushes = False
+        self._once: NativeCall | None = None
         self._several: NativeCall | None = None
 
     def _repeated(self, times: int, flushes: bool) -> NativeCall:
@@ -115,11 +116,12 @@ class NativeRun:
         return NativeCall(address_of(_RUN), block, [kept])
 
     def __call__(self) -> None:
+        self._once = self._once or self._repeated(1, self._flushes)
         self._once()
 
     def flush(self) -> None:
         """Take subnormal numbers as 0 in single calls, too, as `repeat` does."""
-        self._once = self._repeated(1, flushes=True)
+        self._once, self._flushes = None, True
 
     def function(self, x: np.ndarray, out: np.ndarray) -> "NativeFunction | None":
         """These calls as a function of other rows than those of `x`, to others than those of `out`."""

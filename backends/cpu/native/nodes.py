@@ -16,6 +16,7 @@ from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, NativeRun, node
 from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import native_calls
 from nnkit.backends.cpu.native.products import product, products
+from nnkit.backends.cpu.native.rows import COLUMNS
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
 from nnkit.backends.dtypes import dtype_name
@@ -168,7 +169,7 @@ def f(arguments):
 """
 _SAME_LARGEST = """\
 def f(arguments):
-    rows, columns, groups = arguments[0], arguments[1], arguments[2]
+    rows, columns, groups = arguments[0], COLUMNS, GROUPS
     a, b, counts = REALs(arguments[3]), REALs(arguments[4]), int64s(arguments[5])
     for group in range(groups):
         count = 0
@@ -212,7 +213,12 @@ def same_largest(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | 
     """`Backend.same_largest` into `out`, (groups,) of int64."""
     if not _plain(a, b) or a.dtype != b.dtype or a.size == 0:
         return None
-    return node(_SAME_LARGEST.replace("REAL", dtype_name(a.dtype)), [*a.shape, out.size], [a, b, out])
+    text = _SAME_LARGEST.replace("REAL", dtype_name(a.dtype))
+    # Few columns of one group are constants, for which LLVM vectorizes the loop over rows.
+    few = a.shape[1] <= COLUMNS and out.size == 1
+    for name, constant, given in (("COLUMNS", a.shape[1], "arguments[1]"), ("GROUPS", 1, "arguments[2]")):
+        text = text.replace(name, str(constant) if few else given)
+    return node(text, [*a.shape, out.size], [a, b, out])
 
 
 def _fit(a: np.ndarray, out: np.ndarray) -> bool:
