@@ -115,6 +115,6 @@ def what_is_not_finite(model: Model, cost: float) -> str | None:
 
 
 def parameters_are_finite(model: Model) -> Array:
-    """Whether all parameters are finite, a 0-d array on the device, or a Python bool."""
+    """Whether all parameters are finite, a 0-d array on the device."""
     xp, flat = model.backend.xp, model.parameters.flat
-    return surely_finite(flat) or xp.all(xp.isfinite(flat))
+    return xp.asarray(True) if surely_finite(flat) else xp.all(xp.isfinite(flat))
