@@ -1,7 +1,7 @@
 """The ends of a training: early stopping, when it no longer improves, and Ctrl-C, which first finishes the step."""
 
+import _signal  # type: ignore[import-not-found]  # see nnkit.backends.loading
 import math
-import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,11 +147,11 @@ def interruptible(communicator: Communicator = ALONE) -> Iterator[Interrupt]:
         interrupt.press()
 
     ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ours = ours and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
     if ours:
-        signal.signal(signal.SIGINT, note)
+        _signal.signal(_signal.SIGINT, note)
     try:
         yield interrupt
     finally:
         if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            _signal.signal(_signal.SIGINT, _signal.default_int_handler)
