@@ -85,6 +85,8 @@ class Parameters:
         lengths = [math.prod(shape) for _, _, shape in arranged]
         starts = _starts(lengths, ALIGNMENT // ITEMSIZE[dtype])
         self.starts, split = starts[:-1], starts[sum(len(shape) > 1 for _, _, shape in arranged)]
+        ends = [start + length for start, length in zip(starts, lengths, strict=False)]
+        self._padding = [slice(*gap) for gap in zip(ends, starts[1:], strict=True) if gap[0] < gap[1]]
         self.message = backend.zeros((starts[-1] + tail,), dtype)
         self.flat = self.message[: starts[-1]]
         self.weights, self.biases = self.flat[:split], self.flat[split:]
@@ -173,10 +175,8 @@ class Parameters:
 
     def clear_padding(self) -> None:
         """Reset the padding to 0: a step that writes NaN everywhere, as with `clip_norm`, writes it there, too."""
-        lengths = [math.prod(shape) for _, _, shape in self.arranged()]
-        for start, length, end in zip(self.starts, lengths, [*self.starts[1:], self.flat.shape[0]], strict=True):
-            if start + length < end:
-                self.flat[start + length : end] = 0
+        for padding in self._padding:
+            self.flat[padding] = 0
 
     @property
     def count(self) -> int:

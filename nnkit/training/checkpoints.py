@@ -229,6 +229,8 @@ class Keeper:
     def begin(self) -> History:
         """Set the network's optimizer, or restore the network from the checkpoint; returns the history to continue."""
         self.model.optimizer_state(self._optimizer)
+        if self._file is None:
+            return History()
         self._given, self._init = self.model.optimizer.describe(), self.model.init
         self._given_layers = list(map(layer_description, self.model.layers))
         if self._saved is None or self._saved.training is None:
