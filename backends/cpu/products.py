@@ -204,12 +204,13 @@ class NumpyProducts(Backend):
         if a.dtype.itemsize == b.dtype.itemsize == 2:
             wide, half = np.float32, a.dtype.newbyteorder("=")
             return self._into("matmul", lambda: np.matmul(a.astype(wide), b.astype(wide)).astype(half), (a, b), out)
-        # np.dot has half of np.matmul's overhead on small matrices, but needs 2-D, one dtype and a C-ordered result.
-        plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype
-        if plain and out.flags.f_contiguous and not out.flags.c_contiguous:
+        # np.dot has half of np.matmul's overhead on small matrices, but needs 2-D, one native dtype and a C-ordered and
+        # aligned result.
+        plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.isnative
+        if plain and out.T.flags.carray and not out.flags.carray:
             call = partial(np.dot, b.T, a.T, out.T)
         else:
-            call = partial(np.dot if plain and out.flags.c_contiguous else np.matmul, a, b, out)
+            call = partial(np.dot if plain and out.flags.carray else np.matmul, a, b, out)
         perform(call, (a, b), (out,), "matmul")
         return out
 
@@ -224,7 +225,7 @@ class NumpyProducts(Backend):
             return self._into(
                 "sum", lambda: np.asarray(np.sum(a, axis, np.float32, keepdims=keepdims)).astype(half), (a,), out
             )
-        elif columns and out.flags.c_contiguous and out.dtype == a.dtype:
+        elif columns and out.flags.carray and out.dtype == a.dtype and a.dtype.isnative:
             # A product with ones sums columns in half the time of a reduction over the first axis.
             call = partial(np.dot, np.ones(a.shape[0], a.dtype), a, out)
         else:

@@ -128,6 +128,33 @@ def test_other_kernels_whatever_the_order_of_bytes(dtype: str) -> None:
         np.testing.assert_array_equal(nnkit.softmax_grad(swapped(y), swapped(z)), nnkit.softmax_grad(y, z))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(6, 5, 9), (70, 80, 90)])  # of NumPy's product, and of tiles
+def test_products_and_sums_into_memory_of_any_layout(sizes: tuple[int, int, int], dtype: str) -> None:
+    (m, k, n), rng, backend = sizes, np.random.default_rng(0), get_backend("numpy")
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n)))
+    memory = np.zeros(4 * m * n + 1, dtype)
+    views = [
+        memory[: 2 * m * n].reshape(m, 2 * n)[:, :n],
+        memory[: 2 * m * n].reshape(m, 2 * n)[:, ::-2],
+        memory[: m * n].reshape(m, n)[::-1],
+        memory[: 2 * m * n].reshape(n, 2 * m)[::-1, :m].T,
+        memory.view(np.uint8)[3 : 3 + memory.itemsize * m * n].view(dtype).reshape(m, n),
+        memory.view(np.uint8)[3 : 3 + memory.itemsize * m * n].view(dtype).reshape(n, m).T,
+        memory[: m * n].reshape(m, n).view(memory.dtype.newbyteorder("S")),
+    ]
+    for out in views:
+        memory[:], wanted = 0, a.astype(float) @ b
+        left = swapped(a) if not out.dtype.isnative else a
+        right = swapped(b) if not out.dtype.isnative else b
+        assert backend.matmul(left, right, out=out) is out
+        np.testing.assert_allclose(out, wanted, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+        assert np.count_nonzero(memory.view(np.uint8)) <= m * n * memory.itemsize
+        product = np.array(out)
+        backend.sum(swapped(product) if out.dtype.isnative else product, axis=0, out=out[0])
+        np.testing.assert_allclose(out[0], wanted.sum(axis=0), rtol=0, atol=1e-3 if dtype == "float32" else 1e-11)
+
+
 def test_samples_of_a_network_whatever_the_order_of_bytes(arrays: "Arrays") -> None:
     X = np.random.default_rng(0).normal(size=(600, 3))
     y = (X[:, 0] > 0).astype(np.int64)

@@ -272,8 +272,11 @@ def _panels(size: int) -> np.ndarray:
 
 
 def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
-    """Compute out ← a b outside recordings by `tiled`; False if that returns None, or `out` overlaps an operand."""
-    if _overlap(a, b, out):
+    """Compute out ← a b outside recordings by `tiled`; False if that returns None, or for another `out`.
+
+    Others are those that overlap an operand, are not contiguous, or have the bytes of numbers in the other order.
+    """
+    if not (out.flags.forc and out.dtype.isnative) or _overlap(a, b, out):
         return False
     if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
         return run_prepared((tiled, *map(layout, (a, b, out))), partial(tiled, a, b, out), (a, b, out))
