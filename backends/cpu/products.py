@@ -207,7 +207,7 @@ class NumpyProducts(Backend):
         # np.dot has half of np.matmul's overhead on small matrices, but needs 2-D, one native dtype and a C-ordered and
         # aligned result.
         plain = a.ndim == b.ndim == 2 and a.dtype == b.dtype == out.dtype and out.dtype.isnative
-        if plain and out.T.flags.carray and not out.flags.carray:
+        if plain and not out.flags.carray and out.T.flags.carray:
             call = partial(np.dot, b.T, a.T, out.T)
         else:
             call = partial(np.dot if plain and out.flags.carray else np.matmul, a, b, out)
