@@ -40,6 +40,7 @@ class _Entry:
 NEUTRAL = (float, int, bool, list, tuple, type(None), np.generic)
 
 _entries: dict[str, _Entry] = {}
+_asked: tuple[_Entry, ...] = ()  # who owns an array
 _made: dict[str, Backend] = {}
 _lock = threading.RLock()
 
@@ -77,14 +78,23 @@ def register_backend(name: str, make: Factory, owner: Owner) -> None:
         if name in _entries:
             raise ValueError(f"backend name {name!r} is taken; unregister_backend({name!r}) frees it")
         _entries[name] = _Entry(make, owner)
+        _ask_in_order()
 
 
 def unregister_backend(name: str) -> None:
     """Remove a registered backend; raises KeyError if there is none with this name."""
     with _lock:
         del _entries[name]
+        _ask_in_order()
         for full in [full for full in _made if full.partition(":")[0] == name]:
             del _made[full]
+
+
+def _ask_in_order() -> None:
+    """Ask the latest first, and "standard" last, since it accepts any array of the array API standard."""
+    global _asked
+    latest = [name for name in reversed(_entries) if name != "standard"]
+    _asked = tuple(_entries[name] for name in (*latest, "standard") if name in _entries)
 
 
 def backend_names() -> list[str]:
@@ -116,10 +126,8 @@ def owner_of(array: Any) -> Backend | None:
         return make_backend("numpy")
     if isinstance(array, NEUTRAL):
         return None
-    # The latest first, and "standard" last, since it accepts any array of the array API standard.
-    names = [name for name in reversed([*_entries]) if name != "standard"]
-    for entry in [_entries.get(name) for name in [*names, "standard"]]:
-        full_name = None if entry is None else entry.owner(array)
+    for entry in _asked:
+        full_name = entry.owner(array)
         if full_name is not None:
             return make_backend(full_name)
     return None
