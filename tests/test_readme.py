@@ -83,16 +83,30 @@ def test_the_lecture_has_every_equation() -> None:
 
 
 def test_the_speeds_are_those_of_the_results() -> None:
-    results = (ROOT / "bench" / "results" / "cpu-amd-epyc-zen4.md").read_text()
-    rows = {cells[1].strip(): cells for cells in (line.split("|") for line in results.splitlines()) if len(cells) == 11}
-    named = {
-        "nnkit, with SciPy": "nnkit 0.1.0", "nnkit, NumPy only": "nnkit without SciPy",
-        "plain NumPy": "plain NumPy 2.4.6", "JAX jit": "JAX jit 0.10.2", "PyTorch compiled": "PyTorch compiled",
-        "scikit-learn's MLP": "scikit-learn 1.9.1",
+    results = (ROOT / "bench" / "results" / "cpu-intel-xeon-processor-6-167-epochs.md").read_text()
+    lines = results.partition("## An epoch, adam, float32, relu: µs a step\n")[2].partition("\n## ")[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    measured = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    table = re.search(r"\| µs a step \|.*?\n\n", README, re.DOTALL)
+    assert table is not None
+    sizes, _, *shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[0].split("\n")[:-2]]
+    names = {
+        "nnkit, with numba": "nnkit", "nnkit, NumPy only": "nnkit-without-numba", "JAX, one `lax.scan` an epoch": "jax",
+        "PyTorch, compiled": "torch-compiled", "PyTorch": "torch", "scikit-learn's MLP": "scikit-learn",
+        "plain NumPy": "numpy", "matrix products alone, by BLAS": "products",
     }  # fmt: skip
-    for shown, name in named.items():
-        measured = [rows[name][column].partition("(")[0].strip() for column in (2, 3, 5, 6, 9)]
-        assert f"| {shown} | {' | '.join(measured)} |" in README
+    assert [row[0] for row in shown] == list(names)
+    for label, *cells in shown:
+        for size, cell in zip(sizes[1:], cells, strict=True):
+            found = measured[size.replace(", ", "x")][names[label]]
+            assert (cell == "–") == (found == "–")
+            if cell != "–":
+                assert float(cell.replace(" ", "")) == float(f"{float(found):.3g}")
+    others = (ROOT / "bench" / "results" / "cpu-amd-epyc-zen4.md").read_text()
+    installed = {row[0]: row[-1] for row in (line.split(" | ") for line in others.splitlines()) if len(row) == 9}
+    for name, size in (("JAX jit 0.10.2", "544"), ("PyTorch compiled", "741"), ("nnkit without SciPy", "59")):
+        assert installed[f"| {name}"] == f"{size} |"
+        assert size in README
 
 
 def test_links_exist() -> None:
