@@ -3,7 +3,7 @@
 Each peer trains in its fastest way: JAX by one `lax.scan` over an epoch, PyTorch with fused optimizers, eager and
 compiled. All do the same arithmetic, which is checked: they start from the same parameters, take the samples in the
 same orders, and are compared with float64 after the first epochs. Peers whose steps take long are in the first table
-only. It takes about ten minutes, and writes the tables to `bench/results/`.
+only. It takes about 25 minutes, and writes the tables to `bench/results/`.
 """
 
 import argparse
