@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.epochs import TOLERANCES, Epochs, head, write
+from bench.epochs import TOLERANCES, Epochs, head, settings, write
 from bench.problem import Parameters, Size, parse_sizes
 from bench.reference import errors
 from bench.rounds import Check, Plan, choose_cores, measure
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write; returns 1 if a contender failed or computes a different result."""
     options = _options(arguments)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds, CHUNK)
-    result: dict[str, Any] = {"machine": machine.describe(), "settings": vars(options) | {"cores": plan.cores}}
+    result: dict[str, Any] = {"machine": machine.describe(), "settings": settings(options, plan)}
     names, lines, failed = [name for name in CONTENDERS if name not in options.skip], list[str](), False
 
     def say(text: str) -> None:

@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print and write; returns 1 if a contender failed or computes a different result."""
     options = _options(arguments)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds)
-    result: dict[str, Any] = {"machine": machine.describe(), "settings": vars(options) | {"cores": plan.cores}}
+    result: dict[str, Any] = {"machine": machine.describe(), "settings": settings(options, plan)}
     report = _Report(plan, result, options.skip)
     report.say(head("Epochs, predictions and small fits", result["machine"], plan))
     names = CONTENDERS["epoch"]
@@ -215,6 +215,11 @@ def write(folder: Path, what: str, plan: Plan, result: dict[str, Any], lines: li
         with replacing(path.with_name(path.name + suffix)) as file:
             file.write((content + "\n").encode())
         print(f"written: {path}{suffix}")
+
+
+def settings(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
+    """The options of a run and its cores, without the folder of its results."""
+    return {name: value for name, value in vars(options).items() if name != "results"} | {"cores": plan.cores}
 
 
 def head(title: str, about: dict[str, Any], plan: Plan) -> str:
