@@ -23,7 +23,6 @@ from nnkit.backends.dtypes import (
     formula_result,
     product_result,
     promote,
-    promoted,
     reduction_result,
 )
 from nnkit.backends.errors import OutOfMemoryError
@@ -249,9 +248,6 @@ class Backend(ABC):
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Array]:
         """Convert arrays and numbers to arrays of this backend; numbers get the dtype of the arrays."""
-        if {*map(type, values)} == {getattr(self.xp, "ndarray", None)}:  # nearly always
-            promoted(names, [dtype_name(value.dtype) for value in values])
-            return [*values]
         named = dict(zip(names, values, strict=True))
         for name, value in named.items():
             if value is None:

@@ -15,7 +15,7 @@ from nnkit.backends.cuda.graph import GraphLowering, capturing
 from nnkit.backends.cuda.memory import CupyMemory
 from nnkit.backends.cuda.prepared import Prepared
 from nnkit.backends.cuda.recording import PASSES
-from nnkit.backends.dtypes import ON_GPU, numpy_dtype
+from nnkit.backends.dtypes import ON_GPU, dtype_name, numpy_dtype, promoted
 from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.recording import Tape, perform, recording
 from nnkit.backends.selection import make_backend
@@ -99,6 +99,9 @@ class CupyDevice(CupyMemory):
         } | self.tried
 
     def operands(self, names: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        if {*map(type, values)} == {self.xp.ndarray}:  # the usual case
+            promoted(names, [dtype_name(value.dtype) for value in values])
+            return [*values]
         # NumPy's scalars have a dtype, but are not on the device.
         arrays = super().operands(names, values)
         return [self.asarray(a) if isinstance(a, np.generic) else a for a in arrays]
