@@ -1,12 +1,11 @@
 """Epochs of several networks: each `step` is one pass of all over the samples of a `bench.ensembles.Together`."""
 
-import os
 from typing import Any
 
 import numpy as np
 
 import nnkit
-from bench.contenders.epochs import Epoch, JaxScan
+from bench.contenders.epochs import Epoch, JaxScan, WithoutNumba
 from bench.ensembles import Together as Problem
 from bench.problem import BETA1, BETA2, Parameters
 
@@ -61,21 +60,13 @@ class Together(Networks):
         self.ensemble.fit(self.X, self.labels, epochs=count, **self.options)
 
 
-class _Ufuncs(Networks):
-    """Without native code, in all of this process."""
-
-    def __init__(self, problem: Any) -> None:
-        os.environ["NNKIT_NATIVE"] = "0"
-        super().__init__(problem)
-
-
-class OneByOneUfuncs(_Ufuncs, OneByOne):
+class OneByOneUfuncs(WithoutNumba, OneByOne):
     """`OneByOne` with NNKIT_NATIVE=0."""
 
     label = "nnkit, alone, ufuncs"
 
 
-class TogetherUfuncs(_Ufuncs, Together):
+class TogetherUfuncs(WithoutNumba, Together):
     """`Together` with NNKIT_NATIVE=0."""
 
     label = "nnkit, ensemble, ufuncs"

@@ -72,14 +72,18 @@ class Fit(Epoch):
         return [(W.copy(), b.copy()) for W, b in zip(found.W, found.b, strict=True)]
 
 
-class FitWithoutNumba(Fit):
-    """`fit` where numba is not installed."""
-
-    label = "nnkit fit, without numba"
+class WithoutNumba(Epoch):
+    """A base class of contenders without native code in all of their process, as where numba is not installed."""
 
     def __init__(self, problem: Any) -> None:
         os.environ["NNKIT_NATIVE"] = "0"
         super().__init__(problem)
+
+
+class FitWithoutNumba(WithoutNumba, Fit):
+    """`Fit` by ufuncs."""
+
+    label = "nnkit fit, without numba"
 
 
 class JaxScan(Epoch):
