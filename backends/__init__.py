@@ -63,10 +63,10 @@ def _make_cupy(detail: str) -> Backend:
 
 def _cupy_owner(array: Any) -> str | None:
     # The module name identifies CuPy's arrays without importing CuPy.
-    if type(array).__module__.partition(".")[0] != "cupy" or not hasattr(array, "device"):
+    device = getattr(array, "device", None) if type(array).__module__.partition(".")[0] == "cupy" else None
+    if device is None:
         return None
-    device = int(array.device.id)
-    return "cupy" if device == 0 else f"cupy:{device}"
+    return "cupy" if device.id == 0 else f"cupy:{device.id}"
 
 
 def _make_standard(detail: str) -> Backend:

@@ -1,17 +1,16 @@
 """CuPy: each formula as one CUDA kernel, products by cuBLAS, a recording as a CUDA graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any
 
 from nnkit.backends.cuda.elementwise import ElementwiseCall, clobbers, layout_of
-from nnkit.backends.cuda.prepared import key_of
 from nnkit.backends.cuda.products import CupyProducts
 from nnkit.backends.cuda.reductions import CupyReductions
 from nnkit.backends.cuda.rows import CupyRows
 from nnkit.backends.dtypes import FLOATS
-from nnkit.backends.formulas.program import Program
-from nnkit.backends.recording import perform
+from nnkit.backends.formulas.program import Program, Traceable
+from nnkit.backends.recording import active_tape, perform
 
 
 class CupyBackend(CupyRows, CupyReductions, CupyProducts):
@@ -20,19 +19,30 @@ class CupyBackend(CupyRows, CupyReductions, CupyProducts):
     types = FLOATS
     runs_programs = True
 
+    def elementwise(
+        self, formula: Traceable, operands: Sequence[Any], out: Any = None, constants: Mapping[str, float] | None = None
+    ) -> Any:
+        with self.here():
+            program = formula.program(constants)
+            made = self.prepared.made(program, operands, out)
+            if made is None:
+                made = super().elementwise(formula, operands, out, constants)
+                if out is None:
+                    self.prepared.keep_new(program, operands, made)
+        return made
+
     def run_program(self, program: Program, name: str, operands: Sequence[Any], outs: Sequence[Any]) -> None:
         with self.here():
-            key = key_of(program, operands, outs)
-            if self.prepared.made(key, operands, outs):
-                return
+            if self.prepared.made(program, operands, tuple(outs)) is not None:
+                return  # operands were numbers
             # The kernel writes in C order; results with other strides get a copy.
             made = [o if o.flags.c_contiguous else self.empty(o.shape, o.dtype) for o in outs]
             if made[0].size:
                 ready, layouts = zip(*(self._ready(array, made) for array in operands), strict=True)
                 call = ElementwiseCall(self, program, name, ready, layouts, made)
                 perform(*call.node)
-                if key is not None and all(map(is_, (*ready, *made), (*operands, *outs))):
-                    self.prepared.keep(key, call.prepared())
+                if active_tape() is None and all(map(is_, (*ready, *made), (*operands, *outs))):
+                    self.prepared.keep(program, operands, outs, call.prepared())
             for array, out in zip(made, outs, strict=True):
                 if array is not out:
                     self.copy(array, out)

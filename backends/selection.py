@@ -230,8 +230,12 @@ def backend_of(**arguments: Any) -> Backend:
     found: Backend | None = None
     owner = ""
     for name, value in arguments.items():
+        if value is None:
+            continue
         for array in _arrays(name, value):
-            backend = _owner(name, array)
+            backend = owner_of(array)
+            if backend is None:
+                raise _foreign(name, array)
             if found is None:
                 found, owner = backend, name
             elif backend is not found:
@@ -244,7 +248,7 @@ def backend_of(**arguments: Any) -> Backend:
 
 def _arrays(name: str, value: Any) -> tuple[Any, ...]:
     """The arrays in an argument: none for a number or a list, each array of a tuple of results."""
-    if name == "out" and value is not None:
+    if name == "out":
         outs = value if isinstance(value, tuple) else (value,)
         for out in outs or ((),):
             if isinstance(out, NEUTRAL):
@@ -253,14 +257,11 @@ def _arrays(name: str, value: Any) -> tuple[Any, ...]:
     return () if isinstance(value, NEUTRAL) else (value,)
 
 
-def _owner(name: str, value: Any) -> Backend:
-    backend = owner_of(value)
-    if backend is None:
-        # An array of another library: the "standard" backend recognizes it only with array-api-compat.
-        foreign = hasattr(value, "__dlpack__") and importlib.util.find_spec("array_api_compat") is None
-        hint = "; for arrays of other libraries: python -m pip install array-api-compat" if foreign else ""
-        raise TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number{hint}")
-    return backend
+def _foreign(name: str, value: Any) -> TypeError:
+    # An array of another library: the "standard" backend recognizes it only with array-api-compat.
+    foreign = hasattr(value, "__dlpack__") and importlib.util.find_spec("array_api_compat") is None
+    hint = "; for arrays of other libraries: python -m pip install array-api-compat" if foreign else ""
+    return TypeError(f"{name} is a {type(value).__name__}; expected an array, a list or a number{hint}")
 
 
 def switch(variable: str, default: bool) -> bool:

@@ -59,7 +59,7 @@ class CupyDevice(CupyMemory):
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
         with self.here():
-            return self.xp.empty(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
+            return self.new(shape, numpy_dtype(dtype) if isinstance(dtype, str) else dtype)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
         with self.here():  # the base class would write zeros from the current device
@@ -113,10 +113,14 @@ class CupyDevice(CupyMemory):
             raise BackendUnavailableError(f"{self.name}: {FORKED}")
         return self._device
 
+    def new(self, shape: Sequence[int], dtype: Any) -> Any:
+        """An uninitialised array on the current device."""
+        return self.xp.ndarray(shape, dtype)
+
     @functools.cached_property
     def prepared(self) -> Prepared:
         """Calls outside of recordings, each decided once."""
-        return Prepared()
+        return Prepared(self.xp.ndarray, self.new)
 
     def contiguous(self, array: Any) -> Any:
         """The array in C order, copied if necessary, at each replay."""

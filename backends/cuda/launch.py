@@ -17,12 +17,12 @@ def extent(array: Any, pointer: int) -> tuple[int, int]:
 
     CuPy's may_share_memory assumes that arrays from other libraries, such as by DLPack, never overlap.
     """
-    before, after = _reach(array.shape, array.strides, array.itemsize)
+    before, after = reach(array.shape, array.strides, array.itemsize)
     return pointer + before, pointer + after
 
 
 @lru_cache(maxsize=4096)
-def _reach(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
+def reach(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int]:
     """The extent of an array whose first entry is at 0."""
     reaches = [(length - 1) * stride for length, stride in zip(shape, strides, strict=True)]
     return sum(min(reach, 0) for reach in reaches), sum(max(reach, 0) for reach in reaches) + itemsize

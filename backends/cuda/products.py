@@ -8,12 +8,11 @@ from typing import Any
 from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.launch import overlap
-from nnkit.backends.cuda.prepared import key_of
 from nnkit.backends.cuda.recording import ROUNDED
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.precision import get_matmul_precision
-from nnkit.backends.recording import perform
+from nnkit.backends.recording import active_tape, perform
 
 
 class CupyProducts(CupyDevice):
@@ -21,11 +20,18 @@ class CupyProducts(CupyDevice):
 
     lacking: frozenset[str] = frozenset()  # the kinds of products that the GPU turned out to lack
 
+    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        with self.here():
+            what = get_matmul_precision()
+            made = self.prepared.made(what, (a, b), out)
+            if made is None:
+                made = super().matmul(a, b, out)
+                if out is None:
+                    self.prepared.keep_new(what, (a, b), made)
+        return made
+
     def run_matmul(self, a: Any, b: Any, out: Any) -> Any:
         with self.here():
-            key = key_of(get_matmul_precision(), (a, b), (out,))
-            if self.prepared.made(key, (a, b), (out,)):
-                return out
             dtype = promote({"a": a, "b": b})
             if a.shape[-1] == 0:
                 perform(partial(out.fill, 0), (), (out,), "zeros")
@@ -36,8 +42,8 @@ class CupyProducts(CupyDevice):
                 product = self._multiply(a, b, target, dtype)
                 if target is not out:
                     self.copy(target, out)
-                elif key is not None and all(map(is_, product.factors, (a, b))) and product.is_everywhere:
-                    self.prepared.keep(key, product.prepared())
+                elif active_tape() is None and product.is_everywhere and all(map(is_, product.factors, (a, b))):
+                    self.prepared.keep(get_matmul_precision(), (a, b), (out,), product.prepared())
         return out
 
     def _multiply(self, a: Any, b: Any, out: Any, dtype: str) -> Product:

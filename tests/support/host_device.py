@@ -97,8 +97,7 @@ class HostDevice(CupyBackend):
     def to_numpy(self, array: Any) -> Array:
         return on_host(array).copy()
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> Any:
-        dtype = numpy_dtype(dtype) if isinstance(dtype, str) else np.dtype(dtype)
+    def new(self, shape: Sequence[int], dtype: Any) -> Any:
         return self.place(aligned(np.full(shape, 77).astype(dtype)))
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
