@@ -199,6 +199,9 @@ def _read_parquet(path: Path, wanted: Wanted) -> Mixed:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise ValueError(f"{path}: not a complete Parquet file: {error}") from error
+    # The index of a pandas DataFrame, which pandas restores as such, is not a column unless it is asked for by name.
+    index = {name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)}
+    table = table.drop_columns([*index & {*table.column_names} - {wanted.target, wanted.identity}])
     names = tuple(table.column_names)
     if len(set(names)) < len(names) or table.num_rows == 0:
         raise ValueError(f"{path}: {'two columns have one name' if table.num_rows else 'no samples'}")

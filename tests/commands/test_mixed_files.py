@@ -79,6 +79,27 @@ def test_a_mixed_file_is_encoded_and_its_ids_carried_through(files: Any, capsys:
     assert results["accuracy"] == pytest.approx(net.evaluate(X, table["label"])["accuracy"])
 
 
+@pytest.mark.parametrize("name", [None, "who"])
+def test_the_index_of_a_data_frame_is_not_a_feature(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """pandas writes one that is not the number of the row as a column, and reads it as the index."""
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    table = pandas.DataFrame({"a": rng.normal(size=40), "b": rng.normal(size=40), "y": np.repeat(["n", "p"], 20)})
+    table.index = pandas.Index([f"{i:02d}" for i in range(40)] if name else np.arange(40), name=name)
+    table = table.sample(frac=1, random_state=0)
+    table.to_parquet("all.parquet")
+    table.drop(columns="y").to_parquet("new.parquet")
+    options = ["--target", "-1", "--epochs", "1", "--no-picture", "--model", "net.safetensors"]
+    assert main(["train", "--data", "all.parquet", *options]) == 0
+    capsys.readouterr()
+    net = nnkit.load("net.safetensors")
+    assert (net.features, net.classes.tolist()) == (["a", "b"], ["n", "p"])  # type: ignore[union-attr]
+    rows = predicted(capsys, "new.parquet", *(["--id", name] if name else []))
+    place = rows[0].index("prediction")
+    assert [row[place] for row in rows[1:]] == net.predict(table[["a", "b"]]).tolist()
+    assert name is None or [row[0] for row in rows] == ["who", *table.index]
+
+
 @pytest.mark.parametrize("trained", ["train.csv", "gaps.csv", "train.parquet"])
 def test_codes_are_compared_as_the_numbers_that_pandas_reads(trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pyarrow")
