@@ -58,11 +58,12 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
 
     X has the network's dtype, or float64 if its preprocessing needs that (`Normalization.precision`). For a table with
     categories (`nnkit.data.TableEncoding`), there is an input (n, 1) for each column instead, of its name: numbers are
-    float64, with NaN for a missing one, and text is strings, with "" for a missing one. For a single
+    float64, with NaN for a missing one, and text is strings, with "" for a missing one; ONNX has no operator that
+    removes outer spaces, so that text must have none. For a single
     sigmoid output, `probabilities` has a column for each of the two classes; for the hinge cost these are margins,
     called `scores` (n, k). Class names are part of the model, feature names part of its metadata.
     Raises ImportError without the package onnx, TypeError for custom layers and preprocessing, ValueError for another
-    opset and for a custom activation with operations on bits.
+    opset, for a custom activation with operations on bits, and for a column with both empty text and missing values.
 
     >>> model = nnkit.Network([4, 8, 3], "relu", seed=0).to_onnx()
     >>> [output.name for output in model.graph.output]
@@ -244,6 +245,10 @@ def _encoded(graph: _Graph, encoding: Any) -> tuple[list[Any], str]:
             value, missing = _scaled(graph, name, where, *(array[at : at + 1] for array in constants))
             parts.append(value)
         elif text:
+            if "" in names and encoding.flagged[at]:
+                raise ValueError(
+                    f"column {name!r} had both empty text and missing values, which ONNX cannot tell apart"
+                )
             known = {category: code for code, category in enumerate(names)}
             keys = list(known | {"": known.get("", len(names))})  # without a value, text is empty
             code = graph.add(

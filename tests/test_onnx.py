@@ -454,6 +454,18 @@ def test_an_encoded_table_has_an_input_for_each_column() -> None:
             assert np.array_equal(nnkit.from_onnx(net.to_onnx()).forward(part), net.forward(part))
 
 
+def test_text_that_onnx_cannot_tell_from_a_missing_one() -> None:
+    pandas = pytest.importorskip("pandas")
+    for values, refused in ((["a", "", "b"], False), (["a", None, "b"], False), (["a", "", None], True)):
+        encoding = nnkit.data.TableEncoding.fit(pandas.DataFrame({"kind": values, "x": [1.0, 2.0, 4.0]}))
+        net = nnkit.Network([encoding.outputs, 2], seed=0, preprocessing=encoding)
+        if refused:
+            with pytest.raises(ValueError, match="column 'kind' had both empty text and missing values"):
+                net.to_onnx()
+        else:
+            net.to_onnx()
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_an_encoding_of_numbers_has_the_input_x(missing: bool) -> None:
     x = X.copy()
