@@ -91,18 +91,21 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
     # --- attributes ---------------------------------------------------------------------------------------------
 
     @property
-    def coefs_(self) -> list[NDArray[Any]]:
-        """The weights of each layer, (inputs, units), on the host: views for NumPy, copies for a GPU."""
-        return [self._host(W).T for W in self.network_.parameters.W]
+    def coefs_(self) -> tuple[NDArray[Any], ...]:
+        """The weights of each layer, (inputs, units), on the host: views for NumPy, copies for a GPU.
+
+        A tuple, as an assignment to an element of a list would not change the network; that of all layers does.
+        """
+        return tuple(self._host(W).T for W in self.network_.parameters.W)
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
         self._assign("coefs_", self.network_.parameters.W, [np.asarray(value).T for value in values])
 
     @property
-    def intercepts_(self) -> list[NDArray[Any]]:
-        """The biases of each layer, (units,)."""
-        return [self._host(b) for b in self.network_.parameters.b]
+    def intercepts_(self) -> tuple[NDArray[Any], ...]:
+        """The biases of each layer, (units,), like `coefs_`."""
+        return tuple(self._host(b) for b in self.network_.parameters.b)
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:

@@ -136,6 +136,8 @@ def test_parameters_can_be_set_like_those_of_the_regressor() -> None:
         ours.coefs_ = [a.T for a in ours.coefs_]
     with pytest.raises(ValueError, match=r"intercepts_\[1\] holds nan at \[0\]"):
         ours.intercepts_ = [ours.intercepts_[0], np.full(TARGETS.shape[1], np.nan)]
+    with pytest.raises(TypeError, match="does not support item assignment"):  # the network would not see it
+        ours.coefs_[1] = np.zeros_like(ours.coefs_[1])  # type: ignore[index]
     np.testing.assert_allclose(ours.predict(XR), theirs.predict(XR), rtol=1e-12)
 
 
