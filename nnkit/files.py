@@ -37,7 +37,7 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     is unchanged and the temporary file removed. The new file has the mode of the old one. Leftovers of killed processes
     are removed. The target of a symbolic link is replaced, not the link; other hard links keep the old file. Other than
     regular files, such as a pipe or /dev/stdout, cannot be replaced: the content is written to them if the block
-    succeeds. Raises OSError if the file cannot be written.
+    succeeds. Raises OSError if the file cannot be written, PermissionError if it is write-protected.
     """
     path = _path(path, "path")
     if is_special(path):
@@ -48,6 +48,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
         return
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; expected a file")
+    if path.exists() and not _may_write(path):
+        raise PermissionError(errno.EACCES, "the file is write-protected", os.fspath(path))
     target, names = os.path.realpath(path), [""]
     _remove_leftovers(target)
     try:
@@ -89,9 +91,9 @@ def writable(path: str | PathLike[str], name: str) -> Path:
         raise IsADirectoryError(f"{name}: {path} is a directory; expected a file")
     if stat.S_ISBLK(kind) or stat.S_ISSOCK(kind):
         raise OSError(f"{name}: {path} is a {'disk' if stat.S_ISBLK(kind) else 'socket'}; expected a file")
+    if kind and not _may_write(path):
+        raise PermissionError(f"{name}: {path} is not writable")
     if is_special(path):
-        if not _may_write(path):
-            raise PermissionError(f"{name}: {path} is not writable")
         return path
     folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
@@ -132,14 +134,14 @@ def _path(path: str | PathLike[str], name: str) -> Path:
 def locked(path: str | PathLike[str]) -> Iterator[None]:
     """Hold an exclusive lock on a file for the block; raises BlockingIOError if it is already locked.
 
-    The lock is a temporary file next to `path`, with the suffix .lock; it also ends with the process. All paths to one
-    file share its lock; other than regular files have none.
+    The lock is a temporary, hidden file next to `path`, with the suffix .lock; it also ends with the process. All paths
+    to one file share its lock; other than regular files have none.
     """
     if is_special(path):
         yield
         return
     target = os.path.realpath(path)
-    beside = _beside(target, "", ".lock")
+    beside = _beside(target, ".", ".lock")
     file = _locked_file(beside)
     _held.add(file)
     try:
@@ -147,12 +149,17 @@ def locked(path: str | PathLike[str]) -> Iterator[None]:
     finally:
         _held.discard(file)
         if fcntl is not None and not file.closed:  # before unlocking: see _locked_file
-            with suppress(FileNotFoundError):
-                os.unlink(beside)
+            _remove_lock(beside)
         file.close()
         if fcntl is None:
-            with suppress(OSError):  # Windows cannot remove files opened by other processes
-                os.unlink(beside)
+            _remove_lock(beside)
+
+
+def _remove_lock(name: str) -> None:
+    """Remove a lock file, but not a file of a user's with this name, which is not empty."""
+    with suppress(OSError):  # it may be gone; Windows cannot remove files opened by other processes
+        if os.path.getsize(name) == 0:
+            os.unlink(name)
 
 
 _held: set[IO[bytes]] = set()  # files locked by this process

@@ -66,6 +66,36 @@ def nobody(path: Path) -> Iterator[None]:
             folder.chmod(mode)
 
 
+def test_a_write_protected_file_is_kept(tmp_path: Path) -> None:
+    """As by `open`, though the folder would let it be replaced."""
+    net, X, y = nnkit.Network([5, 3], seed=0), np.ones((9, 5)), np.arange(9) % 3
+    path, before = tmp_path / "net.safetensors", net.parameters.flat.copy()
+    nnkit.Network([5, 3], seed=1).save(path)
+    content = path.read_bytes()
+    path.chmod(0o444)
+    tmp_path.chmod(0o777)
+    with nobody(path):
+        with pytest.raises(PermissionError):
+            path.open("r+b")
+        with pytest.raises(PermissionError, match=f"write-protected: '{path}'$"):
+            net.save(path)
+        with pytest.raises(PermissionError, match=f"^checkpoint: {path} is not writable$"):
+            net.fit(X, y, epochs=1, checkpoint=path, progress=False)
+        with pytest.raises(PermissionError, match=f"^path: {path} is not writable$"):
+            nnkit.callbacks.CSVLogger(path)
+    assert path.read_bytes() == content
+    np.testing.assert_array_equal(net.parameters.flat, before)
+
+
+def test_files_of_the_user_called_like_locks_are_kept(tmp_path: Path) -> None:
+    net, names = nnkit.Network([5, 3], seed=0), ["run.lock", ".run.lock"]
+    for name in names:
+        (tmp_path / name).write_text("notes")
+    net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=tmp_path / "run", progress=False)
+    assert [(tmp_path / name).read_text() for name in names] == ["notes", "notes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "run"])
+
+
 def test_pipes_and_directories_are_no_targets(tmp_path: Path) -> None:
     """A pipe that nobody reads would be waited for; one with a reader gets the content."""
     net, pipe = nnkit.Network([5, 3], seed=0), tmp_path / "pipe"

@@ -179,6 +179,6 @@ def test_leftovers_of_a_killed_training_are_removed(here: Path) -> None:
             assert running.poll() is None
             time.sleep(0.01)
         running.kill()
-    assert "run.safetensors.lock" in names(here)
+    assert ".run.safetensors.lock" in names(here)
     assert main([*command, "--epochs", "1", "--no-picture"]) == 0
     assert names(here) == ["flowers.csv", "nnkit-model.safetensors", "run.safetensors"]
