@@ -19,7 +19,6 @@ from nnkit.tables import as_array, as_samples
 _FOR_NUMBERS = 'for real-valued targets, give the network cost="quadratic"'
 SHARES = 1e-3  # tolerance of the sum of class probabilities
 _INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_EXACT = ("float32", "float16", "bfloat16", "bool", "int8", "int16", "uint8", "uint16")  # are not rounded in float32
 _NAMES = "; if the classes have other names, give the network these as classes"
 
 
@@ -134,13 +133,6 @@ def one_class_each(backend: Backend, y: Array, cost: Cost, weights: Array | None
     xp = backend.xp
     wrong = xp.abs(xp.sum(y, axis=1) - 1) > SHARES
     return not bool(xp.any(wrong if weights is None else wrong & (weights[:, 0] > 0)))
-
-
-def exact_targets(dtype: str, cost: Cost, width: int, y: Any) -> NDArray[np.float64] | None:
-    """Targets (n, width), or (n,) for width 1, of a regression in float64 on the host, if `dtype` may round them."""
-    if cost.classifies or dtype == "float64" or dtype_name(y.dtype) in _EXACT or len(y.shape) < 2 <= width:
-        return None
-    return np.asarray(on_host(y), np.float64).reshape(-1, width)
 
 
 def checked_weights(sample_weight: Any, n: int, name: str) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """Metrics of classes from scikit-learn: by name, or any of its metric functions as it is.
 
 Most of them compare labels, for which nnkit decides as `predict` does; those in `_OF_PROBABILITIES` compare labels with
-the network's outputs.
+the network's outputs. Functions get the names of classes as labels, those of `predict`. Metrics by name get their
+numbers, so that of two classes the second one is the positive class; so do functions with the positive class 1, their
+default, if no class has this name.
 """
 
 import functools
@@ -73,7 +75,7 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
     plain = function.func if isinstance(function, functools.partial) else function
     of_outputs = plain.__name__ in _OF_PROBABILITIES
 
-    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> Any:
+    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None, classes: NDArray[Any] | None = None) -> Any:
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         if y.shape[1] == 1:
             y, h = y[:, 0], h[:, 0]
@@ -91,6 +93,15 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
                     weights.pop("labels", None)
                     h = h[:, 1] if margins is None else margins
             return function(labels, h, **weights)
-        return function(labels, h.argmax(axis=1) if one_class else (h > threshold).astype(int), **weights)
+        predicted = h.argmax(axis=1) if one_class else (h > threshold).astype(int)
+        if classes is not None and (one_class or y.ndim == 1) and _knows(function, classes):
+            labels, predicted = classes[labels], classes[predicted]
+        return function(labels, predicted, **weights)
 
     return metric
+
+
+def _knows(function: Callable[..., Any], classes: NDArray[Any]) -> bool:
+    """Whether the positive class of a function, if it has one, is among the classes."""
+    positive = inspect.signature(function).parameters.get("pos_label")
+    return positive is None or len(classes) > 2 or positive.default in classes.tolist()

@@ -3,7 +3,7 @@
 A metric is a function of targets y and outputs h, both (n, d_out) NumPy arrays, that returns a number. Labels are
 one-hot rows; outputs are probabilities for sigmoid and softmax. Targets of a regression are as given, in float64 if a
 network in float32 rounds them; the cost is that of the rounded ones. A function with a parameter `sample_weight`, (n,),
-receives the sample weights, if any. Class weights only affect the cost.
+receives the sample weights as given, if any. Class weights only affect the cost.
 """
 
 import inspect
@@ -31,18 +31,24 @@ _ROUNDINGS = 2  # tolerance for constants, in rounding errors of the largest ent
 
 
 class Metric(NamedTuple):
-    """A metric, its name in histories, and whether it accepts sample weights."""
+    """A metric, its name in histories, and whether it accepts sample weights and compares labels of named classes."""
 
     name: str
     function: MetricFunction
     weighted: bool = False
+    of_labels: bool = False
 
-    def measure(self, y: Numbers, h: Numbers, weights: Numbers | None = None) -> float:
+    def measure(
+        self, y: Numbers, h: Numbers, weights: Numbers | None = None, classes: NDArray[Any] | None = None
+    ) -> float:
         """The metric of targets and outputs (n, d_out), with weights (n, 1) if given and accepted.
 
-        The function gets copies, which it may modify. Raises TypeError if it does not return a number.
+        `classes` are the network's names of classes. The function gets copies, which it may modify. Raises TypeError if
+        it does not return a number.
         """
         given = {} if weights is None or not self.weighted else {"sample_weight": weights[:, 0].astype(np.float64)}
+        if self.of_labels:
+            given["classes"] = classes  # type: ignore[assignment]
         return _number(self.name, self.function(y.copy(), h.copy(), **given))
 
 
@@ -124,7 +130,7 @@ def r2(y: Any, h: Any, sample_weight: Any = None) -> float:
         return float("nan")
     with np.errstate(all="ignore"):
         scale = np.abs(y).max(axis=0)
-        constant = np.ptp(y, axis=0) <= scale * rounding
+        constant = np.isfinite(scale) & (np.ptp(y, axis=0) <= scale * rounding)
         met = (np.abs(y - h) <= scale * max(rounding, predicted)).all(axis=0)
         mean = (weights * y).sum(axis=0) / weights.sum()
         exponent = np.frexp(np.abs(y - mean).max(axis=0))[1]  # squares of small or large numbers under- or overflow
@@ -249,7 +255,8 @@ def get_metrics(
             found.append(Metric(metric, label_metrics.adapted(function, True, threshold), weighted=True))
         elif label_metrics.is_of_scikit_learn(metric):
             name = getattr(metric, "__name__", None) or metric.func.__name__  # type: ignore[union-attr]
-            found.append(Metric(name, label_metrics.adapted(metric, classifies, threshold), _takes_weights(metric)))  # type: ignore[arg-type]
+            adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
+            found.append(Metric(name, adapted, _takes_weights(metric), of_labels=classifies))  # type: ignore[arg-type]
         elif isinstance(metric, str):
             found.append(
                 Metric(

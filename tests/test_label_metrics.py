@@ -87,6 +87,31 @@ def test_functions_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
+def test_functions_get_the_names_of_classes(outputs: int) -> None:
+    """The positive class of scikit-learn is that called 1, also where it is not the second; of text, the second."""
+    for names, positive in (([1, 2], 1), ([-1, 1], 1), (["no", "yes"], "yes")):
+        y = np.array(names)[LABELS % 2]
+        network = _trained(y, outputs, None)
+        labels = network.predict(X)
+        found = network.evaluate(X, y, metrics=[metrics.recall_score, metrics.cohen_kappa_score])
+        assert found["recall_score"] == pytest.approx(metrics.recall_score(y, labels, pos_label=positive))
+        assert found["cohen_kappa_score"] == pytest.approx(metrics.cohen_kappa_score(y, labels))
+        of_first = functools.partial(metrics.recall_score, pos_label=names[0])
+        found = network.evaluate(X, y, metrics=[of_first])
+        assert found["recall_score"] == pytest.approx(metrics.recall_score(y, labels, pos_label=names[0]))
+
+
+def test_functions_compare_numbers_that_are_names() -> None:
+    doses = np.array([10, 20, 40])[LABELS % 3]
+    network = nnkit.Ensemble([64, 3], seeds=range(2))
+    history = network.fit(X, doses, metrics=[metrics.max_error], epochs=2, progress=False)
+    assert {own["max_error"][1] for own in history.members} <= {10, 20, 30}
+    member = network.members[0]
+    found = member.evaluate(X, doses, metrics=[metrics.mean_absolute_error])["mean_absolute_error"]
+    assert found == pytest.approx(metrics.mean_absolute_error(doses, member.predict(X)))
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
 def test_functions_of_numbers(outputs: int) -> None:
     y = np.stack([LABELS, LABELS**2], axis=1)[:, :outputs].astype(float)
     network = nnkit.Network([64, outputs], cost="quadratic", seed=0)

@@ -201,6 +201,14 @@ def test_numbers_of_every_type_are_numbers(value: Any) -> None:
     assert net.evaluate(np.ones((4, 3)), [0, 1, 0, 1], metrics=[lambda y, h: value])["<lambda>"] == 1
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_r2_of_targets_that_are_not_finite(value: float) -> None:
+    y = np.array([[1.0], [value], [3.0]])
+    assert math.isnan(r2(y, np.ones((3, 1))))
+    assert math.isnan(r2(y, y))
+    assert r2(np.array([[1.0], [2.0], [3.0]]), y) == (math.nan if math.isnan(value) else -math.inf) or math.isnan(value)
+
+
 def test_a_metric_may_write_to_its_arguments() -> None:
     def careless(y: Any, h: Any, sample_weight: Any = None) -> float:
         for array in (y, h, sample_weight):

@@ -113,7 +113,7 @@ class StackMeter(Meter):
                 y, h = (np.concatenate([parts[i][k] for parts in self._kept_outputs]) for i in (0, 1))
                 shares = [parts[2][k] for parts in self._kept_outputs if parts[2] is not None]
                 w = np.concatenate(shares) if shares else None
-                numbers |= {metric.name: metric.measure(y, h, w) for metric in self.metrics}
+                numbers |= {metric.name: metric.measure(y, h, w, self._member.classes) for metric in self.metrics}
         return found
 
     def _measure(self) -> None:
@@ -140,7 +140,7 @@ class StackMeter(Meter):
             if shares is not None:
                 self._add("weight", one)
         if self.metrics:
-            self._keep(part, y, self.pair.outputs(backend, z), shares)
+            self._keep(part, y, self.pair.outputs(backend, z))
         self._samples += n
         self._filled = 0
 
@@ -149,16 +149,13 @@ class StackMeter(Meter):
         xp = self.backend.xp
         self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (-1, self.count)), axis=0))
 
-    def _keep(self, part: slice, *arrays: Array) -> None:
-        """Copy targets, outputs and weights (n · count, ...) to the host, (count, n, ...)."""
+    def _keep(self, part: slice, y: Array, outputs: Array) -> None:
+        """Copy targets and outputs (n · count, ...) to the host, (count, n, ...), and keep weights with them."""
         kept: list[Any] = [
-            None if a is None else np.array(self.backend.to_numpy(a)).reshape(-1, self.count, a.shape[1]).swapaxes(0, 1)
-            for a in arrays
+            np.array(self.backend.to_numpy(a)).reshape(-1, self.count, a.shape[1]).swapaxes(0, 1) for a in (y, outputs)
         ]
-        exact = self._known.exact
-        if exact is None:
-            kept[0] = self.model.cost.sharpened(kept[0])
-        else:
-            orders = [slice(None)] if self._orders is None else self._orders
-            kept[0] = [exact[orders[k % len(orders)]][part] for k in range(self.count)]
+        orders = [slice(None)] if self._orders is None else self._orders
+        given = [self._known.exact.rows(orders[k % len(orders)]).rows(part) for k in range(self.count)]
+        kept[0] = self.model.cost.sharpened(kept[0]) if given[0].y is None else [each.y for each in given]
+        kept.append(None if given[0].weights is None else [each.weights for each in given])
         self._kept_outputs.append(tuple(kept))

@@ -18,6 +18,7 @@ from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import ROWS, Model
 from nnkit.parallel.division import ONE, Team
+from nnkit.training.exact import Exact, joined
 from nnkit.training.sources import Known, Minibatch, Source, rounds
 
 _KEPT = 1 << 20  # numbers buffered before they are measured
@@ -58,7 +59,7 @@ class Meter:
         self.backend.copy(logits, self.logits[place, ...])
         if self._known.y is None:  # copies: an iterable may reuse its arrays
             y, weights, metric_weights = map(self._kept, (batch.y, batch.weights, batch.metric_weights))
-            exact = None if batch.exact is None or not self.metrics else batch.exact.copy()
+            exact = batch.exact.copy() if self.metrics else Exact()
             self._pending.append(Known(y, weights, metric_weights, exact=exact))
             self._one_class = self._one_class and batch.one_class
 
@@ -124,10 +125,9 @@ class Meter:
             if shares is not None:
                 self._sums["weight"].append(xp.sum(shares))
         if self.metrics:
-            arrays = y, output.outputs(backend, logits), metric_weights
-            targets, outputs, shares = (None if a is None else np.array(backend.to_numpy(a)) for a in arrays)
-            targets = self.model.cost.sharpened(targets) if exact is None else exact
-            self._outputs.append((targets, outputs, shares))
+            outputs = np.array(backend.to_numpy(output.outputs(backend, logits)))
+            targets = self.model.cost.sharpened(np.array(backend.to_numpy(y))) if exact.y is None else exact.y
+            self._outputs.append((targets, outputs, exact.weights))
         self._samples += self._filled
         self._filled = 0
 
@@ -156,15 +156,14 @@ class Meter:
         if self._known.y is not None:
             part, exact, order = slice(self._samples, self._samples + self._filled), *self._known[-2:]
             y, weights, metric_weights = (None if a is None else a[part, ...] for a in self._known[:3])
-            if exact is not None and self.metrics:
-                exact = exact[part if order is None else order[part]]
+            if self.metrics:
+                exact = exact.rows(part if order is None else order[part])
             return Known(y, weights, metric_weights, self._known.one_class, exact)
         *columns, _, exacts, _ = zip(*self._pending, strict=True)
         self._pending = []
         concat = self.backend.xp.concat
         y, weights, metric_weights = (None if a[0] is None else concat(a, axis=0) for a in columns)
-        exact = None if any(a is None for a in exacts) else np.concatenate(exacts)
-        return Known(y, weights, metric_weights, exact=exact)
+        return Known(y, weights, metric_weights, exact=joined(exacts))
 
 
 class Measured(NamedTuple):
@@ -205,7 +204,7 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
         outputs = [part for each in found for part in each.outputs]
         y, h = (np.concatenate([part[i] for part in outputs]) for i in (0, 1))
         weights = None if outputs[0][2] is None else np.concatenate([part[2] for part in outputs])
-        result |= {metric.name: metric.measure(y, h, weights) for metric in metrics}
+        result |= {metric.name: metric.measure(y, h, weights, model.classes) for metric in metrics}
     return result
 
 

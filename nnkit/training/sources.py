@@ -16,12 +16,13 @@ import numpy as np
 from nnkit.backends import get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
-from nnkit.inputs import are_labels, check_samples, exact_targets, on_disk, one_class_each
+from nnkit.inputs import are_labels, check_samples, on_disk, one_class_each
 from nnkit.kernels.arithmetic import product
 from nnkit.model import Model
 from nnkit.parallel.division import ONE, Division, Part, Team, part
 from nnkit.preprocessing import precision, preprocessed
 from nnkit.step import Step
+from nnkit.training.exact import Exact, exact_of
 from nnkit.training.fingerprints import of_array
 from nnkit.training.weights import ClassWeight, weights_of
 
@@ -35,8 +36,8 @@ class Minibatch(ABC):
     Attributes:
         samples: their number. y: their targets, (samples, d_out).
         weights: weights in the cost, with mean 1 over all samples: None, (samples, 1), or (samples, d_out) per output.
-        metric_weights: weights in accuracy and metrics, without class weights: None or (samples, 1).
-        exact: the targets in float64, on the host, for metrics, if the network's dtype rounds them; else None.
+        metric_weights: weights in accuracy, without class weights: None or (samples, 1).
+        exact: targets and weights for metrics.
         one_class: whether each sample has one class, so that the prediction is the largest output.
         part: where the samples are in a minibatch that several shares divide; None if they are all of it.
     """
@@ -46,7 +47,7 @@ class Minibatch(ABC):
     y: Array
     weights: Array | None
     metric_weights: Array | None = None
-    exact: np.ndarray | None = None
+    exact: Exact = Exact()
     one_class: bool = True
 
     @abstractmethod
@@ -77,7 +78,7 @@ class Known(NamedTuple):
     weights: Array | None = None
     metric_weights: Array | None = None
     one_class: bool | None = None
-    exact: np.ndarray | None = None
+    exact: Exact = Exact()
     order: np.ndarray | None = None
 
 
@@ -149,7 +150,7 @@ class ArraySource(Source):
 
     def _rows(self, start: int, stop: int) -> Source:
         columns = (None if a is None else a[start:stop, ...] for a in self.given[:3])
-        exact = None if self.given.exact is None else self.given.exact[start:stop]
+        exact = self.given.exact.rows(slice(start, stop))
         y, weights, others = columns
         given = self.given._replace(y=y, weights=weights, metric_weights=others, exact=exact)
         return type(self)(self.model, self.X, given, self.first + start)
@@ -318,7 +319,7 @@ class Given(Minibatch):
         share.samples, share.part, share._x, share.y = own.samples, own, self._x[rows, ...], self.y[rows, ...]
         arrays = (self.weights, self.metric_weights)
         share.weights, share.metric_weights = (None if a is None else a[rows, ...] for a in arrays)
-        share.exact = None if self.exact is None else self.exact[rows]
+        share.exact = self.exact.rows(rows)
         return share
 
 
@@ -389,7 +390,7 @@ def _known(
     if class_weight is not None:
         for_metrics = weights_of(model, targets, one_label, sample_weight, None, name, scaled)
     one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
-    exact = exact_targets(model.dtype, model.cost, model.d_out, y)
+    exact = exact_of(model.dtype, model.cost, model.d_out, y, sample_weight)
     return targets, Known(model.cost.smoothed(model.backend, targets), weights, for_metrics, one_class, exact)
 
 

@@ -244,6 +244,29 @@ def test_named_metrics_are_weighted(metric: str, cost: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", ["shared", "own"])
+def test_metrics_get_the_weights_that_were_given(dtype: str, order: str) -> None:
+    """Neither scaled, as in the cost, nor rounded to the network's dtype: a total needs them."""
+    y, weights, rate = RNG.normal(size=(24, 1)), 10 * RNG.uniform(size=24), nnkit.SGD(1e-30)
+
+    def total(y: Any, h: Any, sample_weight: Any) -> float:
+        return float((sample_weight * y[:, 0]).sum())
+
+    def parts() -> Any:
+        return ((X[at : at + 9], y[at : at + 9], weights[at : at + 9]) for at in range(0, 24, 9))
+
+    options: dict[str, Any] = {"metrics": [total], "epochs": 2, "progress": False, "optimizer": rate}
+    expected = pytest.approx((weights * y[:, 0]).sum(), rel=1e-13)
+    net = nnkit.Network([4, 3, 1], cost="quadratic", seed=0, dtype=dtype)
+    whole = net.fit(X, y, sample_weight=weights, validation_data=(X, y, weights), **options)
+    assert [whole["total"][1], whole["validation_total"][1]] == [expected] * 2
+    assert net.fit(parts, validation_data=parts, **options)["validation_total"][1] == expected
+    assert net.evaluate(X, y, sample_weight=weights, metrics=[total])["total"] == expected
+    members = nnkit.Ensemble([4, 3, 1], seeds=range(2), cost="quadratic", dtype=dtype, order=order)
+    assert members.fit(X, y, sample_weight=weights, **options).members[1]["total"][1] == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_class_probabilities_are_weighted_like_labels(dtype: str) -> None:
     """One-hot rows are labels; a weight is linear between two classes, for one output as for two."""
     weights = {0: 0.5, 1: 7.0, 2: 2.0}
