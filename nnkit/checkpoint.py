@@ -42,20 +42,20 @@ def save(
     model: Model,
     path: str | PathLike[str] | IO[bytes],
     training: dict[str, Any] | None = None,
-    best: np.ndarray | None = None,
+    best: Mapping[str, np.ndarray] | None = None,
     samples: str | None = None,
 ) -> None:
     """Write a network to a `.safetensors` file, with its preprocessing, classes and seed.
 
-    With a training description, it is a checkpoint that also contains the training state and the best parameters.
-    `samples` describes the training samples. An existing file is replaced atomically. Raises ImportError if safetensors
-    is not installed, OSError if the file cannot be written, and TypeError for class names that are neither text nor
-    numbers.
+    With a training description, it is a checkpoint that also contains the training state and the vectors `best` of the
+    best epoch. `samples` describes the training samples. An existing file is replaced atomically. Raises ImportError if
+    safetensors is not installed, OSError if the file cannot be written, and TypeError for class names that are neither
+    text nor numbers.
     """
     tensors = state.parameters(model) | _of_data(model)
     metadata = {"format": FORMATS[-1], "nnkit": __version__, "network": json.dumps(description(model))}
     if training is not None:
-        kept = state.training_state(model) | ({} if best is None else {"best": best})
+        kept = {**state.training_state(model), **(best or {})}
         tensors |= {f"training.{name}": array for name, array in kept.items()}
         metadata["training"] = json.dumps(training)
     if samples is not None:

@@ -215,8 +215,9 @@ class Training:
             part.stack.write(place)
             self.history.members[k].add(**found[k], learning_rate=self._last_rates[k], seconds=seconds)
             self.members[k].epochs_trained += 1
-            average = self.states[k].average if self.averaged else None
-            self.bests[k].note(self.history.members[k], self.members[k].parameters if average is None else average)
+            averages, parameters = self.states[k].averaged, self.members[k].parameters
+            of_epoch = (averages, None) if self.averaged and averages is not None else (parameters, averages)
+            self.bests[k].note(self.history.members[k], *of_epoch)
         lasts = [self.history.members[k].last for k in self.active]
         return {name: float(np.mean([last[name] for last in lasts])) for name in (lasts[0] if lasts else ())}
 

@@ -57,13 +57,18 @@ class Plan:
 
 
 class Best:
-    """The parameters of the best epoch, if early stopping restores them."""
+    """The parameters of the best epoch, if early stopping restores them, and their averages where these are others.
+
+    Attributes:
+        parameters, average: copies of these vectors; None if there is none.
+    """
 
     def __init__(self, model: Model, rule: EarlyStopping | None) -> None:
         self.model, self.rule = model, rule
         self._improvement = None if rule is None else Improvement(rule)
         self._arrangement = model.parameters
-        self.parameters: Array | None = None  # flat
+        self.parameters: Array | None = None
+        self.average: Array | None = None
 
     @property
     def epoch(self) -> int | None:
@@ -72,18 +77,24 @@ class Best:
             return None
         return self._improvement.best + 1
 
-    def note(self, history: History, parameters: Parameters) -> None:
-        """Save these parameters if the last epoch is the best."""
+    def note(self, history: History, parameters: Parameters, average: Parameters | None) -> None:
+        """Save these parameters, and their averages if given, if the last epoch is the best."""
         if self.rule is not None and self._improvement is not None:
             best = self._improvement.follow(history).best
             if self.rule.restore_best and best == history.epochs - 1:
-                self.hold(parameters.flat)
+                self.hold(parameters.flat, None if average is None else average.flat)
 
-    def hold(self, flat: Array) -> None:
-        """Save a copy of these parameters; the previous copy is valid until this one is complete."""
-        backend = self.model.backend
-        copy = backend.copy(flat, backend.empty(flat.shape, self.model.dtype))
-        self.parameters, self._arrangement = copy, self.model.parameters
+    def hold(self, flat: Array, average: Array | None) -> None:
+        """Save a copy of these vectors; the previous copy is valid until this one is complete."""
+        backend, dtype = self.model.backend, self.model.dtype
+        copies = [None if a is None else backend.copy(a, backend.empty(a.shape, dtype)) for a in (flat, average)]
+        (self.parameters, self.average), self._arrangement = copies, self.model.parameters
+
+    @property
+    def arrays(self) -> Arrays:
+        """The saved vectors in the layout of files, by name."""
+        named = {"best": self.parameters, "best_average": self.average}
+        return {name: self.model.parameters.saved(flat) for name, flat in named.items() if flat is not None}
 
     def stops(self, history: History) -> bool:
         """Whether the rule ends the training now."""
@@ -93,11 +104,14 @@ class Best:
         """Restore the saved parameters, if any, on the network's current backend."""
         if self.parameters is None:
             return
-        flat, parameters = self.parameters, self.model.parameters
+        parameters, state = self.model.parameters, self.model.current_state
+        vectors = [self.parameters, self.average]
         if parameters.backend is not self._arrangement.backend:
-            flat = parameters.restored(self._arrangement.saved(flat))
-        self.model.backend.copy(flat, parameters.flat)
+            vectors = [None if a is None else parameters.restored(self._arrangement.saved(a)) for a in vectors]
+        self.model.backend.copy(vectors[0], parameters.flat)
         self.model.average_anew()
+        if vectors[1] is not None and state is not None and state.averaged is not None:
+            self.model.backend.copy(vectors[1], state.averaged.flat)
 
 
 class Keeper:
@@ -255,7 +269,8 @@ class Keeper:
             place = Placement(model.backend, layers, model.dtype, seed)  # dropout depends on the seed
             used = resume(place, saved.arrays, training, self._optimizer)
             if "best" in saved.arrays:
-                self.best.hold(place.parameters.restored(saved.arrays["best"]))
+                kept = [saved.arrays.get(name) for name in ("best", "best_average")]
+                self.best.hold(*(None if a is None else place.parameters.restored(a) for a in kept))
                 self.best.stops(history)  # finds the best epoch
             model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
             saved.tell(model)  # also what it learned from an iterable's minibatches
@@ -273,11 +288,10 @@ class Keeper:
             return
         wrong = _made_plain(history)
         if self._communicator.rank == 0 and (last or wrong is not None or history.epochs % self.every == 0):
-            used, best = self.model.optimizer_state().optimizer, self.best.parameters
+            used = self.model.optimizer_state().optimizer
             about = self._about(used, steps, history) | {"given_optimizer": self._given, "init": self._init}
             about |= {"given_layers": self._given_layers}
-            best = None if best is None else self.model.parameters.saved(best)
-            checkpoint.save(self.model, self._file, about, best)
+            checkpoint.save(self.model, self._file, about, self.best.arrays)
         if wrong is not None:
             raise wrong
 

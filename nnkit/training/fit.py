@@ -285,7 +285,8 @@ class _Training:
             with passes.team.communicator.agreed():
                 history.add(**numbers, learning_rate=passes.rate, seconds=seconds)
                 model.epochs_trained += 1
-                self.best.note(history, (self._validated() if self.averaged else model).parameters)
+                best = (self._validated() if self.averaged else model).parameters
+                self.best.note(history, best, None if self.averaged else passes.state.averaged)
             passes.undo.close()
         except BaseException as error:
             interrupt.hold()

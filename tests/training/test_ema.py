@@ -213,11 +213,38 @@ def test_without_averaged_early_stopping_restores_the_parameters_of_the_best_epo
     }
     net = nnkit.Network([X.shape[1], 8, 3], "tanh", seed=0)
     seen: list[Any] = []
-    history = net.fit(X, LABELS, callbacks=[lambda net, _: seen.append(net.parameters.vector)], **options)
+    history = net.fit(X, LABELS, callbacks=[lambda net, _: seen.append(both(net))], **options)
     best = int(np.argmin(history["validation_cost"]))
     assert best < history.epochs - 1
-    assert np.array_equal(net.parameters.vector, seen[best])
+    assert np.array_equal(both(net), seen[best])
+    assert net.averaged().evaluate(*options["validation_data"])["cost"] == min(history["validation_cost"])
     ensemble = nnkit.Ensemble([X.shape[1], 8, 3], "tanh", seeds=[0])
     del options["progress"]
     ensemble.fit(X, LABELS, progress=False, **options)
-    np.testing.assert_allclose(ensemble.members[0].parameters.vector, net.parameters.vector, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(both(ensemble.members[0]), both(net), rtol=1e-4, atol=1e-6)
+
+
+def both(net: nnkit.Network) -> Any:
+    return np.stack([net.parameters.vector, net.averaged().parameters.vector])
+
+
+def test_a_resumed_training_restores_the_averages_of_the_best_epoch(tmp_path: Path) -> None:
+    """Killed after the best epoch, which is then known from the checkpoint alone."""
+    rng = np.random.default_rng(5)
+    options: dict[str, Any] = {"optimizer": nnkit.Adam(0.1, ema=0.8), "averaged": False, "epochs": 30, **QUIET}
+    options |= {
+        "validation_data": (rng.normal(size=X.shape), LABELS),
+        "early_stopping": nnkit.EarlyStopping(patience=3),
+    }
+    whole, part = (nnkit.Network([X.shape[1], 8, 3], "tanh", seed=0) for _ in range(2))
+    history = whole.fit(X, LABELS, **options)
+
+    def kill(net: nnkit.Network, so_far: nnkit.History) -> None:
+        if so_far.epochs == history.epochs - 1:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        part.fit(X, LABELS, callbacks=[kill], checkpoint=tmp_path / "net", **options)
+    again = nnkit.Network([X.shape[1], 8, 3], "tanh", seed=0)
+    again.fit(X, LABELS, checkpoint=tmp_path / "net", resume=True, **options)
+    assert np.array_equal(both(again), both(whole))
