@@ -30,6 +30,7 @@ from nnkit.checks import check_finite
 from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer
+from nnkit.metrics import r2
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, optimizer_names
 from nnkit.sklearn.presets import check_preset, preset_network, train_by_preset
@@ -193,6 +194,10 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
             self.network_.classes = self._names()
         end()
         return self
+
+    def _score(self, y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> float:
+        """The score of targets and outputs of the network, (n, k): that of `score`."""
+        return r2(y, h, sample_weight)
 
     def _names(self) -> NDArray[Any] | None:
         """The class names of the network, if it has any: it is saved and exported with them."""

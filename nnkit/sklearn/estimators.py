@@ -141,15 +141,25 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
 
     def predict(self, X: Any) -> Any:
         """The label (n,) of each sample, or the truth values (n, k) of several labels."""
-        p = self._host(self._outputs(X, "predict"))
-        threshold = self.network_.cost.threshold
-        if self._multilabel:
-            found = (p > threshold).astype(np.int64)
-        elif p.shape[1] == 1:
-            found = self.classes_[(p[:, 0] > threshold).astype(int) if len(self.classes_) > 1 else [0] * len(p)]
-        else:
-            found = self.classes_[p.argmax(axis=1)]
+        found = self._decided(self._host(self._outputs(X, "predict")))
+        found = found if self._multilabel else self.classes_[found]
         return found if found.dtype.kind not in "biuf" else self._returned(self.network_.backend.asarray(found))
+
+    def _decided(self, h: NDArray[Any]) -> NDArray[np.int64]:
+        """The numbers (n,) of the classes of outputs h (n, k), or the truth values (n, k) of several labels."""
+        if not self._multilabel and h.shape[1] > 1:
+            return np.asarray(h.argmax(axis=1), np.int64)
+        above = (h > self.network_.cost.threshold).astype(np.int64)
+        if self._multilabel:
+            return above
+        return above[:, 0] if len(self.classes_) > 1 else np.zeros(len(h), np.int64)
+
+    def _score(self, y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> float:
+        if self._multilabel:
+            right = (self._decided(h) == (y > 0.5)).all(axis=1)
+        else:
+            right = self._decided(h) == (y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0] > 0.5)
+        return float(np.average(right, weights=sample_weight))
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: Any) -> Any:

@@ -14,6 +14,7 @@ from nnkit.history import History
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
 from nnkit.presets import ACTIVATIONS, EPOCHS, HIDDEN, SMOOTHING, VALIDATION, tabular_layers, tabular_options
+from nnkit.sklearn.solvers import score_of
 from nnkit.training.divergence import DivergenceError
 
 # Parameters that the preset keeps if they differ from their defaults.
@@ -72,6 +73,7 @@ def train_by_preset(
     options = tabular_options(network.classifies, len(y), given.get("max_iter", EPOCHS))
     if "learning_rate_init" in given:
         options["optimizer"].learning_rate = given["learning_rate_init"]
+    options["metrics"] = [score_of(estimator)]
     options["batch_size"] = given.get("batch_size", options["batch_size"])
     options["validation_split"] = given.get("validation_fraction", VALIDATION)
     none_aside = len(y) < _FEW or options["validation_split"] == 0
@@ -98,7 +100,7 @@ def train_by_preset(
     estimator.n_iter_, estimator.t_ = len(costs), len(costs) * len(y)
     estimator.loss_curve_, estimator.loss_, estimator.best_loss_ = costs, costs[-1], min(costs)
     estimator.validation_loss_curve_ = list(history.get("validation_cost", []))
-    scores = history.get("validation_accuracy" if network.classifies else "validation_r2")
+    scores = history.get("validation_score")
     if scores:
         estimator.validation_scores_, estimator.best_validation_score_ = list(scores), max(scores)
 

@@ -13,6 +13,7 @@ from nnkit.backends.base import Array
 from nnkit.history import History
 from nnkit.kernels.arithmetic import product, scaled_sum
 from nnkit.kernels.regularization import squared
+from nnkit.metrics import MetricFunction
 from nnkit.network import Network
 from nnkit.optimizer_state import OptimizerState
 from nnkit.optimizers import SGD, Adam, Optimizer, get_optimizer
@@ -124,7 +125,7 @@ class Monitor:
 
     def _score_improved(self, network: Network, history: History) -> bool:
         own = self._estimator
-        score = history["validation_accuracy" if network.classifies else "validation_r2"][-1]
+        score = history["validation_score"][-1]
         own.validation_scores_.append(score)
         if own.verbose:
             print(f"Validation score: {score:f}")
@@ -141,6 +142,16 @@ class Monitor:
         _set_rate(network, rate / 5)
         own._no_improvement_count = 0
         return True
+
+
+def score_of(estimator: Any) -> MetricFunction:
+    """The metric `score`, as the estimator's `score` of a network's outputs."""
+
+    def score(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> float:
+        found: float = estimator._score(y, h, sample_weight)
+        return found
+
+    return score
 
 
 def train_by_minibatches(
@@ -174,7 +185,7 @@ def train_by_minibatches(
             shuffle=estimator.shuffle,
             schedule=estimator.schedule,
             validation_data=validation,
-            metrics=() if network.classifies or validation is None else ["r2"],
+            metrics=() if validation is None else [score_of(estimator)],
             progress=False,
             callbacks=[monitor],
         )

@@ -16,6 +16,7 @@ pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -250,6 +251,35 @@ def test_validation_data_decide_early_stopping() -> None:
     model.fit(X, labels, validation_data=(X[:50], labels[:50]))
     assert model.score(X[:50], labels[:50]) == model.best_validation_score_ == max(model.validation_scores_)
     assert model.n_iter_ < 60
+
+
+KINDS = {"one-hot rows": np.eye(10, dtype=int)[labels], "classes": labels, "two classes": labels % 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "options", [{"loss": "log_loss"}, {"loss": "quadratic"}, {"loss": "huber"}, {"preset": "tabular"}]
+)
+def test_validation_scores_are_those_of_the_estimator(kind: str, options: dict[str, Any]) -> None:
+    """Also where rows with one 1 are several labels, as in scikit-learn, and the cost is one of a regression."""
+    y, part = KINDS[kind], slice(0, 120)
+    options = options | {"max_iter": 6, "random_state": 0, "learning_rate_init": 0.02}
+    scores: list[float] = []
+
+    model = DenseClassifier(**options) if "preset" in options else DenseClassifier(**options, early_stopping=True)
+    fit = nnkit.Network.fit
+
+    def watched(net: nnkit.Network, *data: Any, callbacks: Any, **others: Any) -> Any:
+        def score(net: nnkit.Network, history: nnkit.History) -> None:
+            scores.append(accuracy_score(y[120:], model.predict(X[120:])))
+
+        return fit(net, *data, callbacks=[*callbacks, score], **others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nnkit.Network, "fit", watched)
+        model.fit(X[part], y[part], validation_data=(X[120:], y[120:]))
+    assert model.validation_scores_ == pytest.approx(scores, abs=1e-12)
+    assert model.best_validation_score_ == max(scores)
 
 
 @pytest.mark.parametrize("solver", ["adamw", "rmsprop", "lion"])
