@@ -150,6 +150,8 @@ def _train_all(
                 _announce(say, dataset, parts.counts(), first_of(made), str(made))
             done = train(options, made, dataset, parts, _progress(options), communicator)
             interrupted = done.history.interrupted
+            if interrupted and not runs and not done.history.epochs:
+                raise KeyboardInterrupt  # files keep the results of earlier trainings
             if not interrupted or not runs:
                 runs.append(done)
                 _report_run(say, done)

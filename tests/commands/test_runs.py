@@ -16,6 +16,7 @@ import pytest
 
 import nnkit
 from nnkit.cli import main
+from nnkit.training.epochs import Epochs
 from tests.support import ROOT
 from tests.support.cli_files import SPECIES, flowers, houses
 
@@ -167,6 +168,24 @@ def test_ctrl_c_keeps_completed_runs(
     assert names(here) == ["flowers.csv", "nnkit-curve.png", "nnkit-model.safetensors"]
     assert main([*command, "--seed", "2", "--model", "other.safetensors"]) == 130
     assert Path("other.safetensors").exists() == inside  # of the first run there is something if it had begun
+
+
+def test_ctrl_c_in_the_first_epoch_keeps_the_files_of_an_earlier_training(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowers(here / "flowers.csv")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--history", "numbers.json", "--epochs", "2"]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    run = Epochs.run
+
+    def pressed(epochs: Epochs, *arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return run(epochs, *arguments)
+
+    monkeypatch.setattr(Epochs, "run", pressed)
+    assert main([*command, "--seed", "5"]) == 130
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a process is killed as in POSIX")
