@@ -14,6 +14,7 @@ import numpy as np
 from nnkit.backends.formulas.program import Program
 from nnkit.checkpoint import description
 from nnkit.checks import whole
+from nnkit.data.encoding import EXACT
 from nnkit.files import replacing
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import Dense, Scaling, trainable_layers
@@ -63,7 +64,8 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
     sigmoid output, `probabilities` has a column for each of the two classes; for the hinge cost these are margins,
     called `scores` (n, k). Class names are part of the model, feature names part of its metadata.
     Raises ImportError without the package onnx, TypeError for custom layers and preprocessing, ValueError for another
-    opset, for a custom activation with operations on bits, and for a column with both empty text and missing values.
+    opset, for a custom activation with operations on bits, and for a column with both empty text and missing values or
+    with codes above 2⁵³.
 
     >>> model = nnkit.Network([4, 8, 3], "relu", seed=0).to_onnx()
     >>> [output.name for output in model.graph.output]
@@ -259,6 +261,8 @@ def _encoded(graph: _Graph, encoding: Any) -> tuple[list[Any], str]:
             codes = graph.constant(np.arange(len(names)), f"{where}.codes")
             parts.append(graph.add("Cast", graph.add("Equal", code, codes), to=double))
         else:
+            if any(abs(code) >= EXACT for code in names):
+                raise ValueError(f"column {name!r} has codes of 2**53 and more, which ONNX's float64 cannot tell apart")
             missing = graph.add("IsNaN", name)
             codes = graph.constant(np.array(names, np.float64), f"{where}.codes")
             parts.append(graph.add("Cast", graph.add("Equal", name, codes), to=double))

@@ -234,7 +234,7 @@ def _fitted(name: Any, column: Any, scaling: str, forced: bool) -> Column:
     if len(values) == 0:
         raise ValueError("X has no samples; expected at least one")
     if forced or is_category(column) or values.dtype.kind in "OUT":
-        entries = [_entry(value) for value in values.tolist() if not is_missing(value)]
+        entries = [_entry(value) for value in _listed(column, values) if not is_missing(value)]
         names = _sorted(set(entries), name)
         if len(names) > max(_IDS, len(entries) / 2) and (forced or isinstance(names[0], str)):
             kind = "texts" if isinstance(names[0], str) else "numbers"
@@ -291,6 +291,15 @@ def _plain(column: Any, name: str, where: Any) -> Any:
     return values
 
 
+def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
+    """The entries of a column: whole numbers that missing ones make float64, which does not hold all, as they are."""
+    if values.dtype.kind != "f" or not (np.abs(values) >= EXACT).any():
+        listed: list[Any] = values.tolist()
+        return listed
+    convert = getattr(column, "to_pylist", None) or getattr(column, "to_list", None) or column.tolist
+    return list(convert())
+
+
 def _numbers(column: Any, name: str, where: Any) -> Real:
     """The numbers (n,) of a column, NaN where they are missing."""
     values = _plain(column, name, where)
@@ -339,6 +348,6 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
             value = found[0] if found else value
         return codes.get(value, codes.get(_entry(value), _UNKNOWN))
 
-    values = _plain(column, name, where).tolist()
+    values = _listed(column, _plain(column, name, where))
     found: Mapping[Any, float] = {value: code(value) for value in dict.fromkeys(values)}
     return np.array([found[value] for value in values])

@@ -270,3 +270,26 @@ def test_a_table_without_an_encoding_says_what_to_do() -> None:
         net.fit(pandas.DataFrame({"x": [1.0, 2.0], "t": ["a", "b"]}), [0, 1], progress=False)
     with pytest.raises(ValueError, match=r"none missing; nnkit.data.TableEncoding.fit.X. fills them in"):
         net.fit(pandas.DataFrame({"x": [1.0, None], "t": [1.0, 2.0]}), [0, 1], progress=False)
+
+
+@pytest.mark.parametrize("library", ["polars", "pyarrow", "Int64", "category", "object"])
+def test_whole_numbers_that_float64_does_not_hold(library: str) -> None:
+    """A missing value makes their column one of float64 in NumPy, in which 2⁵³ and 2⁵³ + 1 are one number."""
+    codes: list[Any] = [2**53, 2**53 + 1, 2**60, 2**60 + 1]
+    some: list[Any] = [*codes, None]
+
+    def table(values: list[Any]) -> Any:
+        if library in ("polars", "pyarrow"):
+            made = pytest.importorskip(library)
+            return made.DataFrame({"k": values}) if library == "polars" else made.table({"k": values})
+        pandas = pytest.importorskip("pandas")
+        kept = {"Int64": lambda: pandas.array(values, "Int64"), "category": lambda: pandas.Categorical(values, codes)}
+        return pandas.DataFrame({"k": kept.get(library, lambda: pandas.Series(values, dtype=object))()})
+
+    encoding = TableEncoding.fit(table(some), categories=["k"])
+    assert encoding.categories == [tuple(codes)]
+    assert encoding.transform(table(some)).tolist() == np.eye(5).tolist()
+    whole = TableEncoding.fit(table(codes), categories=["k"])
+    assert whole.transform(table(some)).tolist() == np.eye(5, 4).tolist()
+    with pytest.raises(ValueError, match=r"column 'k' has codes of 2\*\*53 and more"):
+        nnkit.Network([4, 2], preprocessing=whole).to_onnx()
