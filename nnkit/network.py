@@ -16,7 +16,7 @@ from nnkit.checks import UnknownNameError, flag, whole
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.jacobian import input_gradient, jacobian
-from nnkit.layers import Dense, dense_layers
+from nnkit.layers import Dense, dense_layers, rates_of, trainable_layers
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
 from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.minimize import minimize, value_and_gradient
@@ -314,7 +314,8 @@ class Network(Model):
         with self.turn:
             layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]
             vars(self).update(layers=layers, dense=dense_layers(layers))
-            self.placement = self._moved(self.backend)
+            parameters = self.parameters.with_rates(rates_of(trainable_layers(layers)))
+            self.placement = self.placement.carried_to(parameters, self.optimizer)
 
     # --- moving, copying and saving -----------------------------------------------------------------------------
 

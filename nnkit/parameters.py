@@ -107,6 +107,12 @@ class Parameters:
         """Zeros with this layout."""
         return Parameters(self.backend, self.shapes, self.dtype, tail=tail, by_columns=self._by_columns)
 
+    def with_rates(self, rates: Sequence[Mapping[str, float]] | None) -> "Parameters":
+        """The same arrays with other factors of the learning rate."""
+        made = object.__new__(Parameters)
+        vars(made).update(vars(self) | {"rates": rates})
+        return made
+
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and name in vars(self):
             _check_same(value, vars(self)[name], name)

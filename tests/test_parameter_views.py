@@ -3,12 +3,14 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nnkit
+from nnkit.optimizers import Adam, Lion, Optimizer
 
 
 def replace_entry(owner: Callable[[Any], Any], index: Any) -> Callable[[Any], None]:
@@ -68,3 +70,49 @@ def test_an_update_that_replaces_the_vector_is_refused() -> None:
     net = nnkit.Network([2, 2], seed=0)
     with pytest.raises(TypeError, match="flat is part of the parameters"):
         net.train_step([[0.0, 1.0]], [0], Descent(0.1))
+
+
+@pytest.mark.parametrize("optimizer", [nnkit.SGD(0.1), Adam(0.05, ema=0.9), Lion(0.01)])
+def test_views_stay_views_when_rates_change_and_trainings_resume(optimizer: Optimizer, tmp_path: Path) -> None:
+    layers = [nnkit.Dense(4, 5, "tanh"), nnkit.Dropout(0.3), nnkit.Dense(5, 3)]
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 4)), rng.integers(0, 3, 40)
+    options: dict[str, Any] = {"optimizer": optimizer, "averaged": False, "checkpoint": tmp_path / "net"}
+
+    def trained(change: bool) -> nnkit.Network:
+        net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=0)
+        W, b = net.parameters.W[1], net.parameters.b[0]
+        net.fit(X, y, epochs=2, progress=False, **options)
+        if change:
+            net.set_rate(0, 0.5)
+            net.set_rate(0, 1.0)
+        else:
+            net = nnkit.Network(layers, cost="softmax_cross_entropy", seed=0)
+            W, b = net.parameters.W[1], net.parameters.b[0]
+        net.fit(X, y, epochs=4, progress=False, resume=True, **options)
+        assert np.array_equal(W, net.parameters.W[1])
+        assert np.array_equal(b, net.parameters.b[0])
+        W[...] = 0
+        assert not net.parameters.W[1].any()
+        return net
+
+    one, other = trained(True), trained(False)
+    assert np.array_equal(one.parameters.flat, other.parameters.flat)
+
+
+def test_a_rate_keeps_the_optimizers_state_and_the_dropout() -> None:
+    """The steps are those of a network that had the rate from the start: its other layer is trained alike."""
+
+    def network(rate: float) -> nnkit.Network:
+        layers = [nnkit.Dense(4, 5, "tanh"), nnkit.Dropout(0.5), nnkit.Dense(5, 3, rate=rate)]
+        return nnkit.Network(layers, seed=0, cost="softmax_cross_entropy")
+
+    nets = [network(1.0), network(0.25)]
+    x, y = np.random.default_rng(0).normal(size=(8, 4)), np.arange(8) % 3
+    for net in nets:
+        net.train_step(x, y, Adam(1e-3, ema=0.5))
+    nets[1].parameters.vector = nets[0].parameters.vector
+    nets[0].set_rate(2, 0.25)
+    for net in nets:
+        net.train_step(x, y)
+    assert np.array_equal(nets[0].parameters.vector, nets[1].parameters.vector)

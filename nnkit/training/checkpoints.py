@@ -266,7 +266,9 @@ class Keeper:
             seed = saved.arguments["seed"]
             self._given_layers = training.get("given_layers", self._given_layers)
             layers = list(map(_rated, model.layers, saved.arguments["layers"]))
-            place = Placement(model.backend, layers, model.dtype, seed)  # dropout depends on the seed
+            own = model.parameters
+            # Dropout depends on the seed.
+            place = Placement(model.backend, layers, model.dtype, seed, by_columns=own.order == "by columns")
             used = resume(place, saved.arrays, training, self._optimizer)
             if "best" in saved.arrays:
                 kept = [saved.arrays.get(name) for name in ("best", "best_average")]
@@ -276,7 +278,9 @@ class Keeper:
             saved.tell(model)  # also what it learned from an iterable's minibatches
             model.features = saved.arguments["features"] if model.features is None else model.features
             vars(model).update(layers=layers, dense=dense_layers(layers))
-            model.optimizer, model.placement = used, place  # last, for other threads that use the network
+            carried = place.carried_to(own.with_rates(place.parameters.rates), used)
+            model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views
+            model.optimizer, model.placement = used, carried  # last, for other threads that use the network
         return history
 
     def keep(self, history: History, steps: int | None, last: bool) -> None:
