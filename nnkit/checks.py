@@ -115,7 +115,29 @@ def checked_dtype(dtype: str) -> str:
     raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float64'")
 
 
-def checked_features(features: Sequence[str], width: int, of: str = "features") -> list[str]:
+class FixedList(list[Value]):
+    """A list that raises TypeError if it is changed: of a network's layers or names, with which its arrays agree.
+
+    >>> names = FixedList(["b", "a"])
+    >>> sorted(names), names == ["b", "a"]
+    (['a', 'b'], True)
+    >>> names.sort()
+    Traceback (most recent call last):
+    TypeError: this list belongs to a network or a preprocessing and cannot be changed; change a copy, list(...)
+    """
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        what = "this list belongs to a network or a preprocessing and cannot be changed"
+        raise TypeError(f"{what}; change a copy, list(...)")
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FixedList, (list(self),)
+
+
+def checked_features(features: Sequence[str], width: int, of: str = "features") -> FixedList[str]:
     """The names of `width` columns as a list; raises ValueError for another number, or if one is not text."""
     expected = f"{of} is {features!r}; expected the names of {width} {of.removesuffix('_names').rstrip('s')}s"
     if not isinstance(features, Iterable) or isinstance(features, Mapping | Set) or getattr(features, "ndim", 1) != 1:
@@ -123,7 +145,7 @@ def checked_features(features: Sequence[str], width: int, of: str = "features") 
     names = [features] if isinstance(features, str) else list(features)
     if len(names) != width or not all(isinstance(name, str) for name in names):
         raise ValueError(expected)
-    return names
+    return FixedList(names)
 
 
 def check_agreement(owner: str, what: str, found: NDArray[Any], exact: NDArray[Any], **points: NDArray[Any]) -> None:

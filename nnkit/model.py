@@ -11,7 +11,7 @@ import numpy as np
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
-from nnkit.checks import checked_dtype, checked_features, flag, whole
+from nnkit.checks import FixedList, checked_dtype, checked_features, flag, whole
 from nnkit.classes import checked_classes, class_indices
 from nnkit.initializers import Initializer
 from nnkit.inputs import (
@@ -77,8 +77,9 @@ class Model:
         classes: Sequence[Any] | np.ndarray | None = None,
         features: Sequence[str] | None = None,
     ) -> None:
-        self.layers, self.cost = build_layers(layers, activation, output_activation, cost)
-        self.dense, last = dense_layers(self.layers), dense_layers(self.layers)[-1]
+        made, self.cost = build_layers(layers, activation, output_activation, cost)
+        self.layers, self.dense = FixedList(made), FixedList(dense_layers(made))
+        last = self.dense[-1]
         self.d_in, self.d_out = trainable_layers(self.layers)[0].inputs, last.units
         self.to_logits = [*self.layers[:-1], replace(last, activation="identity")]  # the last one belongs to the cost
         self.target_scaling = checked_target_scaling(target_scaling, self.cost, last)
@@ -408,7 +409,7 @@ def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None,
     names = fitted if features is None else checked_features(features, width)
     if fitted is not None and list(fitted) != names:
         raise ValueError(f"features is {names}; the preprocessing was fitted on {fitted}")
-    return None if names is None else list(names)
+    return None if names is None else FixedList(names)
 
 
 # Invalid values raise when they are set, not when they are used.

@@ -12,7 +12,7 @@ from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
-from nnkit.checks import UnknownNameError, flag, whole
+from nnkit.checks import FixedList, UnknownNameError, flag, whole
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.jacobian import input_gradient, jacobian
@@ -313,7 +313,7 @@ class Network(Model):
         changed: Any = replace(self.layers[index], rate=rate, bias_rate=bias_rate)  # type: ignore[type-var]
         with self.turn:
             layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]
-            vars(self).update(layers=layers, dense=dense_layers(layers))
+            vars(self).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
             parameters = self.parameters.with_rates(rates_of(trainable_layers(layers)))
             self.placement = self.placement.carried_to(parameters, self.optimizer)
 

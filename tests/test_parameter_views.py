@@ -116,3 +116,32 @@ def test_a_rate_keeps_the_optimizers_state_and_the_dropout() -> None:
     for net in nets:
         net.train_step(x, y)
     assert np.array_equal(nets[0].parameters.vector, nets[1].parameters.vector)
+
+
+@pytest.mark.parametrize("name", ["layers", "dense", "features", "target_names", "preprocessing.features"])
+def test_lists_of_a_network_cannot_be_changed(name: str) -> None:
+    """The arrays and a file would no longer agree with them."""
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"b": [0.0, 1.0, 2.0, 5.0], "a": [1.0, 3.0, 0.0, 2.0]})
+    fitted = nnkit.data.Normalization.fit(table)
+    net = nnkit.Network([2, 3, 2], cost="quadratic", seed=0, preprocessing=fitted)
+    net.fit(table, table, epochs=1, progress=False)
+    net.set_rate(0, 0.5)
+
+    def owned(net: Any) -> Any:
+        return net.preprocessing.features if "." in name else getattr(net, name)
+
+    given, before = owned(net), list(owned(net))
+    changes: list[Callable[[], Any]] = [
+        given.pop, given.clear, given.reverse, given.sort, lambda: given.append(before[0]),
+        lambda: given.extend(before), lambda: given.insert(0, before[0]), lambda: given.remove(before[0]),
+        lambda: given.__setitem__(0, before[1]), lambda: given.__delitem__(0), lambda: given.__iadd__(before),
+        lambda: given.__imul__(2),
+    ]  # fmt: skip
+    for change in changes:
+        with pytest.raises(TypeError, match="cannot be changed; change a copy"):
+            change()
+    assert given == before == list(given)
+    assert sorted(map(str, given)) == sorted(map(str, before))
+    for other in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert owned(other) == before

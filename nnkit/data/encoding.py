@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.checks import first_of, one_of
+from nnkit.checks import FixedList, first_of, one_of
 from nnkit.data.csv_files import is_number
 from nnkit.data.moments import Real, feature_names
 from nnkit.data.preprocessing import Fitted, Normalization, checked_array
@@ -91,7 +91,9 @@ class TableEncoding(Fitted):
         self.deviation = checked_array("deviation", deviation, 1, width, positive=True)
         self.inverse_bound = checked_array("inverse_bound", inverse_bound, 1, width)
         self.flagged = checked_array("flagged", flagged, 1, width)
-        self.categories = [None if names is None else _checked(names, at) for at, names in enumerate(categories)]
+        self.categories = FixedList(
+            None if names is None else _checked(names, at) for at, names in enumerate(categories)
+        )
         if len(self.categories) != width:
             raise ValueError(f"categories has {len(self.categories)} entries; expected {width}, one for each column")
         self._source, self._codes = self._layout()

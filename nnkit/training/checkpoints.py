@@ -16,6 +16,7 @@ from nnkit import checkpoint, state
 from nnkit.backends.base import Array
 from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.checkpoint import Saved, check_safetensors
+from nnkit.checks import FixedList
 from nnkit.files import locked, writable
 from nnkit.history import History
 from nnkit.layers import Dense, Layer, dense_layers, layer_description
@@ -277,7 +278,7 @@ class Keeper:
             model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
             saved.tell(model)  # also what it learned from an iterable's minibatches
             model.features = saved.arguments["features"] if model.features is None else model.features
-            vars(model).update(layers=layers, dense=dense_layers(layers))
+            vars(model).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
             carried = place.carried_to(own.with_rates(place.parameters.rates), used)
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views
             model.optimizer, model.placement = used, carried  # last, for other threads that use the network
