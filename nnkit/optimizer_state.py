@@ -59,9 +59,9 @@ class Optimizer:
             disables it. If ‖g‖² is NaN or overflows, all parameters become NaN.
         ema: β in (0, 1); the state averages the parameters after each step, a ← βa + (1 − β)W, from those after its
             first step on, like `use_ema` of Keras and `torch.optim.swa_utils`. `fit` validates the averages, and ends
-            with them; `Network.averaged` is a copy with them. None disables it. They start anew
-            from parameters that `load_state_dict` or `minimize` sets or early stopping restores, but not from those
-            that are assigned.
+            with them; `Network.averaged` is a copy with them. None disables it. They start anew from parameters that
+            `load_state_dict` or `minimize` sets, but not from those that are assigned. Early stopping restores them
+            with the parameters of the best epoch.
 
     Raises ValueError for a number out of range, TypeError if a value is not a number, and AttributeError if any number
     but the learning rate is changed. A custom optimizer is a derived dataclass with a `formula`, or whose `start`

@@ -214,7 +214,7 @@ def _read_parquet(path: Path, wanted: Wanted) -> Mixed:
         raise ValueError(f"{path}: no column is left for X")
     target, own = found
     y = None if target is None else _parquet_labels(table.column(target), f"{path}, column {names[target]!r}")
-    ids = None if own is None else [str(value) for value in table.column(own).to_pylist()]
+    ids = None if own is None else ["" if value is None else str(value) for value in table.column(own).to_pylist()]
     X = table.select(kept)
     if wanted.categories:
         X = TextTable({name: as_array(X.column(at), name) for at, name in enumerate(kept)})
