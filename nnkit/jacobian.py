@@ -20,8 +20,9 @@ def jacobian(model: Model, x: Any) -> Array:
     """The derivatives ∂h_k/∂x_j of all outputs by all inputs, (n, d_out, width), for samples x (n, width).
 
     h are the outputs of `forward`, such as the prediction of a regression or probabilities, and x the samples before
-    any preprocessing. The result is on this network's backend, in its dtype. Dropout is inactive. Raises ValueError and
-    TypeError like `forward`, and TypeError for a custom preprocessing without a method `backward`.
+    any preprocessing; columns of a table are in the order of `features`. The result is on this network's backend, in
+    its dtype. Dropout is inactive. Raises ValueError and TypeError like `forward`, and TypeError for a custom
+    preprocessing without a method `backward`.
 
     >>> net = nnkit.Network([2, 3, 1], "tanh", "quadratic", seed=0, dtype="float64")
     >>> x, e = np.array([[0.5, -1.0]]), 1e-6

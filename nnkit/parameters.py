@@ -162,7 +162,10 @@ class Parameters:
 
     @property
     def vector(self) -> NDArray[np.float64]:
-        """All parameters in one float64 vector on the host: for each layer W by rows, then b. It can be assigned."""
+        """All parameters in one float64 vector on the host: for each layer W by rows, then b. It can be assigned.
+
+        It is a copy: an assignment to its entries, unlike one to `flat`, does not change the parameters.
+        """
         return in_one_vector(self.backend, (layer.values() for layer in self.layers))
 
     @vector.setter

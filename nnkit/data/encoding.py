@@ -294,7 +294,15 @@ def _plain(column: Any, name: str, where: Any) -> Any:
 
 
 def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
-    """The entries of a column: whole numbers that missing ones make float64, which does not hold all, as they are."""
+    """The entries of a column, as they are.
+
+    Whole numbers are those of the table where a missing one makes them float64, which does not hold them all; short
+    decimal numbers, such as 0.1, are the same in float16, float32 and float64.
+    """
+    if values.dtype.kind == "f" and values.dtype.itemsize < 8:
+        distinct, where = np.unique(values, return_inverse=True)
+        decimal: list[Any] = np.array([float(str(value)) for value in distinct])[where].tolist()
+        return decimal
     if values.dtype.kind != "f" or not (np.abs(values) >= EXACT).any():
         listed: list[Any] = values.tolist()
         return listed

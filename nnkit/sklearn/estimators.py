@@ -163,7 +163,7 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
 
     @available_if(_has_probabilities)
     def predict_proba(self, X: Any) -> Any:
-        """The probability (n, k) of each class, in the order of `classes_`."""
+        """The probability (n, k) of each class, in the order of `classes_`; outputs of a sigmoid over their sum."""
         return self._probabilities(X, "predict_proba")
 
     @available_if(_has_probabilities)
@@ -174,15 +174,22 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
 
     @available_if(lambda estimator: not _has_probabilities(estimator))
     def decision_function(self, X: Any) -> Any:
-        """The outputs, such as the margins of the hinge cost, (n, k), less the threshold (n,) for two classes."""
-        h = self._outputs(X, "decision_function")
-        single = h.shape[1] == 1 and not self._multilabel
-        return self._returned(h[:, 0] - self.network_.cost.threshold if single else h)
+        """The outputs, such as the margins of the hinge cost, (n, k), of which the largest decides.
+
+        For two classes (n,) and several labels (n, k) they are less the threshold, so that those above 0 are predicted.
+        """
+        h, threshold = self._outputs(X, "decision_function"), self.network_.cost.threshold
+        if self._multilabel:
+            return self._returned(h - threshold)
+        return self._returned(h[:, 0] - threshold if h.shape[1] == 1 else h)
 
     def _probabilities(self, X: Any, method: str) -> Any:
         p, xp = self._outputs(X, method), self.network_.backend.xp
         if p.shape[1] == 1 and not self._multilabel:
             p = xp.concat([1 - p, p], axis=1) if len(self.classes_) > 1 else xp.ones_like(p)
+        elif not self._multilabel and self.network_.cost.output == "sigmoid":  # as by OneVsRestClassifier
+            total = xp.sum(p, axis=1, keepdims=True)
+            p = p / xp.where(total > 0, total, xp.ones_like(total))
         return self._returned(p)
 
     def _targets(self, y: NDArray[Any], first: bool, incremental: bool) -> tuple[NDArray[Any], int, str]:

@@ -293,3 +293,14 @@ def test_whole_numbers_that_float64_does_not_hold(library: str) -> None:
     assert whole.transform(table(some)).tolist() == np.eye(5, 4).tolist()
     with pytest.raises(ValueError, match=r"column 'k' has codes of 2\*\*53 and more"):
         nnkit.Network([4, 2], preprocessing=whole).to_onnx()
+
+
+@pytest.mark.parametrize("fitted", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("given", ["float16", "float32", "float64"])
+def test_categories_that_are_decimal_numbers(fitted: str, given: str) -> None:
+    values = [0.1, 0.25, 2.0, 0.7]
+    encoding = TableEncoding.fit(pandas.DataFrame({"k": np.array(values, fitted)}), categories=["k"])
+    assert encoding.categories == [tuple(sorted(values))]
+    table = pandas.DataFrame({"k": np.array([*values, np.nan, 0.3], given)})
+    order = np.argsort(np.argsort(values))
+    assert encoding.transform(table).tolist() == [*np.eye(4)[order].tolist(), [0.0] * 4, [0.0] * 4]

@@ -282,6 +282,22 @@ def test_validation_scores_are_those_of_the_estimator(kind: str, options: dict[s
     assert model.best_validation_score_ == max(scores)
 
 
+def test_probabilities_of_several_sigmoid_outputs_sum_to_1() -> None:
+    """As those of scikit-learn's OneVsRestClassifier."""
+    model = DenseClassifier(loss="cross_entropy", max_iter=3, random_state=0).fit(X, labels)
+    p, h = model.predict_proba(X), model.network_.forward(X)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(p, h / h.sum(axis=1, keepdims=True), rtol=1e-12)
+    assert np.array_equal(model.classes_[p.argmax(axis=1)], model.predict(X))
+
+
+def test_decisions_for_several_labels_are_above_0() -> None:
+    samples, truths = make_multilabel_classification(60, random_state=0)
+    for loss in ("quadratic", "hinge"):
+        model = DenseClassifier(loss=loss, max_iter=5, random_state=0).fit(samples, truths)
+        assert np.array_equal(model.decision_function(samples) > 0, model.predict(samples))
+
+
 @pytest.mark.parametrize("solver", ["adamw", "rmsprop", "lion"])
 def test_every_optimizer_is_a_solver(solver: str) -> None:
     assert DenseClassifier(solver=solver, max_iter=40, learning_rate_init=0.003).fit(X, labels).score(X, labels) > 0.8
