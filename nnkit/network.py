@@ -27,9 +27,9 @@ from nnkit.state import arrays, pickled, restore, unpickle
 from nnkit.state_dict import load_state_dict, state_dict
 from nnkit.step import Step, StepExplanation, explain_step, step_for
 from nnkit.training.checkpoints import resume
+from nnkit.training.data import source_of
 from nnkit.training.fit import fit
 from nnkit.training.meter import evaluate
-from nnkit.training.sources import source_of
 from nnkit.training.weights import ClassWeight, weights_of
 
 if TYPE_CHECKING:

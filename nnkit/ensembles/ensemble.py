@@ -24,18 +24,12 @@ from nnkit.schedules import ScheduleLike, as_schedule, in_words
 from nnkit.state import restore
 from nnkit.training.blas_threads import threads_for
 from nnkit.training.checkpoints import Plan
-from nnkit.training.fit import (
-    carrying,
-    check_monitor,
-    checked_callbacks,
-    checked_rule,
-    learned_names,
-    numbers_to_come,
-    validation_source,
-)
+from nnkit.training.data import learned_names, source_of, validation_source
+from nnkit.training.loop import carrying
 from nnkit.training.meter import Meter
+from nnkit.training.options import check_monitor, checked_callbacks, checked_rule, numbers_to_come
 from nnkit.training.progress import Progress, checked_progress
-from nnkit.training.sources import ArraySource, source_of
+from nnkit.training.sources import ArraySource
 from nnkit.training.stopping import EarlyStopping, interruptible
 from nnkit.training.weights import ClassWeight
 

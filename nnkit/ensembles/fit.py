@@ -18,7 +18,8 @@ from nnkit.model import ROWS
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, chosen_optimizer
 from nnkit.schedules import Schedule
-from nnkit.training.checkpoints import Best, Plan
+from nnkit.training.best import Best
+from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs, order_of
 from nnkit.training.meter import Meter

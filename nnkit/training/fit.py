@@ -1,36 +1,42 @@
 """fit: train for epochs of minibatches, and return a History."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from nnkit.checks import flag, in_range, whole
-from nnkit.classes import names_in
 from nnkit.history import History
 from nnkit.inputs import on_host
-from nnkit.metrics import Metric, MetricFunction, get_metrics
+from nnkit.metrics import MetricFunction, get_metrics
 from nnkit.model import Model
 from nnkit.optimizers import Optimizer, chosen_optimizer
 from nnkit.parallel import fastest, team_of
-from nnkit.parallel.division import ONE, Team
-from nnkit.placement import Placement
 from nnkit.preprocessing import warn_of_scales
 from nnkit.schedules import ScheduleLike, as_schedule, in_words
+from nnkit.training.best import Best
 from nnkit.training.blas_threads import threads_for
-from nnkit.training.checkpoints import Best, Keeper, Plan, drawn_before
+from nnkit.training.checkpoints import Keeper, Plan, drawn_before
+from nnkit.training.data import is_stream, learned_names, source_of, validation_source
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs
 from nnkit.training.fingerprints import functions_of
-from nnkit.training.meter import evaluate
+from nnkit.training.loop import Training, carrying
+from nnkit.training.options import (
+    check_monitor,
+    check_team,
+    checked_callbacks,
+    checked_rule,
+    class_weight_in_words,
+    numbers_to_come,
+    refuse,
+)
 from nnkit.training.progress import Progress, checked_progress
-from nnkit.training.sources import ArraySource, Source, is_stream, source_of
-from nnkit.training.start import check_alike, check_same, checksum, cores_for, start_alike
-from nnkit.training.stopping import EarlyStopping, Interrupt, interruptible
+from nnkit.training.sources import ArraySource
+from nnkit.training.start import check_same, cores_for, start_alike
+from nnkit.training.stopping import EarlyStopping, interruptible
 from nnkit.training.weights import ClassWeight
 
 
@@ -155,13 +161,13 @@ def fit(
         if communicator is not comm:
             stack.callback(communicator.close)
         with communicator.agreed():
-            _check_team(team, model, X, shards, sharded)
+            check_team(team, model, X, shards, sharded)
             if is_stream(X):
-                _refuse("with an iterable", batch_size=batch_size, shuffle=shuffle, validation_split=validation_split)
+                refuse("with an iterable", batch_size=batch_size, shuffle=shuffle, validation_split=validation_split)
             if validation_data is not None:
-                _refuse("with validation_data", validation_split=validation_split)
+                refuse("with validation_data", validation_split=validation_split)
             if checkpoint is None:
-                _refuse("without a checkpoint", checkpoint_every=checkpoint_every)
+                refuse("without a checkpoint", checkpoint_every=checkpoint_every)
             batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
             every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
             shuffle = shuffle is None or flag("", "shuffle", shuffle)
@@ -202,7 +208,7 @@ def fit(
                 metrics=[metric.name for metric in measured],
                 validation_data="None" if validation is None else "given",
                 validation_split=validation_split,
-                class_weight=_class_weight_in_words(class_weight),
+                class_weight=class_weight_in_words(class_weight),
                 data={**source.prints, **({} if validation is None else validation.prints)},
                 functions=functions_of(rates, measured),
                 shards=shards,
@@ -220,145 +226,11 @@ def fit(
         with carrying(history), limit:  # which reads the optimizer's state
             with communicator.agreed():
                 passes = Epochs(model, source, measured, plan, rates, epochs, interrupt, keeper.steps, team)
-            training = _Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
+            training = Training(model, history, passes, validation, measured, best, keeper, callbacks, averaged)
             shown = progress if communicator.rank == 0 else False
             with Progress(shown, epochs, passes.steps, history.epochs) as bar:
                 training.run(bar, interrupt)
     return history
-
-
-@dataclass
-class _Training:
-    """The epochs of a training, with validation, callbacks and checkpoints after each."""
-
-    model: Model
-    history: History
-    passes: Epochs
-    validation: Source | None
-    metrics: Sequence[Metric]
-    best: Best
-    keeper: Keeper
-    callbacks: Sequence[Callable[[Any, History], object]]
-    averaged: bool
-    _averages: Placement | None = None
-
-    def run(self, bar: Progress, interrupt: Interrupt) -> None:
-        """Train until a stopping condition, which the history records; restores the best parameters."""
-        history = self.history
-        try:
-            history.stopped = self._ended()
-            while history.stopped is None:
-                numbers = self._epoch(bar, interrupt)
-                self._finish(interrupt)
-                bar.epoch(history.epochs, numbers)
-                interrupt.check()
-        except KeyboardInterrupt:
-            history.stopped = "interrupted"
-        except DivergenceError as error:
-            history.stopped, error.best = "diverged", self.best.epoch
-            raise
-        finally:
-            interrupt.hold()
-            averages = self.passes.state.averaged if self.averaged and history.stopped is not None else None
-            if averages is not None:
-                self.model.backend.copy(averages.flat, self.model.parameters.flat)
-            self.best.restore()
-
-    def _ended(self) -> str | None:
-        """Why the training has ended; None if it has not."""
-        if self.keeper.stopped:
-            return "callback"
-        if self.best.stops(self.history):
-            return "early stopping"
-        return "epochs" if self.history.epochs >= self.passes.epochs else None
-
-    def _epoch(self, bar: Progress, interrupt: Interrupt) -> dict[str, float]:
-        """Run an epoch, all of it or nothing; returns its cost and metrics."""
-        model, history, passes, started = self.model, self.history, self.passes, time.perf_counter()
-        trained, lengths = model.epochs_trained, {name: len(numbers) for name, numbers in history.items()}
-        try:
-            numbers = passes.run(history.epochs, history, bar)
-            if self.validation is not None:
-                found = evaluate(self._validated(), self.validation, self.metrics, passes.team, interrupt.at_once)
-                numbers |= {f"validation_{name}": number for name, number in found.items()}
-            seconds = interrupt.slowest(time.perf_counter() - started)
-            with passes.team.communicator.agreed():
-                history.add(**numbers, learning_rate=passes.rate, seconds=seconds)
-                model.epochs_trained += 1
-                best = (self._validated() if self.averaged else model).parameters
-                self.best.note(history, best, None if self.averaged else passes.state.averaged)
-            passes.undo.close()
-        except BaseException as error:
-            interrupt.hold()
-            if passes.undo.open:
-                passes.undo.take_back(error)
-                model.epochs_trained = trained
-                for name in list(history):
-                    del history[name][lengths.get(name, 0) :]
-                    if name not in lengths:
-                        del history[name]
-            raise
-        return numbers
-
-    def _validated(self) -> Model:
-        """The network with the parameters to validate: averages, if the optimizer computes them."""
-        averages = self.passes.state.average
-        if averages is None:
-            return self.model
-        if self._averages is None or self._averages.parameters is not averages:
-            self._averages = self.model.placement.with_parameters(averages)
-        return self.model.snapshot(self._averages)
-
-    def _finish(self, interrupt: Interrupt) -> None:
-        """Call the callbacks, and write a checkpoint if it is due."""
-        communicator = self.passes.team.communicator
-        with communicator.agreed(), interrupt.at_once:
-            answers = [callback(self.model, self.history) for callback in self.callbacks]
-        stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-        found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
-        self.keeper.stopped = any(stop for stop, _ in found)
-        with communicator.agreed():
-            self.passes.check_place()
-            check_alike([number for _, number in found], self.history.epochs)
-        self.history.stopped = self._ended()
-        with communicator.agreed(), interrupt.at_once:
-            self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
-
-
-@contextmanager
-def carrying(history: History) -> Iterator[None]:
-    """Add the history to an exception that ends the training."""
-    try:
-        yield
-    except BaseException as error:
-        vars(error)["history"] = history
-        raise
-
-
-@contextmanager
-def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
-    """Let a network learn feature and class names, if unset, and the shape of targets.
-
-    They, the optimizer and its state are restored if an argument is invalid or training ends by an exception in its
-    first epoch; a divergence keeps the steps before it.
-    """
-    names = ("features", "classes", "target_names", "vector_targets", "optimizer", "state")
-    before = [getattr(model, name) for name in names]
-    trained = model.epochs_trained
-    try:
-        model.learn(X, y)
-        if y is not None:
-            labels = model.answers(y)
-            # Trained outputs have the labels 0 to k − 1, which names would change.
-            trains_first = model.epochs_trained == 0 and model.state is None  # nor by train_step
-            if model.classifies and model.classes is None and trains_first:
-                model.classes = names_in(labels, model.d_out)
-        yield
-    except BaseException as error:
-        if model.epochs_trained == trained and not isinstance(error, DivergenceError):
-            for name, value in zip(names, before, strict=True):
-                setattr(model, name, value)
-        raise
 
 
 def _seed_of_split(model: Model, share: float | None, path: str | PathLike[str] | None) -> int:
@@ -374,74 +246,3 @@ def _split(model: Model, share: float, seed: int, given: dict[str, Any]) -> list
     share = in_range("", "validation_split", share, 1.0, above=True)
     labels = np.asarray(on_host(model.answers(given["y"])))
     return split_off(labels, share, seed, **given)
-
-
-def _check_team(team: Team, model: Model, X: Any, shards: int | None, sharded: bool) -> None:
-    """Raise TypeError for options of a team without effect, and ValueError for fewer shards than ranks."""
-    if sharded and not is_stream(X):
-        _refuse("for arrays: all ranks give the same ones, and each reads its own rows", sharded=sharded)
-    if sharded and shards is not None:
-        _refuse("on minibatches that the ranks divide themselves (sharded=True)", shards=shards)
-    if team.divisor < team.communicator.size:
-        raise ValueError(f"shards is {shards}; expected at least one for each of {team.communicator.size} ranks")
-
-
-def validation_source(model: Model, data: Any, prints: bool, team: Team = ONE) -> Source | None:
-    """The source of `validation_data`, if given."""
-    if data is None:
-        return None
-    if isinstance(data, tuple | list) and len(data) in (2, 3):
-        X, y, weight = (*data, None)[:3]
-        return source_of(model, X, y, weight, which="validation ", prints=prints, team=team)
-    if not is_stream(data):
-        kind = type(data).__name__
-        raise TypeError(f"validation_data is a {kind}; expected (X, y), (X, y, sample_weight) or an iterable of them")
-    return source_of(model, data, None, which="validation ")
-
-
-def _class_weight_in_words(weight: ClassWeight) -> str:
-    if not isinstance(weight, Mapping):
-        return str(weight)
-    return ", ".join(sorted(f"{name}: {float(number)!r}" for name, number in weight.items()))
-
-
-def _refuse(reason: str, **arguments: object) -> None:
-    """TypeError for the first given argument among these, which have no effect.
-
-    >>> _refuse("without a checkpoint", checkpoint_every=2)
-    Traceback (most recent call last):
-    TypeError: checkpoint_every is 2, which has no effect without a checkpoint; leave it out
-    """
-    for name, value in arguments.items():
-        if value is not None:
-            raise TypeError(f"{name} is {value!r}, which has no effect {reason}; leave it out")
-
-
-def numbers_to_come(model: Model, metrics: Sequence[Metric], validated: bool) -> list[str]:
-    """The names of the costs and metrics that the history will contain."""
-    names = ["cost", *(["accuracy"] if model.classifies else []), *(metric.name for metric in metrics)]
-    return names + ([f"validation_{name}" for name in names] if validated else [])
-
-
-def checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlyStopping | None:
-    """The given rule; TypeError if it is not an EarlyStopping, ValueError if the history will not have its number."""
-    if not isinstance(rule, EarlyStopping | None):
-        raise TypeError(f"early_stopping is {rule!r}; expected a rule, such as nnkit.EarlyStopping(patience=5)")
-    check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
-    return rule
-
-
-def check_monitor(option: str, monitor: str | None, numbers: Sequence[str]) -> None:
-    """ValueError for a number that the history will not have."""
-    if monitor is not None and monitor not in numbers:
-        hint = "; give validation_data" if monitor.startswith("validation_") else ""
-        raise ValueError(f"{option} monitors {monitor!r}; this training has {', '.join(numbers)}{hint}")
-
-
-def checked_callbacks(callbacks: Any) -> list[Callable[[Any, History], object]]:
-    """The callbacks as a list; TypeError if one is not callable."""
-    found = list(callbacks) if hasattr(callbacks, "__iter__") else [callbacks]
-    for callback in found:
-        if not callable(callback):
-            raise TypeError(f"callbacks contains {callback!r}; expected functions of the network and its history")
-    return found

@@ -18,8 +18,9 @@ from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.model import ROWS, Model
 from nnkit.parallel.division import ONE, Team
+from nnkit.training.data import rounds
 from nnkit.training.exact import Exact, joined
-from nnkit.training.sources import Known, Minibatch, Source, rounds
+from nnkit.training.sources import Known, Minibatch, Source
 
 _KEPT = 1 << 20  # numbers buffered before they are measured
 _FEW = 1 << 15  # numbers that take less time than the Python overhead of measuring them

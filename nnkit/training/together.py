@@ -20,10 +20,11 @@ from nnkit.parameters import Parameters
 from nnkit.placement import TAIL, settings
 from nnkit.step import Step, step_for
 from nnkit.training.checkpoints import Plan
+from nnkit.training.data import StreamSource, rounds
 from nnkit.training.divergence import Undo
 from nnkit.training.meter import Meter
 from nnkit.training.on_device import Rates, Replays, Way
-from nnkit.training.sources import ArraySource, Minibatch, Source, StreamSource, rounds
+from nnkit.training.sources import ArraySource, Minibatch, Source
 from nnkit.training.stopping import Interrupt
 
 Look = Callable[[int, float], None]
