@@ -31,7 +31,7 @@ class CSVLogger:
     """Write the history to a CSV file after each epoch: a column `epoch`, from 1, and one for each of its numbers.
 
     The file has the epochs of this training, and of a resumed one also those before, once each; an existing file is
-    replaced.
+    replaced. A number that another callback adds to the history in some epochs only is in the rows of these epochs.
 
     Args:
         path: the file.
@@ -48,28 +48,47 @@ class CSVLogger:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = writable(path, "path").absolute()
-        self._history: History | None = None
-        self._names: list[str] = []
-        self._done = 0
+        self._epochs, self._names = _Epochs(), list[str]()
 
     def __call__(self, network: Any, history: History) -> None:
         """Write the epochs that the file does not contain yet."""
-        names, done = list(history), history.epochs
-        goes_on = history is self._history and names == self._names and self._done == done - 1
-        if goes_on and all(len(numbers) == done for numbers in history.values()) and self._path.exists():
+        names, goes_on = list(history), self._epochs.follow(history)
+        if goes_on and names == self._names and self._path.exists():
             with open(self._path, "a", encoding="utf-8", newline="") as file:
-                file.write(_lines(names, history, range(self._done, done)))
+                file.write(self._line(names, history.epochs - 1))
         else:
             with replacing(self._path) as whole:
-                head = _line(["epoch", *names])
-                whole.write((head + _lines(names, history, range(done))).encode())
-        self._history, self._names, self._done = history, names, done
+                lines = (self._line(names, epoch) for epoch in range(history.epochs))
+                whole.write((_line(["epoch", *names]) + "".join(lines)).encode())
+        self._names = names
+
+    def _line(self, names: Sequence[str], epoch: int) -> str:
+        return _line([epoch + 1, *(self._epochs.rows[epoch].get(name, "") for name in names)])
 
 
-def _lines(names: Sequence[str], history: Mapping[str, Sequence[float]], epochs: range) -> str:
-    """The rows of some epochs, from 0; a list that a callback keeps may be shorter."""
-    rows = ([history[name][epoch] if epoch < len(history[name]) else "" for name in names] for epoch in epochs)
-    return "".join(_line([epoch + 1, *row]) for epoch, row in zip(epochs, rows, strict=True))
+class _Epochs:
+    """The numbers of each epoch: a list of another callback's that grows in some epochs only has numbers of these.
+
+    Attributes:
+        rows: for each epoch, its numbers by name.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._history: History | None = None
+        self._lengths: dict[str, int] = {}
+
+    def follow(self, history: History) -> bool:
+        """Add the last epoch; returns False if the history is another one, whose epochs then are all new."""
+        done, goes_on = history.epochs, history is self._history and len(self.rows) == history.epochs - 1
+        whole = {name: numbers for name, numbers in history.items() if len(numbers) == done}
+        if not goes_on:
+            self.rows = [{name: numbers[epoch] for name, numbers in whole.items()} for epoch in range(done - 1)]
+            self._lengths = {name: len(numbers) for name, numbers in history.items()}
+        longer = {name: numbers for name, numbers in history.items() if len(numbers) > self._lengths.get(name, 0)}
+        self.rows.append({name: numbers[-1] for name, numbers in (whole | longer).items()})
+        self._history, self._lengths = history, {name: len(numbers) for name, numbers in history.items()}
+        return goes_on
 
 
 def _line(cells: Sequence[object]) -> str:
@@ -105,20 +124,22 @@ class TensorBoard:
         if self._folder.exists() and not self._folder.is_dir():
             raise NotADirectoryError(f"folder: {folder} is a file; expected a folder")
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._history: History | None = None
+        self._epochs = _Epochs()
 
     def __call__(self, network: Any, history: History) -> None:
         """Write the epochs that have not been written yet."""
-        if history is not self._history:
+        if not self._epochs.follow(history):
             name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{id(self)}"
-            self._history, self._name, self._done, self._runs = history, name, 0, set[str]()
+            self._name, self._done, self._runs = name, 0, set[str]()
         for run, prefix in (("train", ""), ("validation", "validation_")):
-            names = [name for name in history if name.startswith("validation_") == bool(prefix)]
+            names = {
+                name: name.removeprefix(prefix) for name in history if name.startswith("validation_") == bool(prefix)
+            }
             if names:
-                self._write(run, {name.removeprefix(prefix): history[name] for name in names}, history.epochs)
+                self._write(run, names)
         self._done = history.epochs
 
-    def _write(self, run: str, lists: Mapping[str, Sequence[float]], epochs: int) -> None:
+    def _write(self, run: str, names: Mapping[str, str]) -> None:
         (self._folder / run).mkdir(exist_ok=True)
         event: Callable[..., Any] = self._event.Event
         with open(self._folder / run / self._name, "ab") as file:
@@ -128,9 +149,9 @@ class TensorBoard:
                 start = self._event.SessionLog(status=self._event.SessionLog.START)
                 for first in (event(file_version="brain.Event:2"), event(step=1, session_log=start)):
                     writer.write(first.SerializeToString())
-            for epoch in range(self._done, epochs):
-                kept = {name: numbers[epoch] for name, numbers in lists.items() if epoch < len(numbers)}
-                values = [self._summary.Summary.Value(tag=name, simple_value=kept[name]) for name in kept]
+            for epoch, row in enumerate(self._epochs.rows[self._done :], self._done):
+                value: Callable[..., Any] = self._summary.Summary.Value
+                values = [value(tag=tag, simple_value=row[name]) for name, tag in names.items() if name in row]
                 summary = self._summary.Summary(value=values)
                 writer.write(event(wall_time=time.time(), step=epoch + 1, summary=summary).SerializeToString())
 

@@ -191,7 +191,8 @@ class OneByOne(Way):
                 batch = next(batches, None)
             if batch is None:
                 break
-            (rate,) = rates(range(self.done, self.done + 1))
+            if self._sum is None or self._sum.count == 0:  # an update's rate is that of its first minibatch
+                (rate,) = rates(range(self.done, self.done + 1))
             self.done += 1
             self._step(batch, rate, look)
             after_steps(1)

@@ -224,7 +224,8 @@ class OneByOneTogether(Way):
             if batches is None:
                 break
             with agreed():
-                (rate,) = rates(range(self.done, self.done + 1))
+                if self._sum.count == 0:  # an update's rate is that of its first minibatch
+                    (rate,) = rates(range(self.done, self.done + 1))
                 steps = [self._written(number, batch) for number, batch in enumerate(batches)]
             self.done += 1
             self._step(batches, steps, rate, look)

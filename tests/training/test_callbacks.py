@@ -79,7 +79,29 @@ def test_names_and_lists_of_other_callbacks(tmp_path: Path) -> None:
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["epoch", *history]
-    assert [row[-1] for row in rows[1:]] == ["0.5", "0.5", ""]
+    assert [row[-1] for row in rows[1:]] == ["", "0.5", "0.5"]
+
+
+def test_numbers_of_some_epochs_are_in_their_rows(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    path, folder = tmp_path / "run.csv", tmp_path / "board"
+    right: dict[int, float] = {}
+
+    def some(network: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs % 3 == 2:
+            right[history.epochs] = history.epochs / 8
+            history.setdefault("slow", []).append(history.epochs / 8)
+
+    for _ in range(2):  # the second training begins a file anew, with the same objects
+        loggers = [CSVLogger(path), TensorBoard(folder)]
+        nnkit.Network([3, 2], seed=0).fit(**DATA, epochs=8, callbacks=[some, *loggers])
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {int(row["epoch"]): float(row["slow"]) for row in rows if row["slow"]} == right
+        assert len(rows) == 8
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    read = accumulator.EventAccumulator(str(folder / "train")).Reload()
+    assert {event.step: event.value for event in read.Scalars("slow")} == right
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

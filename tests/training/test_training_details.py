@@ -68,10 +68,14 @@ def test_minibatches_of_a_stream_may_be_larger_than_the_usual_32() -> None:
     assert found["accuracy"] == wanted["accuracy"]
 
 
-def test_accumulation_with_a_schedule_equals_a_larger_batch() -> None:
+@pytest.mark.parametrize(
+    "schedule", ["cosine", "one_cycle", nnkit.schedules.warmup(1), lambda epoch: 0.5 ** int(epoch)]
+)
+def test_accumulation_with_a_schedule_equals_a_larger_batch(schedule: Any) -> None:
+    """The rate of an update is that of its first minibatch."""
     nets = [network(), network()]
     for net, options in zip(nets, ({"batch_size": 48}, {"gradient_accumulation_steps": 3}), strict=True):
-        fit(net, X, LABELS, epochs=4, schedule=lambda epoch: 0.5 ** int(epoch), **options)
+        fit(net, X, LABELS, epochs=4, schedule=schedule, **options)
     np.testing.assert_allclose(flat(nets[1]), flat(nets[0]), rtol=1e-12)
 
 
