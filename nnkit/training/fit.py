@@ -102,7 +102,8 @@ def fit(
             without normalization: a weight of 2 for all classes doubles the cost. The weights of an iterable are not
             normalized in the gradient either, so their mean should be about 1; "balanced" is not possible there.
         early_stopping: when to stop before `epochs`, such as `nnkit.EarlyStopping(patience=5)`.
-        gradient_accumulation_steps: minibatches per update, by the mean over their samples, if batches exceed memory.
+        gradient_accumulation_steps: minibatches per update, by the mean over their samples and with the rate of the
+            first, if batches exceed memory.
         shuffle: None or True draws a new order for each epoch on the host, from the network's seed and epoch count:
             the same batches on every backend and in a resumed training.
         checkpoint: a file to which the training is written every `checkpoint_every` epochs (None means 1) and at its

@@ -92,9 +92,9 @@ def test_numbers_of_some_epochs_are_in_their_rows(tmp_path: Path) -> None:
             right[history.epochs] = history.epochs / 8
             history.setdefault("slow", []).append(history.epochs / 8)
 
-    for _ in range(2):  # the second training begins a file anew, with the same objects
-        loggers = [CSVLogger(path), TensorBoard(folder)]
-        nnkit.Network([3, 2], seed=0).fit(**DATA, epochs=8, callbacks=[some, *loggers])
+    for _ in range(2):  # the second training begins the files anew
+        callbacks: list[Any] = [some, CSVLogger(path), TensorBoard(folder)]
+        nnkit.Network([3, 2], seed=0).fit(**DATA, epochs=8, callbacks=callbacks)
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         assert {int(row["epoch"]): float(row["slow"]) for row in rows if row["slow"]} == right
