@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nnkit.inputs import SHARES, checked_weights
 
-# Names, with the function of scikit-learn and the options for several classes: the unweighted mean over the classes.
+# Names, with the function of scikit-learn and the options for more than two classes: the unweighted mean over them.
 _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "f1": ("f1_score", {"average": "macro", "zero_division": 0.0}),
     "precision": ("precision_score", {"average": "macro", "zero_division": 0.0}),
@@ -52,10 +52,16 @@ def named(name: str, outputs: int) -> Callable[..., Any]:
     except ImportError as error:
         hint = f"metrics: {name!r} needs scikit-learn: python -m pip install scikit-learn"
         raise ImportError(hint, name="sklearn") from error
-    function, options = _NAMED[name]
-    if outputs == 1:
-        options = {option: value for option, value in options.items() if option == "zero_division"}
-    return functools.partial(getattr(metrics, function), **options)
+    found, options = getattr(metrics, _NAMED[name][0]), _NAMED[name][1]
+    if outputs > 2 or "zero_division" not in options:
+        return functools.partial(found, **(options if outputs > 1 else {}))
+
+    def of_two_classes(labels: NDArray[Any], predicted: NDArray[Any], **weights: Any) -> Any:
+        """That of the second class; for two labels per sample, the mean over the labels."""
+        average = "binary" if labels.ndim == 1 else options["average"]
+        return found(labels, predicted, **weights, **options | {"average": average})
+
+    return of_two_classes
 
 
 def one_class_each(y: NDArray[Any], sample_weight: Any) -> bool:

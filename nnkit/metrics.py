@@ -231,8 +231,9 @@ def get_metrics(
     """Metrics by name, or as functions of targets and outputs, or functions of `sklearn.metrics`, as they are.
 
     The names are "accuracy", "top_5" for any k, "r2", "mae", "rmse", and by scikit-learn "f1", "precision", "recall",
-    "roc_auc" and "balanced_accuracy": for several classes the mean over the classes. A single output above the
-    threshold is class 1 for these. Functions of scikit-learn compare the labels that `predict` returns.
+    "roc_auc" and "balanced_accuracy": for two classes that of the second one, for more the mean over the classes. A
+    single output above the threshold is class 1 for these. Functions of scikit-learn compare the labels that `predict`
+    returns.
 
     The accuracy is omitted for networks that classify: they always report it. Raises ValueError for an unknown name,
     with similar ones, and unless k is below the number of outputs; TypeError for other than names and functions.

@@ -37,13 +37,17 @@ def test_names_for_several_classes() -> None:
     assert {name: found[name] for name in names} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("cost", [None, "hinge"])
-def test_names_for_two_classes_with_weights(cost: str | None) -> None:
+def test_names_for_two_classes_with_weights(cost: str | None, outputs: int) -> None:
     y, weight = LABELS % 2, np.random.default_rng(0).uniform(size=400)
-    network = _trained(y, 1, cost)
-    found = network.evaluate(X, y, metrics=["f1", "roc_auc"], sample_weight=weight)
-    assert found["f1"] == pytest.approx(metrics.f1_score(y, network.predict(X), sample_weight=weight))
-    scores = network.forward(X)[:, 0]
+    network = _trained(y, outputs, cost)
+    names = {"f1": metrics.f1_score, "precision": metrics.precision_score, "recall": metrics.recall_score}
+    found = network.evaluate(X, y, metrics=[*names, "roc_auc"], sample_weight=weight)
+    for name, function in names.items():
+        assert found[name] == pytest.approx(function(y, network.predict(X), sample_weight=weight))
+    h = network.forward(X).astype(float)
+    scores = h[:, 0] if outputs == 1 else h[:, 1] / h.sum(axis=1) if cost is None else h[:, 1] - h[:, 0]
     assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, scores, sample_weight=weight))
 
 
