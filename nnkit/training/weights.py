@@ -81,7 +81,7 @@ def _class_weights(
             raise unknown_name("class_weight", class_weight, ["balanced"])
         if not one_label:
             raise ValueError("class_weight='balanced' needs labels (n,); for a matrix of targets give a dict")
-        return _balanced(_classes_of(targets), of_sample, count)
+        return _balanced(model.cost, targets, of_sample, count)
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"class_weight is {class_weight!r}; expected a dict from classes to weights, or 'balanced'")
     weights = np.ones(count)
@@ -96,12 +96,16 @@ def _class_weights(
     return weights
 
 
-def _balanced(classes: NDArray[np.int64], of_sample: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+def _balanced(cost: Cost, targets: NDArray[Any], of_sample: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     """Class weights (count,) for equal total weights: a sample of weight 2 counts twice, as if it were repeated."""
     largest = of_sample.max()
     if largest == 0:
         return np.ones(count)
-    totals = np.bincount(classes, of_sample / largest, minlength=count)
+    if cost.domain == "unit" and targets.shape[1] == 1:
+        shares = targets[:, 0].astype(np.float64)  # of class 1
+        totals = np.stack([1 - shares, shares]) @ (of_sample / largest)
+    else:
+        totals = np.bincount(_classes_of(targets), of_sample / largest, minlength=count)
     total = totals.sum()
     weights: NDArray[np.float64] = total / (np.count_nonzero(totals) * np.maximum(totals, 1e-300 * total))
     return weights

@@ -116,6 +116,18 @@ def test_balanced_classes_with_sample_weights(outputs: int) -> None:
         net.evaluate(X, labels, sample_weight=np.zeros(24), class_weight="balanced")
 
 
+def test_balanced_classes_of_shares_have_equal_total_weights() -> None:
+    """A target between 0 and 1 counts for both classes, in the totals as in the cost."""
+    shares, w = np.r_[RNG.uniform(0.3, 0.49, 20), np.ones(4)], RNG.uniform(0.5, 2, 24)
+    net = nnkit.Network([4, 1], seed=0, dtype="float64")
+    of_class = 24 / 2 / np.array([((1 - shares) * w).sum(), (shares * w).sum()])
+    found = net.evaluate(X, shares[:, None], sample_weight=w, class_weight="balanced")["cost"]
+    z = net.logits(X)[:, 0]
+    weights = w * ((1 - shares) * of_class[0] + shares * of_class[1])
+    expected = (weights * (np.log1p(np.exp(z)) - shares * z)).sum() / weights.sum()
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_class_weights_by_name_and_for_a_single_output() -> None:
     names = np.array(["cat", "dog", "owl"])
     named = after_a_full_step("softmax_cross_entropy", X, names[LABELS], class_weight={"owl": 5.0})
