@@ -99,8 +99,10 @@ class Formula:
 def formula(function: Callable[..., Any]) -> Formula:
     """Turn a function of an array namespace and operands into an elementwise formula, and list it.
 
-    The function's parameters without a default are operands, those with a default are constants. On first use,
-    `FormulaError` is raised if it branches on a value or calls a function that cannot be compiled.
+    The function's parameters without a default are operands, those with a default are constants. It is called once for
+    each set of constants: the values of other variables at that time are part of the formula, so that a number that
+    changes must be a constant. On first use, `FormulaError` is raised if it branches on a value or calls a function
+    that cannot be compiled.
 
     Besides real values, there are conditions, such as a > 0, and bits: 32-bit unsigned integers, created from integers
     from 0 to 2³² − 1 by `xp.astype(a, xp.uint32)`. Bits support ^, >>, comparisons and *, which wraps around, with each

@@ -156,6 +156,9 @@ class Network(Model):
     def partial_fit(self, X: Any, y: Any = None, *, batch_size: int | None = None, **options: Any) -> History:
         """Continue training with one epoch over new samples, keeping the optimizer's state; options as for `fit`.
 
+        With an optimizer that has an `ema`, the network goes on from its own parameters, though the averages are
+        validated: `averaged()` is a copy with these, or give `averaged=True` at the end of the training.
+
         >>> net = nnkit.Network([2, 2], seed=0)
         >>> for _ in range(3):
         ...     history = net.partial_fit([[0.0, 1.0], [1.0, 0.0]], [0, 1])

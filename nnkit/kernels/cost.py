@@ -312,7 +312,8 @@ def _pair(cost: Cost, activation: Activation | None) -> OutputPair:
 def mean_cost(cost: Cost, z: Array, y: Array, scale: Any = None) -> Array:
     """The mean over samples of a cost of logits z, or of outputs if its output is the identity; 0-d.
 
-    z and y have the same shape (..., n, d_out) and the same floating dtype. `scale` is the weight of each sample in the
+    z and y have the same shape (..., n, d_out), or (d_out,) for the class probabilities of one sample, and the same
+    floating dtype. `scale` is the weight of each sample in the
     mean: a number, (..., n, 1), or (..., n, d_out) with weights per output; 1/n by default. Raises ValueError for
     mismatched shapes and no samples, TypeError for other dtypes, and BackendMismatchError.
     """
@@ -338,6 +339,10 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
     if z.shape != y.shape or z.ndim == 0 or math.prod(z.shape) == 0:
         expected = f"expected one shape (..., n, d_out){_hint(z, y)}"
         raise ValueError(f"{name}: outputs have shape {z.shape} and y {y.shape}; {expected}")
+    if z.ndim == 1 and pair.cost.domain != "distribution":  # one sample in the lecture, many in scikit-learn
+        n = z.shape[0]
+        expected = f"expected ({n}, 1) for samples with one output, (1, {n}) for one sample"
+        raise ValueError(f"{name}: outputs and y have shape {z.shape}; {expected}")
     if scale is None:
         return backend, z, y, backend.asarray(1 / math.prod(z.shape[:-1]), dtype_name(z.dtype))
     _, share = backend.operands((what, "scale"), (z, scale))
