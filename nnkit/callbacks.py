@@ -46,6 +46,8 @@ class CSVLogger:
     ['epoch', 'cost', 'accuracy']
     """
 
+    first_rank_only = True  # of several processes, one writes
+
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = writable(path, "path").absolute()
         self._epochs, self._names = _Epochs(), list[str]()
@@ -109,6 +111,8 @@ class TensorBoard:
     Raises ImportError without the package tensorboard (TensorFlow is not needed), OSError for a folder that cannot be
     written.
     """
+
+    first_rank_only = True
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         try:

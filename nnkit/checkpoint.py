@@ -22,7 +22,7 @@ from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Layer, layer_description, layer_of, trainable_layers
 from nnkit.model import Model
-from nnkit.preprocessing import Preprocessing
+from nnkit.preprocessing import Preprocessing, is_custom
 from nnkit.state import Arrays
 from nnkit.version import __version__
 
@@ -108,11 +108,17 @@ def check_describable(model: Model, training: dict[str, Any]) -> None:
 
 
 def description(model: Model) -> dict[str, Any]:
-    """A network without its arrays, for JSON; TypeError for class names that are neither text nor numbers."""
+    """A network without its arrays, for JSON.
+
+    Raises TypeError for class names that are neither text nor numbers, and for a custom preprocessing.
+    """
     classes = None if model.classes is None else listed(model.classes)
     for name in classes or ():
         if not isinstance(name, _NAMES):
             raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
+    if model.preprocessing is not None and is_custom(model.preprocessing):
+        kind, hint = type(model.preprocessing).__name__, "preprocess the samples first, or pickle the network"
+        raise TypeError(f"preprocessing is a {kind}, which a file cannot contain; {hint}")
     fitted = getattr(model.preprocessing, "features", None)
     categories = getattr(model.preprocessing, "categories", None)
     optional = {"preprocessing_features": fitted, "categories": categories, "target_names": model.target_names}

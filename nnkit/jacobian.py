@@ -13,7 +13,7 @@ from nnkit.checks import whole
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import Dense, trainable_layers
 from nnkit.model import Model
-from nnkit.preprocessing import preprocessed
+from nnkit.preprocessing import is_custom, preprocessed
 
 
 def jacobian(model: Model, x: Any) -> Array:
@@ -90,7 +90,9 @@ def _own(backend: Backend, array: Array) -> Array:
 
 
 def _through_preprocessing(preprocessing: Any, backend: Backend, delta: Array) -> Array:
-    if not hasattr(preprocessing, "backward"):
-        kind = type(preprocessing).__name__
+    kind = type(preprocessing).__name__
+    backward = getattr(preprocessing, "backward", None)
+    inherited = str(getattr(backward, "__module__", "")).startswith("nnkit.")  # that of another transform
+    if backward is None or (is_custom(preprocessing) and inherited):
         raise TypeError(f"preprocessing is a {kind} without a method backward; derivatives by the inputs need it")
     return preprocessing.backward(backend, delta)

@@ -22,14 +22,14 @@ _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "f1": ("f1_score", {"average": "macro", "zero_division": 0.0}),
     "precision": ("precision_score", {"average": "macro", "zero_division": 0.0}),
     "recall": ("recall_score", {"average": "macro", "zero_division": 0.0}),
-    "roc_auc": ("roc_auc_score", {"average": "macro", "multi_class": "ovr"}),
+    "roc_auc": ("roc_auc_score", {}),
     "balanced_accuracy": ("balanced_accuracy_score", {}),
 }
 NAMES = tuple(_NAMED)
 _OF_PROBABILITIES = (
     "roc_auc_score", "average_precision_score", "log_loss", "brier_score_loss", "top_k_accuracy_score",
     "d2_log_loss_score", "d2_brier_score", "hinge_loss", "coverage_error", "label_ranking_loss",
-    "label_ranking_average_precision_score", "ndcg_score", "dcg_score",
+    "label_ranking_average_precision_score", "ndcg_score", "dcg_score", "mean_of_classes",
 )  # fmt: skip
 # For two classes these take the probability of the second one, or the difference of margins.
 _OF_ONE_COLUMN = ("roc_auc_score", "average_precision_score", "top_k_accuracy_score")
@@ -53,6 +53,8 @@ def named(name: str, outputs: int) -> Callable[..., Any]:
         hint = f"metrics: {name!r} needs scikit-learn: python -m pip install scikit-learn"
         raise ImportError(hint, name="sklearn") from error
     found, options = getattr(metrics, _NAMED[name][0]), _NAMED[name][1]
+    if name == "roc_auc" and outputs > 2:
+        return _of_each_class(found)
     if outputs > 2 or "zero_division" not in options:
         return functools.partial(found, **(options if outputs > 1 else {}))
 
@@ -62,6 +64,16 @@ def named(name: str, outputs: int) -> Callable[..., Any]:
         return found(labels, predicted, **weights, **options | {"average": average})
 
     return of_two_classes
+
+
+def _of_each_class(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The mean of a function of two classes, of each class against the rest, as its output tells them apart."""
+
+    def mean_of_classes(y: NDArray[Any], h: NDArray[Any], **weights: Any) -> float:
+        truths = y if y.ndim == 2 else y[:, None] == np.arange(h.shape[1])
+        return float(np.mean([function(truths[:, k], h[:, k], **weights) for k in range(h.shape[1])]))
+
+    return mean_of_classes
 
 
 def one_class_each(y: NDArray[Any], sample_weight: Any) -> bool:
@@ -94,7 +106,8 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
                 if "labels" in inspect.signature(plain).parameters:
                     weights["labels"] = np.arange(h.shape[1])
                 margins = h[:, -1] - h[:, 0] if (h < 0).any() else None
-                h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
+                if margins is None and plain.__name__ != "mean_of_classes":
+                    h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
                 if h.shape[1] == 2 and plain.__name__ in _OF_ONE_COLUMN:
                     weights.pop("labels", None)
                     h = h[:, 1] if margins is None else margins

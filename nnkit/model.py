@@ -392,6 +392,9 @@ def _fixed(name: str) -> Callable[[Model, Any], Any]:
 def _seed(model: Model, value: Any) -> int:
     found = whole("", "seed", value, 0)
     model.seed_is_drawn = False  # the constructor sets it afterwards
+    place = vars(model).get("placement")
+    if place is not None and place.dropout is not None:
+        place.dropout.take_seed(found)
     return found
 
 

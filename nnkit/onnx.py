@@ -19,6 +19,7 @@ from nnkit.files import replacing
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import Dense, Scaling, trainable_layers
 from nnkit.model import Model
+from nnkit.preprocessing import is_custom
 from nnkit.version import __version__
 
 try:
@@ -209,11 +210,11 @@ def _preprocessed(graph: _Graph, network: Model) -> tuple[list[Any], str]:
     fitted: Any = network.preprocessing
     if fitted is None:
         return [helper.make_tensor_value_info("X", _element(network.dtype), ["n", network.width])], "X"
+    if is_custom(fitted):
+        raise TypeError(f"preprocessing is a {type(fitted).__name__}; expected nnkit.data.Normalization or Whitening")
     if fitted.kind == "table":
         inputs, x = _encoded(graph, fitted)
         return inputs, graph.add("Cast", x, to=_element(network.dtype))
-    if fitted.kind not in ("normalization", "whitening"):
-        raise TypeError(f"preprocessing is a {type(fitted).__name__}; expected nnkit.data.Normalization or Whitening")
     dtype = fitted.precision(network.dtype)
     arrays = {name: array.astype(dtype) for name, array in fitted.arrays.items()}
     x = graph.add("Sub", "X", graph.constant(arrays["mean"], "preprocessing.mean"))
@@ -304,6 +305,8 @@ def _outputs(graph: _Graph, network: Model, z: str, h: str) -> list[Any]:
     graph.add("Identity", values, name=name)
     number = graph.add("ArgMax", decides, axis=1, keepdims=0)
     names = np.arange(max(k, 2)) if network.classes is None else network.classes
+    if names.dtype.kind == "u" and names.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"classes holds {names.max()}; the labels of an ONNX model are text or int64")
     names = names.astype(np.int64) if names.dtype.kind in "biu" else names.astype(str)
     graph.add("Gather", graph.constant(names, "classes"), number, name="label")
     kind = TensorProto.INT64 if names.dtype.kind == "i" else TensorProto.STRING

@@ -32,8 +32,8 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
 
     A model written by `to_onnx` gives an equal network; with `target_scaling`, the last layer is equal up to rounding.
     Others must be a chain of Gemm, or of MatMul with or without Add, and activations that nnkit knows, whose last
-    values are an output of the model. Other outputs may be labels, by ArgMax. The output of a classifier may be 1 − p
-    beside p in the place of p, and −h beside h.
+    values are an output of the model. Other outputs may be labels, by ArgMax, of which a constant may have the names.
+    The output of a classifier may be 1 − p beside p in the place of p, and −h beside h.
 
     Args:
         cost: the cost for further training; None means the one paired with the last activation, or quadratic.
@@ -65,12 +65,16 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
             and list(own.output) == list(model.graph.output)
         ):
             return network  # else another program has changed the graph
-    layers, values = _Chain(name, model.graph, constants).layers()
+    chain = _Chain(name, model.graph, constants)
+    layers, values = chain.layers()
     last = str(layers[-1].activation)
     network = Network(
         layers, cost=_COSTS.get(last, "quadratic") if cost is None else cost, seed=0, dtype=values[0][0].dtype.name
     )
     network.parameters.assign(values)
+    classes = chain.classes
+    if classes is not None and len(classes) == max(2, network.d_out) and classes.tolist() != [*range(len(classes))]:
+        network.classes = classes
     return network
 
 
@@ -173,6 +177,16 @@ class _Chain:
         self._check_outputs(activations[-1], len(values[-1][1]))
         layers = [Dense(W.shape[1], W.shape[0], name) for (W, _), name in zip(values, activations, strict=True)]
         return layers, values
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The names of the classes, from which a node takes those of the labels; None if there is none."""
+        for node in self._nodes:
+            names = self._constants.get(node.input[0]) if node.op_type in ("ArrayFeatureExtractor", "Gather") else None
+            if names is not None and node.input[1] in self._labels:
+                names = names.reshape(-1)
+                return names.astype(str) if names.dtype == object else names
+        return None
 
     def _unsupported(self, nodes: Sequence[Any]) -> ValueError:
         found = ", ".join(sorted({node.op_type for node in nodes})) or "no operator"

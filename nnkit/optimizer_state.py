@@ -44,6 +44,10 @@ def _declared(kind: Any) -> Mapping[str, Field[Any]]:
     return {f.name: f for f in fields(kind)}
 
 
+_OWN = "nnkit.optimizers"
+_first_of_name: "dict[str, type[Optimizer]]" = {}
+
+
 @dataclass(kw_only=True, repr=False)
 class Optimizer:
     """Base class of optimizers, with the keyword arguments that all of them take.
@@ -88,13 +92,20 @@ class Optimizer:
         """The initial state for these parameters: vectors of zeros."""
         return OptimizerState(self, parameters)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _first_of_name.setdefault(cls.__name__.lower(), cls)
+
     def describe(self) -> dict[str, Any]:
         """The name and all numbers, for JSON; `get_optimizer(**description)` returns an equal optimizer.
 
         >>> nnkit.optimizers.get_optimizer(**nnkit.SGD(0.5, l2=1e-4).describe())
         SGD(learning_rate=0.5, l2=0.0001)
         """
-        about = {"name": type(self).__name__.lower(), **vars(self)}
+        kind, name = type(self), type(self).__name__.lower()
+        if kind.__module__ != _OWN and _first_of_name.get(name, kind).__module__ == _OWN:
+            name = f"{kind.__module__}.{name}"  # a custom one that is called like one of nnkit's
+        about = {"name": name, **vars(self)}
         return about if self.ema is not None else {name: value for name, value in about.items() if name != "ema"}
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -19,7 +19,7 @@ from nnkit.kernels.activations import registrations
 from nnkit.layers import Dropout, Layer, rates_of, trainable_layers
 from nnkit.optimizer_state import Optimizer, OptimizerState
 from nnkit.parameters import Parameters
-from nnkit.preprocessing import Preprocessing, precision
+from nnkit.preprocessing import Preprocessing, is_custom, precision
 
 _BUSY = (
     "another thread is training or moving this network: only one thread at a time may call fit, partial_fit, "
@@ -200,8 +200,8 @@ class DropoutState:
 
     def __init__(self, backend: Backend, dtype: str, seed: int) -> None:
         self.backend, self.dtype = backend, dtype
-        key = int(np.random.default_rng([seed, 2]).integers(2**32))
-        self.key = (self._number(key >> 16), self._number(key & 0xFFFF))
+        self.key = (self._number(0), self._number(0))
+        self.take_seed(seed)
         self.step = (self._number(0), self._number(0))
 
     @property
@@ -222,6 +222,12 @@ class DropoutState:
             kernels.dropout, operands, constants={"rate": rate, "layer": float(layer)}
         )
         return dropped, scale
+
+    def take_seed(self, seed: int) -> None:
+        """Derive the key from another seed, also for recorded steps, which read it."""
+        key = int(np.random.default_rng([seed, 2]).integers(2**32))
+        for half, array in zip((key >> 16, key & 0xFFFF), self.key, strict=True):
+            self.backend.copy(self._number(half), array)
 
     def advance(self) -> None:
         """Count a step; recorded as part of it."""
@@ -290,6 +296,9 @@ class ForwardPass:
         if preprocessing is not self._preprocessing:  # the network's may have been set
             self._preprocessing, self._before = preprocessing, {}
         wide = precision(preprocessing, dtype_name(x.dtype), self._dtype)
+        if is_custom(preprocessing):  # a recording may not contain all that it computes
+            preprocessing.apply(self.backend, self.backend.asarray(x, wide), self._x)
+            return
         if wide not in self._before:
             given = self.backend.zeros((self._samples, preprocessing.inputs), wide)
             with self.backend.recording() as tape:

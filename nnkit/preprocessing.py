@@ -19,6 +19,7 @@ _LARGE, _FAR = 10.0, 100.0  # a root mean square, also as a multiple of their me
 class Preprocessing(Protocol):
     """Transform of samples before the first layer: `nnkit.data.Normalization` and `Whitening` (eq. 20 to 22).
 
+    Others are called each time, while the steps of these are recorded; files and ONNX models cannot contain them.
     One with a method `encode(X, name)`, such as `nnkit.data.TableEncoding`, gets tables and other samples as they are,
     and returns an array (n, inputs) of numbers, in which NaN is a missing one.
     """
@@ -56,6 +57,11 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
     if preprocessing.outputs != inputs:
         raise ValueError(f"preprocessing has {preprocessing.outputs} outputs, but the first layer has {inputs} inputs")
     return preprocessing
+
+
+def is_custom(preprocessing: Preprocessing) -> bool:
+    """Whether this is not one of nnkit's: what it computes can be anything, also that of a class derived from them."""
+    return not type(preprocessing).__module__.startswith("nnkit.")
 
 
 def preprocessed(

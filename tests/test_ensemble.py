@@ -77,6 +77,8 @@ def alone(order: str, network: dict[str, Any], optimizer: Any, options: dict[str
         net = Network(**{"layers": [5, 7, 3], "dtype": "float64"} | network, seed=seed)
         if order == "shared":
             net.seed = SEEDS[0]  # of the order; the start is made
+            if net.dropout is not None:
+                net.dropout.take_seed(seed)
         for _ in range(fits):
             vars(net)["history"] = net.fit(x, y, optimizer=own, **options)
         nets.append(net)

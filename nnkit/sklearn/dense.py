@@ -181,7 +181,8 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         if validation_data is not None:
             validation = self._checked_validation(*validation_data)
         elif self.preset is None and self.early_stopping and self.solver != "lbfgs":
-            X, targets, weight, validation = self._split(X, targets, weight, rng)
+            plain = DenseEstimator._weights(self, X, y, sample_weight)  # class weights are for the training alone
+            X, targets, weight, validation = self._split(X, targets, weight, plain, rng)
         self.network_.classes = None  # here, labels are numbers
         try:
             if self.preset is not None:
@@ -323,17 +324,23 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         return X, targets, *([] if sample_weight is None else [_check_sample_weight(sample_weight, X)])
 
     def _split(
-        self, X: Any, y: NDArray[Any], weight: NDArray[np.float64] | None, rng: np.random.RandomState
+        self,
+        X: Any,
+        y: NDArray[Any],
+        weight: NDArray[np.float64] | None,
+        plain: NDArray[np.float64] | None,
+        rng: np.random.RandomState,
     ) -> tuple[Any, NDArray[Any], NDArray[np.float64] | None, tuple[Any, ...]]:
-        """The training and the validation part of the samples, as scikit-learn divides them."""
-        arrays = [X, y] if weight is None else [X, y, weight]
+        """The training and the validation part, with `plain` weights, of the samples, as scikit-learn divides them."""
+        arrays = [X, y, *(each for each in (weight, plain) if each is not None)]
         stratify = self.classes_[y] if is_classifier(self) and self.n_outputs_ == 1 and y.ndim == 1 else None
         parts = train_test_split(*arrays, random_state=rng, test_size=self.validation_fraction, stratify=stratify)
         if parts[1].shape[0] < 2:
             raise ValueError(
                 "The validation set is too small: it has 1 sample; expected at least 2. Increase validation_fraction"
             )
-        return parts[0], parts[2], None if weight is None else parts[4], tuple(parts[1::2])
+        aside = parts[1:4:2] + ([] if plain is None else parts[-1:])
+        return parts[0], parts[2], None if weight is None else parts[4], tuple(aside)
 
     def _callbacks(self, X: Any, y: Any) -> tuple[Callable[[int], bool], Callable[[], object]]:
         """What to call after each epoch, and at the end: scikit-learn's callbacks (`set_callbacks`), which can stop."""

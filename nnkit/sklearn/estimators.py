@@ -244,7 +244,8 @@ class DenseRegressor(RegressorMixin, DenseEstimator):
         loss: "squared_error", "poisson" (with exponential outputs), or another of `nnkit.cost_names()`, or a cost.
         others: those of `DenseClassifier`, without `class_weight`.
 
-    Attributes and differences from scikit-learn are those of `DenseClassifier`; the score is R².
+    Attributes and differences from scikit-learn are those of `DenseClassifier`; the score is R². With "poisson",
+    `loss_` and `loss_curve_` lack the terms of y alone, y ln y − y.
 
     >>> from sklearn.datasets import make_friedman1
     >>> X, y = make_friedman1(200, random_state=0)

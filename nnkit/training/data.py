@@ -17,7 +17,7 @@ from nnkit.classes import names_in
 from nnkit.inputs import check_samples, on_disk
 from nnkit.model import Model
 from nnkit.parallel.division import ONE, Team, part
-from nnkit.preprocessing import preprocessed
+from nnkit.preprocessing import is_custom, preprocessed
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.fingerprints import of_array
 from nnkit.training.sources import ArraySource, BytesSource, HostSource, Known, Minibatch, Source, known_of
@@ -62,7 +62,7 @@ def source_of(
         samples, source = raw, HostSource
         if check:
             _check_rows(model, raw, f"{which}X", team.own_rows(raw.shape[0]))
-    elif dtype_name(raw.dtype) in _BYTES:
+    elif dtype_name(raw.dtype) in _BYTES and not (model.preprocessing is not None and is_custom(model.preprocessing)):
         samples, source = model.backend.asarray(raw), BytesSource
     else:
         samples = model.preprocessed(raw)

@@ -109,7 +109,10 @@ class Training:
         """Call the callbacks, and write a checkpoint if it is due."""
         communicator = self.passes.team.communicator
         with communicator.agreed(), interrupt.at_once:
-            answers = [callback(self.model, self.history) for callback in self.callbacks]
+            callbacks = [
+                c for c in self.callbacks if communicator.rank == 0 or not getattr(c, "first_rank_only", False)
+            ]
+            answers = [callback(self.model, self.history) for callback in callbacks]
         stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
         found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
         self.keeper.stopped = any(stop for stop, _ in found)

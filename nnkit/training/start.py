@@ -13,7 +13,6 @@ from nnkit.model import Model
 from nnkit.optimizers import Optimizer
 from nnkit.parallel.communicator import Communicator
 from nnkit.parallel.division import Team
-from nnkit.placement import DropoutState
 from nnkit.training.checkpoints import Plan
 
 
@@ -67,13 +66,9 @@ def start_alike(communicator: Communicator, model: Model) -> None:
     seed, trained, arrays = communicator.broadcast(lambda: (model.seed, model.epochs_trained, state.arrays(model)))
     with communicator.agreed():
         if communicator.rank > 0:
-            place = model.placement
-            if seed != model.seed and place.dropout is not None:
-                place.dropout = DropoutState(model.backend, model.dtype, seed)
-                model.recorded.clear()
             drawn, model.seed = model.seed_is_drawn, seed
             model.seed_is_drawn, model.epochs_trained = drawn, trained
-            state.restore(place, arrays)
+            state.restore(model.placement, arrays)
 
 
 def cores_for(team: Team) -> int | None:

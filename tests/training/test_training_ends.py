@@ -138,8 +138,19 @@ def rows(fails: bool) -> Callable[[], Iterator[Any]]:
     return minibatches
 
 
+def failing_after(place: float) -> Callable[[float], float]:
+    """A schedule that fails in an epoch."""
+
+    def schedule(epoch: float) -> float:
+        if epoch > place:
+            raise EndError
+        return 1.0
+
+    return schedule
+
+
 IN_AN_EPOCH: dict[str, Callable[[bool], dict[str, Any]]] = {
-    "schedule": lambda fails: {"schedule": failing_at(3 * 2 + 2 if fails else 0), "batch_size": 10},
+    "schedule": lambda fails: {"schedule": failing_after(2.5 if fails else 99), "batch_size": 10},
     "metric": lambda fails: {"metrics": [failing_at(3 if fails else 0)]},
     "validation metric": lambda fails: {"validation_data": (X, NAMES), "metrics": [failing_at(6 if fails else 0)]},
     "validation stream": lambda fails: {"validation_data": rows(fails)},

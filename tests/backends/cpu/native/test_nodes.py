@@ -1,5 +1,6 @@
 """Native nodes of products, sums, maxima, copies and rows do what the calls of NumPy do."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -104,6 +105,22 @@ def test_column_sums(dtype: str, shape: tuple[int, int]) -> None:
     assert node is not None
     node()
     np.testing.assert_allclose(out, before + 0.5 * a.sum(axis=0, dtype=float), rtol=tolerance, atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [255, 256, 257, 511, 512, 513, 768, 1023, 1025, 4096, 5000, 300_001])
+def test_column_sums_of_many_rows_keep_their_digits(dtype: str, rows: int) -> None:
+    """Of equal signs, the relative error is that of a sum in pairs, as NumPy's of a contiguous vector."""
+    a = RNG.uniform(1, 2, (rows, 3)).astype(dtype)
+    out, added = np.zeros(3, dtype), np.zeros(3, dtype)
+    right = [math.fsum(column) for column in a.T.astype(float).tolist()]
+    eps = float(np.finfo(dtype).eps)
+    (call,) = recorded(lambda: BACKEND.sum(a, axis=0, out=out))
+    for node in (native_call(call), native_call(AddColumnSums(a, added, np.asarray(2.0, dtype)))):
+        assert node is not None
+        node()
+    np.testing.assert_allclose(out, right, rtol=40 * eps)
+    np.testing.assert_allclose(added, 2 * np.array(right), rtol=40 * eps)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
