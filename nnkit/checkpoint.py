@@ -110,18 +110,22 @@ def check_describable(model: Model, training: dict[str, Any]) -> None:
 def description(model: Model) -> dict[str, Any]:
     """A network without its arrays, for JSON.
 
-    Raises TypeError for class names that are neither text nor numbers, and for a custom preprocessing.
+    Raises TypeError for class names other than text, numbers, dates and durations, and for a custom preprocessing.
     """
-    classes = None if model.classes is None else listed(model.classes)
+    classes: Any = None if model.classes is None else listed(model.classes)
+    coded = None
+    if model.classes is not None and model.classes.dtype.kind in "mM":  # dates and durations
+        coded, classes = model.classes.dtype.str, model.classes.astype(np.int64).tolist()
     for name in classes or ():
         if not isinstance(name, _NAMES):
-            raise TypeError(f"classes holds {name!r}; only text and numbers can be written to a file")
+            raise TypeError(f"classes holds {name!r}; only text, numbers, dates and durations can be written to a file")
     if model.preprocessing is not None and is_custom(model.preprocessing):
         kind, hint = type(model.preprocessing).__name__, "preprocess the samples first, or pickle the network"
         raise TypeError(f"preprocessing is a {kind}, which a file cannot contain; {hint}")
     fitted = getattr(model.preprocessing, "features", None)
     categories = getattr(model.preprocessing, "categories", None)
     optional = {"preprocessing_features": fitted, "categories": categories, "target_names": model.target_names}
+    optional["classes_dtype"] = coded
     return {
         "layers": [layer_description(layer) for layer in model.layers],
         "cost": model.cost.describe(),
@@ -178,7 +182,7 @@ def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
             "dtype": dtype,
             "preprocessing": _read_preprocessing(about, tensors),
             "target_scaling": _read_target_scaling(tensors),
-            "classes": about.get("classes"),
+            "classes": _read_classes(about.get("classes"), about.get("classes_dtype")),
             "features": about.get("features"),
         }
         return Saved(
@@ -189,6 +193,11 @@ def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
             about.get("target_names"),
             training,
         )
+
+
+def _read_classes(classes: Any, dtype: str | None) -> Any:
+    """The names of classes, as `description` has written them."""
+    return classes if dtype is None else np.array(classes, np.int64).astype(dtype)
 
 
 _TO_KNOW = {

@@ -312,14 +312,20 @@ def unregister_layer(name: str) -> None:
 
 
 def layer_description(layer: Layer) -> dict[str, Any]:
-    """The JSON description of a layer, without its initializer."""
+    """The JSON description of a layer, without its initializer; TypeError for one that a file cannot contain."""
     if isinstance(layer, Dense):
         return {"inputs": layer.inputs, "units": layer.units, "activation": layer.activation} | layer.given_rates
     if isinstance(layer, Dropout):
         return {"dropout": layer.rate}
     if not is_dataclass(layer):
         raise TypeError(f"layers contains {layer!r}, which is not a dataclass; only those can be written to a file")
-    return {"layer": type(layer).__name__} | asdict(layer)
+    name = type(layer).__name__
+    if (
+        name in ("Dense", "Dropout")
+        or _registered.get(name, type(layer)).__module__ == __name__ != type(layer).__module__
+    ):
+        raise TypeError(f"layers contains a custom {name}; only one with another name can be written to a file")
+    return {"layer": name} | asdict(layer)
 
 
 def layer_of(description: Mapping[str, Any]) -> Layer:

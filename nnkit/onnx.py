@@ -80,7 +80,7 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
     graph = _Graph(network.dtype, version)
     inputs, x = _preprocessed(graph, network)
     for i, layer in enumerate(trainable_layers(network.layers)):
-        if isinstance(layer, Scaling):
+        if type(layer) is Scaling:
             s = network.backend.to_numpy(network.parameters.layers[i]["s"])
             x = graph.add("Mul", x, graph.constant(s, f"layers.{i}.s"))
             continue

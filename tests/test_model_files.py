@@ -64,7 +64,9 @@ def test_costs_with_constants_are_restored(cost: Any, tmp_path: Path) -> None:
 
 def test_only_names_that_json_supports_are_written(tmp_path: Path) -> None:
     net = nnkit.Network([4, 2], seed=1, classes=[(0, 1), (1, 0)])
-    with pytest.raises(TypeError, match=r"classes holds \(0, 1\); only text and numbers can be written to a file"):
+    with pytest.raises(
+        TypeError, match=r"classes holds \(0, 1\); only text, numbers, dates and durations can be written to a file"
+    ):
         net.save(tmp_path / "net.safetensors")
     assert list(tmp_path.iterdir()) == []
 

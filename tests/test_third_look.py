@@ -210,6 +210,98 @@ def test_central_differences_of_float32_are_refused() -> None:
         nnkit.derivative(lambda a: np.sum(np.sin(np.asarray(a, np.float32))), [1.0], method="central")
 
 
+@dataclass(frozen=True)
+class Scaling(nnkit.Layer):
+    """A layer that is called like one of nnkit's."""
+
+    inputs: int
+    units: int
+
+    @property
+    def shapes(self) -> Any:
+        return {"s": (self.units,)}
+
+    def start(self, rng: np.random.Generator) -> Any:
+        return {"s": np.full(self.units, 0.5)}
+
+    def forward(self, backend: Any, x: Any, parameters: Any) -> Any:
+        raise NotImplementedError
+
+    def backward(self, backend: Any, delta: Any, saved: Any, parameters: Any, gradient: Any, need_dx: bool) -> Any:
+        raise NotImplementedError
+
+
+class Own(nnkit.Scaling):
+    """A layer derived from one of nnkit's."""
+
+
+def test_layers_that_a_file_would_mistake_for_others_are_refused() -> None:
+    from nnkit.layers import layer_description
+
+    with pytest.raises(TypeError, match="custom Scaling; only one with another name"):
+        layer_description(Scaling(4, 4))
+    assert layer_description(nnkit.Scaling(4))["layer"] == "Scaling"
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    with pytest.raises(TypeError, match="layer 0 is a Own; only Dense, Dropout and Scaling"):
+        nnkit.Network([Own(4), nnkit.Dense(4, 2)], seed=0).to_onnx()
+
+
+def test_an_early_stopping_with_methods_of_its_own_is_refused() -> None:
+    class Threshold(nnkit.EarlyStopping):
+        def stops(self, history: Any) -> bool:
+            return bool(history["cost"][-1] < 0.5)
+
+    net = nnkit.Network([4, 3], seed=0)
+    with pytest.raises(TypeError, match="early_stopping is a Threshold with methods of its own"):
+        net.fit(X, LABELS, early_stopping=Threshold("cost"), progress=False)
+    assert net.epochs_trained == 0
+
+
+def test_a_formula_that_compares_a_dtype_is_refused() -> None:
+    @formula
+    def safe_log(xp: Any, p: Any) -> Any:
+        return xp.log(xp.maximum(p, 1e-6 if p.dtype == np.float32 else 1e-30))
+
+    with pytest.raises(nnkit.backends.FormulaError, match="a formula compares a dtype with"):
+        safe_log(np.array([0.5]))
+
+
+@pytest.mark.parametrize("optimizer", [nnkit.Adam(0.01), nnkit.SGD(0.1, momentum=0.9)])
+def test_an_additional_step_of_a_member_counts_for_it_alone(optimizer: Any) -> None:
+    def extra(net: nnkit.Network, epochs: int) -> None:
+        if epochs == 2:
+            net.train_step(X[:10], LABELS[:10])
+
+    options: dict[str, Any] = {"epochs": 4, "optimizer": optimizer, "progress": False}
+    ensemble = nnkit.Ensemble([4, 5, 3], seeds=[0, 1], dtype="float64", order="own")
+    ensemble.fit(X, LABELS, callbacks=[lambda e, history: extra(e.members[0], history.epochs)], **options)
+    alone = [nnkit.Network([4, 5, 3], seed=seed, dtype="float64") for seed in (0, 1)]
+    alone[0].fit(X, LABELS, callbacks=[lambda net, history: extra(net, history.epochs)], **options)
+    alone[1].fit(X, LABELS, **options)
+    for member, net in zip(ensemble.members, alone, strict=True):
+        np.testing.assert_allclose(member.parameters.vector, net.parameters.vector, rtol=0, atol=1e-12)
+
+
+NAMES = {
+    "dates": np.array(["2024-01-01", "2024-04-01", "2024-07-01"], "M8[D]"),
+    "durations": np.array([1, 5, 9], "m8[h]"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_files_keep_dates_and_durations_as_classes(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    names, net, path = NAMES[kind], nnkit.Network([4, 3], seed=0), tmp_path / "net"
+    net.fit(X, names[LABELS], epochs=2, checkpoint=tmp_path / "check", progress=False)
+    net.save(path)
+    for file in (path, tmp_path / "check"):
+        again = nnkit.load(file)
+        assert again.classes is not None
+        assert again.classes.dtype == names.dtype
+        assert np.array_equal(again.predict(X), net.predict(X))
+        assert again.score(X, names[LABELS]) == net.score(X, names[LABELS])
+
+
 @pytest.mark.mpi
 def test_one_of_several_processes_writes_the_log(tmp_path: Path) -> None:
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")

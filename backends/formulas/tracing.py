@@ -91,6 +91,21 @@ def _unary(op: str) -> Callable[["Symbol"], "Symbol"]:
     return lambda self: self.tracer.apply(op, self)
 
 
+class _Compared(str):
+    """The kind of a value in the place of its dtype, which formulas do not depend on."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        if other in tuple(map(str, _CALLED)):
+            return str.__eq__(self, str(other))
+        raise FormulaError(f"a formula compares a dtype with {other!r}; it is one for all of them")
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
 class Symbol:
     """A symbolic value in a trace."""
 
@@ -104,7 +119,8 @@ class Symbol:
     @property
     def dtype(self) -> Kind:
         """The value's kind, which replaces the dtype."""
-        return self.tracer.values[self.number].kind
+        kind: Any = _Compared(self.tracer.values[self.number].kind)
+        return kind  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return "a computed value"

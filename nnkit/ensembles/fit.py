@@ -126,6 +126,7 @@ class Training:
                 history.add(**numbers)
                 for k in [k for k in self.active if self.bests[k].stops(members[k])]:
                     self._end([k], "early stopping")
+                clocks = self._clocks() if callbacks else []
                 with interrupt.at_once:
                     answers = [callback(ensemble, history) for callback in callbacks]
                 if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
@@ -134,7 +135,7 @@ class Training:
                 if not self.active:
                     break
                 if callbacks:
-                    self._read_again()
+                    self._read_again(clocks)
                 interrupt.check()
             self._end(self.active, "epochs")
         except KeyboardInterrupt:
@@ -155,14 +156,20 @@ class Training:
             self.history.members[k].stopped = reason
             self.active.remove(k)
 
-    def _read_again(self) -> None:
-        """Take over what callbacks may have changed in the members."""
+    def _clocks(self) -> list[float]:
+        """How many steps the optimizer of each active member has counted, if it does."""
+        counted = (self.states[k].numbers.get("t") for k in self.active)
+        return [0.0 if t is None else float(t) for t in counted]
+
+    def _read_again(self, clocks: list[float]) -> None:
+        """Take over what callbacks may have changed in the members, whose clocks were these before."""
         backend = self.parts[0].stack.backend
         for k in self.active:
             if self.members[k].backend is not backend:
                 moved = f"a callback has moved member {k} to {self.members[k].backend.name}"
                 raise RuntimeError(f"{moved}; fit runs on {backend.name}")
-        if any(self.members[k].optimizer_state() is not self.states[k] for k in self.active):
+        others = any(self.members[k].optimizer_state() is not self.states[k] for k in self.active)
+        if others or self._clocks() != clocks:  # `train_step` in a callback
             self._prepare(self.own_rates)
         for part, place, _ in self._each():
             part.stack.read(place)

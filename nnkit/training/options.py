@@ -51,6 +51,10 @@ def checked_rule(rule: EarlyStopping | None, numbers: Sequence[str]) -> EarlySto
     """The given rule; TypeError if it is not an EarlyStopping, ValueError if the history will not have its number."""
     if not isinstance(rule, EarlyStopping | None):
         raise TypeError(f"early_stopping is {rule!r}; expected a rule, such as nnkit.EarlyStopping(patience=5)")
+    kind: Any = type(rule)
+    if rule is not None and (kind.best, kind.stops) != (EarlyStopping.best, EarlyStopping.stops):
+        hint = "a callback that returns True ends a training"
+        raise TypeError(f"early_stopping is a {kind.__name__} with methods of its own, which fit does not call; {hint}")
     check_monitor("early_stopping", None if rule is None else rule.monitor, numbers)
     return rule
 
