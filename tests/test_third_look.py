@@ -302,6 +302,14 @@ def test_files_keep_dates_and_durations_as_classes(kind: str, tmp_path: Path) ->
         assert again.score(X, names[LABELS]) == net.score(X, names[LABELS])
 
 
+def test_balanced_weights_of_a_part_are_refused() -> None:
+    pytest.importorskip("sklearn")
+    from nnkit.sklearn import DenseClassifier
+
+    with pytest.raises(ValueError, match="partial_fit does not support class_weight='balanced'"):
+        DenseClassifier(class_weight="balanced").partial_fit(X, LABELS, classes=[0, 1, 2])
+
+
 @pytest.mark.mpi
 def test_one_of_several_processes_writes_the_log(tmp_path: Path) -> None:
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")

@@ -165,6 +165,8 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self._validate_params()
         if incremental and (self.early_stopping or self.preset is not None):
             raise ValueError("partial_fit does not support early_stopping=True and presets")
+        if incremental and getattr(self, "class_weight", None) == "balanced":  # of a minibatch it would be another one
+            raise ValueError("partial_fit does not support class_weight='balanced'; give a dict, or sample_weight")
         self._check_unused(validation_data)
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         X, y = self._checked(X, y, reset=first)
