@@ -16,7 +16,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class CSVLogger:
     ['epoch', 'cost', 'accuracy']
     """
 
-    first_rank_only = True  # of several processes, one writes
+    is_logger = True  # called on the first of several processes, and told of what later callbacks add
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self._path = writable(path, "path").absolute()
@@ -59,10 +59,19 @@ class CSVLogger:
             with open(self._path, "a", encoding="utf-8", newline="") as file:
                 file.write(self._line(names, history.epochs - 1))
         else:
-            with replacing(self._path) as whole:
-                lines = (self._line(names, epoch) for epoch in range(history.epochs))
-                whole.write((_line(["epoch", *names]) + "".join(lines)).encode())
+            self._write_all(names)
         self._names = names
+
+    def catch_up(self, history: History) -> None:
+        """Write what callbacks after this one have added to the history in this epoch."""
+        if self._epochs.late(history):
+            self._names = list(history)
+            self._write_all(self._names)
+
+    def _write_all(self, names: Sequence[str]) -> None:
+        with replacing(self._path) as whole:
+            lines = (self._line(names, epoch) for epoch in range(len(self._epochs.rows)))
+            whole.write((_line(["epoch", *names]) + "".join(lines)).encode())
 
     def _line(self, names: Sequence[str], epoch: int) -> str:
         return _line([epoch + 1, *(self._epochs.rows[epoch].get(name, "") for name in names)])
@@ -85,12 +94,20 @@ class _Epochs:
         done, goes_on = history.epochs, history is self._history and len(self.rows) == history.epochs - 1
         whole = {name: numbers for name, numbers in history.items() if len(numbers) == done}
         if not goes_on:
-            self.rows = [{name: numbers[epoch] for name, numbers in whole.items()} for epoch in range(done - 1)]
+            before = {name: numbers for name, numbers in history.items() if len(numbers) in (done - 1, done)}
+            self.rows = [{name: numbers[epoch] for name, numbers in before.items()} for epoch in range(done - 1)]
             self._lengths = {name: len(numbers) for name, numbers in history.items()}
         longer = {name: numbers for name, numbers in history.items() if len(numbers) > self._lengths.get(name, 0)}
         self.rows.append({name: numbers[-1] for name, numbers in (whole | longer).items()})
         self._history, self._lengths = history, {name: len(numbers) for name, numbers in history.items()}
         return goes_on
+
+    def late(self, history: History) -> dict[str, float]:
+        """What has been added to the history since `follow`: numbers of the last epoch, too."""
+        found = {name: own[-1] for name, own in history.items() if len(own) > self._lengths.get(name, 0)}
+        self.rows[-1] |= found
+        self._lengths = {name: len(numbers) for name, numbers in history.items()}
+        return found
 
 
 def _line(cells: Sequence[object]) -> str:
@@ -112,7 +129,7 @@ class TensorBoard:
     written.
     """
 
-    first_rank_only = True
+    is_logger = True
 
     def __init__(self, folder: str | PathLike[str]) -> None:
         try:
@@ -135,13 +152,20 @@ class TensorBoard:
         if not self._epochs.follow(history):
             name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}.{id(self)}"
             self._name, self._done, self._runs = name, 0, set[str]()
-        for run, prefix in (("train", ""), ("validation", "validation_")):
-            names = {
-                name: name.removeprefix(prefix) for name in history if name.startswith("validation_") == bool(prefix)
-            }
-            if names:
-                self._write(run, names)
+        self._write_both(history)
         self._done = history.epochs
+
+    def catch_up(self, history: History) -> None:
+        """Write what callbacks after this one have added to the history in this epoch."""
+        self._done = history.epochs - 1
+        self._write_both(self._epochs.late(history))
+        self._done = history.epochs
+
+    def _write_both(self, names: Iterable[str]) -> None:
+        for run, prefix in (("train", ""), ("validation", "validation_")):
+            own = [name for name in names if name.startswith("validation_") == bool(prefix)]
+            if own:
+                self._write(run, {name: name.removeprefix(prefix) for name in own})
 
     def _write(self, run: str, names: Mapping[str, str]) -> None:
         (self._folder / run).mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ default, if no class has this name.
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,7 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
     """
     plain = function.func if isinstance(function, functools.partial) else function
     of_outputs = plain.__name__ in _OF_PROBABILITIES
+    fixed = function.keywords if isinstance(function, functools.partial) else {}
 
     def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None, classes: NDArray[Any] | None = None) -> Any:
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -108,19 +109,31 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
                 margins = h[:, -1] - h[:, 0] if (h < 0).any() else None
                 if margins is None and plain.__name__ != "mean_of_classes":
                     h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
-                if h.shape[1] == 2 and plain.__name__ in _OF_ONE_COLUMN:
+                if h.shape[1] == 2 and (plain.__name__ in _OF_ONE_COLUMN or "pos_label" in fixed):
                     weights.pop("labels", None)
                     h = h[:, 1] if margins is None else margins
+            names = [0, 1] if classes is None else classes.tolist()
+            if len(names) == 2 and fixed.get("pos_label") in names and h.ndim == 1:
+                return function(*_of_positive(names.index(fixed["pos_label"]), labels, h), **weights, pos_label=1)
             return function(labels, h, **weights)
         predicted = h.argmax(axis=1) if one_class else (h > threshold).astype(int)
-        if classes is not None and (one_class or y.ndim == 1) and _knows(function, classes):
+        if classes is not None and (one_class or y.ndim == 1) and _knows(function, fixed, classes):
             labels, predicted = classes[labels], classes[predicted]
         return function(labels, predicted, **weights)
 
     return metric
 
 
-def _knows(function: Callable[..., Any], classes: NDArray[Any]) -> bool:
-    """Whether the positive class of a function, if it has one, is among the classes."""
+def _of_positive(number: int, labels: NDArray[Any], h: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """1 for the labels with this number, of two classes, and the probability or margin of that class."""
+    if number == 1:
+        return labels, h
+    return 1 - labels, -h if (h < 0).any() else 1 - h
+
+
+def _knows(function: Callable[..., Any], fixed: Mapping[str, Any], classes: NDArray[Any]) -> bool:
+    """Whether a function with these fixed options compares the names of classes: not if its positive class is none."""
     positive = inspect.signature(function).parameters.get("pos_label")
-    return positive is None or len(classes) > 2 or positive.default in classes.tolist()
+    if positive is None or len(classes) > 2 or {"pos_label", "labels"} & {*fixed}:
+        return True
+    return fixed.get("average", "binary") != "binary" or positive.default in classes.tolist()

@@ -105,6 +105,22 @@ def test_functions_get_the_names_of_classes(outputs: int) -> None:
         assert found["recall_score"] == pytest.approx(metrics.recall_score(y, labels, pos_label=names[0]))
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("names", [["no", "yes"], [10, 20]])
+def test_fixed_options_with_the_names_of_two_classes(outputs: int, names: list[Any]) -> None:
+    y = np.array(names)[LABELS % 2]
+    network = _trained(y, outputs, None)
+    labels, p = network.predict(X), network.predict_proba(X).astype(float)
+    for options in ({"labels": [names[0]], "average": "macro"}, {"labels": names[::-1], "average": "macro"}):
+        function = functools.partial(metrics.f1_score, **options)
+        assert network.evaluate(X, y, metrics=[function])["f1_score"] == pytest.approx(function(y, labels))
+    for k, name in enumerate(names):
+        for function in (metrics.brier_score_loss, metrics.average_precision_score):
+            found = network.evaluate(X, y, metrics=[functools.partial(function, pos_label=name)])[function.__name__]
+            column = p[:, k] if p.ndim == 2 and p.shape[1] == 2 else (p.reshape(-1) if k else 1 - p.reshape(-1))
+            assert found == pytest.approx(function(y, column, pos_label=name), rel=1e-6)
+
+
 def test_functions_compare_numbers_that_are_names() -> None:
     doses = np.array([10, 20, 40])[LABELS % 3]
     network = nnkit.Ensemble([64, 3], seeds=range(2))

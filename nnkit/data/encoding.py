@@ -301,7 +301,8 @@ def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
     """
     if values.dtype.kind == "f" and values.dtype.itemsize < 8:
         distinct, where = np.unique(values, return_inverse=True)
-        decimal: list[Any] = np.array([float(str(value)) for value in distinct])[where].tolist()
+        exact = [float(value if value == np.floor(value) else str(value)) for value in distinct]
+        decimal: list[Any] = np.array(exact)[where].tolist()
         return decimal
     if values.dtype.kind != "f" or not (np.abs(values) >= EXACT).any():
         listed: list[Any] = values.tolist()

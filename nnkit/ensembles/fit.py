@@ -22,6 +22,7 @@ from nnkit.training.best import Best
 from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs, order_of
+from nnkit.training.loop import called
 from nnkit.training.meter import Meter
 from nnkit.training.progress import Progress
 from nnkit.training.sources import ArraySource, Source
@@ -128,7 +129,7 @@ class Training:
                     self._end([k], "early stopping")
                 clocks = self._clocks() if callbacks else []
                 with interrupt.at_once:
-                    answers = [callback(ensemble, history) for callback in callbacks]
+                    answers = called(callbacks, ensemble, history)
                 if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
                     self._end(self.active, "callback")
                 bar.epoch(history.epochs, numbers)

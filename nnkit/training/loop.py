@@ -109,10 +109,8 @@ class Training:
         """Call the callbacks, and write a checkpoint if it is due."""
         communicator = self.passes.team.communicator
         with communicator.agreed(), interrupt.at_once:
-            callbacks = [
-                c for c in self.callbacks if communicator.rank == 0 or not getattr(c, "first_rank_only", False)
-            ]
-            answers = [callback(self.model, self.history) for callback in callbacks]
+            callbacks = [c for c in self.callbacks if communicator.rank == 0 or not getattr(c, "is_logger", False)]
+            answers = called(callbacks, self.model, self.history)
         stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
         found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
         self.keeper.stopped = any(stop for stop, _ in found)
@@ -122,6 +120,15 @@ class Training:
         self.history.stopped = self._ended()
         with communicator.agreed(), interrupt.at_once:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
+
+
+def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, history: History) -> list[object]:
+    """What the callbacks return for a network or an ensemble after an epoch; loggers see what later ones add."""
+    answers = [callback(owner, history) for callback in callbacks]
+    for callback in callbacks:
+        if getattr(callback, "is_logger", False):
+            callback.catch_up(history)  # type: ignore[attr-defined]
+    return answers
 
 
 @contextmanager

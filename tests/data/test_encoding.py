@@ -304,3 +304,10 @@ def test_categories_that_are_decimal_numbers(fitted: str, given: str) -> None:
     table = pandas.DataFrame({"k": np.array([*values, np.nan, 0.3], given)})
     order = np.argsort(np.argsort(values))
     assert encoding.transform(table).tolist() == [*np.eye(4)[order].tolist(), [0.0] * 4, [0.0] * 4]
+
+
+def test_whole_codes_of_float32_are_exact() -> None:
+    codes = [5.0, 2.0**27, 2.0**28]
+    encoding = TableEncoding.fit(pandas.DataFrame({"k": np.array(codes, "float32")}), categories=["k"])
+    assert encoding.categories == [tuple(map(int, codes))]
+    assert encoding.transform(pandas.DataFrame({"k": np.array(codes, np.int64)})).tolist() == np.eye(3).tolist()

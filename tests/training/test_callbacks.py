@@ -92,8 +92,9 @@ def test_numbers_of_some_epochs_are_in_their_rows(tmp_path: Path) -> None:
             right[history.epochs] = history.epochs / 8
             history.setdefault("slow", []).append(history.epochs / 8)
 
-    for _ in range(2):  # the second training begins the files anew
-        callbacks: list[Any] = [some, CSVLogger(path), TensorBoard(folder)]
+    for first in (True, False):  # the second training begins the files anew; the others may come after the loggers
+        callbacks: list[Any] = [CSVLogger(path), TensorBoard(folder)]
+        callbacks.insert(0 if first else 2, some)
         nnkit.Network([3, 2], seed=0).fit(**DATA, epochs=8, callbacks=callbacks)
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
