@@ -310,6 +310,34 @@ def test_balanced_weights_of_a_part_are_refused() -> None:
         DenseClassifier(class_weight="balanced").partial_fit(X, LABELS, classes=[0, 1, 2])
 
 
+def test_a_seed_that_a_callback_sets_holds_for_members_and_resumed_trainings(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    layers = [nnkit.Dense(4, 8, "tanh"), nnkit.Dropout(0.5), nnkit.Dense(8, 3)]
+
+    def reseeded(net: nnkit.Network, epochs: int) -> None:
+        if epochs == 2:
+            net.seed = 11
+
+    def kill(net: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs == 4:
+            raise InterruptedError
+
+    options: dict[str, Any] = {"epochs": 6, "progress": False}
+    alone, killed, again = (nnkit.Network(layers, seed=1, dtype="float64") for _ in range(3))
+    own = lambda net, history: reseeded(net, history.epochs)  # noqa: E731
+    alone.fit(X, LABELS, callbacks=[own], **options)
+    with pytest.raises(InterruptedError):
+        killed.fit(X, LABELS, callbacks=[own, kill], checkpoint=tmp_path / "net", **options)
+    again.fit(X, LABELS, callbacks=[own], checkpoint=tmp_path / "net", resume=True, **options)
+    assert np.array_equal(again.parameters.vector, alone.parameters.vector)
+    other = nnkit.Network(layers, seed=2, dtype="float64")
+    with pytest.raises(ValueError, match="its seed is 1, but this training's is 2"):
+        other.fit(X, LABELS, callbacks=[own], checkpoint=tmp_path / "net", resume=True, **options)
+    ensemble = nnkit.Ensemble(layers, seeds=[1], dtype="float64", order="own")
+    ensemble.fit(X, LABELS, callbacks=[lambda e, history: reseeded(e.members[0], history.epochs)], **options)
+    np.testing.assert_allclose(ensemble.members[0].parameters.vector, alone.parameters.vector, rtol=0, atol=1e-12)
+
+
 @pytest.mark.mpi
 def test_one_of_several_processes_writes_the_log(tmp_path: Path) -> None:
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")

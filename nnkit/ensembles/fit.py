@@ -157,20 +157,21 @@ class Training:
             self.history.members[k].stopped = reason
             self.active.remove(k)
 
-    def _clocks(self) -> list[float]:
-        """How many steps the optimizer of each active member has counted, if it does."""
-        counted = (self.states[k].numbers.get("t") for k in self.active)
-        return [0.0 if t is None else float(t) for t in counted]
+    def _clocks(self) -> list[tuple[float, int]]:
+        """How many steps the optimizer of each active member has counted, if it does, and the member's seed."""
+        counted = [self.states[k].numbers.get("t") for k in self.active]
+        seeds = [self.members[k].seed for k in self.active]
+        return [(0.0 if t is None else float(t), seed) for t, seed in zip(counted, seeds, strict=True)]
 
-    def _read_again(self, clocks: list[float]) -> None:
-        """Take over what callbacks may have changed in the members, whose clocks were these before."""
+    def _read_again(self, clocks: list[tuple[float, int]]) -> None:
+        """Take over what callbacks may have changed in the members, whose clocks and seeds were these before."""
         backend = self.parts[0].stack.backend
         for k in self.active:
             if self.members[k].backend is not backend:
                 moved = f"a callback has moved member {k} to {self.members[k].backend.name}"
                 raise RuntimeError(f"{moved}; fit runs on {backend.name}")
         others = any(self.members[k].optimizer_state() is not self.states[k] for k in self.active)
-        if others or self._clocks() != clocks:  # `train_step` in a callback
+        if others or self._clocks() != clocks:  # by `train_step` or `seed` in a callback
             self._prepare(self.own_rates)
         for part, place, _ in self._each():
             part.stack.read(place)

@@ -151,8 +151,9 @@ class Keeper:
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
         fitted = (name for name in ("preprocessing", "target_scaling") if there[name] != here[name])
         found += [f"its {name} is a different one, or was fitted to different samples" for name in fitted]
-        if there["seed"] != here["seed"] and not self.model.seed_is_drawn:
-            found.append(_different("seed", there["seed"], here["seed"]))
+        seed = given.get("given_seed", there["seed"])  # a callback may have set another one
+        if seed != here["seed"] and not self.model.seed_is_drawn:
+            found.append(_different("seed", seed, here["seed"]))
         return found
 
     def _other_training(self, training: dict[str, Any], optimizer: Optimizer | None) -> list[str]:
@@ -186,7 +187,7 @@ class Keeper:
         self.model.optimizer_state(self._optimizer)
         if self._file is None:
             return History()
-        self._given, self._init = self.model.optimizer.describe(), self.model.init
+        self._given, self._init, self._given_seed = self.model.optimizer.describe(), self.model.init, self.model.seed
         self._given_layers = list(map(layer_description, self.model.layers))
         if self._saved is None or self._saved.training is None:
             return History()
@@ -204,6 +205,7 @@ class Keeper:
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
             self._init = training.get("init", self._init)
+            self._given_seed = training.get("given_seed", saved.arguments["seed"])
             seed = saved.arguments["seed"]
             self._given_layers = training.get("given_layers", self._given_layers)
             layers = list(map(_rated, model.layers, saved.arguments["layers"]))
@@ -235,7 +237,7 @@ class Keeper:
         if self._communicator.rank == 0 and (last or wrong is not None or history.epochs % self.every == 0):
             used = self.model.optimizer_state().optimizer
             about = self._about(used, steps, history) | {"given_optimizer": self._given, "init": self._init}
-            about |= {"given_layers": self._given_layers}
+            about |= {"given_layers": self._given_layers, "given_seed": self._given_seed}
             checkpoint.save(self.model, self._file, about, self.best.arrays)
         if wrong is not None:
             raise wrong
