@@ -132,7 +132,13 @@ def _of_positive(number: int, labels: NDArray[Any], h: NDArray[Any]) -> tuple[ND
 
 
 def _knows(function: Callable[..., Any], fixed: Mapping[str, Any], classes: NDArray[Any]) -> bool:
-    """Whether a function with these fixed options compares the names of classes: not if its positive class is none."""
+    """Whether a function with these fixed options compares the names of classes.
+
+    It does not if its positive class is none of them, and if they are neither text nor whole numbers or truth values,
+    which scikit-learn refuses.
+    """
+    if classes.dtype.kind not in "biuU" and not all(isinstance(name, str) for name in classes.tolist()):
+        return False
     positive = inspect.signature(function).parameters.get("pos_label")
     if positive is None or len(classes) > 2 or {"pos_label", "labels"} & {*fixed}:
         return True

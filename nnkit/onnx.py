@@ -265,8 +265,12 @@ def _encoded(graph: _Graph, encoding: Any) -> tuple[list[Any], str]:
             if any(abs(code) >= EXACT for code in names):
                 raise ValueError(f"column {name!r} has codes of 2**53 and more, which ONNX's float64 cannot tell apart")
             missing = graph.add("IsNaN", name)
-            codes = graph.constant(np.array(names, np.float64), f"{where}.codes")
-            parts.append(graph.add("Cast", graph.add("Equal", name, codes), to=double))
+            numbers, given = np.array(names, np.float64), name
+            if (numbers % 1).any() and len({*numbers.astype(np.float32).tolist()}) == len(numbers):
+                # 0.1 may come from float32 or float64
+                numbers, given = numbers.astype(np.float32), graph.add("Cast", name, to=TensorProto.FLOAT)
+            codes = graph.constant(numbers, f"{where}.codes")
+            parts.append(graph.add("Cast", graph.add("Equal", given, codes), to=double))
         if encoding.flagged[at]:
             parts.append(graph.add("Cast", missing, to=double))
     return inputs, graph.add("Concat", *parts, axis=1)

@@ -56,6 +56,7 @@ def damaged(rng: np.random.Generator, content: bytes, kinds: int = 6) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.filterwarnings("ignore:.* is loaded without its optimizer")  # whose name is damaged
 @pytest.mark.parametrize("count", [300, long(40_000)])
 def test_damaged_model_files_are_read_or_refused(count: int, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")

@@ -1,5 +1,6 @@
 """Metrics of scikit-learn, by name and as they are, compared with calls of scikit-learn."""
 
+import datetime
 import functools
 from typing import Any
 
@@ -119,6 +120,15 @@ def test_fixed_options_with_the_names_of_two_classes(outputs: int, names: list[A
             found = network.evaluate(X, y, metrics=[functools.partial(function, pos_label=name)])[function.__name__]
             column = p[:, k] if p.ndim == 2 and p.shape[1] == 2 else (p.reshape(-1) if k else 1 - p.reshape(-1))
             assert found == pytest.approx(function(y, column, pos_label=name), rel=1e-6)
+
+
+@pytest.mark.parametrize("names", [[1.5, 2.5], [0, "zero"], [datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)]])
+def test_names_that_scikit_learn_refuses_are_numbers(names: list[Any]) -> None:
+    network = nnkit.Network([64, 2], seed=0, classes=names)
+    y = np.array([names[k] for k in LABELS % 2], object)
+    expected = metrics.balanced_accuracy_score(LABELS % 2, network.logits(X).argmax(axis=1))
+    found = network.evaluate(X, y, metrics=[metrics.balanced_accuracy_score])
+    assert found["balanced_accuracy_score"] == pytest.approx(expected)
 
 
 def test_functions_compare_numbers_that_are_names() -> None:

@@ -41,7 +41,7 @@ class Prepared:
         if active_tape() is not None or {*map(type, arrays)} != self._kinds:
             return None
         at = [array.data.ptr for array in arrays]
-        kept = self._calls.get(_key(what, arrays, at, len(operands)))
+        kept = self._calls.get(_key(what, arrays, at))
         if kept is None:
             return None
         if out is not None:
@@ -62,7 +62,7 @@ class Prepared:
         reaches = tuple(reach(array.shape, array.strides, array.itemsize) for array in arrays)
         if not _crossing(reaches, at, len(operands)):
             results = tuple((out.shape, out.dtype) for out in outs)
-            self._store(_key(what, arrays, at, len(operands)), _Kept(call, reaches, results))
+            self._store(_key(what, arrays, at), _Kept(call, reaches, results))
 
     def keep_new(self, what: Hashable, operands: Sequence[Any], made: Any) -> None:
         """Keep a call for new results as well, after it was kept for these ones, which were new."""
@@ -70,9 +70,9 @@ class Prepared:
         if active_tape() is not None or {*map(type, arrays)} != self._kinds:
             return
         at = [array.data.ptr for array in arrays]
-        kept = self._calls.get(_key(what, arrays, at, len(operands)))
+        kept = self._calls.get(_key(what, arrays, at))
         if kept is not None and _aligned(arrays[len(operands) :]):
-            self._store(_key(what, operands, at[: len(operands)], len(operands)), kept)
+            self._store(_key(what, operands, at[: len(operands)]), kept)
 
     def _store(self, key: Hashable, kept: _Kept) -> None:
         if len(self._calls) >= KEPT:
@@ -89,10 +89,10 @@ def _aligned(outs: Sequence[Any]) -> bool:
     return not any(out.data.ptr % _ALIGNED for out in outs)
 
 
-def _key(what: Hashable, arrays: Sequence[Any], at: Sequence[int], operands: int) -> Hashable:
-    """What is computed, the layouts of operands and results, and for each result the first array at its address."""
+def _key(what: Hashable, arrays: Sequence[Any], at: Sequence[int]) -> Hashable:
+    """What is computed, the layouts of operands and results, and for each array the first one at its address."""
     layouts = [(a.shape, a.strides, a.dtype, start % _ALIGNED) for a, start in zip(arrays, at, strict=True)]
-    return what, *layouts, *map(at.index, at[operands:])
+    return what, *layouts, *map(at.index, at)
 
 
 def _crossing(reaches: Sequence[tuple[int, int]], at: Sequence[int], operands: int) -> bool:

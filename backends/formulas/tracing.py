@@ -105,6 +105,9 @@ class _Compared(str):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __str__(self) -> str:
+        raise FormulaError("a formula asks for the name of a dtype; it is one for all of them")
+
 
 class Symbol:
     """A symbolic value in a trace."""

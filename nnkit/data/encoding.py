@@ -338,6 +338,7 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
     """The code (n,) of each category of a column."""
     codes: dict[Any, float] = {name: float(code) for code, name in enumerate(names)}
     text = isinstance(names[0], str)
+    rounded = {} if text else {float(np.float32(name)): code for name, code in codes.items() if isinstance(name, float)}
     same: dict[float, list[str]] = {}  # the texts of each number
     for own in names:
         if isinstance(own, str) and is_number(own):
@@ -357,7 +358,10 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
             if len(found) > 1:
                 raise ValueError(f"{name} has {number!r} in column {where!r}, where {found} differ; expected text")
             value = found[0] if found else value
-        return codes.get(value, codes.get(_entry(value), _UNKNOWN))
+        known = codes.get(value, codes.get(_entry(value)))
+        if known is None and isinstance(value, float) and float(np.float32(value)) == value:
+            known = rounded.get(value)  # 0.1 of float32, in float64
+        return _UNKNOWN if known is None else known
 
     values = _listed(column, _plain(column, name, where))
     found: Mapping[Any, float] = {value: code(value) for value in dict.fromkeys(values)}

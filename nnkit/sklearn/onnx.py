@@ -68,21 +68,28 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
             **{attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute},
         )  # fmt: skip
     if isinstance(estimator, DenseClassifier) and network.cost.output == "sigmoid" and network.d_out > 1:
-        _share(scope, container, names, graph.output[1].name)
+        _share(scope, container, names, graph.output[1])
     for variable, value in zip(operator.outputs, graph.output, strict=True):
         wanted = variable.type.to_onnx_type().tensor_type.elem_type
         _cast(scope, container, names[value.name], variable.full_name, wanted)
 
 
-def _share(scope: Any, container: Any, names: dict[str, str], output: str) -> None:
+def _share(scope: Any, container: Any, names: dict[str, str], probabilities: Any) -> None:
     """Divide outputs of a sigmoid by their sum, as `predict_proba` does."""
     from onnx import TensorProto
 
-    axes, total, shares = (scope.get_unique_variable_name(f"{output}_{what}") for what in ("axes", "total", "shares"))
+    output, kind = probabilities.name, probabilities.type.tensor_type.elem_type
+    parts = ("axes", "total", "least", "divisor", "shares")
+    axes, total, least, divisor, shares = (scope.get_unique_variable_name(f"{output}_{part}") for part in parts)
     container.add_initializer(axes, TensorProto.INT64, [1], [1])
-    for operator, given, made in (("ReduceSum", axes, total), ("Div", total, shares)):
-        unique = scope.get_unique_operator_name(operator)
-        container.add_node(operator, [names[output], given], [made], name=unique, op_version=13)
+    container.add_initializer(least, kind, [1, 1], [1.2e-38])  # without it, 0/0 where all are 0
+    nodes = (
+        ("ReduceSum", names[output], axes, total),
+        ("Max", total, least, divisor),
+        ("Div", names[output], divisor, shares),
+    )
+    for operator, one, other, made in nodes:
+        container.add_node(operator, [one, other], [made], name=scope.get_unique_operator_name(operator), op_version=13)
     names[output] = shares
 
 

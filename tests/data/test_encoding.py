@@ -303,7 +303,16 @@ def test_categories_that_are_decimal_numbers(fitted: str, given: str) -> None:
     assert encoding.categories == [tuple(sorted(values))]
     table = pandas.DataFrame({"k": np.array([*values, np.nan, 0.3], given)})
     order = np.argsort(np.argsort(values))
-    assert encoding.transform(table).tolist() == [*np.eye(4)[order].tolist(), [0.0] * 4, [0.0] * 4]
+    expected = [*np.eye(4)[order].tolist(), [0.0] * 4, [0.0] * 4]
+    assert encoding.transform(table).tolist() == expected
+    if given != "float16":  # in float64, as a matrix of all columns has it
+        assert encoding.transform(table.astype("float64")).tolist() == expected
+        runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+        net = nnkit.Network([4, 2], preprocessing=encoding, seed=0, dtype="float64")
+        session = runtime.InferenceSession(net.to_onnx().SerializeToString(), providers=["CPUExecutionProvider"])
+        wide = table.astype("float64")
+        (found,) = session.run(["probabilities"], {"k": wide.to_numpy()})
+        np.testing.assert_allclose(found, net.predict_proba(wide), atol=1e-12)
 
 
 def test_whole_codes_of_float32_are_exact() -> None:

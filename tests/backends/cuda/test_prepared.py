@@ -116,6 +116,17 @@ def test_memory_of_a_user_may_start_anywhere(host: HostDevice, monkeypatch: pyte
         assert host.launched[-1][1] == (blocks,)
 
 
+def test_operands_at_one_address_are_another_call(host: HostDevice) -> None:
+    """A row of the result, which is overwritten before other threads read it, has to be copied first."""
+    values = np.arange(32.0).reshape(4, 8)
+    for part in (slice(0, 1), (slice(None), slice(0, 1)), (slice(0, 1), slice(0, 1))):
+        for elsewhere in (True, True, False, True, False):
+            a = host.asarray(values, "float32")
+            b = host.asarray(values[part], "float32") if elsewhere else a[part]
+            shifted(a, b, out=a)
+            np.testing.assert_array_equal(on_host(a), values + 2 * values[part])
+
+
 def test_recordings_do_not_use_prepared_calls(host: HostDevice, made: list[bool]) -> None:
     a = host.asarray(np.ones((4, 8)), "float32")
     shifted(a, a)
