@@ -96,18 +96,22 @@ class _Epochs:
         if not goes_on:
             before = {name: numbers for name, numbers in history.items() if len(numbers) in (done - 1, done)}
             self.rows = [{name: numbers[epoch] for name, numbers in before.items()} for epoch in range(done - 1)]
-            self._lengths = {name: len(numbers) for name, numbers in history.items()}
-        longer = {name: numbers for name, numbers in history.items() if len(numbers) > self._lengths.get(name, 0)}
-        self.rows.append({name: numbers[-1] for name, numbers in (whole | longer).items()})
-        self._history, self._lengths = history, {name: len(numbers) for name, numbers in history.items()}
+            self._lengths = _lengths(history)
+        self._history = history
+        self.rows.append({name: numbers[-1] for name, numbers in whole.items()})
+        self.late(history)
         return goes_on
 
     def late(self, history: History) -> dict[str, float]:
-        """What has been added to the history since `follow`: numbers of the last epoch, too."""
+        """What has been added to the history since the last look: numbers of the last epoch, too."""
         found = {name: own[-1] for name, own in history.items() if len(own) > self._lengths.get(name, 0)}
         self.rows[-1] |= found
-        self._lengths = {name: len(numbers) for name, numbers in history.items()}
+        self._lengths = _lengths(history)
         return found
+
+
+def _lengths(history: History) -> dict[str, int]:
+    return {name: len(numbers) for name, numbers in history.items()}
 
 
 def _line(cells: Sequence[object]) -> str:

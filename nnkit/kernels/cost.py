@@ -313,9 +313,9 @@ def mean_cost(cost: Cost, z: Array, y: Array, scale: Any = None) -> Array:
     """The mean over samples of a cost of logits z, or of outputs if its output is the identity; 0-d.
 
     z and y have the same shape (..., n, d_out), or (d_out,) for the class probabilities of one sample, and the same
-    floating dtype. `scale` is the weight of each sample in the
-    mean: a number, (..., n, 1), or (..., n, d_out) with weights per output; 1/n by default. Raises ValueError for
-    mismatched shapes and no samples, TypeError for other dtypes, and BackendMismatchError.
+    floating dtype. `scale` is the weight of each sample in the mean: a number, (..., n, 1), or (..., n, d_out) with
+    weights per output; 1/n by default. Raises ValueError for mismatched shapes and no samples, TypeError for other
+    dtypes, and BackendMismatchError.
     """
     pair = output_pair(cost)
     backend, z, y, scale = _prepared(pair, z, y, scale)

@@ -40,8 +40,7 @@ def derivative(
     one direction, which sees what is missing from about 10⁻⁷ of the function's value and slope on. Raises ValueError if
     they disagree, for example because np.abs or a comparison drops the imaginary part or `at` is a kink, if "central"
     differs with h/2, for example for 1/a at 10⁻⁴, or the function returns float32, or if it does not return one finite
-    number;
-    TypeError if `function` is not callable or `at` does not contain real numbers.
+    number; TypeError if `function` is not callable or `at` does not contain real numbers.
 
     >>> nnkit.derivative(lambda x: np.sum(np.sin(x)), [0.0, 1.0]) - np.cos([0.0, 1.0])
     array([0., 0.])
