@@ -5,9 +5,10 @@ from functools import partial
 from operator import is_
 from typing import Any
 
-from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product, Stored, stored, strides_of
+from nnkit.backends.cuda.cublas import COMPUTE_DOUBLE, COMPUTE_FLOAT, COMPUTE_TF32, Product
 from nnkit.backends.cuda.device import AMPERE, CupyDevice
 from nnkit.backends.cuda.launch import overlap
+from nnkit.backends.cuda.layouts import Stored, stored, strides_of
 from nnkit.backends.cuda.recording import ROUNDED
 from nnkit.backends.dtypes import compute_type, dtype_name, promote
 from nnkit.backends.errors import BackendFallbackWarning

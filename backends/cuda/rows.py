@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends.cuda.cublas import row_step, strides_of
 from nnkit.backends.cuda.device import CupyDevice
 from nnkit.backends.cuda.formula_text import PRELUDE, STORAGE
 from nnkit.backends.cuda.launch import Launch, Rider, grid, overlap, same
+from nnkit.backends.cuda.layouts import row_step, strides_of
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.recording import perform
 

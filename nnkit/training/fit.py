@@ -98,9 +98,10 @@ def fit(
         sample_weight: (n,), at least 0; the cost is Σ w C/Σ w, and so are accuracy and metrics.
         class_weight: a dict from classes to weights, or "balanced", for equal total weights of all classes, including
             the sample weights. For labels and rows of class probabilities (softmax), the class weight multiplies the
-            sample weight in the cost. For multi-label targets (cross_entropy) it multiplies the cost of that output
-            without normalization: a weight of 2 for all classes doubles the cost. The weights of an iterable are not
-            normalized in the gradient either, so their mean should be about 1; "balanced" is not possible there.
+            sample weight in the cost. For targets (n, d_out) of separate outputs (cross_entropy, hinge), multi-label or
+            one-hot, it multiplies the cost of that output without normalization: a weight of 2 for all classes doubles
+            the cost. The weights of an iterable are not normalized in the gradient either, so their mean should be
+            about 1; "balanced" is not possible there.
         early_stopping: when to stop before `epochs`, such as `nnkit.EarlyStopping(patience=5)`.
         gradient_accumulation_steps: minibatches per update, by the mean over their samples and with the rate of the
             first, if batches exceed memory.

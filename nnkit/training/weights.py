@@ -35,8 +35,8 @@ def weights_of(
     """The weight of each sample, (n, 1), or of each of its outputs, (n, d_out), `scaled` to a mean of 1; or None.
 
     y are the targets (n, d_out); `one_label` means that they were labels, one per sample. A class weight applies to the
-    samples of that class, in proportion to class probabilities, or for multi-label targets (cross-entropy) to that
-    output: without normalization, like the `weight` of PyTorch's binary_cross_entropy.
+    samples of that class, in proportion to class probabilities, or for targets of separate outputs (cross-entropy) to
+    that output: without normalization, like the `weight` of PyTorch's binary_cross_entropy.
     Raises ValueError and TypeError that name invalid weights.
     """
     if sample_weight is None and class_weight is None:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from nnkit.backends.cuda import cublas as module
-from nnkit.backends.cuda.cublas import CublasError, Handle, Handles, cublas, cublas_version, gemm_arguments, stored
+from nnkit.backends.cuda.cublas import CublasError, Handle, Handles, cublas, cublas_version, gemm_arguments
+from nnkit.backends.cuda.layouts import stored
 from tests.support.accumulating import add_product, replayed
 from tests.support.host_device import HostDevice
 from tests.support.host_memory import on_host

@@ -15,11 +15,8 @@ from nnkit.backends.cuda.cublas import (
     DATA_TYPES,
     DEFAULT_ALGORITHM,
     TRANSPOSED,
-    Stored,
-    row_step,
-    stored,
-    strides_of,
 )
+from nnkit.backends.cuda.layouts import Stored, row_step, stored, strides_of
 
 LEADS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((), ()), ((1,), (1,)), ((3,), (3,)), ((1,), (3,)), ((), (3,)), ((2, 3), (2, 3)), ((3,), (2, 3)),
