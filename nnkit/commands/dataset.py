@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from nnkit import data
 from nnkit.commands.outputs import place
-from nnkit.data.csv_files import NoValueError, TextCellError, read_csv
+from nnkit.data.cells import NoValueError, TextCellError
+from nnkit.data.csv_files import read_csv
 from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.data.files import read
 from nnkit.data.mixed_files import Mixed, Wanted, read_mixed

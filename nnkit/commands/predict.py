@@ -18,7 +18,7 @@ from nnkit.commands.arguments import Commands, add_backend, add_command, add_fla
 from nnkit.commands.dataset import read_file
 from nnkit.commands.models import encoding_of, in_order
 from nnkit.commands.outputs import output_path, picture_title, place, placing
-from nnkit.data.csv_files import TextCellError, is_number
+from nnkit.data.cells import TextCellError, is_number
 from nnkit.data.mixed_files import Mixed, Wanted
 from nnkit.data.rows import open_npy
 from nnkit.data.table import Table

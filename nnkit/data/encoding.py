@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.checks import FixedList, first_of, one_of
-from nnkit.data.csv_files import is_number
+from nnkit.data.cells import is_number
 from nnkit.data.moments import Real, feature_names
 from nnkit.data.preprocessing import Fitted, Normalization, checked_array
 from nnkit.inputs import on_host
