@@ -29,7 +29,7 @@ NAMES = tuple(_NAMED)
 _OF_PROBABILITIES = (
     "roc_auc_score", "average_precision_score", "log_loss", "brier_score_loss", "top_k_accuracy_score",
     "d2_log_loss_score", "d2_brier_score", "hinge_loss", "coverage_error", "label_ranking_loss",
-    "label_ranking_average_precision_score", "ndcg_score", "dcg_score", "mean_of_classes",
+    "label_ranking_average_precision_score", "ndcg_score", "dcg_score",
 )  # fmt: skip
 # For two classes these take the probability of the second one, or the difference of margins.
 _OF_ONE_COLUMN = ("roc_auc_score", "average_precision_score", "top_k_accuracy_score")
@@ -41,12 +41,15 @@ def is_of_scikit_learn(function: object) -> bool:
     >>> is_of_scikit_learn(np.mean)
     False
     """
-    plain = function.func if isinstance(function, functools.partial) else function
+    plain, _ = _parts(function) if callable(function) else (function, None)
     return str(getattr(plain, "__module__", "")).startswith("sklearn.metrics")
 
 
-def named(name: str, outputs: int) -> Callable[..., Any]:
-    """The function of scikit-learn with this name, for a network with this many outputs; ImportError without it."""
+def named(name: str, outputs: int, threshold: float) -> Callable[..., Any]:
+    """The metric with this name of targets and outputs, for a classifier with this many outputs.
+
+    Raises ImportError without scikit-learn.
+    """
     try:
         metrics = importlib.import_module("sklearn.metrics")
     except ImportError as error:
@@ -56,24 +59,27 @@ def named(name: str, outputs: int) -> Callable[..., Any]:
     if name == "roc_auc" and outputs > 2:
         return _of_each_class(found)
     if outputs > 2 or "zero_division" not in options:
-        return functools.partial(found, **(options if outputs > 1 else {}))
+        return adapted(functools.partial(found, **(options if outputs > 1 else {})), True, threshold)
 
     def of_two_classes(labels: NDArray[Any], predicted: NDArray[Any], **weights: Any) -> Any:
         """That of the second class; for two labels per sample, the mean over the labels."""
         average = "binary" if labels.ndim == 1 else options["average"]
         return found(labels, predicted, **weights, **options | {"average": average})
 
-    return of_two_classes
+    return adapted(of_two_classes, True, threshold)
 
 
 def _of_each_class(function: Callable[..., Any]) -> Callable[..., Any]:
     """The mean of a function of two classes, of each class against the rest, as its output tells them apart."""
 
-    def mean_of_classes(y: NDArray[Any], h: NDArray[Any], **weights: Any) -> float:
-        truths = y if y.ndim == 2 else y[:, None] == np.arange(h.shape[1])
-        return float(np.mean([function(truths[:, k], h[:, k], **weights) for k in range(h.shape[1])]))
+    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> float:
+        truths = y > 0.5
+        if one_class_each(y, sample_weight):
+            truths = y.argmax(axis=1)[:, None] == np.arange(y.shape[1])
+        columns = range(y.shape[1])
+        return float(np.mean([function(truths[:, k], h[:, k], sample_weight=sample_weight) for k in columns]))
 
-    return mean_of_classes
+    return metric
 
 
 def one_class_each(y: NDArray[Any], sample_weight: Any) -> bool:
@@ -90,9 +96,8 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
     For a regression, it gets the targets and outputs, (n,) for a single one. For classes, a single output above the
     threshold is class 1; of several outputs the largest is the class, or for several labels per sample all above it.
     """
-    plain = function.func if isinstance(function, functools.partial) else function
+    plain, fixed = _parts(function)
     of_outputs = plain.__name__ in _OF_PROBABILITIES
-    fixed = function.keywords if isinstance(function, functools.partial) else {}
 
     def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None, classes: NDArray[Any] | None = None) -> Any:
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
@@ -103,25 +108,43 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
         one_class = y.ndim == 2 and one_class_each(y, sample_weight)
         labels = y.argmax(axis=1) if one_class else (y > 0.5).astype(int)
         if of_outputs:
-            if one_class:
-                if "labels" in inspect.signature(plain).parameters:
-                    weights["labels"] = np.arange(h.shape[1])
-                margins = h[:, -1] - h[:, 0] if (h < 0).any() else None
-                if margins is None and plain.__name__ != "mean_of_classes":
-                    h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
-                if h.shape[1] == 2 and (plain.__name__ in _OF_ONE_COLUMN or "pos_label" in fixed):
-                    weights.pop("labels", None)
-                    h = h[:, 1] if margins is None else margins
-            names = [0, 1] if classes is None else classes.tolist()
-            if len(names) == 2 and fixed.get("pos_label") in names and h.ndim == 1:
-                return function(*_of_positive(names.index(fixed["pos_label"]), labels, h), **weights, pos_label=1)
-            return function(labels, h, **weights)
+            return _of_outputs(function, labels, h, one_class, [0, 1] if classes is None else classes.tolist(), weights)
         predicted = h.argmax(axis=1) if one_class else (h > threshold).astype(int)
         if classes is not None and (one_class or y.ndim == 1) and _knows(function, fixed, classes):
             labels, predicted = classes[labels], classes[predicted]
         return function(labels, predicted, **weights)
 
     return metric
+
+
+def _parts(function: Callable[..., Any]) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    """A function without its fixed options, and these."""
+    return (function.func, function.keywords) if isinstance(function, functools.partial) else (function, {})
+
+
+def _of_outputs(
+    function: Callable[..., Any],
+    labels: NDArray[Any],
+    h: NDArray[Any],
+    one_class: bool,
+    names: list[Any],
+    options: dict[str, Any],
+) -> Any:
+    """A function of labels and outputs: probabilities, or margins."""
+    plain, fixed = _parts(function)
+    if one_class:
+        if "labels" in inspect.signature(plain).parameters:
+            options["labels"] = np.arange(h.shape[1])
+        are_margins = bool((h < 0).any())
+        if h.shape[1] == 2 and (plain.__name__ in _OF_ONE_COLUMN or "pos_label" in fixed):
+            options.pop("labels", None)
+            h = h[:, 1] - h[:, 0] if are_margins else h[:, 1] / h.sum(axis=1)
+        elif not are_margins:
+            h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64
+    positive = fixed.get("pos_label")
+    if len(names) == 2 and positive in names and h.ndim == 1:
+        return function(*_of_positive(names.index(positive), labels, h), **options, pos_label=1)
+    return function(labels, h, **options)
 
 
 def _of_positive(number: int, labels: NDArray[Any], h: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -252,8 +252,7 @@ def get_metrics(
             found.append(Metric(metric, top_k(int(metric[4:])), weighted=True))
         elif isinstance(metric, str) and metric in label_metrics.NAMES:
             _check_classifies(metric, classifies)
-            function = label_metrics.named(metric, outputs)
-            found.append(Metric(metric, label_metrics.adapted(function, True, threshold), weighted=True))
+            found.append(Metric(metric, label_metrics.named(metric, outputs, threshold), weighted=True))
         elif label_metrics.is_of_scikit_learn(metric):
             name = getattr(metric, "__name__", None) or metric.func.__name__  # type: ignore[union-attr]
             adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
