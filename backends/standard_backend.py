@@ -94,8 +94,13 @@ def make_standard_backend(detail: str) -> StandardBackend:
 
 
 def standard_owner(array: Any) -> str | None:
-    """The name of the standard backend that owns an array of any array API namespace."""
+    """The name of the standard backend that owns an array of any array API namespace.
+
+    None for arrays without DLPack, such as Dask's, which have no values until NumPy asks for them.
+    """
     if array_api_compat is None or not array_api_compat.is_array_api_obj(array):
+        return None
+    if not hasattr(array, "__dlpack_device__"):
         return None
     xp = array_api_compat.array_namespace(array)
     device = array_api_compat.device(array)

@@ -195,3 +195,14 @@ def test_fit_names_the_entry_that_is_not_finite(arrays: "Arrays", bad: float) ->
     y[2, 3] = bad
     with pytest.raises(ValueError, match=rf"y holds {bad} at \[2, 3\]; expected finite numbers"):
         network().fit(arrays(X), arrays(y), progress=False)
+
+
+def test_lazy_arrays_of_dask() -> None:
+    dask = pytest.importorskip("dask.array", reason="dask is not installed")
+    X, y = np.random.default_rng(0).random((12, 4)), np.arange(12) % 3
+    net, same = (nnkit.Network([4, 3], seed=0) for _ in range(2))
+    net.fit(dask.from_array(X, chunks=(5, 4)), dask.from_array(y, chunks=5), epochs=1, progress=False)
+    same.fit(X, y, epochs=1, progress=False)
+    assert np.array_equal(net.predict_proba(dask.from_array(X)), same.predict_proba(X))
+    with pytest.raises(TypeError, match="z is a Array; expected an array"):
+        nnkit.sigmoid(dask.from_array(X))
