@@ -90,13 +90,14 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
             if layout.names:
                 continue
         layout.check(row, line)
-        rows.append([cell.strip() for cell in row])
+        rows.append(row)
         lines.append(line)
     if layout is None or not rows:
         raise ValueError(f"{path}: {'empty' if layout is None else 'a header line but no samples'}")
-    cells = list(zip(*rows, strict=True))
     names: Sequence[Any] = layout.names or range(layout.width)
     own = None if wanted.identity is None else column_number(path, wanted.identity, layout.width, layout.names)
+    columns_of_cells = enumerate(zip(*rows, strict=True))
+    cells = [column if at == own else tuple(map(str.strip, column)) for at, column in columns_of_cells]
     kept = [at for at in range(layout.width) if at not in (layout.target, own)]
     for name in wanted.categories:
         if name not in names:

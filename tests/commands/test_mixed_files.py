@@ -35,7 +35,8 @@ def files(request: pytest.FixtureRequest) -> tuple[str, str, Any]:
     n = 60
     kind, size = rng.choice(["x", "y, z", "n"], n), rng.normal(size=n).round(3)
     table = pandas.DataFrame({
-        "who": [f"{i:03d}" for i in range(n)], "size": np.where(np.arange(n) % 7 == 0, np.nan, size),
+        "who": [f"{i // 2:03d}" + " " * (i % 2) for i in range(n)],
+        "size": np.where(np.arange(n) % 7 == 0, np.nan, size),
         "kind": [None if i % 11 == 0 else str(kind[i]) for i in range(n)], "member": rng.uniform(size=n) < 0.5,
         "code": rng.choice([10, 20], n), "label": np.where(kind == "x", "yes", "no"),
     })  # fmt: skip
@@ -69,7 +70,7 @@ def test_a_mixed_file_is_encoded_and_its_ids_carried_through(files: Any, capsys:
     assert found == [None, ["n", "x", "y, z"], None, [10, 20]]
     header, *rows = predicted(capsys, new, "--id", "who", "--probabilities")
     assert header == ["who", "no", "yes"]
-    assert [row[0] for row in rows] == [f"{i:03d}" for i in reversed(range(60))]
+    assert [row[0] for row in rows] == table["who"].tolist()[::-1]
     np.testing.assert_allclose(np.array([row[1:] for row in rows], float), net.predict_proba(X.iloc[::-1]), rtol=1e-6)
     other = pandas.DataFrame({"kind": ["new"], "code": [10], "size": [None], "member": [True], "who": ["a"]})
     other.to_csv("other.csv", index=False)
