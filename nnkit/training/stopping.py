@@ -47,7 +47,7 @@ class EarlyStopping:
         highest_is_best("EarlyStopping", self.monitor, self.mode)
 
     def best(self, history: Mapping[str, Sequence[float]]) -> int | None:
-        """The best epoch, counted from 0; None if none has a finite number."""
+        """The best epoch, counted from 0; None if all numbers are NaN or infinitely bad."""
         return Improvement(self).follow(history).best
 
     def stops(self, history: Mapping[str, Sequence[float]]) -> bool:
@@ -59,7 +59,7 @@ class Improvement:
     """Applies a rule to a growing history, and reads each number once.
 
     Attributes:
-        best: the best epoch, counted from 0; None if none has a finite number.
+        best: the best epoch, counted from 0; None if all numbers are NaN or infinitely bad.
     """
 
     def __init__(self, rule: EarlyStopping) -> None:
