@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
         except OSError as error:  # such as a closed pipe: no reason to lose a training
             unseen.append(error)
 
-    runs, interrupted = _train_all(options, dataset, backend, say, communicator)
+    runs, ended_by = _train_all(options, dataset, backend, say, communicator)
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
@@ -100,7 +100,11 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
         print(as_json(_report(options, dataset, runs)))
     if unseen:
         raise unseen[0]
-    return 130 if interrupted else 0
+    if isinstance(ended_by, KeyboardInterrupt):
+        return 130
+    if ended_by is not None:  # a later seed's, such as DivergenceError: the finished ones are written
+        raise ended_by
+    return 0
 
 
 def _check_files(options: argparse.Namespace) -> None:
@@ -122,10 +126,10 @@ def _check_files(options: argparse.Namespace) -> None:
 
 def _train_all(
     options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say, communicator: Communicator
-) -> tuple[list[Run], bool]:
-    """A run per seed, and whether Ctrl-C interrupted: then the finished runs, or the unfinished first one.
+) -> tuple[list[Run], BaseException | None]:
+    """A run per seed; or those before an exception, and this. Ctrl-C keeps an unfinished first run.
 
-    Raises KeyboardInterrupt if there is no result yet.
+    Raises exceptions before the first result.
     """
     with communicator.agreed():
         scaled = options.scale_targets or options.preset is not None
@@ -140,7 +144,7 @@ def _train_all(
                     _announce(say, dataset, done.samples, done.network, str(done.network))
                 runs.append(done)
                 _report_run(say, done)
-            return runs, False
+            return runs, None
         for seed in range(options.seed, options.seed + options.seeds):
             with communicator.agreed():
                 made, parts = prepare(options, dataset, targets, backend, seed)
@@ -156,12 +160,12 @@ def _train_all(
                 runs.append(done)
                 _report_run(say, done)
             if interrupted:
-                return runs, True
-    except KeyboardInterrupt:
+                return runs, KeyboardInterrupt()
+    except (KeyboardInterrupt, Exception) as error:
         if not runs:
             raise
-        return runs, True
-    return runs, False
+        return runs, error
+    return runs, None
 
 
 def _announce(say: Say, dataset: Dataset, counts: Mapping[str, int], network: Network, made: str) -> None:

@@ -152,13 +152,15 @@ def _add_training(group: argparse._ActionsContainer) -> None:
     add_option(group, "--seed", "SEED", at_least(0), seed, default=0)
     add_option(
         group, "--seeds", "N", at_least(1),
-        "train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation; "
+        "train N times, with seeds SEED, SEED + 1, ..., and report the mean and the standard deviation, also of those "
+        "before one that fails; "
         "the picture shows the median and quartiles, or with fewer than 4 runs the minimum and maximum (default: 1)",
         default=1,
     )  # fmt: skip
     add_option(
         group, "--jobs", "N", at_least(1),
-        "train N of the seeds at once, in processes that share the cores (default: 1)", default=1,
+        "train N of the seeds at once, in processes that share the cores; Ctrl-C keeps the finished ones (default: 1)",
+        default=1,
     )  # fmt: skip
     add_option(
         group, "--ensemble", "N", at_least(1),

@@ -147,6 +147,30 @@ def test_a_training_that_diverges_is_code_1_and_writes_nothing(here: Path, capsy
     assert names(here) == ["houses.csv"]
 
 
+@pytest.mark.parametrize(
+    ("error", "code"), [(nnkit.DivergenceError(1, 3, "the cost is nan", 0.1), 1), (MemoryError("no room"), 2)]
+)
+def test_completed_runs_are_kept_if_a_later_one_fails(
+    here: Path, error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flowers(here / "flowers.csv")
+    fit = nnkit.Network.fit
+
+    def failing(network: nnkit.Network, X: Any, y: Any, **options: Any) -> nnkit.History:
+        if network.seed == 2:
+            raise error
+        return fit(network, X, y, **options)
+
+    monkeypatch.setattr(nnkit.Network, "fit", failing)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--json", "--seeds", "4"]
+    assert main([*command, "--history", "h.json"]) == code
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["seeds"] == [0, 1]
+    assert str(error)[:20] in captured.err
+    assert len(json.loads(Path("h.json").read_text())) == 2
+    assert nnkit.load("nnkit-model.safetensors").seed == 0
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_ctrl_c_keeps_completed_runs(
     here: Path, inside: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
