@@ -37,6 +37,7 @@ from nnkit.structure import (
     check_own_layer,
     checked_target_scaling,
     initialized,
+    initializers_in_words,
     started,
     tried,
     warn_of_rounded_targets,
@@ -90,7 +91,7 @@ class Model:
             warn_of_rounded_targets(scaling)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
-        self.init = init if isinstance(init, str) else None  # compared with that of a checkpoint
+        self.init = initializers_in_words(self.dense, init)  # compared with that of a checkpoint
         self.classifies = self.cost.classifies
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():

@@ -170,7 +170,7 @@ class Keeper:
             pairs.append(("init", training.get("init", self.model.init), self.model.init))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
         found += [
-            f"its {name} was a different function of this name, or one that read different numbers"
+            f"its {name} was a different function of this name, or one that read different values"
             for name in there["functions"].keys() & here["functions"].keys()
             if differ(there["functions"][name], here["functions"][name])
         ]
@@ -218,8 +218,12 @@ class Keeper:
                 self.best.hold(*(None if a is None else place.parameters.restored(a) for a in kept))
                 self.best.stops(history)  # finds the best epoch
             model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
+            features, targets, vector = model.features, model.target_names, model.vector_targets
             saved.tell(model)  # also what it learned from an iterable's minibatches
-            model.features = saved.arguments["features"] if model.features is None else model.features
+            model.features = saved.arguments["features"] if features is None else features
+            model.target_names = saved.target_names if targets is None else targets
+            if self.plan.samples is not None:  # this training's targets are known
+                model.vector_targets = vector
             vars(model).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
             carried = place.carried_to(own.with_rates(place.parameters.rates), used)
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views

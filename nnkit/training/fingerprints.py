@@ -17,7 +17,11 @@ import numpy as np
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
 from nnkit.inputs import on_disk
+from nnkit.kernels.activations import get_activation
+from nnkit.layers import dense_layers
 from nnkit.metrics import Metric
+from nnkit.model import Model
+from nnkit.optimizers import Optimizer
 from nnkit.schedules import FunctionSchedule, Schedule
 
 _WHOLE = 1 << 24  # bytes of an array that is read completely
@@ -63,7 +67,7 @@ def _rows(array: Any, start: int, stop: int) -> Array:
 
 
 def of_function(function: Any) -> str:
-    """A digest of a function's code, the plain values that it reads, and the functions that it calls.
+    """A digest of a function's code, the values and tables that it reads, and the functions that it calls.
 
     Code is comparable only within one version of Python, which is the prefix.
     """
@@ -71,12 +75,22 @@ def of_function(function: Any) -> str:
     return f"{_MAGIC} {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
-def functions_of(schedule: Schedule | None, metrics: Iterable[Metric]) -> dict[str, str]:
+def functions_of(
+    model: Model, optimizer: Optimizer, schedule: Schedule | None, metrics: Iterable[Metric]
+) -> dict[str, str]:
     """Digests of the user's functions in a training, by their roles."""
     given = schedule.given if isinstance(schedule, FunctionSchedule) else schedule
     found = {} if given is None else {"schedule": of_function(given)}
-    own = [metric for metric in metrics if not str(metric.function.__module__).startswith("nnkit.")]
-    return found | {f"metric {metric.name}": of_function(metric.function) for metric in own}
+    own: dict[str, tuple[Any, ...]] = {f"metric {metric.name}": (metric.function,) for metric in metrics}
+    activations = [get_activation(str(layer.activation)) for layer in dense_layers(model.to_logits)]
+    activations += [] if model.output.activation is None else [model.output.activation]
+    formulas = {f"activation {each.name}": [each.forward, each.gradient] for each in activations}
+    formulas[f"cost {model.cost.name}"] = [model.cost.terms, model.cost.delta]
+    if optimizer.formula is not None:
+        formulas[f"optimizer {type(optimizer).__name__}"] = [optimizer.formula]
+    own |= {role: tuple(each.function for each in made) for role, made in formulas.items()}
+    plain = {role for role, (first, *_) in own.items() if str(first.__module__).startswith("nnkit.")}
+    return found | {role: of_function(functions) for role, functions in own.items() if role not in plain}
 
 
 def differ(there: str, here: str) -> bool:
@@ -90,9 +104,13 @@ def _content(value: Any, depth: int) -> Any:
         return repr(value)
     if depth == 0:
         return type(value).__qualname__
-    if isinstance(value, tuple):
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
+    if isinstance(value, tuple | list):
         return tuple(_content(each, depth) for each in value)
-    if isinstance(value, frozenset):
+    if isinstance(value, dict):
+        return tuple((repr(name), _content(each, depth)) for name, each in value.items())
+    if isinstance(value, set | frozenset):
         return tuple(sorted(repr(each) for each in value))
     if isinstance(value, CodeType):
         return value.co_code.hex(), value.co_names, tuple(_content(each, depth) for each in value.co_consts)
@@ -111,24 +129,35 @@ def _content(value: Any, depth: int) -> Any:
 
 
 def _function(function: FunctionType, depth: int) -> Any:
-    """A function's code and the outer variables that it reads; not those that it writes, such as a call counter."""
+    """A function's code and the outer variables that it reads; not those that it writes, such as a call counter.
+
+    Lists, dicts and arrays are among these unless the function may change one: then they may be logs.
+    """
     codes = [function.__code__]
     for code in codes:
         codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
-    written = {at.argval for code in codes for at in dis.get_instructions(code) if at.opname in _WRITING}
+    steps = [at for code in codes for at in dis.get_instructions(code)]
+    written = {at.argval for at in steps if at.opname in _WRITING}
+    done = {at.argval if at.opname in _CALLING else at.opname for at in steps}
+    is_read = _is_plain if done & _CHANGING else _is_table
     around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         around[name] = _in_cell(cell)
     read = {
         name: value
         for name, value in around.items()
-        if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
+        if name not in written and (is_read(value) or getattr(value, "__module__", "") == function.__module__)
     }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
     return _content(function.__code__, 1), tuple(_content(each, depth) for each in seen)
 
 
 _WRITING = ("STORE_GLOBAL", "STORE_DEREF")
+_CALLING = ("LOAD_ATTR", "LOAD_METHOD")
+_CHANGING = {
+    "STORE_SUBSCR", "DELETE_SUBSCR", "append", "extend", "insert", "remove", "pop", "popitem", "clear", "add",
+    "discard", "update", "setdefault", "sort", "reverse", "fill",
+}  # fmt: skip
 
 
 def _in_cell(cell: Any) -> Any:
@@ -142,3 +171,14 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether this is plain, or a list, dict, set or array of what is plain."""
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
+    if isinstance(value, dict):
+        return all(map(_is_plain, value)) and all(map(_is_table, value.values()))
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(map(_is_table, value))
+    return _is_plain(value)

@@ -276,3 +276,74 @@ def test_digests_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fingerprints.differ("version11 1", "version12 2")  # of another Python: not comparable
     every = {digest(each) for each in (np.sin, np.cos, len, "".join, np.mean, OwnSchedule(), same_name(1.0))}
     assert len(every) == 7
+
+
+def reading(table: Any) -> Callable[[float], float]:
+    return lambda epoch: table[int(epoch)]
+
+
+def logging(log: list[float]) -> Callable[[float], float]:
+    def schedule(epoch: float) -> float:
+        log.append(epoch)
+        return 1.0
+
+    return schedule
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda numbers: dict(enumerate(numbers))])
+def test_tables_that_a_function_reads_belong_to_it(kind: Callable[[Any], Any]) -> None:
+    digests = [fingerprints.of_function(reading(kind(table))) for table in ([1.0, 0.5], [1.0, 0.25], [1.0, 0.5])]
+    assert digests[0] == digests[2] != digests[1]
+    assert fingerprints.of_function(logging([])) == fingerprints.of_function(logging([1.0]))  # what it writes does not
+
+
+def test_another_formula_of_a_custom_cost_or_activation_is_refused(tmp_path: Path) -> None:
+    def train(power: float, slope: float, epochs: int) -> nnkit.History:
+        nnkit.register_cost(
+            "mine", lambda xp, h, y, scale: abs(h - y) ** power * scale,
+            lambda xp, h, y, scale: power * abs(h - y) ** (power - 1) * xp.sign(h - y) * scale,
+        )  # fmt: skip
+        nnkit.register_activation("bent", lambda xp, z: slope * z, lambda xp, h, delta: slope * delta)
+        try:
+            net = nnkit.Network([4, 5, 3], "bent", "mine", seed=0)
+            return net.fit(
+                X, np.eye(3)[LABELS], epochs=epochs, checkpoint=tmp_path / "net", resume=True, progress=False
+            )
+        finally:
+            nnkit.unregister_cost("mine")
+            nnkit.unregister_activation("bent")
+
+    train(2.0, 0.5, 2)
+    for power, slope, what in ((3.0, 0.5, "cost mine"), (2.0, 0.25, "activation bent")):
+        with pytest.raises(ValueError, match=f"its {what} was a different function"):
+            train(power, slope, 3)
+    assert train(2.0, 0.5, 3).epochs == 3
+
+
+def test_another_initializer_of_a_layer_is_refused(tmp_path: Path) -> None:
+    def train(*init: Any) -> nnkit.History:
+        layers = [nnkit.Dense(4, 5, "relu", init=init[0]), nnkit.Dense(5, 3, init=init[1])]
+        net = nnkit.Network(layers, seed=0)
+        return net.fit(X, LABELS, epochs=1, checkpoint=tmp_path / "net", resume=True, progress=False)
+
+    train("he_uniform", None)
+    with pytest.raises(ValueError, match="its init is he_uniform, default, but this training's is he_uniform, zeros"):
+        train("he_uniform", "zeros")
+    train("he_uniform", None)
+
+
+def test_a_resumed_training_learns_the_names_and_shape_of_its_targets(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    Y = pandas.DataFrame(X[:, :2], columns=["u", "v"])
+
+    def trained(targets: Any, epochs: int, **options: Any) -> nnkit.Network:
+        net = nnkit.Network([4, targets.shape[1] if targets.ndim > 1 else 1], cost="quadratic", seed=0)
+        net.fit(X, targets, epochs=epochs, progress=False, **options)
+        return net
+
+    trained(Y.to_numpy(), 1, checkpoint=tmp_path / "a")
+    resumed = trained(Y, 2, checkpoint=tmp_path / "a", resume=True)
+    assert resumed.target_names == ["u", "v"]
+    assert resumed.score(X, Y[["v", "u"]]) == trained(Y, 2).score(X, Y)
+    trained(X[:, :1], 1, checkpoint=tmp_path / "b")
+    assert trained(X[:, 0], 2, checkpoint=tmp_path / "b", resume=True).predict(X).shape == (30,)
