@@ -110,9 +110,13 @@ def labels_of(backend: Backend, values: Array, output: OutputPair) -> Array:
     return _chosen(backend, values, output)
 
 
+def threshold_of(output: OutputPair) -> float:
+    """Above which a single value is class 1: the logit if that decides, else the output."""
+    return output.cost.threshold if output.logit_threshold is None else output.logit_threshold
+
+
 def _chosen(backend: Backend, values: Array, output: OutputPair) -> Array:
-    limit = output.logit_threshold
-    return _largest(backend, values, output.cost.threshold if limit is None else limit)
+    return _largest(backend, values, threshold_of(output))
 
 
 def all_right(backend: Backend, output: OutputPair, logits: Array, y: Array) -> Array:

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,18 @@ _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
     "balanced_accuracy": ("balanced_accuracy_score", {}),
 }
 NAMES = tuple(_NAMED)
+
+
+class Scores(NamedTuple):
+    """What decides classes, (n, d_out): logits where outputs near 1 may round to the same number, else outputs.
+
+    A single one above the threshold is class 1.
+    """
+
+    values: NDArray[Any]
+    threshold: float
+
+
 _OF_PROBABILITIES = (
     "roc_auc_score", "average_precision_score", "log_loss", "brier_score_loss", "top_k_accuracy_score",
     "d2_log_loss_score", "d2_brier_score", "hinge_loss", "coverage_error", "label_ranking_loss",
@@ -72,7 +84,7 @@ def named(name: str, outputs: int, threshold: float) -> Callable[..., Any]:
 def _of_each_class(function: Callable[..., Any]) -> Callable[..., Any]:
     """The mean of a function of two classes, of each class against the rest, as its output tells them apart."""
 
-    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None) -> float:
+    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None, scores: Any = None) -> float:
         truths = y > 0.5
         if one_class_each(y, sample_weight):
             truths = y.argmax(axis=1)[:, None] == np.arange(y.shape[1])
@@ -99,17 +111,24 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
     plain, fixed = _parts(function)
     of_outputs = plain.__name__ in _OF_PROBABILITIES
 
-    def metric(y: NDArray[Any], h: NDArray[Any], sample_weight: Any = None, classes: NDArray[Any] | None = None) -> Any:
+    def metric(
+        y: NDArray[Any],
+        h: NDArray[Any],
+        sample_weight: Any = None,
+        classes: NDArray[Any] | None = None,
+        scores: Scores | None = None,
+    ) -> Any:
+        decisive, limit = (h, threshold) if scores is None else scores
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
         if y.shape[1] == 1:
-            y, h = y[:, 0], h[:, 0]
+            y, h, decisive = y[:, 0], h[:, 0], decisive[:, 0]
         if not classifies:
             return function(y, h, **weights)
         one_class = y.ndim == 2 and one_class_each(y, sample_weight)
         labels = y.argmax(axis=1) if one_class else (y > 0.5).astype(int)
         if of_outputs:
             return _of_outputs(function, labels, h, one_class, [0, 1] if classes is None else classes.tolist(), weights)
-        predicted = h.argmax(axis=1) if one_class else (h > threshold).astype(int)
+        predicted = decisive.argmax(axis=1) if one_class else (decisive > limit).astype(int)
         if classes is not None and (one_class or y.ndim == 1) and _knows(function, fixed, classes):
             labels, predicted = classes[labels], classes[predicted]
         return function(labels, predicted, **weights)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from nnkit import label_metrics
 from nnkit.checks import named, whole
 from nnkit.inputs import checked_weights, is_real, on_host
-from nnkit.label_metrics import one_class_each
+from nnkit.label_metrics import Scores, one_class_each
 from nnkit.tables import as_array
 
 __all__ = ["MetricFunction", "accuracy", "get_metrics", "mean_absolute_error", "r2", "root_mean_squared_error", "top_k"]
@@ -31,24 +31,34 @@ _ROUNDINGS = 2  # tolerance for constants, in rounding errors of the largest ent
 
 
 class Metric(NamedTuple):
-    """A metric, its name in histories, and whether it accepts sample weights and compares labels of named classes."""
+    """A metric, its name in histories, and what it accepts: sample weights, names of classes, and scores."""
 
     name: str
     function: MetricFunction
     weighted: bool = False
     of_labels: bool = False
+    of_scores: bool = False
 
     def measure(
-        self, y: Numbers, h: Numbers, weights: Numbers | None = None, classes: NDArray[Any] | None = None
+        self,
+        y: Numbers,
+        h: Numbers,
+        weights: Numbers | None = None,
+        classes: NDArray[Any] | None = None,
+        scores: Scores | None = None,
     ) -> float:
         """The metric of targets and outputs (n, d_out), with weights (n, 1) if given and accepted.
 
-        `classes` are the network's names of classes. The function gets copies, which it may modify. Raises TypeError if
-        it does not return a number.
+        `classes` are the network's names of classes, `scores` what decides the class. The function gets copies, which
+        it may modify. Raises TypeError if it does not return a number.
         """
-        given = {} if weights is None or not self.weighted else {"sample_weight": weights[:, 0].astype(np.float64)}
+        given: dict[str, Any] = {}
+        if weights is not None and self.weighted:
+            given["sample_weight"] = weights[:, 0].astype(np.float64)
         if self.of_labels:
-            given["classes"] = classes  # type: ignore[assignment]
+            given["classes"] = classes
+        if self.of_scores:
+            given["scores"] = scores
         return _number(self.name, self.function(y.copy(), h.copy(), **given))
 
 
@@ -249,14 +259,16 @@ def get_metrics(
         if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
             if int(metric[4:]) >= outputs:
                 raise ValueError(f"metrics: '{metric}' of {outputs} outputs is always 1")
-            found.append(Metric(metric, top_k(int(metric[4:])), weighted=True))
+            found.append(Metric(metric, _by_scores(top_k(int(metric[4:]))), weighted=True, of_scores=True))
         elif isinstance(metric, str) and metric in label_metrics.NAMES:
             _check_classifies(metric, classifies)
-            found.append(Metric(metric, label_metrics.named(metric, outputs, threshold), weighted=True))
+            function = label_metrics.named(metric, outputs, threshold)
+            found.append(Metric(metric, function, weighted=True, of_scores=True))
         elif label_metrics.is_of_scikit_learn(metric):
             name = getattr(metric, "__name__", None) or metric.func.__name__  # type: ignore[union-attr]
             adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
-            found.append(Metric(name, adapted, _takes_weights(metric), of_labels=classifies))  # type: ignore[arg-type]
+            weighted = _takes_weights(metric)  # type: ignore[arg-type]
+            found.append(Metric(name, adapted, weighted, of_labels=classifies, of_scores=classifies))
         elif isinstance(metric, str):
             found.append(
                 Metric(
@@ -272,6 +284,15 @@ def get_metrics(
             raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
     _check_names([metric.name for metric in found], classifies)
     return found
+
+
+def _by_scores(function: MetricFunction) -> MetricFunction:
+    """A metric of the order of the outputs, by scores, which do not round to equal ones."""
+
+    def metric(y: Any, h: Any, sample_weight: Any = None, scores: Scores | None = None) -> float:
+        return function(y, h if scores is None else scores.values, sample_weight)
+
+    return metric
 
 
 def _check_classifies(name: str, classifies: bool) -> None:

@@ -395,3 +395,35 @@ def test_ctrl_c_ends_after_a_step_and_keeps_all_members() -> None:
         net.seed = SEEDS[0]
         net.fit(X, LABELS, epochs=1, progress=False)
     assert distance(nets, ensemble.members) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layers", "W", "sample", "cost"),
+    [
+        ([1, 1], [[1.0]], 20.0, np.log1p(np.exp(20.0))), ([1, 1], [[1.0]], 700.0, 700.0),
+        ([1, 2], [[0.0], [1.0]], 110.0, 110.0), ([1, 3], [[0.0], [1.0], [0.5]], 800.0, 800.0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_cost_of_mean_outputs_that_round_to_0_is_finite(
+    layers: list[int], W: list[list[float]], sample: float, cost: float, dtype: str
+) -> None:
+    ensemble = nnkit.Ensemble(layers, seeds=[0, 1, 2], dtype=dtype)
+    for member in ensemble.members:
+        member.parameters.W[0][...], member.parameters.b[0][...] = W, 0
+    with np.errstate(all="raise"):
+        assert ensemble.evaluate([[sample]], [0])["cost"] == pytest.approx(cost, rel=1e-6)
+
+
+@pytest.mark.parametrize("cost", ["softmax_cross_entropy", "cross_entropy"])
+def test_the_class_of_mean_outputs_is_that_of_their_exact_values(cost: str) -> None:
+    """Of members in float64 whose outputs neither round to 1 nor tie: as the mean of their probabilities says."""
+    ensemble = nnkit.Ensemble([3, 4], cost=cost, seeds=range(5), dtype="float64")
+    for k, member in enumerate(ensemble.members):
+        member.parameters.W[0][...] = np.random.default_rng(k).normal(size=(4, 3)) * 3
+    samples = np.random.default_rng(9).normal(size=(200, 3))
+    outputs = np.stack([member.predict_proba(samples) for member in ensemble.members])
+    chosen = outputs.mean(axis=0).argmax(axis=1)
+    assert (ensemble.predict(samples) == chosen).all()
+    disagreeing = (outputs.argmax(axis=2) != chosen).mean(axis=0)
+    np.testing.assert_allclose(ensemble.disagreement(samples), disagreeing)

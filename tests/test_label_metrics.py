@@ -177,3 +177,22 @@ def test_rows_of_weight_0_do_not_make_several_labels_per_sample() -> None:
     found = network.evaluate(X, LABELS, metrics=["balanced_accuracy"], sample_weight=weight)["balanced_accuracy"]
     measured = get_metrics(["balanced_accuracy"], 10, True)[0].measure(y, network.forward(X), weight[:, None])
     assert measured == pytest.approx(found)
+
+
+@pytest.mark.parametrize("order", ["shared", "own"])
+def test_labels_are_those_of_predict_where_outputs_round_to_1(order: str) -> None:
+    samples, labels = np.zeros((4, 1)), np.array([0, 1, 2, 2])
+    ensemble = nnkit.Ensemble([1, 3], cost="cross_entropy", seeds=[0, 1], order=order)
+    for member in ensemble.members:
+        member.parameters.W[0][...], member.parameters.b[0][...] = 0, [18, 20, 22]
+    member = ensemble.members[0]
+    predicted, wanted = member.predict(samples), [metrics.accuracy_score, "f1", "top_1"]
+    assert (predicted == 2).all()
+    assert (member.predict_proba(samples)[:, 1:] == 1).all()
+    for found in (member.evaluate(samples, labels, metrics=wanted), ensemble.evaluate(samples, labels, metrics=wanted)):
+        assert found["accuracy"] == found["accuracy_score"] == found["top_1"] == 0.5
+        assert found["f1"] == pytest.approx(metrics.f1_score(labels, predicted, average="macro"))
+    history = ensemble.fit(
+        samples, labels, epochs=1, optimizer=nnkit.SGD(1e-9), metrics=wanted, batch_size=4, progress=False
+    )
+    assert history["accuracy_score"] == history["top_1"] == history["accuracy"] == [0.5]

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import reduce
 from os import PathLike
 from typing import Any, Self
 
 from nnkit import checkpoint
 from nnkit.backends import Backend, get_backend
-from nnkit.backends.base import Array
+from nnkit.backends.base import Array, quiet
 from nnkit.checks import flag, one_of, whole
 from nnkit.ensembles.fit import NAMES, TRAINED, EnsembleHistory, Training, check_alike, optimizers_of
 from nnkit.history import History
 from nnkit.inputs import labels_of
-from nnkit.kernels.cost import output_pair
+from nnkit.kernels.cost import OutputPair, output_pair
 from nnkit.layers import Dense, Dropout
 from nnkit.memory import LOWER_BATCH, explains_memory
 from nnkit.metrics import MetricFunction, get_metrics
@@ -199,10 +200,13 @@ class Ensemble:
 
         Classes are as those of `Network.predict`.
         """
-        first, mean = self.members[0], self.predict_proba(x)
+        first = self.members[0]
         if not first.classifies:
+            mean = self.predict_proba(x)
             return mean[:, 0] if first.vector_targets else mean
-        return self._named(mean)
+        values, pair = self._values(x)
+        labels = labels_of(first.backend, _mean(first.backend, values, pair), pair)
+        return labels if first.classes is None else first.classes[first.backend.to_numpy(labels)]
 
     def spread(self, x: Any) -> Array:
         """The standard deviation of the members' outputs, √(Σ (h − mean)²/K), in the shape of `predict_proba`."""
@@ -213,10 +217,10 @@ class Ensemble:
         first = self.members[0]
         if not first.classifies:
             raise TypeError(f"{first.cost.name} does not classify; use spread")
-        xp, outputs = first.backend.xp, self._outputs(x)
-        chosen = self._labels(xp.mean(outputs, axis=0))
-        others = xp.stack([self._labels(outputs[k, ...]) != chosen for k in range(len(self.members))])
-        return xp.mean(xp.astype(others, first.backend.dtype(first.dtype)), axis=0)
+        backend, (values, pair) = first.backend, self._values(x)
+        chosen = labels_of(backend, _mean(backend, values, pair), pair)
+        others = backend.xp.stack([labels_of(backend, each, pair) != chosen for each in values])
+        return backend.xp.mean(backend.xp.astype(others, backend.dtype(first.dtype)), axis=0)
 
     def evaluate(
         self,
@@ -232,18 +236,17 @@ class Ensemble:
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
-        scaled = first.target_scaling is not None  # then the mean of z is that of h, and the cost is of z
-        if not scaled:
+        if not _by_logits(first.output) and first.target_scaling is None:  # where the mean of z is that of h
             vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
         known = source.samples or ROWS
         meter = Meter(first, known, min(known, ROWS), measured)
         meter.start(source.start(None), careful=True)
         for batch in source.batches(ROWS):
-            inputs, total = batch.inputs(), 0
-            for member in self.members:
-                z = member.propagate(inputs)
-                total = total + (z if scaled else member.output.outputs(first.backend, z))
-            meter.add(total / len(self.members), batch)
+            inputs = batch.inputs()
+            values = [member.propagate(inputs) for member in self.members]
+            if first.output is not self.members[0].output:
+                values = [m.output.outputs(m.backend, z) for m, z in zip(self.members, values, strict=True)]
+            meter.add(_mean(first.backend, values, first.output), batch)
         return meter.read()
 
     def to(self, backend: str | Backend) -> Self:
@@ -289,10 +292,31 @@ class Ensemble:
         first = self.members[0]
         return first.backend.xp.stack([member.ask(x, activated=True, finite=True) for member in self.members])
 
-    def _labels(self, outputs: Array) -> Array:
+    def _values(self, x: Any) -> tuple[list[Array], OutputPair]:
+        """What decides the class of each member, its logits or outputs (n, d_out), and their pair."""
+        check_alike(self.members, ("classes",))
         first = self.members[0]
-        return labels_of(first.backend, outputs, output_pair(first.cost, "identity"))
+        pair = first.output if _by_logits(first.output) else output_pair(first.cost, "identity")
+        outputs = pair is not first.output
+        return [member.ask(x, activated=outputs, finite=True) for member in self.members], pair
 
-    def _named(self, outputs: Array) -> Array:
-        first, labels = self.members[0], self._labels(outputs)
-        return labels if first.classes is None else first.classes[first.backend.to_numpy(labels)]
+
+def _by_logits(pair: OutputPair) -> bool:
+    """Whether the mean of outputs is computed as logits: it and its members may round to 0 and 1."""
+    return pair.activation is None or pair.activation.name == "sigmoid"
+
+
+@quiet()
+def _mean(backend: Backend, values: Sequence[Array], pair: OutputPair) -> Array:
+    """The mean of outputs; of logits z, those whose outputs are the mean of the members'.
+
+    These are log Σ σ(z) − log Σ σ(−z) for the sigmoid and log Σ softmax(z) for softmax, with Σ over the members.
+    """
+    xp = backend.xp
+    if not _by_logits(pair):
+        return sum(values[1:], values[0]) / len(values)
+    if pair.activation is None:
+        shifted = [z - xp.max(z, axis=1, keepdims=True) for z in values]
+        return reduce(xp.logaddexp, [z - xp.log(xp.sum(xp.exp(z), axis=1, keepdims=True)) for z in shifted])
+    above, below = ([-xp.logaddexp(xp.zeros_like(z), -sign * z) for z in values] for sign in (1, -1))
+    return reduce(xp.logaddexp, above) - reduce(xp.logaddexp, below)

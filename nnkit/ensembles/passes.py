@@ -9,7 +9,8 @@ import numpy as np
 from nnkit.backends.base import Array
 from nnkit.ensembles.clusters import clusters_for
 from nnkit.ensembles.stack import Stack
-from nnkit.inputs import all_right, as_labels, predicted_labels
+from nnkit.inputs import all_right, as_labels, predicted_labels, threshold_of
+from nnkit.label_metrics import Scores
 from nnkit.metrics import Metric
 from nnkit.step import Step
 from nnkit.training.meter import Meter, RecordedCost
@@ -110,10 +111,11 @@ class StackMeter(Meter):
                 right = sums["right"][k] / total if total else np.nan
                 numbers["accuracy"] = float("nan") if np.isnan(numbers["cost"]) else float(right)
             if self.metrics:
-                y, h = (np.concatenate([parts[i][k] for parts in self._kept_outputs]) for i in (0, 1))
-                shares = [parts[2][k] for parts in self._kept_outputs if parts[2] is not None]
-                w = np.concatenate(shares) if shares else None
-                numbers |= {metric.name: metric.measure(y, h, w, self._member.classes) for metric in self.metrics}
+                y, h, values = (np.concatenate([parts[i][k] for parts in self._kept_outputs]) for i in (0, 1, 2))
+                shares = [parts[3][k] for parts in self._kept_outputs if parts[3] is not None]
+                w, scores = np.concatenate(shares) if shares else None, Scores(values, threshold_of(self.pair))
+                measured = {m.name: m.measure(y, h, w, self._member.classes, scores) for m in self.metrics}
+                numbers |= measured
         return found
 
     def _measure(self) -> None:
@@ -140,7 +142,8 @@ class StackMeter(Meter):
             if shares is not None:
                 self._add("weight", one)
         if self.metrics:
-            self._keep(part, y, self.pair.outputs(backend, z))
+            outputs = self.pair.outputs(backend, z)
+            self._keep(part, y, outputs, z if self.pair.by_logits else outputs)
         self._samples += n
         self._filled = 0
 
@@ -149,10 +152,10 @@ class StackMeter(Meter):
         xp = self.backend.xp
         self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (-1, self.count)), axis=0))
 
-    def _keep(self, part: slice, y: Array, outputs: Array) -> None:
-        """Copy targets and outputs (n · count, ...) to the host, (count, n, ...), and keep weights with them."""
+    def _keep(self, part: slice, *of_members: Array) -> None:
+        """Copy targets, outputs and scores (n · count, ...) to the host, (count, n, ...), and keep their weights."""
         kept: list[Any] = [
-            np.array(self.backend.to_numpy(a)).reshape(-1, self.count, a.shape[1]).swapaxes(0, 1) for a in (y, outputs)
+            np.array(self.backend.to_numpy(a)).reshape(-1, self.count, a.shape[1]).swapaxes(0, 1) for a in of_members
         ]
         orders = [slice(None)] if self._orders is None else self._orders
         given = [self._known.exact.rows(orders[k % len(orders)]).rows(part) for k in range(self.count)]

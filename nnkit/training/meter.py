@@ -14,7 +14,8 @@ import numpy as np
 
 from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
-from nnkit.inputs import all_right, as_labels, predicted_labels
+from nnkit.inputs import all_right, as_labels, predicted_labels, threshold_of
+from nnkit.label_metrics import Scores
 from nnkit.metrics import Metric
 from nnkit.model import ROWS, Model
 from nnkit.parallel.division import ONE, Team
@@ -52,7 +53,7 @@ class Meter:
         self._filled = 0
         self._samples = 0
         self._sums: dict[str, list[Array]] = {"cost": [], "share": [], "class": [], "all": [], "weight": []}
-        self._outputs: list[tuple[Any, Any, Any]] = []
+        self._outputs: list[tuple[Any, ...]] = []
 
     def add(self, logits: Array, batch: Minibatch) -> None:
         """Add the logits (n, d_out) of the next samples, and their targets and weights if `start` had none."""
@@ -128,7 +129,8 @@ class Meter:
         if self.metrics:
             outputs = np.array(backend.to_numpy(output.outputs(backend, logits)))
             targets = self.model.cost.sharpened(np.array(backend.to_numpy(y))) if exact.y is None else exact.y
-            self._outputs.append((targets, outputs, exact.weights))
+            scores = np.array(backend.to_numpy(logits)) if output.by_logits else outputs
+            self._outputs.append((targets, outputs, exact.weights, scores))
         self._samples += self._filled
         self._filled = 0
 
@@ -170,13 +172,13 @@ class Meter:
 class Measured(NamedTuple):
     """What a meter has measured, on the host: to be combined with that of other meters.
 
-    `sums` are by name, None where nothing was added; `outputs` are the targets, outputs and weights for metrics.
+    `sums` are by name, None where nothing was added; `outputs` for metrics are targets, outputs, weights and scores.
     """
 
     sums: dict[str, float | None]
     samples: int
     one_class: bool
-    outputs: list[tuple[Any, Any, Any]]
+    outputs: list[tuple[Any, ...]]
     others: dict[str, float]
 
 
@@ -203,9 +205,10 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
     result |= {name: min(each.others[name] for each in found) for name in found[0].others}
     if metrics:
         outputs = [part for each in found for part in each.outputs]
-        y, h = (np.concatenate([part[i] for part in outputs]) for i in (0, 1))
+        y, h, values = (np.concatenate([part[i] for part in outputs]) for i in (0, 1, 3))
         weights = None if outputs[0][2] is None else np.concatenate([part[2] for part in outputs])
-        result |= {metric.name: metric.measure(y, h, weights, model.classes) for metric in metrics}
+        scores = Scores(values, threshold_of(model.output))
+        result |= {metric.name: metric.measure(y, h, weights, model.classes, scores) for metric in metrics}
     return result
 
 
