@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-_MISSING = {sign + word for word in ("nan", "inf", "infinity") for sign in ("", "+", "-")}
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")  # cells without a value
+_NOT_FINITE = {sign + word for word in ("nan", "inf", "infinity") for sign in ("", "+", "-")}
 
 _SHOWN = 60  # characters of a cell in an error
 
@@ -71,7 +72,7 @@ class RealNumbers(Labels):
 
 
 class Text(Labels):
-    """Text labels, each distinct one stored once; NaN and infinities count as missing values, too."""
+    """Text labels, each distinct one stored once; cells in `MISSING`, NaN and infinities are errors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,8 +88,10 @@ class Text(Labels):
         self.values.append(self.numbers[cell])
 
     def _check(self, cell: str) -> None:
-        if cell.lower() in _MISSING:
+        if cell.lower() in _NOT_FINITE:
             finite_number(cell)
+        if cell in MISSING:
+            raise NoValueError(f"{shown(cell)} means no value")
         if not is_number(cell):
             self.text = self.text or cell
         elif not cell.lstrip("+-").isdigit():

@@ -35,8 +35,9 @@ def read(path: str | os.PathLike[str], target: int | str | os.PathLike[str] | No
     Returns:
         Table(X, y, features, target). X is (n, d), float64 from text and in the file's dtype from arrays: bytes stay
         bytes. y is (n,), or (n, ...) if an array has that shape, or None: from text, int64 if all cells are integers,
-        float64 if all are numbers, else NumPy strings (text mixed with decimal fractions is an error); a column of a
-        float matrix becomes int64 if all its entries are integral; other arrays keep their dtype.
+        float64 if all are numbers, else NumPy strings (text mixed with decimal fractions is an error, and so is a cell
+        without a value: empty, NA, N/A, NaN or NULL); a column of a float matrix becomes int64 if all its entries are
+        integral; other arrays keep their dtype.
 
     Raises TypeError and OSError if path is not a file, and ValueError if the suffix is unknown, the target is not in
     the file, or the file is damaged or contains entries that are not finite numbers; the message names the file and,

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nnkit.data.cells import KINDS, AnotherKindError, Labels, TextCellError, finite_number, is_number
+from nnkit.data.cells import KINDS, MISSING, AnotherKindError, Labels, TextCellError, finite_number, is_number
 from nnkit.data.csv_files import Layout, layout_of, rows_of_csv
 from nnkit.data.encoding import EXACT, TableEncoding, is_mixed
 from nnkit.data.table import Table, column_number
 from nnkit.tables import as_array, is_missing, table_numbers, text_array
 
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")  # cells without a value
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 

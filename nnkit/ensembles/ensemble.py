@@ -122,7 +122,8 @@ class Ensemble:
             `weight_decay` and clipping may differ.
         early_stopping: for each member by its own history; the others go on.
         schedule: `reduce_on_plateau` follows each member's history.
-        callbacks: functions of the ensemble and the mean history.
+        callbacks: functions of the ensemble and the mean history; a member that one removes from the ensemble is
+            trained and measured until `fit` ends, and has its place in the history's `members`.
 
         All samples are in memory: minibatches of an iterable, rows on disk, `gradient_accumulation_steps` and
         checkpoints raise TypeError; train the members alone, `ensemble.members[0].fit(...)`.

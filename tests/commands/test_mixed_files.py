@@ -254,6 +254,7 @@ def test_targets_are_scaled_on_request(capsys: pytest.CaptureFixture[str]) -> No
         ("a,b,y\n1,x,0\n2,inf,1\n", ["--id", "b", "--categories", "a"], None),
         ("a,b,y\n1,x,0\ninf,z,1\n1,x,1\n", [], "line 3, column 'a': 'inf' is not finite"),
         ("a,b,y\n1,x,0\n2,z,\n", [], "line 3, column 'y': no value"),
+        ("a,b,y\n1,x,0\n2,z,NULL\n", [], "line 3, column 'y': 'NULL' means no value"),
         ("a,b,y\n1,x,0\n2,z\n", [], "line 3: 2 cells; expected 3"),
         ("a,b,y\n1,x,0\n2,z,1\n", ["--id", "w"], "unknown column 'w'; known: a, b, y"),
         ("a,b,y\n1,,0\n2,3,1\n1,3,1\n", ["--preprocessing", "whitening"], "--preprocessing whitening is for numbers"),
