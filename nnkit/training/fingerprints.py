@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -104,13 +105,12 @@ def _content(value: Any, depth: int) -> Any:
         return repr(value)
     if depth == 0:
         return type(value).__qualname__
-    if isinstance(value, np.ndarray):
-        return value.dtype.str, value.shape, hashlib.blake2b(value.tobytes(), digest_size=8).hexdigest()
-    if isinstance(value, tuple | list):
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        some = np.ascontiguousarray(value.reshape(-1)[:: max(1, value.nbytes // _WHOLE)])
+        return value.dtype.str, value.shape, hashlib.blake2b(some.view(np.uint8).data, digest_size=8).hexdigest()
+    if isinstance(value, tuple):
         return tuple(_content(each, depth) for each in value)
-    if isinstance(value, dict):
-        return tuple((repr(name), _content(each, depth)) for name, each in value.items())
-    if isinstance(value, set | frozenset):
+    if isinstance(value, frozenset):
         return tuple(sorted(repr(each) for each in value))
     if isinstance(value, CodeType):
         return value.co_code.hex(), value.co_names, tuple(_content(each, depth) for each in value.co_consts)
@@ -124,8 +124,11 @@ def _content(value: Any, depth: int) -> Any:
         return value.__qualname__
     found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
     methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
-    plain = [(name, repr(each)) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)]
-    return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
+    plain = sorted(
+        ((name, each) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)), key=itemgetter(0)
+    )
+    numbers = tuple((name, _content(each, depth)) for name, each in plain)
+    return type(value).__qualname__, getattr(value, "__name__", ""), methods, numbers
 
 
 def _function(function: FunctionType, depth: int) -> Any:
@@ -139,14 +142,16 @@ def _function(function: FunctionType, depth: int) -> Any:
     steps = [at for code in codes for at in dis.get_instructions(code)]
     written = {at.argval for at in steps if at.opname in _WRITING}
     done = {at.argval if at.opname in _CALLING else at.opname for at in steps}
-    is_read = _is_plain if done & _CHANGING else _is_table
+    read_only = not done & _CHANGING
     around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         around[name] = _in_cell(cell)
+    around = {name: _frozen(value) if read_only else value for name, value in around.items() if name not in written}
     read = {
         name: value
         for name, value in around.items()
-        if name not in written and (is_read(value) or getattr(value, "__module__", "") == function.__module__)
+        if (_is_plain(value) and (read_only or not isinstance(value, np.ndarray)))
+        or getattr(value, "__module__", "") == function.__module__
     }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
     return _content(function.__code__, 1), tuple(_content(each, depth) for each in seen)
@@ -170,15 +175,15 @@ def _in_cell(cell: Any) -> Any:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
+    if isinstance(value, np.ndarray):
+        return not value.dtype.hasobject
     return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
 
 
-def _is_table(value: Any) -> bool:
-    """Whether this is plain, or a list, dict, set or array of what is plain."""
-    if isinstance(value, np.ndarray):
-        return not value.dtype.hasobject
-    if isinstance(value, dict):
-        return all(map(_is_plain, value)) and all(map(_is_table, value.values()))
-    if isinstance(value, tuple | list | set | frozenset):
-        return all(map(_is_table, value))
-    return _is_plain(value)
+def _frozen(value: Any, depth: int = _DEPTH) -> Any:
+    """Lists, dicts and sets as tuples."""
+    if depth and isinstance(value, list | tuple):
+        return tuple(_frozen(each, depth - 1) for each in value)
+    if depth and isinstance(value, dict):
+        return tuple((repr(name), _frozen(each, depth - 1)) for name, each in value.items())
+    return tuple(sorted(map(repr, value))) if isinstance(value, set) else value

@@ -290,6 +290,34 @@ def logging(log: list[float]) -> Callable[[float], float]:
     return schedule
 
 
+class Table:
+    """A schedule with an array."""
+
+    def __init__(self, numbers: Any) -> None:
+        self.numbers = np.array(numbers)
+
+    def __call__(self, epoch: float) -> float:
+        return float(self.numbers[int(epoch)])
+
+
+def test_digests_of_mutable_defaults_cycles_and_arrays_of_objects() -> None:
+    def with_a_log(epoch: float, log: Any = []) -> float:  # noqa: B006
+        log.append(epoch)
+        return 1.0
+
+    before = fingerprints.of_function(with_a_log)
+    with_a_log(1.0)
+    assert fingerprints.of_function(with_a_log) == before
+    cyclic: list[Any] = [1.0]
+    cyclic.append(cyclic)
+    assert fingerprints.of_function(reading(cyclic)) == fingerprints.of_function(reading(cyclic))
+    numbers = np.arange(3e6)
+    other = numbers.copy()
+    other[0] = -1
+    found = [fingerprints.of_function(Table(each)) for each in (numbers, other, numbers.copy())]
+    assert found[0] == found[2] != found[1]
+
+
 @pytest.mark.parametrize("kind", [list, np.array, lambda numbers: dict(enumerate(numbers))])
 def test_tables_that_a_function_reads_belong_to_it(kind: Callable[[Any], Any]) -> None:
     digests = [fingerprints.of_function(reading(kind(table))) for table in ([1.0, 0.5], [1.0, 0.25], [1.0, 0.5])]
