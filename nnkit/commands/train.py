@@ -214,32 +214,55 @@ def _in_words(counts: Mapping[str, int], network: Network) -> str:
 
 
 def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
-    """Write the first run's network, the histories, and the learning curve of one run or the spread of several."""
-    first, histories, several = runs[0].network, [run.history for run in runs], len(runs) > 1
-    if options.model is not None:
-        X = first.checked(dataset.X) if is_table(dataset.X) else dataset.X
-        samples = as_text(X, options.test_fraction) if dataset.test is None else None
-        if runs[0].ensemble is not None:
-            runs[0].ensemble.save(options.model, samples=samples)
-        else:
-            checkpoint.save(first.snapshot(), options.model, samples=samples)
-        say(f"model {f'of seed {first.seed} ' if several else ''}written to {options.model}")
-    if options.history is not None:
-        write_json(options.history, histories if several else histories[0])
-        say(f"history written to {options.history}")
-    if options.picture is not None and histories[0].epochs:
-        from nnkit import plots
+    """Write the first run's network, the histories and a picture, each also if another cannot be written."""
+    errors: list[OSError] = []
+    for write in (_write_model, _write_history, _write_picture):
+        try:
+            write(options, dataset, runs, say)
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
-        name = {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
-        title = f"{picture_title(name)}, {widths(first)}"
-        if isinstance(histories[0], EnsembleHistory):
-            histories = list(histories[0].members)
-            several = True
-        if several:
-            plots.seed_spread(histories, options.picture, title=f"{title}, {len(histories)} seeds")
-        else:
-            plots.learning_curve(histories[0], options.picture, f"{title}, seed {first.seed}", metrics=options.metrics)
-        say(f"{'spread of the runs' if several else 'learning curve'} written to {options.picture}")
+
+def _write_model(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
+    if options.model is None:
+        return
+    first, ensemble = runs[0].network, runs[0].ensemble
+    X = first.checked(dataset.X) if is_table(dataset.X) else dataset.X
+    samples = as_text(X, options.test_fraction) if dataset.test is None else None
+    if ensemble is not None:
+        ensemble.save(options.model, samples=samples)
+    else:
+        checkpoint.save(first.snapshot(), options.model, samples=samples)
+    say(f"model {f'of seed {first.seed} ' if len(runs) > 1 else ''}written to {options.model}")
+
+
+def _write_history(options: argparse.Namespace, _: Dataset, runs: Sequence[Run], say: Say) -> None:
+    if options.history is None:
+        return
+    histories = [run.history for run in runs]
+    write_json(options.history, histories if len(runs) > 1 else histories[0])
+    say(f"history written to {options.history}")
+
+
+def _write_picture(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
+    """The learning curve of one run, or the spread of several."""
+    first, histories = runs[0].network, [run.history for run in runs]
+    if options.picture is None or not histories[0].epochs:
+        return
+    from nnkit import plots
+
+    name = {"digits": "Digits", "mnist": "MNIST"}.get(dataset.name, dataset.name)
+    title, members = f"{picture_title(name)}, {widths(first)}", histories[0]
+    if isinstance(members, EnsembleHistory):
+        histories = list(members.members)
+    several = len(runs) > 1 or isinstance(members, EnsembleHistory)
+    if several:
+        plots.seed_spread(histories, options.picture, title=f"{title}, {len(histories)} seeds")
+    else:
+        plots.learning_curve(histories[0], options.picture, f"{title}, seed {first.seed}", metrics=options.metrics)
+    say(f"{'spread of the runs' if several else 'learning curve'} written to {options.picture}")
 
 
 def _report(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run]) -> dict[str, Any]:

@@ -216,3 +216,16 @@ def test_a_full_disk_names_the_file_and_leaves_none(tmp_path: Path, arguments: s
     assert file in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ulimit is of POSIX shells")
+def test_a_history_is_written_if_there_is_no_room_for_the_model(tmp_path: Path) -> None:
+    needs("safetensors")
+    command = f'ulimit -f 8; "{sys.executable}" -m nnkit train --epochs 2 --quiet --no-picture --history h.json'
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert "nnkit-model.safetensors" in done.stderr
+    assert len(json.loads((tmp_path / "h.json").read_text())["cost"]) == 2
