@@ -427,3 +427,14 @@ def test_the_class_of_mean_outputs_is_that_of_their_exact_values(cost: str) -> N
     assert (ensemble.predict(samples) == chosen).all()
     disagreeing = (outputs.argmax(axis=2) != chosen).mean(axis=0)
     np.testing.assert_allclose(ensemble.disagreement(samples), disagreeing)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("layers", "W"), [([1, 1], [[1.0]]), ([1, 2], [[1.0], [2.0]])])
+def test_equal_members_predict_what_each_does(layers: list[int], W: list[list[float]], count: int) -> None:
+    ensemble = nnkit.Ensemble(layers, seeds=range(count))
+    for member in ensemble.members:
+        member.parameters.W[0][...], member.parameters.b[0][...] = W, 0
+    samples = np.array([[1e-9], [-1e-9]])
+    assert (ensemble.predict(samples) == ensemble.members[0].predict(samples)).all()
+    assert (ensemble.disagreement(samples) == 0).all()

@@ -304,7 +304,7 @@ class Ensemble:
 
 def _by_logits(pair: OutputPair) -> bool:
     """Whether the mean of outputs is computed as logits: it and its members may round to 0 and 1."""
-    return pair.activation is None or pair.activation.name == "sigmoid"
+    return pair.by_logits and (pair.activation is None or pair.activation.name == "sigmoid")
 
 
 @quiet()
@@ -314,10 +314,13 @@ def _mean(backend: Backend, values: Sequence[Array], pair: OutputPair) -> Array:
     These are log Σ σ(z) − log Σ σ(−z) for the sigmoid and log Σ softmax(z) for softmax, with Σ over the members.
     """
     xp = backend.xp
+    if len(values) == 1:
+        return values[0]
     if not _by_logits(pair):
         return sum(values[1:], values[0]) / len(values)
+    logits = [xp.astype(z, xp.float64) for z in values]
     if pair.activation is None:
-        shifted = [z - xp.max(z, axis=1, keepdims=True) for z in values]
+        shifted = [z - xp.max(z, axis=1, keepdims=True) for z in logits]
         return reduce(xp.logaddexp, [z - xp.log(xp.sum(xp.exp(z), axis=1, keepdims=True)) for z in shifted])
-    above, below = ([-xp.logaddexp(xp.zeros_like(z), -sign * z) for z in values] for sign in (1, -1))
+    above, below = ([-xp.logaddexp(xp.zeros_like(z), -sign * z) for z in logits] for sign in (1, -1))
     return reduce(xp.logaddexp, above) - reduce(xp.logaddexp, below)

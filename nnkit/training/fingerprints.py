@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -68,9 +67,10 @@ def _rows(array: Any, start: int, stop: int) -> Array:
 
 
 def of_function(function: Any) -> str:
-    """A digest of a function's code, the values and tables that it reads, and the functions that it calls.
+    """A digest of a function's code, the plain values that it reads, and the functions that it calls.
 
-    Code is comparable only within one version of Python, which is the prefix.
+    Lists, dicts, sets and arrays are left out: they may be logs, which other functions fill. Code is comparable only
+    within one version of Python, which is the prefix.
     """
     text = repr(_content(function, _DEPTH))
     return f"{_MAGIC} {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
@@ -105,9 +105,6 @@ def _content(value: Any, depth: int) -> Any:
         return repr(value)
     if depth == 0:
         return type(value).__qualname__
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        some = np.ascontiguousarray(value.reshape(-1)[:: max(1, value.nbytes // _WHOLE)])
-        return value.dtype.str, value.shape, hashlib.blake2b(some.view(np.uint8).data, digest_size=8).hexdigest()
     if isinstance(value, tuple):
         return tuple(_content(each, depth) for each in value)
     if isinstance(value, frozenset):
@@ -124,45 +121,29 @@ def _content(value: Any, depth: int) -> Any:
         return value.__qualname__
     found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
     methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
-    plain = sorted(
-        ((name, each) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)), key=itemgetter(0)
-    )
-    numbers = tuple((name, _content(each, depth)) for name, each in plain)
-    return type(value).__qualname__, getattr(value, "__name__", ""), methods, numbers
+    plain = [(name, repr(each)) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)]
+    return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
 
 
 def _function(function: FunctionType, depth: int) -> Any:
-    """A function's code and the outer variables that it reads; not those that it writes, such as a call counter.
-
-    Lists, dicts and arrays are among these unless the function may change one: then they may be logs.
-    """
+    """A function's code and the outer variables that it reads; not those that it writes, such as a call counter."""
     codes = [function.__code__]
     for code in codes:
         codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
-    steps = [at for code in codes for at in dis.get_instructions(code)]
-    written = {at.argval for at in steps if at.opname in _WRITING}
-    done = {at.argval if at.opname in _CALLING else at.opname for at in steps}
-    read_only = not done & _CHANGING
+    written = {at.argval for code in codes for at in dis.get_instructions(code) if at.opname in _WRITING}
     around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         around[name] = _in_cell(cell)
-    around = {name: _frozen(value) if read_only else value for name, value in around.items() if name not in written}
     read = {
         name: value
         for name, value in around.items()
-        if (_is_plain(value) and (read_only or not isinstance(value, np.ndarray)))
-        or getattr(value, "__module__", "") == function.__module__
+        if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
     }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
     return _content(function.__code__, 1), tuple(_content(each, depth) for each in seen)
 
 
 _WRITING = ("STORE_GLOBAL", "STORE_DEREF")
-_CALLING = ("LOAD_ATTR", "LOAD_METHOD")
-_CHANGING = {
-    "STORE_SUBSCR", "DELETE_SUBSCR", "append", "extend", "insert", "remove", "pop", "popitem", "clear", "add",
-    "discard", "update", "setdefault", "sort", "reverse", "fill",
-}  # fmt: skip
 
 
 def _in_cell(cell: Any) -> Any:
@@ -175,15 +156,4 @@ def _in_cell(cell: Any) -> Any:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
-    if isinstance(value, np.ndarray):
-        return not value.dtype.hasobject
     return isinstance(value, bool | int | float | complex | str | bytes | np.generic)
-
-
-def _frozen(value: Any, depth: int = _DEPTH) -> Any:
-    """Lists, dicts and sets as tuples."""
-    if depth and isinstance(value, list | tuple):
-        return tuple(_frozen(each, depth - 1) for each in value)
-    if depth and isinstance(value, dict):
-        return tuple((repr(name), _frozen(each, depth - 1)) for name, each in value.items())
-    return tuple(sorted(map(repr, value))) if isinstance(value, set) else value

@@ -277,51 +277,19 @@ def test_digests_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(every) == 7
 
 
-def reading(table: Any) -> Callable[[float], float]:
-    return lambda epoch: table[int(epoch)]
+def test_logs_do_not_belong_to_a_function() -> None:
+    """Other functions may fill them, such as callbacks, before the same training is resumed."""
+    log: list[float] = []
+    scratch = np.zeros(2)
 
+    def metric(y: Any, h: Any, seen: Any = []) -> float:  # noqa: B006
+        seen.append(len(log))
+        np.subtract(y[0, :2], h[0, :2], out=scratch)
+        return float(scratch.sum())
 
-def logging(log: list[float]) -> Callable[[float], float]:
-    def schedule(epoch: float) -> float:
-        log.append(epoch)
-        return 1.0
-
-    return schedule
-
-
-class Table:
-    """A schedule with an array."""
-
-    def __init__(self, numbers: Any) -> None:
-        self.numbers = np.array(numbers)
-
-    def __call__(self, epoch: float) -> float:
-        return float(self.numbers[int(epoch)])
-
-
-def test_digests_of_mutable_defaults_cycles_and_arrays_of_objects() -> None:
-    def with_a_log(epoch: float, log: Any = []) -> float:  # noqa: B006
-        log.append(epoch)
-        return 1.0
-
-    before = fingerprints.of_function(with_a_log)
-    with_a_log(1.0)
-    assert fingerprints.of_function(with_a_log) == before
-    cyclic: list[Any] = [1.0]
-    cyclic.append(cyclic)
-    assert fingerprints.of_function(reading(cyclic)) == fingerprints.of_function(reading(cyclic))
-    numbers = np.arange(3e6)
-    other = numbers.copy()
-    other[0] = -1
-    found = [fingerprints.of_function(Table(each)) for each in (numbers, other, numbers.copy())]
-    assert found[0] == found[2] != found[1]
-
-
-@pytest.mark.parametrize("kind", [list, np.array, lambda numbers: dict(enumerate(numbers))])
-def test_tables_that_a_function_reads_belong_to_it(kind: Callable[[Any], Any]) -> None:
-    digests = [fingerprints.of_function(reading(kind(table))) for table in ([1.0, 0.5], [1.0, 0.25], [1.0, 0.5])]
-    assert digests[0] == digests[2] != digests[1]
-    assert fingerprints.of_function(logging([])) == fingerprints.of_function(logging([1.0]))  # what it writes does not
+    before = fingerprints.of_function(metric)
+    log.append(metric(np.ones((3, 2)), np.zeros((3, 2))))
+    assert fingerprints.of_function(metric) == before
 
 
 def test_another_formula_of_a_custom_cost_or_activation_is_refused(tmp_path: Path) -> None:
