@@ -265,7 +265,9 @@ def get_metrics(
             function = label_metrics.named(metric, outputs, threshold)
             found.append(Metric(metric, function, weighted=True, of_scores=True))
         elif label_metrics.is_of_scikit_learn(metric):
-            name = getattr(metric, "__name__", None) or metric.func.__name__  # type: ignore[union-attr]
+            name = getattr(getattr(metric, "func", metric), "__name__", None)
+            if not isinstance(name, str):
+                raise TypeError(f"metrics holds {metric!r}; expected a function of (y, h), which a scorer is not")
             adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
             weighted = _takes_weights(metric)  # type: ignore[arg-type]
             found.append(Metric(name, adapted, weighted, of_labels=classifies, of_scores=classifies))

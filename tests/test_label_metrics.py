@@ -162,6 +162,11 @@ def test_early_stopping_knows_that_the_highest_is_best() -> None:
     assert network.evaluate(X, LABELS, metrics=["f1"])["f1"] == pytest.approx(max(history["validation_f1"]))
 
 
+def test_scorers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"metrics holds make_scorer\(.*expected a function of \(y, h\)"):
+        nnkit.Network([64, 10], seed=0).evaluate(X, LABELS, metrics=[metrics.make_scorer(metrics.f1_score)])
+
+
 def test_metrics_of_classes_need_classes() -> None:
     with pytest.raises(ValueError, match="metrics: 'f1' is for classes, and the network's cost is for numbers"):
         nnkit.Network([64, 1], cost="quadratic", seed=0).evaluate(X, LABELS, metrics=["f1"])
