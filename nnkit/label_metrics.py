@@ -133,6 +133,7 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
             labels, predicted = classes[labels], classes[predicted]
         return function(labels, predicted, **weights)
 
+    vars(metric)["fixed"] = tuple(sorted(fixed.items()))  # for a resumed training, which must have the same
     return metric
 
 

@@ -265,8 +265,8 @@ def get_metrics(
             function = label_metrics.named(metric, outputs, threshold)
             found.append(Metric(metric, function, weighted=True, of_scores=True))
         elif label_metrics.is_of_scikit_learn(metric):
-            name = getattr(getattr(metric, "func", metric), "__name__", None)
-            if not isinstance(name, str):
+            name = getattr(getattr(metric, "func", metric), "__name__", "")
+            if not name:
                 raise TypeError(f"metrics holds {metric!r}; expected a function of (y, h), which a scorer is not")
             adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
             weighted = _takes_weights(metric)  # type: ignore[arg-type]

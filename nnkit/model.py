@@ -91,8 +91,7 @@ class Model:
             warn_of_rounded_targets(scaling)
         self.seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
         self.seed_is_drawn = seed is None  # a resumed training then takes the seed of its checkpoint
-        # Compared with that of a checkpoint; None for a network with parameters from a file.
-        self.init: str | None = initializers_in_words(self.dense, init)
+        self.init = initializers_in_words(self.dense, init)  # compared with that of a checkpoint
         self.classifies = self.cost.classifies
         given = {"preprocessing": preprocessing, "classes": classes, "features": features}
         for name, value in given.items():

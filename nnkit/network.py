@@ -413,7 +413,6 @@ def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend |
     with checkpoint.damage(checkpoint.called(path)):
         network = Network(**saved.arguments, backend=target)
         saved.tell(network)
-        network.init = None
         if saved.training is None:
             restore(network.placement, saved.arrays, training=False)
             return network

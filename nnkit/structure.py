@@ -135,9 +135,11 @@ def _not_a_layer(item: object) -> str:
     )
 
 
-def initializers_in_words(layers: Sequence[Dense], init: str | Initializer | None) -> str:
-    """The names of the initializers of dense layers, or the one of all."""
+def initializers_in_words(layers: Sequence[Dense], init: str | Initializer | None) -> str | None:
+    """The names of the initializers of dense layers, or the one of all; None if all are the default."""
     given = [init if layer.init is None else layer.init for layer in layers]
+    if all(each is None for each in given):
+        return None
     names = ["default" if each is None else each if isinstance(each, str) else _name_of(each) for each in given]
     return names[0] if len({*names}) == 1 else ", ".join(names)
 

@@ -35,6 +35,7 @@ from nnkit.network import Network
 from nnkit.parallel.communicator import Communicator
 from nnkit.plots.figure import picture_path
 from nnkit.tables import is_table
+from nnkit.training.divergence import DivergenceError
 from nnkit.version import __version__
 
 _DESCRIPTION = """
@@ -162,7 +163,8 @@ def _train_all(
             if interrupted:
                 return runs, KeyboardInterrupt()
     except (KeyboardInterrupt, Exception) as error:
-        if not runs:
+        on_all = isinstance(error, KeyboardInterrupt | DivergenceError) or communicator.knows(error)
+        if not runs or (communicator.size > 1 and not on_all):
             raise
         return runs, error
     return runs, None

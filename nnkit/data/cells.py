@@ -91,7 +91,7 @@ class Text(Labels):
         if cell.lower() in _NOT_FINITE:
             finite_number(cell)
         if cell in MISSING:
-            raise NoValueError(f"{shown(cell)} means no value")
+            raise NoValueError(f"{shown(cell)} means no value; give the class another name")
         if not is_number(cell):
             self.text = self.text or cell
         elif not cell.lstrip("+-").isdigit():

@@ -237,15 +237,16 @@ class Ensemble:
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
-        if not _by_logits(first.output) and first.target_scaling is None:  # where the mean of z is that of h
-            vars(first)["output"] = output_pair(first.cost, "identity")  # of the mean outputs
+        of_outputs = not _as_logits(first.output) and first.target_scaling is None  # where the mean of z is that of h
+        if of_outputs:
+            vars(first)["output"] = output_pair(first.cost, "identity")
         known = source.samples or ROWS
         meter = Meter(first, known, min(known, ROWS), measured)
         meter.start(source.start(None), careful=True)
         for batch in source.batches(ROWS):
             inputs = batch.inputs()
             values = [member.propagate(inputs) for member in self.members]
-            if first.output is not self.members[0].output:
+            if of_outputs:
                 values = [m.output.outputs(m.backend, z) for m, z in zip(self.members, values, strict=True)]
             meter.add(_mean(first.backend, values, first.output), batch)
         return meter.read()
@@ -297,12 +298,12 @@ class Ensemble:
         """What decides the class of each member, its logits or outputs (n, d_out), and their pair."""
         check_alike(self.members, ("classes",))
         first = self.members[0]
-        pair = first.output if _by_logits(first.output) else output_pair(first.cost, "identity")
+        pair = first.output if _as_logits(first.output) else output_pair(first.cost, "identity")
         outputs = pair is not first.output
         return [member.ask(x, activated=outputs, finite=True) for member in self.members], pair
 
 
-def _by_logits(pair: OutputPair) -> bool:
+def _as_logits(pair: OutputPair) -> bool:
     """Whether the mean of outputs is computed as logits: it and its members may round to 0 and 1."""
     return pair.by_logits and (pair.activation is None or pair.activation.name == "sigmoid")
 
@@ -316,7 +317,7 @@ def _mean(backend: Backend, values: Sequence[Array], pair: OutputPair) -> Array:
     xp = backend.xp
     if len(values) == 1:
         return values[0]
-    if not _by_logits(pair):
+    if not _as_logits(pair):
         return sum(values[1:], values[0]) / len(values)
     logits = [xp.astype(z, xp.float64) for z in values]
     if pair.activation is None:

@@ -166,8 +166,8 @@ class Keeper:
         if optimizer is not None:
             given = training.get("given_optimizer", training["optimizer"])
             pairs.append(("optimizer", given, optimizer.describe()))
-        if self.model.init is not None:
-            pairs.append(("init", training.get("init") or self.model.init, self.model.init))
+        if self.model.init is not None:  # without one, as in a loaded network, that of the checkpoint holds
+            pairs.append(("init", training.get("init", self.model.init), self.model.init))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
         found += [
             f"its {name} was a different function of this name, or one that read different values"
@@ -204,7 +204,7 @@ class Keeper:
             self.stopped = training["stopped"] in ("callback", True)
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
-            self._init = training.get("init") or self._init
+            self._init = training.get("init", self._init)
             self._given_seed = training.get("given_seed", saved.arguments["seed"])
             seed = saved.arguments["seed"]
             self._given_layers = training.get("given_layers", self._given_layers)

@@ -80,18 +80,21 @@ def functions_of(
     model: Model, optimizer: Optimizer, schedule: Schedule | None, metrics: Iterable[Metric]
 ) -> dict[str, str]:
     """Digests of the user's functions in a training, by their roles."""
-    given = schedule.given if isinstance(schedule, FunctionSchedule) else schedule
-    found = {} if given is None else {"schedule": of_function(given)}
-    own: dict[str, tuple[Any, ...]] = {f"metric {metric.name}": (metric.function,) for metric in metrics}
+    given: dict[str, Any] = {"schedule": schedule.given if isinstance(schedule, FunctionSchedule) else schedule}
+    for metric in metrics:  # of scikit-learn's, the fixed options
+        given[f"metric {metric.name}"] = getattr(metric.function, "fixed", ()) or metric.function
     activations = [get_activation(str(layer.activation)) for layer in dense_layers(model.to_logits)]
     activations += [] if model.output.activation is None else [model.output.activation]
-    formulas = {f"activation {each.name}": [each.forward, each.gradient] for each in activations}
-    formulas[f"cost {model.cost.name}"] = [model.cost.terms, model.cost.delta]
-    if optimizer.formula is not None:
-        formulas[f"optimizer {type(optimizer).__name__}"] = [optimizer.formula]
-    own |= {role: tuple(each.function for each in made) for role, made in formulas.items()}
-    plain = {role for role, (first, *_) in own.items() if str(first.__module__).startswith("nnkit.")}
-    return found | {role: of_function(functions) for role, functions in own.items() if role not in plain}
+    given |= {f"activation {each.name}": (each.forward.function, each.gradient.function) for each in activations}
+    given[f"cost {model.cost.name}"] = (model.cost.terms.function, model.cost.delta.function)
+    formula = optimizer.formula
+    given[f"optimizer {type(optimizer).__name__}"] = None if formula is None else formula.function
+    return {role: of_function(each) for role, each in given.items() if each is not None and not _is_of_nnkit(each)}
+
+
+def _is_of_nnkit(function: Any) -> bool:
+    first = function[0] if isinstance(function, tuple) else function
+    return str(getattr(first, "__module__", "")).startswith("nnkit.")
 
 
 def differ(there: str, here: str) -> bool:

@@ -149,7 +149,7 @@ def fit(
     A resumed training must be the same: ValueError lists the differences in data (for large data, some rows are
     compared), weights, metrics, functions and options. Functions are compared by their code, the numbers, texts and
     tuples that they read and the functions of their module that they call, not by lists, dicts and arrays, which may be
-    logs. It may have more epochs, unless its schedule depends on them.
+    logs; initializers, if given, by their names. It may have more epochs, unless its schedule depends on them.
     Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
     TypeError or ValueError in the epoch where it appears.
 

@@ -1,6 +1,5 @@
 """Only the same training is resumed: of other data, functions and options it is said what differs, before anything."""
 
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -167,15 +166,17 @@ def test_another_initializer_has_no_effect_and_is_refused(tmp_path: Path) -> Non
         return net.fit(X, LABELS, epochs=epochs, checkpoint=path, resume=True, progress=False)
 
     resumed("he_normal", 1)
-    assert resumed("he_normal", 2).epochs == 2
+    assert [resumed(init, epochs).epochs for epochs, init in ((2, "he_normal"), (3, None), (4, "he_normal"))] == [
+        2,
+        3,
+        4,
+    ]
     content = path.read_bytes()
-    for init, name in (("zeros", "zeros"), (None, "default")):
-        with pytest.raises(ValueError, match=rf"its init is he_normal, but this training's is {name}$"):
-            resumed(init, 3)
+    with pytest.raises(ValueError, match=r"its init is he_normal, but this training's is zeros$"):
+        resumed("zeros", 5)
     assert path.read_bytes() == content
     net = nnkit.load(path)  # which has none
-    assert net.fit(X, LABELS, epochs=3, checkpoint=path, resume=True, progress=False).epochs == 3
-    assert resumed("he_normal", 4).epochs == 4
+    assert net.fit(X, LABELS, epochs=5, checkpoint=path, resume=True, progress=False).epochs == 5
 
 
 def test_a_checkpoint_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
@@ -322,13 +323,8 @@ def test_another_initializer_of_a_layer_is_refused(tmp_path: Path) -> None:
         return net.fit(X, LABELS, epochs=1, checkpoint=tmp_path / "net", resume=True, progress=False)
 
     train("he_uniform", None)
-    for last, named in (("zeros", "he_uniform, zeros"), ("he_uniform", "he_uniform")):
-        with pytest.raises(ValueError, match=f"its init is he_uniform, default, but this training's is {named}$"):
-            train("he_uniform", last)
-    with pytest.raises(ValueError, match="its init is he_uniform, default, but this training's is default"):
-        train(None, None)
-    for net in (nnkit.load(tmp_path / "net"), pickle.loads(pickle.dumps(nnkit.load(tmp_path / "net")))):
-        net.fit(X, LABELS, epochs=1, checkpoint=tmp_path / "net", resume=True, progress=False)
+    with pytest.raises(ValueError, match="its init is he_uniform, default, but this training's is he_uniform, zeros"):
+        train("he_uniform", "zeros")
     train("he_uniform", None)
 
 
