@@ -37,6 +37,10 @@ class TextTable:
         """The values of a column."""
         return list(self._columns.values())[at]
 
+    def select(self, order: Sequence[int]) -> "TextTable":
+        """Some columns, in this order."""
+        return TextTable({self.column_names[at]: self.column(at) for at in order})
+
     def take(self, indices: NDArray[np.int64]) -> "TextTable":
         """Some rows."""
         return TextTable({name: values[indices] for name, values in self._columns.items()})

@@ -26,20 +26,18 @@ from sklearn.utils.validation import (
 
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.selection import owner_of
-from nnkit.checks import check_finite
 from nnkit.data.encoding import TableEncoding, is_mixed
+from nnkit.inputs import on_host
 from nnkit.kernels.costs import Cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer
 from nnkit.metrics import r2
 from nnkit.network import Network
-from nnkit.optimizers import Optimizer, optimizer_names
+from nnkit.optimizers import optimizer_names
+from nnkit.sklearn.attributes import ACTIVATIONS, NetworkAttributes, text_columns
 from nnkit.sklearn.presets import check_preset, preset_network, train_by_preset
 from nnkit.sklearn.solvers import train_by_lbfgs, train_by_minibatches
 from nnkit.tables import is_table
 
-# scikit-learn's names beside nnkit's.
-ACTIVATIONS = {"logistic": "sigmoid", "exp": "exponential"}
-NAMES = {nnkit: name for name, nnkit in ACTIVATIONS.items()}
 COSTS = {"squared_error": "quadratic"}
 OWN_START = ("identity", "logistic", "sigmoid", "tanh", "relu")  # activations that scikit-learn's start is made for
 
@@ -48,7 +46,7 @@ _FRACTION = Interval(Real, 0, 1, closed="left")
 _WHOLE = Interval(Integral, 1, None, closed="left")
 
 
-class DenseEstimator(CallbackSupportMixin, BaseEstimator):
+class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
     """The base class of `DenseClassifier` and `DenseRegressor`."""
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -89,62 +87,6 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
             if name not in ("self", "__class__"):
                 setattr(self, name, value)
 
-    # --- attributes ---------------------------------------------------------------------------------------------
-
-    @property
-    def coefs_(self) -> tuple[NDArray[Any], ...]:
-        """The weights of each layer, (inputs, units), on the host: views for NumPy, copies for a GPU.
-
-        A tuple, as an assignment to an element of a list would not change the network; that of all layers does.
-        """
-        return tuple(self._host(W).T for W in self.network_.parameters.W)
-
-    @coefs_.setter
-    def coefs_(self, values: Sequence[Any]) -> None:
-        self._assign("coefs_", self.network_.parameters.W, [np.asarray(value).T for value in values])
-
-    @property
-    def intercepts_(self) -> tuple[NDArray[Any], ...]:
-        """The biases of each layer, (units,), like `coefs_`."""
-        return tuple(self._host(b) for b in self.network_.parameters.b)
-
-    @intercepts_.setter
-    def intercepts_(self, values: Sequence[Any]) -> None:
-        self._assign("intercepts_", self.network_.parameters.b, [np.asarray(value) for value in values])
-
-    def _assign(self, name: str, views: Sequence[Any], values: Sequence[NDArray[Any]]) -> None:
-        """Set the arrays of each layer; ValueError for other shapes or numbers that are not finite."""
-        network = self.network_
-        if [value.shape for value in values] != [tuple(view.shape) for view in views]:
-            shapes = [[a.T.shape for a in arrays] for arrays in (values, views)]
-            raise ValueError(f"{name} has the shapes {shapes[0]}; expected {shapes[1]}")
-        for i, value in enumerate(values):
-            check_finite(value, f"{name}[{i}]")
-        with network.turn:
-            for value, view in zip(values, views, strict=True):
-                network.backend.copy(network.backend.asarray(value, network.dtype), view)
-
-    @property
-    def out_activation_(self) -> str:
-        """The activation of the output layer, by scikit-learn's name."""
-        activation = str(self.network_.dense[-1].activation)
-        return NAMES.get(activation, activation)
-
-    @property
-    def n_layers_(self) -> int:
-        """The number of layers, with the input layer."""
-        return len(self.network_.dense) + 1
-
-    @property
-    def n_outputs_(self) -> int:
-        """The number of outputs."""
-        return self.network_.d_out
-
-    @property
-    def _optimizer(self) -> Optimizer:
-        """Private in scikit-learn, too, and often read for its `learning_rate`."""
-        return self.network_.optimizer
-
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
 
@@ -163,26 +105,22 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, validation_data: Any = None, incremental: bool = False
     ) -> "DenseEstimator":
         self._validate_params()
-        if incremental and (self.early_stopping or self.preset is not None):
-            raise ValueError("partial_fit does not support early_stopping=True and presets")
-        if incremental and getattr(self, "class_weight", None) == "balanced":  # of a minibatch it would be another one
-            raise ValueError("partial_fit does not support class_weight='balanced'; give a dict, or sample_weight")
-        self._check_unused(validation_data)
+        self._check_unused(validation_data, incremental)
         first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        names = text_columns(X), text_columns(y)
         X, y = self._checked(X, y, reset=first)
-        targets, outputs, cost = self._targets(_on_host(y), first, incremental)
+        targets, outputs, cost = self._targets(np.asarray(on_host(y)), first, incremental)
         weight = self._weights(X, y, sample_weight)
         rng = check_random_state(self.random_state)
         if first:
             self._start(X, targets, outputs, cost, rng)
+            self._name_columns(*names)
         else:
             self._check_continues(cost)
         self._note_numbers()
+        validation = None if validation_data is None else self._checked_validation(*validation_data)
         after, end = self._callbacks(X, y) if not incremental else (lambda epoch: False, lambda: None)
-        validation = None
-        if validation_data is not None:
-            validation = self._checked_validation(*validation_data)
-        elif self.preset is None and self.early_stopping and self.solver != "lbfgs":
+        if validation is None and self.preset is None and self.early_stopping and self.solver != "lbfgs":
             plain = DenseEstimator._weights(self, X, y, sample_weight)  # class weights are for the training alone
             X, targets, weight, validation = self._split(X, targets, weight, plain, rng)
         self.network_.classes = None  # here, labels are numbers
@@ -221,8 +159,12 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         check_consistent_length(X, checked)
         return X, checked
 
-    def _check_unused(self, validation_data: Any) -> None:
-        """Raise ValueError for parameters that exclude each other."""
+    def _check_unused(self, validation_data: Any, incremental: bool) -> None:
+        """Raise ValueError for parameters that exclude each other, or `partial_fit`, which is `incremental`."""
+        if incremental and (self.early_stopping or self.preset is not None):
+            raise ValueError("partial_fit does not support early_stopping=True and presets")
+        if incremental and getattr(self, "class_weight", None) == "balanced":  # of a minibatch it would be another one
+            raise ValueError("partial_fit does not support class_weight='balanced'; give a dict, or sample_weight")
         if self.preset is not None:
             check_preset(self)
             return
@@ -239,7 +181,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         """The sample weights on the host; a classifier multiplies them by its class weights."""
         if sample_weight is None:
             return None
-        return np.asarray(_on_host(_check_sample_weight(sample_weight, X, ensure_non_negative=True)), np.float64)
+        return np.asarray(on_host(_check_sample_weight(sample_weight, X, ensure_non_negative=True)), np.float64)
 
     def _start(self, X: Any, targets: NDArray[Any], outputs: int, cost: str, rng: np.random.RandomState) -> None:
         """Create the network, with scikit-learn's initial parameters for its activations, or that of the preset."""
@@ -269,6 +211,12 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         self.network_ = Network(layers, cost=loss, seed=_seed(rng), dtype=dtype, **about)
         if set(names) <= set(OWN_START):
             _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
+
+    def _name_columns(self, features: list[str] | None, targets: list[str] | None) -> None:
+        """Let the network, which is trained on arrays, match the columns of tables by name."""
+        self.network_.features = features
+        if targets is not None and len(targets) == self.network_.d_out > 1:
+            self.network_.target_names = targets
 
     def _hidden(self) -> tuple[list[int], list[str]]:
         """The units and activations of the hidden layers."""
@@ -322,7 +270,7 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
     def _checked_validation(self, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, ...]:
         """Validation data given by the user, as the network expects it."""
         X, y = self._checked(X, y)
-        targets, _, _ = self._targets(_on_host(y), False, True)
+        targets, _, _ = self._targets(np.asarray(on_host(y)), False, True)
         return X, targets, *([] if sample_weight is None else [_check_sample_weight(sample_weight, X)])
 
     def _split(
@@ -377,9 +325,6 @@ class DenseEstimator(CallbackSupportMixin, BaseEstimator):
         """Outputs for the user: of the library of X, or NumPy arrays if a backend was chosen."""
         return array if self.backend is None and get_config()["array_api_dispatch"] else self._host(array)
 
-    def _host(self, array: Any) -> NDArray[Any]:
-        return self.network_.backend.to_numpy(array)
-
 
 def _is_logistic(activations: Sequence[str]) -> bool:
     return bool({"logistic", "sigmoid"} & {*activations})
@@ -408,11 +353,6 @@ def _seed(rng: np.random.RandomState) -> int:
 def _dtype(X: Any) -> str:
     """The dtype of samples as text; float64 for tables."""
     return "float64" if is_table(X) else str(X.dtype)
-
-
-def _on_host(array: Any) -> NDArray[Any]:
-    owner = owner_of(array)
-    return np.asarray(array) if owner is None else owner.to_numpy(array)
 
 
 def _floats(X: Any) -> list[Any]:

@@ -8,14 +8,17 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import column_or_1d
 
 from nnkit.backends import Backend
 from nnkit.classes import names_in
+from nnkit.data.encoding import EXACT
+from nnkit.inputs import on_host
 from nnkit.kernels.costs import get_cost
+from nnkit.sklearn.attributes import unchanged_if_refused
 from nnkit.sklearn.dense import DenseEstimator
 
 
@@ -26,6 +29,16 @@ def _fits_partially(estimator: DenseEstimator) -> bool:
 def _has_probabilities(estimator: DenseEstimator) -> bool:
     """Whether the outputs are probabilities: those of sigmoid and softmax, not margins or real numbers."""
     return get_cost(estimator._cost("cross_entropy")).output in ("sigmoid", "softmax")
+
+
+def _balanced(y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sample weights times class weights for equal totals of all classes, or of both values of each label (n, k)."""
+    counts, result = weight > 0, weight.copy()  # a class whose weights are all 0 cannot have this total
+    for column in y[counts].reshape(np.count_nonzero(counts), -1).T:
+        classes, numbers = np.unique(column, return_inverse=True)
+        of_class = compute_class_weight("balanced", classes=classes, y=column, sample_weight=weight[counts])
+        result[counts] *= of_class[numbers]
+    return result
 
 
 class DenseClassifier(ClassifierMixin, DenseEstimator):
@@ -58,7 +71,8 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         max_fun: the largest number of evaluations of "lbfgs".
         loss: "log_loss", the cross-entropy, or another of `nnkit.cost_names()`, or a cost.
         dropout: rate of dropout after each hidden layer.
-        class_weight: a dict from classes to weights, or "balanced".
+        class_weight: a dict from classes to weights, or "balanced", for equal total weights of all classes, including
+            the sample weights; a class whose sample weights are all 0 does not count.
         schedule: a learning rate schedule of `nnkit.schedules` or its name, instead of `learning_rate`.
         preset: None, or "tabular": a network and a training that are good untuned on tables (`nnkit.tabular`), and a
             validation part, from 50 samples on. Of the other parameters, those that differ from their defaults are
@@ -103,6 +117,7 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         **DenseEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
+    _multilabel: bool
 
     def __init__(
         self, hidden_layer_sizes: Any = (100,), activation: str | Sequence[str] = "relu", *, solver: str = "adam",
@@ -117,16 +132,19 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
     ) -> None:  # fmt: skip
         self._set(locals())
 
+    @unchanged_if_refused
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> "DenseClassifier":
         """Train on samples X (n, d) and labels y (n,), or truth values (n, k) of k labels; returns the estimator.
 
         `sample_weight` is (n,), at least 0. `validation_data`, (X, y) or (X, y, sample_weight), is evaluated after each
-        epoch. Raises ValueError for invalid data and parameters, and if the training diverges.
+        epoch. Raises ValueError for invalid data and parameters, which leave the estimator as it was, and if the
+        training diverges.
         """
         return self._fit(X, y, sample_weight, validation_data)
 
     @available_if(_fits_partially)
+    @unchanged_if_refused
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> "DenseClassifier":
         """Train one epoch; `classes`, all labels of all calls, is needed in the first. Raises like `fit`."""
         known = getattr(self, "classes_", None)
@@ -196,7 +214,11 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         check_classification_targets(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        self._multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
+        multilabel = y.ndim == 2 and type_of_target(y).startswith("multilabel")
+        if not first and multilabel != self._multilabel:
+            expected = "several labels (n, k)" if self._multilabel else "labels (n,)"
+            raise ValueError(f"y has shape {y.shape}; expected {expected}, like those of the training")
+        self._multilabel = multilabel
         known = {"multiclass"} if y.ndim == 1 else None  # which it would find again
         labels = np.arange(y.shape[1]) if self._multilabel else unique_labels(y, ys_types=known)
         if incremental or not first:
@@ -210,8 +232,10 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         return numbers, len(self.classes_) if several else 1, "softmax_cross_entropy" if several else "cross_entropy"
 
     def _names(self) -> NDArray[Any] | None:
-        d_out = self.network_.d_out
-        return names_in(self.classes_, d_out) if len(self.classes_) == max(2, d_out) else None
+        labels, d_out = self.classes_, self.network_.d_out
+        if labels.dtype.kind == "f" and np.all((labels % 1 == 0) & (abs(labels) < EXACT)):
+            labels = labels.astype(np.int64)  # floats are no names, and scikit-learn makes them of pandas' Int64
+        return names_in(labels, d_out) if len(labels) == max(2, d_out) else None
 
     def _check_labels(self, labels: NDArray[Any], incremental: bool) -> None:
         """Raise ValueError for labels that the network was not trained for."""
@@ -228,6 +252,8 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         weight = super()._weights(X, y, sample_weight)
         if self.class_weight is None:
             return weight
+        if self.class_weight == "balanced" and weight is not None:
+            return _balanced(np.asarray(on_host(y)), weight)
         of_class: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
         return of_class if weight is None else weight * of_class
 
@@ -266,12 +292,14 @@ class DenseRegressor(RegressorMixin, DenseEstimator):
     ) -> None:  # fmt: skip
         self._set(locals())
 
+    @unchanged_if_refused
     @with_callbacks
     def fit(self, X: Any, y: Any, sample_weight: Any = None, validation_data: Any = None) -> "DenseRegressor":
         """Train on samples X (n, d) and targets y, (n,) or (n, k); returns the estimator. As for `DenseClassifier`."""
         return self._fit(X, y, sample_weight, validation_data)
 
     @available_if(_fits_partially)
+    @unchanged_if_refused
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> "DenseRegressor":
         """Train one epoch. Raises like `fit`."""
         return self._fit(X, y, sample_weight, incremental=True)

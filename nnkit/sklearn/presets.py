@@ -83,6 +83,7 @@ def train_by_preset(
         del options["early_stopping"]
 
     def note(network: Network, history: History) -> bool:
+        estimator.n_iter_ = history.epochs
         if estimator.verbose:
             print(f"Iteration {history.epochs}, loss = {history['cost'][-1]:.8f}")
         return after(history.epochs - 1)
@@ -97,7 +98,7 @@ def train_by_preset(
     if history.interrupted:
         raise KeyboardInterrupt
     costs = list(history["cost"])
-    estimator.n_iter_, estimator.t_ = len(costs), len(costs) * len(y)
+    estimator.t_ = len(costs) * len(y)
     estimator.loss_curve_, estimator.loss_, estimator.best_loss_ = costs, costs[-1], min(costs)
     estimator.validation_loss_curve_ = list(history.get("validation_cost", []))
     scores = history.get("validation_score")

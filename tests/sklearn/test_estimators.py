@@ -16,6 +16,7 @@ pytest.importorskip("sklearn", minversion="1.9", reason="needs scikit-learn 1.9 
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_multilabel_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -221,6 +222,37 @@ def test_a_class_weight_is_a_sample_weight() -> None:
     assert DenseClassifier(class_weight="balanced", **options).fit(X, labels).n_iter_ == 10
 
 
+def test_balanced_classes_have_equal_totals_of_the_sample_weights() -> None:
+    rng = np.random.default_rng(0)
+    samples, y = rng.normal(size=(120, 3)), np.array(["a", "b", "c"])[np.arange(120) % 3]
+    weight = rng.uniform(0.5, 1.5, 120) * np.select([y == "a", y == "b"], [1.0, 5.0], 0.2)
+    options: dict[str, Any] = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0, "tol": 1e-9, "max_iter": 500}
+    ours = DenseClassifier(class_weight="balanced", **options).fit(samples, y, weight)
+    theirs = LogisticRegression(class_weight="balanced", C=np.inf, tol=1e-9, max_iter=500).fit(samples, y, weight)
+    np.testing.assert_allclose(ours.predict_proba(samples), theirs.predict_proba(samples), atol=1e-5)
+    totals = [ours._weights(samples, y, weight)[y == name].sum() for name in "abc"]
+    np.testing.assert_allclose(totals, weight.sum() / 3)
+    net = nnkit.Network([3, 3], dtype="float64", seed=0)
+    given = nnkit.training.weights.weights_of(
+        net, nnkit.data.one_hot(np.arange(120) % 3, 3), True, weight, "balanced", ""
+    )
+    np.testing.assert_allclose(given[:, 0] * weight.mean(), ours._weights(samples, y, weight))
+
+
+def test_balanced_classes_without_weight_do_not_count() -> None:
+    y, weight = np.array(["a", "b", "c"])[labels % 3], np.where(labels % 3 == 2, 0.0, 1.0 + labels)
+    model = DenseClassifier((5,), max_iter=3, class_weight="balanced", random_state=0).fit(X, y, weight)
+    found = model._weights(X, y, weight)
+    assert not found[y == "c"].any()
+    np.testing.assert_allclose([found[y == name].sum() for name in "ab"], weight.sum() / 2)
+    truths = np.stack([labels > 4, labels % 2], axis=1).astype(int)
+    several = model.fit(X, truths, weight)._weights(X, truths, np.where(truths[:, 0] == 1, 0.0, 1.0))
+    assert np.isfinite(several).all()
+    assert several[(truths == [0, 0]).all(axis=1)].sum() == pytest.approx(several[(truths == [0, 1]).all(axis=1)].sum())
+    with pytest.raises(ValueError, match=r"zero|all weights are 0"):
+        model.fit(X, y, np.zeros(len(X)))
+
+
 def test_sample_weights_are_repetitions() -> None:
     options: dict[str, Any] = {"solver": "lbfgs", "max_iter": 15, "random_state": 3, "alpha": 0.1}
     weight = np.arange(len(XR)) % 3
@@ -397,6 +429,26 @@ def test_the_network_is_saved_with_the_class_names(names: list[Any], preset: str
         assert np.array_equal(nnkit.load(file.getvalue()).predict(X), model.predict(X))
         if again or preset is not None:
             break
+        model.partial_fit(X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "Int64", "Float64", "boolean"])
+@pytest.mark.parametrize("names", [[1, 2, 3], [-1, 1], [3, 5], [0, 1, 2]], ids=str)
+def test_labels_that_are_whole_floats_are_names_of_the_network(names: list[int], dtype: str) -> None:
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    pandas = pytest.importorskip("pandas")
+    names = [0, 1] if dtype == "boolean" else names
+    y = pandas.Series(np.array(names)[labels % len(names)]).astype(dtype)
+    model = DenseClassifier((6,), max_iter=20, random_state=0).fit(X, y)
+    for _ in range(2):
+        file = io.BytesIO()
+        model.network_.save(file)
+        network = nnkit.load(file.getvalue())
+        found = network.predict(X)
+        assert found.dtype.kind in "ib"
+        assert np.array_equal(found, model.predict(X).astype(int))
+        if names != [0, 1, 2]:  # else floats are no labels for a network
+            assert network.evaluate(X, y)["accuracy"] == pytest.approx(model.score(X, y))
         model.partial_fit(X, y)
 
 

@@ -33,7 +33,9 @@ def _run(model: Any, x: Any, **options: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("labels", [y, np.array(["a", "b", "c"])[y], y > 0], ids=["numbers", "names", "two"])
+@pytest.mark.parametrize(
+    "labels", [y, np.array(["a", "b", "c"])[y], y > 0, y + 1.0], ids=["numbers", "names", "two", "floats"]
+)
 def test_a_pipeline_of_a_classifier(labels: Any, dtype: Any) -> None:
     samples = X.astype(dtype)
     model = make_pipeline(StandardScaler(), DenseClassifier((9,), **OPTIONS)).fit(samples, labels)

@@ -1,5 +1,8 @@
 """Estimators on tables of mixed columns, and their preset, beside scikit-learn's pipelines."""
 
+import io
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,18 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import nnkit
+from nnkit.cli import main
 from nnkit.sklearn import DenseClassifier, DenseRegressor
 
+FEW_EPOCHS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)
 N = 120
 SIZE, KIND = RNG.normal(size=N), RNG.choice(["x", "y", "z"], N)
 TABLE = pandas.DataFrame({"size": np.where(np.arange(N) % 9 == 0, np.nan, 100 + 20 * SIZE), "kind": KIND})
 Y = SIZE * (KIND == "x") + 2 * (KIND == "y")
 LABELS = np.where(Y > 0.5, "high", "low")
+NUMBERS: Any = pandas.DataFrame({"age": 40 + SIZE, "dose": RNG.normal(size=N), "size": SIZE * RNG.normal(size=N)})
 
 
 def test_a_mixed_table_is_encoded_as_by_scikit_learns_pipeline() -> None:
@@ -96,3 +103,71 @@ def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None
             DenseRegressor(preset="tabular", **options).fit(TABLE, Y)
     with pytest.raises(ValueError, match="The 'preset' parameter"):
         DenseRegressor(preset="images").fit(TABLE, Y)
+
+
+# --- the network of an estimator ------------------------------------------------------------------------------------
+
+
+@FEW_EPOCHS
+@pytest.mark.parametrize("preset", [None, "tabular"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_the_network_of_a_table_of_numbers_matches_columns_by_name(library: str, preset: str | None) -> None:
+    module = pytest.importorskip(library)
+    own: dict[str, Any] = {"polars": lambda: module.from_pandas, "pyarrow": lambda: module.Table.from_pandas}
+    made = pandas.DataFrame if library == "pandas" else own[library]()
+    table, other = (NUMBERS[names] for names in (["age", "dose", "size"], ["size", "age", "dose"]))
+    model = DenseClassifier((5,), max_iter=3, random_state=0, preset=preset).fit(made(table), LABELS)
+    for again in (False, True):
+        assert model.network_.features == ["age", "dose", "size"] == model.feature_names_in_.tolist()
+        file = io.BytesIO()
+        model.network_.save(file)
+        for network in (model.network_, nnkit.load(file.getvalue()), pickle.loads(pickle.dumps(model)).network_):
+            assert network.predict(made(other)).tolist() == model.predict(made(table)).tolist()
+            p = network.predict_proba(made(other))[:, 0]
+            np.testing.assert_array_equal(p, model.predict_proba(made(table))[:, 1])
+        with pytest.raises(ValueError, match="feature names should match"):  # scikit-learn's rule
+            model.predict(made(other))
+        if again or preset is not None:
+            break
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.partial_fit(made(other), LABELS)
+        model.partial_fit(made(table), LABELS).set_params(warm_start=True).fit(made(table), LABELS)
+
+
+@FEW_EPOCHS
+def test_names_of_columns_that_a_network_cannot_match_go_by_position() -> None:
+    table = NUMBERS[["age", "dose"]]
+    options: dict[str, Any] = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0}
+    numbered, partly = table.set_axis([0, 1], axis=1), table.set_axis(["age", 1], axis=1)
+    model = DenseRegressor(**options).fit(numbered, partly)
+    assert model.network_.features is None
+    assert model.network_.target_names is None
+    np.testing.assert_array_equal(model.predict(numbered), model.network_.predict(numbered))
+    model = DenseRegressor(**options).fit(table, Y).fit(table.to_numpy(), Y)
+    assert model.network_.features is None
+
+
+@FEW_EPOCHS
+def test_the_network_knows_the_names_of_targets() -> None:
+    targets = NUMBERS[["dose", "size"]]
+    model = DenseRegressor(hidden_layer_sizes=(5,), max_iter=3, random_state=0).fit(NUMBERS, targets)
+    assert model.network_.target_names == ["dose", "size"]
+    costs = [model.network_.evaluate(NUMBERS, y)["cost"] for y in (targets, targets[["size", "dose"]])]
+    assert costs[0] == costs[1]
+    truths = (targets > 0).astype(int)
+    labelled = DenseClassifier((5,), max_iter=3, random_state=0).fit(NUMBERS, truths)
+    assert labelled.network_.target_names == ["dose", "size"]
+    with pytest.warns(Warning, match="column-vector"):
+        assert DenseRegressor(max_iter=1).fit(NUMBERS, targets[["size"]]).network_.target_names is None
+
+
+def test_the_command_line_matches_columns_of_a_preset_fitted_on_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    y = np.where(NUMBERS["age"] > 40, "high", "low")
+    model = DenseClassifier((5,), preset="tabular", max_iter=40, random_state=0).fit(NUMBERS, y)
+    assert model.score(NUMBERS, y) > 0.9
+    model.network_.save(tmp_path / "net.safetensors")
+    NUMBERS[["size", "age", "dose"]].to_csv(tmp_path / "other.csv", index=False)
+    assert main(["predict", str(tmp_path / "net.safetensors"), str(tmp_path / "other.csv")]) == 0
+    assert capsys.readouterr().out.split()[1:] == model.predict(NUMBERS).tolist()
