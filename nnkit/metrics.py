@@ -252,40 +252,41 @@ def get_metrics(
         metrics = [metrics]
     if not isinstance(metrics, Iterable):
         raise TypeError(f"metrics is {metrics!r}; expected names or functions of (y, h)")
-    found = []
-    for metric in metrics:
-        if classifies and (metric is accuracy or (isinstance(metric, str) and metric == "accuracy")):
-            continue
-        if isinstance(metric, str) and re.fullmatch(r"top_\d+", metric):
-            if int(metric[4:]) >= outputs:
-                raise ValueError(f"metrics: '{metric}' of {outputs} outputs is always 1")
-            found.append(Metric(metric, _by_scores(top_k(int(metric[4:]))), weighted=True, of_scores=True))
-        elif isinstance(metric, str) and metric in label_metrics.NAMES:
-            _check_classifies(metric, classifies)
-            function = label_metrics.named(metric, outputs, threshold)
-            found.append(Metric(metric, function, weighted=True, of_scores=True))
-        elif label_metrics.is_of_scikit_learn(metric):
-            name = getattr(getattr(metric, "func", metric), "__name__", "")
-            if not name:
-                raise TypeError(f"metrics holds {metric!r}; expected a function of (y, h), which a scorer is not")
-            adapted = label_metrics.adapted(metric, classifies, threshold)  # type: ignore[arg-type]
-            weighted = _takes_weights(metric)  # type: ignore[arg-type]
-            found.append(Metric(name, adapted, weighted, of_labels=classifies, of_scores=classifies))
-        elif isinstance(metric, str):
-            found.append(
-                Metric(
-                    metric,
-                    named("metric", metric, _named, [*label_metrics.NAMES, "top_5", "a function of (y, h)"]),
-                    True,
-                )
-            )
-        elif callable(metric):
-            name = getattr(metric, "__name__", type(metric).__name__)
-            found.append(Metric(name, metric, _takes_weights(metric)))
-        else:
-            raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
+    reported = (accuracy, "accuracy") if classifies else ()
+    found = [_made(metric, outputs, classifies, threshold) for metric in metrics if not _is_one_of(metric, reported)]
     _check_names([metric.name for metric in found], classifies)
     return found
+
+
+def _is_one_of(metric: Any, others: Sequence[Any]) -> bool:
+    return any(metric is other or (isinstance(metric, str) and metric == other) for other in others)
+
+
+def _made(metric: Any, outputs: int, classifies: bool, threshold: float) -> Metric:
+    if isinstance(metric, str):
+        return _of_name(metric, outputs, classifies, threshold)
+    if not callable(metric):
+        raise TypeError(f"metrics holds {metric!r}; expected a name or a function of (y, h)")
+    if not label_metrics.is_of_scikit_learn(metric):
+        return Metric(getattr(metric, "__name__", type(metric).__name__), metric, _takes_weights(metric))
+    name = getattr(getattr(metric, "func", metric), "__name__", "")
+    if not name:
+        raise TypeError(f"metrics holds {metric!r}; expected a function of (y, h), which a scorer is not")
+    adapted, weighted = label_metrics.adapted(metric, classifies, threshold), _takes_weights(metric)
+    return Metric(name, adapted, weighted, of_labels=classifies, of_scores=classifies)
+
+
+def _of_name(name: str, outputs: int, classifies: bool, threshold: float) -> Metric:
+    if re.fullmatch(r"top_\d+", name):
+        k = int(name[4:])
+        if k >= outputs:
+            raise ValueError(f"metrics: {name!r} of {outputs} outputs is always 1")
+        return Metric(name, _by_scores(top_k(k)), weighted=True, of_scores=True)
+    if name in label_metrics.NAMES:
+        _check_classifies(name, classifies)
+        return Metric(name, label_metrics.named(name, outputs, threshold), weighted=True, of_scores=True)
+    known = [*label_metrics.NAMES, "top_5", "a function of (y, h)"]
+    return Metric(name, named("metric", name, _named, known), weighted=True)
 
 
 def _by_scores(function: MetricFunction) -> MetricFunction:
