@@ -43,7 +43,7 @@ def checked_samples(width: int, x: Any, name: str) -> Any:
 
 
 def on_disk(array: Any) -> bool:
-    """Whether the rows of an array are read on demand: `numpy.memmap`, HDF5, `nnkit.data.open_npy`."""
+    """Whether the rows of an array are read on demand: `numpy.memmap`, HDF5, `nnkit.data.open_npy`, Dask."""
     if isinstance(array, np.ndarray):
         return isinstance(array, np.memmap)
     return hasattr(array, "shape") and owner_of(array) is None and not hasattr(array, "__dlpack__")

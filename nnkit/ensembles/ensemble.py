@@ -163,7 +163,7 @@ class Ensemble:
             if type(source) is ArraySource and first.preprocessing is None and first.epochs_trained == 0:
                 warn_of_scales(first.backend, source.X, first.features)
             if not isinstance(source, ArraySource) or not source.on_device:
-                kind = "minibatches" if source.samples is None else "samples on disk, or too many for the device"
+                kind = "minibatches" if source.samples is None else "rows read on demand, or too many for the device"
                 raise TypeError(f"X has {kind}; an ensemble needs all samples in memory; or train its members alone")
             validation = validation_source(first, validation_data, False)
             to_come = numbers_to_come(first, measured, validation is not None)
