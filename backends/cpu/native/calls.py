@@ -34,16 +34,18 @@ class NativeCall(partial[None]):
     """The call of the C function `void f(int64_t *arguments)` at `address` with the arguments in `block`.
 
     `block` is an int64 array of sizes, strides and addresses; what changes between calls is read through addresses.
-    `keep` are the arrays and functions that must live as long as the call.
+    `keep` are the arrays and functions that must live as long as the call; `place` is the address of the block.
     """
 
     address: Address
     block: np.ndarray
     keep: tuple[Any, ...]
+    place: int
 
     def __new__(cls, address: Address, block: np.ndarray, keep: Sequence[Any] = ()) -> "NativeCall":
-        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(location(block)))
-        self.address, self.block, self.keep = address, block, tuple(keep)
+        place = location(block)
+        self = super().__new__(cls, _function(int(address)), ctypes.c_void_p(place))
+        self.address, self.block, self.keep, self.place = address, block, tuple(keep), place
         return self
 
 
@@ -104,7 +106,7 @@ class NativeRun:
     def __init__(self, calls: Sequence[NativeCall], stop: np.ndarray | None = None) -> None:
         self.calls = tuple(calls)
         self.stop = np.zeros(1, np.int64) if stop is None else stop
-        self._nodes = np.array([(c.address, location(c.block)) for c in calls], np.int64).reshape(-1, 2)
+        self._nodes = np.array([(c.address, c.place) for c in calls], np.int64).reshape(-1, 2)
         self._flushes = False
         self._once: NativeCall | None = None
         self._several: NativeCall | None = None
@@ -174,14 +176,10 @@ class NativeFunction:
                 a for call in calls for a in call.keep if isinstance(a, np.ndarray) and np.may_share_memory(a, array)
             ]
             self.complete &= all(location(a) == location(array) for a in arrays)
-            found = [
-                (location(c.block) + 8 * i)
-                for c in made[: len(calls)]
-                for i in np.flatnonzero(c.block == location(array))
-            ]
+            found = [(c.place + 8 * i) for c in made[: len(calls)] for i in np.flatnonzero(c.block == location(array))]
             made += [NativeCall(address_of(ADVANCE), np.array([array.nbytes, place], np.int64)) for place in found]
             sides.append(np.array(found, np.int64))
-        nodes = np.array([(c.address, location(c.block)) for c in made], np.int64)
+        nodes = np.array([(c.address, c.place) for c in made], np.int64)
         numbers = [location(nodes), len(made), 1]
         for side in sides:
             numbers += [0, location(side), len(side)]

@@ -60,11 +60,11 @@ def in_rows(calls: Sequence[Call]) -> list[Call]:
 
 def _size(call: Call) -> tuple[int, int] | None:
     """The numbers of rows and columns of the matrices of a call; None if it is not for such a loop."""
-    if not isinstance(call, Elementwise):
-        return _size_of(call)
     found: Any = getattr(call, "size", ())  # found once, as several tapes may have the call
     if found == ():
-        found = call.size = _size_of(call)  # type: ignore[attr-defined]
+        found = _size_of(call)
+        if isinstance(call, Elementwise | partial):
+            call.size = found  # type: ignore[union-attr]
     return found  # type: ignore[no-any-return]
 
 
