@@ -9,11 +9,10 @@ import numpy as np
 from nnkit.backends.base import Array
 from nnkit.ensembles.clusters import clusters_for
 from nnkit.ensembles.stack import Stack
-from nnkit.inputs import all_right, as_labels, predicted_labels, threshold_of
-from nnkit.label_metrics import Scores
+from nnkit.inputs import all_right, as_labels, predicted_labels
 from nnkit.metrics import Metric
 from nnkit.step import Step
-from nnkit.training.meter import Meter, RecordedCost
+from nnkit.training.meter import Kept, Meter, RecordedCost, by_metrics
 from nnkit.training.on_device import Replays, Way
 from nnkit.training.sources import ArraySource, BytesSource, Known
 
@@ -97,7 +96,7 @@ class StackMeter(Meter):
         self.start(known)
         self._orders = orders
         self._totals: dict[str, list[Array]] = {"cost": [], "right": [], "weight": []}
-        self._kept_outputs: list[tuple[Any, ...]] = []
+        self._of_members: list[list[Kept]] = []
 
     def read_each(self) -> list[dict[str, float]]:
         """Mean cost, accuracy for classification, and metrics of each member, as `Meter.read`."""
@@ -111,11 +110,7 @@ class StackMeter(Meter):
                 right = sums["right"][k] / total if total else np.nan
                 numbers["accuracy"] = float("nan") if np.isnan(numbers["cost"]) else float(right)
             if self.metrics:
-                y, h, values = (np.concatenate([parts[i][k] for parts in self._kept_outputs]) for i in (0, 1, 2))
-                shares = [parts[3][k] for parts in self._kept_outputs if parts[3] is not None]
-                w, scores = np.concatenate(shares) if shares else None, Scores(values, threshold_of(self.pair))
-                measured = {m.name: m.measure(y, h, w, self._member.classes, scores) for m in self.metrics}
-                numbers |= measured
+                numbers |= by_metrics(self.metrics, self._member, [kept[k] for kept in self._of_members])
         return found
 
     def _measure(self) -> None:
@@ -153,12 +148,11 @@ class StackMeter(Meter):
         self._totals[name].append(xp.sum(xp.reshape(xp.astype(values, xp.float64), (-1, self.count)), axis=0))
 
     def _keep(self, part: slice, *of_members: Array) -> None:
-        """Copy targets, outputs and scores (n · count, ...) to the host, (count, n, ...), and keep their weights."""
-        kept: list[Any] = [
+        """Copy targets, outputs and scores (n · count, ...) of all members to the host, and keep those of each."""
+        y, h, scores = (
             np.array(self.backend.to_numpy(a)).reshape(-1, self.count, a.shape[1]).swapaxes(0, 1) for a in of_members
-        ]
+        )
         orders = [slice(None)] if self._orders is None else self._orders
         given = [self._known.exact.rows(orders[k % len(orders)]).rows(part) for k in range(self.count)]
-        kept[0] = self.model.cost.sharpened(kept[0]) if given[0].y is None else [each.y for each in given]
-        kept.append(None if given[0].weights is None else [each.weights for each in given])
-        self._kept_outputs.append(tuple(kept))
+        targets = self.model.cost.sharpened(y) if given[0].y is None else [each.y for each in given]
+        self._of_members.append([Kept(targets[k], h[k], given[k].weights, scores[k]) for k in range(self.count)])

@@ -53,7 +53,7 @@ class Meter:
         self._filled = 0
         self._samples = 0
         self._sums: dict[str, list[Array]] = {"cost": [], "share": [], "class": [], "all": [], "weight": []}
-        self._outputs: list[tuple[Any, ...]] = []
+        self._kept_for_metrics: list[Kept] = []
 
     def add(self, logits: Array, batch: Minibatch) -> None:
         """Add the logits (n, d_out) of the next samples, and their targets and weights if `start` had none."""
@@ -92,7 +92,7 @@ class Meter:
         numbers = iter(self.backend.numbers(waiting))
         sums = {name: sum(next(numbers) for _ in arrays) if arrays else None for name, arrays in self._sums.items()}
         named = dict(zip(others, numbers, strict=True))
-        return Measured(sums, self._samples, self._one_class, self._outputs, named)
+        return Measured(sums, self._samples, self._one_class, self._kept_for_metrics, named)
 
     def _kept(self, array: Array | None) -> Array | None:
         return None if array is None else self.backend.copy(array, self.backend.empty(array.shape, self.model.dtype))
@@ -130,7 +130,7 @@ class Meter:
             outputs = np.array(backend.to_numpy(output.outputs(backend, logits)))
             targets = self.model.cost.sharpened(np.array(backend.to_numpy(y))) if exact.y is None else exact.y
             scores = np.array(backend.to_numpy(logits)) if output.by_logits else outputs
-            self._outputs.append((targets, outputs, exact.weights, scores))
+            self._kept_for_metrics.append(Kept(targets, outputs, exact.weights, scores))
         self._samples += self._filled
         self._filled = 0
 
@@ -169,16 +169,33 @@ class Meter:
         return Known(y, weights, metric_weights, exact=joined(exacts))
 
 
+class Kept(NamedTuple):
+    """What metrics need of some samples, on the host: targets, outputs, weights and scores (`nnkit.metrics.Scores`)."""
+
+    y: Any
+    h: Any
+    weights: Any
+    scores: Any
+
+
+def by_metrics(metrics: Sequence[Metric], model: Model, parts: Sequence[Kept]) -> dict[str, float]:
+    """The metrics of all samples of these parts."""
+    y, h, values = (np.concatenate(arrays) for arrays in ([each[i] for each in parts] for i in (0, 1, 3)))
+    weights = None if parts[0].weights is None else np.concatenate([each.weights for each in parts])
+    scores = Scores(values, threshold_of(model.output))
+    return {metric.name: metric.measure(y, h, weights, model.classes, scores) for metric in metrics}
+
+
 class Measured(NamedTuple):
     """What a meter has measured, on the host: to be combined with that of other meters.
 
-    `sums` are by name, None where nothing was added; `outputs` for metrics are targets, outputs, weights and scores.
+    `sums` are by name, None where nothing was added; `outputs` are for metrics.
     """
 
     sums: dict[str, float | None]
     samples: int
     one_class: bool
-    outputs: list[tuple[Any, ...]]
+    outputs: list[Kept]
     others: dict[str, float]
 
 
@@ -204,11 +221,7 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
             result["accuracy"] = math.nan
     result |= {name: min(each.others[name] for each in found) for name in found[0].others}
     if metrics:
-        outputs = [part for each in found for part in each.outputs]
-        y, h, values = (np.concatenate([part[i] for part in outputs]) for i in (0, 1, 3))
-        weights = None if outputs[0][2] is None else np.concatenate([part[2] for part in outputs])
-        scores = Scores(values, threshold_of(model.output))
-        result |= {metric.name: metric.measure(y, h, weights, model.classes, scores) for metric in metrics}
+        result |= by_metrics(metrics, model, [part for each in found for part in each.outputs])
     return result
 
 
