@@ -69,6 +69,11 @@ def tabular(
     targets = as_array(y, "y")
     targets = targets[:, 0] if is_label_column(targets) else targets
     host = np.asarray(on_host(targets))
+    number = next((value for value in host.flat if isinstance(value, float)), None) if host.dtype == object else None
+    if number is not None:
+        raise TypeError(
+            f"y holds {number!r} in an array of objects; expected numbers, as by y.astype(float), or labels"
+        )
     if regression is None:
         regression = host.dtype.kind == "f"
     regression = flag("tabular", "regression", regression)

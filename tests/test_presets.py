@@ -97,3 +97,11 @@ def test_coslog_is_the_formula_of_the_paper() -> None:
 def test_targets_that_tabular_refuses(y: Any, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         nnkit.tabular(table()[0], y, hidden=[4], **options)
+
+
+def test_floats_in_an_array_of_objects_are_no_classes() -> None:
+    """Such as a column of `to_numpy()` of a table with text."""
+    X, y = np.arange(12.0).reshape(6, 2), np.arange(6) / 2
+    for regression in (None, True, False):
+        with pytest.raises(TypeError, match=r"y holds 0\.0 in an array of objects; .*y\.astype\(float\)"):
+            nnkit.tabular(X, y.astype(object), regression=regression)

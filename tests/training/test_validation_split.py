@@ -107,3 +107,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="y is missing"):
         net.fit(X, validation_split=0.2, **QUIET)
     assert net.parameters.flat.tobytes() == before
+
+
+@pytest.mark.parametrize("kind", ["list", "objects", "dates"])
+def test_class_names_of_any_kind_are_stratified(kind: str) -> None:
+    names = np.array(["a", "b", "c"])[np.repeat([0, 1, 2], [40, 14, 6])]
+    dates = np.array(["2020-01-01", "2021-01-01", "2022-01-01"], "M8[D]")[np.repeat([0, 1, 2], [40, 14, 6])]
+    labels: Any = {"list": names.tolist(), "objects": names.astype(object), "dates": dates}[kind]
+    samples, counts = np.random.default_rng(6).normal(size=(60, 3)), []
+
+    def counted(y: Any, h: Any) -> float:
+        counts.append(y.sum(axis=0).tolist())
+        return 0.0
+
+    net = nnkit.Network([3, 3], seed=6)
+    net.fit(samples, labels, epochs=1, validation_split=0.3, metrics=[counted], progress=False)
+    assert counts[-1] == [12, 4, 2]
