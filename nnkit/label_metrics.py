@@ -53,7 +53,7 @@ def is_of_scikit_learn(function: object) -> bool:
     >>> is_of_scikit_learn(np.mean)
     False
     """
-    plain, _ = _parts(function) if callable(function) else (function, None)
+    plain, _ = _parts(function)
     return str(getattr(plain, "__module__", "")).startswith("sklearn.metrics")
 
 
@@ -137,7 +137,7 @@ def adapted(function: Callable[..., Any], classifies: bool, threshold: float) ->
     return metric
 
 
-def _parts(function: Callable[..., Any]) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+def _parts(function: Any) -> tuple[Any, Mapping[str, Any]]:
     """A function without its fixed options, and these."""
     return (function.func, function.keywords) if isinstance(function, functools.partial) else (function, {})
 

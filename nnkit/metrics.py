@@ -252,14 +252,14 @@ def get_metrics(
         metrics = [metrics]
     if not isinstance(metrics, Iterable):
         raise TypeError(f"metrics is {metrics!r}; expected names or functions of (y, h)")
-    reported = (accuracy, "accuracy") if classifies else ()
-    found = [_made(metric, outputs, classifies, threshold) for metric in metrics if not _is_one_of(metric, reported)]
+    chosen = [metric for metric in metrics if not (classifies and _is_accuracy(metric))]
+    found = [_made(metric, outputs, classifies, threshold) for metric in chosen]
     _check_names([metric.name for metric in found], classifies)
     return found
 
 
-def _is_one_of(metric: Any, others: Sequence[Any]) -> bool:
-    return any(metric is other or (isinstance(metric, str) and metric == other) for other in others)
+def _is_accuracy(metric: Any) -> bool:
+    return metric is accuracy or (isinstance(metric, str) and metric == "accuracy")
 
 
 def _made(metric: Any, outputs: int, classifies: bool, threshold: float) -> Metric:

@@ -39,7 +39,8 @@ class TextTable:
 
     def select(self, order: Sequence[int]) -> "TextTable":
         """Some columns, in this order."""
-        return TextTable({self.column_names[at]: self.column(at) for at in order})
+        columns = list(self._columns.items())
+        return TextTable(dict(columns[at] for at in order))
 
     def take(self, indices: NDArray[np.int64]) -> "TextTable":
         """Some rows."""

@@ -237,9 +237,9 @@ class Ensemble:
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
-        of_outputs = not _as_logits(first.output) and first.target_scaling is None  # where the mean of z is that of h
-        if of_outputs:
-            vars(first)["output"] = output_pair(first.cost, "identity")
+        pair = _pair_of_mean(first)
+        of_outputs = pair is not first.output
+        vars(first)["output"] = pair
         known = source.samples or ROWS
         meter = Meter(first, known, min(known, ROWS), measured)
         meter.start(source.start(None), careful=True)
@@ -248,7 +248,7 @@ class Ensemble:
             values = [member.propagate(inputs) for member in self.members]
             if of_outputs:
                 values = [m.output.outputs(m.backend, z) for m, z in zip(self.members, values, strict=True)]
-            meter.add(_mean(first.backend, values, first.output), batch)
+            meter.add(_mean(first.backend, values, pair), batch)
         return meter.read()
 
     def to(self, backend: str | Backend) -> Self:
@@ -298,9 +298,18 @@ class Ensemble:
         """What decides the class of each member, its logits or outputs (n, d_out), and their pair."""
         check_alike(self.members, ("classes",))
         first = self.members[0]
-        pair = first.output if _as_logits(first.output) else output_pair(first.cost, "identity")
-        outputs = pair is not first.output
-        return [member.ask(x, activated=outputs, finite=True) for member in self.members], pair
+        pair = _pair_of_mean(first)
+        of_outputs = pair is not first.output
+        return [member.ask(x, activated=of_outputs, finite=True) for member in self.members], pair
+
+
+def _pair_of_mean(network: Network) -> OutputPair:
+    """The pair to which `_mean` belongs: that of the network, or the identity if it is of outputs.
+
+    With a scaling of targets, the mean of logits is that of outputs.
+    """
+    keeps = _as_logits(network.output) or network.target_scaling is not None
+    return network.output if keeps else output_pair(network.cost, "identity")
 
 
 def _as_logits(pair: OutputPair) -> bool:

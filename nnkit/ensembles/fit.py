@@ -129,8 +129,8 @@ class Training:
                     self._end([k], "early stopping")
                 clocks = self._clocks() if callbacks else []
                 with interrupt.at_once:
-                    answers = called(callbacks, ensemble, history)
-                if any(isinstance(answer, bool | np.bool_) and answer for answer in answers):
+                    stops = called(callbacks, ensemble, history)
+                if stops:
                     self._end(self.active, "callback")
                 bar.epoch(history.epochs, numbers)
                 if not self.active:

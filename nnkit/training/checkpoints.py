@@ -218,12 +218,11 @@ class Keeper:
                 self.best.hold(*(None if a is None else place.parameters.restored(a) for a in kept))
                 self.best.stops(history)  # finds the best epoch
             model.seed, model.seed_is_drawn = seed, model.seed_is_drawn
-            features, targets, vector = model.features, model.target_names, model.vector_targets
-            saved.tell(model)  # also what it learned from an iterable's minibatches
-            model.features = saved.arguments["features"] if features is None else features
-            model.target_names = saved.target_names if targets is None else targets
-            if self.plan.samples is not None:  # this training's targets are known
-                model.vector_targets = vector
+            model.epochs_trained = saved.epochs_trained
+            model.features = saved.arguments["features"] if model.features is None else model.features
+            model.target_names = saved.target_names if model.target_names is None else model.target_names
+            if self.plan.samples is None:  # learned from an iterable's minibatches, of which none has come yet
+                model.vector_targets = saved.vector_targets
             vars(model).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
             carried = place.carried_to(own.with_rates(place.parameters.rates), used)
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views

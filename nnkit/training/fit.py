@@ -215,7 +215,7 @@ def fit(
                 validation_split=validation_split,
                 class_weight=class_weight_in_words(class_weight),
                 data={**source.prints, **({} if validation is None else validation.prints)},
-                functions=functions_of(model, optimizer or model.optimizer, rates, measured),
+                functions=functions_of(model, optimizer or model.optimizer, rates, measured) if prints else {},
                 shards=shards,
             )
             keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator)

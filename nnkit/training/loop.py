@@ -110,8 +110,7 @@ class Training:
         communicator = self.passes.team.communicator
         with communicator.agreed(), interrupt.at_once:
             callbacks = [c for c in self.callbacks if communicator.rank == 0 or not getattr(c, "is_logger", False)]
-            answers = called(callbacks, self.model, self.history)
-        stops = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+            stops = called(callbacks, self.model, self.history)
         found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
         self.keeper.stopped = any(stop for stop, _ in found)
         with communicator.agreed():
@@ -122,13 +121,16 @@ class Training:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
 
 
-def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, history: History) -> list[object]:
-    """What the callbacks return for a network or an ensemble after an epoch; loggers see what later ones add."""
+def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, history: History) -> bool:
+    """Call the callbacks with a network or an ensemble after an epoch; returns whether one of them stops the training.
+
+    Loggers see what later callbacks add.
+    """
     answers = [callback(owner, history) for callback in callbacks]
     for callback in callbacks:
         if getattr(callback, "is_logger", False):
             callback.catch_up(history)  # type: ignore[attr-defined]
-    return answers
+    return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
 
 
 @contextmanager

@@ -176,7 +176,7 @@ class NativeFunction:
                 a for call in calls for a in call.keep if isinstance(a, np.ndarray) and np.may_share_memory(a, array)
             ]
             self.complete &= all(location(a) == location(array) for a in arrays)
-            found = [(c.place + 8 * i) for c in made[: len(calls)] for i in np.flatnonzero(c.block == location(array))]
+            found = [c.place + 8 * i for c in made[: len(calls)] for i in np.flatnonzero(c.block == location(array))]
             made += [NativeCall(address_of(ADVANCE), np.array([array.nbytes, place], np.int64)) for place in found]
             sides.append(np.array(found, np.int64))
         nodes = np.array([(c.address, c.place) for c in made], np.int64)
