@@ -1,7 +1,7 @@
 """Measures which optimizer, cost and batch size to choose: `python docs/evidence/measure.py` writes evidence.json.
 
 Every number is the mean over five seeds, with its standard deviation, on samples that were not trained on. It takes a
-few minutes on one core.
+minute on one core with numba, a few without.
 """
 
 import json

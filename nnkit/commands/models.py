@@ -44,10 +44,11 @@ def encoding_of(network: Network) -> TableEncoding | None:
 
 
 class TrainedOn(NamedTuple):
-    """The samples of a training: a fingerprint of all of them, and the fraction of the test part."""
+    """The samples of a training: a fingerprint of all of them, the fraction of the test part, and how it was drawn."""
 
     samples: str
     test_fraction: float
+    drawn: str  # missing in older files, for which `data.split` drew others
 
     def is_of(self, X: NDArray[Any]) -> bool:
         """Whether X (n, width) contains these samples, including the test part."""
@@ -56,7 +57,7 @@ class TrainedOn(NamedTuple):
 
 def as_text(X: NDArray[Any], test_fraction: float) -> str:
     """Text for a model file: the network was trained on the samples X (n, width) except for the test fraction."""
-    return json.dumps(TrainedOn(_fingerprint(X), test_fraction)._asdict())
+    return json.dumps(TrainedOn(_fingerprint(X), test_fraction, "systematic")._asdict())
 
 
 def trained_on(model: Path) -> TrainedOn | None:
@@ -87,8 +88,8 @@ def warn_of_known_samples(known: TrainedOn | None, model: Path, source: str, X: 
     """Warn if the samples X (n, width) of a file, or the test part of the digits, may contain training samples."""
     if source == "digits" and known is None:
         warnings.warn(
-            f"{model} does not record what it was trained on: these samples are new to it only with the seed and "
-            "--test-fraction of its training",
+            f"{model} does not record what it was trained on, or is of an older nnkit: these samples may be among "
+            "those of its training",
             stacklevel=2,
         )
     if source not in ("digits", "mnist") and known is not None and known.is_of(X):

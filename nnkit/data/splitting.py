@@ -16,8 +16,9 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
     X: numbers (n, ...), of two or more axes, or a table of them. y: labels or targets (n, ...), numbers or strings. The
     test set has n · test_fraction samples, rounded to the nearest integer; ValueError for none or all. If y contains
     labels, that is, (n,) integers, booleans or strings, the split is stratified: each class contributes its share to
-    the test set, rounded up for the largest remainders and down for the others, so that the total is exact. Equal
-    arguments give equal results on every machine.
+    the test set, rounded up or down at random, so that the total is exact and each sample has an equal chance. Integer
+    targets of a regression, mostly distinct, are thus divided at random. Equal arguments give equal results on every
+    machine.
 
     The results are copies, NumPy arrays with the dtypes of X and y. Tables, and a column of one as y, stay tables and
     columns of their library, with their names, as in scikit-learn's train_test_split. Raises TypeError for arguments of
@@ -38,9 +39,10 @@ def split(X: Any, y: Any, test_fraction: float = 0.25, seed: int = 0) -> tuple[A
     if count != len(targets):
         raise ValueError(f"X has {count} samples and y {len(targets)}; expected equal lengths")
     size = _test_size(count, test_fraction)
-    order = np.random.default_rng(whole("", "seed", seed, 0)).permutation(count)
+    rng = np.random.default_rng(whole("", "seed", seed, 0))
+    order = rng.permutation(count)
     if targets.ndim == 1 and targets.dtype.kind in "biuU":
-        in_test = _stratified(targets[order], size)
+        in_test = _stratified(targets[order], size, int(rng.integers(count)))
     else:
         in_test = np.arange(len(order)) < size
     X, y = X if is_table(X) else samples, y if is_table(y) or hasattr(type(y), "to_frame") else targets
@@ -106,15 +108,15 @@ def _test_size(count: int, fraction: float) -> int:
     return size
 
 
-def _stratified(labels: NDArray[Any], size: int) -> NDArray[np.bool_]:
-    """Select `size` of the shuffled labels (n,) for the test set: the first labels of each class, by its share."""
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    # Integer arithmetic, as floating-point quotas could round two equal remainders differently.
-    quotas, remainders = np.divmod(counts * size, len(labels))
-    largest_first = np.argsort(-remainders, kind="stable")
-    quotas[largest_first[: size - int(quotas.sum())]] += 1
-    by_class = np.argsort(inverse, kind="stable")
-    rank_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+def _stratified(labels: NDArray[Any], size: int, start: int) -> NDArray[np.bool_]:
+    """Select `size` of the n shuffled labels (n,) for the test set, by systematic sampling from a start in [0, n).
+
+    The classes, in the order of their first labels here, form one row, of which each (n/size)-th sample is taken. So a
+    class gets its share, rounded up or down, and each sample has the chance size/n (Madow 1949, Ann. Math. Stat. 20),
+    also where classes are smaller than that.
+    """
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    steps = (np.arange(len(labels) + 1) * size + start) // len(labels)  # of integers: rounding has no part in it
     in_test = np.zeros(len(labels), dtype=bool)
-    in_test[by_class] = rank_in_class < np.repeat(quotas, counts)
+    in_test[np.argsort(first[inverse], kind="stable")] = np.diff(steps) > 0
     return in_test

@@ -250,7 +250,9 @@ def _split(model: Model, share: float, seed: int, given: dict[str, Any]) -> list
 
     share = in_range("", "validation_split", share, 1.0, above=True)
     labels = np.asarray(on_host(model.answers(given["y"])))
-    if model.classes is not None and labels.ndim == 1:  # of any kind, such as a list or a column of categories
+    if not model.classifies:  # integers are amounts there, such as prices
+        labels = np.zeros(labels.shape)
+    elif model.classes is not None and labels.ndim == 1:  # of any kind, such as a list or a column of categories
         indices = class_indices(model.classes, labels, "y")
         labels = indices if model.classes.dtype.kind not in "biuU" else model.classes[indices]
     return split_off(labels, share, seed, **given)

@@ -196,7 +196,11 @@ def test_a_training_file_gets_a_warning(here: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3", "{", "[]", '{"samples": 3, "test_fraction": 0.5}', '{"samples": "a"}', "nul"]
+    "text",
+    [
+        *("", "3", "{", "[]", '{"samples": 3, "test_fraction": 0.5, "drawn": "systematic"}', '{"samples": "a"}', "nul"),
+        '{"samples": "a", "test_fraction": 0.5}',  # of an older nnkit, which drew other test parts
+    ],
 )
 def test_a_damaged_record_of_training_files(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     network = nnkit.Network([64, 10], seed=0)

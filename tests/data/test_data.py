@@ -158,11 +158,22 @@ def test_split_keeps_the_share_of_classes_with_names() -> None:
         assert np.array_equal(found[3], y_test)
 
 
-def test_split_gives_the_remaining_places_to_the_largest_remainders() -> None:
-    # Quotas of 6 out of 20: 3.3, 1.8, 0.9. The two places left go to the classes with 0.9 and 0.8.
-    labels = [0] * 11 + [1] * 6 + [2] * 3
-    _, _, _, y_test = split(rows(20), labels, 0.3)
-    assert np.bincount(y_test).tolist() == [3, 2, 1]
+@pytest.mark.parametrize("sizes", [[11, 6, 3], [2] * 10, [1] * 20, [1] * 10 + [2] * 5], ids=str)
+def test_split_gives_each_sample_an_equal_chance(sizes: list[int]) -> None:
+    """Also where the classes are too small for their share: the targets of a regression may be integers."""
+    labels, seeds = np.repeat(np.arange(len(sizes)), sizes), 2000
+    counts = np.zeros(20)
+    for seed in range(seeds):
+        counts[split(rows(20), labels, 0.3, seed)[2][:, 0]] += 1
+    # A binomial of 2 000 draws of 0.3 has a deviation of 0.0102: five of them.
+    assert np.allclose(counts / seeds, 0.3, rtol=0, atol=0.051)
+
+
+def test_split_does_not_prefer_the_smallest_of_distinct_integers() -> None:
+    y = np.random.default_rng(1).permutation(1000)
+    for seed in range(20):
+        y_test = split(rows(1000), y, 0.25, seed)[3]
+        assert abs(y_test.mean() - 499.5) < 5 * 288.7 * np.sqrt(0.75 / 250)  # of samples without replacement
 
 
 @given(st.integers(20, 100), fractions, seeds, st.sampled_from([(), (1,), (3,)]))
