@@ -275,7 +275,7 @@ import os, sys, time
 from nnkit.files import locked
 path, log = sys.argv[1:]
 held = 0
-end = time.monotonic() + 3
+end = time.monotonic() + 1.5
 while time.monotonic() < end:
     try:
         with locked(path):

@@ -88,7 +88,7 @@ def test_first_layer(units: int, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "samples"), [(n, samples) for n in (1, 2, 3, 10) for samples in (1, 10**5)] + [(26, 1), (50, 10**5)]
+    ("classes", "samples"), [(n, samples) for n in (1, 2, 10) for samples in (1, 10**5)] + [(26, 1), (50, 10**5)]
 )
 def test_confusion_matrix(classes: int, samples: int) -> None:
     y = np.arange(classes).repeat(samples // classes + 1)

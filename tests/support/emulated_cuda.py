@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_longlong, c_size_t, c_uint, c_void_p
 from functools import cache
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -78,7 +79,7 @@ def emulated(name: str, *types: Any) -> Callable[[Callable[..., int | None]], Ca
                 return NOT_INITIALIZED
             if refuse.get(name):
                 if name == "cudaStreamEndCapture":
-                    del captured[arguments[0]], capturing[arguments[0]]
+                    del captured[own(arguments[0])], capturing[own(arguments[0])]
                 return refuse[name].pop(0)
             try:
                 return function(*arguments) or OK
@@ -109,26 +110,34 @@ _running = threading.Lock()
 unjoined: set[int] = set()  # streams of captures with work for which no other stream waits
 disturbed: set[int] = set()  # streams whose captures are no longer valid
 handles: dict[int, Any] = {}
+_numbers = count(0x7000)  # no two threads get the same one
 
 
 def new(value: Any = None) -> int:
-    handles[0x7000 + len(handles)] = value
-    return 0x7000 + len(handles) - 1
+    handle = next(_numbers)
+    handles[handle] = value
+    return handle
+
+
+def own(stream: int | None) -> int:
+    """What tells a stream from others: cudaStreamPerThread, 2, is one of each thread, the default one that of all."""
+    return -threading.get_ident() if stream == 2 else stream or 0
 
 
 def work(stream: int | None, call: Callable[[], object]) -> None:
     """Do some work, or add it to the stream's capture."""
-    if (stream or 0) in captured:
-        captured[stream or 0].append(call)
-        unjoined.add(stream or 0)
+    stream = own(stream)
+    if stream in captured:
+        captured[stream].append(call)
+        unjoined.add(stream)
         return
     with _running:  # kernels of the host are not for several threads
         call()
 
 
 @emulated("cudaGetDeviceCount", P)
-def _(count: int) -> None:
-    put(count, 1, c_int)
+def _(result: int) -> None:
+    put(result, 1, c_int)
 
 
 @emulated("cudaGetDevice", P)
@@ -221,7 +230,7 @@ def _(to: int, value: int, size: int, stream: int) -> None:
 @emulated("cudaPointerGetAttributes", P, P)
 def _(attributes: int, pointer: int) -> None:
     ctypes.memset(attributes, 0, 32)
-    put(attributes, 2 if any(start <= pointer < start + size for start, size in sizes.items()) else 0, c_int)
+    put(attributes, 2 if any(start <= pointer < start + size for start, size in list(sizes.items())) else 0, c_int)
 
 
 # --- streams, events and graphs ---------------------------------------------------------------------------------------
@@ -233,7 +242,7 @@ def _(stream: int, flags: int, priority: int) -> None:
 
 
 for _name in ("cudaStreamSynchronize", "cudaStreamQuery"):
-    emulated(_name, P)(lambda stream: CAPTURE_UNSUPPORTED if (stream or 0) in captured else OK)
+    emulated(_name, P)(lambda stream: CAPTURE_UNSUPPORTED if own(stream) in captured else OK)
 
 
 @emulated("cudaDeviceSynchronize")
@@ -245,16 +254,17 @@ def _() -> int:
 
 @emulated("cudaStreamIsCapturing", P, P)
 def _(stream: int | None, status: int) -> None:
-    put(status, int((stream or 0) in captured), c_int)
+    put(status, int(own(stream) in captured), c_int)
 
 
 @emulated("cudaStreamBeginCapture", P, N)
 def _(stream: int, mode: int) -> None:
-    captured[stream], capturing[stream] = [], threading.get_ident()
+    captured[own(stream)], capturing[own(stream)] = [], threading.get_ident()
 
 
 @emulated("cudaStreamEndCapture", P, P)
 def _(stream: int, graph: int) -> int:
+    stream = own(stream)
     done = captured[stream]
     all_streams = [each for each, calls in captured.items() if calls is done]
     for each in all_streams:
@@ -293,7 +303,7 @@ def _(event: int) -> None:
 
 @emulated("cudaEventRecord", P, P)
 def _(event: int, stream: int | None) -> None:
-    stream = stream or 0
+    stream = own(stream)
     handles[event] = (stream, captured[stream]) if stream in captured else perf_counter()
 
 
@@ -306,7 +316,7 @@ def _(stream: int | None, event: int, flags: int) -> None:
     """A stream that waits for one that is captured is captured, too."""
     if isinstance(handles[event], tuple):
         other, done = handles[event]
-        captured[stream or 0], capturing[stream or 0] = done, threading.get_ident()
+        captured[own(stream)], capturing[own(stream)] = done, threading.get_ident()
         unjoined.discard(other)
 
 
@@ -432,8 +442,8 @@ def _(major: int, minor: int) -> None:
 
 
 @emulated("nvrtcGetNumSupportedArchs", P)
-def _(count: int) -> None:
-    put(count, 3, c_int)
+def _(result: int) -> None:
+    put(result, 3, c_int)
 
 
 @emulated("nvrtcGetSupportedArchs", P)
@@ -461,11 +471,11 @@ emulated("nvrtcGetProgramLog", P, P)(lambda program, to: ctypes.memmove(to, _ERR
 
 # --- cuBLAS -----------------------------------------------------------------------------------------------------------
 
-stream_of: dict[str, Any] = {"stream": 0}
+stream_of: dict[int, int] = {}  # by handle
 
 
 def _product(name: str, *arguments: Any) -> int:
-    work(stream_of["stream"], lambda: getattr(HostGemm(), name)(arguments[1:]))
+    work(stream_of.get(arguments[0], 0), lambda: getattr(HostGemm(), name)(arguments[1:]))
     return OK
 
 
@@ -474,7 +484,7 @@ emulated("cublasGetProperty", N, P)(lambda part, value: put(value, (12, 9, 1)[pa
 for _name in ("cublasSetPointerMode_v2", "cublasSetMathMode"):
     emulated(_name, P, N)(lambda *_: None)
 emulated("cublasSetWorkspace_v2", P, P, S)(lambda *_: None)
-emulated("cublasSetStream_v2", P, P)(lambda handle, stream: stream_of.update(stream=stream or 0))
+emulated("cublasSetStream_v2", P, P)(lambda handle, stream: stream_of.update({handle: stream or 0}))
 emulated("cublasGemmEx", P, *[N] * 5, P, *[P, N, N] * 2, P, P, N, N, N, N)(lambda *a: _product("gemm", *a))
 emulated("cublasGemmStridedBatchedEx", P, *[N] * 5, P, *[P, N, N, c_longlong] * 2, P, P, N, N, c_longlong, N, N, N)(
     lambda *a: _product("gemm_strided_batched", *a)
