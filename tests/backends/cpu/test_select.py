@@ -27,7 +27,7 @@ CHOICES: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_where(dtype: str, name: str, data: st.DataObject) -> None:
     any_float = st.floats(width=32 if dtype == "float32" else 64)

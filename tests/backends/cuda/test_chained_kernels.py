@@ -85,7 +85,7 @@ def test_two_calls_in_any_memory(host: HostDevice) -> None:
     """The second takes one of two results, and an operand and a result that may lie across all that the first has."""
     chained_calls = 0
     results = [(0, 3), (3, 5), (5, 0)]
-    for addend, (out, beside), second, last in itertools.product((1, 4, 10), results, range(12), range(MATRICES)):
+    for addend, (out, beside), second, last in itertools.product((1, 10), results, range(12), range(MATRICES)):
         arrays, others = pool(host, "float32"), pool(host, "float32")
         expected = [on_host(array) for array in others]
         with host.recording() as tape:
