@@ -30,6 +30,11 @@ def native(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def resolved(values: Any) -> Any:
+    """An array whose memory has its values: that of PyTorch's `z.conj().imag` has the other sign, also in DLPack."""
+    return values.resolve_neg() if hasattr(values, "resolve_neg") else values
+
+
 def promote(operands: Mapping[str, Any]) -> str:
     """The name of the result dtype of a formula of these arrays, by the promotion rules of the array API standard.
 

@@ -12,6 +12,7 @@ preallocated arrays, CuPy compiles it to one CUDA kernel, and other namespaces c
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -51,7 +52,7 @@ class Formula:
         names = self.operands
 
         @functools.lru_cache(maxsize=_PROGRAMS)
-        def traced(constants: tuple[tuple[str, float], ...]) -> Program:
+        def traced(constants: tuple[tuple[str, float], ...], *signs: float) -> Program:  # as 0.0 == -0.0
             return trace(function, names, dict(constants))
 
         self._traced = traced
@@ -79,7 +80,10 @@ class Formula:
 
     def program(self, constants: Mapping[str, float] | None = None) -> Program:
         """The traced program for these constants, in a cache of the most recent ones."""
-        return self._traced(tuple(sorted(constants.items())) if constants else ())
+        if not constants:
+            return self._traced(())
+        known = tuple(sorted(constants.items()))
+        return self._traced(known, *[math.copysign(1.0, value) for _, value in known])
 
     def _bind(self, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort the arguments of a call into operands and constants."""

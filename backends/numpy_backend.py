@@ -18,7 +18,7 @@ from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, run_tiled, w
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
-from nnkit.backends.dtypes import COMPLEX, FLOATS, ITEMSIZE, native, numpy_dtype
+from nnkit.backends.dtypes import COMPLEX, FLOATS, ITEMSIZE, native, numpy_dtype, resolved
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import Tape, active_tape, perform, recording
@@ -43,7 +43,7 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         if owner is not None and owner is not self:
             values = owner.to_numpy(values)  # from another device, which NumPy cannot read
         elif owner is None and hasattr(values, "__dlpack__"):
-            values = np.from_dlpack(values)
+            values = np.from_dlpack(resolved(values))
         if dtype is None:
             return native(np.asarray(values))
         wanted = numpy_dtype(dtype)

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnkit.backends import selection
 from nnkit.backends.base import Backend, quiet
-from nnkit.backends.dtypes import ON_GPU, dtype_name, native, numpy_dtype
+from nnkit.backends.dtypes import ON_GPU, dtype_name, native, numpy_dtype, resolved
 from nnkit.backends.errors import BackendUnavailableError
 from nnkit.backends.loading import loading
 
@@ -40,7 +40,7 @@ class StandardBackend(Backend):
             if owner is not None:
                 values = owner.to_numpy(values)
             elif hasattr(values, "__dlpack__"):
-                values = np.from_dlpack(values)
+                values = np.from_dlpack(resolved(values))
             # A copy: the result must not share memory with a NumPy array, which may be read-only or change later.
             array = native(np.array(values))
             if wanted is not None and dtype_name(array.dtype) == "bfloat16":  # of ml_dtypes, which few libraries accept
@@ -59,7 +59,7 @@ class StandardBackend(Backend):
             array = array_api_compat.to_device(array, "cpu")
         if dtype_name(array.dtype) == "bfloat16":  # NumPy's DLPack does not support it
             return np.from_dlpack(self.xp.astype(array, self.xp.float32)).astype(numpy_dtype("bfloat16"))
-        return np.from_dlpack(array)
+        return np.from_dlpack(resolved(array))
 
     def empty(self, shape: Sequence[int], dtype: Any) -> Any:
         dtype = self.dtype(dtype) if isinstance(dtype, str) else dtype

@@ -297,7 +297,22 @@ def _write_tensors(
         with replacing(path) as file:  # type: ignore[arg-type]  # which refuses other types
             file.write(content)
     else:
+        _check_end(path, len(content))
         path.write(content)
+
+
+def _check_end(file: IO[bytes], size: int) -> None:
+    """Raise ValueError if an open file goes on after this many bytes: with the rest, it could not be read again."""
+    if not (hasattr(file, "seekable") and file.seekable()):
+        return
+    place = file.tell()
+    end = file.seek(0, 2)
+    file.seek(place)
+    if end > place + size:
+        raise ValueError(
+            f"the open file has {end - place} bytes after its position, more than the {size} of the network; "
+            "empty it first, with truncate(), or open it with 'wb'"
+        )
 
 
 def _in_order(content: bytes) -> bytes:

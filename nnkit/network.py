@@ -348,7 +348,8 @@ class Network(Model):
     def save(self, path: str | PathLike[str] | IO[bytes]) -> None:
         """Write the network, without its optimizer, to a `.safetensors` file: a path, or a file open for writing.
 
-        A checkpoint of `fit` and a pickle also have the optimizer and its state.
+        A checkpoint of `fit` and a pickle also have the optimizer and its state. Raises TypeError for class names that
+        are not text, numbers or NumPy's dates, ValueError for an open file with more old content than it replaces.
         """
         checkpoint.save(self.snapshot(), path)
 

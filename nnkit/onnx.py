@@ -285,6 +285,9 @@ def _scaled(graph: _Graph, x: str, where: str, mean: Any, deviation: Any, invers
     missing = graph.add("IsNaN", x)
     z = graph.add("Div", graph.add("Sub", x, constant("mean", mean)), constant("deviation", deviation))
     if inverse_bound.any():
+        with np.errstate(divide="ignore"):
+            largest = 1e15 / inverse_bound  # as in nnkit.kernels.arithmetic.encoded
+        z = graph.add("Min", graph.add("Max", z, constant("least", -largest)), constant("largest", largest))
         c = graph.add("Mul", z, constant("inverse_bound", inverse_bound))
         root = graph.add("Sqrt", graph.add("Add", graph.add("Mul", c, c), constant("one", np.ones(1))))
         z = graph.add("Div", z, root)

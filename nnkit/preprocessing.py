@@ -1,7 +1,7 @@
 """Preprocessing of a network's samples: normalization, whitening, or others with the same protocol."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,7 +35,7 @@ class Preprocessing(Protocol):
         """The width of the transformed samples."""
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Mapping[str, np.ndarray]:
         """The defining arrays by name."""
 
     def apply(self, backend: Backend, x: Array, out: Array | None = None) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnkit.backends.dtypes import resolved
 from nnkit.backends.selection import owner_of
 from nnkit.checks import first_of
 
@@ -163,14 +164,15 @@ def text_array(values: Sequence[str]) -> NDArray[Any]:
 
 
 def _plain(values: Any, name: str) -> Any:
-    """Remove an empty mask or PyTorch's gradient tracking; other arrays are returned unchanged.
+    """Remove an empty mask, or PyTorch's gradient tracking and lazy sign; other arrays are returned unchanged.
 
     Raises TypeError for masked entries and sparse tensors.
     """
     if not str(getattr(values, "layout", "strided")).endswith("strided"):  # PyTorch's sparse and MKL-DNN tensors
         raise TypeError(f"{name} is a tensor of layout {values.layout}; convert it with to_dense()")
     if getattr(values, "requires_grad", False) is True:  # PyTorch does not convert these
-        return values.detach()
+        values = values.detach()
+    values = resolved(values)
     if not isinstance(values, np.ma.MaskedArray):
         return values
     if np.ma.getmaskarray(values).any():

@@ -206,3 +206,19 @@ def test_lazy_arrays_of_dask() -> None:
     assert np.array_equal(net.predict_proba(dask.from_array(X)), same.predict_proba(X))
     with pytest.raises(TypeError, match="z is a Array; expected an array"):
         nnkit.sigmoid(dask.from_array(X))
+
+
+def test_the_lazy_sign_of_pytorch_is_not_lost() -> None:
+    """`z.conj().imag` has the memory of `z.imag`, also for DLPack."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    z = torch.complex(*torch.randn(2, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    X = z.conj().imag
+    assert X.is_neg()
+    plain, weights = np.array(X.tolist()), abs(X[:, 0])
+    for name in ("numpy", "standard:array_api_strict", "standard:array_api_compat.torch"):
+        backend = nnkit.get_backend(name)
+        assert backend.to_numpy(backend.asarray(X)).tolist() == plain.tolist()
+    net = nnkit.Network([3, 3], cost="quadratic", seed=0, dtype="float64")
+    assert net.predict(X).tolist() == net.predict(plain).tolist()
+    assert net.evaluate(X, X, sample_weight=weights) == net.evaluate(plain, plain, sample_weight=weights.numpy())

@@ -194,3 +194,25 @@ def test_bytes_that_are_not_a_network(content: bytes, message: str) -> None:
         nnkit.load(content)
     with pytest.raises(TypeError, match="holds str; expected bytes, of a file opened in binary mode"):
         nnkit.load(io.StringIO("text"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["file", "buffer"])
+def test_a_longer_open_file_is_not_written_into(tmp_path: Path, kind: str) -> None:
+    """What is left of its content would make it unreadable. Behind other content there is room for a network."""
+    path, large, small = tmp_path / "net.safetensors", nnkit.Network([9, 9], seed=0), nnkit.Network([2, 2], seed=0)
+    large.save(path)
+    before = path.read_bytes()
+    with open(path, "r+b") if kind == "file" else io.BytesIO(before) as file:
+        with pytest.raises(
+            ValueError, match=r"the open file has \d+ bytes after its position, more than the \d+ of the"
+        ):
+            small.save(file)
+        file.seek(0)
+        assert repr(nnkit.load(file)) == repr(large)
+        file.seek(0)
+        large.save(file)
+        file.seek(0)
+        file.truncate()
+        small.save(file)
+        file.seek(0)
+        assert repr(nnkit.load(file)) == repr(small)

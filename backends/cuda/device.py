@@ -15,7 +15,7 @@ from nnkit.backends.cuda.graph import GraphLowering, capturing
 from nnkit.backends.cuda.memory import CupyMemory
 from nnkit.backends.cuda.prepared import Prepared
 from nnkit.backends.cuda.recording import PASSES
-from nnkit.backends.dtypes import ON_GPU, dtype_name, numpy_dtype, promoted
+from nnkit.backends.dtypes import ON_GPU, dtype_name, numpy_dtype, promoted, resolved
 from nnkit.backends.errors import FORKED, BackendUnavailableError
 from nnkit.backends.recording import Tape, perform, recording
 from nnkit.backends.selection import make_backend
@@ -48,7 +48,7 @@ class CupyDevice(CupyMemory):
             # NumPy arrays are not imported by DLPack, which does not support their bfloat16.
             if not isinstance(values, self.xp.ndarray | np.ndarray) and hasattr(values, "__dlpack__"):
                 on_gpu = values.__dlpack_device__()[0] in ON_GPU
-                values = self.xp.from_dlpack(values) if on_gpu else make_backend("numpy").asarray(values)
+                values = self.xp.from_dlpack(resolved(values)) if on_gpu else make_backend("numpy").asarray(values)
             with quiet():  # the host casts; a narrower type overflows to infinity
                 return self.xp.asarray(values, None if dtype is None else numpy_dtype(dtype))
 

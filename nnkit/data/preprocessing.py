@@ -6,6 +6,7 @@ A network with one applies it to all its samples: `nnkit.Network(..., preprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -38,10 +39,15 @@ class Fitted(ABC):
     _float32_suffices = False  # for samples that are float32
 
     def __init__(self, outputs: int, features: Sequence[str] | None, **arrays: Real) -> None:
-        self.arrays = arrays
+        self.arrays = MappingProxyType(arrays)
         self.inputs, self.outputs = arrays["mean"].size, outputs
         self.features = None if features is None else checked_features(features, self.inputs)
         self._placed: dict[tuple[Backend, str], list[Array]] = {}  # constants on devices, by dtype
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and not name.startswith("_"):  # networks and devices have what follows from it
+            raise AttributeError(f"{name} of a {type(self).__name__} is fixed; create another one with the new values")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inputs} → {self.outputs} features)"

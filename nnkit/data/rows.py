@@ -27,6 +27,7 @@ class Rows:
         self.path = os.path.abspath(existing_file(path))  # the working directory may change
         with open(self.path, "rb") as file:
             self.shape, self.dtype, self._start = _header(file, self.path)
+            self._version = _version(file)
         self._row = self.shape[1] * self.dtype.itemsize
         size = os.path.getsize(self.path)
         if size < self._start + self.shape[0] * self._row:
@@ -39,15 +40,33 @@ class Rows:
         return f"Rows({self.path!r}, shape={self.shape}, dtype={self.dtype})"
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """The rows selected by a slice or an array of indices (k,), in that order, as a new matrix (k, d)."""
+        """Rows as new arrays: (d,) of an index, (k, d) of a slice or an array of indices (k,), in that order."""
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            row: NDArray[Any] = self[np.array([key])][0]
+            return row
         numbers = self._row_numbers(key)
         rows = np.empty((len(numbers), self.shape[1]), self.dtype)
         # Opened for each access, in 10 µs: threads and forked processes must not share a file position.
         with open(self.path, "rb", buffering=0) as file:
+            self._check_version(file)
             for start, stop in _runs(numbers):
                 file.seek(self._start + int(numbers[start]) * self._row)
                 self._fill(file, rows[start:stop].view(np.uint8).data.cast("B"))
         return rows
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """The rows (d,), read some hundreds at a time."""
+        return (row for start in range(0, len(self), 512) for row in self[start : start + 512])
+
+    def _check_version(self, file: Any) -> None:
+        """Raise ValueError if the file has been written again with another shape or dtype."""
+        version = _version(file)
+        if version != self._version:
+            found = _header(file, self.path)
+            if found != (self.shape, self.dtype, self._start):
+                what = f"was rewritten, with shape {found[0]} and dtype {found[1]}"
+                raise ValueError(f"{self.path} {what}; expected {self.shape} and {self.dtype}, or open it again")
+            self._version = version
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -59,13 +78,15 @@ class Rows:
         n = len(self)
         if isinstance(key, slice):
             return np.arange(*key.indices(n))
-        numbers = np.asarray(key)
+        numbers = np.asarray(None if isinstance(key, tuple) else key)  # which has an index for each axis
         if numbers.shape == (0,):
             return np.empty(0, np.int64)
         if numbers.dtype.kind == "b" and numbers.shape == (n,):
             return np.flatnonzero(numbers)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-            raise IndexError(f"{self.path}: index is {key!r}; expected a slice or an array of row indices")
+            raise IndexError(
+                f"{self.path}: index is {key!r}; expected an index, a slice or an array of indices of rows"
+            )
         lowest, highest = int(numbers.min()), int(numbers.max())
         if lowest < -n or highest >= n:
             wrong = lowest if lowest < -n else highest
@@ -85,7 +106,8 @@ def open_npy(path: str | PathLike[str]) -> Rows:
     """Open a matrix in a .npy file whose rows are read on access, for `fit`, `predict` and `evaluate`.
 
     The file has a matrix (n, d) of real numbers in C order, as `numpy.save` writes it. `rows[3:10]` and
-    `rows[indices]`, with indices (k,) in any order, return new arrays (k, d); adjacent rows are read together.
+    `rows[indices]`, with indices (k,) in any order, return new arrays (k, d), and `rows[3]` one (d,); adjacent rows are
+    read together.
     `numpy.asarray(rows)` reads the whole file. Raises TypeError and OSError if the path is not a file, and
     ValueError for any other file.
 
@@ -98,6 +120,12 @@ def open_npy(path: str | PathLike[str]) -> Rows:
            [0., 1.]]))
     """
     return Rows(path)
+
+
+def _version(file: Any) -> tuple[int, ...]:
+    """What changes with an open file's content."""
+    found = os.fstat(file.fileno())
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _header(file: Any, path: str) -> tuple[tuple[int, int], np.dtype[Any], int]:

@@ -140,6 +140,7 @@ class Ensemble:
             raise TypeError(f"{name} is not possible for an ensemble; {hint}")
         members = list(self.members)  # callbacks may leave some out
         check_alike(members, TRAINED)
+        one_of("Ensemble", "order", self.order, ORDERS)  # which can be set
         first = members[0]
         batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
         whole("", "epochs", epochs, 1)

@@ -72,8 +72,9 @@ def register_activation(
     """Register a custom activation: two formulas f(xp, z) and g(xp, saved, delta) = f′ ⊙ Δ.
 
     `saved` is the output h = f(z) or, with `gradient_from="preactivation"`, the pre-activation z. The pair is checked
-    immediately: at points in [−4, 4], g must agree with the complex-step derivative of f to 1e-10. Raises ValueError
-    if it does not, if the name is taken, or if `gradient_from` has another value.
+    immediately: at points in [−4, 4], g must agree with the complex-step derivative of f to 1e-10. Networks and their
+    files have the name: if it is removed and registered anew, existing networks compute the new function. Raises
+    ValueError if the pair does not agree, if the name is taken, or if `gradient_from` has another value.
 
     >>> cube = nnkit.register_activation(
     ...     "cube", lambda xp, z: z**3, lambda xp, z, delta: 3 * z**2 * delta, gradient_from="preactivation")
@@ -91,7 +92,7 @@ def register_activation(
 
 
 def unregister_activation(name: str) -> None:
-    """Remove a registered activation.
+    """Remove a registered activation, which networks with its name then lack until it is registered again.
 
     Raises KeyError if there is none with this name, and ValueError for one that is built in.
     """

@@ -45,7 +45,8 @@ def encoded(xp: Any, x: Any, mean: Any, deviation: Any, inverse_bound: Any, code
 
     The code ∞ is that of missing values. x: samples (n, d); c: the inverse bound; all but x are (d,).
     """
-    z = (x - mean) / deviation
+    largest = 1e15 / inverse_bound  # ∞ without a bound; the result is ±1/c in every dtype, before the square overflows
+    z = xp.minimum(xp.maximum((x - mean) / deviation, -largest), largest)
     missing = xp.not_equal(x, x)
     absent = xp.logical_and(xp.equal(0.5 * code, code), xp.not_equal(code, 0.0))  # ∞ in every dtype
     number = xp.where(missing, 0.0, z / xp.sqrt(1 + xp.square(inverse_bound * z)))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnkit.backends.base import Array
+from nnkit.backends.base import Array, quiet
 from nnkit.backends.recording import active_tape
 from nnkit.inputs import all_right, as_labels, predicted_labels, threshold_of
 from nnkit.label_metrics import Scores
@@ -100,6 +100,7 @@ class Meter:
     def _room(self, samples: int) -> Array:
         return self.backend.empty((samples, self._width), self.model.dtype)
 
+    @quiet()  # weights of an iterable may overflow, which is then said
     def _measure(self) -> None:
         if self._filled == 0:
             return
@@ -211,8 +212,8 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
         sums |= {name: sums.get(name, 0) + value for name, value in each.sums.items() if value is not None}
     samples = sum(each.samples for each in found)
     shares = sums.get("share", samples)
-    if shares == 0:
-        raise ValueError("sample_weight: all weights are 0; expected one above 0")
+    if "share" in sums:
+        _check_mean(shares / samples, model.dtype)
     result = {"cost": sums["cost"] / shares}
     if model.classifies:
         total, one_class = sums.get("weight", samples), all(each.one_class for each in found)
@@ -223,6 +224,16 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
     if metrics:
         result |= by_metrics(metrics, model, [part for each in found for part in each.outputs])
     return result
+
+
+def _check_mean(mean: float, dtype: str) -> None:
+    """Raise ValueError for weights of minibatches, which are used as they are, if the dtype has no room for them."""
+    if mean == 0:
+        raise ValueError("sample_weight: all weights are 0; expected one above 0")
+    limits = np.finfo("float32" if dtype == "bfloat16" else dtype)
+    if not 64 * limits.smallest_normal <= mean <= limits.max / 64:  # room for smaller and larger ones, and for costs
+        hint = "scale all weights of an iterable to a mean of about 1"
+        raise ValueError(f"sample_weight: the mean of the weights is {mean:.3g}, which {dtype} rounds; {hint}")
 
 
 class RecordedCost:

@@ -220,3 +220,13 @@ def test_out_is_checked_on_every_backend(arrays: "Arrays") -> None:
         sum_and_difference(x, x, out=backend.empty((2,), "float64"))
     with pytest.raises(TypeError, match="int32"):
         weighted(arrays([1, 2], "int32"), x)
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_constants_of_either_sign_are_different_ones(native: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.0 == -0.0, whose quotients are opposite infinities."""
+    monkeypatch.setenv("NNKIT_NATIVE", native)
+    divide = Formula(lambda xp, x, c: x / c, "divide", ["x"], {"c": 1.0})
+    x = np.array([1.0, -2.0])
+    for c in (0.0, -0.0, 0.0):
+        np.testing.assert_array_equal(divide(x, c=c), np.copysign(np.inf, x) * np.copysign(1.0, c))

@@ -121,7 +121,23 @@ def test_two_threads(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [50, -51, [50], [0, -51], [0.5], "a", ([0], [1]), 3, None, ..., [[0]], np.array([2**63], np.uint64), [True]]
+    "key",
+    [
+        50,
+        -51,
+        [50],
+        [0, -51],
+        [0.5],
+        "a",
+        ([0], [1]),
+        (3, 1),
+        True,
+        None,
+        ...,
+        [[0]],
+        np.array([2**63], np.uint64),
+        [True],
+    ],
 )
 def test_rows_out_of_range(path: Path, key: Any) -> None:
     with pytest.raises(IndexError):

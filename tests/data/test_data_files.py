@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnkit.data import Table, read
+from nnkit.data import Table, open_npy, read
 
 in_one_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -216,3 +216,33 @@ def test_targets_of_another_type(tmp_path: Path, target: Any) -> None:
             read(tmp_path / name, target)
     with pytest.raises(TypeError, match=r"target is .*; expected the name of the labels"):
         read(tmp_path / "a.csv", tmp_path)
+
+
+def test_rows_of_a_file_are_those_of_the_array(tmp_path: Path) -> None:
+    values = np.arange(12.0).reshape(4, 3)
+    np.save(tmp_path / "rows.npy", values)
+    rows = open_npy(tmp_path / "rows.npy")
+    for index in (0, 3, -1, np.int32(2), np.uint8(1)):
+        assert rows[index].tolist() == values[index].tolist()
+        assert rows[index].shape == (3,)
+    assert [row.tolist() for row in rows] == values.tolist()
+    wrong: Any
+    for wrong in ((3, 1), (0,), (slice(0, 2), 1), (..., 1), 4, -5, True, None, 1.0):
+        with pytest.raises(IndexError, match=r"rows\.npy: index is "):
+            rows[wrong]
+
+
+def test_a_rewritten_file_is_not_read_as_the_old_one(tmp_path: Path) -> None:
+    path, values = tmp_path / "rows.npy", np.arange(12.0).reshape(4, 3)
+    np.save(path, values)
+    rows = open_npy(path)
+    np.save(path, values + 1)  # of the same shape and dtype, as a memory-mapped file may be changed
+    assert rows[:].tolist() == (values + 1).tolist()
+    for other in (np.ones((4, 4)), np.ones((4, 3), "float32"), np.ones((40, 3))):
+        np.save(path, other)
+        with pytest.raises(
+            ValueError, match=r"rows\.npy was rewritten, with shape \(\d+, \d\) and dtype float\d\d; exp"
+        ):
+            rows[:1]
+    np.save(path, values)
+    assert rows[:].tolist() == values.tolist()

@@ -126,6 +126,23 @@ def test_robust_scaling_is_bounded_and_ignores_outliers() -> None:
     assert TableEncoding.fit(np.ones((3, 1)), "robust").transform([[1.0]]).tolist() == [[0.0]]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outliers_whose_squares_overflow_are_at_the_bound(dtype: str) -> None:
+    fitted = TableEncoding.fit(np.random.default_rng(0).normal(size=(200, 2)), scaling="robust")
+    largest = float(np.finfo(dtype).max)
+    for size in (1e16, 1e18, 1e20, 1e30, largest / 3, largest, *([1e100, 1e155, 1e300] if dtype == "float64" else [])):
+        x = np.array([[size, -size], [-size, np.nan], [0.1, size]], dtype)
+        wanted = [[3, -3], [-3, 0], [fitted.transform([[0.1, 0]])[0, 0], 3]]
+        assert np.allclose(fitted.transform(x), wanted, rtol=1e-6, atol=0)
+        net = nnkit.Network([2, 2], None, "quadratic", preprocessing=fitted, init="zeros", seed=0, dtype=dtype)
+        net.parameters.W[0][...] = np.eye(2)
+        assert np.allclose(net.predict(x), wanted, rtol=1e-6, atol=0)
+        found = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed").InferenceSession(
+            net.to_onnx().SerializeToString()
+        )
+        assert np.allclose(found.run(None, {"X": x.astype(np.float64)})[0], wanted, rtol=1e-6, atol=0)
+
+
 def test_a_network_takes_rows_of_objects_by_position_and_trains_on_a_split_table() -> None:
     table = pandas.DataFrame({"size": np.arange(40.0), "color": ["red", "blue"] * 20})
     X, y, X_test, y_test = nnkit.data.split(table, np.arange(40) % 2)

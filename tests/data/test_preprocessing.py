@@ -176,3 +176,16 @@ def test_wrong_arrays_are_refused(kind: str, changes: Any, message: str) -> None
     arrays = fitted(Whitening if kind == "whitening" else Normalization).arrays
     with pytest.raises(ValueError, match=message):
         preprocessing_from(kind, arrays | changes)
+
+
+@pytest.mark.parametrize("kind", [Normalization, Whitening])
+def test_what_networks_and_devices_have_copies_of_is_fixed(kind: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    made = kind.fit(X)
+    before = made.transform(X)
+    for name in (*made.array_names, "features", "inputs", "outputs", "arrays"):
+        with pytest.raises(AttributeError, match=f"{name} of a {kind.__name__} is fixed; create another one"):
+            setattr(made, name, np.zeros(3))
+    with pytest.raises(TypeError, match="item assignment"):
+        made.arrays["mean"] = np.zeros(3)
+    assert np.array_equal(made.transform(X), before)

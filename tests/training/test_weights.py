@@ -1,5 +1,6 @@
 """Weights of samples and classes: against repeated samples and against PyTorch's weighted losses."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -326,3 +327,25 @@ def test_a_stream_has_sample_weights_in_all_minibatches_or_in_none() -> None:
         with pytest.raises(ValueError, match="minibatch 1 of X: give all minibatches a sample_weight, or none"):
             net.fit([items[first], items[1 - first]].__iter__(), class_weight={0: 2.0}, progress=False)
         assert net.epochs_trained == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1e-44, 1e-37, 1e-300, 1e-308, 1e37, 1e39, 1e307])
+def test_weights_of_minibatches_that_a_dtype_has_no_room_for(size: float, dtype: str) -> None:
+    """They are used as they are: what float32 would round is refused, and what it does not gives the right mean."""
+    rng = np.random.default_rng(0)
+    X, y, w = rng.normal(size=(200, 3)), rng.integers(0, 3, 200), size * rng.uniform(0.1, 2, 200)
+    net = nnkit.Network([3, 5, 3], "tanh", seed=0, dtype=dtype)
+
+    def minibatches() -> Any:
+        return ((X[i : i + 50], y[i : i + 50], w[i : i + 50]) for i in range(0, 200, 50))
+
+    if dtype == "float32" or size in (1e-308, 1e307):
+        with pytest.raises(
+            ValueError, match=f"sample_weight: .*(which {dtype} rounds; scale all weights|all weights are 0)"
+        ):
+            net.evaluate(minibatches)
+    else:
+        found, wanted = net.evaluate(minibatches), net.evaluate(X, y, sample_weight=w)
+        assert found == pytest.approx(wanted, rel=1e-12)
+    assert all(map(math.isfinite, net.evaluate(X, y, sample_weight=w).values()))
