@@ -56,10 +56,11 @@ def split_off(labels: NDArray[Any], share: float, seed: int, **given: Any) -> li
     `labels` (n, ...) on the host decide whether the split is stratified, as in `split`. Raises ValueError for a share
     that leaves a part empty and for arrays of another length, TypeError for samples that are not in memory.
     """
+    for name, values in given.items():
+        if isinstance(values, np.memmap) or (name == "X" and not is_table(values) and on_disk(values)):
+            raise TypeError(f"validation_split: {name} is on disk; give validation_data, or read it into memory")
     arrays = {name: a if a is None or is_table(a) else as_array(a, name) for name, a in given.items()}
     for name, values in arrays.items():
-        if values is not None and not is_table(values) and on_disk(values):
-            raise TypeError(f"validation_split: {name} is on disk; give validation_data, or read it into memory")
         if values is not None and tuple(values.shape[:1]) != labels.shape[:1]:
             raise ValueError(f"{name} has shape {tuple(values.shape)}; expected {len(labels)} samples, as in y")
     kept = labels if labels.ndim == 1 and labels.dtype.kind in "biuU" else np.zeros(len(labels))

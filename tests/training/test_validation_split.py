@@ -112,6 +112,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(TypeError, match="validation_split: X is on disk; give validation_data, or read it into memory"):
         net.fit(np.load(tmp_path / "x.npy", mmap_mode="r"), LABELS, validation_split=0.2, **QUIET)
+    with pytest.raises(TypeError, match="validation_split: X is on disk; give validation_data, or read it into memory"):
+        net.fit(nnkit.data.open_npy(tmp_path / "x.npy"), LABELS, validation_split=0.2, **QUIET)
     with pytest.raises(TypeError, match="y is missing"):
         net.fit(X, validation_split=0.2, **QUIET)
     assert net.parameters.flat.tobytes() == before
