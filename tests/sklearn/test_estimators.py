@@ -229,7 +229,8 @@ def test_balanced_classes_have_equal_totals_of_the_sample_weights() -> None:
     options: dict[str, Any] = {"hidden_layer_sizes": (), "solver": "lbfgs", "alpha": 0, "tol": 1e-9, "max_iter": 500}
     ours = DenseClassifier(class_weight="balanced", **options).fit(samples, y, weight)
     theirs = LogisticRegression(class_weight="balanced", C=np.inf, tol=1e-9, max_iter=500).fit(samples, y, weight)
-    np.testing.assert_allclose(ours.predict_proba(samples), theirs.predict_proba(samples), atol=1e-5)
+    # In float32, whatever the start: 3.6e-5 is the largest difference of 60 of them.
+    np.testing.assert_allclose(ours.predict_proba(samples), theirs.predict_proba(samples), atol=1e-4)
     totals = [ours._weights(samples, y, weight)[y == name].sum() for name in "abc"]
     np.testing.assert_allclose(totals, weight.sum() / 3)
     net = nnkit.Network([3, 3], dtype="float64", seed=0)
