@@ -126,7 +126,11 @@ def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, hi
 
     Loggers see what later callbacks add.
     """
+    epochs = history.epochs
     answers = [callback(owner, history) for callback in callbacks]
+    if history.epochs != epochs:  # by which the epochs that are left are counted
+        change = f"from {epochs} to {history.epochs} numbers"
+        raise ValueError(f"a callback changed history['cost'] {change}; expected an entry of its own in the history")
     for callback in callbacks:
         if getattr(callback, "is_logger", False):
             callback.catch_up(history)  # type: ignore[attr-defined]

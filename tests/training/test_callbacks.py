@@ -119,3 +119,19 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(__import__("sys").modules, "tensorboard.compat.proto", None)
     with pytest.raises(ImportError, match="TensorBoard needs tensorboard: python -m pip install tensorboard"):
         TensorBoard(tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda h: h.clear(), lambda h: h["cost"].pop(), lambda h: h["cost"].append(0.0)])
+def test_the_costs_of_a_history_are_not_for_callbacks(change: Any) -> None:
+    """`fit` would never end, or too early."""
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    net = nnkit.Network([3, 2], seed=0)
+    with pytest.raises(
+        ValueError, match=r"a callback changed history\['cost'\] from 1 to [02] numbers; expected an entry"
+    ):
+        net.fit(X, y, epochs=3, progress=False, callbacks=[lambda net, history: change(history)])
+    members = nnkit.Ensemble([3, 2], seeds=range(2))
+    with pytest.raises(
+        ValueError, match=r"a callback changed history\['cost'\] from 1 to [02] numbers; expected an entry"
+    ):
+        members.fit(X, y, epochs=3, progress=False, callbacks=[lambda members, history: change(history)])
