@@ -49,8 +49,8 @@ class DenseClassifier(ClassifierMixin, DenseEstimator):
         activation: of the hidden layers: "relu", "tanh", "logistic", "identity" or any of `nnkit.activation_names()`;
             or one name per hidden layer.
         solver: "adam", "sgd" or another of `nnkit.optimizer_names()`; "lbfgs" uses all samples at once.
-        alpha: λ ≥ 0; λ/(2n) Σ W² is added to the cost of n samples, as in scikit-learn. For "adam" and "sgd" n is a
-            minibatch, for "lbfgs" all samples; other solvers do not use it.
+        alpha: λ ≥ 0; λ/(2n) Σ W² is added to the cost of n samples, as in scikit-learn; with weights, n is their sum.
+            The samples are those of a minibatch for "adam" and "sgd", all for "lbfgs"; other solvers do not use it.
         batch_size: samples of a minibatch; "auto" means 200, or all if there are fewer.
         learning_rate: for "sgd": "constant", "invscaling" (`learning_rate_init` / (t_ + 1)^`power_t`), or "adaptive",
             a fifth whenever `n_iter_no_change` epochs do not improve by `tol`.
