@@ -303,11 +303,12 @@ def _write_tensors(
 
 def _check_end(file: IO[bytes], size: int) -> None:
     """Raise ValueError if an open file goes on after this many bytes: with the rest, it could not be read again."""
-    if not (hasattr(file, "seekable") and file.seekable()):
+    try:
+        place = file.tell()
+        end = file.seek(0, 2)
+        file.seek(place)
+    except (AttributeError, OSError, ValueError):  # a pipe, or a compressed file, which has nothing to go on with
         return
-    place = file.tell()
-    end = file.seek(0, 2)
-    file.seek(place)
     if end > place + size:
         raise ValueError(
             f"the open file has {end - place} bytes after its position, more than the {size} of the network; "

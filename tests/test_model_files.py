@@ -1,5 +1,6 @@
 """Model files of format 2: what a network knows beside its parameters, files of format 1, and hostile bytes."""
 
+import importlib
 import io
 import json
 import struct
@@ -216,3 +217,19 @@ def test_a_longer_open_file_is_not_written_into(tmp_path: Path, kind: str) -> No
         small.save(file)
         file.seek(0)
         assert repr(nnkit.load(file)) == repr(small)
+
+
+@pytest.mark.parametrize("module", ["gzip", "bz2", "lzma", "zipfile"])
+def test_compressed_files(tmp_path: Path, module: str) -> None:
+    net, place = nnkit.Network([3, 2], seed=0), tmp_path / "net"
+    package = importlib.import_module(module)
+    if module == "zipfile":
+        with package.ZipFile(place, "w") as archive, archive.open("net", "w") as file:
+            net.save(file)
+        content = package.ZipFile(place).read("net")
+    else:
+        with package.open(place, "wb") as file:
+            net.save(file)
+        with package.open(place) as file:
+            content = file.read()
+    assert nnkit.load(content).predict(X[:, :3]).tolist() == net.predict(X[:, :3]).tolist()
