@@ -241,6 +241,7 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
             "dropout": ([self.dropout] * len(sizes) if self.dropout else [], drops),
             "loss": (get_cost(self._cost(cost)).describe(), network.cost.describe()),
             "dtype": (network.dtype if self.dtype == "auto" else self.dtype, network.dtype),
+            "backend": (network.backend if self.backend is None else get_backend(self.backend), network.backend),
         }
         for name, (wanted, found) in pairs.items():
             if wanted != found:
