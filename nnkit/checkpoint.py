@@ -35,7 +35,8 @@ _NAMES = (str, int, float, bool)  # types of class names in files
 _MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
 
 
-Source = str | PathLike[str] | bytes | IO[bytes]  # a path, the content of a file, or a file open for reading
+# A path, the content of a file, or a file open for reading.
+Source = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 def save(
@@ -343,6 +344,8 @@ def read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Ar
     from safetensors import SafetensorError, safe_open
 
     try:
+        if isinstance(source, bytearray | memoryview):
+            source = bytes(source)
         if isinstance(source, bytes) or hasattr(source, "read"):
             return _from_content(source if isinstance(source, bytes) else source.read(), called(source), formats)
         with safe_open(existing_file(source), framework="numpy") as file:

@@ -392,7 +392,7 @@ class Network(Model):
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 
 
-def load(path: str | PathLike[str] | bytes | IO[bytes], backend: str | Backend | None = None) -> Network:
+def load(path: checkpoint.Source, backend: str | Backend | None = None) -> Network:
     """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
 
     `path` can also be a file that is open for reading, or the content of one as bytes.

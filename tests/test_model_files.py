@@ -232,4 +232,5 @@ def test_compressed_files(tmp_path: Path, module: str) -> None:
             net.save(file)
         with package.open(place) as file:
             content = file.read()
-    assert nnkit.load(content).predict(X[:, :3]).tolist() == net.predict(X[:, :3]).tolist()
+    for form in (content, bytearray(content), memoryview(content)):
+        assert nnkit.load(form).predict(X[:, :3]).tolist() == net.predict(X[:, :3]).tolist()
