@@ -10,7 +10,7 @@ classes or training.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from os import PathLike, fspath
+from os import PathLike
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -18,25 +18,17 @@ import numpy as np
 from nnkit import state
 from nnkit.checks import UnknownNameError, flag, whole
 from nnkit.classes import listed
-from nnkit.files import existing_file, replacing
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Layer, layer_description, layer_of, trainable_layers
 from nnkit.model import Model
 from nnkit.preprocessing import Preprocessing, is_custom
 from nnkit.state import Arrays
+from nnkit.tensor_files import ENSEMBLE, FORMATS, Source, called, read_tensors, write_tensors
 from nnkit.version import __version__
 
-FORMATS = ("nnkit-network-1", "nnkit-network-2")
-ENSEMBLE = "nnkit-ensemble-1"  # members.0.layers.0.W, ...; metadata: the network, and "members": seeds, epochs, order
 _OF_DATA = ("preprocessing.", "targets.")  # before the names of their arrays in files
 _OWN = ("seed", "epochs_trained")  # lists of each member in files of ensembles, beside whatever else differs
 _NAMES = (str, int, float, bool)  # types of class names in files
-
-_MISSING = "saving and loading models needs safetensors: python -m pip install safetensors"
-
-
-# A path, the content of a file, or a file open for reading.
-Source = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 def save(
@@ -61,7 +53,7 @@ def save(
         metadata["training"] = json.dumps(training)
     if samples is not None:
         metadata["samples"] = samples
-    _write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def _of_data(model: Model) -> Arrays:
@@ -84,7 +76,7 @@ def save_members(
     own = {name: values for name, values in own.items() if name in _OWN or any(v != values[0] for v in values)}
     metadata = {"format": ENSEMBLE, "nnkit": __version__, "network": json.dumps(each[0])}
     metadata |= {"members": json.dumps(own | {"order": order})} | ({} if samples is None else {"samples": samples})
-    _write_tensors(path, tensors, metadata)
+    write_tensors(path, tensors, metadata)
 
 
 def read_members(source: Source) -> tuple[list["Saved"], str]:
@@ -158,13 +150,6 @@ class Saved(NamedTuple):
 def read(source: Source) -> Saved:
     """Read a file written by `save`. Raises FileNotFoundError, and ValueError for foreign, damaged or newer files."""
     return parsed(called(source), *read_tensors(source))
-
-
-def called(source: Source) -> str:
-    """What messages call a file."""
-    if isinstance(source, str | PathLike):
-        return fspath(source)
-    return "the bytes" if isinstance(source, bytes) else str(getattr(source, "name", "the file"))
 
 
 def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
@@ -268,117 +253,3 @@ def _read_training(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _below(prefix: str, tensors: Arrays) -> Arrays:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-
-
-# --- safetensors files, written atomically -------------------------------------------------------------------------
-
-
-def check_safetensors() -> None:
-    """Raise ImportError with the installation command if safetensors is missing."""
-    try:
-        import safetensors  # noqa: F401
-    except ImportError:
-        raise ImportError(_MISSING) from None
-
-
-def _write_tensors(
-    path: str | PathLike[str] | IO[bytes], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
-) -> None:
-    """Write arrays and text to an open file, or to a path; an existing file is replaced atomically.
-
-    Raises ImportError if safetensors is not installed and OSError if the file cannot be written.
-    """
-    check_safetensors()
-    from safetensors.numpy import save
-
-    # safetensors writes the memory unchanged: it must be in C order.
-    content = save({name: np.asarray(a, order="C") for name, a in tensors.items()}, metadata=dict(metadata))
-    content = _in_order(content)
-    if isinstance(path, str | PathLike) or not hasattr(path, "write"):
-        with replacing(path) as file:  # type: ignore[arg-type]  # which refuses other types
-            file.write(content)
-    else:
-        _check_end(path, len(content))
-        path.write(content)
-
-
-def _check_end(file: IO[bytes], size: int) -> None:
-    """Raise ValueError if an open file goes on after this many bytes: with the rest, it could not be read again."""
-    try:
-        place = file.tell()
-        end = file.seek(0, 2)
-        file.seek(place)
-    except (AttributeError, OSError, ValueError):  # a pipe, or a compressed file, which has nothing to go on with
-        return
-    if end > place + size:
-        raise ValueError(
-            f"the open file has {end - place} bytes after its position, more than the {size} of the network; "
-            "empty it first, with truncate(), or open it with 'wb'"
-        )
-
-
-def _in_order(content: bytes) -> bytes:
-    """Sort the metadata of a file, so that equal networks have equal files: safetensors has no fixed order."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # to align the arrays after it
-    return len(text).to_bytes(8, "little") + text + content[end:]
-
-
-def read_samples(path: str | PathLike[str]) -> str | None:
-    """The description of the training samples in a model file that has been read before, or None."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return (file.metadata() or {}).get("samples")
-
-
-def read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the metadata of a file in a known format.
-
-    Raises FileNotFoundError, ImportError, and ValueError for a damaged or foreign file or a newer format.
-    """
-    check_safetensors()
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if isinstance(source, bytearray | memoryview):
-            source = bytes(source)
-        if isinstance(source, bytes) or hasattr(source, "read"):
-            return _from_content(source if isinstance(source, bytes) else source.read(), called(source), formats)
-        with safe_open(existing_file(source), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            _check_format(
-                metadata, called(source), formats
-            )  # first: other programs' tensors may have dtypes that NumPy lacks
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118  not a dict
-    except SafetensorError as error:
-        raise ValueError(f"{called(source)}: not a complete safetensors file: {error}") from error
-
-
-def _from_content(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[Arrays, dict[str, Any]]:
-    """`read_tensors` of a file's content."""
-    from safetensors import deserialize
-    from safetensors.numpy import load
-
-    if not isinstance(content, bytes):
-        raise TypeError(f"{name} holds {type(content).__name__}; expected bytes, of a file opened in binary mode")
-    check: Any = deserialize
-    check(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata: dict[str, Any] = header.get("__metadata__") or {}
-    _check_format(metadata, name, formats)
-    return load(content), metadata
-
-
-def _check_format(metadata: Mapping[str, Any], name: str, formats: tuple[str, ...]) -> None:
-    found = metadata.get("format")
-    if found in formats:
-        return
-    if found == ENSEMBLE:
-        raise ValueError(f"{name} contains an ensemble; load it with nnkit.Ensemble.load, or nnkit predict --ensemble")
-    hint = "; load a network with nnkit.load" if found in FORMATS else ""
-    known = " and ".join(map(repr, formats))
-    raise ValueError(f"{name}: format is {found!r}; this nnkit reads {known}{hint}")

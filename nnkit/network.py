@@ -8,7 +8,7 @@ from functools import partial
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any
 
-from nnkit import checkpoint
+from nnkit import checkpoint, tensor_files
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
@@ -316,9 +316,9 @@ class Network(Model):
         changed: Any = replace(self.layers[index], rate=rate, bias_rate=bias_rate)  # type: ignore[type-var]
         with self.turn:
             layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]
-            vars(self).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
             parameters = self.parameters.with_rates(rates_of(trainable_layers(layers)))
-            self.placement = self.placement.carried_to(parameters, self.optimizer)
+            carried = self.placement.carried_to(parameters)  # first, as it may fail
+            vars(self).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)), placement=carried)
 
     # --- moving, copying and saving -----------------------------------------------------------------------------
 
@@ -392,7 +392,7 @@ class Network(Model):
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 
 
-def load(path: checkpoint.Source, backend: str | Backend | None = None) -> Network:
+def load(path: tensor_files.Source, backend: str | Backend | None = None) -> Network:
     """Load a network written by `save` or `fit(checkpoint=...)` onto a backend; None means the selected one.
 
     `path` can also be a file that is open for reading, or the content of one as bytes.
@@ -411,7 +411,7 @@ def load(path: checkpoint.Source, backend: str | Backend | None = None) -> Netwo
     """
     target = get_backend(backend)
     saved = checkpoint.read(path)
-    with checkpoint.damage(checkpoint.called(path)):
+    with checkpoint.damage(tensor_files.called(path)):
         network = Network(**saved.arguments, backend=target)
         saved.tell(network)
         if saved.training is None:
@@ -423,7 +423,7 @@ def load(path: checkpoint.Source, backend: str | Backend | None = None) -> Netwo
             if error.kind != "optimizer" or not isinstance(error.name, str):
                 raise
             restore(network.placement, saved.arrays)  # all but the optimizer's state
-            what = f"{checkpoint.called(path)} is loaded without its optimizer {error.name!r}, which is unknown here"
+            what = f"{tensor_files.called(path)} is loaded without its optimizer {error.name!r}, which is unknown here"
             hint = "fit(..., optimizer=..., checkpoint=..., resume=True) continues its training"
             warnings.warn(f"{what}; {hint}", stacklevel=2)
     return network

@@ -17,7 +17,7 @@ from nnkit.backends.recording import Tape
 from nnkit.kernels import dropout as kernels
 from nnkit.kernels.activations import registrations
 from nnkit.layers import Dropout, Layer, rates_of, trainable_layers
-from nnkit.optimizer_state import Optimizer, OptimizerState
+from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
 from nnkit.preprocessing import Preprocessing, is_custom, precision
 
@@ -148,11 +148,11 @@ class Placement:
         made.parameters = parameters
         return made
 
-    def carried_to(self, parameters: Parameters, optimizer: Optimizer) -> "Placement":
+    def carried_to(self, parameters: Parameters) -> "Placement":
         """The dropout and the optimizer's state of this placement with other parameters of its layout."""
         made = self.with_parameters(parameters)
         if self.state is not None:
-            made.state = optimizer.start(parameters)
+            made.state = self.state.optimizer.start(parameters)
             for name, array in (made.state.arrays | made.state.averages).items():
                 self.backend.copy((self.state.arrays | self.state.averages)[name], array)
         return made

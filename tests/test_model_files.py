@@ -188,11 +188,15 @@ def test_open_files_and_bytes() -> None:
         (b"", "the bytes: not a complete safetensors file"),
         (b"\x02\x00\x00\x00\x00\x00\x00\x00{}", "the bytes: format is None; this nnkit reads"),
         (b"\xff" * 20, "the bytes: not a complete safetensors file"),
+        (b"\x1f" + bytes(7) + b'{"a": {"data_offsets": [0,Infinity]}}', "the bytes: not a complete safetensors file"),
+        (b"\x21" + bytes(7) + b'{"a": {"data_offsets": [0, 1e15]}}', "the bytes: not a complete safetensors file"),
     ],
 )
 def test_bytes_that_are_not_a_network(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         nnkit.load(content)
+    with pytest.raises(ValueError, match=message.replace("the bytes", "the file")):
+        nnkit.load(io.BytesIO(content))
     with pytest.raises(TypeError, match="holds str; expected bytes, of a file opened in binary mode"):
         nnkit.load(io.StringIO("text"))  # type: ignore[arg-type]
 
@@ -217,6 +221,47 @@ def test_a_longer_open_file_is_not_written_into(tmp_path: Path, kind: str) -> No
         small.save(file)
         file.seek(0)
         assert repr(nnkit.load(file)) == repr(small)
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_networks_follow_one_another_in_an_open_file(tmp_path: Path, buffering: int) -> None:
+    path, nets = tmp_path / "nets", [nnkit.Network([3, units, 2], seed=units) for units in (4, 5, 6)]
+    nets[0].save(path)
+    with open(path, "ab", buffering=buffering) as file:
+        for net in nets[1:]:
+            net.save(file)
+        file.write(b"end")
+    with open(path, "rb", buffering=buffering) as file:
+        for net in nets:
+            assert nnkit.load(file).parameters.vector.tolist() == net.parameters.vector.tolist()
+        assert file.read() == b"end"
+    for source in (path, path.read_bytes()):
+        with pytest.raises(ValueError, match="if something follows the network, load it from the open file"):
+            nnkit.load(source)
+
+
+class Slow(io.RawIOBase):
+    """A file that takes and gives at most 100 bytes at once, up to a size."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.content, self.at = size, b"", 0
+
+    def write(self, content: Any) -> int:
+        taken = bytes(content[: min(100, self.size - len(self.content))])
+        self.content += taken
+        return len(taken)
+
+    def read(self, size: int = -1) -> bytes:
+        self.at += min(size, 100)
+        return self.content[self.at - min(size, 100) : self.at]
+
+
+def test_files_that_take_and_give_a_part_at_once() -> None:
+    net, file = nnkit.Network([9, 9], seed=0), Slow(10**6)
+    net.save(file)  # type: ignore[arg-type]
+    assert nnkit.load(file).parameters.vector.tolist() == net.parameters.vector.tolist()  # type: ignore[arg-type]
+    with pytest.raises(OSError, match=r"the file took only 500 of \d+ bytes"):
+        net.save(Slow(500))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("module", ["gzip", "bz2", "lzma", "zipfile"])

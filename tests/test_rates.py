@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit.optimizers import Adagrad, AdamW, RMSprop
+from nnkit.optimizers import Adagrad, AdamW, Optimizer, RMSprop
 from tests.conftest import working_backend
 from tests.support.recursions import OPTIMIZERS
 from tests.support.sign_descent import SignDescent
@@ -157,6 +157,19 @@ def test_set_rate_keeps_the_state() -> None:
     assert np.array_equal(nets[0].parameters.W[1], nets[1].parameters.W[1])  # by the same state of Adam
     ours, theirs = (net.optimizer_state().numbers["t"] for net in nets)
     assert ours == theirs == 11
+
+
+@pytest.mark.parametrize("first", [nnkit.SGD(0.1), nnkit.Adam(0.1)], ids=["sgd", "adam"])
+def test_an_optimizer_that_was_assigned_before_set_rate_starts_anew(first: Optimizer) -> None:
+    nets = [network(((1.0, None),) * 3) for _ in range(2)]
+    for net, change in zip(nets, (True, False), strict=True):
+        net.train_step(X, LABELS, first)
+        net.optimizer = nnkit.AdamW(0.01)
+        if change:
+            net.set_rate(0, 1.0)
+        net.train_step(X, LABELS)
+        assert net.optimizer_state().numbers["t"] == 1
+    assert np.array_equal(*(net.parameters.vector for net in nets))
 
 
 def test_what_set_rate_refuses() -> None:

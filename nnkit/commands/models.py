@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from nnkit.backends import get_backend
-from nnkit.checkpoint import read_samples
 from nnkit.commands.arguments import counted
 from nnkit.data.encoding import TableEncoding
 from nnkit.network import Network
 from nnkit.tables import is_table
+from nnkit.tensor_files import read_samples
 from nnkit.training import fingerprints
 
 

@@ -6,7 +6,7 @@ from functools import reduce
 from os import PathLike
 from typing import Any, Self
 
-from nnkit import checkpoint
+from nnkit import checkpoint, tensor_files
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array, quiet
 from nnkit.checks import flag, one_of, whole
@@ -280,7 +280,7 @@ class Ensemble:
         target, (parts, order) = get_backend(backend), checkpoint.read_members(path)
         members = []
         for saved in parts:
-            with checkpoint.damage(checkpoint.called(path)):
+            with checkpoint.damage(tensor_files.called(path)):
                 member = Network(**saved.arguments, backend=target)
                 saved.tell(member)
                 restore(member.placement, saved.arrays, training=False)

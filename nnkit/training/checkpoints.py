@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nnkit import checkpoint, state
+from nnkit import checkpoint, state, tensor_files
 from nnkit.backends.cpu.native.compiler import enabled
-from nnkit.checkpoint import Saved, check_safetensors
+from nnkit.checkpoint import Saved
 from nnkit.checks import FixedList
 from nnkit.files import locked, writable
 from nnkit.history import History
@@ -111,7 +111,7 @@ class Keeper:
             raise BlockingIOError(
                 f"checkpoint: another process is training to {self._path}; give another path"
             ) from None
-        return checkpoint.read_tensors(str(self._path)) if self._resumes and file.exists() else None
+        return tensor_files.read_tensors(str(self._path)) if self._resumes and file.exists() else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._lock.close()
@@ -224,7 +224,7 @@ class Keeper:
             if self.plan.samples is None:  # learned from an iterable's minibatches, of which none has come yet
                 model.vector_targets = saved.vector_targets
             vars(model).update(layers=FixedList(layers), dense=FixedList(dense_layers(layers)))
-            carried = place.carried_to(own.with_rates(place.parameters.rates), used)
+            carried = place.carried_to(own.with_rates(place.parameters.rates))
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views
             model.optimizer, model.placement = used, carried  # last, for other threads that use the network
         return history
@@ -336,7 +336,7 @@ def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Opti
 
 def _writable(path: str | PathLike[str]) -> Path:
     """The path of a checkpoint; raises before the training if it cannot be written there."""
-    check_safetensors()
+    tensor_files.check_safetensors()
     target = writable(path, "checkpoint")
     if target.is_fifo():
         raise OSError(f"checkpoint: {path} is a pipe; expected a file")

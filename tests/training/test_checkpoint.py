@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import nnkit
-from nnkit import checkpoint
 from nnkit.files import replacing
 from nnkit.kernels.costs import cost_names
+from nnkit.tensor_files import FORMATS
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -139,7 +139,7 @@ def test_saving_to_a_missing_directory(tmp_path: Path) -> None:
 def test_without_safetensors_the_error_has_the_install_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.safetensors"
     network().save(path)
-    assert checkpoint.FORMATS[-1] == "nnkit-network-2"
+    assert FORMATS[-1] == "nnkit-network-2"
     for module in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match="python -m pip install safetensors"):
