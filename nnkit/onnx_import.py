@@ -24,6 +24,9 @@ _KNOWN = {operator: name for name, (operator, _, _) in NATIVE.items()} | {"Gelu"
 _COSTS = {"softmax": "softmax_cross_entropy", "sigmoid": "cross_entropy", "exponential": "poisson"}
 _SKIPPED = ("Identity", "Dropout", "Cast", "Flatten")
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+_INCREASING = ("sigmoid", "softmax", "tanh")
+_NAMING = ("ArrayFeatureExtractor", "Gather")
+_OF_LABELS = (*_NAMING, "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _REALS = (1, 10, 11, 16)  # TensorProto's float32, float16, float64 and bfloat16
 
 
@@ -32,8 +35,8 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
 
     A model written by `to_onnx` gives an equal network; with `target_scaling`, the last layer is equal up to rounding.
     Others must be a chain of Gemm, or of MatMul with or without Add, and activations that nnkit knows, whose last
-    values are an output of the model. Other outputs may be labels, by ArgMax, of which a constant may have the names.
-    The output of a classifier may be 1 − p beside p in the place of p, and −h beside h.
+    values are an output of the model. Other outputs may be labels, by ArgMax of these or of their logits, of which a
+    constant may have the names. The output of a classifier may be 1 − p beside p in the place of p, and −h beside h.
 
     Args:
         cost: the cost for further training; None means the one paired with the last activation, or quadratic.
@@ -72,8 +75,8 @@ def from_onnx(source: str | PathLike[str] | bytes | Any, *, cost: str | None = N
         layers, cost=_COSTS.get(last, "quadratic") if cost is None else cost, seed=0, dtype=values[0][0].dtype.name
     )
     network.parameters.assign(values)
-    classes = chain.classes
-    if classes is not None and len(classes) == max(2, network.d_out) and classes.tolist() != [*range(len(classes))]:
+    classes = chain.classes(max(2, network.d_out))
+    if classes is not None and classes.tolist() != [*range(len(classes))]:
         network.classes = classes
     return network
 
@@ -149,6 +152,7 @@ class _Chain:
         labels = {node.output[0] for node in decide}
         self._labels = labels | (self._after(labels) - reals)
         self._wanted = self._outputs - self._labels or {n.input[0] for n in decide if self._by_row(n, 0)}
+        self._logits, self._same = set[str](), {self._x}  # names of the values before the last activation, and of x
 
     def layers(self) -> tuple[list[Dense], list[tuple[np.ndarray, np.ndarray]]]:
         """The layers and their W and b, from the input on."""
@@ -164,29 +168,36 @@ class _Chain:
             elif activation is not None:
                 if activations[-1] != "identity":
                     raise ValueError(f"{self._name}: two activations in a row, {activations[-1]} and {activation}")
-                activations[-1] = activation
+                activations[-1], self._logits = activation, self._same
             elif len(users) == 1 and self._is_identity(users[0]):
                 self._x = users[0].output[0]
+                self._same.add(self._x)
                 continue
             else:
                 break
+            self._same = {self._x}
             if before in self._outputs:
                 raise ValueError(f"{self._name}: its output {before!r} is not the last layer; expected one chain")
         if not values:
             raise self._unsupported(users)
         self._check_outputs(activations[-1], len(values[-1][1]))
+        self._check_labels(activations[-1], len(values[-1][1]))
         layers = [Dense(W.shape[1], W.shape[0], name) for (W, _), name in zip(values, activations, strict=True)]
         return layers, values
 
-    @property
-    def classes(self) -> np.ndarray | None:
-        """The names of the classes, from which a node takes those of the labels; None if there is none."""
+    def classes(self, count: int) -> np.ndarray | None:
+        """The names of the classes, from which nodes take those of the labels; None if there is no such node."""
+        found: list[np.ndarray] = []
         for node in self._nodes:
-            names = self._constants.get(node.input[0]) if node.op_type in ("ArrayFeatureExtractor", "Gather") else None
-            if names is not None and node.input[1] in self._labels:
-                names = names.reshape(-1)
-                return names.astype(str) if names.dtype == object else names
-        return None
+            if node.op_type in _NAMING and node.input[1] in self._labels:
+                names = self._constants[node.input[0]].reshape(-1)
+                found.append(names.astype(str) if names.dtype == object else names)
+        for names in found:
+            if len(names) != count:
+                raise ValueError(f"{self._name}: its labels have {len(names)} names; expected {count}, one per class")
+            if not np.array_equal(names, found[0]):
+                raise ValueError(f"{self._name}: two constants name its labels; expected one")
+        return found[0] if found else None
 
     def _unsupported(self, nodes: Sequence[Any]) -> ValueError:
         found = ", ".join(sorted({node.op_type for node in nodes})) or "no operator"
@@ -212,26 +223,53 @@ class _Chain:
         The two columns 1 - p and p of a classifier, or -h and h, are one output here.
         """
         same = self._after({self._x}, self._is_identity)
-        pairs = {node.output[0] for node in self._nodes if units == 1 and self._is_pair(node, same)}
+        pairs = self._pairs(same) if units == 1 else {}
         if activation != "sigmoid" and not self._labels & self._outputs:
             pairs.clear()
-        known = same | self._after(pairs, self._is_identity)
+        known = same | self._after({*pairs}, self._is_identity)
         known |= {n.output[0] for n in self._nodes if n.op_type == "ZipMap" and known.issuperset(n.input)}
         if not self._wanted <= known:
             users = [node for node in self._nodes if same & {*node.input} and not known & {*node.output}]
             raise self._unsupported([node for node in users if self._matters(node)])
 
-    def _is_pair(self, node: Any, same: set[str]) -> bool:
-        """Whether a node puts 1 - p or -p before p, a value of `same`."""
-        if node.op_type != "Concat" or len(node.input) != 2 or node.input[1] not in same or not self._by_row(node):
-            return False
-        other = next((other for other in self._nodes if node.input[0] in other.output), None)
-        if other is None or other.input[-1] not in same:
-            return False
-        one = self._constants.get(other.input[0]) if other.op_type == "Sub" else None
-        return other.op_type == "Neg" or (
-            one is not None and one.size == 1 and one.ndim <= 2 and bool((one == 1).all())
-        )
+    def _check_labels(self, activation: str, units: int) -> None:
+        """Raise ValueError unless the labels among the outputs are the classes that the last layer decides, or names.
+
+        Before an activation that increases, and before softmax, the same value is the largest as after it.
+        """
+        same = self._after(self._same, self._is_identity)
+        before = self._after(self._logits, self._is_identity) if activation in _INCREASING else set()
+        if units == 1:
+            half = [1.0] if activation == "sigmoid" else [0.0, 1.0]  # p > 1 - p, z > -z
+            pairs = {name for name, one in self._pairs(same).items() if one in half}
+            same, before = pairs, {name for name, one in self._pairs(before).items() if one == 0}
+        decisive = self._after(same | before, self._is_identity)
+        for node in self._nodes:
+            if not self._labels & self._outputs & self._after({*node.output}):
+                continue
+            if node.op_type == "ArgMax":
+                if node.input[0] not in decisive or not self._by_row(node, 0):
+                    raise ValueError(f"{self._name}: its labels are the ArgMax of other values than the last layer's")
+            elif self._labels & {*node.input} and not (
+                node.op_type in _OF_LABELS and (node.op_type not in _NAMING or node.input[0] in self._constants)
+            ):
+                raise self._unsupported([node])
+
+    def _pairs(self, same: set[str]) -> dict[str, float]:
+        """Matrices that have 1 - p or -p before p, a value of `same`, and the number from which p is subtracted."""
+        found: dict[str, float] = {}
+        for node in self._nodes:
+            if node.op_type != "Concat" or len(node.input) != 2 or node.input[1] not in same or not self._by_row(node):
+                continue
+            other = next((other for other in self._nodes if node.input[0] in other.output), None)
+            if other is None or other.input[-1] not in same:
+                continue
+            one = self._constants.get(other.input[0]) if other.op_type == "Sub" else None
+            if other.op_type == "Neg":
+                found[node.output[0]] = 0.0
+            elif one is not None and one.size == 1 and one.ndim <= 2 and one.item() in (0, 1):
+                found[node.output[0]] = float(one.item())
+        return found
 
     @staticmethod
     def _by_row(node: Any, default: int | None = None) -> bool:

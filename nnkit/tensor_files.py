@@ -110,10 +110,12 @@ def read_tensors(source: Source, formats: tuple[str, ...] = FORMATS) -> tuple[Ar
     try:
         if isinstance(source, bytearray | memoryview):
             source = bytes(source)
-        if isinstance(source, bytes) or hasattr(source, "read"):
-            content = source if isinstance(source, bytes) else _next_content(source)
-            return _from_content(content, called(source), formats)
-        with safe_open(existing_file(source), framework="numpy") as file:
+        if isinstance(source, bytes):
+            return _from_content(source, called(source), formats)
+        given: Any = source
+        if hasattr(source, "read"):
+            return _from_content(_next_content(given), called(source), formats)
+        with safe_open(existing_file(given), framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_format(
                 metadata, called(source), formats

@@ -282,6 +282,9 @@ def test_what_is_read_of_any_graph_computes_the_same(count: int) -> None:
                 values = values[:, 1:]
             if values.dtype.kind == "f":
                 np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-5)
+            elif expected.shape[1] > 1:  # labels, of one of the largest numbers
+                chosen = np.take_along_axis(expected, values.reshape(-1, 1), axis=1)
+                np.testing.assert_allclose(chosen[:, 0], expected.max(axis=1), rtol=1e-5, atol=1e-5)
 
 
 def _run_any(model: Any) -> list[np.ndarray]:
@@ -326,6 +329,49 @@ def _random_graph(rng: np.random.Generator) -> Any:
     if rng.random() < 0.4 and len(values) > 2:
         model.graph.output.append(onnx.ValueInfoProto(name=values[-2]))
     return model
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "more", "message"),
+    [
+        ("p", [7, 3], [], None),
+        ("z", [7, 3], [], None),
+        ("copy", [7, 3], ["Reshape", "Cast"], None),
+        ("p", [7, 3, 9], [], "its labels have 3 names; expected 2, one per class"),
+        ("r", [7, 3, 9, 5], [], "its labels are the ArgMax of other values than the last layer's"),
+        ("p", [7, 3], ["Neg"], "Neg is not supported"),
+        ("p", [7, 3], ["Add"], "Add is not supported"),
+    ],
+)
+def test_labels_are_names_of_the_largest_output(
+    source: str, names: list[int], more: list[str], message: str | None
+) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["input", "W", "B"], ["a"], transB=1),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("MatMul", ["r", "V"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+        helper.make_node("Identity", ["p"], ["copy"]),
+        helper.make_node("ArgMax", [source], ["i"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["names", "i"], ["named"]),
+    ]
+    given: dict[str, Any] = {"Reshape": ["shape"], "Add": ["shape"]}
+    for step in more:
+        last = nodes[-1].output[0]
+        to = {"to": TensorProto.INT64} if step == "Cast" else {}
+        nodes.append(helper.make_node(step, [last, *given.get(step, [])], [last + step], **to))
+    label = nodes[-1].output[0]
+    constants = {"W": W, "B": B, "V": V, "names": np.array(names), "shape": np.array([-1])}
+    model = _chain(nodes, constants, "copy")
+    model.graph.output.append(helper.make_tensor_value_info(label, TensorProto.INT64, [None]))
+    if message is not None:
+        with pytest.raises(ValueError, match=message):
+            nnkit.from_onnx(model)
+        return
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (expected,) = session.run([label], {"input": X.astype(np.float32)})
+    assert set(expected) == {3, 7}
+    np.testing.assert_array_equal(nnkit.from_onnx(model).predict(X.astype(np.float32)), expected)
 
 
 def test_one_minus_p_beside_p_decides_the_class() -> None:
