@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -102,14 +103,14 @@ def differ(there: str, here: str) -> bool:
     return there != here and there.split()[0] == here.split()[0]
 
 
-def _content(value: Any, depth: int) -> Any:
-    """The comparable parts of a value, as nested tuples of text."""
+def _content(value: Any, depth: int, written: AbstractSet[str] = frozenset()) -> Any:
+    """The comparable parts of a value, as nested tuples of text; of an object, not the `written` attributes."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
         return repr(value)
     if depth == 0:
         return type(value).__qualname__
     if isinstance(value, tuple):
-        return tuple(_content(each, depth) for each in value)
+        return tuple(_content(each, depth, written) for each in value)
     if isinstance(value, frozenset):
         return tuple(sorted(repr(each) for each in value))
     if isinstance(value, CodeType):
@@ -124,16 +125,16 @@ def _content(value: Any, depth: int) -> Any:
         return value.__qualname__
     found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
     methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
-    plain = [(name, repr(each)) for name, each in getattr(value, "__dict__", {}).items() if _is_plain(each)]
+    state = written | _written_by_methods(type(value))
+    attributes = getattr(value, "__dict__", {}).items()
+    plain = [(name, repr(each)) for name, each in attributes if name not in state and _is_plain(each)]
     return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
 
 
 def _function(function: FunctionType, depth: int) -> Any:
     """A function's code and the outer variables that it reads; not those that it writes, such as a call counter."""
-    codes = [function.__code__]
-    for code in codes:
-        codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
-    written = {at.argval for code in codes for at in dis.get_instructions(code) if at.opname in _WRITING}
+    codes = _codes(function)
+    written = _stored(codes, "STORE_GLOBAL", "STORE_DEREF")
     around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         around[name] = _in_cell(cell)
@@ -143,10 +144,30 @@ def _function(function: FunctionType, depth: int) -> Any:
         if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
     }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
-    return _content(function.__code__, 1), tuple(_content(each, depth) for each in seen)
+    state = _stored(codes, "STORE_ATTR")
+    return _content(function.__code__, 1), tuple(_content(each, depth, state) for each in seen)
 
 
-_WRITING = ("STORE_GLOBAL", "STORE_DEREF")
+def _codes(function: FunctionType) -> list[CodeType]:
+    """The code of a function, and of those inside it."""
+    codes = [function.__code__]
+    for code in codes:
+        codes.extend(each for each in code.co_consts if isinstance(each, CodeType))
+    return codes
+
+
+def _stored(codes: Iterable[CodeType], *operations: str) -> frozenset[str]:
+    """The names that code assigns with these operations."""
+    return frozenset(at.argval for code in codes for at in dis.get_instructions(code) if at.opname in operations)
+
+
+def _written_by_methods(kind: type) -> frozenset[str]:
+    """The attributes in which objects count or remember: those that a method assigns, other than the first ones."""
+    found = [each for base in kind.__mro__ for name, each in vars(base).items() if name not in _FIRST]
+    return frozenset().union(*(_stored(_codes(each), "STORE_ATTR") for each in found if isinstance(each, FunctionType)))
+
+
+_FIRST = ("__init__", "__post_init__", "__new__", "__setstate__")
 
 
 def _in_cell(cell: Any) -> Any:

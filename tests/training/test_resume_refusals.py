@@ -293,6 +293,44 @@ def test_logs_do_not_belong_to_a_function() -> None:
     assert fingerprints.of_function(metric) == before
 
 
+class Best:
+    """A metric that remembers its best value."""
+
+    def __init__(self, power: float) -> None:
+        self.power, self.best, self.calls = power, np.inf, 0
+
+    def __call__(self, y: Any, h: Any) -> float:
+        value = float((abs(y - h) ** self.power).mean())
+        self._remember(value)
+        return value
+
+    def _remember(self, value: float) -> None:
+        self.best = min(self.best, value)
+        self.calls += 1
+
+
+def of_a_tracker(tracker: Best) -> Callable[[Any, Any], float]:
+    def metric(y: Any, h: Any) -> float:
+        tracker.first = getattr(tracker, "first", True)  # type: ignore[attr-defined]
+        return tracker(y, h)
+
+    return metric
+
+
+@pytest.mark.parametrize("wrap", [lambda best: best, lambda best: best.__call__, of_a_tracker])
+def test_what_an_object_remembers_is_not_what_it_is(wrap: Callable[[Best], Any], tmp_path: Path) -> None:
+    def interrupt(net: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs == 2:
+            raise KeyboardInterrupt
+
+    metric = wrap(Best(1.0))
+    stopped = fit(tmp_path / "run", 4, metrics=[metric], callbacks=[interrupt])
+    assert (stopped.stopped, stopped.epochs) == ("interrupted", 2)
+    assert fit(tmp_path / "run", 4, metrics=[metric]).epochs == 4
+    with pytest.raises(ValueError, match=r"its metric \w+ was a different function"):
+        fit(tmp_path / "run", 4, metrics=[wrap(Best(2.0))])
+
+
 def test_another_formula_of_a_custom_cost_or_activation_is_refused(tmp_path: Path) -> None:
     def train(power: float, slope: float, epochs: int) -> nnkit.History:
         nnkit.register_cost(
