@@ -49,6 +49,7 @@ def encoded(xp: Any, x: Any, mean: Any, deviation: Any, inverse_bound: Any, code
     z = xp.minimum(xp.maximum((x - mean) / deviation, -largest), largest)
     missing = xp.not_equal(x, x)
     absent = xp.logical_and(xp.equal(0.5 * code, code), xp.not_equal(code, 0.0))  # ∞ in every dtype
-    number = xp.where(missing, 0.0, z / xp.sqrt(1 + xp.square(inverse_bound * z)))
+    bounded = z / xp.sqrt(1 + xp.square(inverse_bound * z))
+    number = xp.where(missing, 0.0, xp.where(xp.equal(inverse_bound, 0.0), z, bounded))  # not 0 ∞, where z overflows
     found = xp.logical_or(xp.equal(x, code), xp.logical_and(missing, absent))
     return xp.where(xp.not_equal(code, code), number, xp.astype(found, x.dtype))

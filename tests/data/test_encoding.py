@@ -143,6 +143,14 @@ def test_outliers_whose_squares_overflow_are_at_the_bound(dtype: str) -> None:
         assert np.allclose(found.run(None, {"X": x.astype(np.float64)})[0], wanted, rtol=1e-6, atol=0)
 
 
+def test_numbers_that_overflow_in_units_of_a_tiny_deviation_are_infinite() -> None:
+    fitted = TableEncoding.fit(np.array([[1e-300], [2e-300], [3e-300]]))
+    assert fitted.transform([[1e10], [-1e10], [2e-300], [np.nan]]).tolist() == [[np.inf], [-np.inf], [0.0], [0.0]]
+    net = nnkit.Network([1, 2], preprocessing=fitted, seed=0)
+    with pytest.raises(ValueError, match="X"):
+        net.predict([[1e10]])
+
+
 def test_a_network_takes_rows_of_objects_by_position_and_trains_on_a_split_table() -> None:
     table = pandas.DataFrame({"size": np.arange(40.0), "color": ["red", "blue"] * 20})
     X, y, X_test, y_test = nnkit.data.split(table, np.arange(40) % 2)
