@@ -8,7 +8,6 @@ those of a network and a step; `ufuncs` are with NNKIT_NATIVE=0. It takes about 
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bench import machine
@@ -96,5 +95,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contender and size, in all rounds (default: 1)")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", default=machine.ROOT / "bench" / "results")
+    parser.add_argument("--results", type=machine.folder, metavar="FOLDER", default=machine.ROOT / "bench" / "results")
     return parser.parse_args(arguments)

@@ -1,5 +1,6 @@
 """Metadata of a result: the machine, the versions, and the sizes of the installed packages."""
 
+import argparse
 import datetime
 import os
 import platform
@@ -14,6 +15,13 @@ import numpy as np
 import nnkit
 
 ROOT = Path(__file__).parent.parent
+
+
+def folder(text: str) -> Path:
+    """An existing folder for results, as an argument's type: a missing one is an error before they are measured."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"the directory {text} does not exist")
+    return Path(text)
 
 
 def describe() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench import machine
 from bench.contenders import contender
 from bench.gpu.absent import failures, line_of
 from bench.gpu.budget import Budget
@@ -196,7 +197,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="total time (default: 450)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only to check the arithmetic")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results", metavar="FOLDER")
+    parser.add_argument(
+        "--output", type=machine.folder, default=Path(__file__).parents[1] / "results", metavar="FOLDER"
+    )
     parser.add_argument("--short", action="store_true", help="tiny sizes and times, to check that everything runs")
     options = parser.parse_args(arguments)
     if options.short and options.sizes is SIZES:
@@ -208,8 +211,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
             parse_sizes(text)
     except ValueError as error:
         parser.error(str(error))
-    if not options.output.is_dir():
-        parser.error(f"--output: directory {options.output} does not exist")
     return options
 
 
