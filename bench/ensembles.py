@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import machine
-from bench.epochs import TOLERANCES, Epochs, head, settings, write
+from bench.epochs import CHUNK, TOLERANCES, Epochs, head, settings, write
 from bench.problem import Parameters, Size, parse_sizes
 from bench.reference import errors
 from bench.rounds import Check, Plan, choose_cores, measure
 
 SIZES = ["784-30-10x10", "64-100-10x10", "13-7-3x10"]
 CONTENDERS = ("ensemble-alone", "ensemble-nnkit", "ensemble-alone-ufuncs", "ensemble-nnkit-ufuncs", "ensemble-jax")
-CHUNK = 0.05  # seconds: of several epochs, as fits are
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from bench.reference import errors
 from bench.rounds import Check, Plan, choose_cores, measure
 from nnkit.files import replacing
 
+CHUNK = 0.05  # seconds: of several epochs, as fits are
 EPOCHS = 2  # before a contender is compared and timed
 # Of parameters, relative to their change. In float64 it proves the arithmetic to be the same. In float32 Adam turns the
 # rounding errors of small gradients into whole steps: nnkit's differed by 0.064 at 784-100-10 with ReLU, and by 0.14
@@ -186,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     plan = Plan(options.threads, choose_cores(options.threads), options.rounds, options.seconds)
     result: dict[str, Any] = {"machine": machine.describe(), "settings": settings(options, plan)}
-    report = _Report(plan, result, options.skip)
+    report = _Report(replace(plan, chunk=CHUNK), result, options.skip)
     report.say(head("Epochs, predictions and small fits", result["machine"], plan))
     names = CONTENDERS["epoch"]
     for dtype, activation, optimizer in [text.split("-") for text in options.tables]:
@@ -194,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         problems = [_epochs(size, activation, optimizer, dtype, options.steps) for size in _sizes(options.sizes)]
         report.table(title, problems, names)
         names = FAST
+    report.plan = plan
     served = [Serving(size, "relu") for size in _sizes(options.served)]
     report.table("predict_proba, float32: µs a call", served, CONTENDERS["serve"])
     fits = [Fitting(size, "relu", "adam") for size in _sizes(options.fits)]
