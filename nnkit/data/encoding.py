@@ -171,7 +171,7 @@ class TableEncoding(Fitted):
         """The numbers (n, inputs) of a table or array, called `name` in errors, for `apply`.
 
         Categories become their codes 0, 1, ..., or −1 for another one; missing values become NaN. Raises ValueError for
-        missing or unknown columns and for infinities, TypeError for text where numbers were fitted, and dates.
+        missing or unknown columns and for infinities, TypeError for text where numbers were fitted, dates and bytes.
         """
         if not is_table(X) and all(names is None for names in self.categories):
             array = as_samples(X, name)
@@ -262,8 +262,7 @@ def _fitted(name: Any, column: Any, scaling: str, forced: bool) -> Column:
 def _sorted(found: set[Any], column: Any) -> Names:
     for value in found:
         if not isinstance(value, str | int | float):
-            kind = type(value).__name__
-            raise TypeError(f"X has a {kind} in column {column!r}: {value!r}; expected numbers, text or truth values")
+            raise _unknown_kind(value, "X", column)
     texts = [value for value in found if isinstance(value, str)]
     if texts and len(texts) < len(found):
         other = next(value for value in found if not isinstance(value, str))
@@ -273,6 +272,11 @@ def _sorted(found: set[Any], column: Any) -> Names:
     if not found:
         raise ValueError(f"X has no value in column {column!r}, only missing ones; leave it out")
     return tuple(sorted(found))
+
+
+def _unknown_kind(value: Any, name: str, where: Any) -> TypeError:
+    kind = type(value).__name__
+    return TypeError(f"{name} has a {kind} in column {where!r}: {value!r}; expected numbers, text or truth values")
 
 
 def _checked(names: Iterable[Any], column: int) -> Names:
@@ -347,6 +351,8 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
     def code(value: Any) -> float:
         if is_missing(value):
             return np.nan
+        if not isinstance(value, str | int | float | np.number | np.bool_):
+            raise _unknown_kind(value, name, where)
         if not text and isinstance(value, str):
             if not is_number(value) or not np.isfinite(float(value)):
                 raise TypeError(f"{name} has {value!r} in column {where!r}; expected numbers or truth values")
@@ -363,6 +369,9 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
             known = rounded.get(value)  # 0.1 of float32, in float64
         return _UNKNOWN if known is None else known
 
-    values = _listed(column, _plain(column, name, where))
+    plain = _plain(column, name, where)
+    if plain.dtype.kind not in "OUTbiuf":
+        raise TypeError(f"{name} has dtype {plain.dtype} in column {where!r}; expected numbers, text or truth values")
+    values = _listed(column, plain)
     found: Mapping[Any, float] = {value: code(value) for value in dict.fromkeys(values)}
     return np.array([found[value] for value in values])

@@ -1,6 +1,7 @@
 """Tables of mixed columns, also through files and networks, against scikit-learn's transformers and get_dummies."""
 
 import copy
+import datetime
 import json
 import pickle
 from pathlib import Path
@@ -184,6 +185,28 @@ def test_an_encoding_on_the_strict_array_api() -> None:
     encoding, backend = TableEncoding.fit(table), nnkit.get_backend("standard:array_api_strict")
     found = encoding.apply(backend, backend.asarray(encoding.encode(table, "X"), "float64"))
     assert np.array_equal(backend.to_numpy(found), encoding.transform(table))
+
+
+@pytest.mark.parametrize("fitted", [["2024-01-01", "2024-01-02"], [1, 2], [19723.0, 19724.0]])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("kind", ["date", "datetime", "duration", "bytes"])
+def test_other_kinds_than_text_and_numbers_are_not_an_unknown_category(
+    fitted: list[Any], library: str, kind: str
+) -> None:
+    """As in a Parquet file, which has types, after training on a CSV file, which has text."""
+    encoding = TableEncoding.fit(pandas.DataFrame({"day": pandas.Categorical(fitted)}))
+    assert encoding.categories[0] is not None
+    days = np.array(["2024-01-01", "2024-01-02"], "M8[ms]")
+    column: Any = {
+        "date": [datetime.date(2024, 1, day) for day in (1, 2)],
+        "datetime": days,
+        "duration": days - days[0],
+        "bytes": [b"2024-01-01", b"1"],
+    }[kind]
+    package = pytest.importorskip(library, reason=f"{library} is not installed")
+    made = package.table if library == "pyarrow" else package.DataFrame
+    with pytest.raises(TypeError, match=r"X has .* in column 'day'.*; expected numbers, text or truth values"):
+        encoding.transform(made({"day": column}))
 
 
 TABLE = {"age": [1.0, 2.0, None], "city": ["a", "b", "a"]}
