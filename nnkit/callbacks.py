@@ -69,6 +69,8 @@ class CSVLogger:
             self._write_all(self._names)
 
     def _write_all(self, names: Sequence[str]) -> None:
+        if "epoch" in names:
+            raise ValueError("history has an entry 'epoch', the first column of CSVLogger's file; give it another name")
         with replacing(self._path) as whole:
             lines = (self._line(names, epoch) for epoch in range(len(self._epochs.rows)))
             whole.write((_line(["epoch", *names]) + "".join(lines)).encode())

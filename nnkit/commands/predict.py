@@ -196,9 +196,11 @@ def _write_csv(
     """
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
     text: Callable[[Any], str] = (lambda value: printable(str(value))) if file.isatty() else str
+    parts = iter(parts)
+    first_part = list(itertools.islice(parts, 1))  # before the header, as samples may be refused
     writer.writerow(map(text, header))
     first = itertools.repeat([]) if ids is None else ([name] for name in ids)
-    for part in parts:
+    for part in itertools.chain(first_part, parts):
         rows = part if part.ndim == 2 else part[:, None]
         writer.writerows([text(value) for value in (*own, *row)] for row, own in zip(rows, first, strict=False))
     file.flush()

@@ -127,6 +127,9 @@ def test_rows_that_are_not_finite_are_named_and_no_file_is_left(here: Path, caps
     assert main(["predict", "net.safetensors", "x.npy", "--output", "out.csv"]) == 2
     assert capsys.readouterr().err == "nnkit: error: x.npy: holds nan at [8500, 1]; expected finite numbers\n"
     assert sorted(path.name for path in here.iterdir()) == ["net.safetensors", "x.npy"]
+    np.save("x.npy", X[8000:])
+    assert main(["predict", "net.safetensors", "x.npy"]) == 2
+    assert capsys.readouterr().out == ""  # not even a header
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def test_a_csv_file_has_the_history(tmp_path: Path) -> None:
     assert table(path) == {"epoch": [1, 2], **again}
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_entry_called_like_the_first_column_is_refused(tmp_path: Path, late: bool) -> None:
+    callbacks: list[Any] = [lambda net, history: history.add(epoch=history.epochs), CSVLogger(tmp_path / "run.csv")]
+    net = nnkit.Network([3, 2], seed=0)
+    with pytest.raises(ValueError, match="history has an entry 'epoch', the first column of CSVLogger's file"):
+        net.fit(**DATA, epochs=2, callbacks=callbacks[::-1] if late else callbacks)
+
+
 def test_a_resumed_training_is_logged_once(tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="safetensors is not installed")
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
