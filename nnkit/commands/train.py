@@ -28,6 +28,7 @@ from nnkit.commands.runs import (
 )  # fmt: skip
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.data.mnist import is_on_disk
+from nnkit.ensembles.ensemble import Ensemble
 from nnkit.ensembles.fit import EnsembleHistory
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import chain
@@ -128,7 +129,7 @@ def _check_files(options: argparse.Namespace) -> None:
 def _train_all(
     options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say, communicator: Communicator
 ) -> tuple[list[Run], BaseException | None]:
-    """A run per seed; or those before an exception, and this. Ctrl-C keeps an unfinished first run.
+    """A run per seed; or those before an exception, and this. Ctrl-C and a divergence keep an unfinished first run.
 
     Raises exceptions before the first result.
     """
@@ -153,7 +154,13 @@ def _train_all(
                     _check_resumed(options, first_of(made))
             if not runs:
                 _announce(say, dataset, parts.counts(), first_of(made), str(made))
-            done = train(options, made, dataset, parts, _progress(options), communicator)
+            try:
+                done = train(options, made, dataset, parts, _progress(options), communicator)
+            except DivergenceError as error:
+                if runs or error.history is None or not error.history.epochs:
+                    raise
+                ensemble = made if isinstance(made, Ensemble) else None
+                return [Run(first_of(made), error.history, {}, parts.counts(), ensemble)], error
             interrupted = done.history.interrupted
             if interrupted and not runs and not done.history.epochs:
                 raise KeyboardInterrupt  # files keep the results of earlier trainings
@@ -216,7 +223,10 @@ def _in_words(counts: Mapping[str, int], network: Network) -> str:
 
 
 def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
-    """Write the first run's network, the histories and a picture, each also if another cannot be written."""
+    """Write the first run's network, the histories and a picture, each also if another cannot be written.
+
+    The network of a training that has diverged is written if it is that of the best epoch.
+    """
     errors: list[OSError] = []
     for write in (_write_model, _write_history, _write_picture):
         try:
@@ -228,7 +238,7 @@ def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
 
 
 def _write_model(options: argparse.Namespace, dataset: Dataset, runs: Sequence[Run], say: Say) -> None:
-    if options.model is None:
+    if options.model is None or (runs[0].history.stopped == "diverged" and options.early_stopping is None):
         return
     first, ensemble = runs[0].network, runs[0].ensemble
     X = first.checked(dataset.X) if is_table(dataset.X) else dataset.X

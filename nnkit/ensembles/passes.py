@@ -110,7 +110,9 @@ class StackMeter(Meter):
                 right = sums["right"][k] / total if total else np.nan
                 numbers["accuracy"] = float("nan") if np.isnan(numbers["cost"]) else float(right)
             if self.metrics:
-                numbers |= by_metrics(self.metrics, self._member, [kept[k] for kept in self._of_members])
+                numbers |= by_metrics(
+                    self.metrics, self._member, [kept[k] for kept in self._of_members], numbers["cost"]
+                )
         return found
 
     def _measure(self) -> None:

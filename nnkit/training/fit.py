@@ -1,8 +1,9 @@
 """fit: train for epochs of minibatches, and return a History."""
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,8 @@ def fit(
                 refuse("with validation_data", validation_split=validation_split)
             if checkpoint is None:
                 refuse("without a checkpoint", checkpoint_every=checkpoint_every)
+            else:
+                _check_apart(checkpoint, X=X, y=y)
             batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
             every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
             shuffle = shuffle is None or flag("", "shuffle", shuffle)
@@ -236,6 +239,14 @@ def fit(
             with Progress(shown, epochs, passes.steps, history.epochs) as bar:
                 training.run(bar, interrupt)
     return history
+
+
+def _check_apart(checkpoint: str | PathLike[str], **arrays: Any) -> None:
+    """Raise ValueError if the checkpoint would replace the file of an array, which is read during the training."""
+    for name, array in arrays.items():
+        file = getattr(array, "path", getattr(array, "filename", None))  # of open_npy and of numpy.memmap
+        if isinstance(file, str | PathLike) and os.path.realpath(file) == os.path.realpath(checkpoint):
+            raise ValueError(f"checkpoint: {fspath(checkpoint)} is the file of {name}; give another path")
 
 
 def _seed_of_split(model: Model, share: float | None, path: str | PathLike[str] | None) -> int:

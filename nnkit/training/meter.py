@@ -179,8 +179,10 @@ class Kept(NamedTuple):
     scores: Any
 
 
-def by_metrics(metrics: Sequence[Metric], model: Model, parts: Sequence[Kept]) -> dict[str, float]:
-    """The metrics of all samples of these parts."""
+def by_metrics(metrics: Sequence[Metric], model: Model, parts: Sequence[Kept], cost: float) -> dict[str, float]:
+    """The metrics of all samples of these parts; NaN if their cost is, as scikit-learn's functions refuse NaN."""
+    if math.isnan(cost):
+        return {metric.name: math.nan for metric in metrics}
     y, h, values = (np.concatenate(arrays) for arrays in ([each[i] for each in parts] for i in (0, 1, 3)))
     weights = None if parts[0].weights is None else np.concatenate([each.weights for each in parts])
     scores = Scores(values, threshold_of(model.output))
@@ -222,7 +224,7 @@ def combined(model: Model, metrics: Sequence[Metric], found: Sequence[Measured])
             result["accuracy"] = math.nan
     result |= {name: min(each.others[name] for each in found) for name in found[0].others}
     if metrics:
-        result |= by_metrics(metrics, model, [part for each in found for part in each.outputs])
+        result |= by_metrics(metrics, model, [part for each in found for part in each.outputs], result["cost"])
     return result
 
 

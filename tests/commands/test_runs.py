@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,46 @@ def test_a_training_that_diverges_is_code_1_and_writes_nothing(here: Path, capsy
     error = capsys.readouterr().err
     assert re.fullmatch(r"nnkit: error: seed 7: the cost is (inf|nan) in epoch \d+, step \d+; .*\n", error)
     assert names(here) == ["houses.csv"]
+
+
+@pytest.mark.parametrize("best", [True, False])
+@pytest.mark.parametrize("members", [[], ["--ensemble", "2"]])
+def test_a_training_that_diverges_later_keeps_its_epochs_and_the_best_one(
+    here: Path, best: bool, members: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = flowers(here / "flowers.csv")
+    kind: Any = nnkit.Ensemble if members else nnkit.Network
+    fit = kind.fit
+
+    def diverging(network: Any, X: Any, y: Any, **options: Any) -> nnkit.History:
+        def callback(network: Any, history: nnkit.History) -> None:
+            if history.epochs == 3:  # its next steps overflow
+                for member in getattr(network, "members", [network]):
+                    member.parameters.flat[...] *= 1e30
+
+        history: nnkit.History = fit(network, X, y, **options | {"callbacks": [callback]})
+        return history
+
+    monkeypatch.setattr(kind, "fit", diverging)
+    Path("nnkit-model.safetensors").write_text("of an earlier training")
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "9", "--history", "h.json"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of each member
+        assert main([*command, *members, *(["--early-stopping", "8"] if best else [])]) == 1
+    captured = capsys.readouterr()
+    assert re.search(r"nnkit: error: seed 0: .* in epoch 4, step 1; the network", captured.err)
+    history = json.loads(Path("h.json").read_text())
+    assert len(history["cost"]) == 3
+    assert names(here) == ["flowers.csv", "h.json", "nnkit-curve.png", "nnkit-model.safetensors"]
+    if not best:
+        assert Path("nnkit-model.safetensors").read_text() == "of an earlier training"
+    elif not members:
+        X_train, train, *_ = nnkit.data.split(X, np.searchsorted(SPECIES, y), seed=0)
+        _, _, X_validation, validation = nnkit.data.split(X_train, train, seed=0)
+        found = nnkit.load("nnkit-model.safetensors").evaluate(X_validation, np.array(SPECIES)[validation])
+        assert found["cost"] == pytest.approx(min(history["validation_cost"]), rel=1e-6)
+    else:
+        assert len(nnkit.Ensemble.load("nnkit-model.safetensors")) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_divergence_restores_the_parameters_from_before_the_step(arrays: "Arrays
         np.testing.assert_array_equal(flat(net), flat(twin))
         cost = twin.train_step(*batches[steps % 6], optimizer)
     assert not (np.isfinite(float(cost)) and np.isfinite(flat(twin)).all())
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "balanced_accuracy"])
+@pytest.mark.parametrize("kind", [nnkit.Network, nnkit.Ensemble])
+def test_a_metric_of_outputs_that_are_nan_does_not_hide_the_divergence(kind: Any, metric: str) -> None:
+    """scikit-learn's function refuses NaN."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    made = kind([3, 8, 2], "relu", "softmax_cross_entropy", **{"seed": 1} if kind is nnkit.Network else {"seeds": [1]})
+    labels = np.arange(30) % 2
+    with ExitStack() as stack:
+        if kind is nnkit.Ensemble:
+            stack.enter_context(pytest.warns(RuntimeWarning, match="diverged"))
+        stack.enter_context(pytest.raises(nnkit.DivergenceError))
+        made.fit(X * 1e30, labels, optimizer=nnkit.SGD(1e30), metrics=[metric], epochs=3, progress=False)
+    net = nnkit.Network([3, 2], seed=0)
+    net.parameters.b[0][...] = np.nan
+    assert np.isnan([*net.evaluate(X, labels, metrics=[metric]).values()]).all()
 
 
 def test_the_network_can_be_trained_after_divergence() -> None:

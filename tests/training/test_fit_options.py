@@ -3,6 +3,7 @@
 import copy
 import pickle
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -362,3 +363,21 @@ def test_a_batch_size_of_a_small_integer_type_does_not_overflow() -> None:
     net, size = nnkit.Network([4, 30, 3], seed=0), np.uint8(200)
     history = net.fit(np.tile(X, (6, 1)), np.tile(LABELS, 6), epochs=1, batch_size=size, progress=False)  # type: ignore[arg-type]
     assert history.epochs == 1
+
+
+@pytest.mark.parametrize("opened", [nnkit.data.open_npy, lambda path: np.load(path, mmap_mode="r")])
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_a_checkpoint_does_not_replace_the_file_of_the_data(
+    tmp_path: Path, opened: Callable[[Path], Any], name: str
+) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "rows.npy"
+    given: dict[str, Any] = {"X": rng.normal(size=(12, 3)), "y": rng.normal(size=(12, 2))}
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    np.save(path, given[name])
+    before = path.read_bytes()
+    (tmp_path / "link.npy").symlink_to(path)
+    net = nnkit.Network([3, 2], cost="quadratic", seed=0)
+    for other in (path, tmp_path / "link.npy"):
+        with pytest.raises(ValueError, match=rf"checkpoint: .*npy is the file of {name}; give another path"):
+            net.fit(**given | {name: opened(path)}, epochs=1, progress=False, checkpoint=other)
+    assert path.read_bytes() == before
