@@ -99,6 +99,7 @@ class Training:
         self.trained = [member.epochs_trained for member in members]
         self.bests = [Best(member, rule) for member in members]
         self.active = list(range(len(members)))
+        self.preprocessings = [member.preprocessing for member in members]
         self.errors: list[DivergenceError] = []
         self._prepare(own_rates=schedule is not None and schedule.monitor is not None)
 
@@ -170,6 +171,8 @@ class Training:
             if self.members[k].backend is not backend:
                 moved = f"a callback has moved member {k} to {self.members[k].backend.name}"
                 raise RuntimeError(f"{moved}; fit runs on {backend.name}")
+            if self.members[k].preprocessing is not self.preprocessings[k]:
+                raise RuntimeError(f"a callback has set the preprocessing of member {k}; set it before fit")
         others = any(self.members[k].optimizer_state() is not self.states[k] for k in self.active)
         if others or self._clocks() != clocks:  # by `train_step` or `seed` in a callback
             self._prepare(self.own_rates)

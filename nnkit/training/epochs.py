@@ -49,6 +49,7 @@ class Epochs:
         self.model, self.source, self.plan, self.team = model, source, plan, team
         self.schedule, self.epochs, self.interrupt = schedule, epochs, interrupt
         self.steps = steps if source.samples is None else -(-source.samples // plan.batch_size)
+        self._preprocessing = model.preprocessing
         self.shares = Shares.of(model, source, plan, metrics, team)
         self._prepare()
         self.rate = self.state.optimizer.learning_rate
@@ -60,7 +61,7 @@ class Epochs:
         only at the end of an epoch, which is then repeated step by step, up to the step that failed. Data that cannot
         be read twice are checked after each step.
         """
-        self.check_place()
+        self.check_unchanged()
         if self.model.optimizer_state() is not self.state:
             self._prepare()  # a callback has replaced the network's optimizer, or its arrays and state
         careful = not self.source.repeatable
@@ -75,8 +76,13 @@ class Epochs:
         del measured["finite"]
         return measured
 
-    def check_place(self) -> None:
-        """RuntimeError if a callback has moved the network to another backend, where the data are not."""
+    def check_unchanged(self) -> None:
+        """RuntimeError if a callback has moved the network to another backend, or set another preprocessing.
+
+        The data are not there, and were preprocessed before the first epoch.
+        """
+        if self.model.preprocessing is not self._preprocessing:
+            raise RuntimeError("a callback has set the network's preprocessing; set it before fit, or between two fits")
         backend = self.shares.meters[0].backend
         if self.model.backend is not backend:
             there, here = self.model.backend.name, backend.name

@@ -114,7 +114,7 @@ class Training:
         found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
         self.keeper.stopped = any(stop for stop, _ in found)
         with communicator.agreed():
-            self.passes.check_place()
+            self.passes.check_unchanged()
             check_alike([number for _, number in found], self.history.epochs)
         self.history.stopped = self._ended()
         with communicator.agreed(), interrupt.at_once:

@@ -365,6 +365,25 @@ def test_a_batch_size_of_a_small_integer_type_does_not_overflow() -> None:
     assert history.epochs == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"), [(nnkit.Network, "array"), (nnkit.Network, "stream"), (nnkit.Ensemble, "array")]
+)
+def test_a_callback_that_sets_the_preprocessing_is_refused(kind: Any, data: str) -> None:
+    """Arrays were preprocessed before the first epoch, and minibatches would be otherwise from then on."""
+    made = kind([4, 3], **{"seed": 1} if kind is nnkit.Network else {"seeds": [1, 2]})
+
+    def callback(trained: Any, history: nnkit.History) -> None:
+        if history.epochs == 2:
+            for net in getattr(trained, "members", [trained]):
+                net.preprocessing = nnkit.data.Normalization.fit(X)
+
+    given: Any = (X, LABELS) if data == "array" else (lambda: iter([(X, LABELS)]),)
+    with pytest.raises(RuntimeError, match=r"a callback has set the .*preprocessing.*; set it before fit") as caught:
+        made.fit(*given, epochs=5, callbacks=[callback], progress=False)
+    assert vars(caught.value)["history"].epochs == 2
+    made.fit(*given, epochs=1, progress=False)  # between two fits it may be set
+
+
 @pytest.mark.parametrize("opened", [nnkit.data.open_npy, lambda path: np.load(path, mmap_mode="r")])
 @pytest.mark.parametrize("name", ["X", "y"])
 def test_a_checkpoint_does_not_replace_the_file_of_the_data(
