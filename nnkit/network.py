@@ -299,7 +299,7 @@ class Network(Model):
         """Set the factor of the learning rate of `layers[layer]`, a `Dense`, from the next step on; 0 freezes it.
 
         `bias_rate` is that of its biases, None the same. The optimizer's state is kept. Raises TypeError and ValueError
-        for other layers and numbers, RuntimeError if another thread trains.
+        for other layers and numbers, RuntimeError if another thread trains, or within an epoch of `fit`.
 
         >>> net = nnkit.Network([2, 3, 1], seed=0)
         >>> net.set_rate(0, 0.0)
@@ -315,6 +315,7 @@ class Network(Model):
             raise ValueError(f"set_rate: layer {index} is {self.layers[index]}; expected a Dense layer")
         changed: Any = replace(self.layers[index], rate=rate, bias_rate=bias_rate)  # type: ignore[type-var]
         with self.turn:
+            self.turn.check_between_epochs("set_rate")
             layers = [changed if i == index % len(self.layers) else own for i, own in enumerate(self.layers)]
             parameters = self.parameters.with_rates(rates_of(trainable_layers(layers)))
             carried = self.placement.carried_to(parameters)  # first, as it may fail
@@ -330,6 +331,7 @@ class Network(Model):
         target = get_backend(backend)
         with self.turn:
             if target is not self.backend:
+                self.turn.check_between_epochs("to")
                 try:
                     self.placement = self._moved(target)
                 except Exception as error:

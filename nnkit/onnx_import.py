@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from nnkit.state import restore
 
 try:
     import onnx
-    from onnx import helper, numpy_helper
+    from onnx import external_data_helper, helper, numpy_helper
 except ImportError:
     onnx = None  # type: ignore[assignment]
 
@@ -107,19 +108,38 @@ def _encodes_alike(graph: Any, constants: dict[str, np.ndarray], about: dict[str
 
 
 def _read(source: Any) -> tuple[str, Any]:
-    """A name for messages and the model; ValueError if it is not one."""
+    """A name for messages and the model; ValueError if it is not one.
+
+    A path's external files, of large weights, are read from its folder.
+    """
     if isinstance(source, onnx.ModelProto):
-        return "the model", source
-    content, name = source, "the model"
+        return "the model", _complete(source, "the model", None)
+    content, name, folder = source, "the model", None
     if not isinstance(source, bytes):
-        content, name = existing_file(source, "source").read_bytes(), fspath(source)
+        path = existing_file(source, "source")
+        content, name, folder = path.read_bytes(), fspath(source), path.parent
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, whose module depends on its version
         raise ValueError(f"{name}: not an ONNX model: {error}") from error
     if not model.graph.input:
         raise ValueError(f"{name}: not an ONNX model: it has no input")
-    return name, model
+    return name, _complete(model, name, folder)
+
+
+def _complete(model: Any, name: str, folder: Path | None) -> Any:
+    """The model, with the content of external files, whose names are relative to the folder of a path."""
+    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
+    tensors = [*model.graph.initializer, *(attribute.t for node in nodes for attribute in node.attribute)]
+    if not any(map(external_data_helper.uses_external_data, tensors)):
+        return model
+    if folder is None:
+        raise ValueError(f"{name}: its constants are in an external file; give the path, or load it with onnx.load")
+    try:
+        external_data_helper.load_external_data_for_model(model, str(folder))
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ValueError(f"{name}: its external file cannot be read: {error}") from error
+    return model
 
 
 def _known(node: Any) -> Any:

@@ -36,9 +36,10 @@ class Turn:
 
     Attributes:
         queue: a lock for calls that wait for each other before they take their turn.
+        in_epoch: whether an epoch runs, whose steps keep the arrays with which it began.
     """
 
-    __slots__ = ("__exit__", "__weakref__", "_lock", "queue")
+    __slots__ = ("__exit__", "__weakref__", "_lock", "in_epoch", "queue")
 
     # Ctrl-C can arrive after any function call and before the first line of a function. So `__exit__` is the lock's
     # own, which is compiled: a Python method could be interrupted before it has released the lock.
@@ -59,8 +60,13 @@ class Turn:
         raise RuntimeError(_BUSY)
 
     def _begin(self) -> None:
-        self._lock, self.queue = threading.RLock(), threading.RLock()
+        self._lock, self.queue, self.in_epoch = threading.RLock(), threading.RLock(), False
         self.__exit__ = self._lock.__exit__
+
+    def check_between_epochs(self, name: str) -> None:
+        """RuntimeError, called `name`, in an epoch: in the data or the schedule of `fit`."""
+        if self.in_epoch:
+            raise RuntimeError(f"{name}: an epoch is running; call it between epochs, in a callback of fit")
 
     def forked(self) -> None:
         """In a child process, which has only the forking thread, release the locks of other threads."""

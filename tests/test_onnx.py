@@ -117,6 +117,32 @@ def test_a_network_is_read_back(preprocessing: Any, form: str, tmp_path: Path) -
     np.testing.assert_array_equal(again.predict(X), network.predict(X))
 
 
+def test_weights_in_an_external_file_are_those_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nets = [nnkit.Network([4, 30, 3], "relu", seed=seed) for seed in (1, 2)]
+    paths = [tmp_path / name / "model.onnx" for name in ("A", "B")]
+    for path, net in zip(paths, nets, strict=True):
+        path.parent.mkdir()
+        model = net.to_onnx()
+        model.graph.node.append(helper.make_node("Identity", ["probabilities"], ["other"]))  # as another program's
+        onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    for folder in (tmp_path, paths[1].parent):
+        monkeypatch.chdir(folder)
+        found = nnkit.from_onnx(paths[0])
+        assert found.parameters.vector.tolist() == nets[0].parameters.vector.tolist()
+        assert nnkit.from_onnx(onnx.load(paths[0])).parameters.vector.tolist() == found.parameters.vector.tolist()
+        for source in (paths[0].read_bytes(), onnx.load(paths[0], load_external_data=False)):
+            with pytest.raises(ValueError, match="the model: its constants are in an external file; give the path"):
+                nnkit.from_onnx(source)
+    (paths[0].parent / "weights.bin").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"model.onnx: (its external file cannot be read|a constant is damaged): "):
+        nnkit.from_onnx(paths[0])
+    (paths[0].parent / "weights.bin").unlink()
+    with pytest.raises(ValueError, match=r"model.onnx: its external file cannot be read: "):
+        nnkit.from_onnx(paths[0])
+
+
 def _chain(nodes: list[Any], constants: dict[str, np.ndarray], end: str) -> Any:
     """A model of another program."""
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]

@@ -169,7 +169,38 @@ def test_an_optimizer_that_was_assigned_before_set_rate_starts_anew(first: Optim
             net.set_rate(0, 1.0)
         net.train_step(X, LABELS)
         assert net.optimizer_state().numbers["t"] == 1
-    assert np.array_equal(*(net.parameters.vector for net in nets))
+    assert np.array_equal(nets[0].parameters.vector, nets[1].parameters.vector)
+
+
+@pytest.mark.parametrize("change", ["set_rate", "to"])
+@pytest.mark.parametrize("where", ["iterable", "schedule"])
+def test_within_an_epoch_it_is_refused(where: str, change: str) -> None:
+    """Its steps keep the arrays with which it began: the change would be ignored, and the state of its steps lost."""
+    net = network(((1.0, None),) * 3)
+
+    def changed(step: float) -> float:
+        if step > 1:
+            net.set_rate(0, 0.0) if change == "set_rate" else net.to("standard:array_api_strict")
+        return 1.0
+
+    def minibatches() -> Any:
+        for start in range(0, 40, 10):
+            changed(start)
+            yield X[start : start + 10], LABELS[start : start + 10]
+
+    data: Any = (minibatches,) if where == "iterable" else (X, LABELS)
+    more: dict[str, Any] = (
+        {} if where == "iterable" else {"schedule": lambda epoch: changed(4 * epoch), "batch_size": 10}
+    )
+    before, layers, optimizer = net.parameters.vector, list(net.layers), nnkit.Adam(0.1)
+    if change == "to":
+        pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    with pytest.raises(RuntimeError, match=f"{change}: an epoch is running; call it between epochs, in a callback"):
+        net.fit(*data, **more, epochs=2, optimizer=optimizer, progress=False)
+    assert np.array_equal(net.parameters.vector, before)
+    assert list(net.layers) == layers
+    net.set_rate(0, 0.0)
+    net.to("numpy")
 
 
 def test_what_set_rate_refuses() -> None:
