@@ -127,6 +127,8 @@ def prepare(
     count = sum(layer.units * (layer.inputs + 1) for layer in dense_layers(layers))
     about: dict[str, Any] = {"init": options.init, "dtype": options.dtype, "seed": seed, "backend": backend}
     about |= {"preprocessing": fitted, "classes": targets.classes, "features": dataset.features}
+    if options.scale_targets and cost.classifies:
+        raise ValueError(f"--scale-targets is for a regression, and {targets.cost} classifies {dataset.target}")
     if options.scale_targets or (options.preset is not None and not cost.classifies and cost.domain == "any"):
         y = parts.training[1]
         about["target_scaling"] = data.Normalization.fit(y.reshape(len(y), -1))

@@ -88,6 +88,7 @@ def test_train_on_another_backend(here: Path, capsys: pytest.CaptureFixture[str]
         ("train --activation relu tanh", "--activation has 2 names and --hidden 1 size; expected one name, or one per"),
         ("train --optimizer adam --momentum 0.5", "--momentum has no effect with --optimizer adam, only with sgd, rms"),
         ("train --data houses.csv --target price --momentum 0.5", "--momentum has no effect with --optimizer adam"),
+        ("train --scale-targets", "--scale-targets is for a regression, and softmax_cross_entropy classifies"),
         ("train --metrics r2", "--metrics r2 is for numbers, and y holds classes"),
         ("train --metrics mae", "--metrics mae is for numbers, and y holds classes"),
         ("train --metrics top_10", "--metrics top_10: expected top_1 or more, below the number of outputs, 10"),
