@@ -53,8 +53,8 @@ class Optimizer:
     """Base class of optimizers, with the keyword arguments that all of them take.
 
     Args:
-        learning_rate: ε, positive. It can be changed at any time; the next step uses the new value. The other numbers
-            are read-only.
+        learning_rate: ε, positive. It can be changed at any time; the next step uses the new value, in `fit` on arrays
+            those of the next epoch. The other numbers are read-only.
         l1: λ ≥ 0; the weights' gradient becomes g + λ sign(W).
         l2: λ ≥ 0; it becomes g + λW. Nielsen's λ/n.
         weight_decay: λ ≥ 0; W ← W − ε λ W before the update.

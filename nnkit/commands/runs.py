@@ -2,11 +2,12 @@
 
 import argparse
 import os
-import statistics
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from nnkit import data
 from nnkit.backends import Backend, get_backend
@@ -243,9 +244,10 @@ def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets
 def summarize(runs: Sequence[Run]) -> dict[str, Any]:
     """The mean and the sample standard deviation √(Σ (v − v̄)²/(n − 1)) of each result; None for a single run."""
     columns = {name: [run.results[name] for run in runs] for name in runs[0].results}
-    mean = {name: statistics.fmean(values) for name, values in columns.items()}
     several = len(runs) > 1
-    deviation = {name: statistics.stdev(values) if several else None for name, values in columns.items()}
+    with np.errstate(all="ignore"):  # a metric may be NaN, such as the AUC of a single class
+        mean = {name: float(np.mean(values)) for name, values in columns.items()}
+        deviation = {name: float(np.std(values, ddof=1)) if several else None for name, values in columns.items()}
     return {"mean": mean, "standard_deviation": deviation}
 
 

@@ -266,3 +266,21 @@ def test_leftovers_of_a_killed_training_are_removed(here: Path) -> None:
     assert ".run.safetensors.lock" in names(here)
     assert main([*command, "--epochs", "1", "--no-picture"]) == 0
     assert names(here) == ["flowers.csv", "nnkit-model.safetensors", "run.safetensors"]
+
+
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "2"]])
+def test_a_metric_that_is_not_defined_is_null_in_a_summary(
+    here: Path, jobs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The area under the curve of a test part with one class, as where one is rare."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    np.savetxt("d.csv", np.column_stack([X, np.arange(60) == 0]), "%.3f,%.3f,%d", header="a,b,y", comments="")
+    command = ["train", "--data", "d.csv", "--target", "y", "--epochs", "2", "--metrics", "roc_auc", "--json"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, of each run
+        assert main([*command, "--seeds", "3", *jobs, "--history", "h.json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["mean"]["roc_auc"] is report["standard_deviation"]["roc_auc"] is None
+    assert report["mean"]["accuracy"] > 0.9
+    assert names(here) == ["d.csv", "h.json", "nnkit-curve.png", "nnkit-model.safetensors"]
