@@ -154,7 +154,11 @@ def train(
     progress: bool | str,
     communicator: Communicator = ALONE,
 ) -> Run:
-    """Train a network or an ensemble and test it. Raises DivergenceError with a note that names the seed."""
+    """Train a network or an ensemble and test it.
+
+    Raises DivergenceError with a note that names the seed. Its `run`, and that of exceptions of the test, also of
+    Ctrl-C, is what there is then: the network and the history, without results.
+    """
     rule = None if options.early_stopping is None else EarlyStopping(patience=options.early_stopping)
     training, validation, test = parts.places(dataset)
     network = first_of(made)
@@ -171,15 +175,28 @@ def train(
     }
     if isinstance(made, Network):
         given |= {"checkpoint": options.checkpoint, "resume": options.resume, "comm": communicator}
+
+    def run(history: History, results: dict[str, float]) -> Run:
+        return Run(network, history, results, parts.counts(), made if isinstance(made, Ensemble) else None)
+
+    if parts.validation is not None:
+        with placing({"": test}):
+            made.evaluate(*parts.test)  # raises its errors before the training
     try:
         with placing({"validation ": validation, "": training}):
             history = made.fit(*parts.training, **given)
     except DivergenceError as error:
         error.add_note(f"seed {network.seed}")
+        if error.history is not None and error.history.epochs:
+            vars(error)["run"] = run(error.history, {})
         raise
-    with placing({"": test}):
-        results = made.evaluate(*parts.test, metrics=measured(options.metrics, network.classifies))
-    return Run(network, history, results, parts.counts(), made if isinstance(made, Ensemble) else None)
+    try:
+        with placing({"": test}):
+            results = made.evaluate(*parts.test, metrics=measured(options.metrics, network.classifies))
+    except BaseException as error:
+        vars(error)["run"] = run(history, {})
+        raise
+    return run(history, results)
 
 
 def first_of(made: Network | Ensemble) -> Network:

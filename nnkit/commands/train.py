@@ -28,7 +28,6 @@ from nnkit.commands.runs import (
 )  # fmt: skip
 from nnkit.commands.train_arguments import add_train_arguments, settle
 from nnkit.data.mnist import is_on_disk
-from nnkit.ensembles.ensemble import Ensemble
 from nnkit.ensembles.fit import EnsembleHistory
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import chain
@@ -129,7 +128,7 @@ def _check_files(options: argparse.Namespace) -> None:
 def _train_all(
     options: argparse.Namespace, dataset: Dataset, backend: Backend, say: Say, communicator: Communicator
 ) -> tuple[list[Run], BaseException | None]:
-    """A run per seed; or those before an exception, and this. Ctrl-C and a divergence keep an unfinished first run.
+    """A run per seed; or those before an exception, and this. An unfinished first run is kept, if it has epochs.
 
     Raises exceptions before the first result.
     """
@@ -154,13 +153,7 @@ def _train_all(
                     _check_resumed(options, first_of(made))
             if not runs:
                 _announce(say, dataset, parts.counts(), first_of(made), str(made))
-            try:
-                done = train(options, made, dataset, parts, _progress(options), communicator)
-            except DivergenceError as error:
-                if runs or error.history is None or not error.history.epochs:
-                    raise
-                ensemble = made if isinstance(made, Ensemble) else None
-                return [Run(first_of(made), error.history, {}, parts.counts(), ensemble)], error
+            done = train(options, made, dataset, parts, _progress(options), communicator)
             interrupted = done.history.interrupted
             if interrupted and not runs and not done.history.epochs:
                 raise KeyboardInterrupt  # files keep the results of earlier trainings
@@ -171,6 +164,8 @@ def _train_all(
                 return runs, KeyboardInterrupt()
     except (KeyboardInterrupt, Exception) as error:
         on_all = isinstance(error, KeyboardInterrupt | DivergenceError) or communicator.knows(error)
+        if not runs and hasattr(error, "run"):
+            runs = [error.run]
         if not runs or (communicator.size > 1 and not on_all):
             raise
         return runs, error

@@ -268,6 +268,38 @@ def test_leftovers_of_a_killed_training_are_removed(here: Path) -> None:
     assert names(here) == ["flowers.csv", "nnkit-model.safetensors", "run.safetensors"]
 
 
+def test_a_test_part_that_cannot_be_used_is_refused_before_the_training(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    X, y = np.random.default_rng(0).normal(size=(60, 2)), np.arange(60) % 2
+    _, _, places, _ = nnkit.data.split(np.arange(60.0)[:, None], y, seed=0)
+    X[int(places[0, 0]), 1] = 1e60  # which float32 cannot represent
+    np.savetxt("d.csv", np.column_stack([X, y]), "%g,%g,%d", header="a,b,y", comments="")
+    monkeypatch.setattr(nnkit.Network, "fit", lambda *_, **__: pytest.fail("it has begun to train"))
+    assert main(["train", "--data", "d.csv", "--target", "y", "--early-stopping", "3"]) == 2
+    line = int(places[0, 0]) + 2
+    assert f"d.csv, line {line}: the normalization of this sample holds inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (MemoryError("no room"), 2)])
+@pytest.mark.parametrize("members", [[], ["--ensemble", "2"]])
+def test_a_test_that_fails_does_not_lose_the_training(
+    here: Path, error: BaseException, code: int, members: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flowers(here / "flowers.csv")
+    kind: Any = nnkit.Ensemble if members else nnkit.Network
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(kind, "evaluate", failing)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--history", "h.json"]
+    assert main([*command, *members]) == code
+    assert len(json.loads(Path("h.json").read_text())["cost"]) == 3
+    loaded = kind.load("nnkit-model.safetensors") if members else nnkit.load("nnkit-model.safetensors")
+    assert getattr(loaded, "members", [loaded])[0].epochs_trained == 3
+
+
 @pytest.mark.parametrize("jobs", [[], ["--jobs", "2"]])
 def test_a_metric_that_is_not_defined_is_null_in_a_summary(
     here: Path, jobs: list[str], capsys: pytest.CaptureFixture[str]
