@@ -127,6 +127,8 @@ def existing_file(path: str | PathLike[str], name: str = "path") -> Path:
 def _path(path: str | PathLike[str], name: str) -> Path:
     if not isinstance(path, str | PathLike):
         raise TypeError(f"{name} is {path!r}; expected the path of a file")
+    if os.fspath(path).endswith((os.sep, os.altsep or os.sep)):  # which Path leaves out
+        raise IsADirectoryError(f"{name}: {path} is a directory; expected a file")
     return Path(path)
 
 

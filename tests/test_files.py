@@ -186,6 +186,14 @@ with replacing(sys.argv[1]) as file:
 """
 
 
+def test_a_path_that_ends_like_a_folder_is_none_of_a_file(tmp_path: Path) -> None:
+    net = nnkit.Network([3, 2], seed=0)
+    for call in (net.save, nnkit.load, lambda path: net.fit(np.ones((4, 3)), [0, 1, 0, 1], checkpoint=path)):
+        with pytest.raises(IsADirectoryError, match=r"net/ is a directory; expected a file"):
+            call(f"{tmp_path}/net/")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["net", "n" * 255])
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, name: str) -> None:
     others = [".net.part", ".net.123.part", f".net2.{'0' * 12}.part", f"net.{'0' * 12}.part", f".net.{'0' * 12}.par"]

@@ -304,6 +304,10 @@ def _why_not(history: History, name: str) -> Exception | None:
         single = number.item() if isinstance(number, np.ndarray) and number.shape == () else number
         if not isinstance(single, Real):
             return TypeError(f"history[{name!r}] contains {number!r} at [{epoch}]; {expected}")
+        try:
+            float(single)
+        except OverflowError:
+            return ValueError(f"history[{name!r}] contains a number beyond float64 at [{epoch}]; {expected}")
     if len(numbers) != history.epochs:
         return ValueError(f"history[{name!r}] has {len(numbers)} numbers after {history.epochs} epochs; {expected}")
     return None

@@ -51,6 +51,7 @@ def test_numbers_of_callbacks_are_kept(value: Any, tmp_path: Path) -> None:
             r"history\['extra'\] contains 'good' at \[0\]; a checkpoint contains lists of one",
         ),
         (adding(None), TypeError, r"history\['extra'\] contains None at \[0\]"),
+        (adding(10**400), ValueError, r"history\['extra'\] contains a number beyond float64 at \[0\]"),
         (adding(1j), TypeError, r"history\['extra'\] contains 1j at \[0\]"),
         (adding(np.ones(2)), TypeError, r"history\['extra'\] contains array\(\[1., 1.\]\) at \[0\]"),
         (adding(1.0, 2), ValueError, r"history\['extra'\] has 1 numbers after 2 epochs"),
