@@ -91,12 +91,12 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
             unseen.append(error)
 
     runs, ended_by = _train_all(options, dataset, backend, say, communicator)
-    if len(runs) > 1:
-        summary = summarize(runs)
-        say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
     with agreed():
         if speaks:
             _write_files(options, dataset, runs, say)
+    if len(runs) > 1:
+        summary = summarize(runs)
+        say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
     if options.json and speaks:
         print(as_json(_report(options, dataset, runs)))
     if unseen:
@@ -222,11 +222,11 @@ def _write_files(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
 
     The network of a training that has diverged is written if it is that of the best epoch.
     """
-    errors: list[OSError] = []
+    errors: list[Exception] = []
     for write in (_write_model, _write_history, _write_picture):
         try:
             write(options, dataset, runs, say)
-        except OSError as error:
+        except Exception as error:  # of any kind: there is more to write
             errors.append(error)
     if errors:
         raise errors[0]
