@@ -401,10 +401,22 @@ def _seed(model: Model, value: Any) -> int:
 
 def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
     found = checked_preprocessing(value, model.d_in)
+    _check_between_epochs(model, "preprocessing")
     if "features" in vars(model):  # not in the constructor
         width = model.d_in if found is None else found.inputs
         vars(model)["features"] = _agreed(model.features, found, width)
     return found
+
+
+def _optimizer(model: Model, value: Any) -> Optimizer:
+    found = chosen_optimizer(value, vars(model).get("optimizer", value))
+    _check_between_epochs(model, "optimizer")
+    return found
+
+
+def _check_between_epochs(model: Model, name: str) -> None:
+    if "turn" in vars(model):  # not in the constructor
+        model.turn.check_between_epochs(name)
 
 
 def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None, width: int) -> list[str] | None:
@@ -428,7 +440,7 @@ _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     "target_names": lambda model, value: (
         None if value is None else checked_features(value, model.d_out, "target_names")
     ),
-    "optimizer": lambda model, value: chosen_optimizer(value, vars(model).get("optimizer", value)),
+    "optimizer": _optimizer,
     "preprocessing": _preprocessing,
     "classes": lambda model, value: None if value is None else checked_classes(value, model.d_out),
     "features": lambda model, value: _agreed(value, model.preprocessing, model.width),

@@ -3,8 +3,8 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -64,9 +64,9 @@ class Turn:
         self.__exit__ = self._lock.__exit__
 
     def check_between_epochs(self, name: str) -> None:
-        """RuntimeError, called `name`, in an epoch: in the data or the schedule of `fit`."""
+        """RuntimeError that begins with the name in an epoch: in the data or the schedule of `fit`."""
         if self.in_epoch:
-            raise RuntimeError(f"{name}: an epoch is running; call it between epochs, in a callback of fit")
+            raise RuntimeError(f"{name}: an epoch of fit is running, with what it began with; wait for its end")
 
     def forked(self) -> None:
         """In a child process, which has only the forking thread, release the locks of other threads."""
@@ -75,6 +75,19 @@ class Turn:
             self.queue = threading.RLock()
         else:
             self._begin()
+
+
+@contextmanager
+def in_epoch(turns: Iterable[Turn]) -> Iterator[None]:
+    """Let these networks be in an epoch."""
+    turns = list(turns)
+    try:
+        for turn in turns:
+            turn.in_epoch = True
+        yield
+    finally:
+        for turn in turns:
+            turn.in_epoch = False
 
 
 def _forked() -> None:

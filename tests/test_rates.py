@@ -1,5 +1,6 @@
 """Factors of the learning rate per layer and for biases, compared with PyTorch's parameter groups."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,15 @@ def test_an_optimizer_that_was_assigned_before_set_rate_starts_anew(first: Optim
     assert np.array_equal(nets[0].parameters.vector, nets[1].parameters.vector)
 
 
-@pytest.mark.parametrize("change", ["set_rate", "to"])
+CHANGES: dict[str, Callable[[nnkit.Network], object]] = {
+    "set_rate": lambda net: net.set_rate(0, 0.0),
+    "to": lambda net: net.to("standard:array_api_strict"),
+    "optimizer": lambda net: setattr(net, "optimizer", nnkit.SGD(0.1)),
+    "preprocessing": lambda net: setattr(net, "preprocessing", nnkit.data.Normalization.fit(X)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("where", ["iterable", "schedule"])
 def test_within_an_epoch_it_is_refused(where: str, change: str) -> None:
     """Its steps keep the arrays with which it began: the change would be ignored, and the state of its steps lost."""
@@ -180,7 +189,7 @@ def test_within_an_epoch_it_is_refused(where: str, change: str) -> None:
 
     def changed(step: float) -> float:
         if step > 1:
-            net.set_rate(0, 0.0) if change == "set_rate" else net.to("standard:array_api_strict")
+            CHANGES[change](net)
         return 1.0
 
     def minibatches() -> Any:
@@ -195,7 +204,7 @@ def test_within_an_epoch_it_is_refused(where: str, change: str) -> None:
     before, layers, optimizer = net.parameters.vector, list(net.layers), nnkit.Adam(0.1)
     if change == "to":
         pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
-    with pytest.raises(RuntimeError, match=f"{change}: an epoch is running; call it between epochs, in a callback"):
+    with pytest.raises(RuntimeError, match=f"{change}: an epoch of fit is running, with what it began with; wait"):
         net.fit(*data, **more, epochs=2, optimizer=optimizer, progress=False)
     assert np.array_equal(net.parameters.vector, before)
     assert list(net.layers) == layers

@@ -17,6 +17,7 @@ from nnkit.metrics import Metric
 from nnkit.model import ROWS
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, chosen_optimizer
+from nnkit.placement import in_epoch
 from nnkit.schedules import Schedule
 from nnkit.training.best import Best
 from nnkit.training.checkpoints import Plan
@@ -99,7 +100,6 @@ class Training:
         self.trained = [member.epochs_trained for member in members]
         self.bests = [Best(member, rule) for member in members]
         self.active = list(range(len(members)))
-        self.preprocessings = [member.preprocessing for member in members]
         self.errors: list[DivergenceError] = []
         self._prepare(own_rates=schedule is not None and schedule.monitor is not None)
 
@@ -122,7 +122,8 @@ class Training:
         history, members = self.history, self.history.members
         try:
             for number in range(self.epochs):
-                numbers = self._epoch(number, bar, interrupt)
+                with in_epoch(member.turn for member in self.members):
+                    numbers = self._epoch(number, bar, interrupt)
                 if not self.active and all(one.stopped == "diverged" for one in members):
                     raise self.errors[0]
                 history.add(**numbers)
@@ -171,8 +172,6 @@ class Training:
             if self.members[k].backend is not backend:
                 moved = f"a callback has moved member {k} to {self.members[k].backend.name}"
                 raise RuntimeError(f"{moved}; fit runs on {backend.name}")
-            if self.members[k].preprocessing is not self.preprocessings[k]:
-                raise RuntimeError(f"a callback has set the preprocessing of member {k}; set it before fit")
         others = any(self.members[k].optimizer_state() is not self.states[k] for k in self.active)
         if others or self._clocks() != clocks:  # by `train_step` or `seed` in a callback
             self._prepare(self.own_rates)

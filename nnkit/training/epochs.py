@@ -12,6 +12,7 @@ from nnkit.metrics import Metric
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.parallel.division import ONE, Team
+from nnkit.placement import in_epoch
 from nnkit.schedules import Schedule
 from nnkit.step import step_for
 from nnkit.training.checkpoints import Plan
@@ -49,7 +50,6 @@ class Epochs:
         self.model, self.source, self.plan, self.team = model, source, plan, team
         self.schedule, self.epochs, self.interrupt = schedule, epochs, interrupt
         self.steps = steps if source.samples is None else -(-source.samples // plan.batch_size)
-        self._preprocessing = model.preprocessing
         self.shares = Shares.of(model, source, plan, metrics, team)
         self._prepare()
         self.rate = self.state.optimizer.learning_rate
@@ -61,32 +61,24 @@ class Epochs:
         only at the end of an epoch, which is then repeated step by step, up to the step that failed. Data that cannot
         be read twice are checked after each step.
         """
-        self.check_unchanged()
+        self.check_place()
         if self.model.optimizer_state() is not self.state:
             self._prepare()  # a callback has replaced the network's optimizer, or its arrays and state
-        careful, turn = not self.source.repeatable, self.model.turn
+        careful = not self.source.repeatable
         self.undo.begin()
-        turn.in_epoch = True
-        try:
+        with in_epoch([self.model.turn]):
             measured = self._pass(number, history, progress, careful)
             if not careful and not (math.isfinite(measured["cost"]) and measured["finite"]):
                 self.undo.back(whole=True)
                 measured = self._pass(number, history, Progress.unseen(), careful=True)
-        finally:
-            turn.in_epoch = False
         if not math.isfinite(measured["cost"]):  # though that of each step was
             self.undo.back()
             raise DivergenceError(number + 1, self.steps or 1, f"the cost is {measured['cost']}", self.rate)
         del measured["finite"]
         return measured
 
-    def check_unchanged(self) -> None:
-        """RuntimeError if a callback has moved the network to another backend, or set another preprocessing.
-
-        The data are not there, and were preprocessed before the first epoch.
-        """
-        if self.model.preprocessing is not self._preprocessing:
-            raise RuntimeError("a callback has set the network's preprocessing; set it before fit, or between two fits")
+    def check_place(self) -> None:
+        """RuntimeError if a callback has moved the network to another backend, where the data are not."""
         backend = self.shares.meters[0].backend
         if self.model.backend is not backend:
             there, here = self.model.backend.name, backend.name

@@ -119,7 +119,8 @@ def fit(
         progress: True shows a bar on a terminal or in a notebook, not in a file; "lines" prints about ten lines.
         callbacks: functions called with the network and the history after each epoch; one that returns True stops, and
             a training that it stopped stays so when it is resumed. They run in the thread of `fit`, and may use and
-            change the network, other than its backend and preprocessing: `train_step` there is an additional step.
+            change the network, other than its backend, preprocessing, classes and features: `train_step` there is an
+            additional step.
         comm: train on several processes, or GPUs: an mpi4py communicator whose ranks all call `fit` with the same
             arguments (`nnkit.parallel`). `batch_size` is that of all ranks together, each of which takes its part of
             every minibatch: the result is that of one process, to rounding. All start with rank 0's network; rank 0

@@ -114,20 +114,28 @@ class Training:
         found = communicator.everyone((stops, checksum(self.model) if communicator.size > 1 else 0))
         self.keeper.stopped = any(stop for stop, _ in found)
         with communicator.agreed():
-            self.passes.check_unchanged()
+            self.passes.check_place()
             check_alike([number for _, number in found], self.history.epochs)
         self.history.stopped = self._ended()
         with communicator.agreed(), interrupt.at_once:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
 
 
+_OF_SAMPLES = ("preprocessing", "classes", "features")  # arrays were prepared with these before the first epoch
+
+
 def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, history: History) -> bool:
     """Call the callbacks with a network or an ensemble after an epoch; returns whether one of them stops the training.
 
-    Loggers see what later callbacks add.
+    Loggers see what later callbacks add. Raises RuntimeError if one sets what has prepared the samples.
     """
-    epochs = history.epochs
+    epochs, networks = history.epochs, list(getattr(owner, "members", [owner]))
+    before = [[getattr(network, name) for name in _OF_SAMPLES] for network in networks]
     answers = [callback(owner, history) for callback in callbacks]
+    for network, values in zip(networks, before, strict=True):
+        for name, value in zip(_OF_SAMPLES, values, strict=True):
+            if getattr(network, name) is not value:
+                raise RuntimeError(f"a callback has set {name}; set it before fit, or between two fits")
     if history.epochs != epochs:  # by which the epochs that are left are counted
         change = f"from {epochs} to {history.epochs} numbers"
         raise ValueError(f"a callback changed history['cost'] {change}; expected an entry of its own in the history")

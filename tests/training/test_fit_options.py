@@ -365,23 +365,45 @@ def test_a_batch_size_of_a_small_integer_type_does_not_overflow() -> None:
     assert history.epochs == 1
 
 
+SET: dict[str, Any] = {
+    "preprocessing": nnkit.data.Normalization.fit(X),
+    "classes": np.array(["a", "b", "c"]),
+    "features": list("wxyz"),
+}
+
+
+@pytest.mark.parametrize("name", SET)
 @pytest.mark.parametrize(
     ("kind", "data"), [(nnkit.Network, "array"), (nnkit.Network, "stream"), (nnkit.Ensemble, "array")]
 )
-def test_a_callback_that_sets_the_preprocessing_is_refused(kind: Any, data: str) -> None:
-    """Arrays were preprocessed before the first epoch, and minibatches would be otherwise from then on."""
+def test_a_callback_that_sets_what_has_prepared_the_samples_is_refused(kind: Any, data: str, name: str) -> None:
+    """Arrays were prepared before the first epoch, and minibatches would be otherwise from then on."""
     made = kind([4, 3], **{"seed": 1} if kind is nnkit.Network else {"seeds": [1, 2]})
 
     def callback(trained: Any, history: nnkit.History) -> None:
         if history.epochs == 2:
             for net in getattr(trained, "members", [trained]):
-                net.preprocessing = nnkit.data.Normalization.fit(X)
+                setattr(net, name, SET[name])
 
     given: Any = (X, LABELS) if data == "array" else (lambda: iter([(X, LABELS)]),)
-    with pytest.raises(RuntimeError, match=r"a callback has set the .*preprocessing.*; set it before fit") as caught:
+    with pytest.raises(RuntimeError, match=f"a callback has set {name}; set it before fit") as caught:
         made.fit(*given, epochs=5, callbacks=[callback], progress=False)
     assert vars(caught.value)["history"].epochs == 2
-    made.fit(*given, epochs=1, progress=False)  # between two fits it may be set
+    labels = np.array(["a", "b", "c"])[LABELS] if name == "classes" else LABELS
+    made.fit(X, labels, epochs=1, progress=False)  # between two fits it may be set
+
+
+def test_a_schedule_that_sets_the_rates_of_members_is_refused() -> None:
+    made = nnkit.Ensemble([4, 3], seeds=[1, 2])
+
+    def schedule(epoch: float) -> float:
+        if epoch > 1:
+            made.members[1].set_rate(0, 0.0)
+        return 1.0
+
+    with pytest.raises(RuntimeError, match="set_rate: an epoch of fit is running"):
+        made.fit(X, LABELS, epochs=3, schedule=schedule, progress=False)
+    made.members[1].set_rate(0, 0.0)
 
 
 @pytest.mark.parametrize("opened", [nnkit.data.open_npy, lambda path: np.load(path, mmap_mode="r")])
