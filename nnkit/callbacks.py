@@ -49,14 +49,14 @@ class CSVLogger:
     is_logger = True  # called on the first of several processes, and told of what later callbacks add
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = writable(path, "path").absolute()
+        self.path = writable(path, "path").absolute()
         self._epochs, self._names = _Epochs(), list[str]()
 
     def __call__(self, network: Any, history: History) -> None:
         """Write the epochs that the file does not contain yet."""
         names, goes_on = list(history), self._epochs.follow(history)
-        if goes_on and names == self._names and self._path.exists():
-            with open(self._path, "a", encoding="utf-8", newline="") as file:
+        if goes_on and names == self._names and self.path.exists():
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
                 file.write(self._line(names, history.epochs - 1))
         else:
             self._write_all(names)
@@ -71,7 +71,7 @@ class CSVLogger:
     def _write_all(self, names: Sequence[str]) -> None:
         if "epoch" in names:
             raise ValueError("history has an entry 'epoch', the first column of CSVLogger's file; give it another name")
-        with replacing(self._path) as whole:
+        with replacing(self.path) as whole:
             lines = (self._line(names, epoch) for epoch in range(len(self._epochs.rows)))
             whole.write((_line(["epoch", *names]) + "".join(lines)).encode())
 

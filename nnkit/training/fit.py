@@ -175,8 +175,6 @@ def fit(
                 refuse("with validation_data", validation_split=validation_split)
             if checkpoint is None:
                 refuse("without a checkpoint", checkpoint_every=checkpoint_every)
-            else:
-                _check_apart(checkpoint, X=X, y=y)
             batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
             every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
             shuffle = shuffle is None or flag("", "shuffle", shuffle)
@@ -185,6 +183,8 @@ def fit(
                 whole("", name, count, 1)
             progress = checked_progress(progress)
             callbacks = checked_callbacks(callbacks)
+            if checkpoint is not None:
+                _check_apart(checkpoint, {"X": X, "y": y} | {f"callbacks[{i}]": c for i, c in enumerate(callbacks)})
             optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
             rates = None if schedule is None else as_schedule(schedule)
             measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
@@ -242,10 +242,10 @@ def fit(
     return history
 
 
-def _check_apart(checkpoint: str | PathLike[str], **arrays: Any) -> None:
-    """Raise ValueError if the checkpoint would replace the file of an array, which is read during the training."""
-    for name, array in arrays.items():
-        file = getattr(array, "path", getattr(array, "filename", None))  # of open_npy and of numpy.memmap
+def _check_apart(checkpoint: str | PathLike[str], users: dict[str, Any]) -> None:
+    """Raise ValueError if the checkpoint would replace the file of an array, which is read meanwhile, or of a logger."""
+    for name, user in users.items():
+        file = getattr(user, "path", getattr(user, "filename", None))  # of open_npy and CSVLogger, of numpy.memmap
         if isinstance(file, str | PathLike) and os.path.realpath(file) == os.path.realpath(checkpoint):
             raise ValueError(f"checkpoint: {fspath(checkpoint)} is the file of {name}; give another path")
 

@@ -422,3 +422,6 @@ def test_a_checkpoint_does_not_replace_the_file_of_the_data(
         with pytest.raises(ValueError, match=rf"checkpoint: .*npy is the file of {name}; give another path"):
             net.fit(**given | {name: opened(path)}, epochs=1, progress=False, checkpoint=other)
     assert path.read_bytes() == before
+    callbacks = [nnkit.callbacks.CSVLogger(tmp_path / "run.csv")]
+    with pytest.raises(ValueError, match=r"checkpoint: .*csv is the file of callbacks\[0\]; give another path"):
+        net.fit(**given, epochs=1, progress=False, checkpoint=tmp_path / "run.csv", callbacks=callbacks)
