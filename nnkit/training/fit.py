@@ -243,7 +243,7 @@ def fit(
 
 
 def _check_apart(checkpoint: str | PathLike[str], users: dict[str, Any]) -> None:
-    """Raise ValueError if the checkpoint would replace the file of an array, which is read meanwhile, or of a logger."""
+    """Raise ValueError if the checkpoint would replace the file of an array, which is read, or of a logger."""
     for name, user in users.items():
         file = getattr(user, "path", getattr(user, "filename", None))  # of open_npy and CSVLogger, of numpy.memmap
         if isinstance(file, str | PathLike) and os.path.realpath(file) == os.path.realpath(checkpoint):
