@@ -1,8 +1,11 @@
 """nnkit train: train and test networks on the digits, MNIST or a file; save the first network and a picture."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,7 +50,8 @@ _EPILOG = """examples:
   nnkit train --data customers.parquet --target spends --id customer --preset tabular
 
 The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
-Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 interrupted by Ctrl-C."""
+Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 Ctrl-C, 143 SIGTERM."""
+_INTERRUPTED = 130
 
 # Options for output files, and the package that writes each.
 _FILES = {"model": "safetensors", "picture": "matplotlib", "history": "json", "checkpoint": "safetensors"}
@@ -66,7 +70,35 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train once per seed, write and print the requested output."""
-    return on_all_ranks(options, _run)
+    with _sigterm_as_ctrl_c() as terminated:
+        try:
+            code = on_all_ranks(options, _run)
+        except KeyboardInterrupt:
+            if not terminated:
+                raise
+            code = _INTERRUPTED
+    return 128 + signal.SIGTERM if terminated and code == _INTERRUPTED else code
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
+    """Let SIGTERM, by which services and schedulers end a process, keep what Ctrl-C keeps; yields those received."""
+    received: list[int] = []
+
+    def end(number: int, _: Any) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    # In the background of a shell script Ctrl-C is ignored; then SIGTERM has to end the process as ever.
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+    ours = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and not ignored
+    if ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield received
+    finally:
+        if ours and signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(options: argparse.Namespace, communicator: Communicator) -> int:
@@ -102,7 +134,7 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
     if unseen:
         raise unseen[0]
     if isinstance(ended_by, KeyboardInterrupt):
-        return 130
+        return _INTERRUPTED
     if ended_by is not None:  # a later seed's, such as DivergenceError: the finished ones are written
         raise ended_by
     return 0

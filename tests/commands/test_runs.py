@@ -235,6 +235,41 @@ def test_ctrl_c_keeps_completed_runs(
     assert Path("other.safetensors").exists() == inside  # of the first run there is something if it had begun
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sigterm_keeps_what_ctrl_c_keeps(
+    here: Path, ignored: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But where Ctrl-C is ignored, as in the background of a script, it ends the process as ever."""
+    flowers(here / "flowers.csv")
+    fit, found = nnkit.Network.fit, list[Any]()
+
+    def terminated(network: nnkit.Network, X: Any, y: Any, **options: Any) -> nnkit.History:
+        def callback(_: Any, history: nnkit.History) -> None:
+            found.append(signal.getsignal(signal.SIGTERM))
+            if network.seed == 1 and history.epochs == 2 and not ignored:
+                signal.raise_signal(signal.SIGTERM)
+
+        return fit(network, X, y, **options | {"callbacks": [callback]})
+
+    monkeypatch.setattr(nnkit.Network, "fit", terminated)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--json"]
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL), signal.getsignal(signal.SIGINT)
+    try:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert main([*command, "--seeds", "3"]) == (0 if ignored else 143)
+        assert json.loads(capsys.readouterr().out)["seeds"] == ([0, 1, 2] if ignored else [0])
+        assert names(here) == ["flowers.csv", "nnkit-curve.png", "nnkit-model.safetensors"]
+        assert (signal.SIG_DFL in found) == ignored
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        if not ignored:
+            assert main([*command, "--seed", "1", "--history", "h.json"]) == 143
+            assert len(json.loads(Path("h.json").read_text())["cost"]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
 def test_ctrl_c_in_the_first_epoch_keeps_the_files_of_an_earlier_training(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
