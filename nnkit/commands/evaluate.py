@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from nnkit import data
 from nnkit.commands.arguments import (
     TARGET,
@@ -72,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
     warn_of_known_samples(known, options.model, source, network.checked(X) if encoding_of(network) else dataset.X)
     if network.classifies:
         y = whole_labels(y)
+        if network.classes is not None and network.classes.dtype == bool and set(np.unique(y)) <= {"False", "True"}:
+            y = y == "True"  # text in a CSV file
     labels = network.classifies and y.ndim == 1 and y.dtype.kind != "f"
     check_metrics(options.metrics, y, "the target", network.cost, network.d_out, labels)
     if picture is not None and not (network.classifies and y.ndim == 1):

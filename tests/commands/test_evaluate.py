@@ -224,3 +224,14 @@ def test_names_of_files_and_classes_are_as_they_are_in_pictures(here: Path, caps
     assert main(["train", "--epochs", "1", "--quiet", "--no-picture"]) == 0
     assert main(["evaluate", "nnkit-model.safetensors", "digits", "--confusion", "c.svg"]) == 0
     assert "<!-- Test part of digits by seed 0 -->" in Path("c.svg").read_text()
+
+
+def test_truth_values_as_class_names_are_text_in_a_csv_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    net = nnkit.Network([2, 2], seed=0)
+    net.fit(X, X[:, 0] > 0, epochs=2, progress=False)
+    net.save("net.safetensors")
+    np.savetxt("d.csv", np.column_stack([X.astype(str), X[:, 0] > 0]), "%s", ",", header="a,b,y", comments="")
+    assert main(["evaluate", "net.safetensors", "d.csv", "--target", "y", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results == pytest.approx(net.evaluate(X, X[:, 0] > 0), rel=1e-6)
