@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -340,6 +340,20 @@ class Network(Model):
         return self
 
     # For pickle, copy and deepcopy: a copy has its own arrays and the same class.
+
+    def __copy__(self) -> "Network":
+        made = object.__new__(type(self))
+        made.__setstate__(self._shared(self.__getstate__()))
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Network":
+        memo[id(self)] = made = object.__new__(type(self))
+        made.__setstate__(self._shared(deepcopy(self.__getstate__(), memo)))
+        return made
+
+    def _shared(self, parts: Any) -> Any:
+        """The state with this network's cost, not its name, which another one may have by now."""
+        return parts | {"cost": self.cost} if isinstance(parts, dict) and "arguments" in parts else parts
 
     def __getstate__(self) -> dict[str, Any]:
         return pickled(self.snapshot())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
+from nnkit.kernels.cost import Cost
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
 from nnkit.model import Model
@@ -116,7 +117,7 @@ def unpickle(network: Model, parts: dict[str, Any]) -> None:
         pairs = enumerate(parts["values"])
         saved = {f"layers.{i}.{name}": array for i, pair in pairs for name, array in zip("Wb", pair, strict=True)}
         saved |= parts["state"]
-    Model.__init__(network, **given | {"cost": get_cost(**cost)})
+    Model.__init__(network, **given | {"cost": cost if isinstance(cost, Cost) else get_cost(**cost)})
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
     for name in ("vector_targets", "seed_is_drawn", "target_names"):
         setattr(network, name, parts.get(name, getattr(network, name)))  # missing in earlier versions

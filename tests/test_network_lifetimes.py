@@ -148,6 +148,33 @@ def test_a_copy_of_a_subclass_has_its_class(copied: Callable[[Any], Any], optimi
     assert np.array_equal(other.parameters.flat, net.parameters.flat)  # with the same state of the optimizer
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda net: copy.deepcopy([net])[0]])
+@pytest.mark.parametrize("again", [True, False])
+def test_a_copy_has_the_cost_of_the_original_whatever_has_its_name_now(
+    copied: Callable[[Any], Any], again: bool
+) -> None:
+    def register(c: float) -> None:
+        nnkit.register_cost(
+            "mine", lambda xp, h, y, scale: c * (h - y) ** 2 * scale, lambda xp, h, y, scale: 2 * c * (h - y) * scale
+        )
+
+    Y = np.random.default_rng(1).normal(size=(40, 2))
+    register(1.0)
+    net = nnkit.Network([4, 3, 2], "tanh", cost="mine", dtype="float64", seed=0)
+    nnkit.unregister_cost("mine")
+    if again:
+        register(3.0)
+    try:
+        other, right = copied(net), ((net.forward(X) - Y) ** 2).sum(axis=1).mean()
+        assert net.evaluate(X, Y)["cost"] == other.evaluate(X, Y)["cost"] == pytest.approx(right, rel=1e-14)
+        for each in (net, other):
+            each.train_step(X, Y, nnkit.SGD(0.1))
+        assert np.array_equal(net.parameters.vector, other.parameters.vector)
+    finally:
+        if again:
+            nnkit.unregister_cost("mine")
+
+
 def test_a_network_is_pickled_by_its_state() -> None:
     """As serializers expect that look at an object's class and state: `__reduce__` returns neither."""
     net = network()

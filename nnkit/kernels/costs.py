@@ -94,7 +94,8 @@ def register_cost(
 
     A single output above `threshold` is class 1. None is ½ for sigmoid and softmax outputs and for costs in which the
     classes change places with h and 1 − h, such as (h − y)², and 0 if they do with h and −h, as for margins; other
-    costs need a number.
+    costs need a number. Networks and their copies keep the cost, files and pickles its name: where another one has the
+    name when they are read, they compute that.
     Raises ValueError if the formulas disagree, the name is taken, the output unknown or the threshold missing.
 
     >>> pinball = nnkit.register_cost(
