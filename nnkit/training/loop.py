@@ -131,14 +131,16 @@ def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, hi
     """
     epochs, networks = history.epochs, list(getattr(owner, "members", [owner]))
     before = [[getattr(network, name) for name in _OF_SAMPLES] for network in networks]
-    answers = [callback(owner, history) for callback in callbacks]
+    answers = []
+    for callback in callbacks:
+        answers.append(callback(owner, history))
+        if history.epochs != epochs:  # by which the epochs that are left are counted
+            change = f"from {epochs} to {history.epochs} numbers"
+            raise ValueError(f"a callback changed history['cost'] {change}; expected an entry of its own in the history")
     for network, values in zip(networks, before, strict=True):
         for name, value in zip(_OF_SAMPLES, values, strict=True):
             if getattr(network, name) is not value:
                 raise RuntimeError(f"a callback has set {name}; set it before fit, or between two fits")
-    if history.epochs != epochs:  # by which the epochs that are left are counted
-        change = f"from {epochs} to {history.epochs} numbers"
-        raise ValueError(f"a callback changed history['cost'] {change}; expected an entry of its own in the history")
     for callback in callbacks:
         if getattr(callback, "is_logger", False):
             callback.catch_up(history)  # type: ignore[attr-defined]
