@@ -281,7 +281,7 @@ def _write_history(options: argparse.Namespace, _: Dataset, runs: Sequence[Run],
     if options.history is None:
         return
     histories = [run.history for run in runs]
-    write_json(options.history, histories if len(runs) > 1 else histories[0])
+    write_json(options.history, histories if options.seeds > 1 else histories[0])
     say(f"history written to {options.history}")
 
 

@@ -135,8 +135,8 @@ def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, hi
     for callback in callbacks:
         answers.append(callback(owner, history))
         if history.epochs != epochs:  # by which the epochs that are left are counted
-            change = f"from {epochs} to {history.epochs} numbers"
-            raise ValueError(f"a callback changed history['cost'] {change}; expected an entry of its own in the history")
+            change = f"from {epochs} to {history.epochs} numbers; expected an entry of its own in the history"
+            raise ValueError(f"a callback changed history['cost'] {change}")
     for network, values in zip(networks, before, strict=True):
         for name, value in zip(_OF_SAMPLES, values, strict=True):
             if getattr(network, name) is not value:

@@ -263,8 +263,10 @@ def test_sigterm_keeps_what_ctrl_c_keeps(
         assert (signal.SIG_DFL in found) == ignored
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         if not ignored:
-            assert main([*command, "--seed", "1", "--history", "h.json"]) == 143
-            assert len(json.loads(Path("h.json").read_text())["cost"]) == 2
+            for seeds in (1, 2):
+                assert main([*command, "--seed", "1", "--seeds", str(seeds), "--history", "h.json"]) == 143
+                history = json.loads(Path("h.json").read_text())
+                assert [len(run["cost"]) for run in (history if seeds > 1 else [history])] == [2]
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
