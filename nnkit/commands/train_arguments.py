@@ -182,9 +182,8 @@ def _add_output(group: argparse._ActionsContainer) -> None:
     add_option(group, "--history", "FILE", Path, "write the history as JSON, with --seeds a list")
     add_option(group, "--checkpoint", "FILE", Path, "save the training state after each epoch")
     add_flag(group, "--resume", "resume from the checkpoint, if it exists")
-    add_option(
-        group, "--config", "FILE", Path, "a TOML file of options, such as hidden = [256, 128]; those given here win"
-    )
+    purpose = "a TOML file of options, such as hidden = [256, 128], with paths as here; those given here win"
+    add_option(group, "--config", "FILE", Path, purpose)
     add_flag(group, "--quiet", "print only errors, warnings and --json output")
     add_flag(group, "--json", "print one JSON object: settings, seeds, results, paths")
 
