@@ -301,8 +301,15 @@ def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
     """The entries of a column, as they are.
 
     Whole numbers are those of the table where a missing one makes them float64, which does not hold them all; short
-    decimal numbers, such as 0.1, are the same in float16, float32 and float64.
+    decimal numbers, such as 0.1, are the same in float16, float32 and float64. Truth values are numbers in `values`
+    where one is missing, but not here.
     """
+    convert = getattr(column, "to_pylist", None) or getattr(column, "to_list", None) or column.tolist
+    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
+    if values.dtype.kind == "f" and ("bool" in kind or kind == "object"):
+        entries = list(convert())
+        if all(isinstance(entry, bool | np.bool_) or is_missing(entry) for entry in entries):
+            return [np.nan if is_missing(entry) else bool(entry) for entry in entries]
     if values.dtype.kind == "f" and values.dtype.itemsize < 8:
         distinct, where = np.unique(values, return_inverse=True)
         exact = [float(value if value == np.floor(value) else str(value)) for value in distinct]
@@ -311,7 +318,6 @@ def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
     if values.dtype.kind != "f" or not (np.abs(values) >= EXACT).any():
         listed: list[Any] = values.tolist()
         return listed
-    convert = getattr(column, "to_pylist", None) or getattr(column, "to_list", None) or column.tolist
     return list(convert())
 
 
@@ -360,7 +366,9 @@ def _coded(column: Any, names: Names, name: str, where: Any) -> Real:
             value = int(value) if whole else float(value)
         elif text and isinstance(value, int | float):
             number, value = value, str(_whole(value))
-            found = [] if isinstance(number, bool) or value in codes else same.get(number, [])
+            found = [] if value in codes else same.get(number, [])
+            if isinstance(number, bool) and value not in codes:
+                found = [own for own in map(str, names) if own.lower() == value.lower()]
             if len(found) > 1:
                 raise ValueError(f"{name} has {number!r} in column {where!r}, where {found} differ; expected text")
             value = found[0] if found else value

@@ -124,7 +124,7 @@ def _is_text(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> 
     """Whether a column is text; None if its cells decide."""
     encoding = wanted.encoding
     if encoding is None:
-        return not _are_codes(cells) if name in wanted.categories else None
+        return not (_are_codes(cells) or _are_truth(cells)) if name in wanted.categories else None
     if encoding.features is not None:
         position = encoding.features.index(name) if name in encoding.features else encoding.inputs
     if position >= encoding.inputs:
@@ -134,6 +134,12 @@ def _is_text(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> 
     if texts:
         return not (_are_codes(texts) and _are_codes(cells))
     return any(abs(name) >= EXACT for name in names or () if not isinstance(name, str))
+
+
+def _are_truth(cells: Iterable[str]) -> bool:
+    """Whether these are truth values, which are the same ones in other cases of letters and in a Parquet file."""
+    found = {cell.lower() for cell in set(cells).difference(MISSING)}
+    return bool(found) and found <= {*_TRUTH}
 
 
 def _are_codes(cells: Iterable[str]) -> bool:
@@ -212,8 +218,6 @@ def _read_parquet(path: Path, wanted: Wanted) -> Mixed:
     y = None if target is None else _parquet_labels(table.column(target), f"{path}, column {names[target]!r}")
     ids = None if own is None else ["" if value is None else str(value) for value in table.column(own).to_pylist()]
     X = table.select(kept)
-    if wanted.categories:
-        X = TextTable({name: as_array(X.column(at), name) for at, name in enumerate(kept)})
     return Mixed(Table(X, y, kept, None if target is None else names[target]), ids)
 
 

@@ -280,3 +280,34 @@ def test_ids_need_a_file_with_columns(capsys: pytest.CaptureFixture[str]) -> Non
     ):
         assert main(["train", *options, *TRAIN]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--categories", "member"]])
+@pytest.mark.parametrize("trained", ["polars.csv", "pandas.csv", "all.parquet"])
+def test_truth_values_are_the_same_in_files_of_any_kind(
+    trained: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """polars writes true and false into CSV files, pandas True and False; Parquet files have truth values."""
+    pytest.importorskip("pyarrow")
+    rng = np.random.default_rng(0)
+    table = pandas.DataFrame({"x": rng.normal(size=60), "member": rng.uniform(size=60) < 0.5})
+    table["y"] = np.where(table["member"], "yes", "no")
+    table.to_csv("pandas.csv", index=False)
+    table.assign(member=table["member"].astype(str).str.lower()).to_csv("polars.csv", index=False)
+    table.to_parquet("all.parquet")
+    more = ["--learning-rate", "0.5", "--epochs", "30"]
+    assert main(["train", "--data", trained, "--target", "y", *TRAIN, *more, *options]) == 0
+    for file in ("polars.csv", "pandas.csv", "all.parquet"):
+        assert predicted(capsys, file, "--target", "y")[1:] == [[label] for label in table["y"]]
+
+
+def test_large_codes_beside_a_missing_one_in_a_parquet_file_are_exact() -> None:
+    """float64, which pandas and NumPy use where a number is missing, cannot tell them apart."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    codes = [1_400_000_000_000_000_000 + i % 4 for i in range(40)]
+    table = pyarrow.table({"code": pyarrow.array([None, *codes[1:]], pyarrow.int64()), "y": ["odd", "even"] * 20})
+    parquet.write_table(table, "codes.parquet")
+    assert main(["train", "--data", "codes.parquet", "--target", "y", "--categories", "code", *TRAIN]) == 0
+    encoding: Any = nnkit.load("net.safetensors").preprocessing
+    assert encoding.output_names == [f"code {code}" for code in sorted(set(codes))] + ["code missing"]

@@ -368,3 +368,23 @@ def test_whole_codes_of_float32_are_exact() -> None:
     encoding = TableEncoding.fit(pandas.DataFrame({"k": np.array(codes, "float32")}), categories=["k"])
     assert encoding.categories == [tuple(map(int, codes))]
     assert encoding.transform(pandas.DataFrame({"k": np.array(codes, np.int64)})).tolist() == np.eye(3).tolist()
+
+
+@pytest.mark.parametrize("names", [["False", "True"], ["false", "true"], [False, True]])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "objects"])
+def test_truth_values_are_the_same_categories_beside_a_missing_one(names: list[Any], library: str) -> None:
+    fitted = TableEncoding.fit(pandas.DataFrame({"x": pandas.Series([*names, None], dtype=object)}), categories=["x"])
+    for values in ([False, True], [False, True, None], [None, True]):
+        kinds = {"x": "truth or none"}
+        given = objects({"x": values}) if library == "objects" else framed(kinds, {"x": values}, library)
+        right = {False: [1, 0, 0], True: [0, 1, 0], None: [0, 0, 1]}
+        if None not in values:
+            assert fitted.transform(given).tolist() == [right[value] for value in values]
+        assert fitted.transform(given)[-1].tolist() == right[values[-1]]
+    assert fitted.output_names == [f"x {name}" for name in names] + ["x missing"]
+
+
+def test_truth_values_that_two_texts_may_mean_are_refused() -> None:
+    fitted = TableEncoding.fit(pandas.DataFrame({"x": ["TRUE", "true", "no"]}))
+    with pytest.raises(ValueError, match=r"X has True in column 'x', where \['TRUE', 'true'\] differ; expected text"):
+        fitted.transform(pandas.DataFrame({"x": [True, False]}))
