@@ -204,6 +204,29 @@ def test_if_all_members_diverge_it_is_an_error_with_the_history() -> None:
     assert caught.value.history.stopped == "diverged"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("cost", ["poisson", "gamma", "tweedie"])
+def test_the_cost_of_mean_outputs_that_overflow_is_that_of_their_logarithms(cost: str, count: int, dtype: str) -> None:
+    """exp(-120) is 0 in float32 and exp(120) infinite, exp(-800) also in float64: their logarithms are not."""
+    ensemble = Ensemble([1, 1], cost=cost, seeds=range(count), dtype=dtype)
+    slopes = [1.0, 1.25, 0.75][:count]
+    for member, slope in zip(ensemble.members, slopes, strict=True):
+        member.parameters.vector = np.array([slope, 0.0], dtype)
+    far = 120.0 if dtype == "float32" else 800.0
+    for x in (-far, -1.0, 0.5, far) if cost == "gamma" else (-far, -1.0, 0.5):
+        logs, y, p = np.longdouble(x) * np.array(slopes, np.longdouble), np.longdouble(1), np.longdouble(1.5)
+        log_mean = np.logaddexp.reduce(logs) - np.log(np.longdouble(count))
+        right = {
+            "poisson": np.exp(log_mean) - y * log_mean,
+            "gamma": y * np.exp(-log_mean) + log_mean,
+            "tweedie": np.exp((2 - p) * log_mean) / (2 - p) - y * np.exp((1 - p) * log_mean) / (1 - p),
+        }[cost]
+        found = ensemble.evaluate(np.array([[x]]), np.array([[1.0]]))["cost"]
+        if abs(right) < np.finfo(dtype).max:
+            assert found == pytest.approx(float(right), rel=1e-5 if dtype == "float32" else 1e-12)
+
+
 def test_predictions_are_means_over_the_members() -> None:
     ensemble, _ = together("shared", {}, SGD(0.5), {})
     each = np.stack([member.predict_proba(X) for member in ensemble.members])

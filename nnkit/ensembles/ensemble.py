@@ -1,5 +1,6 @@
 """Ensemble: networks that differ in their seeds, trained together, whose spread shows how sure they are."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import reduce
@@ -314,15 +315,19 @@ def _pair_of_mean(network: Network) -> OutputPair:
 
 
 def _as_logits(pair: OutputPair) -> bool:
-    """Whether the mean of outputs is computed as logits: it and its members may round to 0 and 1."""
-    return pair.by_logits and (pair.activation is None or pair.activation.name == "sigmoid")
+    """Whether the mean of outputs is computed as logits: it and its members may round to 0 and 1, or overflow."""
+    name = None if pair.activation is None else pair.activation.name
+    if name == "exponential":
+        return pair.cost.from_logits is not None and pair.cost.output == name
+    return pair.by_logits and name in (None, "sigmoid")
 
 
 @quiet()
 def _mean(backend: Backend, values: Sequence[Array], pair: OutputPair) -> Array:
     """The mean of outputs; of logits z, those whose outputs are the mean of the members'.
 
-    These are log Σ σ(z) − log Σ σ(−z) for the sigmoid and log Σ softmax(z) for softmax, with Σ over the members.
+    These are log Σ σ(z) − log Σ σ(−z) for the sigmoid, log Σ softmax(z) for softmax, and log Σ exp(z)/K for the
+    exponential, with Σ over the K members.
     """
     xp = backend.xp
     if len(values) == 1:
@@ -333,5 +338,7 @@ def _mean(backend: Backend, values: Sequence[Array], pair: OutputPair) -> Array:
     if pair.activation is None:
         shifted = [z - xp.max(z, axis=1, keepdims=True) for z in logits]
         return reduce(xp.logaddexp, [z - xp.log(xp.sum(xp.exp(z), axis=1, keepdims=True)) for z in shifted])
+    if pair.activation.name == "exponential":
+        return reduce(xp.logaddexp, logits) - math.log(len(logits))
     above, below = ([-xp.logaddexp(xp.zeros_like(z), -sign * z) for z in logits] for sign in (1, -1))
     return reduce(xp.logaddexp, above) - reduce(xp.logaddexp, below)
