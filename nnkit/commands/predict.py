@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
     if not binary:
         _warn_of_formulas(network)
     # Readers treat a carriage return as the end of a line, but Python before 3.13 does not quote it.
-    quoted = network.classes is not None and any("\r" in str(name) for name in network.classes.tolist())
+    written = itertools.chain(() if network.classes is None else network.classes.tolist(), ids or ())
+    quoted = any("\r" in str(name) for name in written)
     if output is None:
         _write_csv(sys.stdout, header, parts, quoted, ids)
     elif not binary:
