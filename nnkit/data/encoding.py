@@ -306,7 +306,7 @@ def _listed(column: Any, values: NDArray[Any]) -> list[Any]:
     """
     convert = getattr(column, "to_pylist", None) or getattr(column, "to_list", None) or column.tolist
     kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
-    if values.dtype.kind == "f" and ("bool" in kind or kind == "object"):
+    if values.dtype.kind == "f" and not kind.startswith(("float", "double", "half")):
         entries = list(convert())
         if all(isinstance(entry, bool | np.bool_) or is_missing(entry) for entry in entries):
             return [np.nan if is_missing(entry) else bool(entry) for entry in entries]

@@ -371,12 +371,15 @@ def test_whole_codes_of_float32_are_exact() -> None:
 
 
 @pytest.mark.parametrize("names", [["False", "True"], ["false", "true"], [False, True]])
-@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "objects"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow", "objects", "categories"])
 def test_truth_values_are_the_same_categories_beside_a_missing_one(names: list[Any], library: str) -> None:
     fitted = TableEncoding.fit(pandas.DataFrame({"x": pandas.Series([*names, None], dtype=object)}), categories=["x"])
     for values in ([False, True], [False, True, None], [None, True]):
         kinds = {"x": "truth or none"}
-        given = objects({"x": values}) if library == "objects" else framed(kinds, {"x": values}, library)
+        if library == "categories":
+            given = pandas.DataFrame({"x": pandas.Categorical(values)})
+        else:
+            given = objects({"x": values}) if library == "objects" else framed(kinds, {"x": values}, library)
         right = {False: [1, 0, 0], True: [0, 1, 0], None: [0, 0, 1]}
         if None not in values:
             assert fitted.transform(given).tolist() == [right[value] for value in values]
