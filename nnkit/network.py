@@ -413,8 +413,9 @@ def load(path: tensor_files.Source, backend: str | Backend | None = None) -> Net
 
     `path` can also be a file that is open for reading, or the content of one as bytes.
 
-    A checkpoint includes the optimizer and its state, as of the last epoch written; a custom optimizer is left out,
-    with a UserWarning. Register custom activations and costs before loading (`nnkit.register_activation`,
+    A checkpoint includes the optimizer and its state, as of the last epoch written, to continue from there: it gives
+    the parameters of that epoch, not the best ones, which `fit` restores at its end and `save` writes then, nor their
+    averages (`averaged`). A custom optimizer is left out, with a UserWarning. Register custom activations and costs before loading (`nnkit.register_activation`,
     `register_cost`). Raises FileNotFoundError; ValueError for unknown names and a file that is not a network
     (truncated, foreign, later format); ImportError without safetensors.
 
