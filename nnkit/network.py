@@ -415,9 +415,9 @@ def load(path: tensor_files.Source, backend: str | Backend | None = None) -> Net
 
     A checkpoint includes the optimizer and its state, as of the last epoch written, to continue from there: it gives
     the parameters of that epoch, not the best ones, which `fit` restores at its end and `save` writes then, nor their
-    averages (`averaged`). A custom optimizer is left out, with a UserWarning. Register custom activations and costs before loading (`nnkit.register_activation`,
-    `register_cost`). Raises FileNotFoundError; ValueError for unknown names and a file that is not a network
-    (truncated, foreign, later format); ImportError without safetensors.
+    averages (`averaged`). A custom optimizer is left out, with a UserWarning. Register custom activations and costs
+    before loading (`nnkit.register_activation`, `register_cost`). Raises FileNotFoundError; ValueError for unknown
+    names and a file that is not a network (truncated, foreign, later format); ImportError without safetensors.
 
     >>> import tempfile, pathlib
     >>> net = nnkit.Network([2, 3, 1], seed=0)
