@@ -216,9 +216,14 @@ def _read_parquet(path: Path, wanted: Wanted) -> Mixed:
         raise ValueError(f"{path}: no column is left for X")
     target, own = found
     y = None if target is None else _parquet_labels(table.column(target), f"{path}, column {names[target]!r}")
-    ids = None if own is None else ["" if value is None else str(value) for value in table.column(own).to_pylist()]
+    ids = None if own is None else list(map(_shown, table.column(own).to_pylist()))
     X = table.select(kept)
     return Mixed(Table(X, y, kept, None if target is None else names[target]), ids)
+
+
+def _shown(value: Any) -> str:
+    """An id as text: older programs write text as bytes."""
+    return "" if value is None else value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _parquet_labels(column: Any, where: str) -> NDArray[Any]:

@@ -313,11 +313,13 @@ def test_large_codes_beside_a_missing_one_in_a_parquet_file_are_exact() -> None:
     assert encoding.output_names == [f"code {code}" for code in sorted(set(codes))] + ["code missing"]
 
 
-@pytest.mark.parametrize("identity", ["north\r1", 'a "b"', "x,y", "two\nlines", " a "])
-def test_ids_are_read_back_as_they_are(identity: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("identity", ["north\r1", 'a "b"', "x,y", "two\nlines", " a ", "ü"])
+def test_ids_are_read_back_as_they_are(identity: str, binary: bool) -> None:
     pytest.importorskip("pyarrow")
     nnkit.Network([1, 1], cost="quadratic", seed=0, features=["x"]).save("net.safetensors")
-    pandas.DataFrame({"who": ["plain", identity], "x": [1.0, 2.0]}).to_parquet("new.parquet")
+    ids = [name.encode() if binary else name for name in ("plain", identity)]
+    pandas.DataFrame({"who": ids, "x": [1.0, 2.0]}).to_parquet("new.parquet")
     assert main(["predict", "net.safetensors", "new.parquet", "--id", "who", "--output", "out.csv"]) == 0
     with open("out.csv", encoding="utf-8", newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["who", "plain", identity]
