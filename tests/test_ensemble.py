@@ -1,7 +1,9 @@
 """Ensembles against the networks of their seeds trained alone, PyTorch's vmap and NumPy's means; failures; files."""
 
+import itertools
 import json
 import pickle
+import pydoc
 import signal
 import threading
 from collections.abc import Callable
@@ -194,6 +196,42 @@ def test_a_member_that_diverges_leaves_the_bits_of_the_others(order: str, dtype:
     assert net.parameters.flat.tobytes() == ensemble.members[1].parameters.flat.tobytes()
     del ensemble.members[1]
     assert np.isfinite(ensemble.predict_proba(X)).all()
+
+
+@pytest.mark.parametrize("place", ["nnkit.ensembles.stack.Stack.write", "nnkit.training.best.Best.note"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_exception_of_a_signal_leaves_all_members_in_one_epoch(
+    place: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler can raise at any place, as that of an alarm does."""
+
+    def fit(ensemble: Ensemble, epochs: int) -> Any:
+        rule = nnkit.EarlyStopping("cost", patience=9, restore_best=False)
+        return ensemble.fit(X, LABELS, optimizer="adam", epochs=epochs, early_stopping=rule, progress=False)
+
+    stopped, whole = (Ensemble([5, 7, 3], "relu", seeds=SEEDS, dtype="float64") for _ in range(2))
+    owner, name = place.rsplit(".", 1)
+    function, calls = getattr(pydoc.locate(owner), name), itertools.count()
+
+    def once(*arguments: Any) -> None:
+        if next(calls) == 2 * len(SEEDS) + at:  # in the third epoch
+            raise TimeoutError
+        function(*arguments)
+
+    monkeypatch.setattr(place, once)
+    with pytest.raises(TimeoutError) as caught:
+        fit(stopped, 5)
+    history = vars(caught.value)["history"]
+    assert history.epochs == 3
+    assert {len(numbers) for own in [history, *history.members] for numbers in own.values()} == {3}
+    fit(whole, 3)
+    for one, other in zip(stopped.members, whole.members, strict=True):
+        assert one.epochs_trained == 3
+        assert np.array_equal(one.parameters.vector, other.parameters.vector)
+    for each in (stopped, whole):
+        fit(each, 2)
+    found, right = ([member.parameters.vector for member in each.members] for each in (stopped, whole))
+    assert np.array_equal(found, right)
 
 
 def test_if_all_members_diverge_it_is_an_error_with_the_history() -> None:

@@ -171,8 +171,14 @@ class Ensemble:
             to_come = numbers_to_come(first, measured, validation is not None)
             check_monitor("schedule", None if rates is None else rates.monitor, to_come)
             rule = checked_rule(early_stopping, to_come)
-            for member, chosen in zip(members, optimizers, strict=True):
-                member.optimizer_state(chosen)
+            before = [(member.optimizer, member.placement.state) for member in members]
+            try:
+                for member, chosen in zip(members, optimizers, strict=True):
+                    member.optimizer_state(chosen)
+            except BaseException:
+                for member, (previous, state) in zip(members, before, strict=True):
+                    member.optimizer, member.placement.state = previous, state
+                raise
             history = EnsembleHistory(len(members))
             with interruptible() as interrupt, carrying(history), threads_for(first, batch_size):
                 plan = Plan(source.samples, min(batch_size, source.samples), 1, shuffle, in_words(rates), repr(rule))

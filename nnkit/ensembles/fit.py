@@ -76,6 +76,12 @@ def _value(member: Any, name: str) -> Any:
     return value.describe() if name == "cost" else value.tolist() if isinstance(value, np.ndarray) else value
 
 
+def _put(history: History, epochs: int, numbers: Numbers) -> None:
+    """Add the numbers of an epoch after so many."""
+    for name, number in numbers.items():
+        history.setdefault(name, [])[epochs:] = [number]
+
+
 class Training:
     """The epochs of the members; one that diverges or stops early keeps its state, and the others go on."""
 
@@ -126,7 +132,6 @@ class Training:
                     numbers = self._epoch(number, bar, interrupt)
                 if not self.active and all(one.stopped == "diverged" for one in members):
                     raise self.errors[0]
-                history.add(**numbers)
                 for k in [k for k in self.active if self.bests[k].stops(members[k])]:
                     self._end([k], "early stopping")
                 clocks = self._clocks() if callbacks else []
@@ -222,16 +227,34 @@ class Training:
             with interrupt.at_once:
                 for k, numbers in self._validated(self.validation).items():
                     found[k] |= {f"validation_{name}": value for name, value in numbers.items()}
-        seconds = time.perf_counter() - started
+        seconds, histories = time.perf_counter() - started, self.history.members
+        for k in self.active:
+            found[k] |= {"learning_rate": self._last_rates[k], "seconds": seconds}
+        before = self.history.epochs, {k: (self.members[k].epochs_trained, histories[k].epochs) for k in self.active}
+        try:
+            return self._kept(found, *before)
+        except BaseException:  # from the handler of a signal, at any place: all members, or none
+            interrupt.hold()
+            self._kept(found, *before)
+            raise
+
+    def _kept(self, found: Mapping[int, Numbers], epochs: int, before: Mapping[int, tuple[int, int]]) -> Numbers:
+        """Keep the epoch of the active members, of which there were so many before; returns the means of their numbers.
+
+        It can be done twice.
+        """
         for part, place, k in self._each():
             part.stack.write(place)
-            self.history.members[k].add(**found[k], learning_rate=self._last_rates[k], seconds=seconds)
-            self.members[k].epochs_trained += 1
+            own, (trained, count) = self.history.members[k], before[k]
+            _put(own, count, found[k])
+            self.members[k].epochs_trained = trained + 1
             averages, parameters = self.states[k].averaged, self.members[k].parameters
             of_epoch = (averages, None) if self.averaged and averages is not None else (parameters, averages)
-            self.bests[k].note(self.history.members[k], *of_epoch)
-        lasts = [self.history.members[k].last for k in self.active]
-        return {name: float(np.mean([last[name] for last in lasts])) for name in (lasts[0] if lasts else ())}
+            self.bests[k].note(own, *of_epoch)
+        lasts = [found[k] for k in self.active]
+        means = {name: float(np.mean([last[name] for last in lasts])) for name in (lasts[0] if lasts else ())}
+        _put(self.history, epochs, means)
+        return means
 
     def _factors(self, number: int, interrupt: Interrupt) -> list[float]:
         """The learning rates of the steps, or their factors if members have their own rates, which are set."""
