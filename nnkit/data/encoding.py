@@ -133,7 +133,8 @@ class TableEncoding(Fitted):
             scaling: "standard": μ and σ are mean and standard deviation of the values that are not missing. "robust": μ
                 is the median, σ the distance of the quartiles (or half the range, if that is 0), and the result is
                 bounded smoothly by ±3, so that outliers do no harm (Holzmüller et al. 2024, arXiv 2407.04491).
-            categories: names, or indices, of columns whose numbers are categories, such as postal codes.
+            categories: columns whose numbers are categories, such as postal codes: their names, or indices, where no
+                column has the number as its name.
 
         Raises TypeError for dates and other objects and for a column that mixes text and numbers, ValueError for
         infinities, for a column without values and an unknown name. Warns of a column of text that may be identifiers.
@@ -143,9 +144,11 @@ class TableEncoding(Fitted):
             raise TypeError(f"categories is {categories!r}; expected names of columns of X")
         columns = _columns(X, "X")
         wanted = {categories} if isinstance(categories, str | int) else set(categories)
-        if unknown := [name for name in wanted if not any(name in (at, own) for at, (own, _) in enumerate(columns))]:
+        own = {name for name, _ in columns}
+        if unknown := [name for name in wanted - own if name not in range(len(columns))]:
             raise ValueError(f"categories contains {unknown[0]!r}; expected names of columns of X")
-        found = [_fitted(name, values, scaling, bool({at, name} & wanted)) for at, (name, values) in enumerate(columns)]
+        forced = [name in wanted or at in wanted - own for at, (name, _) in enumerate(columns)]
+        found = [_fitted(name, values, scaling, forced[at]) for at, (name, values) in enumerate(columns)]
         mean, deviation, inverse_bound, flagged, names = zip(*found, strict=True)
         return cls(mean, deviation, inverse_bound, flagged, names, feature_names(X))
 

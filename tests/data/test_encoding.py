@@ -391,3 +391,13 @@ def test_truth_values_that_two_texts_may_mean_are_refused() -> None:
     fitted = TableEncoding.fit(pandas.DataFrame({"x": ["TRUE", "true", "no"]}))
     with pytest.raises(ValueError, match=r"X has True in column 'x', where \['TRUE', 'true'\] differ; expected text"):
         fitted.transform(pandas.DataFrame({"x": [True, False]}))
+
+
+def test_a_number_is_the_name_of_a_column_before_it_is_an_index() -> None:
+    """As in files without a header, from which a column was dropped."""
+    table = pandas.DataFrame({1: [10, 20, 10], 2: [0, 1, 2], 3: [0.5, 1.5, 2.5]})
+    for categories, expected in (([1], [0]), ([2, 3], [1, 2]), ([0], [0]), ([0, 3], [0, 2])):
+        fitted = TableEncoding.fit(table, categories=categories)
+        assert [at for at, names in enumerate(fitted.categories) if names is not None] == expected
+    with pytest.raises(ValueError, match="categories contains 4; expected names of columns of X"):
+        TableEncoding.fit(table, categories=[4])
