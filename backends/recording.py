@@ -7,9 +7,10 @@ the calls that run: a backend can make one or several from a node, or one from a
 replays only make these calls, without allocation or dispatch.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -54,7 +55,6 @@ class Tape:
     `around` returns the context in which the calls run.
 
     Attributes:
-        nodes: the nodes of a replay. first: those that come once before several replays in a row.
         trains: whether compiled code takes subnormal numbers as 0, which a step's must do however it is replayed.
     """
 
@@ -64,13 +64,28 @@ class Tape:
         lower: Lowering = calls_of,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.nodes: Nodes = []
-        self.first: Nodes = []
+        self.running = threading.Lock()  # locked in the block that records
+        self.outer: Tape | None = None  # which records around it
         self.trains = False
+        self._nodes: Nodes = []
+        self._first: Nodes = []
+        self._is_rewritten = False
         self._passes, self._lower, self._around = passes, lower, around
         self._calls: list[Call] | None = None
         self._first_calls: list[Call] = []
         self._at_once = 1  # repetitions
+
+    @property
+    def nodes(self) -> Nodes:
+        """The nodes so far, in the block that records; after it, what the passes make of them."""
+        self._finish()
+        return self._nodes
+
+    @property
+    def first(self) -> Nodes:
+        """The nodes that come once before several replays in a row."""
+        self._finish()
+        return self._first
 
     @property
     def calls(self) -> list[Call]:
@@ -91,15 +106,23 @@ class Tape:
         calls = self.calls
         return getattr(calls[0], "function", _none)(x, out) if len(calls) == 1 and not self._first_calls else None
 
-    def rewrite(self) -> None:
-        """Apply the passes at the end of the recording, and expand the remaining composite calls."""
-        self.nodes.sort(key=lambda node: isinstance(node.call, Note))  # not between calls that passes fuse
-        for rewritten in self._passes:
-            self.nodes = rewritten(self.nodes)
-        self.first += [node for made in self.nodes if isinstance(made.call, First) for node in made.call.nodes]
-        expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
-        self.nodes = [node for some in expanded for node in some]
-        self._calls = None
+    def _finish(self) -> None:
+        """After the recording, apply the passes once, and expand the remaining composite calls."""
+        if self._is_rewritten or self.running.locked():
+            return
+        active_tape()  # lets go of this one
+        self.outer = None
+        token = _recording.set(None)  # what passes compute is not recorded
+        try:
+            nodes = sorted(self._nodes, key=lambda node: isinstance(node.call, Note))  # not between calls to be fused
+            for rewritten in self._passes:
+                nodes = rewritten(nodes)
+            first = [node for made in nodes if isinstance(made.call, First) for node in made.call.nodes]
+            expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in nodes)
+            self._nodes, self._first = [node for some in expanded for node in some], first
+        finally:
+            _recording.reset(token)
+        self._is_rewritten = True
 
     def replay(self, times: int = 1, after: Callable[[int], object] | None = None) -> None:
         """Make all calls, in order, `times` times; if another tape records, append the nodes to it.
@@ -107,9 +130,9 @@ class Tape:
         `after` is called with the number of replays since its last call: after each, or after some milliseconds if the
         calls are one that repeats itself, which compiled code does.
         """
-        outer = _recording.get()
+        outer = active_tape()
         if outer is not None:
-            outer.nodes += self.first + self.nodes * times
+            outer.nodes.extend(self.first + self.nodes * times)
             return
         calls = self.calls
         repeat = getattr(calls[0], "repeat", None) if len(calls) == 1 and not self._first_calls else None
@@ -197,25 +220,45 @@ _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None
 
 def active_tape() -> Tape | None:
     """The tape that records in this context, or None."""
-    return _recording.get()
+    latest = tape = _recording.get()
+    while tape is not None and not tape.running.locked():  # its block has ended
+        tape = tape.outer
+    if tape is not latest:
+        _recording.set(tape)
+    return tape
 
 
-@contextmanager
-def recording(tape: Tape) -> Iterator[Tape]:
-    """Record the operations of backends in the `with` block on `tape`."""
-    token = _recording.set(tape)
-    try:
-        yield tape
-    finally:
-        _recording.reset(token)
-    tape.rewrite()
+class recording:  # noqa: N801  a context manager
+    """Record the operations of backends in the `with` block on `tape`.
+
+    The block ends with the release of a lock, which is compiled: between two lines of Python, Ctrl-C or the exception
+    of a signal's handler could leave the thread recording, and all later calls without an effect.
+    """
+
+    __slots__ = ("__exit__", "_tape")
+    __exit__: Callable[..., None]
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape, self.__exit__ = tape, tape.running.__exit__
+
+    def __enter__(self) -> Tape:
+        tape = self._tape
+        tape.outer = active_tape()
+        try:
+            tape.running.acquire()
+            _recording.set(tape)
+        except BaseException:  # of a signal, at any place
+            with suppress(RuntimeError):
+                tape.running.release()
+            raise
+        return tape
 
 
 def perform(
     call: Call, read: tuple[Any, ...] | None = None, written: tuple[Any, ...] | None = None, name: str = ""
 ) -> None:
     """Make a call, or append it to the tape that records; the other arguments are those of `Node`."""
-    tape = _recording.get()
+    tape = None if _recording.get() is None else active_tape()
     if tape is None:
         call()
     else:
@@ -224,7 +267,7 @@ def perform(
 
 def note(what: Note) -> None:
     """Tell the passes over the recording, if there is one."""
-    if _recording.get() is not None:
+    if active_tape() is not None:
         perform(what, (), (), "note")
 
 

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         predictions = np.concatenate(list(parts))
         with replacing(output) as file:
-            np.save(file, predictions.astype(float) if predictions.dtype == object else predictions, allow_pickle=False)
+            np.save(file, _without_objects(predictions), allow_pickle=False)
     return 0
 
 
@@ -157,6 +157,14 @@ def _predictions(
                 kind = None if part.dtype.kind == "f" else object
                 part = np.hstack([a.astype(kind or a.dtype) for a in columns])
         yield part
+
+
+def _without_objects(predictions: NDArray[Any]) -> NDArray[Any]:
+    """The predictions as an array of numbers: whole ones beyond int64 as uint64, others as float64."""
+    if predictions.dtype != object:
+        return predictions
+    whole = all(isinstance(value, int) for value in predictions.flat)
+    return np.array(predictions.tolist(), np.uint64 if whole else float)
 
 
 def _header(network: Network, probabilities: bool, several: bool) -> list[str]:

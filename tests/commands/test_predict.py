@@ -132,6 +132,16 @@ def test_rows_that_are_not_finite_are_named_and_no_file_is_left(here: Path, caps
     assert capsys.readouterr().out == ""  # not even a header
 
 
+def test_large_whole_class_names_are_exact_in_an_array(here: Path) -> None:
+    """Such as hashes; beyond int64, pairs of them are one number in float64."""
+    names = np.array([5, 2**63 + 1, 2**63 + 2], np.uint64)
+    net, X = nnkit.Network([2, 3], seed=0, classes=names), np.random.default_rng(0).normal(size=(50, 2))
+    net.save("net.safetensors")
+    np.save("x.npy", X)
+    assert main(["predict", "net.safetensors", "x.npy", "--output", "out.npy"]) == 0
+    assert np.load("out.npy").tolist() == np.asarray(net.predict(X)).tolist()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
