@@ -7,11 +7,12 @@ the calls that run: a backend can make one or several from a node, or one from a
 replays only make these calls, without allocation or dispatch.
 """
 
-import threading
+import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any, NamedTuple
 
 Call = Callable[[], object]
@@ -55,6 +56,7 @@ class Tape:
     `around` returns the context in which the calls run.
 
     Attributes:
+        nodes: the nodes of a replay. first: those that come once before several replays in a row.
         trains: whether compiled code takes subnormal numbers as 0, which a step's must do however it is replayed.
     """
 
@@ -64,28 +66,15 @@ class Tape:
         lower: Lowering = calls_of,
         around: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self.running = threading.Lock()  # locked in the block that records
-        self.outer: Tape | None = None  # which records around it
+        self.nodes: Nodes = []
+        self.first: Nodes = []
         self.trains = False
-        self._nodes: Nodes = []
-        self._first: Nodes = []
-        self._is_rewritten = False
+        self.frame: FrameType | None = None  # that runs the block which records
+        self.outer: Tape | None = None  # which records around it
         self._passes, self._lower, self._around = passes, lower, around
         self._calls: list[Call] | None = None
         self._first_calls: list[Call] = []
         self._at_once = 1  # repetitions
-
-    @property
-    def nodes(self) -> Nodes:
-        """The nodes so far, in the block that records; after it, what the passes make of them."""
-        self._finish()
-        return self._nodes
-
-    @property
-    def first(self) -> Nodes:
-        """The nodes that come once before several replays in a row."""
-        self._finish()
-        return self._first
 
     @property
     def calls(self) -> list[Call]:
@@ -106,23 +95,15 @@ class Tape:
         calls = self.calls
         return getattr(calls[0], "function", _none)(x, out) if len(calls) == 1 and not self._first_calls else None
 
-    def _finish(self) -> None:
-        """After the recording, apply the passes once, and expand the remaining composite calls."""
-        if self._is_rewritten or self.running.locked():
-            return
-        active_tape()  # lets go of this one
-        self.outer = None
-        token = _recording.set(None)  # what passes compute is not recorded
-        try:
-            nodes = sorted(self._nodes, key=lambda node: isinstance(node.call, Note))  # not between calls to be fused
-            for rewritten in self._passes:
-                nodes = rewritten(nodes)
-            first = [node for made in nodes if isinstance(made.call, First) for node in made.call.nodes]
-            expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in nodes)
-            self._nodes, self._first = [node for some in expanded for node in some], first
-        finally:
-            _recording.reset(token)
-        self._is_rewritten = True
+    def rewrite(self) -> None:
+        """Apply the passes at the end of the recording, and expand the remaining composite calls."""
+        self.nodes.sort(key=lambda node: isinstance(node.call, Note))  # not between calls that passes fuse
+        for rewritten in self._passes:
+            self.nodes = rewritten(self.nodes)
+        self.first += [node for made in self.nodes if isinstance(made.call, First) for node in made.call.nodes]
+        expanded = (nodes_of(node.call) if isinstance(node.call, Composite) else [node] for node in self.nodes)
+        self.nodes = [node for some in expanded for node in some]
+        self._calls = None
 
     def replay(self, times: int = 1, after: Callable[[int], object] | None = None) -> None:
         """Make all calls, in order, `times` times; if another tape records, append the nodes to it.
@@ -132,7 +113,7 @@ class Tape:
         """
         outer = active_tape()
         if outer is not None:
-            outer.nodes.extend(self.first + self.nodes * times)
+            outer.nodes += self.first + self.nodes * times
             return
         calls = self.calls
         repeat = getattr(calls[0], "repeat", None) if len(calls) == 1 and not self._first_calls else None
@@ -219,39 +200,41 @@ _recording: ContextVar[Tape | None] = ContextVar("nnkit_recording", default=None
 
 
 def active_tape() -> Tape | None:
-    """The tape that records in this context, or None."""
-    latest = tape = _recording.get()
-    while tape is not None and not tape.running.locked():  # its block has ended
-        tape = tape.outer
+    """The tape that records in this context, or None.
+
+    Ctrl-C, or the exception of a signal's handler, can come between any two operations of Python, also where the end of
+    a block would reset the variable: a tape counts only while the frame of its block runs below this one.
+    """
+    tape = latest = _recording.get()
+    while tape is not None and not _runs(tape.frame):
+        tape.frame, tape = None, tape.outer
     if tape is not latest:
         _recording.set(tape)
     return tape
 
 
-class recording:  # noqa: N801  a context manager
-    """Record the operations of backends in the `with` block on `tape`.
+def _runs(frame: FrameType | None) -> bool:
+    here: FrameType | None = sys._getframe(2)
+    while here is not None and here is not frame:
+        here = here.f_back
+    return here is not None
 
-    The block ends with the release of a lock, which is compiled: between two lines of Python, Ctrl-C or the exception
-    of a signal's handler could leave the thread recording, and all later calls without an effect.
-    """
 
-    __slots__ = ("__exit__", "_tape")
-    __exit__: Callable[..., None]
-
-    def __init__(self, tape: Tape) -> None:
-        self._tape, self.__exit__ = tape, tape.running.__exit__
-
-    def __enter__(self) -> Tape:
-        tape = self._tape
-        tape.outer = active_tape()
-        try:
-            tape.running.acquire()
-            _recording.set(tape)
-        except BaseException:  # of a signal, at any place
-            with suppress(RuntimeError):
-                tape.running.release()
-            raise
-        return tape
+@contextmanager
+def recording(tape: Tape) -> Iterator[Tape]:
+    """Record the operations of backends in the `with` block on `tape`."""
+    tape.outer, frame = active_tape(), sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == "contextlib":
+        frame = frame.f_back
+    tape.frame = frame
+    try:
+        _recording.set(tape)
+        yield tape
+    finally:
+        if _recording.get() is tape:  # not in another thread, whose garbage collection may end this
+            _recording.set(tape.outer)
+        tape.frame = tape.outer = None
+    tape.rewrite()
 
 
 def perform(

@@ -170,9 +170,8 @@ def test_the_kernel_compiles(arch: int, dtype: str, columns: int) -> None:
             return super().kernel(text, name)
 
     host = Written(pytest.importorskip("cupy", reason="CuPy is not installed"), multiprocessors=1)
-    with host.recording() as tape:
+    with host.recording():
         host.sum(host.elementwise(nnkit.tanh, (host.zeros((2001, columns), dtype),)), axis=0)
-    assert tape.nodes  # of passes, which make the kernel
     (text,) = (text for text in texts if "sums_p" in text)
     assert texts[text].encode() in compile_cuda(text, arch)
 
