@@ -94,5 +94,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=1.0, help="per contender and size, in all rounds (default: 1)")
-    parser.add_argument("--results", type=machine.folder, metavar="FOLDER", default=machine.ROOT / "bench" / "results")
+    parser.add_argument("--results", type=machine.folder, metavar="FOLDER", default=machine.RESULTS)
     return parser.parse_args(arguments)

@@ -318,5 +318,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=0.6, help="per contender and size, in all rounds")
     parser.add_argument("--no-first", dest="first", action="store_false", help="leave out the cost of a first run")
-    parser.add_argument("--results", type=machine.folder, metavar="FOLDER", default=machine.ROOT / "bench" / "results")
+    parser.add_argument("--results", type=machine.folder, metavar="FOLDER", default=machine.RESULTS)
     return parser.parse_args(arguments)

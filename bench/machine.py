@@ -15,6 +15,7 @@ import numpy as np
 import nnkit
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
 
 
 def folder(text: str) -> Path:

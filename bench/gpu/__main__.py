@@ -197,9 +197,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="total time (default: 450)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: only to check the arithmetic")
-    parser.add_argument(
-        "--output", type=machine.folder, default=Path(__file__).parents[1] / "results", metavar="FOLDER"
-    )
+    parser.add_argument("--output", type=machine.folder, default=machine.RESULTS, metavar="FOLDER")
     parser.add_argument("--short", action="store_true", help="tiny sizes and times, to check that everything runs")
     options = parser.parse_args(arguments)
     if options.short and options.sizes is SIZES:
