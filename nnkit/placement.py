@@ -3,8 +3,8 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -36,7 +36,8 @@ class Turn:
 
     Attributes:
         queue: a lock for calls that wait for each other before they take their turn.
-        in_epoch: whether an epoch runs, whose steps keep the arrays with which it began.
+        in_epoch: whether an epoch runs, whose steps keep the arrays with which it began. A `finally` in the function
+            that sets it ends it: the end of a context manager in Python could be interrupted.
     """
 
     __slots__ = ("__exit__", "__weakref__", "_lock", "in_epoch", "queue")
@@ -75,19 +76,6 @@ class Turn:
             self.queue = threading.RLock()
         else:
             self._begin()
-
-
-@contextmanager
-def in_epoch(turns: Iterable[Turn]) -> Iterator[None]:
-    """Let these networks be in an epoch."""
-    turns = list(turns)
-    try:
-        for turn in turns:
-            turn.in_epoch = True
-        yield
-    finally:
-        for turn in turns:
-            turn.in_epoch = False
 
 
 def _forked() -> None:

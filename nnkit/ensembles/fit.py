@@ -17,7 +17,6 @@ from nnkit.metrics import Metric
 from nnkit.model import ROWS
 from nnkit.network import Network
 from nnkit.optimizers import Optimizer, chosen_optimizer
-from nnkit.placement import in_epoch
 from nnkit.schedules import Schedule
 from nnkit.training.best import Best
 from nnkit.training.checkpoints import Plan
@@ -128,8 +127,13 @@ class Training:
         history, members = self.history, self.history.members
         try:
             for number in range(self.epochs):
-                with in_epoch(member.turn for member in self.members):
+                try:
+                    for member in self.members:
+                        member.turn.in_epoch = True
                     numbers = self._epoch(number, bar, interrupt)
+                finally:
+                    for member in self.members:
+                        member.turn.in_epoch = False
                 if not self.active and all(one.stopped == "diverged" for one in members):
                     raise self.errors[0]
                 for k in [k for k in self.active if self.bests[k].stops(members[k])]:

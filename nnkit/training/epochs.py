@@ -12,7 +12,6 @@ from nnkit.metrics import Metric
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
 from nnkit.parallel.division import ONE, Team
-from nnkit.placement import in_epoch
 from nnkit.schedules import Schedule
 from nnkit.step import step_for
 from nnkit.training.checkpoints import Plan
@@ -64,13 +63,16 @@ class Epochs:
         self.check_place()
         if self.model.optimizer_state() is not self.state:
             self._prepare()  # a callback has replaced the network's optimizer, or its arrays and state
-        careful = not self.source.repeatable
+        careful, turn = not self.source.repeatable, self.model.turn
         self.undo.begin()
-        with in_epoch([self.model.turn]):
+        try:
+            turn.in_epoch = True
             measured = self._pass(number, history, progress, careful)
             if not careful and not (math.isfinite(measured["cost"]) and measured["finite"]):
                 self.undo.back(whole=True)
                 measured = self._pass(number, history, Progress.unseen(), careful=True)
+        finally:
+            turn.in_epoch = False
         if not math.isfinite(measured["cost"]):  # though that of each step was
             self.undo.back()
             raise DivergenceError(number + 1, self.steps or 1, f"the cost is {measured['cost']}", self.rate)

@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -103,7 +102,7 @@ def differ(there: str, here: str) -> bool:
     return there != here and there.split()[0] == here.split()[0]
 
 
-def _content(value: Any, depth: int, written: AbstractSet[str] = frozenset()) -> Any:
+def _content(value: Any, depth: int, written: frozenset[str] = frozenset()) -> Any:
     """The comparable parts of a value, as nested tuples of text; of an object, not the `written` attributes."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
         return repr(value)
