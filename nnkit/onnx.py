@@ -14,7 +14,7 @@ import numpy as np
 from nnkit.backends.formulas.program import Program
 from nnkit.checkpoint import description
 from nnkit.checks import whole
-from nnkit.data.encoding import EXACT
+from nnkit.data.columns import EXACT
 from nnkit.files import replacing
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import Dense, Scaling, trainable_layers

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnkit.data.cells import KINDS, MISSING, AnotherKindError, Labels, TextCellError, finite_number, is_number
+from nnkit.data.columns import EXACT
 from nnkit.data.csv_files import Layout, layout_of, rows_of_csv
-from nnkit.data.encoding import EXACT, TableEncoding, is_mixed
+from nnkit.data.encoding import TableEncoding, is_mixed
 from nnkit.data.table import Table, column_number
 from nnkit.tables import as_array, is_missing, table_numbers, text_array
 
@@ -139,7 +140,7 @@ def _is_text(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> 
 def _are_truth(cells: Iterable[str]) -> bool:
     """Whether these are truth values, which are the same ones in other cases of letters and in a Parquet file."""
     found = {cell.lower() for cell in set(cells).difference(MISSING)}
-    return bool(found) and found <= {*_TRUTH}
+    return bool(found) and found <= _TRUTH.keys()
 
 
 def _are_codes(cells: Iterable[str]) -> bool:

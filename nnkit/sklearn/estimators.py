@@ -15,7 +15,7 @@ from sklearn.utils.validation import column_or_1d
 
 from nnkit.backends import Backend
 from nnkit.classes import names_in
-from nnkit.data.encoding import EXACT
+from nnkit.data.columns import EXACT
 from nnkit.inputs import on_host
 from nnkit.kernels.costs import get_cost
 from nnkit.sklearn.attributes import unchanged_if_refused
