@@ -7,12 +7,15 @@ the calls that run: a backend can make one or several from a node, or one from a
 replays only make these calls, without allocation or dispatch.
 """
 
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from types import FrameType
+from functools import partial
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 Call = Callable[[], object]
@@ -203,27 +206,50 @@ def active_tape() -> Tape | None:
     """The tape that records in this context, or None.
 
     Ctrl-C, or the exception of a signal's handler, can come between any two operations of Python, also where the end of
-    a block would reset the variable: a tape counts only while the frame of its block runs below this one.
+    a block would reset the variable: a tape counts only while the frame of its block runs below this one. What a
+    handler computes in between is computed.
     """
     tape = latest = _recording.get()
-    while tape is not None and not _runs(tape.frame):
+    while tape is not None and (above := _above(tape.frame)) is None:
         tape.frame, tape = None, tape.outer
     if tape is not latest:
         _recording.set(tape)
-    return tape
+    return None if tape is None or (above and not _handlers().isdisjoint(above)) else tape
 
 
-def _runs(frame: FrameType | None) -> bool:
+def _above(frame: FrameType | None) -> list[CodeType] | None:
+    """The code of others than nnkit that runs above a frame of this thread; None if that does not run."""
     here: FrameType | None = sys._getframe(2)
+    codes = []
     while here is not None and here is not frame:
+        if not here.f_globals.get("__name__", "").startswith("nnkit."):
+            codes.append(here.f_code)
         here = here.f_back
-    return here is not None
+    return None if here is None else codes
+
+
+def _handlers() -> set[CodeType]:
+    """The code of the handlers of signals."""
+    codes = set[CodeType]()
+    for handler in map(signal.getsignal, signal.valid_signals()):
+        while isinstance(handler, partial):
+            handler = handler.func
+        code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+        codes |= set() if code is None else {code}
+    return codes
+
+
+def by_handler(error: BaseException) -> bool:
+    """Whether the handler of a signal raised an exception, so that it says nothing of the code that it interrupted."""
+    codes = _handlers()
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @contextmanager
 def recording(tape: Tape) -> Iterator[Tape]:
     """Record the operations of backends in the `with` block on `tape`."""
-    tape.outer, frame = active_tape(), sys._getframe(1)
+    active_tape()  # forgets those whose blocks have ended
+    tape.outer, frame = _recording.get(), sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__") == "contextlib":
         frame = frame.f_back
     tape.frame = frame

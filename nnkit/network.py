@@ -85,8 +85,8 @@ class Network(Model):
     also while one thread changes it (`fit`, `partial_fit`, `train_step`, `to`); a second thread that changes it gets
     RuntimeError at once. Calls during a step see the parameters as that step writes them: those of one layer may be
     newer than those of the next. A network that moves, or resumes a training, is seen in its state before or after
-    that. The handler of a signal runs in the middle of a call: it can raise, but what it computes with networks may be
-    undefined; let it set a flag. Networks can share an optimizer, a schedule and an early stopping rule.
+    that. The handler of a signal, which runs in the middle of a call, can use the network and train others. Networks
+    can share an optimizer, a schedule and an early stopping rule.
 
     >>> net = nnkit.Network([2, 3, 1], seed=0)
     >>> net

@@ -18,7 +18,7 @@ from nnkit.backends.cuda.cublas import Handles
 from nnkit.backends.cuda.memory import memory_is_full
 from nnkit.backends.cuda.streams import Placed, on_two_streams
 from nnkit.backends.errors import BackendFallbackWarning
-from nnkit.backends.recording import Break, Call, HostCall, Node, Nodes
+from nnkit.backends.recording import Break, Call, HostCall, Node, Nodes, by_handler
 from nnkit.backends.selection import switch
 
 # cudaStreamPerThread, the default stream with CUPY_CUDA_PER_THREAD_DEFAULT_STREAM=1: another stream in each thread.
@@ -173,7 +173,7 @@ class Graph:
             try:
                 return self._captured(on_two_streams(self.nodes) if attempt < _ATTEMPTS else self._in_order())
             except Exception as error:
-                if memory_is_full(self._cuda, error):
+                if memory_is_full(self._cuda, error) or by_handler(error):
                     raise
                 if attempt == _ATTEMPTS:
                     text = f"a recording did not become a CUDA graph, and is executed call by call: {error}"

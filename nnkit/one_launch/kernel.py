@@ -11,6 +11,7 @@ from nnkit.backends.base import Array
 from nnkit.backends.cuda.cluster import PORTABLE_CLUSTER, launch, limits_of
 from nnkit.backends.cuda.graph import home_of
 from nnkit.backends.errors import BackendFallbackWarning
+from nnkit.backends.recording import by_handler
 from nnkit.backends.selection import switch
 from nnkit.model import Model
 from nnkit.one_launch.layout import THREADS, Layout, Recipe, layout_for, recipe_of
@@ -47,7 +48,7 @@ class EpochKernel:
         try:
             self.run(X, y, backend.empty((0,), "int64"), rates, logits)
         except Exception as error:
-            if backend.out_of_memory(error) is not None:
+            if backend.out_of_memory(error) is not None or by_handler(error):
                 raise
             _warn(error)
             return False

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from nnkit.backends.errors import BackendFallbackWarning
 from nnkit.backends.loading import loading
+from nnkit.backends.recording import by_handler
 from nnkit.backends.selection import cache_folder, switch
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ def tried(make: Callable[..., T | None], *arguments: Any) -> T | None:
     except MemoryError:
         raise
     except Exception as error:
+        if by_handler(error):
+            raise
         turn_off(error)
         return None
 

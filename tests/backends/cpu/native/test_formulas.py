@@ -1,5 +1,6 @@
 """Native formulas: random programs of exact operations give the bits of plain NumPy expressions, in every layout."""
 
+import signal
 from random import Random
 from typing import Any
 
@@ -172,6 +173,20 @@ def test_without_a_working_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(BackendFallbackWarning, match="without native code"):
         assert formula(lambda xp, a: xp.exp(a) + 7.5)(np.zeros(2)).tolist() == [8.5, 8.5]
     assert native_calls(product.program(), [x, x], [np.empty(3)]) is None
+
+
+def test_the_exception_of_a_signal_handler_does_not_turn_native_code_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(compiler, "_load", lambda text: signal.raise_signal(signal.SIGTERM))
+    x, before = np.arange(3.0), signal.signal(signal.SIGTERM, late)
+    try:
+        with pytest.raises(TimeoutError):
+            native_calls(formula(lambda xp, a, b: a * b + 7.75).program(), [x, x], [np.empty(3)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert compiler.enabled()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
