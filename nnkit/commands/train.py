@@ -39,6 +39,7 @@ from nnkit.parallel.communicator import Communicator
 from nnkit.plots.figure import picture_path
 from nnkit.tables import is_table
 from nnkit.training.divergence import DivergenceError
+from nnkit.training.stopping import press
 from nnkit.version import __version__
 
 _DESCRIPTION = """
@@ -87,11 +88,9 @@ def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
 
     def end(number: int, _: Any) -> None:
         received.append(number)
-        signal.raise_signal(signal.SIGINT)
+        press()
 
-    # In the background of a shell script Ctrl-C is ignored; then SIGTERM has to end the process as ever.
-    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
-    ours = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and not ignored
+    ours = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if ours and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, end)
     try:

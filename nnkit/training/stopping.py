@@ -135,6 +135,16 @@ class _AtOnce:
         self.depth = 0  # such blocks are not nested
 
 
+_running: list[Interrupt] = []  # of the main thread
+
+
+def press() -> None:
+    """Do what Ctrl-C does, also where that is ignored, as in the background of a shell script."""
+    if not _running:
+        raise KeyboardInterrupt
+    _running[-1].press()
+
+
 @contextmanager
 def interruptible(communicator: Communicator = ALONE) -> Iterator[Interrupt]:
     """Defer Ctrl-C until `check`; a second one is not deferred in an `at_once` block.
@@ -146,12 +156,16 @@ def interruptible(communicator: Communicator = ALONE) -> Iterator[Interrupt]:
     def note(number: int, frame: FrameType | None) -> None:
         interrupt.press()
 
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
+    main = threading.current_thread() is threading.main_thread()
+    ours = main and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
     if ours:
         _signal.signal(_signal.SIGINT, note)
+    if main:
+        _running.append(interrupt)
     try:
         yield interrupt
     finally:
+        if main:
+            _running.remove(interrupt)
         if ours:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
