@@ -7,7 +7,7 @@ which the backward pass does not read, is stored in column-major order if the ba
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,15 @@ class _Views(list[Any]):
     def __setitem__(self, index: Any, value: Any) -> None:
         _check_same(value, self[index], f"the entry [{index}]")
 
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("these are views of the parameters; write into one: W[0][...] = values")
+
+    append = extend = insert = remove = pop = clear = sort = reverse = _refuse
+    __delitem__ = __iadd__ = __imul__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Views, (list(self),)
+
 
 class _NamedViews(dict[str, Any]):
     """Views of the vector by name, which can be written to and not replaced."""
@@ -47,6 +56,19 @@ class _NamedViews(dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         _check_same(value, self.get(name, value), f"the entry [{name!r}]")
         super().__setitem__(name, value)  # a copy is filled so
+
+    def update(self, *given: Any, **named: Any) -> None:
+        for name, value in dict(*given, **named).items():
+            self[name] = value
+
+    def __ior__(self, given: Any) -> Self:  # type: ignore[override,misc]
+        self.update(given)
+        return self
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("these are views of the parameters; write into one: layers[0]['W'][...] = values")
+
+    pop = popitem = clear = __delitem__ = _refuse
 
 
 class Parameters:
@@ -95,7 +117,7 @@ class Parameters:
             view = self.flat[start : start + length]
             layers[i][name] = view if len(shape) == 1 else backend.xp.reshape(view, shape)
         self._by_columns = False
-        if {*shapes[0]} == {"W", "b"}:  # of a dense layer
+        if {*shapes[0]} == {"W", "b"} and len(shapes[0]["W"]) == 2:  # of a dense layer
             d_out, d_in = shapes[0]["W"]
             self._by_columns = backend.by_columns(d_out, d_in, dtype) if by_columns is None else by_columns
         if self._by_columns:
@@ -149,8 +171,11 @@ class Parameters:
             first[...] = first.reshape(d_in, d_out).T.reshape(-1)
         return host
 
-    def restored(self, saved: np.ndarray) -> Array:
-        """Convert a result of `saved` back to this layout, on the device; raises ValueError for another length."""
+    def restored(self, saved: np.ndarray, dtype: str | None = None) -> Array:
+        """Convert a result of `saved` back to this layout, on the device; raises ValueError for another length.
+
+        `dtype` is that of the parameters by default.
+        """
         if saved.shape != self.flat.shape:
             raise ValueError(f"shape {saved.shape}; expected {tuple(self.flat.shape)}")
         host = np.array(saved)
@@ -158,7 +183,7 @@ class Parameters:
             d_out, d_in = self.shapes[0]["W"]
             first = host[: d_out * d_in]
             first[...] = first.reshape(d_out, d_in).T.reshape(-1)
-        return self.backend.asarray(host, self.dtype)
+        return self.backend.asarray(host, dtype or self.dtype)
 
     @property
     def vector(self) -> NDArray[np.float64]:

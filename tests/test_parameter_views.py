@@ -31,6 +31,8 @@ def replace_attribute(name: str) -> Callable[[Any], None]:
         replace_entry(lambda p: p.W, slice(0, 1)),
         replace_entry(lambda p: p.b, -1),
         replace_entry(lambda p: p.layers[0], "W"),
+        lambda p: p.layers[0].update(W=np.zeros((3, 2))),
+        lambda p: p.layers[0].__ior__({"W": np.zeros((3, 2))}),
         *map(replace_attribute, ("flat", "weights", "biases", "W", "b")),
     ],
 )
@@ -42,6 +44,24 @@ def test_replacing_a_view_is_refused(replace: Callable[[Any], None]) -> None:
         with pytest.raises(TypeError, match="is part of the parameters, and another array would not be; write into it"):
             replace(parameters)
     assert np.array_equal(net.parameters.flat, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: p.W.append(np.zeros((3, 2))),
+        lambda p: p.b.pop(),
+        lambda p: p.W.__delitem__(0),
+        lambda p: p.W.__iadd__([np.zeros((3, 2))]),
+        lambda p: p.layers.clear(),
+        lambda p: p.layers[0].pop("W"),
+        lambda p: p.layers[0].__delitem__("b"),
+    ],
+)
+def test_views_are_neither_added_nor_removed(change: Callable[[Any], Any]) -> None:
+    net = nnkit.Network([2, 3, 2], seed=0)
+    with pytest.raises(TypeError, match="these are views of the parameters; write into one: "):
+        change(net.parameters)
 
 
 def test_views_are_written_to_in_place() -> None:
