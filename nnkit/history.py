@@ -61,7 +61,7 @@ class History(dict[str, list[float]]):
     @property
     def last(self) -> dict[str, float]:
         """The numbers of the last epoch."""
-        return {name: numbers[-1] for name, numbers in self.items() if numbers}
+        return {name: numbers[-1] for name, numbers in self.items() if isinstance(numbers, list) and numbers}
 
     def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
         """Draw the learning curve, and write it to `path` if given (see `nnkit.plots.learning_curve`)."""

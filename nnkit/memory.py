@@ -64,7 +64,7 @@ def explains_memory(lower: str, changes: bool = False) -> Callable[[F], F]:
                 except Exception as error:
                     if model.backend.out_of_memory(error) is not None:
                         _forget(place.recorded, steps)
-                        if model.epochs_trained == before[-1]:
+                        if model.epochs_trained == before[-1] and model.placement is place:  # not resumed
                             model.optimizer, place.state, model.classes, _ = before
                     raise_if_full(model.backend, error, lower)
                     raise

@@ -408,6 +408,12 @@ def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
     return found
 
 
+def _vector_targets(model: Model, value: Any) -> bool:
+    if flag("", "vector_targets", value) and model.d_out > 1:
+        raise ValueError(f"vector_targets is True, but the network has {model.d_out} outputs; expected a single one")
+    return bool(value)
+
+
 def _optimizer(model: Model, value: Any) -> Optimizer:
     found = chosen_optimizer(value, vars(model).get("optimizer", value))
     _check_between_epochs(model, "optimizer")
@@ -436,7 +442,7 @@ _CHECKS: dict[str, Callable[[Model, Any], Any]] = {
     },
     "seed": _seed,
     "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
-    "vector_targets": lambda _, value: flag("", "vector_targets", value),
+    "vector_targets": _vector_targets,
     "target_names": lambda model, value: (
         None if value is None else checked_features(value, model.d_out, "target_names")
     ),

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any
 from nnkit import checkpoint, tensor_files
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
-from nnkit.backends.dtypes import FLOATS, dtype_name
 from nnkit.checks import FixedList, UnknownNameError, flag, whole
 from nnkit.history import History
 from nnkit.inputs import labels_of
@@ -402,9 +401,7 @@ class Network(Model):
     def _checked(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
         x = self.samples(x)
         y = self.answers(y)
-        # Labels have been checked; on a device, checking real numbers would synchronize.
-        look = self.backend.name == "numpy" and dtype_name(y.dtype) in FLOATS
-        y = self.targets(y, x.shape[0], check=look)
+        y = self.targets(y, x.shape[0], check=self.backend.name == "numpy")  # on a device, it would synchronize
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 

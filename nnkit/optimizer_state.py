@@ -67,8 +67,8 @@ class Optimizer:
             `load_state_dict` or `minimize` sets, but not from those that are assigned. Early stopping restores them
             with the parameters of the best epoch.
 
-    Raises ValueError for a number out of range, TypeError if a value is not a number, and AttributeError if any number
-    but the learning rate is changed. A custom optimizer is a derived dataclass with a `formula`, or whose `start`
+    Raises ValueError for a number out of range, TypeError if a value is not a number, and AttributeError if anything
+    but the learning rate is set. A custom optimizer is a derived dataclass with a `formula`, or whose `start`
     returns a state with its own `update` (`OptimizerState`).
     """
 
@@ -111,6 +111,8 @@ class Optimizer:
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "learning_rate" and name in vars(self):
             raise AttributeError(f"{self!r}: only learning_rate can be changed; create a new optimizer")
+        if type(self).__module__ == _OWN and name not in _declared(type(self)):  # type: ignore[arg-type]
+            raise AttributeError(f"{type(self).__name__} has no number {name!r}; learning_rate can be changed")
         super().__setattr__(name, self._checked(name, value))
 
     def _checked(self, name: str, value: Any) -> Any:
@@ -145,7 +147,7 @@ class OptimizerState:
     `factors` are the parameters' rate factors (`Dense.rate`), with the layout of the parameters; None if all are 1.
 
     A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
-    returns the subclass. There are two kinds:
+    returns the subclass. With an `ema`, the names `average` and `average_share` are taken. There are two kinds:
 
     - With `recordable = True`, `update` uses only formulas and methods of the backend, and writes to arrays of the
       state or the parameters. It is recorded and replayed with the step, on a GPU as part of its graph.

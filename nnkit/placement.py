@@ -19,7 +19,7 @@ from nnkit.kernels.activations import registrations
 from nnkit.layers import Dropout, Layer, rates_of, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
-from nnkit.preprocessing import Preprocessing, is_custom, precision
+from nnkit.preprocessing import Preprocessing, applied, is_custom, precision
 
 _BUSY = (
     "another thread is training or moving this network: only one thread at a time may call fit, partial_fit, "
@@ -304,7 +304,7 @@ class ForwardPass:
             self._preprocessing, self._before = preprocessing, {}
         wide = precision(preprocessing, dtype_name(x.dtype), self._dtype)
         if is_custom(preprocessing):  # a recording may not contain all that it computes
-            preprocessing.apply(self.backend, self.backend.asarray(x, wide), self._x)
+            applied(self.backend, preprocessing, self.backend.asarray(x, wide), self._x)
             return
         if wide not in self._before:
             given = self.backend.zeros((self._samples, preprocessing.inputs), wide)

@@ -79,13 +79,19 @@ def preprocessed(
     out = backend.empty((n, preprocessing.outputs), dtype) if out is None else out
     rows = max(1, _TOGETHER // preprocessing.inputs)
     if n <= rows:
-        return preprocessing.apply(backend, backend.asarray(x, wide), out)
+        return applied(backend, preprocessing, backend.asarray(x, wide), out)
     x = x if isinstance(x, np.ndarray) else backend.asarray(x)  # arrays on the host go to a device in blocks
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         part, target = x[start:stop, ...], out[start:stop, ...]
-        preprocessing.apply(backend, backend.asarray(part, wide), target)
+        applied(backend, preprocessing, backend.asarray(part, wide), target)
     return out
+
+
+def applied(backend: Backend, preprocessing: Preprocessing, x: Array, out: Array) -> Array:
+    """Transform samples to `out`, also by a custom preprocessing that returns another array."""
+    found = preprocessing.apply(backend, x, out)
+    return out if found is None or found is out else backend.copy(found, out)
 
 
 def precision(preprocessing: Preprocessing, samples: str, results: str) -> str:

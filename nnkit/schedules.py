@@ -5,6 +5,7 @@ Step schedules are constant within an epoch; smooth schedules change with each m
 
 import functools
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -345,8 +346,9 @@ def as_schedule(value: ScheduleLike, name: str = "schedule") -> Schedule:
 
 
 def in_words(schedule: Schedule | None) -> str:
-    """The repr of a schedule, or its class name if it has only the default repr."""
-    return repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
+    """The repr of a schedule without addresses, or its class name if it has only the default repr."""
+    text = repr(schedule) if type(schedule).__repr__ is not object.__repr__ else type(schedule).__name__
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _share(epoch: float, epochs: float) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array
+from nnkit.backends.dtypes import dtype_name
 from nnkit.kernels.cost import Cost
 from nnkit.kernels.costs import get_cost
 from nnkit.layers import Dense, Layer
@@ -54,8 +55,10 @@ def training_state(model: Model) -> Arrays:
 
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
     """The training state on its backend: the optimizer's state and dropout's counter."""
-    arrays = {} if state is None else state.arrays | state.averages
-    found = {f"optimizer.{name}": array for name, array in arrays.items()}
+    own, averages = ({}, {}) if state is None else (state.arrays, state.averages)
+    for name in own.keys() & averages.keys():
+        raise ValueError(f"{type(state).__name__}.arrays: {name!r} is that of the averages by `ema`; rename it")
+    found = {f"optimizer.{name}": array for name, array in (own | averages).items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
     return found
@@ -82,8 +85,8 @@ def matched(
         found = saved[name]
         if tuple(found.shape) != tuple(array.shape):
             raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
-        vector = array.shape == place.parameters.flat.shape
-        values = place.parameters.restored(found) if vector else place.backend.asarray(found, place.dtype)
+        vector, dtype = array.shape == place.parameters.flat.shape, dtype_name(array.dtype)
+        values = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
         pairs.append((values, array))
     return pairs
 

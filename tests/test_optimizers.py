@@ -107,6 +107,8 @@ def test_only_the_learning_rate_changes() -> None:
         optimizer.learning_rate = math.nan
     with pytest.raises(AttributeError, match=r"momentum=0.9\): only learning_rate can be changed"):
         optimizer.momentum = 0.5
+    with pytest.raises(AttributeError, match="SGD has no number 'lr'; learning_rate can be changed"):
+        optimizer.lr = 0.5
     assert optimizer == nnkit.SGD(2.0, momentum=0.9)
 
 

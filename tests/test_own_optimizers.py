@@ -3,6 +3,8 @@
 Adafactor (Shazeer and Stern, ICML 2018) keeps a row and a column of the squared gradients of each W instead of all.
 """
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,86 @@ def test_a_missing_constant_of_the_formula_is_named() -> None:
 
     with pytest.raises(TypeError, match=r"^Lacking has no mu, a constant of its formula scaled$"):
         network().train_step(*DATA, Lacking())
+
+
+class NumPyState(OptimizerState):
+    """Of a user of NumPy: in dtypes of its own, one array in place and another anew in each step."""
+
+    diverges_at = 0
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.total = np.full(parameters.flat.shape, 1e-10)
+        self.mean, self.count = np.zeros(parameters.flat.shape), np.zeros((), np.int64)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {"total": self.total, "mean": self.mean, "count": self.count}
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.mean = 0.9 * self.mean + gradients.flat.astype(np.float64)
+        self.total += self.mean**2
+        self.count += 1
+        self.mean *= np.nan if self.count == self.diverges_at else 1.0
+        parameters.flat -= (self.optimizer.learning_rate * self.mean / np.sqrt(self.total)).astype(np.float32)
+
+
+class NumPyDescent(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return NumPyState(self, parameters)
+
+
+def state_of(net: nnkit.Network) -> list[Any]:
+    return [net.parameters.flat.tolist(), *(np.asarray(a).tolist() for a in net.state.arrays.values())]  # type: ignore[union-attr]
+
+
+def test_arrays_of_other_dtypes_are_resumed_and_copied(tmp_path: Path) -> None:
+    def trained(epochs: int, **options: Any) -> nnkit.Network:
+        net = nnkit.Network([5, 4, 3], seed=0)
+        net.fit(*DATA, epochs=epochs, optimizer=NumPyDescent(0.1), progress=False, **options)
+        return net
+
+    whole = trained(4)
+    trained(2, checkpoint=tmp_path / "run")
+    resumed = trained(4, checkpoint=tmp_path / "run", resume=True)
+    assert state_of(resumed) == state_of(whole) == state_of(copy.deepcopy(whole))
+
+
+def test_arrays_that_are_assigned_anew_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error in the data, and after a divergence, from which the training can go on."""
+    (x, y), seen = DATA, list[list[Any]]()
+
+    def minibatches() -> Iterator[tuple[Any, Any]]:
+        yield x[:10], y[:10]
+        if seen:
+            raise OSError("the drive is gone")
+        yield x[10:], y[10:]
+
+    def see(net: nnkit.Network, history: nnkit.History) -> None:
+        seen.append(state_of(net))
+
+    net = nnkit.Network([5, 4, 3], seed=0)
+    with pytest.raises(OSError, match="the drive"):
+        net.fit(minibatches, epochs=2, optimizer=NumPyDescent(0.1), callbacks=[see], progress=False)
+    assert state_of(net) == seen[0]
+    monkeypatch.setattr(NumPyState, "diverges_at", 4)
+    with pytest.raises(nnkit.DivergenceError) as caught:
+        net.fit(*DATA, epochs=2, batch_size=12, progress=False)
+    assert caught.value.step == 2
+    assert state_of(net)[3:] == [3]
+    assert np.isfinite(state_of(net)[2]).all()
+
+
+class NamedLikeAverages(NumPyState):
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {"average": self.mean}
+
+
+def test_a_name_of_the_averages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file would have one of both."""
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: NamedLikeAverages(self, p))
+    net = nnkit.Network([5, 4, 3], seed=0)
+    with pytest.raises(ValueError, match=r"NamedLikeAverages.arrays: 'average' is that of the averages by `ema`"):
+        net.fit(*DATA, optimizer=NumPyDescent(0.1, ema=0.9), progress=False)
+    net.fit(*DATA, epochs=1, optimizer=NumPyDescent(0.1), progress=False)

@@ -124,6 +124,8 @@ def test_invalid_attributes_are_refused_when_set(name: str) -> None:
     with pytest.raises(error, match=message):
         setattr(net, name, value)
     assert getattr(net, name) is before
+    with pytest.raises(ValueError, match="vector_targets is True, but the network has 3 outputs"):
+        net.vector_targets = True
 
 
 def test_attributes_can_be_set_to_valid_values(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints, from which a killed training can be resumed."""
 
+import json
 import warnings
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -37,6 +38,7 @@ class Plan:
         metrics: their names. validation_data: "given" or "None". validation_split: its share, if it was split off.
         class_weight: as text. data: fingerprints of samples, targets and weights, by name.
         functions: fingerprints of custom schedules and metrics, by name.
+        averaged: whether early stopping keeps averages, if there are any.
     """
 
     samples: int | None
@@ -53,6 +55,7 @@ class Plan:
     data: dict[str, str] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
     shards: int | None = None
+    averaged: bool | None = None
 
 
 class Keeper:
@@ -151,8 +154,11 @@ class Keeper:
         found = [_different(name, there[name], here[name]) for name in names if there[name] != here[name]]
         fitted = (name for name in ("preprocessing", "target_scaling") if there[name] != here[name])
         found += [f"its {name} is a different one, or was fitted to different samples" for name in fitted]
+        columns = {"features": (there["features"], here["features"])}
+        columns["target_names"] = (saved.target_names, self.model.target_names)
+        found += [_different(of, a, b) for of, (a, b) in columns.items() if None not in (a, b) and a != b]
         seed = given.get("given_seed", there["seed"])  # a callback may have set another one
-        if seed != here["seed"] and not self.model.seed_is_drawn:
+        if here["seed"] not in (seed, there["seed"]) and not self.model.seed_is_drawn:
             found.append(_different("seed", seed, here["seed"]))
         return found
 
@@ -165,7 +171,7 @@ class Keeper:
         pairs += [(name, data.get(name, "None"), now.get(name, "None")) for name in data.keys() | now.keys()]
         if optimizer is not None:
             given = training.get("given_optimizer", training["optimizer"])
-            pairs.append(("optimizer", given, optimizer.describe()))
+            pairs.append(("optimizer", given, _as_stored(optimizer.describe())))
         if self.model.init is not None:  # without one, as in a loaded network, that of the checkpoint holds
             pairs.append(("init", training.get("init", self.model.init), self.model.init))
         found = [_different(*pair) for pair in pairs if pair[1] != pair[2]]
@@ -278,9 +284,14 @@ def _comparable(arguments: dict[str, Any]) -> dict[str, Any]:
     classes = arguments["classes"]
     return arguments | {
         "cost": arguments["cost"].describe(),
-        "layers": list(map(layer_description, arguments["layers"])),
+        "layers": _as_stored(list(map(layer_description, arguments["layers"]))),
         "classes": classes.tolist() if isinstance(classes, np.ndarray) else classes,
     }
+
+
+def _as_stored(description: Any) -> Any:
+    """What a file has of it: lists for tuples."""
+    return json.loads(json.dumps(description))
 
 
 def _made_plain(history: History) -> Exception | None:
@@ -326,15 +337,19 @@ def resume(place: Placement, arrays: Arrays, training: dict[str, Any], optimizer
 
 
 def drawn_before(path: str | PathLike[str] | None) -> int | None:
-    """The seed of the network in a checkpoint; None if there is no file."""
-    return checkpoint.read(path).arguments["seed"] if path is not None and Path(path).exists() else None
+    """The seed with which the training in a checkpoint began; None if there is no file."""
+    if path is None or not Path(path).exists():
+        return None
+    saved = checkpoint.read(path)
+    seed: int = (saved.training or {}).get("given_seed", saved.arguments["seed"])
+    return seed
 
 
 def _optimizer_of(training: dict[str, Any], optimizer: Optimizer | None) -> Optimizer:
     """The optimizer to continue with: the given one, unless a callback has replaced it."""
     there = training["optimizer"]
     rate = {"learning_rate": there["learning_rate"]}
-    same = optimizer is not None and optimizer.describe() | rate == there
+    same = optimizer is not None and _as_stored(optimizer.describe()) | rate == there
     return optimizer if same and optimizer is not None else get_optimizer(**there)
 
 

@@ -109,7 +109,7 @@ def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
     """
     names = ("features", "classes", "target_names", "vector_targets", "optimizer", "state")
     before = [getattr(model, name) for name in names]
-    trained = model.epochs_trained
+    place, trained = model.placement, model.epochs_trained
     try:
         model.learn(X, y)
         if y is not None:
@@ -120,7 +120,8 @@ def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
                 model.classes = names_in(labels, model.d_out)
         yield
     except BaseException as error:
-        if model.epochs_trained == trained and not isinstance(error, DivergenceError):
+        resumed = model.placement is not place
+        if model.epochs_trained == trained and not resumed and not isinstance(error, DivergenceError):
             for name, value in zip(names, before, strict=True):
                 setattr(model, name, value)
         raise

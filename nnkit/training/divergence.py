@@ -3,6 +3,7 @@
 import math
 
 from nnkit.backends.base import Array
+from nnkit.backends.dtypes import dtype_name
 from nnkit.history import History
 from nnkit.inputs import surely_finite
 from nnkit.model import Model
@@ -43,19 +44,22 @@ class Snapshot:
     """A copy of parameters and training state: the optimizer's state and dropout's counter."""
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
-        self._backend = model.backend
-        self._arrays: list[Array] = [model.parameters.flat, *training_arrays(model.placement, state).values()]
-        self._copies = [self._backend.empty(a.shape, model.dtype) for a in self._arrays]
+        self._model, self._state = model, state
+        self._copies = [model.backend.empty(a.shape, dtype_name(a.dtype)) for a in self._arrays()]
+
+    def _arrays(self) -> list[Array]:
+        """Read anew each time: the state of a custom optimizer may assign new ones."""
+        return [self._model.parameters.flat, *training_arrays(self._model.placement, self._state).values()]
 
     def take(self) -> None:
         """Save the current state."""
-        for array, copy in zip(self._arrays, self._copies, strict=True):
-            self._backend.copy(array, copy)
+        for array, copy in zip(self._arrays(), self._copies, strict=True):
+            self._model.backend.copy(array, copy)
 
     def restore(self) -> None:
         """Restore the saved state."""
-        for array, copy in zip(self._arrays, self._copies, strict=True):
-            self._backend.copy(copy, array)
+        for array, copy in zip(self._arrays(), self._copies, strict=True):
+            self._model.backend.copy(copy, array)
 
 
 class Undo:

@@ -8,8 +8,9 @@ import functools
 import hashlib
 import importlib.util
 import math
+from argparse import Namespace
 from collections.abc import Iterable, Iterator
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -125,16 +126,17 @@ def _content(value: Any, depth: int, written: frozenset[str] = frozenset()) -> A
     found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
     methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
     state = written | _written_by_methods(type(value))
-    attributes = getattr(value, "__dict__", {}).items()
-    plain = [(name, repr(each)) for name, each in attributes if name not in state and _is_plain(each)]
+    own = {name: each for name, each in getattr(value, "__dict__", {}).items() if name not in state}
+    plain = [(name, repr(each)) for name, each in own.items() if _is_plain(each)]
+    plain += [(name, repr(_content(each, depth - 1))) for name, each in own.items() if isinstance(each, FunctionType)]
     return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
 
 
 def _function(function: FunctionType, depth: int) -> Any:
     """A function's code and the outer variables that it reads; not those that it writes, such as a call counter."""
     codes = _codes(function)
-    written = _stored(codes, "STORE_GLOBAL", "STORE_DEREF")
-    around = {name: function.__globals__.get(name) for code in codes for name in code.co_names}
+    written, state = _named(codes, "STORE_GLOBAL", "STORE_DEREF"), _named(codes, "STORE_ATTR")
+    around = {name: function.__globals__.get(name) for name in _named(codes, "LOAD_GLOBAL", "LOAD_NAME")}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         around[name] = _in_cell(cell)
     read = {
@@ -142,8 +144,15 @@ def _function(function: FunctionType, depth: int) -> Any:
         for name, value in around.items()
         if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
     }
+    settings = {name: vars(value) for name, value in around.items() if isinstance(value, Namespace | ModuleType)}
+    fields = _named(codes, "LOAD_ATTR")
+    read |= {
+        f"{name}.{each}": values[each]
+        for name, values in settings.items()
+        for each in fields & values.keys()
+        if _is_plain(values[each]) and each not in state
+    }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
-    state = _stored(codes, "STORE_ATTR")
     return _content(function.__code__, 1), tuple(_content(each, depth, state) for each in seen)
 
 
@@ -155,15 +164,15 @@ def _codes(function: FunctionType) -> list[CodeType]:
     return codes
 
 
-def _stored(codes: Iterable[CodeType], *operations: str) -> frozenset[str]:
-    """The names that code assigns with these operations."""
+def _named(codes: Iterable[CodeType], *operations: str) -> frozenset[str]:
+    """The names that code reads or assigns with these operations."""
     return frozenset(at.argval for code in codes for at in dis.get_instructions(code) if at.opname in operations)
 
 
 def _written_by_methods(kind: type) -> frozenset[str]:
     """The attributes in which objects count or remember: those that a method assigns, other than the first ones."""
     found = [each for base in kind.__mro__ for name, each in vars(base).items() if name not in _FIRST]
-    return frozenset().union(*(_stored(_codes(each), "STORE_ATTR") for each in found if isinstance(each, FunctionType)))
+    return frozenset().union(*(_named(_codes(each), "STORE_ATTR") for each in found if isinstance(each, FunctionType)))
 
 
 _FIRST = ("__init__", "__post_init__", "__new__", "__setstate__")

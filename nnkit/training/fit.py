@@ -178,13 +178,18 @@ def fit(
             batch_size = 32 if batch_size is None else whole("", "batch_size", batch_size, 1)
             every = 1 if checkpoint_every is None else whole("", "checkpoint_every", checkpoint_every, 1)
             shuffle = shuffle is None or flag("", "shuffle", shuffle)
+            if validation_split is not None:
+                validation_split = in_range("", "validation_split", validation_split, 1.0, above=True)
             resume, averaged = flag("", "resume", resume), flag("", "averaged", averaged)
             for name, count in (("epochs", epochs), ("gradient_accumulation_steps", gradient_accumulation_steps)):
                 whole("", name, count, 1)
             progress = checked_progress(progress)
             callbacks = checked_callbacks(callbacks)
             if checkpoint is not None:
-                _check_apart(checkpoint, {"X": X, "y": y} | {f"callbacks[{i}]": c for i, c in enumerate(callbacks)})
+                used = {"X": X, "y": y, "sample_weight": sample_weight}
+                if isinstance(validation_data, tuple | list):
+                    used |= {f"validation_data[{i}]": given for i, given in enumerate(validation_data)}
+                _check_apart(checkpoint, used | {f"callbacks[{i}]": c for i, c in enumerate(callbacks)})
             optimizer = None if optimizer is None else chosen_optimizer(optimizer, model.optimizer)
             rates = None if schedule is None else as_schedule(schedule)
             measured = get_metrics(metrics, model.d_out, model.classifies, model.cost.threshold)
@@ -202,6 +207,8 @@ def fit(
                 and model.epochs_trained == 0 == communicator.rank
             ):
                 warn_of_scales(model.backend, source.X, model.features)
+            if is_stream(X) and isinstance(validation_data, tuple | list):
+                model.learn(*validation_data[:2])  # the columns of its tables: the first minibatch comes later
             validation = validation_source(model, validation_data, prints, team)
             to_come = numbers_to_come(model, measured, validation is not None)
             check_monitor("schedule", None if rates is None else rates.monitor, to_come)
@@ -220,7 +227,8 @@ def fit(
                 class_weight=class_weight_in_words(class_weight),
                 data={**source.prints, **({} if validation is None else validation.prints)},
                 functions=functions_of(model, optimizer or model.optimizer, rates, measured) if prints else {},
-                shards=shards,
+                shards=team.shards,
+                averaged=averaged if early_stopping is not None else None,
             )
             keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator)
         team = team._replace(communicator=fastest(communicator, model.backend))
@@ -260,7 +268,6 @@ def _split(model: Model, share: float, seed: int, given: dict[str, Any]) -> list
     """Set a share of samples aside; returns (X, y, sample_weight) of both parts."""
     from nnkit.data.splitting import split_off  # imports all of nnkit.data, often not needed
 
-    share = in_range("", "validation_split", share, 1.0, above=True)
     labels = np.asarray(on_host(model.answers(given["y"])))
     if not model.classifies:  # integers are amounts there, such as prices
         labels = np.zeros(labels.shape)

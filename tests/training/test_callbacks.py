@@ -143,3 +143,24 @@ def test_the_costs_of_a_history_are_not_for_callbacks(change: Any) -> None:
         ValueError, match=r"a callback changed history\['cost'\] from 1 to [02] numbers; expected an entry"
     ):
         members.fit(X, y, epochs=3, progress=False, callbacks=[lambda members, history: change(history)])
+
+
+@pytest.mark.parametrize("entry", [[1.0, 2.0, 3.0], np.eye(2), "run 7", 5, None])
+def test_any_entry_of_a_callback_is_kept_when_training_stops(entry: Any) -> None:
+    """Also in the middle of an epoch, whose numbers are taken back."""
+
+    def note(net: nnkit.Network, history: nnkit.History) -> None:
+        history["mine"] = entry
+
+    def data() -> Any:
+        yield X, LABELS
+        epochs.append(1)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    epochs = list[int]()
+    history = nnkit.Network([3, 2], seed=0).fit(data, epochs=5, callbacks=[note], progress=False)
+    assert history.stopped == "interrupted"
+    assert history["mine"] is entry
+    assert [len(history[name]) for name in ("cost", "accuracy", "learning_rate", "seconds")] == [2] * 4
+    assert "cost" in history.last

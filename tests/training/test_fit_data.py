@@ -258,3 +258,19 @@ def test_rows_on_the_host_train_like_rows_on_the_device(
     }
     device = trained(IMAGES, LABELS, **options)
     assert_same(device, trained(nnkit.data.open_npy(tmp_path / "images.npy"), LABELS, **options))
+
+
+def test_a_validation_table_beside_a_stream_is_put_in_the_order_of_its_names() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    X, Y = RNG.normal(size=(40, 3)), RNG.normal(size=(40, 2)) + np.array([0, 100])
+    table, targets = pandas.DataFrame(X, columns=list("abc")), pandas.DataFrame(Y, columns=list("uv"))
+
+    def minibatches() -> Iterator[tuple[Any, Any]]:
+        for start in range(0, 40, 10):
+            yield table[start : start + 10], targets[start : start + 10]
+
+    validation = table[list("cab")], targets[list("vu")]
+    net = nnkit.Network([3, 4, 2], cost="quadratic", seed=0)
+    history = net.fit(minibatches, epochs=2, validation_data=validation, metrics=["mae"], progress=False)
+    right = np.abs(np.asarray(net.predict(table)) - net.answers(targets)).mean()
+    assert history["validation_mae"][-1] == pytest.approx(right, rel=1e-5)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -407,20 +408,21 @@ def test_a_schedule_that_sets_the_rates_of_members_is_refused() -> None:
 
 
 @pytest.mark.parametrize("opened", [nnkit.data.open_npy, lambda path: np.load(path, mmap_mode="r")])
-@pytest.mark.parametrize("name", ["X", "y"])
+@pytest.mark.parametrize("name", ["X", "y", "validation_data[1]"])
 def test_a_checkpoint_does_not_replace_the_file_of_the_data(
     tmp_path: Path, opened: Callable[[Path], Any], name: str
 ) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "rows.npy"
-    given: dict[str, Any] = {"X": rng.normal(size=(12, 3)), "y": rng.normal(size=(12, 2))}
+    given: dict[str, Any] = {"X": rng.normal(size=(12, 3)), "y": rng.normal(size=(12, 2)), "sample_weight": np.ones(12)}
     pytest.importorskip("safetensors", reason="safetensors is not installed")
-    np.save(path, given[name])
+    np.save(path, given.get(name, given["y"]))
     before = path.read_bytes()
     (tmp_path / "link.npy").symlink_to(path)
     net = nnkit.Network([3, 2], cost="quadratic", seed=0)
     for other in (path, tmp_path / "link.npy"):
-        with pytest.raises(ValueError, match=rf"checkpoint: .*npy is the file of {name}; give another path"):
-            net.fit(**given | {name: opened(path)}, epochs=1, progress=False, checkpoint=other)
+        used = {"validation_data": (given["X"], opened(path))} if name not in given else {name: opened(path)}
+        with pytest.raises(ValueError, match=rf"checkpoint: .*npy is the file of {re.escape(name)}; give another path"):
+            net.fit(**given | used, epochs=1, progress=False, checkpoint=other)
     assert path.read_bytes() == before
     callbacks = [nnkit.callbacks.CSVLogger(tmp_path / "run.csv")]
     with pytest.raises(ValueError, match=r"checkpoint: .*csv is the file of callbacks\[0\]; give another path"):

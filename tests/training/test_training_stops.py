@@ -181,3 +181,14 @@ def test_targets_that_are_not_probabilities_are_refused(cost: str, y: list[list[
     assert np.array_equal(net.parameters.flat, before)
     quadratic = nnkit.Network([2, 2], cost="quadratic", seed=0)
     assert quadratic.fit([[0.0, 1.0], [1.0, 0.0]], y, epochs=1, progress=False).epochs == 1
+
+
+@pytest.mark.parametrize("call", ["fit", "train_step", "gradients", "value_and_gradient", "minimize", "evaluate"])
+@pytest.mark.parametrize("targets", [[[0, 255], [255, 0]], [[0, 2], [1, 0]]])
+def test_integers_that_are_not_probabilities_are_refused(call: str, targets: list[list[int]]) -> None:
+    """A matrix of integers is not of labels: masks of bytes, counts."""
+    net = nnkit.Network([2, 2], cost="cross_entropy", seed=0)
+    before = net.parameters.vector
+    with pytest.raises(ValueError, match=f"y holds {targets[0][1]}"):
+        getattr(net, call)([[0.0, 1.0], [1.0, 0.0]], np.array(targets, np.uint8))
+    np.testing.assert_array_equal(net.parameters.vector, before)
