@@ -218,14 +218,17 @@ def active_tape() -> Tape | None:
 
 
 def _above(frame: FrameType | None) -> list[CodeType] | None:
-    """The code of others than nnkit that runs above a frame of this thread; None if that does not run."""
+    """The code of users that runs above a frame of this thread; None if that does not run."""
     here: FrameType | None = sys._getframe(2)
     codes = []
     while here is not None and here is not frame:
-        if not here.f_globals.get("__name__", "").startswith("nnkit."):
+        if not here.f_globals.get("__name__", "").startswith(_NOT_USERS):
             codes.append(here.f_code)
         here = here.f_back
     return None if here is None else codes
+
+
+_NOT_USERS = ("nnkit.", "numpy.", "contextlib")
 
 
 def _handlers() -> set[CodeType]:
