@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from nnkit.backends.base import Array
+from nnkit.backends.formula import formula
 from nnkit.history import History
-from nnkit.kernels.arithmetic import product, scaled_sum
+from nnkit.kernels.arithmetic import product
 from nnkit.kernels.regularization import squared
 from nnkit.metrics import MetricFunction
 from nnkit.network import Network
@@ -27,6 +28,14 @@ UNSTABLE = (
 )
 
 
+@formula
+def compensated_sum(xp: Any, total: Any, lost: Any, x: Any) -> Any:
+    """Total + x, and what rounding has added to it (Kahan, 1965): of 10⁶ float32 numbers a plain sum loses digits."""
+    given = x - lost
+    found = total + given
+    return found, found - total - given
+
+
 class _PenalizedState(OptimizerState):
     """Adds α W/(Σ w) to the gradients, with the sum over the weights of a minibatch, of whatever size it is.
 
@@ -36,14 +45,15 @@ class _PenalizedState(OptimizerState):
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         super().__init__(optimizer, parameters)
         self._squares = parameters.backend.zeros(parameters.weights.shape, parameters.dtype)
-        self._square, self.total, self._one = (self.number(value) for value in (0.0, 0.0, 1.0))
+        self._square, self.total, self._lost = (self.number(0.0) for _ in range(3))
 
     def record(self, parameters: Parameters, gradients: Parameters) -> None:
         assert self.samples is not None
         backend = self.backend
         backend.elementwise(squared, (parameters.weights,), out=self._squares)
         backend.sum(self._squares, out=self._square)
-        backend.elementwise(scaled_sum, (self.total, self._square, self._one), out=self.total)
+        sums = (self.total, self._lost)
+        backend.elementwise(compensated_sum, (*sums, self._square), out=sums)
         self.numbers["l2"] = self.number(self.optimizer.l2 / self.samples)
         super().record(parameters, gradients)
 
@@ -241,7 +251,8 @@ def _taken_squares(network: Network) -> float:
     if not isinstance(state, _PenalizedState):
         return 0.0
     total = float(network.backend.to_numpy(state.total))
-    network.backend.copy(state.number(0.0), state.total)
+    for number in (state.total, state._lost):
+        network.backend.copy(state.number(0.0), number)
     return total
 
 

@@ -22,7 +22,9 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import nnkit
+from nnkit.backends import get_backend
 from nnkit.sklearn import DenseClassifier, DenseRegressor
+from nnkit.sklearn.solvers import compensated_sum
 from tests.support import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -167,6 +169,19 @@ def test_descent_with_a_penalty_stops_where_the_regressor_stops(seed: int, weigh
         theirs.partial_fit(x, y, sample_weight=weight)
         ours.partial_fit(x, y, sample_weight=weight)
         np.testing.assert_allclose(ours.loss_, theirs.loss_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("compiled", ["0", "1"])
+def test_penalties_of_many_updates_keep_their_digits(compiled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of 10⁵ float32 numbers; a plain one would be wrong by 10⁻⁴ of it, more than the default `tol`."""
+    monkeypatch.setenv("NNKIT_NATIVE", compiled)
+    backend, total, lost = get_backend("numpy"), np.zeros((), np.float32), np.zeros((), np.float32)
+    x = np.float32(0.1) * np.ones((), np.float32)
+    with backend.recording() as tape:
+        backend.elementwise(compensated_sum, (total, lost, x), out=(total, lost))
+    tape.replay(100_000)
+    assert total == np.float32(100_000 * float(x))
+    assert abs(np.cumsum(np.full(100_000, x))[-1] / total - 1) > 1e-4
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "poisson"])
