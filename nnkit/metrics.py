@@ -168,6 +168,8 @@ def root_mean_squared_error(y: Any, h: Any, sample_weight: Any = None) -> float:
     y, h = _columns(y, h)
     with np.errstate(all="ignore"):
         error = np.abs(y.astype(np.float64) - h.astype(np.float64))
+        if sample_weight is not None:
+            error[_weights(sample_weight, len(error))[:, 0] == 0] = 0  # which could have the only large error
         exponent = np.frexp(error.max(axis=0))[1]  # squares of small or large numbers under- or overflow
         mean = _mean(np.ldexp(error, -exponent) ** 2, sample_weight)
         return float(np.mean(np.ldexp(np.sqrt(mean), exponent)))

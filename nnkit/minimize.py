@@ -13,6 +13,7 @@ from nnkit.inputs import check_finite
 from nnkit.model import Model
 from nnkit.parameters import in_one_vector
 from nnkit.step import Step
+from nnkit.training.data import learned_names
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -100,7 +101,7 @@ def minimize(
     x, targets, factors = network._checked(X, network.answers(y), sample_weight)
     check_finite(network.backend, x, "X")
     jac = {} if isinstance(method, str) and method.lower() in _WITHOUT_GRADIENT else {"jac": True}
-    with network.turn:
+    with network.turn, learned_names(network, X, y):
         objective = Objective(network, x, targets, factors, penalty)
         function = objective if jac else lambda vector: objective(vector)[0]
         try:
@@ -108,7 +109,6 @@ def minimize(
         finally:
             network.parameters.vector = objective.best
             network.average_anew()
-        network.learn(X, y)
     return result
 
 

@@ -145,6 +145,19 @@ def test_a_second_fit_continues_members_that_stopped_at_different_epochs() -> No
     ]
 
 
+@pytest.mark.parametrize("order", ["own", "shared"])
+def test_a_name_continues_the_optimizer_of_each_member(order: Any) -> None:
+    """As with a network alone, whose moments an equal optimizer of the same name goes on with."""
+    ensemble = Ensemble([5, 7, 3], seeds=SEEDS, order=order, dtype="float64")
+    alone = [Network([5, 7, 3], seed=seed, dtype="float64") for seed in SEEDS]
+    for member in (*ensemble.members, *alone):
+        member.fit(X, LABELS, epochs=2, optimizer="adam", progress=False)
+    ensemble.fit(X, LABELS, epochs=1, optimizer="adam", batch_size=58, progress=False)
+    for member, network in zip(ensemble.members, alone, strict=True):
+        network.fit(X, LABELS, epochs=1, optimizer="adam", batch_size=58, progress=False)
+        np.testing.assert_allclose(member.parameters.vector, network.parameters.vector, rtol=1e-12, atol=1e-12)
+
+
 def test_a_step_is_that_of_pytorchs_vmap() -> None:
     torch = pytest.importorskip("torch")
     ensemble = Ensemble([5, 7, 3], "tanh", seeds=SEEDS, dtype="float64")

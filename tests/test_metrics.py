@@ -120,6 +120,12 @@ def test_scikit_learn_agrees(weights: Any) -> None:
         assert metric(y, h, sample_weight=weights) == pytest.approx(wanted, rel=1e-14)
 
 
+def test_a_large_error_of_weight_0_hides_no_others() -> None:
+    y, h = np.array([1e300, 2e-10, 3e-10]), np.array([0.0, 4e-10, 5e-10])
+    for metric in (root_mean_squared_error, mean_absolute_error):
+        assert metric(y, h, sample_weight=[0, 1, 1]) == pytest.approx(2e-10, rel=1e-14)
+
+
 def test_samples_without_weight_do_not_count() -> None:
     y, h, kept = REAL.copy(), H.copy(), WEIGHTS > 0
     y[~kept], h[~kept] = 1e300, np.nan

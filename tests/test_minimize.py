@@ -111,7 +111,11 @@ def test_invalid_arguments_change_nothing() -> None:
         network.minimize(np.where(np.arange(120).reshape(40, 3) == 5, np.nan, X), TARGETS)
     with pytest.raises(ValueError, match="y has"):
         network.minimize(X, TARGETS[:3])
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    with pytest.raises(ValueError, match="two columns are called 'a'"):
+        network.minimize(pandas.DataFrame(X, columns=["a", "a", "b"]), TARGETS)
     np.testing.assert_array_equal(network.parameters.vector, before)
+    assert network.features is None
 
 
 def test_targets_of_one_axis_give_predictions_of_one_axis() -> None:

@@ -48,7 +48,9 @@ def optimizers_of(members: Sequence[Network], given: Any) -> list[Optimizer]:
     if not isinstance(given, list | tuple):
         if given is None:
             return [member.optimizer for member in members]
-        return [chosen_optimizer(given, members[0].optimizer)] * len(members)
+        if not isinstance(given, str):
+            return [chosen_optimizer(given, members[0].optimizer)] * len(members)
+        given = [given] * len(members)
     if len(given) != len(members):
         raise ValueError(f"optimizer is a list of {len(given)}; expected one for each of {len(members)} members")
     return [chosen_optimizer(one, member.optimizer) for one, member in zip(given, members, strict=True)]
