@@ -13,7 +13,6 @@ from nnkit.inputs import check_finite
 from nnkit.model import Model
 from nnkit.parameters import in_one_vector
 from nnkit.step import Step
-from nnkit.training.data import learned_names
 
 if TYPE_CHECKING:
     from scipy.optimize import OptimizeResult
@@ -98,14 +97,20 @@ def minimize(
         raise TypeError(f"minimize: method is {method!r}; expected a method of scipy.optimize.minimize")
     if network.parameters.rates is not None:
         raise ValueError("minimize: layers have rates other than 1, which only steps of an optimizer apply")
-    x, targets, factors = network._checked(X, network.answers(y), sample_weight)
+    x, targets, factors = network._checked(X, network.answers(y), sample_weight, check=True)
     check_finite(network.backend, x, "X")
     jac = {} if isinstance(method, str) and method.lower() in _WITHOUT_GRADIENT else {"jac": True}
-    with network.turn, learned_names(network, X, y):
+    with network.turn:
         objective = Objective(network, x, targets, factors, penalty)
         function = objective if jac else lambda vector: objective(vector)[0]
+        before = network.features, network.target_names, network.vector_targets
         try:
+            network.learn(X, y)
             result = scipy_minimize(function, objective.best, method=method, **jac, **options)
+        except BaseException:
+            if math.isinf(objective.lowest):  # no cost has been computed
+                network.features, network.target_names, network.vector_targets = before
+            raise
         finally:
             network.parameters.vector = objective.best
             network.average_anew()

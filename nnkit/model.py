@@ -326,6 +326,8 @@ class Model:
         """The state of the optimizer in use; a different optimizer replaces it and starts with a new state."""
         wanted, place = chosen_optimizer(optimizer, self.optimizer), self.placement
         state = place.state
+        if wanted is not self.optimizer:
+            self.turn.check_between_epochs("optimizer")
         if state is None or state.optimizer is not wanted:
             state = place.state = tried(wanted.start(place.parameters), place.parameters)  # first, as it may fail
         if wanted is not self.optimizer:

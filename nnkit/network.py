@@ -398,10 +398,11 @@ class Network(Model):
         step.run()
         return step
 
-    def _checked(self, x: Any, y: Any, sample_weight: Any) -> tuple[Array, Array, Array | None]:
+    def _checked(self, x: Any, y: Any, sample_weight: Any, check: bool = False) -> tuple[Array, Array, Array | None]:
         x = self.samples(x)
         y = self.answers(y)
-        y = self.targets(y, x.shape[0], check=self.backend.name == "numpy")  # on a device, it would synchronize
+        # On a GPU of CuPy, checking real numbers would synchronize.
+        y = self.targets(y, x.shape[0], check=check or not self.backend.name.startswith("cupy"))
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 

@@ -105,6 +105,7 @@ def pickled(network: Model) -> dict[str, Any]:
         "vector_targets": network.vector_targets,
         "target_names": network.target_names,
         "seed_is_drawn": network.seed_is_drawn,
+        "init": network.init,
         "arrays": arrays(network),
         "optimizer": network.optimizer,
         "has_state": network.current_state is not None,
@@ -122,7 +123,7 @@ def unpickle(network: Model, parts: dict[str, Any]) -> None:
         saved |= parts["state"]
     Model.__init__(network, **given | {"cost": cost if isinstance(cost, Cost) else get_cost(**cost)})
     network.epochs_trained, network.optimizer = parts["epochs_trained"], parts["optimizer"]
-    for name in ("vector_targets", "seed_is_drawn", "target_names"):
+    for name in ("vector_targets", "seed_is_drawn", "target_names", "init"):
         setattr(network, name, parts.get(name, getattr(network, name)))  # missing in earlier versions
     if parts["has_state"]:
         network.optimizer_state()

@@ -158,6 +158,16 @@ def test_a_name_continues_the_optimizer_of_each_member(order: Any) -> None:
         np.testing.assert_allclose(member.parameters.vector, network.parameters.vector, rtol=1e-12, atol=1e-12)
 
 
+def test_the_sum_of_validation_costs_may_overflow() -> None:
+    y = RNG.normal(size=2000) * 1e18
+    x, rule = RNG.normal(size=(2000, 2)), nnkit.EarlyStopping(patience=1)
+    options: dict[str, Any] = {"epochs": 3, "optimizer": SGD(0.01), "validation_data": (x, y), "progress": False}
+    ensemble, alone = Ensemble([2, 1], cost="quadratic", seeds=[0]), Network([2, 1], cost="quadratic", seed=0)
+    found = ensemble.fit(x, y, early_stopping=rule, **options)
+    wanted = alone.fit(x, y, early_stopping=rule, **options)
+    assert found["validation_cost"] == pytest.approx(wanted["validation_cost"], rel=1e-5)
+
+
 def test_a_step_is_that_of_pytorchs_vmap() -> None:
     torch = pytest.importorskip("torch")
     ensemble = Ensemble([5, 7, 3], "tanh", seeds=SEEDS, dtype="float64")
@@ -411,6 +421,21 @@ def test_members_that_differ_keep_what_they_are_or_are_refused(
         ensemble.save(path)
         assert np.array_equal(Ensemble.load(path).members[1].predict(X), alone)
     assert np.array_equal(ensemble.members[1].predict(X), alone)
+
+
+def test_outputs_of_members_with_other_costs_have_no_mean() -> None:
+    ensemble = Ensemble([5, 4, 3], seeds=[0, 1])
+    ensemble.members[1] = Network([5, 4, 3], cost="cross_entropy", seed=1)
+    calls: list[Callable[[], object]] = [
+        lambda: ensemble.predict(X),
+        lambda: ensemble.predict_proba(X),
+        lambda: ensemble.disagreement(X),
+        lambda: ensemble.evaluate(X, LABELS),
+        lambda: ensemble.fit(X, LABELS, progress=False),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"members\[1\].(cost|layers) is .*; expected the same for all"):
+            call()
 
 
 def test_a_callback_may_leave_members_out() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from tests.conftest import working_backend
 
 optimize = pytest.importorskip("scipy.optimize")
 
@@ -99,6 +100,30 @@ def test_an_interrupt_keeps_the_best_parameters(error: type[BaseException]) -> N
         network.minimize(X, TARGETS, callback=callback)
     assert network.evaluate(X, TARGETS)["cost"] == pytest.approx(min(seen))
     assert min(seen) < start
+
+
+def test_an_interrupt_keeps_what_was_learned_of_the_data() -> None:
+    """As `fit` does: the names of columns, and the shape of the targets."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    network = nnkit.Network([3, 1], cost="quadratic", seed=0)
+    table = pandas.DataFrame(X, columns=list("abc"))
+
+    def callback(intermediate_result: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        network.minimize(table, TARGETS[:, 0], callback=callback)
+    assert network.features == list("abc")
+    assert network.predict(table).shape == (40,)
+    np.testing.assert_array_equal(network.predict(table[list("cab")]), network.predict(table))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "standard:array_api_strict"])
+def test_targets_that_the_cost_is_not_defined_for_are_refused(backend: str) -> None:
+    network = nnkit.Network([3, 1], cost="cross_entropy", seed=0, backend=working_backend(backend))
+    for name in ("minimize", "value_and_gradient", "gradients", "train_step"):
+        with pytest.raises(ValueError, match=r"y holds 7.0 at \[0, 0\]; expected targets in \[0, 1\]"):
+            getattr(network, name)(X, np.full((40, 1), 7.0))
 
 
 def test_invalid_arguments_change_nothing() -> None:

@@ -317,6 +317,27 @@ def test_arrays_that_are_assigned_anew_are_undone(monkeypatch: pytest.MonkeyPatc
     assert np.isfinite(state_of(net)[2]).all()
 
 
+class LazyState(NumPyState):
+    """Its arrays are made in the first step, as in PyTorch."""
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {} if self.count == 0 else super().arrays
+
+
+def test_arrays_that_are_made_in_the_first_step_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: LazyState(self, p))
+    net, whole = nnkit.Network([5, 4, 3], seed=0), nnkit.Network([5, 4, 3], seed=0)
+    monkeypatch.setattr(NumPyState, "diverges_at", 2)
+    with pytest.raises(nnkit.DivergenceError):
+        net.fit(*DATA, epochs=1, batch_size=12, optimizer=NumPyDescent(0.1), progress=False)
+    monkeypatch.setattr(NumPyState, "diverges_at", 0)
+    for each in (net, whole):  # the step before has been taken
+        history = each.fit(*DATA, epochs=3, batch_size=12, optimizer=NumPyDescent(0.1), progress=False)
+        assert history.epochs == 3
+        assert np.isfinite(state_of(each)[2]).all()
+
+
 class NamedLikeAverages(NumPyState):
     @property
     def arrays(self) -> dict[str, Array]:

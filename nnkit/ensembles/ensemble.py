@@ -11,7 +11,7 @@ from nnkit import checkpoint, tensor_files
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array, quiet
 from nnkit.checks import flag, one_of, whole
-from nnkit.ensembles.fit import NAMES, TRAINED, EnsembleHistory, Training, check_alike, optimizers_of
+from nnkit.ensembles.fit import NAMES, OUTPUTS, TRAINED, EnsembleHistory, Training, check_alike, optimizers_of
 from nnkit.history import History
 from nnkit.inputs import labels_of
 from nnkit.kernels.cost import OutputPair, output_pair
@@ -241,7 +241,7 @@ class Ensemble:
         class_weight: ClassWeight = None,
     ) -> dict[str, float]:
         """The cost, accuracy and metrics of the mean outputs, like `Network.evaluate`."""
-        check_alike(self.members, ("preprocessing", "target_scaling", *NAMES))
+        check_alike(self.members, ("preprocessing", *OUTPUTS, *NAMES))
         first = self.members[0].snapshot(self.members[0].placement.beside())  # whose recordings are of another cost
         measured = get_metrics(metrics, first.d_out, first.classifies, first.cost.threshold)
         source = source_of(first, x, y, sample_weight, class_weight)
@@ -298,13 +298,13 @@ class Ensemble:
 
     def _outputs(self, x: Any) -> Array:
         """The outputs of each member, (K, n, d_out)."""
-        check_alike(self.members, ("classes",))
+        check_alike(self.members, OUTPUTS)
         first = self.members[0]
         return first.backend.xp.stack([member.ask(x, activated=True, finite=True) for member in self.members])
 
     def _values(self, x: Any) -> tuple[list[Array], OutputPair]:
         """What decides the class of each member, its logits or outputs (n, d_out), and their pair."""
-        check_alike(self.members, ("classes",))
+        check_alike(self.members, OUTPUTS)
         first = self.members[0]
         pair = _pair_of_mean(first)
         of_outputs = pair is not first.output

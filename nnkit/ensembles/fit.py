@@ -58,6 +58,7 @@ def optimizers_of(members: Sequence[Network], given: Any) -> list[Optimizer]:
 
 TRAINED = ("layers", "cost", "dtype", "preprocessing", "target_scaling")  # what a pass has once for all members
 NAMES = ("features", "classes", "target_names")
+OUTPUTS = ("cost", "target_scaling", "output_activation", "classes")  # what the mean of outputs has once
 
 
 def check_alike(members: Sequence[Any], names: Sequence[str]) -> None:
@@ -71,6 +72,8 @@ def check_alike(members: Sequence[Any], names: Sequence[str]) -> None:
 
 
 def _value(member: Any, name: str) -> Any:
+    if name == "output_activation":
+        return member.dense[-1].activation
     value = getattr(member, name)
     if name == "layers":
         return [layer_description(layer) for layer in value]
@@ -326,11 +329,16 @@ class Training:
         return numbers
 
     def _validated(self, source: Source) -> Mapping[int, Numbers]:
-        """The numbers of each active member on other samples."""
+        """The numbers of each active member on other samples; where sums of costs overflow, in a second pass."""
+        found = self._measured(source, careful=not source.repeatable)
+        overflow = any(math.isinf(numbers["cost"]) for numbers in found.values())
+        return self._measured(source, careful=True) if overflow and source.repeatable else found
+
+    def _measured(self, source: Source, careful: bool) -> Mapping[int, Numbers]:
         known, start = source.samples or ROWS, source.start(None)
         meters = {k: Meter(self.members[k], known, min(known, ROWS), self.metrics) for k in self.active}
         for meter in meters.values():
-            meter.start(start, careful=not source.repeatable)
+            meter.start(start, careful)
         width = self.members[0].d_out
         for batch in source.batches(ROWS):
             x = batch.inputs()

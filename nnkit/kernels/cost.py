@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
@@ -104,9 +105,13 @@ class Cost:
         constants = {"kept": 1 - self.label_smoothing, "added": self._added(y)}
         return backend.elementwise(smoothed_targets, (y,), constants=constants)
 
-    def sharpened(self, y: Any) -> Any:
-        """The inverse of `smoothed`, up to rounding."""
-        return y if self.label_smoothing == 0 else (y - self._added(y)) / (1 - self.label_smoothing)
+    def sharpened(self, y: NDArray[Any]) -> NDArray[Any]:
+        """The inverse of `smoothed` on the host: exact for 0 and 1, up to rounding for others."""
+        if self.label_smoothing == 0:
+            return y
+        found = (y - self._added(y)) / (1 - self.label_smoothing)
+        whole = np.rint(found)
+        return np.where(np.abs(found - whole) * (1 - self.label_smoothing) <= 2 * np.finfo(y.dtype).eps, whole, found)
 
     def _added(self, y: Any) -> float:
         k: int = y.shape[-1] if self.domain == "distribution" else 2

@@ -45,21 +45,32 @@ class Snapshot:
 
     def __init__(self, model: Model, state: OptimizerState) -> None:
         self._model, self._state = model, state
-        self._copies = [model.backend.empty(a.shape, dtype_name(a.dtype)) for a in self._arrays()]
+        self._copies = {name: self._empty(array) for name, array in self._arrays().items()}
 
-    def _arrays(self) -> list[Array]:
-        """Read anew each time: the state of a custom optimizer may assign new ones."""
-        return [self._model.parameters.flat, *training_arrays(self._model.placement, self._state).values()]
+    def _arrays(self) -> dict[str, Array]:
+        """Read anew each time: the state of a custom optimizer may assign new ones, or make them in its first step."""
+        return {"": self._model.parameters.flat, **training_arrays(self._model.placement, self._state)}
+
+    def _empty(self, array: Array) -> Array:
+        return self._model.backend.empty(array.shape, dtype_name(array.dtype))
 
     def take(self) -> None:
         """Save the current state."""
-        for array, copy in zip(self._arrays(), self._copies, strict=True):
-            self._model.backend.copy(array, copy)
+        arrays = self._arrays()
+        for name in self._copies.keys() - arrays.keys():
+            del self._copies[name]
+        for name, array in arrays.items():
+            if name not in self._copies or self._copies[name].shape != array.shape:
+                self._copies[name] = self._empty(array)
+            self._model.backend.copy(array, self._copies[name])
 
     def restore(self) -> None:
         """Restore the saved state."""
-        for array, copy in zip(self._arrays(), self._copies, strict=True):
-            self._model.backend.copy(copy, array)
+        for name, array in self._arrays().items():
+            if name in self._copies:
+                self._model.backend.copy(self._copies[name], array)
+            else:  # made since: states start with zeros
+                self._model.backend.copy(self._model.backend.zeros(array.shape, dtype_name(array.dtype)), array)
 
 
 class Undo:

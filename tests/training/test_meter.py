@@ -142,6 +142,19 @@ def test_with_one_class_per_sample_the_largest_output_counts(arrays: "Arrays", s
         assert net.fit(stream(y), epochs=1, optimizer=nnkit.SGD(1e-300), progress=False)["accuracy"] == [wanted]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("smoothing", [0.1, 0.3, 0.4, 0.9])
+def test_metrics_get_labels_without_smoothing(dtype: str, smoothing: float) -> None:
+    def sensitivity(y: Any, h: Any) -> float:
+        return float(((y == 1) & (h > 0.5)).mean())
+
+    y, cost = LABELS % 2, nnkit.get_cost("cross_entropy", label_smoothing=smoothing)
+    net = nnkit.Network([3, 1], cost=cost, seed=0, dtype=dtype)
+    net.parameters.b[0][...] = 9.0
+    wanted = np.mean(y == 1)
+    assert net.evaluate(X, y, metrics=[sensitivity])["sensitivity"] == pytest.approx(wanted)
+
+
 def test_a_stream_is_of_one_kind() -> None:
     """A minibatch in which each sample has one class by chance is counted as the others are."""
     one_each = np.where(np.arange(53)[:, None] < 20, np.eye(4)[LABELS], BITS)

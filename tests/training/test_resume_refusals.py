@@ -1,5 +1,6 @@
 """Only the same training is resumed: of other data, functions and options it is said what differs, before anything."""
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,10 @@ def test_another_initializer_has_no_effect_and_is_refused(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"its init is he_normal, but this training's is zeros$"):
         resumed("zeros", 5)
     assert path.read_bytes() == content
+    worker = pickle.loads(pickle.dumps(nnkit.Network([4, 3], seed=0, init="he_normal")))  # as in another process
+    assert worker.fit(X, LABELS, epochs=4, checkpoint=tmp_path / "worker", progress=False).epochs == 4
+    net = nnkit.Network([4, 3], seed=0, init="he_normal")
+    assert net.fit(X, LABELS, epochs=5, checkpoint=tmp_path / "worker", resume=True, progress=False).epochs == 5
     net = nnkit.load(path)  # which has none
     assert net.fit(X, LABELS, epochs=5, checkpoint=path, resume=True, progress=False).epochs == 5
 
