@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,16 +126,48 @@ def thread_blocks(
 
 
 class SideBySide:
-    """A call that runs lists of calls on different threads and waits for all of them."""
+    """A call that runs lists of calls on different threads and waits for all of them.
+
+    After an exception, too: no other thread writes any more when it ends.
+    """
 
     def __init__(self, lists: Sequence[Sequence[Call]]) -> None:
         self.lists = lists
 
     def __call__(self) -> None:
-        waiting = [_pool().submit(_run, calls) for calls in self.lists[1:]]
-        _run(self.lists[0])
-        for future in waiting:
-            future.result()
+        parts = [_Part(calls) for calls in self.lists[1:]]
+        try:
+            waiting = [_pool().submit(part) for part in parts]
+            _run(self.lists[0])
+            for future in waiting:
+                future.result()
+        except BaseException:  # also that of a signal's handler, at any place
+            _end(parts)
+            raise
+
+
+class _Part:
+    """Calls for another thread, which holds the lock while it runs them."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self.calls, self.lock = calls, Lock()
+
+    def __call__(self) -> None:
+        with self.lock:
+            _run(self.calls)
+
+
+def _end(parts: Sequence[_Part]) -> None:
+    """Let no thread start these, and wait for those that run them."""
+    try:
+        for part in parts:
+            part.calls = ()
+        for part in parts:
+            with part.lock:
+                pass
+    except BaseException:  # of another signal's handler
+        _end(parts)
+        raise
 
 
 def _run(calls: Sequence[Call]) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -126,6 +127,43 @@ def test_a_forked_process_creates_its_own_threads() -> None:
         signal.alarm(30)
         os._exit(0 if nnkit.sigmoid(np.zeros(9))[8] == 0.5 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of users are not on this system")
+@pytest.mark.parametrize("signals", [1, 2])
+def test_no_thread_writes_after_an_exception(signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a signal's handler during the calls of its thread, and again while it waits for the others."""
+    monkeypatch.setattr(blocks, "thread_count", lambda: 2)  # so that the third list waits for the second
+    blocks._pool.cache_clear()
+    written, raised = np.zeros(2), [0]
+    running = threading.Event()
+
+    def late(*_: Any) -> None:
+        raised[0] += 1
+        raise TimeoutError(f"signal {raised[0]}")
+
+    def interrupted() -> None:
+        running.wait(30)
+        signal.raise_signal(signal.SIGUSR1)
+
+    def slow() -> None:
+        running.set()
+        while raised[0] < signals:
+            time.sleep(0.02)
+            if raised[0] == 1 < signals:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        time.sleep(0.02)
+        written[0] = 1
+
+    before = signal.signal(signal.SIGUSR1, late)
+    try:
+        with pytest.raises(TimeoutError, match=f"signal {signals}"):
+            blocks.SideBySide([[interrupted], [slow], [partial(written.fill, 3)]])()
+        ended = written.copy()
+        blocks._pool().submit(int).result()  # after all calls that came before it
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert written.tolist() == ended.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [("64", 2), ("2", 2), ("1", 1), ("0", 2), ("", 2), ("many", 2)])
