@@ -27,7 +27,7 @@ from nnkit.backends.dtypes import (
 )
 from nnkit.backends.errors import OutOfMemoryError
 from nnkit.backends.formulas.operations import complex_step_namespace
-from nnkit.backends.formulas.program import Program, Traceable, evaluated
+from nnkit.backends.formulas.program import Program, Traceable, python_function
 from nnkit.backends.recording import Tape, active_tape, perform, recording
 
 Array = Any  # an array of any namespace
@@ -145,7 +145,7 @@ class Backend(ABC):
     def run_program(self, program: Program, name: str, operands: Sequence[Array], outs: Sequence[Array]) -> None:
         """Compute a formula's program with float arrays that broadcast, into `outs`, which have the same shape.
 
-        For backends with `runs_programs`; others call the formula's function.
+        For backends with `runs_programs`; others compute it by the functions of the namespace.
         """
         raise NotImplementedError
 
@@ -267,16 +267,14 @@ class Backend(ABC):
             raise (ValueError if isinstance(error, ValueError) else TypeError)(f"{name}: {error}") from None
 
     def _call(self, formula: Traceable, arrays: Sequence[Array], result: Result, out: Any, constants: Any) -> Any:
-        """Evaluate a formula by its Python function, into separate arrays."""
+        """Evaluate a formula's program by the functions of the namespace, into separate arrays."""
         shape, dtype = result
-        complex_step = self.xp is np and dtype in COMPLEX
-        xp = complex_step_namespace if complex_step else self.xp
+        # The program, not the formula's function, in which `z += 1` would change an operand.
+        function, array = python_function(formula.program(constants)), functools.partial(self.asarray, dtype=dtype)
+        xp = complex_step_namespace if self.xp is np and dtype in COMPLEX else self.xp
 
         def compute() -> Any:
-            if complex_step:  # the program, in which Python's abs is that of the namespace
-                values = evaluated(formula.program(constants), xp, arrays, self.dtype(dtype))
-            else:
-                values = formula.function(xp, *arrays, **(constants or {}))
+            values = function(xp, self.dtype(dtype), array, *arrays)
             used, results = list(arrays), []
             for value in _tuple(values):
                 # A formula may return an operand, the same value twice, a number, or an array not yet broadcast.

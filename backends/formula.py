@@ -7,7 +7,7 @@ A formula is a plain function over an array-API namespace and its operands:
         return delta * s * (1 - s)
 
 It is traced once into a straight-line program (`nnkit.backends.formulas.tracing`). NumPy runs the program as ufuncs on
-preallocated arrays, CuPy compiles it to one CUDA kernel, and other namespaces call the function itself.
+preallocated arrays, CuPy compiles it to one CUDA kernel, and other namespaces run it by their functions.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """A backend for any other array API namespace: array-api-strict in the tests, PyTorch or JAX for experiments.
 
-Formulas are called as plain functions, without fusion or preallocation. It needs array-api-compat, which handles the
-differences between libraries and the standard; NumPy and CuPy do not need it.
+Formulas are computed by the namespace's functions, without fusion or preallocation. It needs array-api-compat, which
+handles the differences between libraries and the standard; NumPy and CuPy do not need it.
 """
 
 import importlib

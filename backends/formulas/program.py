@@ -1,6 +1,6 @@
 """A formula's straight-line program: numbered values, each an operand, a constant or one operation on earlier ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -56,19 +56,42 @@ class Program:
         return Program(self.operands, tuple(values), tuple(renumbered[o] for o in self.outputs))
 
 
-def evaluated(program: Program, xp: Any, operands: Sequence[Any], dtype: Any) -> Any:
-    """The result of a program by the functions of a namespace, or a tuple of several; conditions become `dtype`."""
-    values = list(operands)
-    for value in program.values[len(operands) :]:
-        arguments = [values[i] for i in value.arguments]
+# Python's operators take numbers in more namespaces than the functions of the same names.
+_EXPRESSIONS = {
+    "add": "{0} + {1}", "subtract": "{0} - {1}", "multiply": "{0} * {1}", "divide": "{0} / {1}", "pow": "{0} ** {1}",
+    "negative": "-{0}", "less": "{0} < {1}", "less_equal": "{0} <= {1}", "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}", "equal": "{0} == {1}", "not_equal": "{0} != {1}", "logical_and": "{0} & {1}",
+    "logical_or": "{0} | {1}", "logical_not": "~{0}", "bitwise_xor": "{0} ^ {1}", "bitwise_right_shift": "{0} >> {1}",
+    "astype(uint32)": "xp.astype({0}, xp.uint32)", "astype(dtype)": "xp.astype({0}, dtype)",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def python_function(program: Program) -> Callable[..., Any]:
+    """The program as a function of a namespace, a dtype, a function that makes arrays of numbers, and the operands.
+
+    It returns the result, or a tuple of several. Conditions become the dtype, and operations on numbers alone have it:
+    in many namespaces their results would have another one.
+    """
+    names, last = [f"v{i}" for i in range(len(program.values))], program.last_uses()
+    lines = [f"def function({', '.join(['xp', 'dtype', 'array', *names[: len(program.operands)]])}):"]
+    for i, value in enumerate(program.values):
         if value.op == "constant":
-            values.append(int(value.constant) if value.kind == "bits" else value.constant)
-        elif value.op.startswith("astype"):
-            values.append(xp.astype(arguments[0], xp.uint32 if value.op == "astype(uint32)" else dtype))
-        else:
-            values.append(getattr(xp, value.op)(*arguments))
-    results = tuple(values[i] for i in program.outputs)
-    return results if len(results) > 1 else results[0]
+            names[i] = f"({int(value.constant) if value.kind == 'bits' else value.constant!r})"
+        elif value.op != "operand":
+            arguments = [names[a] for a in value.arguments]
+            numbers = value.arguments[1:] if value.op == "where" else value.arguments
+            if all(program.values[a].op == "constant" for a in numbers):
+                arguments[-1] = f"array({arguments[-1]})"
+            called = f"xp.{value.op}({', '.join(arguments)})"
+            lines.append(f"    {names[i]} = {_EXPRESSIONS.get(value.op, called).format(*arguments)}")
+            used = sorted({a for a in value.arguments if last[a] == i and program.values[a].op != "constant"})
+            lines += [f"    del {names[a]}" for a in used]  # large arrays are freed as soon as possible
+    lines.append(f"    return {', '.join(names[i] for i in program.outputs)}")
+    namespace: dict[str, Any] = {}
+    exec("\n".join(lines), namespace)
+    function: Callable[..., Any] = namespace["function"]
+    return function
 
 
 ROW_REDUCTIONS = ("row max", "row sum")  # of a value along the last axis of a matrix; only fused kernels have them

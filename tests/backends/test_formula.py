@@ -211,6 +211,33 @@ def test_results_are_new_arrays_of_full_shape(arrays: "Arrays") -> None:
     np.testing.assert_array_equal(arrays.numpy(results[5]), total)
 
 
+def test_operands_are_not_changed_in_place(arrays: "Arrays") -> None:
+    """`z += 1` in a formula is z = z + 1, also where the operand is an array that could be changed."""
+
+    def shifted(xp: Any, z: Any) -> Any:
+        z += 1.0
+        z *= z
+        return z
+
+    z = arrays([0.0, 2.0])
+    np.testing.assert_array_equal(arrays.numpy(Formula(shifted, "shifted", ["z"])(z)), [1.0, 9.0])
+    np.testing.assert_array_equal(arrays.numpy(z), [0.0, 2.0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions_of_numbers_have_the_dtype_of_the_operands(dtype: str, arrays: "Arrays") -> None:
+    functions: list[Any] = [
+        lambda xp, z: z * xp.where(z > 0, 1.0, 0.1),
+        lambda xp, z: z * xp.where(z > 0, 1.0, xp.maximum(0.1, -1)),
+        lambda xp, z: z * xp.exp(xp.where(z > 0, 0.0, xp.log(0.1))),
+    ]
+    z = np.array([-3.0, 0.5], dtype)
+    for function in functions:
+        slopes = Formula(function, "slopes", ["z"])
+        found = arrays.numpy(slopes(arrays(z, dtype)), dtype)
+        np.testing.assert_allclose(found, z * np.array([0.1, 1.0], dtype), rtol=3 * float(np.finfo(dtype).eps))
+
+
 def test_out_is_checked_on_every_backend(arrays: "Arrays") -> None:
     x, backend = arrays([1.0, 2.0]), arrays.backend
     for out in (backend.empty((1, 2), "float64"), backend.empty((), "float64")):
