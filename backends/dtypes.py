@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+HALF = ("float16", "bfloat16")  # whose arithmetic is in float32
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 ON_GPU = (2, 13)  # DLPack's devices kDLCUDA and kDLCUDAManaged
@@ -60,7 +61,7 @@ def promoted(operands: Sequence[str], names: Sequence[str]) -> str:
 
 def compute_type(name: str) -> str:
     """The dtype of the arithmetic: float32 for the half-precision types, else the dtype itself."""
-    return "float32" if name in ("float16", "bfloat16") else name
+    return "float32" if name in HALF else name
 
 
 @lru_cache(maxsize=64)

@@ -1,8 +1,11 @@
-"""Sums, products and the formulas of preprocessing (eq. 20, 22), for arrays of any backend."""
+"""Sums, products, precision and the formulas of preprocessing (eq. 20, 22), for arrays of any backend."""
 
 from typing import Any
 
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import compute_type, dtype_name
 from nnkit.backends.formula import formula
+from nnkit.kernels.rectifiers import identity
 
 
 @formula
@@ -53,3 +56,15 @@ def encoded(xp: Any, x: Any, mean: Any, deviation: Any, inverse_bound: Any, code
     number = xp.where(missing, 0.0, xp.where(xp.equal(inverse_bound, 0.0), z, bounded))  # not 0 ∞, where z overflows
     found = xp.logical_or(xp.equal(x, code), xp.logical_and(missing, absent))
     return xp.where(xp.not_equal(code, code), number, xp.astype(found, x.dtype))
+
+
+def widened(backend: Backend, array: Array) -> Array:
+    """The array, of half precision in float32: the sums of many terms overflow there, or lose the terms."""
+    return rounded(backend, array, compute_type(dtype_name(array.dtype)))
+
+
+def rounded(backend: Backend, array: Array, dtype: str) -> Array:
+    """The array in this dtype."""
+    if dtype_name(array.dtype) == dtype:
+        return array
+    return backend.elementwise(identity, (array,), backend.empty(array.shape, dtype))

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
-from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.dtypes import HALF, dtype_name, promote, promoted
 from nnkit.backends.formula import Formula, formula
 from nnkit.backends.recording import discard
 from nnkit.checks import in_range, unknown_name
 from nnkit.kernels.activations import Activation, get_activation
-from nnkit.kernels.arithmetic import normalized, product, scaled_sum
+from nnkit.kernels.arithmetic import normalized, product, rounded, scaled_sum, widened
 from nnkit.kernels.softmax import (
     exponentials,
     softmax,
@@ -320,21 +320,24 @@ def mean_cost(cost: Cost, z: Array, y: Array, scale: Any = None) -> Array:
     z and y have the same shape (..., n, d_out), or (d_out,) for the class probabilities of one sample, and the same
     floating dtype. `scale` is the weight of each sample in the mean: a number, (..., n, 1), or (..., n, d_out) with
     weights per output; 1/n by default. Raises ValueError for mismatched shapes and no samples, TypeError for other
-    dtypes, and BackendMismatchError.
+    dtypes, and BackendMismatchError. Half precision is computed in float32, and the result rounded.
     """
     pair = output_pair(cost)
-    backend, z, y, scale = _prepared(pair, z, y, scale)
-    return backend.sum(pair.terms(backend, z, y, scale))
+    backend, z, y, scale, dtype = _prepared(pair, z, y, scale)
+    total = backend.sum(pair.terms(backend, z, y, scale))
+    return total if dtype is None else rounded(backend, total, dtype)
 
 
 def mean_delta(cost: Cost, z: Array, y: Array, scale: Any = None) -> Array:
     """The derivative of `mean_cost` by z, in its shape."""
     pair = output_pair(cost)
-    backend, z, y, scale = _prepared(pair, z, y, scale)
-    return pair.delta(backend, z, y, scale)
+    backend, z, y, scale, dtype = _prepared(pair, z, y, scale)
+    delta = pair.delta(backend, z, y, scale)
+    return delta if dtype is None else rounded(backend, delta, dtype)
 
 
-def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend, Array, Array, Array]:
+def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend, Array, Array, Array, str | None]:
+    """The checked arrays, of half precision in float32, and the dtype to which the result is rounded, if any."""
     name, what = pair.cost.name, "h" if pair.cost.output == "identity" else "logits"
     backend = backend_of(**{what: z, "y": y, "scale": scale})
     try:
@@ -348,14 +351,19 @@ def _prepared(pair: OutputPair, z: Array, y: Array, scale: Any) -> tuple[Backend
         n = z.shape[0]
         expected = f"expected ({n}, 1) for samples with one output, (1, {n}) for one sample"
         raise ValueError(f"{name}: outputs and y have shape {z.shape}; {expected}")
+    dtype = None
+    if dtype_name(z.dtype) in HALF or dtype_name(y.dtype) in HALF:
+        dtype, z, y = promote({what: z, "y": y}), widened(backend, z), widened(backend, y)
     if scale is None:
-        return backend, z, y, backend.asarray(1 / math.prod(z.shape[:-1]), dtype_name(z.dtype))
+        return backend, z, y, backend.asarray(1 / math.prod(z.shape[:-1]), dtype_name(z.dtype)), dtype
     _, share = backend.operands((what, "scale"), (z, scale))
     # A vector (d_out,) would broadcast as weights of outputs.
     if share.ndim not in (0, z.ndim) or any(s not in (1, d) for s, d in zip(share.shape, z.shape, strict=False)):
         expected = f"a number, {(*z.shape[:-1], 1)} or {tuple(z.shape)}"
         raise ValueError(f"{name}: scale has shape {tuple(share.shape)}; expected {expected}")
-    return backend, z, y, share
+    if dtype is not None and share is scale:  # an array, whose dtype counts
+        dtype = promoted((what, "scale"), (dtype, dtype_name(share.dtype)))
+    return backend, z, y, share, dtype
 
 
 def _hint(z: Any, y: Any) -> str:

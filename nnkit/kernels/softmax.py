@@ -4,9 +4,9 @@ from typing import Any
 
 from nnkit.backends import backend_of
 from nnkit.backends.base import Array, Backend
-from nnkit.backends.dtypes import check_axes
+from nnkit.backends.dtypes import HALF, check_axes, dtype_name, promote
 from nnkit.backends.formula import formula
-from nnkit.kernels.arithmetic import divided, product
+from nnkit.kernels.arithmetic import divided, product, rounded, widened
 
 
 @formula
@@ -57,8 +57,10 @@ def softmax(z: Array) -> Array:
     backend = backend_of(z=z)
     (z,) = backend.operands(("z",), (z,))
     _check_classes("z", z)
-    _, exponential, total = exponentials(backend, z)
-    return backend.elementwise(divided, (exponential, total))
+    dtype = dtype_name(z.dtype)
+    _, exponential, total = exponentials(backend, widened(backend, z) if dtype in HALF else z)
+    p = backend.elementwise(divided, (exponential, total))
+    return rounded(backend, p, dtype) if dtype in HALF else p
 
 
 def softmax_grad(p: Array, delta: Array) -> Array:
@@ -75,8 +77,12 @@ def softmax_grad(p: Array, delta: Array) -> Array:
     _check_classes("p", p)
     if delta.shape != p.shape:
         raise ValueError(f"delta has shape {delta.shape}; expected the shape of p, {p.shape}")
+    dtype = None
+    if dtype_name(p.dtype) in HALF or dtype_name(delta.dtype) in HALF:
+        dtype, p, delta = promote({"p": p, "delta": delta}), widened(backend, p), widened(backend, delta)
     projection = backend.sum(backend.elementwise(product, (p, delta)), axis=-1, keepdims=True)
-    return backend.elementwise(softmax_pullback, (p, delta, projection))
+    result = backend.elementwise(softmax_pullback, (p, delta, projection))
+    return result if dtype is None else rounded(backend, result, dtype)
 
 
 def _check_classes(name: str, array: Array) -> None:

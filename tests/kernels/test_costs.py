@@ -88,6 +88,24 @@ def test_scale_may_be_the_share_of_each_output(arrays: "Arrays", name: str) -> N
     np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.parametrize(("dtype", "eps"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7)])
+@pytest.mark.parametrize("name", COSTS)
+def test_half_precision_is_rounded_once(name: str, dtype: str, eps: float) -> None:
+    """Of many samples, whose terms are below the smallest number or have few digits."""
+    backend = nnkit.get_backend("numpy")
+    z, y = (np.tile(backend.asarray(a, dtype), (5000, 1)) for a in draw(name))
+    rows, targets = (a[:4].astype(float) for a in (z, y))
+    wanted = math.fsum(sample_cost(name, a, b) for a, b in zip(rows, targets, strict=True)) / 4
+    for scale in (None, 1 / 20_000):
+        cost, delta = (function(z, y, scale=scale) for function in COSTS[name])
+        assert cost.dtype == delta.dtype == z.dtype
+        assert float(cost) == pytest.approx(wanted, rel=0.5 * eps + 1e-4)
+        exact = COSTS[name][1](rows, targets) / 5000
+        np.testing.assert_allclose(delta[-4:].astype(float), exact, rtol=0.5 * eps + 1e-4, atol=2.0**-25)
+    shares = np.full((20_000, 1), 1 / 20_000, np.float32)
+    assert COSTS[name][0](z, y, scale=shares).dtype == np.float32
+
+
 @pytest.mark.parametrize("name", COSTS)
 def test_errors_name_what_came(name: str) -> None:
     for function in COSTS[name]:

@@ -193,6 +193,28 @@ def test_softmax_grad_is_the_jacobian_times_delta(arrays: "Arrays") -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize(("dtype", "eps"), [("float16", 2.0**-10), ("bfloat16", 2.0**-7)])
+def test_softmax_of_many_classes_in_half_precision(dtype: str, eps: float) -> None:
+    """The exponentials have a larger sum than float16 has numbers."""
+    n, backend = 70_000, nnkit.get_backend("numpy")
+    z = backend.asarray(np.zeros((1, n)), dtype)
+    p = nnkit.softmax(z)
+    assert p.dtype == z.dtype
+    np.testing.assert_allclose(p.astype(float), 1 / n, rtol=0.5 * eps, atol=2.0**-25)
+    y = z.copy()
+    y[0, 0] = 1
+    assert float(nnkit.softmax_cross_entropy(z, y)) == pytest.approx(math.log(n), rel=0.5 * eps)
+    delta = nnkit.softmax_cross_entropy_delta(z, y).astype(float)
+    np.testing.assert_allclose(delta, 1 / n - y.astype(float), rtol=0.5 * eps, atol=2.0**-25)
+    rng = np.random.default_rng(0)
+    p, weights = (backend.asarray(a, dtype) for a in (rng.uniform(0, 2 / n, (1, n)), rng.normal(1, 1, (1, n))))
+    shares, by_output = p.astype(float), weights.astype(float)
+    found = nnkit.softmax_grad(p, weights)
+    assert found.dtype == p.dtype
+    wanted = shares * (by_output - (shares * by_output).sum())
+    np.testing.assert_allclose(found.astype(float), wanted, rtol=0.5 * eps + 1e-4, atol=2.0**-25)
+
+
 def test_softmax_gradient_agrees_with_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(2)
