@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from nnkit.inputs import on_host
+from nnkit.classes import class_indices
+from nnkit.inputs import as_labels, on_host
 from nnkit.plots.figure import (
     BLUE,
     GREY,
@@ -54,13 +56,7 @@ def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: 
         raise TypeError(f"{first.cost.name} is for classes; use disagreement")
     each = np.stack([on_host(member.forward(X)).astype(np.float64) for member in ensemble.members])  # (K, n, d_out)
     mean, spread, count = each.mean(axis=0), each.std(axis=0), each.shape[1]
-    wanted = (
-        None
-        if y is None
-        else finite_numbers(np.reshape(on_host(first.answers(y)), (-1, first.d_out)), "y", 2, "(n, d_out)")
-    )
-    if wanted is not None and len(wanted) != count:
-        raise ValueError(f"y has {len(wanted)} targets; expected {count}, as many as X has samples")
+    wanted = None if y is None else _targets(first, y, count)
     figure = new_figure(7.4 * first.d_out, 4.6, title)
     for column in range(first.d_out):
         axes = figure.add_subplot(1, first.d_out, column + 1)
@@ -100,6 +96,19 @@ def predictions(ensemble: Any, X: Any, y: Any = None, path: File = None, title: 
     return write_picture(figure, target)
 
 
+def _targets(first: Any, y: Any, count: int) -> NDArray[np.float64]:
+    """The targets (count, d_out) of a regression; ValueError for another shape, also of as many numbers."""
+    given, expected = first.answers(y), f"targets ({count}, {first.d_out})"
+    if first.d_out == 1 and len(given.shape) == 1:
+        given = given[:, None]
+    wanted = finite_numbers(given, "y", 2, expected)
+    if wanted.shape[1] != first.d_out:
+        raise ValueError(f"y has shape {wanted.shape}; expected {expected}")
+    if len(wanted) != count:
+        raise ValueError(f"y has {len(wanted)} targets; expected {count}, as many as X has samples")
+    return wanted
+
+
 def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title: str | None = None) -> "Figure":
     """Draw how many samples have which share of members that predict another class than the ensemble.
 
@@ -108,7 +117,7 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
     Args:
         ensemble: an `nnkit.Ensemble` for classes; TypeError for regression.
         X: samples (n, width).
-        y: labels (n,), if known.
+        y: labels (n,), if known, as `Ensemble.evaluate` takes them; raises like it for others.
         path, title: as of all plots (`nnkit.plots`).
 
     >>> ensemble = nnkit.Ensemble([4, 3], seeds=range(3))
@@ -118,6 +127,7 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
     """
     target = picture_path(path)
     shares = np.asarray(on_host(_checked(ensemble).disagreement(X)), np.float64)
+    wrong = None if y is None else _wrong(ensemble, X, y, shares.shape)
     count = len(ensemble.members)
     votes = np.rint(shares * count).astype(int)
     levels = np.arange(count + 1)  # the class of the mean may be that of no member
@@ -133,12 +143,7 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
     axes.set_yscale("log" if many else "linear")
     axes.set_ylim(*((0.7, 2.0 * samples.max()) if many else (0, 1.15 * samples.max())))
     _style(axes, "Samples", count)
-    if y is not None:
-        first = ensemble.members[0]
-        labels = np.asarray(on_host(first.answers(y)))
-        if labels.shape != shares.shape:
-            raise ValueError(f"y has shape {labels.shape}; expected labels ({len(shares)},)")
-        wrong = np.asarray(on_host(ensemble.predict(X))) != labels
+    if wrong is not None:
         rates = [100 * float(wrong[votes == level].mean()) if samples[level] else np.nan for level in levels]
         axes = figure.add_subplot(1, 2, 2)
         axes.bar(levels, np.nan_to_num(rates), color=VERMILION, width=0.8)
@@ -150,6 +155,19 @@ def disagreement(ensemble: Any, X: Any, y: Any = None, path: File = None, title:
         axes.set_ylim(0, max(5.0, float(np.nanmax(rates)) * 1.15))
         _style(axes, "Of these wrong (%)", count)
     return write_picture(figure, target)
+
+
+def _wrong(ensemble: Any, X: Any, y: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Whether the ensemble is wrong about each sample: classes are compared by number, as names have several types."""
+    first = ensemble.members[0]
+    given = tuple(first.answers(y).shape)
+    if given != shape:
+        raise ValueError(f"y has shape {given}; expected labels ({shape[0]},)")
+    labels = on_host(as_labels(first.backend, first.targets(y, shape[0], check=True)))
+    found = ensemble.predict(X)
+    if first.classes is not None:
+        found = class_indices(first.classes, found, "X")
+    return np.asarray(on_host(found) != labels)
 
 
 def _style(axes: Axes, heading: str, count: int) -> None:

@@ -55,6 +55,38 @@ def test_counts_of_disagreeing_members_and_their_mistakes() -> None:
     assert len(disagreement(ensemble, X).axes) == 1
 
 
+def shares_of_mistakes(ensemble: nnkit.Ensemble, x: np.ndarray, y: Any) -> list[str]:
+    figure: Any = disagreement(ensemble, x, y)
+    return [text.get_text() for text in figure.axes[1].texts]
+
+
+def test_labels_are_those_that_evaluate_takes() -> None:
+    """Those of another kind are the same classes, or an error; never all wrong."""
+    codes = np.arange(40) % 3
+    named, by_number, binary = (
+        nnkit.Ensemble([3, outputs], seeds=range(2), classes=classes)
+        for outputs, classes in ((3, ["1", "2", "10"]), (3, None), (1, None))
+    )
+    for ensemble, y, same in (
+        (named, np.array(["1", "2", "10"])[codes], np.array([1, 2, 10], np.uint8)[codes]),
+        (named, np.array(["1", "2", "10"])[codes], np.array(["1", "2", "10"], object)[codes][:, None]),
+        (by_number, codes, codes.astype(np.int8)[:, None]),
+        (binary, codes % 2, codes % 2 == 1),
+    ):
+        found = shares_of_mistakes(ensemble, X, y)
+        assert found == shares_of_mistakes(ensemble, X, same)
+        votes = np.rint(ensemble.disagreement(X) * 2)
+        wrong = np.asarray(ensemble.predict(X)) != y
+        assert found == [f"{100 * wrong[votes == level].mean():.3g}" for level in range(3) if (votes == level).any()]
+    for ensemble, y in ((named, codes), (by_number, codes + 1), (by_number, codes.astype(str)), (binary, codes)):
+        errors = []
+        for function in (disagreement, lambda e, x, y: e.evaluate(x, y)):
+            with pytest.raises((TypeError, ValueError)) as error:
+                function(ensemble, X, y)
+            errors.append((error.type, str(error.value)))
+        assert errors[0] == errors[1]
+
+
 def test_what_cannot_be_drawn() -> None:
     classes, numbers = (nnkit.Ensemble([3, 2], seeds=[0], cost=cost) for cost in (None, "quadratic"))
     with pytest.raises(TypeError, match="is for classes; use disagreement"):
@@ -65,3 +97,6 @@ def test_what_cannot_be_drawn() -> None:
         predictions(numbers, X, np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"y has shape \(3,\); expected labels \(40,\)"):
         disagreement(classes, X, [0, 1, 0])
+    for wrong in (np.zeros((2, 40)), np.zeros(80), np.zeros((20, 4)), np.zeros((40, 2, 1))):
+        with pytest.raises(ValueError, match=r"y has shape \(.*\); expected targets \(40, 2\)"):
+            predictions(numbers, X, wrong)
