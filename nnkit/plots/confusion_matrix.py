@@ -78,7 +78,7 @@ def _classes(
 ) -> tuple[list[Any], list[str]]:
     """The labels in the order of the rows, and the names to write next to them."""
     if classes is None:
-        labels = np.union1d(y, predicted).tolist()
+        labels = sorted({*y.tolist(), *predicted.tolist()})  # union1d makes floats of int64 and uint64
     elif isinstance(classes, str | bytes | Mapping | Set) or not hasattr(classes, "__len__"):
         raise TypeError(f"classes is {classes!r}; expected a list of labels or names")
     else:
@@ -92,7 +92,7 @@ def _classes(
     if len(labels) > _MOST:
         raise ValueError(f"there are {len(labels)} classes; expected at most {_MOST} for a confusion matrix")
     names = [printable(str(label)) for label in labels]
-    named = y.dtype.kind == "i" and all(isinstance(label, str) for label in labels)
+    named = y.dtype.kind != "U" and all(isinstance(label, str) for label in labels)
     return list(range(len(labels))) if named else labels, names
 
 

@@ -161,7 +161,7 @@ def label_pair(y: Any, predicted: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     pair = _labels(y, "y"), _labels(predicted, "predicted")
     if len(pair[0]) != len(pair[1]):
         raise ValueError(f"y has {len(pair[0])} labels and predicted {len(pair[1])}; expected equal lengths")
-    if pair[0].dtype.kind != pair[1].dtype.kind:
+    if (pair[0].dtype.kind == "U") != (pair[1].dtype.kind == "U"):
         kinds = ["strings" if labels.dtype.kind == "U" else "integers" for labels in pair]
         raise TypeError(f"y holds {kinds[0]} and predicted {kinds[1]}; expected the same type")
     return pair
@@ -172,7 +172,7 @@ def _labels(values: Any, name: str) -> NDArray[Any]:
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(f"{name} has shape {array.shape}; expected labels (n,), at least one")
     if array.dtype.kind in "biu":
-        return array.astype(np.int64)
+        return array.astype(np.uint64 if array.dtype == np.uint64 else np.int64)  # which has no room for all of uint64
     if array.dtype.kind not in "UT" and not all(isinstance(label, str) for label in array):
         raise TypeError(f"{name} has dtype {array.dtype}; expected integer or string labels")
     return array.astype(str)

@@ -109,6 +109,11 @@ def test_labels_of_any_type_are_accepted(arrays: Arrays) -> None:
     assert written(confusion_matrix([0, 1, 1], labels).axes[0]) == {(0, 0): 1, (1, 2): 1, (1, 1): 1}
     assert names(confusion_matrix(np.array(["a", "b"], object), np.array(["b", "b"])).axes[0]) == ["a", "b"]
     assert names(confusion_matrix([True, False], np.array([1, 1], np.uint8)).axes[0]) == ["0", "1"]
+    large = np.array([2**63 + 5, 3, 2**63 + 6], np.uint64)  # as floats, two of them are equal
+    axes = confusion_matrix(large, np.array([-1, 3, 3])).axes[0]
+    assert names(axes) == ["-1", "3", str(2**63 + 5), str(2**63 + 6)]
+    assert written(axes) == {(2, 0): 1, (1, 1): 1, (3, 1): 1}
+    assert names(confusion_matrix(np.array([0, 1], np.uint64), [1, 1], classes=["a", "b"]).axes[0]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

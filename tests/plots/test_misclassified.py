@@ -68,6 +68,12 @@ def test_long_labels_are_wrapped_and_not_parsed() -> None:
     assert not any(text.get_parse_math() for text in axes.texts)
 
 
+def test_labels_beyond_int64_are_written_as_they_are() -> None:
+    y = np.array([2**63 + 5, 3], np.uint64)
+    axes = misclassified(X[:2], y, [3, 3]).axes[0]
+    assert [text.get_text() for text in axes.texts] == [f"{2**63 + 5}\n→ 3"]
+
+
 def test_arrays_of_any_backend_are_accepted(arrays: Arrays) -> None:
     labels, predicted = (arrays.backend.asarray(v, "int64") for v in (Y, PREDICTED))
     axes = misclassified(arrays(X, "float32"), labels, predicted, shape=(2, 8)).axes[0]
