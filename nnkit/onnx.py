@@ -63,10 +63,11 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
     float64, with NaN for a missing one, and text is strings, with "" for a missing one; ONNX has no operator that
     removes outer spaces, so that text must have none. For a single
     sigmoid output, `probabilities` has a column for each of the two classes; for the hinge cost these are margins,
-    called `scores` (n, k). Class names are part of the model, feature names part of its metadata.
+    called `scores` (n, k). Class names are part of the model, feature names part of its metadata. The labels of classes
+    that are integers or truth values are int64, all others text.
     Raises ImportError without the package onnx, TypeError for custom layers and preprocessing, ValueError for another
-    opset, for a custom activation with operations on bits, and for a column with both empty text and missing values or
-    with codes above 2⁵³.
+    opset, for a custom activation with operations on bits, and for a column with both empty text and missing values,
+    with codes above 2⁵³, or called like an output or a constant of the model.
 
     >>> model = nnkit.Network([4, 8, 3], "relu", seed=0).to_onnx()
     >>> [output.name for output in model.graph.output]
@@ -96,6 +97,7 @@ def to_onnx(network: Model, path: str | PathLike[str] | None = None, *, opset: i
         z = graph.add("Gemm", x, *arrays, transB=1)
         x = graph.activation(str(layer.activation), z)
     outputs = _outputs(graph, network, z, x)
+    _check_names(inputs, graph)
     body = helper.make_graph(graph.nodes, "nnkit", inputs, outputs, list(graph.constants.values()))
     opsets = [helper.make_opsetid("", version)]
     if any(node.domain == _ML for node in graph.nodes):
@@ -199,6 +201,15 @@ class _Graph:
             else:
                 raise ValueError(f"activation {activation!r} has the operation {value.op}, which ONNX models lack")
         return values[program.outputs[0]]
+
+
+def _check_names(inputs: list[Any], graph: _Graph) -> None:
+    """ValueError for an input, a column of a table, that is called like another value of the model."""
+    taken = {"", *graph.constants, *(output for node in graph.nodes for output in node.output)}
+    for given in inputs:
+        if given.name in taken:
+            hint = "fit the encoding to a table with another name"
+            raise ValueError(f"column {given.name!r} is called like another value of the ONNX model; {hint}")
 
 
 def _element(dtype: str) -> int:

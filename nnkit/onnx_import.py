@@ -208,8 +208,12 @@ class _Chain:
     def classes(self, count: int) -> np.ndarray | None:
         """The names of the classes, from which nodes take those of the labels; None if there is no such node."""
         found: list[np.ndarray] = []
+        named: set[str] = set()
         for node in self._nodes:
             if node.op_type in _NAMING and node.input[1] in self._labels:
+                if node.input[1] in named:
+                    raise ValueError(f"{self._name}: its labels are names of names; expected those of classes")
+                named |= self._after({*node.output})
                 names = self._constants[node.input[0]].reshape(-1)
                 found.append(names.astype(str) if names.dtype == object else names)
         for names in found:

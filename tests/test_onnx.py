@@ -367,6 +367,7 @@ def _random_graph(rng: np.random.Generator) -> Any:
         ("r", [7, 3, 9, 5], [], "its labels are the ArgMax of other values than the last layer's"),
         ("p", [7, 3], ["Neg"], "Neg is not supported"),
         ("p", [7, 3], ["Add"], "Add is not supported"),
+        ("p", [1, 0], ["Gather"], "its labels are names of names"),
     ],
 )
 def test_labels_are_names_of_the_largest_output(
@@ -385,7 +386,8 @@ def test_labels_are_names_of_the_largest_output(
     for step in more:
         last = nodes[-1].output[0]
         to = {"to": TensorProto.INT64} if step == "Cast" else {}
-        nodes.append(helper.make_node(step, [last, *given.get(step, [])], [last + step], **to))
+        inputs = ["names", last] if step == "Gather" else [last, *given.get(step, [])]
+        nodes.append(helper.make_node(step, inputs, [last + step], **to))
     label = nodes[-1].output[0]
     constants = {"W": W, "B": B, "V": V, "names": np.array(names), "shape": np.array([-1])}
     model = _chain(nodes, constants, "copy")
@@ -524,6 +526,25 @@ def test_an_encoded_table_has_an_input_for_each_column() -> None:
             (found,) = session.run(["probabilities"], given)
             np.testing.assert_allclose(found, net.forward(part), atol=1e-12)
             assert np.array_equal(nnkit.from_onnx(net.to_onnx()).forward(part), net.forward(part))
+
+
+@pytest.mark.parametrize("name", ["label", "probabilities", "classes", "layers.0.W", "isnan_0", "", "names"])
+def test_a_column_called_like_another_value_is_refused(name: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    encoding = nnkit.data.TableEncoding.fit(pandas.DataFrame({name: [1.0, 2.0, 4.0], "kind": ["a", "b", "a"]}))
+    net = nnkit.Network([encoding.outputs, 2], seed=0, preprocessing=encoding)
+    if name == "names":
+        assert [value.name for value in net.to_onnx().graph.input] == ["names", "kind"]
+        return
+    with pytest.raises(ValueError, match=f"column '{name}' is called like another value of the ONNX model"):
+        net.to_onnx()
+
+
+@pytest.mark.parametrize(("classes", "labels"), [([True, False], [1, 0]), ([1.5, 2.0], ["1.5", "2.0"])])
+def test_labels_are_integers_or_text(classes: list[Any], labels: list[Any]) -> None:
+    network = nnkit.Network([6, 9, 2], seed=0, classes=classes)
+    found = _run(network.to_onnx(), X.astype(np.float32))["label"]
+    assert [classes[labels.index(label)] for label in found] == network.predict(X).tolist()
 
 
 def test_text_that_onnx_cannot_tell_from_a_missing_one() -> None:
