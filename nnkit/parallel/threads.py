@@ -53,6 +53,8 @@ class ThreadCommunicator(Communicator):
 def run(size: int, task: Callable[[Communicator], T]) -> list[T]:
     """What a function returns on each of `size` ranks, which are threads; raises the first rank's error that has one.
 
+    After an exception of the caller's thread, such as Ctrl-C, the ranks end at their next exchange.
+
     >>> nnkit.parallel.run(3, lambda comm: comm.total([comm.rank]).tolist())
     [[3.0], [3.0], [3.0]]
     """
@@ -68,10 +70,17 @@ def run(size: int, task: Callable[[Communicator], T]) -> list[T]:
             errors[rank] = error
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:  # no rank trains on behind the caller's back
+        barrier.abort()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        raise
     if errors:
         raise next((e for _, e in sorted(errors.items()) if not isinstance(e, RankError)), errors[min(errors)])
     return results

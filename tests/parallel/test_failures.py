@@ -1,5 +1,8 @@
 """What fails on one rank is an error on all, which name it: before anything changes, or after it was undone."""
 
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -261,6 +264,33 @@ def test_ctrl_c_on_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(difference(each, states[0]) == 0 for each in states)
     assert {history.stopped for _, history, _ in trained} == {"interrupted"}
     assert {count for *_, count in trained} == {12}  # it is known after the next sum
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of users are not on this system")
+def test_no_rank_goes_on_after_an_exception_of_the_caller() -> None:
+    exchanges = [0, 0]
+
+    def late(*_: Any) -> None:
+        raise TimeoutError("time limit")
+
+    def task(comm: Communicator) -> None:
+        for number in range(200):
+            if comm.rank == 0 and number == 5:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            comm.everyone(number)
+            exchanges[comm.rank] += 1
+            time.sleep(0.005)
+
+    before = signal.signal(signal.SIGUSR1, late)
+    try:
+        with pytest.raises(TimeoutError, match="time limit"):
+            run(2, task)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    ended = list(exchanges)
+    time.sleep(0.02)
+    assert exchanges == ended
+    assert max(exchanges) < 200
 
 
 def test_the_network_can_be_trained_after_a_failure() -> None:
