@@ -78,7 +78,7 @@ def inputs(*given: str | Path | None) -> list[str | Path]:
 
     They may also be None, names of data sets, or, for --target, names of columns.
     """
-    return [source for source in given if source is not None and (Path(source).suffix or Path(source).exists())]
+    return [source for source in given if source is not None and (Path(source).suffix or os.path.exists(source))]
 
 
 def picture_title(text: str) -> str:

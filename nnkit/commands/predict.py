@@ -17,7 +17,7 @@ from nnkit.checks import check_finite, printable
 from nnkit.commands.arguments import Commands, add_backend, add_command, add_flag, add_model, add_option
 from nnkit.commands.dataset import read_file
 from nnkit.commands.models import encoding_of, in_order
-from nnkit.commands.outputs import output_path, picture_title, place, placing
+from nnkit.commands.outputs import inputs, output_path, picture_title, place, placing
 from nnkit.data.cells import TextCellError, is_number
 from nnkit.data.mixed_files import Mixed, Wanted
 from nnkit.data.rows import open_npy
@@ -62,15 +62,16 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict blocks of some thousand rows and write each at once."""
     output: Path | None = None if options.output == Path("-") else options.output
+    sources = inputs(options.model, options.file, options.target)
     if output is not None:
-        output_path(output, "--output", [options.model, options.file])
+        output_path(output, "--output", sources)
         # Special files, such as /dev/stdout, get CSV.
         if output.suffix.lower() not in (".csv", ".npy") and not is_special(output):
             raise ValueError(f"--output: {output} ends in {output.suffix!r}; expected .csv or .npy")
     if options.picture is not None and not options.ensemble:
         raise ValueError("--picture has no effect without --ensemble")
     if picture_path(options.picture, "--picture") is not None:
-        output_path(options.picture, "--picture", [options.model, options.file, *([output] if output else [])])
+        output_path(options.picture, "--picture", [*sources, *([output] if output else [])])
     ensemble = Ensemble.load(options.model, options.backend) if options.ensemble else None
     network = load(options.model, options.backend) if ensemble is None else ensemble.members[0]
     has_probabilities = network.classifies and network.dense[-1].activation in ("sigmoid", "softmax")

@@ -55,6 +55,15 @@ def test_classes_by_their_names(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert printed(capsys)[1:] == rows
 
 
+def test_the_name_of_a_target_may_be_longer_than_that_of_a_file(here: Path) -> None:
+    target = "n" * 300
+    Path("x.csv").write_text(f"a,b,{target}\n" + "1,2,0\n3,4,1\n" * 9)
+    network = trained("x.csv", target)
+    assert main(["predict", "net.safetensors", "x.csv", "--target", target, "--output", "out.csv"]) == 0
+    expected = network.predict(np.array([[1, 2], [3, 4]] * 9)).tolist()
+    assert Path("out.csv").read_text().split() == ["prediction", *map(str, expected)]
+
+
 def test_probabilities(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     X, _ = flowers(here / "flowers.csv")
     network = trained("flowers.csv", "species")
@@ -151,6 +160,7 @@ def test_large_whole_class_names_are_exact_in_an_array(here: Path) -> None:
         (["net.safetensors", "wide.npy"], "wide.npy has 3 features; net.safetensors expects 2; if one is the target"),
         (["net.safetensors", "x.txt"], "the suffix is '.txt'; expected .csv, .npz or .npy"),
         (["net.safetensors", "x.npy", "--output", "x.npy"], "x.npy is already another of this command's files"),
+        (["net.safetensors", "x.npy", "--target", "y.npy", "--output", "y.npy"], "--output: y.npy is already another"),
         (["net.safetensors", "x.npy", "--output", "out.txt"], "out.txt ends in '.txt'; expected .csv or .npy"),
         (["net.safetensors", "x.npy", "--output", "no/out.csv"], "--output: the directory no does not exist"),
         (["net.safetensors", "x.npy", "--target", "7"], "no column 7"),
@@ -164,6 +174,7 @@ def test_wrong_arguments(here: Path, arguments: list[str], message: str, capsys:
     for name, cost in (("net", "cross_entropy"), ("real", "quadratic"), ("hinge", "hinge")):
         nnkit.Network([2, 3], cost=cost, seed=0).save(f"{name}.safetensors")
     np.save("x.npy", np.ones((4, 2)))
+    np.save("y.npy", np.arange(4))
     np.save("wide.npy", np.ones((4, 3)))
     Path("x.txt").write_text("1,2\n")
     Path("damaged.safetensors").write_bytes(Path("net.safetensors").read_bytes()[:100])
