@@ -120,13 +120,13 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
         self._note_numbers()
         validation = None if validation_data is None else self._checked_validation(*validation_data)
         after, end = self._callbacks(X, y) if not incremental else (lambda epoch: False, lambda: None)
+        plain = DenseEstimator._weights(self, X, y, sample_weight)  # class weights are for the training alone
         if validation is None and self.preset is None and self.early_stopping and self.solver != "lbfgs":
-            plain = DenseEstimator._weights(self, X, y, sample_weight)  # class weights are for the training alone
             X, targets, weight, validation = self._split(X, targets, weight, plain, rng)
         self.network_.classes = None  # here, labels are numbers
         try:
             if self.preset is not None:
-                train_by_preset(self, self.network_, X, targets, weight, validation, after)
+                train_by_preset(self, self.network_, X, targets, weight, plain, validation, after)
             elif self.solver == "lbfgs":
                 train_by_lbfgs(self, self.network_, X, targets, weight)
             else:

@@ -10,6 +10,7 @@ from sklearn.base import is_classifier
 
 from nnkit.data.encoding import TableEncoding
 from nnkit.data.preprocessing import Normalization
+from nnkit.data.splitting import split_off
 from nnkit.history import History
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
@@ -65,22 +66,26 @@ def train_by_preset(
     X: Any,
     y: Any,
     weight: NDArray[np.float64] | None,
+    plain: NDArray[np.float64] | None,
     validation: tuple[Any, ...] | None,
     after: Callable[[int], bool],
 ) -> None:
-    """Train the preset's network, and set the estimator's attributes; raises like `train_by_minibatches`."""
+    """Train the preset's network, and set the estimator's attributes; raises like `train_by_minibatches`.
+
+    `plain` are the weights without class weights, which are for the training alone.
+    """
     given = _given(estimator)
     options = tabular_options(network.classifies, len(y), given.get("max_iter", EPOCHS))
     if "learning_rate_init" in given:
         options["optimizer"].learning_rate = given["learning_rate_init"]
     options["metrics"] = [score_of(estimator)]
     options["batch_size"] = given.get("batch_size", options["batch_size"])
-    options["validation_split"] = given.get("validation_fraction", VALIDATION)
-    none_aside = len(y) < _FEW or options["validation_split"] == 0
-    if validation is not None or none_aside:
-        del options["validation_split"]
-    if validation is None and none_aside:
+    del options["validation_split"]
+    share = given.get("validation_fraction", VALIDATION)
+    if validation is None and (len(y) < _FEW or share == 0):
         del options["early_stopping"]
+    elif validation is None:
+        X, y, weight, validation = _set_aside(network, share, X, y, weight, plain)
 
     def note(network: Network, history: History) -> bool:
         estimator.n_iter_ = history.epochs
@@ -104,6 +109,15 @@ def train_by_preset(
     scores = history.get("validation_score")
     if scores:
         estimator.validation_scores_, estimator.best_validation_score_ = list(scores), max(scores)
+
+
+def _set_aside(
+    network: Network, share: float, X: Any, y: Any, weight: NDArray[Any] | None, plain: NDArray[Any] | None
+) -> tuple[Any, Any, NDArray[Any] | None, tuple[Any, ...]]:
+    """The training and the validation part, with `plain` weights, of the samples, as `Network.fit` divides them."""
+    labels = y if network.classifies else np.zeros(len(y))
+    (*training, _), (X, y, _, plain) = split_off(labels, share, network.seed, X=X, y=y, weight=weight, plain=plain)
+    return *training, (X, y) if plain is None else (X, y, plain)
 
 
 def _given(estimator: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pandas
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -103,6 +104,24 @@ def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None
             DenseRegressor(preset="tabular", **options).fit(TABLE, Y)
     with pytest.raises(ValueError, match="The 'preset' parameter"):
         DenseRegressor(preset="images").fit(TABLE, Y)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_weights_do_not_weigh_the_validation_part_of_the_preset(weighted: bool) -> None:
+    weight = np.random.default_rng(1).uniform(0.5, 2.0, N)
+    options: dict[str, Any] = {"hidden_layer_sizes": (5,), "max_iter": 4, "random_state": 0}
+    model = DenseClassifier(preset="tabular", class_weight={"low": 1.0, "high": 50.0}, **options)
+    model.fit(TABLE, LABELS, weight if weighted else None)
+    *_, aside, labels = nnkit.data.split(TABLE, LABELS, 0.2, model.network_.seed)
+    kept = int(np.argmin(model.validation_loss_curve_))
+    weight = weight[aside.index] if weighted else np.ones(len(aside))
+    found = accuracy_score(labels, model.predict(aside), sample_weight=weight)
+    assert model.validation_scores_[kept] == pytest.approx(found)
+    p = model.predict_proba(aside)[:, 0]  # of "high"; targets are smoothed by 0.1
+    t = np.where(labels == "high", 0.95, 0.05)
+    costs = -t * np.log(p) - (1 - t) * np.log(1 - p)
+    assert model.validation_loss_curve_[kept] == pytest.approx(np.average(costs, weights=weight), rel=1e-4)
+    assert model.t_ == 4 * (N - len(aside))
 
 
 # --- the network of an estimator ------------------------------------------------------------------------------------
