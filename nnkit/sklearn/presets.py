@@ -15,7 +15,7 @@ from nnkit.history import History
 from nnkit.kernels.costs import get_cost
 from nnkit.network import Network
 from nnkit.presets import ACTIVATIONS, EPOCHS, HIDDEN, SMOOTHING, VALIDATION, tabular_layers, tabular_options
-from nnkit.sklearn.solvers import score_of
+from nnkit.sklearn.solvers import scaled, score_of
 from nnkit.training.divergence import DivergenceError
 
 # Parameters that the preset keeps if they differ from their defaults.
@@ -88,9 +88,7 @@ def train_by_preset(
         X, y, weight, validation = _set_aside(network, share, X, y, weight, plain)
 
     def note(network: Network, history: History) -> bool:
-        estimator.n_iter_ = history.epochs
-        if estimator.verbose:
-            print(f"Iteration {history.epochs}, loss = {history['cost'][-1]:.8f}")
+        _note_epoch(estimator, network, history, len(y))
         return after(history.epochs - 1)
 
     try:
@@ -102,13 +100,21 @@ def train_by_preset(
         raise ValueError(f"{type(estimator).__name__}: {error}") from error
     if history.interrupted:
         raise KeyboardInterrupt
-    costs = list(history["cost"])
-    estimator.t_ = len(costs) * len(y)
-    estimator.loss_curve_, estimator.loss_, estimator.best_loss_ = costs, costs[-1], min(costs)
-    estimator.validation_loss_curve_ = list(history.get("validation_cost", []))
-    scores = history.get("validation_score")
-    if scores:
-        estimator.validation_scores_, estimator.best_validation_score_ = list(scores), max(scores)
+
+
+def _note_epoch(estimator: Any, network: Network, history: History, samples: int) -> None:
+    """Set the estimator's numbers after an epoch, so that an interrupted training has them, too."""
+    estimator.n_iter_ = history.epochs
+    estimator.t_ += samples
+    estimator.loss_ = scaled(network, history["cost"][-1])
+    estimator.loss_curve_.append(estimator.loss_)
+    estimator.best_loss_ = min(estimator.loss_curve_)
+    if estimator.verbose:
+        print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
+    if "validation_cost" in history:
+        estimator.validation_loss_curve_.append(scaled(network, history["validation_cost"][-1]))
+        estimator.validation_scores_ = list(history["validation_score"])
+        estimator.best_validation_score_ = max(estimator.validation_scores_)
 
 
 def _set_aside(

@@ -122,10 +122,10 @@ class Monitor:
         """Append the mean of the minibatches' costs, each with the penalty before its update, as in scikit-learn."""
         own = self._estimator
         penalty = 0.5 * network.optimizer.l2 * _taken_squares(network) / self._samples
-        own.loss_ = _scaled(network, history["cost"][-1]) + penalty
+        own.loss_ = scaled(network, history["cost"][-1]) + penalty
         own.loss_curve_.append(own.loss_)
         if "validation_cost" in history:
-            own.validation_loss_curve_.append(_scaled(network, history["validation_cost"][-1]))
+            own.validation_loss_curve_.append(scaled(network, history["validation_cost"][-1]))
 
     def _loss_improved(self) -> bool:
         own = self._estimator
@@ -217,7 +217,7 @@ def train_by_lbfgs(estimator: Any, network: Network, X: Array, y: Any, weight: N
     found = network.minimize(X, y, sample_weight=weight, l2=float(strength), options=options)
     penalty = 0.5 * float(strength) * _squared_weights(network)
     estimator.n_iter_ = min(found.nit, estimator.max_iter)
-    estimator.loss_ = _scaled(network, float(found.fun) - penalty) + penalty
+    estimator.loss_ = scaled(network, float(found.fun) - penalty) + penalty
     estimator.best_loss_ = None if estimator.early_stopping else estimator.loss_
     if not np.isfinite(found.x).all():
         raise ValueError(f"{type(estimator).__name__}: {UNSTABLE.format(found.message)}")
@@ -234,7 +234,7 @@ def _batch_size(estimator: Any, n: int) -> int:
     return min(200 if estimator.batch_size == "auto" else estimator.batch_size, n)
 
 
-def _scaled(network: Network, cost: float) -> float:
+def scaled(network: Network, cost: float) -> float:
     """scikit-learn's squared error is the mean over the outputs, not their sum."""
     return cost / network.d_out if network.cost.name == "quadratic" else cost
 

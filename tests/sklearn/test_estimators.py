@@ -485,6 +485,35 @@ def test_an_interrupt_is_raised() -> None:
     assert model.predict(X).shape == labels.shape
 
 
+def test_an_interrupted_preset_has_the_numbers_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"hidden_layer_sizes": (5,), "random_state": 0, "preset": "tabular"}
+    model = DenseClassifier(**options)
+    score = model._score
+
+    def interrupting(*given: Any) -> float:
+        if model.n_iter_ == 2:
+            raise KeyboardInterrupt
+        return score(*given)
+
+    monkeypatch.setattr(model, "_score", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, labels)
+    assert model.n_iter_ == len(model.loss_curve_) == len(model.validation_scores_) == 2
+    assert (model.loss_, model.t_) == (model.loss_curve_[-1], 2 * (len(X) - round(0.2 * len(X))))
+    assert model.best_validation_score_ == max(model.validation_scores_)
+    assert min(model.loss_curve_) == model.best_loss_
+
+
+@pytest.mark.parametrize("preset", [None, "tabular"])
+def test_the_loss_of_several_targets_is_their_mean(preset: str | None) -> None:
+    y = TARGETS[:, :2] / TARGETS[:, :2].std(axis=0)  # the cost of the preset is that of standardized targets
+    model = DenseRegressor(hidden_layer_sizes=(5,), max_iter=3, preset=preset, learning_rate_init=1e-9, random_state=0)
+    model.fit(XR, y, validation_data=(XR, y))
+    expected = ((model.predict(XR) - y) ** 2).mean() / 2
+    assert model.loss_ == model.loss_curve_[-1] == pytest.approx(expected, rel=1e-3)
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-5)
+
+
 def test_divergence_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="DenseRegressor: the parameters are no longer finite"):
         DenseRegressor(solver="sgd", learning_rate_init=1e6, max_iter=50).fit(XR, TARGETS)
