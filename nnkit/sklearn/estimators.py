@@ -27,8 +27,13 @@ def _fits_partially(estimator: DenseEstimator) -> bool:
 
 
 def _has_probabilities(estimator: DenseEstimator) -> bool:
-    """Whether the outputs are probabilities: those of sigmoid and softmax, not margins or real numbers."""
-    return get_cost(estimator._cost("cross_entropy")).output in ("sigmoid", "softmax")
+    """Whether the outputs are probabilities: those of sigmoid and softmax, not margins or real numbers.
+
+    The trained network decides; before, the `loss` that it will have.
+    """
+    fitted = hasattr(estimator, "network_")
+    cost = estimator.network_.cost if fitted else get_cost(estimator._cost("cross_entropy"))
+    return cost.output in ("sigmoid", "softmax")
 
 
 def _balanced(y: NDArray[Any], weight: NDArray[np.float64]) -> NDArray[np.float64]:

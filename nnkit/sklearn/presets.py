@@ -108,7 +108,7 @@ def _note_epoch(estimator: Any, network: Network, history: History, samples: int
     estimator.t_ += samples
     estimator.loss_ = scaled(network, history["cost"][-1])
     estimator.loss_curve_.append(estimator.loss_)
-    estimator.best_loss_ = min(estimator.loss_curve_)
+    estimator.best_loss_ = min(estimator.best_loss_, estimator.loss_)
     if estimator.verbose:
         print(f"Iteration {estimator.n_iter_}, loss = {estimator.loss_:.8f}")
     if "validation_cost" in history:

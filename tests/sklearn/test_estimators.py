@@ -436,6 +436,12 @@ def test_outputs_that_are_no_probabilities_are_a_decision_function() -> None:
         h = margins.decision_function(X)
         chosen = h > 0 if h.ndim == 1 else h.argmax(axis=1)
         assert np.array_equal(margins.classes_[chosen.astype(int)], margins.predict(X))
+        margins.set_params(loss="log_loss")  # of the next network
+        assert not hasattr(margins, "predict_proba")
+        assert np.array_equal(margins.decision_function(X), h)
+        plain.set_params(loss="hinge")
+        np.testing.assert_allclose(plain.predict_proba(X).sum(axis=1), 1)
+        assert not hasattr(clone(plain), "predict_proba")
 
 
 @pytest.mark.parametrize("preset", [None, "tabular"])
