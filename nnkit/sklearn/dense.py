@@ -186,7 +186,10 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
     def _start(self, X: Any, targets: NDArray[Any], outputs: int, cost: str, rng: np.random.RandomState) -> None:
         """Create the network, with scikit-learn's initial parameters for its activations, or that of the preset."""
         sizes, names = self._hidden()
-        loss = self._cost(cost)
+        loss, seed = self._cost(cost), _seed(rng)
+        as_scikit_learn = self.preset is None and set(names) <= set(OWN_START)
+        if not as_scikit_learn:
+            rng.uniform()  # else the next fit with this generator would have the same seed
         encoding = (
             TableEncoding.fit(X, "robust" if self.preset else "standard") if self.preset or self._encodes else None
         )
@@ -198,7 +201,7 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
         self.best_validation_score_: Any = None
         self.best_loss_: Any = None
         if encoding is not None and self.preset:
-            self.network_ = preset_network(self, encoding, targets, outputs, cost, _seed(rng), about, ACTIVATIONS)
+            self.network_ = preset_network(self, encoding, targets, outputs, cost, seed, about, ACTIVATIONS)
             return
         dtype = ("float32" if "float32" in _dtype(X) else "float64") if self.dtype == "auto" else self.dtype
         layers: list[Layer] = []
@@ -208,8 +211,8 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
             layers += [Dropout(self.dropout)] if self.dropout else []
             width = size
         layers.append(Dense(width, outputs))
-        self.network_ = Network(layers, cost=loss, seed=_seed(rng), dtype=dtype, **about)
-        if set(names) <= set(OWN_START):
+        self.network_ = Network(layers, cost=loss, seed=seed, dtype=dtype, **about)
+        if as_scikit_learn:
             _start_as_scikit_learn(self.network_, _is_logistic(names or [self.activation]), rng)
 
     def _name_columns(self, features: list[str] | None, targets: list[str] | None) -> None:
@@ -346,7 +349,7 @@ def _start_as_scikit_learn(network: Network, logistic: bool, rng: np.random.Rand
 
 
 def _seed(rng: np.random.RandomState) -> int:
-    """A seed for the network's batch orders from a generator's state, which stays as it is."""
+    """A seed for the network from a generator's state, which stays as it is: MLPClassifier draws no number there."""
     state: Any = rng.get_state(legacy=False)["state"]
     return int(np.random.SeedSequence([state["pos"], *state["key"][:8].tolist()]).generate_state(1)[0])
 

@@ -204,6 +204,21 @@ def test_the_loss_of_lbfgs_is_the_mean_over_the_targets() -> None:
     assert model.loss_ == pytest.approx(0.5 * np.mean((TARGETS - model.predict(XR)) ** 2) + penalty)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"activation": "gelu"}, {"activation": ["relu", "mish"]}, {"preset": "tabular"}], ids=str
+)
+def test_fits_with_one_generator_differ_and_those_with_one_number_do_not(options: dict[str, Any]) -> None:
+    few: dict[str, Any] = {"hidden_layer_sizes": (4, 4), "max_iter": 1}
+
+    def weights(*states: Any) -> set[bytes]:
+        models = (DenseClassifier(**few | options, random_state=state).fit(X, labels) for state in states)
+        return {model.coefs_[0].tobytes() for model in models}
+
+    generator = np.random.RandomState(0)
+    assert len(weights(None, None, generator, generator, generator)) == 5
+    assert weights(0, 0) == weights(np.random.RandomState(0))
+
+
 def test_the_start_without_hidden_layers_is_that_of_mlp() -> None:
     options: dict[str, Any] = {"hidden_layer_sizes": (), "activation": "logistic", "solver": "sgd", "max_iter": 1}
     options |= {"random_state": 0, "shuffle": False}
