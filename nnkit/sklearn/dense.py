@@ -259,6 +259,8 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
             self.validation_scores_, self.best_validation_score_ = [], -np.inf
         if not self.early_stopping and self.best_loss_ is None:
             self.best_loss_ = np.inf
+        if self.best_validation_score_ is not None and not (self.early_stopping and self.solver != "lbfgs"):
+            self.best_validation_score_ = -np.inf  # this training leaves the network of that score
 
     def _cost(self, default: str) -> str | Cost:
         """The cost for `loss`, where scikit-learn's names mean the default."""

@@ -98,6 +98,8 @@ class Monitor:
 
     def __init__(self, estimator: Any, network: Network, samples: int, scores: bool, after: Callable[[int], bool]):
         self.best: NDArray[np.float64] | None = None  # parameters
+        if scores and estimator.best_validation_score_ > -np.inf:
+            self.best = network.parameters.vector  # a warm start begins with the parameters of that score
         self.converged = False
         self._estimator, self._samples, self._scores, self._after = estimator, samples, scores, after
         _taken_squares(network)  # of an epoch that did not end

@@ -441,6 +441,24 @@ def test_early_stopping_can_be_changed_in_a_warm_start() -> None:
     assert len(model.loss_curve_) == 6
 
 
+@pytest.mark.parametrize("between", [{}, {"early_stopping": False}, {"solver": "lbfgs"}], ids=str)
+def test_a_warm_start_keeps_the_parameters_of_the_best_score(between: dict[str, Any]) -> None:
+    """Of the network that it continues, which after a training without scores is another one."""
+    aside = X[:50], labels[:50]
+    options: dict[str, Any] = {"early_stopping": True, "warm_start": True, "random_state": 0, "max_iter": 40}
+    model = DenseClassifier((20,), learning_rate_init=0.03, **options).fit(X, labels, validation_data=aside)
+    best = max(model.validation_scores_)
+    if between:
+        model.set_params(**between, max_iter=1, learning_rate_init=10.0).fit(X, labels)
+        model.set_params(early_stopping=True, solver="adam")
+        assert model.score(*aside) < best
+    before = len(model.validation_scores_)
+    model.set_params(learning_rate_init=10.0, max_iter=3).fit(X, labels, validation_data=aside)
+    scores = model.validation_scores_[before:]
+    assert max(scores) < best
+    assert model.score(*aside) == model.best_validation_score_ == (max(scores) if between else best)
+
+
 def test_outputs_that_are_no_probabilities_are_a_decision_function() -> None:
     for y in (labels, labels > 4):
         plain, margins = (DenseClassifier((6,), max_iter=20, loss=loss).fit(X, y) for loss in ("log_loss", "hinge"))
