@@ -178,9 +178,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _remove_leftovers(target: str) -> None:
-    """Remove temporary files for a target left by killed processes."""
-    name = re.compile(re.escape(os.path.basename(_beside(target, ".", "."))) + r"[0-9a-f]{12}\.part")
-    with os.scandir(os.path.dirname(target)) as entries:
+    """Remove temporary files for a target left by killed processes, in a folder that may be listed."""
+    name, found = re.compile(re.escape(os.path.basename(_beside(target, ".", "."))) + r"[0-9a-f]{12}\.part"), []
+    with suppress(PermissionError), os.scandir(os.path.dirname(target)) as entries:
         found = [entry.path for entry in entries if name.fullmatch(entry.name)]
     for leftover in found:
         with suppress(OSError):

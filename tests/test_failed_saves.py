@@ -172,3 +172,20 @@ def test_saving_to_a_read_only_directory(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
     assert path.read_bytes() == content
     assert np.array_equal(net.parameters.flat, before)
+
+
+def test_saving_to_a_directory_that_cannot_be_listed(tmp_path: Path) -> None:
+    """It may be written, as a drop box."""
+    nets, folder = [nnkit.Network([5, 3], seed=seed) for seed in range(2)], tmp_path / "drop"
+    folder.mkdir()
+    folder.chmod(0o333)
+    try:
+        with nobody(folder):
+            with pytest.raises(PermissionError):
+                os.listdir(folder)
+            for net in nets:
+                net.save(folder / "net")
+    finally:
+        folder.chmod(0o700)
+    assert [path.name for path in folder.iterdir()] == ["net"]
+    assert np.array_equal(nnkit.load(folder / "net").parameters.flat, nets[1].parameters.flat)
