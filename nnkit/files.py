@@ -240,16 +240,17 @@ def _beside(target: str, before: str, after: str) -> str:
 
 
 def _take_after(target: str, file: IO[bytes]) -> None:
-    """Copy the target's mode and, if permitted, its owner to the file that will replace it."""
+    """Copy the target's mode and owner to the file that will replace it, as far as the system permits."""
     if not hasattr(os, "fchmod"):
         return
     try:
         old = os.stat(target)
     except FileNotFoundError:
         return
-    with suppress(PermissionError):
+    with suppress(OSError):  # containers have owners without a number in them, some disks no owners
         os.fchown(file.fileno(), old.st_uid, old.st_gid)
-    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+    with suppress(OSError):  # nor modes
+        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
 
 
 def _flush_folder(folder: str) -> None:

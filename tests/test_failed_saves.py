@@ -15,6 +15,7 @@ import pytest
 
 import nnkit
 from nnkit import files
+from tests.support import ROOT
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and permissions are those of POSIX")
@@ -189,3 +190,34 @@ def test_saving_to_a_directory_that_cannot_be_listed(tmp_path: Path) -> None:
         folder.chmod(0o700)
     assert [path.name for path in folder.iterdir()] == ["net"]
     assert np.array_equal(nnkit.load(folder / "net").parameters.flat, nets[1].parameters.flat)
+
+
+def in_namespace(folder: Path, options: str, script: str) -> str:
+    """What a shell prints in a folder as root of a user namespace, as containers have; skips without them."""
+    try:
+        subprocess.run(["unshare", *options.split(), "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no user namespaces: {error}")
+    command = ["unshare", *options.split(), "sh", "-ec", script.replace("python", sys.executable)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+
+
+SAVE = "python -c 'import nnkit; nnkit.Network([5, 3], seed=1).save(\"net\")'"
+
+
+def test_a_file_whose_group_has_no_number_in_a_container_is_replaced(tmp_path: Path) -> None:
+    net, path = nnkit.Network([5, 3], seed=0), tmp_path / "net"
+    net.save(path)
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 0, 1234)
+    elif len(os.getgroups()) < 2:
+        pytest.skip("needs a second group")
+    else:
+        os.chown(path, -1, next(group for group in os.getgroups() if group != os.getegid()))
+    in_namespace(tmp_path, "-r", SAVE)
+    assert nnkit.load(path).seed == 1
+    assert path.stat().st_mode & 0o777 == 0o640
