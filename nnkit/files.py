@@ -37,7 +37,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
     is unchanged and the temporary file removed. The new file has the mode of the old one. Leftovers of killed processes
     are removed. The target of a symbolic link is replaced, not the link; other hard links keep the old file. Other than
     regular files, such as a pipe or /dev/stdout, cannot be replaced: the content is written to them if the block
-    succeeds. Raises OSError if the file cannot be written, PermissionError if it is write-protected.
+    succeeds. Raises OSError if the file cannot be written, PermissionError if it is write-protected or another user's
+    in a directory such as /tmp, where only the owner may replace it.
     """
     path = _path(path, "path")
     if is_special(path):
@@ -50,6 +51,8 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
         raise IsADirectoryError(f"{path} is a directory; expected a file")
     if path.exists() and not _may_write(path):
         raise PermissionError(errno.EACCES, "the file is write-protected", os.fspath(path))
+    if path.exists() and _is_anothers(path):
+        raise PermissionError(errno.EPERM, "only the owner of the file may replace it", os.fspath(path))
     target, names = os.path.realpath(path), [""]
     _remove_leftovers(target)
     try:
@@ -95,6 +98,8 @@ def writable(path: str | PathLike[str], name: str) -> Path:
         raise PermissionError(f"{name}: {path} is not writable")
     if is_special(path):
         return path
+    if kind and _is_anothers(path):
+        raise PermissionError(f"{name}: {path} belongs to another user, who alone may replace it in its directory")
     folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the directory {folder} does not exist")
@@ -323,3 +328,12 @@ def is_special(path: str | PathLike[str]) -> bool:
 
 def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _is_anothers(path: Path) -> bool:
+    """Whether only another user may replace an existing file: in a directory with the sticky bit, such as /tmp."""
+    if not hasattr(os, "geteuid"):
+        return False
+    target = os.path.realpath(path)
+    file, folder = os.stat(target), os.stat(os.path.dirname(target))
+    return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, file.st_uid, folder.st_uid)

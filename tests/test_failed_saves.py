@@ -88,6 +88,30 @@ def test_a_write_protected_file_is_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(net.parameters.flat, before)
 
 
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs files of two users")
+def test_a_file_of_another_user_in_a_shared_directory_is_refused_first(tmp_path: Path) -> None:
+    """There only its owner may replace it, though others may write to it."""
+    net, path, own = nnkit.Network([5, 3], seed=0), tmp_path / "net", tmp_path / "own"
+    for file in (path, own):
+        nnkit.Network([5, 3], seed=1).save(file)
+        file.chmod(0o666)
+    os.chown(own, 65534, 65534)
+    content = path.read_bytes()
+    tmp_path.chmod(0o1777)
+    with nobody(path):
+        path.open("r+b").close()
+        with pytest.raises(PermissionError):
+            os.replace(own, path)
+        with pytest.raises(PermissionError, match=f"^checkpoint: {path} belongs to another user"):
+            net.fit(np.ones((9, 5)), np.arange(9) % 3, epochs=1, checkpoint=path, progress=False)
+        with pytest.raises(PermissionError, match=f"only the owner of the file may replace it: '{path}'$"):
+            net.save(path)
+        net.save(own)
+    assert path.read_bytes() == content
+    assert nnkit.load(own).seed == 0
+    net.save(path)  # root may
+
+
 def test_files_of_the_user_called_like_locks_are_kept(tmp_path: Path) -> None:
     net, names = nnkit.Network([5, 3], seed=0), ["run.lock", ".run.lock"]
     for name in names:
