@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 import stat
 import time
 import warnings
@@ -35,10 +36,11 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
 
     A temporary file next to `path` is written, flushed to the disk and renamed; if the block or the disk fails, `path`
     is unchanged and the temporary file removed. The new file has the mode of the old one. Leftovers of killed processes
-    are removed. The target of a symbolic link is replaced, not the link; other hard links keep the old file. Other than
-    regular files, such as a pipe or /dev/stdout, cannot be replaced: the content is written to them if the block
-    succeeds. Raises OSError if the file cannot be written, PermissionError if it is write-protected or another user's
-    in a directory such as /tmp, where only the owner may replace it.
+    are removed. The target of a symbolic link is replaced, not the link; other hard links keep the old file. A file
+    mounted on its own, as in containers, and other than regular files, such as a pipe or /dev/stdout, cannot be
+    replaced: the content is written to them if the block succeeds. Raises OSError if the file cannot be written,
+    PermissionError if it is write-protected or another user's in a directory such as /tmp, where only the owner may
+    replace it.
     """
     path = _path(path, "path")
     if is_special(path):
@@ -63,9 +65,9 @@ def replacing(path: str | PathLike[str]) -> Iterator[IO[bytes]]:
             _take_after(target, file)
             os.fsync(file.fileno())
             if fcntl is not None:  # while it is locked; otherwise it could be removed as a leftover
-                os.replace(temporary, target)
+                _replace(temporary, target)
         if fcntl is None:  # Windows cannot rename open files
-            os.replace(temporary, target)
+            _replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(names[-1])
@@ -233,6 +235,21 @@ def _opened(path: Path) -> int:
         else:
             os.set_blocking(descriptor, True)
             return descriptor
+
+
+def _replace(temporary: str, target: str) -> None:
+    """Rename a temporary file, or, where the target is a mount point and cannot be replaced, copy its content."""
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with open(temporary, "rb") as source, open(target, "r+b") as file:
+            shutil.copyfileobj(source, file)
+            file.truncate()  # of a longer old content
+            file.flush()
+            os.fsync(file.fileno())
+        os.unlink(temporary)
 
 
 def _beside(target: str, before: str, after: str) -> str:

@@ -245,3 +245,14 @@ def test_a_file_whose_group_has_no_number_in_a_container_is_replaced(tmp_path: P
     in_namespace(tmp_path, "-r", SAVE)
     assert nnkit.load(path).seed == 1
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_is_mounted_on_its_own_is_written_to(tmp_path: Path) -> None:
+    """As by `docker run -v $PWD/net:/work/net`; it cannot be renamed over. The old content is longer."""
+    (tmp_path / "net").touch()
+    (tmp_path / "mounted").write_bytes(b"old" * 10_000)
+    script = f"mount --bind mounted net; touch new; mv new net 2> /dev/null && exit 9; rm new; {SAVE}; ls -A"
+    assert in_namespace(tmp_path, "-rm", script).split() == ["mounted", "net"]
+    nnkit.Network([5, 3], seed=1).save(tmp_path / "same")
+    assert (tmp_path / "mounted").read_bytes() == (tmp_path / "same").read_bytes()
+    assert (tmp_path / "net").read_bytes() == b""  # outside it is another file
