@@ -39,7 +39,7 @@ from nnkit.parallel.communicator import Communicator
 from nnkit.plots.figure import picture_path
 from nnkit.tables import is_table
 from nnkit.training.divergence import DivergenceError
-from nnkit.training.stopping import press
+from nnkit.training.stopping import interruptible, press
 from nnkit.version import __version__
 
 _DESCRIPTION = """
@@ -122,9 +122,11 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
             unseen.append(error)
 
     runs, ended_by = _train_all(options, dataset, backend, say, communicator)
-    with agreed():
+    with interruptible() as interrupt, agreed():  # Ctrl-C waits for the files, but a second one does not
+        interrupt.presses = int(isinstance(ended_by, KeyboardInterrupt))
         if speaks:
-            _write_files(options, dataset, runs, say)
+            with interrupt.at_once:
+                _write_files(options, dataset, runs, say)
     if len(runs) > 1:
         summary = summarize(runs)
         say(f"{len(runs)} runs, mean ± standard deviation: {in_words(summary['mean'], summary['standard_deviation'])}")
@@ -132,7 +134,7 @@ def _run(options: argparse.Namespace, communicator: Communicator) -> int:
         print(as_json(_report(options, dataset, runs)))
     if unseen:
         raise unseen[0]
-    if isinstance(ended_by, KeyboardInterrupt):
+    if interrupt.presses:
         return _INTERRUPTED
     if ended_by is not None:  # a later seed's, such as DivergenceError: the finished ones are written
         raise ended_by

@@ -272,6 +272,32 @@ def test_sigterm_keeps_what_ctrl_c_keeps(
         signal.signal(signal.SIGINT, before[1])
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("inside", [False, True])
+def test_ctrl_c_waits_for_the_files_but_a_second_one_does_not(
+    here: Path, sent: signal.Signals, presses: int, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may also have been in the training."""
+    flowers(here / "flowers.csv")
+    fit, save = nnkit.Network.fit, nnkit.checkpoint.save
+
+    def interrupted(network: nnkit.Network, X: Any, y: Any, **options: Any) -> nnkit.History:
+        return fit(network, X, y, **options | {"callbacks": [lambda *_: signal.raise_signal(sent)] if inside else []})
+
+    def saving(*given: Any, **options: Any) -> None:
+        for _ in range(presses - inside):
+            signal.raise_signal(sent)
+        save(*given, **options)
+
+    monkeypatch.setattr(nnkit.Network, "fit", interrupted)
+    monkeypatch.setattr(nnkit.checkpoint, "save", saving)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "2", "--history", "h.json"]
+    assert main(command) == 128 + sent
+    results = ["h.json", "nnkit-curve.png", "nnkit-model.safetensors"] if presses == 1 else []
+    assert names(here) == ["flowers.csv", *results]
+
+
 def test_ctrl_c_in_the_first_epoch_keeps_the_files_of_an_earlier_training(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
