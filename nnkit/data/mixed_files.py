@@ -109,8 +109,8 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
             raise ValueError(f"{path}: --categories: no column {name!r}; there are {', '.join(map(str, names))}")
     columns = {}
     for position, at in enumerate(kept):
-        as_text = _is_text(names[at], position, wanted, cells[at])
-        columns[names[at]] = _column(cells[at], lines, layout, at, as_text)
+        as_text, codes = _reading(names[at], position, wanted, cells[at])
+        columns[names[at]] = _column(cells[at], lines, layout, at, as_text, codes)
     y, target = None, None
     if layout.target is not None:
         kinds = KINDS[-1:] if wanted.text else KINDS
@@ -121,20 +121,23 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
     return Mixed(Table(TextTable(columns), y, features, target), ids)  # type: ignore[arg-type]
 
 
-def _is_text(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> bool | None:
-    """Whether a column is text; None if its cells decide."""
+def _reading(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> tuple[bool | None, Collection[str]]:
+    """Whether a column is text, None if its cells decide; and the codes, if any, that its numbers may be.
+
+    For a trained network its categories decide, not the cells: a row's prediction does not depend on the other rows.
+    """
     encoding = wanted.encoding
     if encoding is None:
-        return not (_are_codes(cells) or _are_truth(cells)) if name in wanted.categories else None
+        return not (_are_codes(cells) or _are_truth(cells)) if name in wanted.categories else None, ()
     if encoding.features is not None:
         position = encoding.features.index(name) if name in encoding.features else encoding.inputs
     if position >= encoding.inputs:
-        return True  # a column that the network does not know, which is reported later
+        return True, ()  # a column that the network does not know, which is reported later
     names = encoding.categories[position]
-    texts = [name for name in names or () if isinstance(name, str)]
+    texts = {name for name in names or () if isinstance(name, str)}
     if texts:
-        return not (_are_codes(texts) and _are_codes(cells))
-    return any(abs(name) >= EXACT for name in names or () if not isinstance(name, str))
+        return True, texts if _are_codes(texts) else ()
+    return any(abs(name) >= EXACT for name in names or () if not isinstance(name, str)), ()
 
 
 def _are_truth(cells: Iterable[str]) -> bool:
@@ -156,14 +159,23 @@ def _are_codes(cells: Iterable[str]) -> bool:
     return bool(zeros)
 
 
-def _column(cells: Sequence[str], lines: list[int], layout: Layout, at: int, as_text: bool | None) -> NDArray[Any]:
+def _entry(cell: str, codes: Collection[str]) -> str | float | None:
+    """A cell of a column of text: a number if it may be one of the codes in another spelling."""
+    if codes and cell not in codes and is_number(cell) and abs(value := float(cell)) < EXACT:
+        return value
+    return None if cell in MISSING else cell
+
+
+def _column(
+    cells: Sequence[str], lines: list[int], layout: Layout, at: int, as_text: bool | None, codes: Collection[str]
+) -> NDArray[Any]:
     """The numbers or texts of a column."""
     decided = as_text
     if as_text is None:
         found = {cell for cell in cells if cell not in MISSING}
         as_text = bool(found) and not any(is_number(cell) or cell.lower() in _TRUTH for cell in found)
     if as_text:
-        return np.array([None if cell in MISSING else cell for cell in cells], object)
+        return np.array([_entry(cell, codes) for cell in cells], object)
     numbers = np.empty(len(cells))
     for row, cell in enumerate(cells):
         try:

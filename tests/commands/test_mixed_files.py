@@ -163,14 +163,22 @@ def test_codes_that_numbers_would_confuse_stay_text(cells: str, names: Any) -> N
         (["10115", "53111"], ["10115.0", "NA", "+53111"], [[1, 0], [0, 0], [0, 1]]),
         (["007", "7"], ["7", "007", "7.0"], [[0, 1], [1, 0], [0, 0]]),
         (["7", "A"], ["A", "7", "B"], [[0, 1], [1, 0], [0, 0]]),
+        (["01", "02"], ["1", "1A", "2.0", "NA", "01", "inf"], [[1, 0], [0, 0], [0, 1], [0, 0], [1, 0], [0, 0]]),
+        (["1", "1.0"], ["1.0", "1", "x"], [[0, 1], [1, 0], [0, 0]]),
         ([2**60, 2**60 + 1], [str(2**60 + 1), str(2**60), "1"], [[0, 1], [1, 0], [0, 0]]),
     ],
 )
 def test_a_file_for_an_encoding_of_a_table(fitted: Any, cells: list[str], expected: Any) -> None:
+    """The categories of a row do not depend on the other rows."""
     encoding = nnkit.data.TableEncoding.fit(pandas.DataFrame({"zip": fitted}), categories=["zip"])
-    Path("f.csv").write_text("\n".join(["zip,y", *(f"{cell},1" for cell in cells)]))
-    X = mixed_files.read_mixed(Path("f.csv"), mixed_files.Wanted("y", encoding=encoding)).table.X
-    assert encoding.transform(X).tolist() == expected
+
+    def encoded(cells: list[str]) -> Any:
+        Path("f.csv").write_text("\n".join(["zip,y", *(f"{cell},1" for cell in cells)]))
+        X = mixed_files.read_mixed(Path("f.csv"), mixed_files.Wanted("y", encoding=encoding)).table.X
+        return encoding.transform(X).tolist()
+
+    assert encoded(cells) == expected
+    assert [row for cell in cells for row in encoded([cell])] == expected
 
 
 @pytest.mark.parametrize("trained", ["text.csv", "quoted.csv", "text.parquet"])
