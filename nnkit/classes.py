@@ -40,7 +40,7 @@ def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
 
     Text and other objects (n,) are names. So are booleans for two classes, and integers other than the class indices
     with one distinct value per class: −1 and 1, or 1 to k. Raises ValueError for another number of names and for
-    missing ones, TypeError for names that cannot be sorted.
+    missing ones, TypeError for bytes, as of h5py, and names that cannot be sorted.
     """
     if len(labels.shape) != 1 or 0 in labels.shape or dtype_name(labels.dtype) in FLOATS:
         return None
@@ -57,6 +57,9 @@ def names_in(labels: Any, outputs: int) -> NDArray[Any] | None:
     for at, value in enumerate(values):
         if is_missing(value):
             raise ValueError(f"y holds {value!r} at [{at}]; expected a class name")
+        if isinstance(value, bytes):
+            hint = "np.char.decode(y.astype(bytes)), or asstr() of h5py"
+            raise TypeError(f"y holds {value!r} at [{at}]; expected the name of a class as text: {hint}")
     try:
         names = _as_array(sorted(set(values)))
     except TypeError as error:  # names of several types, or without order or hash

@@ -92,7 +92,7 @@ def tabular(
         about |= {"cost": "quadratic", "target_scaling": Normalization.fit(table)}
         outputs = table.shape[1]
     else:
-        found = np.unique(host.astype(str) if host.dtype == object else host)
+        found = np.unique([*map(str, host.flat)] if host.dtype == object else host)
         if host.ndim != 1 or len(found) < 2:
             raise ValueError(f"y has shape {host.shape} and {len(found)} classes; expected labels (n,) of at least two")
         cost = get_cost("softmax_cross_entropy", label_smoothing=SMOOTHING)

@@ -325,6 +325,21 @@ def test_a_missing_class_name_is_located() -> None:
         names_in(np.array(["a", float("nan"), "b"], object), 2)
 
 
+@pytest.mark.parametrize("dtype", [bytes, object])
+def test_bytes_are_no_class_names_but_what_the_error_makes_of_them_is(dtype: Any) -> None:
+    """As of h5py, whose texts are arrays of bytes; a file could not have them."""
+    y, net = np.array(["köln".encode(), b"bonn", b"ulm"] * 10, dtype), network()
+    with pytest.raises(TypeError, match=r"^y holds b'.*' at \[0\]; expected .* as text: np.char.decode\(") as caught:
+        net.fit(X, y, **OPTIONS)
+    assert net.classes is None
+    hint = str(caught.value).partition("as text: ")[2].partition(", or ")[0]
+    text = eval(hint, {"np": np, "y": y, "bytes": bytes})
+    net.fit(X, text, **OPTIONS)
+    assert net.classes.tolist() == ["bonn", "köln", "ulm"]  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="y holds b'"):
+        nnkit.tabular(X, y)
+
+
 @pytest.mark.parametrize(("count", "listed"), [(20, True), (21, False)])
 def test_up_to_20_names_are_listed(count: int, listed: bool) -> None:
     names = [f"n{i}" for i in range(count)]
