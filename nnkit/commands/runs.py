@@ -22,7 +22,7 @@ from nnkit.network import Network
 from nnkit.optimizers import Optimizer, get_optimizer, optimizer_names
 from nnkit.parallel.communicator import ALONE, Communicator
 from nnkit.presets import ACTIVATIONS, RATES, SMOOTHED, SMOOTHING, tabular_layers
-from nnkit.tables import is_table
+from nnkit.tables import column_names, is_table
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.stopping import EarlyStopping
 
@@ -77,7 +77,8 @@ def _layers(options: argparse.Namespace, inputs: int, outputs: int, classifies: 
 def _fitted(preprocessing: str, X: Any, options: argparse.Namespace) -> Any:
     if preprocessing == "table":
         scaling: Any = "standard" if options.preset is None else "robust"
-        return data.TableEncoding.fit(X, scaling, options.categories or ())
+        names = {str(name): name for name in column_names(X)} if is_table(X) else {}  # numbers without a header
+        return data.TableEncoding.fit(X, scaling, [names.get(name, name) for name in options.categories or ()])
     if is_table(X):
         kind = f"--preprocessing {preprocessing} is for numbers, and there is text or a missing value"
         raise ValueError(f"{kind}; leave it out, or give --preprocessing table")

@@ -61,8 +61,8 @@ class Wanted(NamedTuple):
     Attributes:
         target: the column of the targets, by name or number. identity: the column to carry through.
         encoding: of a trained network: its categories that are text are read as text, its other columns as numbers.
-        text: whether all labels are text. features: names that show a header. categories: columns to read as
-            text, or as numbers where all their values are numbers.
+        text: whether all labels are text. features: names that show a header. categories: columns, or the
+            texts of their numbers, to read as text, or as numbers where all their values are numbers.
     """
 
     target: int | str | None = None
@@ -105,7 +105,7 @@ def _read_csv(path: Path, wanted: Wanted) -> Mixed:
     cells = [column if at == own else tuple(map(str.strip, column)) for at, column in columns_of_cells]
     kept = [at for at in range(layout.width) if at not in (layout.target, own)]
     for name in wanted.categories:
-        if name not in names:
+        if name not in map(str, names):
             raise ValueError(f"{path}: --categories: no column {name!r}; there are {', '.join(map(str, names))}")
     columns = {}
     for position, at in enumerate(kept):
@@ -128,7 +128,7 @@ def _reading(name: Any, position: int, wanted: Wanted, cells: Sequence[str]) -> 
     """
     encoding = wanted.encoding
     if encoding is None:
-        return not (_are_codes(cells) or _are_truth(cells)) if name in wanted.categories else None, ()
+        return not (_are_codes(cells) or _are_truth(cells)) if str(name) in wanted.categories else None, ()
     if encoding.features is not None:
         position = encoding.features.index(name) if name in encoding.features else encoding.inputs
     if position >= encoding.inputs:

@@ -181,6 +181,24 @@ def test_a_file_for_an_encoding_of_a_table(fitted: Any, cells: list[str], expect
     assert [row for cell in cells for row in encoded([cell])] == expected
 
 
+def test_categories_without_a_header_are_named_by_the_number_of_their_column(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [f"{i % 2},{i % 7},{['1', '2', '1A', '2'][i % 4]}" for i in range(40)]
+    Path("f.csv").write_text("\n".join(rows))
+    arguments = ["train", "--data", "f.csv", "--target", "0", *TRAIN]
+    assert main(arguments) == 2
+    hint = capsys.readouterr().err.partition("give ")[2].split()
+    assert hint == ["--categories", "2"]
+    assert main([*arguments, *hint]) == 0
+    encoding = nnkit.load("net.safetensors").preprocessing
+    assert isinstance(encoding, nnkit.data.TableEncoding)
+    assert encoding.categories == [None, ("1", "1A", "2")]
+    assert main(["predict", "net.safetensors", "f.csv", "--target", "0", "--output", "out.csv"]) == 0
+    assert main([*arguments, "--categories", "2", "3"]) == 2
+    assert "no column '3'; there are 0, 1, 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("trained", ["text.csv", "quoted.csv", "text.parquet"])
 def test_outer_spaces_of_categories_do_not_count(here: Path, trained: str) -> None:
     """Cells of CSV files have none, as in " Private" of UCI's adult; those of pandas and Parquet files may."""
