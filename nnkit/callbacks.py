@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nnkit.files import replacing, writable
-from nnkit.history import History
+from nnkit.history import History, lists_of
 
 __all__ = ["CSVLogger", "TensorBoard"]
 
@@ -54,7 +54,7 @@ class CSVLogger:
 
     def __call__(self, network: Any, history: History) -> None:
         """Write the epochs that the file does not contain yet."""
-        names, goes_on = list(history), self._epochs.follow(history)
+        names, goes_on = list(lists_of(history)), self._epochs.follow(history)
         if goes_on and names == self._names and self.path.exists():
             with open(self.path, "a", encoding="utf-8", newline="") as file:
                 file.write(self._line(names, history.epochs - 1))
@@ -65,7 +65,7 @@ class CSVLogger:
     def catch_up(self, history: History) -> None:
         """Write what callbacks after this one have added to the history in this epoch."""
         if self._epochs.late(history):
-            self._names = list(history)
+            self._names = list(lists_of(history))
             self._write_all(self._names)
 
     def _write_all(self, names: Sequence[str]) -> None:
@@ -94,9 +94,9 @@ class _Epochs:
     def follow(self, history: History) -> bool:
         """Add the last epoch; returns False if the history is another one, whose epochs then are all new."""
         done, goes_on = history.epochs, history is self._history and len(self.rows) == history.epochs - 1
-        whole = {name: numbers for name, numbers in history.items() if len(numbers) == done}
+        whole = {name: numbers for name, numbers in lists_of(history).items() if len(numbers) == done}
         if not goes_on:
-            before = {name: numbers for name, numbers in history.items() if len(numbers) in (done - 1, done)}
+            before = {name: numbers for name, numbers in lists_of(history).items() if len(numbers) in (done - 1, done)}
             self.rows = [{name: numbers[epoch] for name, numbers in before.items()} for epoch in range(done - 1)]
             self._lengths = _lengths(history)
         self._history = history
@@ -106,14 +106,14 @@ class _Epochs:
 
     def late(self, history: History) -> dict[str, float]:
         """What has been added to the history since the last look: numbers of the last epoch, too."""
-        found = {name: own[-1] for name, own in history.items() if len(own) > self._lengths.get(name, 0)}
+        found = {name: own[-1] for name, own in lists_of(history).items() if len(own) > self._lengths.get(name, 0)}
         self.rows[-1] |= found
         self._lengths = _lengths(history)
         return found
 
 
 def _lengths(history: History) -> dict[str, int]:
-    return {name: len(numbers) for name, numbers in history.items()}
+    return {name: len(numbers) for name, numbers in lists_of(history).items()}
 
 
 def _line(cells: Sequence[object]) -> str:

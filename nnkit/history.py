@@ -56,18 +56,23 @@ class History(dict[str, list[float]]):
     @property
     def epochs(self) -> int:
         """The number of epochs: the length of `cost` if present; custom lists may have other lengths."""
-        return len(self["cost"]) if "cost" in self else max(map(len, self.values()), default=0)
+        return len(self["cost"]) if "cost" in self else max(map(len, lists_of(self).values()), default=0)
 
     @property
     def last(self) -> dict[str, float]:
         """The numbers of the last epoch."""
-        return {name: numbers[-1] for name, numbers in self.items() if isinstance(numbers, list) and numbers}
+        return {name: numbers[-1] for name, numbers in lists_of(self).items() if numbers}
 
     def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
         """Draw the learning curve, and write it to `path` if given (see `nnkit.plots.learning_curve`)."""
         from nnkit.plots import learning_curve
 
         return learning_curve(self, path)
+
+
+def lists_of(history: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The entries with a number for each epoch; a callback may have added others."""
+    return {name: numbers for name, numbers in history.items() if isinstance(numbers, list)}
 
 
 def highest_is_best(owner: str, monitor: str, mode: str) -> bool:

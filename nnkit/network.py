@@ -185,9 +185,15 @@ class Network(Model):
         True
         """
         inputs, targets, weights = self._checked(x, y, sample_weight)
-        self.learn(x, y)
         cost = self.backend.empty((), self.dtype)  # before the update, which must not happen if this allocation fails
-        return self._run(inputs, targets, weights, self.optimizer_state(optimizer), drops=True).cost(out=cost)
+        before = self.features, self.target_names, self.vector_targets
+        try:
+            self.learn(x, y)
+            state = self.optimizer_state(optimizer)
+        except BaseException:
+            self.features, self.target_names, self.vector_targets = before
+            raise
+        return self._run(inputs, targets, weights, state, drops=True).cost(out=cost)
 
     @explains_memory(LOWER_STEP)
     def gradients(

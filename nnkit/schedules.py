@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from nnkit.checks import in_range, named, whole
-from nnkit.history import highest_is_best
+from nnkit.history import highest_is_best, lists_of
 
 Numbers = Mapping[str, Sequence[float]]  # a history: one number per epoch, by name
 
@@ -211,9 +211,10 @@ def warmup(epochs: float, then: ScheduleLike = None, start: float = 0.0) -> Sche
         if epoch < length:
             return start + (1 - start) * epoch / length
         known, count, seen = latest
-        done = max(map(len, history.values()), default=0)
+        lists = lists_of(history)
+        done = max(map(len, lists.values()), default=0)
         if known is not history or count != done:  # called in each step, but changed only after an epoch
-            seen = {name: numbers[math.ceil(length) :] for name, numbers in history.items()}
+            seen = dict(history) | {name: numbers[math.ceil(length) :] for name, numbers in lists.items()}
             latest = history, done, seen
         return rest.factor(epoch - length, epochs - length, seen)
 

@@ -126,6 +126,17 @@ def test_targets_that_the_cost_is_not_defined_for_are_refused(backend: str) -> N
             getattr(network, name)(X, np.full((40, 1), 7.0))
 
 
+def test_a_refused_step_learns_nothing() -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    network = nnkit.Network([3, 1], cost="quadratic", seed=0)
+    table = pandas.DataFrame(X, columns=list("abc"))
+    with pytest.raises(ValueError, match="unknown optimizer"):
+        network.train_step(table, TARGETS[:, 0], "adamm")
+    assert (network.features, network.vector_targets) == (None, False)
+    network.train_step(table, TARGETS[:, 0], "adam")
+    assert (network.features, network.vector_targets) == (list("abc"), True)
+
+
 def test_invalid_arguments_change_nothing() -> None:
     network = _linear()
     before = network.parameters.vector

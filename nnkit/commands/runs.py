@@ -246,13 +246,18 @@ def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets
         count, context = min(options.jobs, len(seeds)), get_context("spawn")
         with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
             futures = [pool.submit(work, seed) for seed in seeds]
+            left = list(futures)
             try:
-                for future in futures:
-                    yield future.result()
-            except BaseException:  # such as Ctrl-C, or a divergence: do not wait for the others
+                while left:
+                    yield left[0].result()
+                    del left[0]
+            except BaseException as error:  # such as Ctrl-C, or a divergence: the others end, but for the finished ones
+                done = [future for future in left if future.done()]
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in active_children():
                     child.terminate()
+                if not isinstance(error, GeneratorExit):
+                    yield from (future.result() for future in done if future.exception() is None)
                 raise
     finally:
         for name, value in before.items():

@@ -34,9 +34,10 @@ def unchanged_if_refused(fit: Method) -> Method:
 
 @contextmanager
 def _restored_if_refused(estimator: Any) -> Iterator[None]:
-    """Restore all attributes after an error before the end of the first epoch, except for a divergence.
+    """Restore all attributes after an error or Ctrl-C before the end of the first epoch, except for a divergence.
 
-    Not all checks can come first: those of `Network.fit`, such as of numbers in the network's dtype, need the network.
+    After Ctrl-C in a first fit, the network stays, if there is one. Not all checks can come first: those of
+    `Network.fit`, such as of numbers in the network's dtype, need the network.
     """
     before = dict(vars(estimator))
     network: Network | None = before.get("network_")
@@ -44,8 +45,9 @@ def _restored_if_refused(estimator: Any) -> Iterator[None]:
     estimator.n_iter_ = 0  # of this training
     try:
         yield
-    except Exception as error:
-        if estimator.n_iter_ == 0 and not isinstance(error.__cause__, DivergenceError):
+    except BaseException as error:
+        undone = isinstance(error, Exception) or network is not None
+        if undone and estimator.n_iter_ == 0 and not isinstance(error.__cause__, DivergenceError):
             vars(estimator).clear()
             vars(estimator).update(before)
             if network is not None and used is not None:  # partial_fit with another `alpha` has replaced them

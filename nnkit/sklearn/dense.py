@@ -309,8 +309,12 @@ class DenseEstimator(CallbackSupportMixin, NetworkAttributes, BaseEstimator):
 
         def after(epoch: int) -> bool:
             part = context.subcontext(task_name="epoch")
-            part.call_on_fit_task_begin(**data)
-            return bool(part.call_on_fit_task_end(**data, **fitted))
+            self.network_.classes = self._names()  # for what callbacks save
+            try:
+                part.call_on_fit_task_begin(**data)
+                return bool(part.call_on_fit_task_end(**data, **fitted))
+            finally:
+                self.network_.classes = None
 
         return after, lambda: context.call_on_fit_task_end(**data, **fitted)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.history import History
+from nnkit.history import History, lists_of
 from nnkit.metrics import Metric
 from nnkit.model import Model
 from nnkit.placement import Placement
@@ -71,7 +71,7 @@ class Training:
     def _epoch(self, bar: Progress, interrupt: Interrupt) -> dict[str, float]:
         """Run an epoch, all of it or nothing; returns its cost and metrics."""
         model, history, passes, started = self.model, self.history, self.passes, time.perf_counter()
-        trained, lengths = model.epochs_trained, {name: len(values) for name, values in _lists(history).items()}
+        trained, lengths = model.epochs_trained, {name: len(values) for name, values in lists_of(history).items()}
         names = set(history)
         try:
             numbers = passes.run(history.epochs, history, bar)
@@ -90,7 +90,7 @@ class Training:
             if passes.undo.open:
                 passes.undo.take_back(error)
                 model.epochs_trained = trained
-                for name, values in _lists(history).items():
+                for name, values in lists_of(history).items():
                     del values[lengths.get(name, 0) :]
                 for name in history.keys() - names:
                     del history[name]
@@ -120,11 +120,6 @@ class Training:
         self.history.stopped = self._ended()
         with communicator.agreed(), interrupt.at_once:
             self.keeper.keep(self.history, self.passes.steps, last=self.history.stopped is not None)
-
-
-def _lists(history: History) -> dict[str, list[float]]:
-    """The entries with numbers of epochs; a callback may add others."""
-    return {name: values for name, values in history.items() if isinstance(values, list)}
 
 
 _OF_SAMPLES = ("preprocessing", "classes", "features")  # arrays were prepared with these before the first epoch

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +380,46 @@ def test_a_metric_that_is_not_defined_is_null_in_a_summary(
     assert report["mean"]["roc_auc"] is report["standard_deviation"]["roc_auc"] is None
     assert report["mean"]["accuracy"] > 0.9
     assert names(here) == ["d.csv", "h.json", "nnkit-curve.png", "nnkit-model.safetensors"]
+
+
+class _FirstLast:
+    """Processes of which the one of the first seed is still at work when Ctrl-C comes, or fails."""
+
+    error: BaseException = KeyboardInterrupt()
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.futures = list[Future[Any]]()
+
+    def __enter__(self) -> "_FirstLast":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def submit(self, work: Any, seed: int) -> Future[Any]:
+        made = Future[Any]()
+        if self.futures:
+            made.set_result(work(seed))
+        else:
+            made.set_exception(self.error)
+        self.futures.append(made)
+        return made
+
+    def shutdown(self, **_: object) -> None: ...
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (MemoryError("no room"), 2)])
+def test_finished_trainings_of_higher_seeds_are_kept(
+    here: Path,
+    error: BaseException,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flowers(here / "flowers.csv")
+    monkeypatch.setattr(_FirstLast, "error", error)
+    monkeypatch.setattr("concurrent.futures.ProcessPoolExecutor", _FirstLast)
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "3", "--seeds", "3", "--jobs", "2"]
+    assert main([*command, "--history", "h.json"]) == code
+    assert [len(run["cost"]) for run in json.loads(Path("h.json").read_text())] == [3, 3]
+    assert nnkit.load("nnkit-model.safetensors").seed == 1
+    assert "seed 2" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The estimators inside scikit-learn's tools, and in pandas and joblib."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sklearn.multioutput import ClassifierChain
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import nnkit
 from nnkit.sklearn import DenseClassifier, DenseRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -111,6 +113,7 @@ def test_sample_weights_are_routed() -> None:
 def test_callbacks_of_scikit_learn() -> None:
     seen: list[str] = []
     scores: list[float] = []
+    copies: list[nnkit.Network] = []
 
     class Counting:
         def setup(self, estimator: Any, context: Any) -> None:
@@ -120,16 +123,19 @@ def test_callbacks_of_scikit_learn() -> None:
 
         def on_fit_task_end(self, estimator: Any, context: Any, *, fitted_estimator: Any = None) -> bool:
             seen.append(context.task_name)
-            scores.append(fitted_estimator.score(X, y))
+            scores.append(fitted_estimator.score(X, y + 1))
+            copies.append(pickle.loads(pickle.dumps(fitted_estimator.network_)))
             return seen.count("epoch") == 2
 
         def teardown(self, estimator: Any, context: Any) -> None:
             seen.append("teardown")
 
     model = DenseClassifier(max_iter=5, random_state=0).set_callbacks(Counting())
-    assert model.fit(X, y).n_iter_ == 2
+    assert model.fit(X, y + 1).n_iter_ == 2
     assert seen == ["setup", "epoch", "epoch", "fit", "teardown"]
-    assert scores[-1] == scores[-2] == model.score(X, y)
+    assert scores[-1] == scores[-2] == model.score(X, y + 1)
+    for copied in copies:
+        assert np.mean(copied.predict(X) == y + 1) == pytest.approx(scores[copies.index(copied)])
 
 
 def test_joblib_writes_and_reads(tmp_path: Path) -> None:

@@ -524,6 +524,27 @@ def test_an_interrupt_is_raised() -> None:
     assert model.predict(X).shape == labels.shape
 
 
+@pytest.mark.parametrize("moment", ["sklearn.dense.train_by_minibatches", "data.encoding.TableEncoding.fit"])
+def test_an_interrupt_before_the_first_epoch_of_a_second_fit_undoes_it(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an error does: neither is the network a new one, nor do its outputs have the names of other classes."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame({"a": X[:, 20], "b": np.array(["p", "q"])[(X[:, 10] > 0.5).astype(int)]})
+    model = DenseClassifier((5,), max_iter=3, random_state=0).fit(table, labels)
+    before, network = model.predict_proba(table), model.network_
+
+    def interrupt(*given: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"nnkit.{moment}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(table, np.where(X[:, 3] > 0.5, "yes", "no"))
+    assert model.network_ is network
+    assert model.classes_.tolist() == [*range(10)]
+    np.testing.assert_array_equal(model.predict_proba(table), before)
+
+
 def test_an_interrupted_preset_has_the_numbers_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"hidden_layer_sizes": (5,), "random_state": 0, "preset": "tabular"}
     model = DenseClassifier(**options)

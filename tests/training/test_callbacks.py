@@ -146,7 +146,7 @@ def test_the_costs_of_a_history_are_not_for_callbacks(change: Any) -> None:
 
 
 @pytest.mark.parametrize("entry", [[1.0, 2.0, 3.0], np.eye(2), "run 7", 5, None])
-def test_any_entry_of_a_callback_is_kept_when_training_stops(entry: Any) -> None:
+def test_any_entry_of_a_callback_is_kept_when_training_stops(entry: Any, tmp_path: Path) -> None:
     """Also in the middle of an epoch, whose numbers are taken back."""
 
     def note(net: nnkit.Network, history: nnkit.History) -> None:
@@ -158,9 +158,13 @@ def test_any_entry_of_a_callback_is_kept_when_training_stops(entry: Any) -> None
         if len(epochs) == 3:
             raise KeyboardInterrupt
 
+    logger = CSVLogger(tmp_path / "run.csv")
     epochs = list[int]()
-    history = nnkit.Network([3, 2], seed=0).fit(data, epochs=5, callbacks=[note], progress=False)
+    options: dict[str, Any] = {"schedule": nnkit.schedules.warmup(1, "cosine"), "callbacks": [note, logger]}
+    history = nnkit.Network([3, 2], seed=0).fit(data, epochs=5, progress=False, **options)
     assert history.stopped == "interrupted"
     assert history["mine"] is entry
     assert [len(history[name]) for name in ("cost", "accuracy", "learning_rate", "seconds")] == [2] * 4
     assert "cost" in history.last
+    with open(tmp_path / "run.csv", encoding="utf-8", newline="") as file:
+        assert [float(row["cost"]) for row in csv.DictReader(file)] == history["cost"]
