@@ -123,7 +123,8 @@ def learned_names(model: Model, X: Any, y: Any) -> Iterator[None]:
         resumed = model.placement is not place
         if model.epochs_trained == trained and not resumed and not isinstance(error, DivergenceError):
             for name, value in zip(names, before, strict=True):
-                setattr(model, name, value)
+                if getattr(model, name) is not value:  # setting can be refused, in a fit nested in an epoch
+                    setattr(model, name, value)
         raise
 
 

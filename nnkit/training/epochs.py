@@ -64,6 +64,7 @@ class Epochs:
         if self.model.optimizer_state() is not self.state:
             self._prepare()  # a callback has replaced the network's optimizer, or its arrays and state
         careful, turn = not self.source.repeatable, self.model.turn
+        nested = turn.in_epoch  # a fit of the same network in its data or schedule
         self.undo.begin()
         try:
             turn.in_epoch = True
@@ -72,7 +73,7 @@ class Epochs:
                 self.undo.back(whole=True)
                 measured = self._pass(number, history, Progress.unseen(), careful=True)
         finally:
-            turn.in_epoch = False
+            turn.in_epoch = nested
         if not math.isfinite(measured["cost"]):  # though that of each step was
             self.undo.back()
             raise DivergenceError(number + 1, self.steps or 1, f"the cost is {measured['cost']}", self.rate)

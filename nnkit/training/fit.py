@@ -207,7 +207,7 @@ def fit(
                 and model.epochs_trained == 0 == communicator.rank
             ):
                 warn_of_scales(model.backend, source.X, model.features)
-            if is_stream(X) and isinstance(validation_data, tuple | list):
+            if is_stream(X) and isinstance(validation_data, tuple | list) and len(validation_data) in (2, 3):
                 model.learn(*validation_data[:2])  # the columns of its tables: the first minibatch comes later
             validation = validation_source(model, validation_data, prints, team)
             to_come = numbers_to_come(model, measured, validation is not None)

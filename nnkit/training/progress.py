@@ -72,11 +72,11 @@ class Progress:
         self._waiting = 0
 
     def _shown(self, show: Callable[[], object]) -> None:
-        """Call `show`; after an OSError, such as for a closed terminal or a full disk, show nothing any more."""
+        """Call `show`; after an error, such as for a closed terminal, file or a full disk, show nothing any more."""
         try:
             with _showing:
                 show()
-        except OSError:
+        except (OSError, ValueError):  # ValueError for a file that is closed, or cannot write a metric's name
             if self._bar is not None:
                 self._bar.disable = True
             self.how, self._bar = False, None

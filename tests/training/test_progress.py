@@ -150,3 +150,19 @@ def test_a_missing_tqdm_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(3):
         fit(epochs=1)
     assert looked == ["tqdm"]
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_lines_that_cannot_be_written_do_not_end_the_training(closed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed file, as of a service, and one that cannot write a metric's name."""
+    file = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", file)
+
+    def metric(y: Any, h: Any) -> float:
+        return 1.0
+
+    metric.__name__ = "größe"
+    if closed:
+        file.close()
+    history = nnkit.Network([3, 2], seed=0).fit(X, LABELS, epochs=3, metrics=[metric], progress="lines")
+    assert history.epochs == 3
