@@ -216,7 +216,11 @@ def train_by_lbfgs(estimator: Any, network: Network, X: Array, y: Any, weight: N
     """Minimize the cost of all samples with SciPy's L-BFGS-B, and set the estimator's attributes."""
     strength = estimator.alpha / (X.shape[0] if weight is None else weight.sum())
     options = {"maxiter": estimator.max_iter, "maxfun": estimator.max_fun, "gtol": estimator.tol}
-    found = network.minimize(X, y, sample_weight=weight, l2=float(strength), options=options)
+
+    def count(_: Any) -> None:
+        estimator.n_iter_ += 1  # for Ctrl-C, after which the best parameters so far stay
+
+    found = network.minimize(X, y, sample_weight=weight, l2=float(strength), options=options, callback=count)
     penalty = 0.5 * float(strength) * _squared_weights(network)
     estimator.n_iter_ = min(found.nit, estimator.max_iter)
     estimator.loss_ = scaled(network, float(found.fun) - penalty) + penalty

@@ -1,6 +1,7 @@
 """DenseClassifier and DenseRegressor: scikit-learn's checks, MLP's weights, and what nnkit adds."""
 
 import io
+import itertools
 import os
 import pickle
 import subprocess
@@ -23,6 +24,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import nnkit
 from nnkit.backends import get_backend
+from nnkit.minimize import Objective
 from nnkit.sklearn import DenseClassifier, DenseRegressor
 from nnkit.sklearn.solvers import compensated_sum
 from tests.support import ROOT
@@ -543,6 +545,24 @@ def test_an_interrupt_before_the_first_epoch_of_a_second_fit_undoes_it(
     assert model.network_ is network
     assert model.classes_.tolist() == [*range(10)]
     np.testing.assert_array_equal(model.predict_proba(table), before)
+
+
+def test_an_interrupted_lbfgs_keeps_the_best_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a second fit, whose labels have other names."""
+    model = DenseClassifier((5,), solver="lbfgs", max_iter=500, random_state=0).fit(X[:50], labels[:50])
+    call, count = Objective.__call__, itertools.count()
+
+    def interrupt(*given: Any) -> Any:
+        if next(count) == 60:
+            raise KeyboardInterrupt
+        return call(*given)
+
+    monkeypatch.setattr(Objective, "__call__", interrupt)
+    names = np.array(list("abcdefghij"))[labels]
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, names)
+    assert model.score(X, names) > 0.5
+    assert 0 < model.n_iter_ < 60
 
 
 def test_an_interrupted_preset_has_the_numbers_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
