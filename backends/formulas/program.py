@@ -66,7 +66,7 @@ _EXPRESSIONS = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
 def python_function(program: Program) -> Callable[..., Any]:
     """The program as a function of a namespace, a dtype, a function that makes arrays of numbers, and the operands.
 
