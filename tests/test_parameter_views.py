@@ -76,6 +76,7 @@ def test_views_are_written_to_in_place() -> None:
     assert np.array_equal(net.predict_proba(x), other.predict_proba(x))
     for copied in (copy.deepcopy(net.parameters), pickle.loads(pickle.dumps(net.parameters))):
         assert np.array_equal(copied.W[1], net.parameters.W[1])
+        assert len(copied.W) == len(copied.layers) == 2
 
 
 def test_an_update_that_replaces_the_vector_is_refused() -> None:

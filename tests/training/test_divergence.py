@@ -1,5 +1,6 @@
 """Training that diverges stops with the epoch, the step and the parameters from before it."""
 
+import itertools
 import pickle
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ import pytest
 
 import nnkit
 from nnkit.training.blas_threads import threads_for
+from nnkit.training.divergence import Undo
 
 if TYPE_CHECKING:
     from tests.conftest import Arrays
@@ -135,3 +137,32 @@ def test_the_error_can_be_pickled() -> None:
     error.history = nnkit.History.of({"cost": [1.0, 2.0]})
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.epoch, again.step, again.history) == (str(error), 3, 7, error.history)
+
+
+def test_ctrl_c_while_a_step_is_undone_undoes_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler may raise between two arrays: half of the state would be that of another step."""
+    net = network()
+    state = net.optimizer_state(nnkit.SGD(0.1, momentum=0.9))
+    net.train_step(X, Y)
+    undo = Undo(net, state)
+    undo.begin()
+    arrays = [net.parameters.flat, *state.arrays.values()]
+    before = [array.copy() for array in arrays]
+    net.train_step(X, Y)
+    copy, calls = net.backend.copy, itertools.count()
+
+    def interrupted(source: Any, out: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return copy(source, out)
+
+    monkeypatch.setattr(net.backend, "copy", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        undo.back(whole=True)
+    assert not np.array_equal(arrays[1], before[1])
+    undo.take_back(caught.value)
+    np.testing.assert_array_equal(arrays, before)
+    assert not undo.open
+    net.train_step(X, Y)
+    undo.take_back(KeyboardInterrupt())  # which keeps complete steps
+    assert not np.array_equal(arrays[0], before[0])
