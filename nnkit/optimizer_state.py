@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.accumulate import Accumulate
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
-from nnkit.backends.recording import Accumulate, HostCall, perform
+from nnkit.backends.recording import HostCall, perform
 from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters

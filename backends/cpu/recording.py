@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.backends.accumulate import Accumulate, inside_products
 from nnkit.backends.cpu.blocks import same_entries
 from nnkit.backends.cpu.calls import Elementwise, Scratch, ufunc_calls
 from nnkit.backends.cpu.native.compiler import enabled
 from nnkit.backends.cpu.native.nodes import in_runs, native_calls_of
 from nnkit.backends.cpu.native.rows import in_rows
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts, blas_function, one_thread
-from nnkit.backends.recording import Accumulate, Call, Node, Nodes, inside_products
+from nnkit.backends.recording import Call, Node, Nodes
 
 MANY = 256  # rows; above, NumPy's product and a separate update are as fast as SciPy's product that adds
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from nnkit.backends.accumulate import inside_products
 from nnkit.backends.cuda.cublas import Product
 from nnkit.backends.cuda.elementwise import ElementwiseCall
 from nnkit.backends.cuda.epilogues import into_products
@@ -33,7 +34,6 @@ from nnkit.backends.recording import (
     Node,
     Nodes,
     Repeated,
-    inside_products,
     nodes_of,
 )  # fmt: skip
 

@@ -5,9 +5,10 @@ from dataclasses import fields, replace
 
 import numpy as np
 
+from nnkit.backends.accumulate import Accumulate
 from nnkit.backends.base import Array
 from nnkit.backends.formula import compose
-from nnkit.backends.recording import Accumulate, perform
+from nnkit.backends.recording import perform
 from nnkit.ensembles.blocks import by_member
 from nnkit.kernels import regularization, updates
 from nnkit.kernels.arithmetic import product, scaled_sum

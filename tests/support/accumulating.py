@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from nnkit.backends import Backend
-from nnkit.backends.recording import Accumulate, perform
+from nnkit.backends.accumulate import Accumulate
+from nnkit.backends.recording import perform
 from nnkit.kernels.arithmetic import scaled_sum
 
 
