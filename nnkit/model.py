@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from nnkit.attributes import Checked
 from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.backends.recording import active_tape
-from nnkit.checks import FixedList, checked_dtype, checked_features, flag, whole
-from nnkit.classes import checked_classes, class_indices
+from nnkit.checks import FixedList, checked_dtype, flag
+from nnkit.classes import class_indices
 from nnkit.initializers import Initializer
 from nnkit.inputs import (
     are_labels,
@@ -31,7 +32,7 @@ from nnkit.memory import LOWER_SAMPLES, LOWER_SIZES, explains_memory, raise_if_f
 from nnkit.optimizers import SGD, Optimizer, OptimizerState, chosen_optimizer
 from nnkit.parameters import Parameters
 from nnkit.placement import DropoutState, ForwardPass, Placement, Turn
-from nnkit.preprocessing import Preprocessing, checked_preprocessing, preprocessed
+from nnkit.preprocessing import Preprocessing, preprocessed
 from nnkit.structure import (
     build_layers,
     check_own_layer,
@@ -48,7 +49,7 @@ FEW = 256  # samples whose forward pass takes less time than its Python overhead
 ROWS = 4096  # samples of a chunk, if not all are in memory: full speed, little memory
 
 
-class Model:
+class Model(Checked):
     """The data of a `Network`, without its public methods; see there for the arguments and attributes."""
 
     seed: int
@@ -111,10 +112,6 @@ class Model:
         except Exception as error:
             raise_if_full(target, error, LOWER_SIZES)
             raise
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        check = _CHECKS.get(name)
-        object.__setattr__(self, name, value if check is None else check(self, value))
 
     def __repr__(self) -> str:
         on = f"in {self.dtype} on {self.backend.name}, seed {self.seed}"
@@ -379,77 +376,3 @@ class Model:
     @state.setter
     def state(self, state: OptimizerState | None) -> None:
         self.placement.state = state
-
-
-def _fixed(name: str) -> Callable[[Model, Any], Any]:
-    """A check that an attribute on which parameters and recordings depend is set only once."""
-
-    def check(model: Model, value: Any) -> Any:
-        if name in vars(model):
-            raise AttributeError(f"{name} of a network cannot be changed; create a new nnkit.Network(...)")
-        return value
-
-    return check
-
-
-def _seed(model: Model, value: Any) -> int:
-    found = whole("", "seed", value, 0)
-    model.seed_is_drawn = False  # the constructor sets it afterwards
-    place = vars(model).get("placement")
-    if place is not None and place.dropout is not None:
-        place.dropout.take_seed(found)
-    return found
-
-
-def _preprocessing(model: Model, value: Any) -> Preprocessing | None:
-    found = checked_preprocessing(value, model.d_in)
-    _check_between_epochs(model, "preprocessing")
-    if "features" in vars(model):  # not in the constructor
-        width = model.d_in if found is None else found.inputs
-        vars(model)["features"] = _agreed(model.features, found, width)
-    return found
-
-
-def _vector_targets(model: Model, value: Any) -> bool:
-    if flag("", "vector_targets", value) and model.d_out > 1:
-        raise ValueError(f"vector_targets is True, but the network has {model.d_out} outputs; expected a single one")
-    return bool(value)
-
-
-def _optimizer(model: Model, value: Any) -> Optimizer:
-    found = chosen_optimizer(value, vars(model).get("optimizer", value))
-    _check_between_epochs(model, "optimizer")
-    return found
-
-
-def _check_between_epochs(model: Model, name: str) -> None:
-    if "turn" in vars(model):  # not in the constructor
-        model.turn.check_between_epochs(name)
-
-
-def _agreed(features: Sequence[str] | None, preprocessing: Preprocessing | None, width: int) -> list[str] | None:
-    """The feature names as a list, by default those of a preprocessing; ValueError if both are given and differ."""
-    fitted = getattr(preprocessing, "features", None)  # a custom preprocessing may have none
-    names = fitted if features is None else checked_features(features, width)
-    if fitted is not None and list(fitted) != names:
-        raise ValueError(f"features is {names}; the preprocessing was fitted on {fitted}")
-    return None if names is None else FixedList(names)
-
-
-# Invalid values raise when they are set, not when they are used.
-_CHECKS: dict[str, Callable[[Model, Any], Any]] = {
-    **{
-        name: _fixed(name)
-        for name in ("layers", "cost", "d_in", "d_out", "output", "target_scaling", "dtype", "classifies", "turn")
-    },
-    "seed": _seed,
-    "epochs_trained": lambda _, value: whole("", "epochs_trained", value, 0),
-    "vector_targets": _vector_targets,
-    "target_names": lambda model, value: (
-        None if value is None else checked_features(value, model.d_out, "target_names")
-    ),
-    "optimizer": _optimizer,
-    "preprocessing": _preprocessing,
-    "classes": lambda model, value: None if value is None else checked_classes(value, model.d_out),
-    "features": lambda model, value: _agreed(value, model.preprocessing, model.width),
-}
