@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,6 +28,7 @@ from nnkit.placement import Placement
 from nnkit.state import Arrays
 from nnkit.training.best import Best
 from nnkit.training.fingerprints import differ
+from nnkit.training.remembered import recall, remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,9 @@ class Keeper:
         resume: bool,
         optimizer: Optimizer | None,
         communicator: Communicator = ALONE,
+        objects: Mapping[str, Any] | None = None,
     ) -> None:
-        self._communicator = communicator
+        self._communicator, self._objects = communicator, objects or {}
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self._resumes, self._optimizer = resume, optimizer
         self.stopped = False
@@ -207,6 +210,7 @@ class Keeper:
             )
         with checkpoint.damage(str(self._path)):
             history = History.of(training["history"])
+            recall(self._objects, training.get("remembered", {}), str(self._path))
             self.stopped = training["stopped"] in ("callback", True)
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
@@ -255,6 +259,7 @@ class Keeper:
         kept = {name: numbers for name, numbers in history.items() if _why_not(history, name) is None}
         about: dict[str, Any] = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
         about |= {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
+        about |= {"remembered": remembered(self._objects)}
         return about | {"arithmetic": _arithmetic(self.model)}
 
 

@@ -7,6 +7,7 @@ import dis
 import functools
 import hashlib
 import importlib.util
+import inspect
 import math
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -77,13 +78,18 @@ def of_function(function: Any) -> str:
     return f"{_MAGIC} {hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
 
 
+def objects_of(schedule: Schedule | None, metrics: Iterable[Metric]) -> dict[str, Any]:
+    """The user's schedule and metrics in a training, by their roles."""
+    given = schedule.given if isinstance(schedule, FunctionSchedule) else schedule
+    return {"schedule": given} | {f"metric {metric.name}": metric.function for metric in metrics}
+
+
 def functions_of(
     model: Model, optimizer: Optimizer, schedule: Schedule | None, metrics: Iterable[Metric]
 ) -> dict[str, str]:
     """Digests of the user's functions in a training, by their roles."""
-    given: dict[str, Any] = {"schedule": schedule.given if isinstance(schedule, FunctionSchedule) else schedule}
-    for metric in metrics:  # of scikit-learn's, the fixed options
-        given[f"metric {metric.name}"] = getattr(metric.function, "fixed", ()) or metric.function
+    given = objects_of(schedule, metrics)
+    given |= {role: getattr(each, "fixed", ()) or each for role, each in given.items()}  # options of scikit-learn's
     activations = [get_activation(str(layer.activation)) for layer in dense_layers(model.to_logits)]
     activations += [] if model.output.activation is None else [model.output.activation]
     given |= {f"activation {each.name}": (each.forward.function, each.gradient.function) for each in activations}
@@ -125,7 +131,7 @@ def _content(value: Any, depth: int, written: frozenset[str] = frozenset()) -> A
         return value.__qualname__
     found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
     methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
-    state = written | _written_by_methods(type(value))
+    state = written | written_by_methods(type(value))
     own = {name: each for name, each in getattr(value, "__dict__", {}).items() if name not in state}
     plain = [(name, repr(each)) for name, each in own.items() if _is_plain(each)]
     plain += [(name, repr(_content(each, depth - 1))) for name, each in own.items() if isinstance(each, FunctionType)]
@@ -169,10 +175,11 @@ def _named(codes: Iterable[CodeType], *operations: str) -> frozenset[str]:
     return frozenset(at.argval for code in codes for at in dis.get_instructions(code) if at.opname in operations)
 
 
-def _written_by_methods(kind: type) -> frozenset[str]:
+def written_by_methods(kind: type) -> frozenset[str]:
     """The attributes in which objects count or remember: those that a method assigns, other than the first ones."""
     found = [each for base in kind.__mro__ for name, each in vars(base).items() if name not in _FIRST]
-    return frozenset().union(*(_named(_codes(each), "STORE_ATTR") for each in found if isinstance(each, FunctionType)))
+    functions = [inspect.unwrap(each) for each in found if isinstance(each, FunctionType)]
+    return frozenset().union(*(_named(_codes(each), "STORE_ATTR") for each in functions))
 
 
 _FIRST = ("__init__", "__post_init__", "__new__", "__setstate__")

@@ -24,7 +24,7 @@ from nnkit.training.checkpoints import Keeper, Plan, drawn_before
 from nnkit.training.data import is_stream, learned_names, source_of, validation_source
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs
-from nnkit.training.fingerprints import functions_of
+from nnkit.training.fingerprints import functions_of, objects_of
 from nnkit.training.loop import Training, carrying
 from nnkit.training.options import (
     check_monitor,
@@ -153,6 +153,8 @@ def fit(
     compared), weights, metrics, functions and options. Functions are compared by their code, the numbers, texts and
     tuples that they read and the functions of their module that they call, not by lists, dicts and arrays, which may be
     logs; initializers, if given, by their names. It may have more epochs, unless its schedule depends on them.
+    Schedules and metrics that are objects go on with what they remember in their attributes, if these are numbers,
+    text, lists or dicts (else there is a UserWarning); what closures and callbacks remember is not in the file.
     Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
     TypeError or ValueError in the epoch where it appears.
 
@@ -230,7 +232,8 @@ def fit(
                 shards=team.shards,
                 averaged=averaged if early_stopping is not None else None,
             )
-            keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator)
+            objects = objects_of(rates, measured)
+            keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator, objects)
         team = team._replace(communicator=fastest(communicator, model.backend))
         communicator = team.communicator
         check_same(team, model, plan, optimizer, epochs=int(epochs), checkpoint_every=every, resume=resume)

@@ -152,3 +152,63 @@ def test_columns_in_another_order_are_not_resumed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"features is \['a', 'b', 'c'\], but this training's is \['c', 'b', 'a'\]"):
         fit(tmp_path / "run", 4, X=stream, y=None, validation_data=(table[list("cba")], LABELS))
     assert fit(tmp_path / "run", 4, X=stream, y=None, validation_data=(table, LABELS)).epochs_trained == 4
+
+
+class Bold(nnkit.schedules.Schedule):
+    """It remembers its factor."""
+
+    uses_epochs = False
+
+    def __init__(self, now: Any = 1.0) -> None:
+        self.now, self.seen, self.last = now, list[float](), (0.0, "start")
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        self.now = self.now * 0.9
+        self.seen.append(epoch)
+        self.last = (epoch, "later")
+        return float(self.now)
+
+
+class Halving(Bold):
+    """A callable object, as a schedule of the epoch alone and as a metric."""
+
+    def __call__(self, epoch: Any, h: Any = None) -> float:
+        return self.factor(0.0, 1.0, {})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Bold,
+        Halving,
+        lambda: Halving().__call__,
+        lambda: nnkit.schedules.warmup(1, Bold()),
+        lambda: Bold(np.float64(0.5)),
+    ],
+)
+def test_schedules_and_metrics_go_on_with_what_they_remember(kind: Callable[[], Any], tmp_path: Path) -> None:
+    def trained(path: Path, epochs: int) -> tuple[list[float], list[float], np.ndarray]:
+        net, metric = nnkit.Network([3, 4, 2], seed=0), Halving()
+        options: dict[str, Any] = {"schedule": kind(), "metrics": [metric], "validation_split": 0.25}
+        history = net.fit(X, LABELS, epochs=epochs, checkpoint=path, resume=True, progress=False, **options)
+        assert isinstance(metric.last, tuple)
+        return history["learning_rate"], history["validation_Halving"], net.parameters.vector
+
+    whole = trained(tmp_path / "whole", 4)
+    trained(tmp_path / "run", 2)
+    for found, wanted in zip(trained(tmp_path / "run", 4), whole, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+class Remembering(Bold):
+    epochs: frozenset[float] = frozenset()
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        self.epochs = self.epochs | {epoch}
+        return 1.0
+
+
+def test_what_a_file_cannot_contain_is_told(tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, schedule=Remembering())
+    with pytest.warns(UserWarning, match="what its schedule remembers in 'epochs' is not in the file; numbers"):
+        fit(tmp_path / "run", 4, schedule=Remembering())
