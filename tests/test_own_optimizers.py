@@ -266,7 +266,7 @@ class NumPyState(OptimizerState):
     def update(self, parameters: Parameters, gradients: Parameters) -> None:
         self.mean = 0.9 * self.mean + gradients.flat.astype(np.float64)
         self.total += self.mean**2
-        self.count += 1
+        self.count = self.count + 1  # which NumPy makes a number, not an array
         self.mean *= np.nan if self.count == self.diverges_at else 1.0
         parameters.flat -= (self.optimizer.learning_rate * self.mean / np.sqrt(self.total)).astype(np.float32)
 

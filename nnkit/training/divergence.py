@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
 from nnkit.history import History
@@ -67,10 +69,17 @@ class Snapshot:
     def restore(self) -> None:
         """Restore the saved state."""
         for name, array in self._arrays().items():
-            if name in self._copies:
+            if isinstance(array, np.generic):  # as NumPy makes of 0-d arrays; the state of a custom optimizer
+                self._replace(array, np.array(self._copies.get(name, 0), array.dtype))
+            elif name in self._copies:
                 self._model.backend.copy(self._copies[name], array)
             else:  # made since: states start with zeros
                 self._model.backend.copy(self._model.backend.zeros(array.shape, dtype_name(array.dtype)), array)
+
+    def _replace(self, number: np.generic, before: Array) -> None:
+        for name, value in list(vars(self._state).items()):
+            if value is number:
+                setattr(self._state, name, before)
 
 
 class Undo:
