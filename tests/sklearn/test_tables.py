@@ -106,6 +106,12 @@ def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None
         DenseRegressor(preset="images").fit(TABLE, Y)
 
 
+def test_a_preset_that_diverges_is_an_error() -> None:
+    model = DenseRegressor(preset="tabular", learning_rate_init=1e30, max_iter=3, random_state=0)
+    with pytest.raises(ValueError, match=r"DenseRegressor: the cost is inf in epoch .*; the network has the parameters of"):
+        model.fit(TABLE, Y)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_class_weights_do_not_weigh_the_validation_part_of_the_preset(weighted: bool) -> None:
     weight = np.random.default_rng(1).uniform(0.5, 2.0, N)
