@@ -1,5 +1,6 @@
 """The cost of a network on fixed samples as a function of one vector, and its minimization by SciPy."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,13 @@ class Objective:
         y: targets (n, d_out).
         factors: of each sample in the mean, (n, 1), or None for 1/n. All are arrays of the network's backend and dtype.
         l2: λ.
+
+    Attributes:
+        best: the vector that the network will have. lowest: the lowest cost so far.
+        restricted: whether `best` is not the vector of the lowest cost, which constraints may exclude.
     """
+
+    restricted = False
 
     def __init__(self, model: Model, x: Array, y: Array, factors: Array | None = None, l2: float = 0.0) -> None:
         self._model, self._l2 = model, l2
@@ -45,15 +52,27 @@ class Objective:
             model.backend.copy(factors, self._step.scale)
 
     def __call__(self, vector: ArrayLike) -> tuple[float, Vector]:
-        """The mean cost at these parameters, and its gradient; `best` is the vector with the lowest cost so far."""
+        """The mean cost at these parameters, and its gradient."""
         given = np.asarray(vector, np.float64)
         self._model.parameters.vector = given
         self._step.run()
         weights = np.where(self._are_weights, given, 0)
         cost = float(self._step.cost()) + 0.5 * self._l2 * float(weights @ weights)
         if cost < self.lowest:
-            self.lowest, self.best = cost, given.copy()
+            self.lowest, self.best = cost, self.best if self.restricted else given.copy()
         return cost, self._model.gradient.vector + self._l2 * weights
+
+    def watched(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """SciPy's callback, for which the network has the parameters that it gets: others may have been tried since."""
+
+        @functools.wraps(callback)
+        def seen(*given: Any, **named: Any) -> Any:
+            vector = np.array(given[0] if given else named["intermediate_result"].x, np.float64)
+            self._model.parameters.vector = vector
+            self.best = vector if self.restricted else self.best
+            return callback(*given, **named)
+
+        return seen
 
 
 def minimize(
@@ -69,7 +88,8 @@ def minimize(
     """Minimize the mean cost on all samples at once with `scipy.optimize.minimize`; returns its result.
 
     For small data and smooth costs, second-order methods such as L-BFGS need far fewer passes than gradient descent,
-    and reach a lower cost. The parameters become those with the lowest cost found, also after Ctrl-C or an exception.
+    and reach a lower cost. The parameters become those with the lowest cost found, also after Ctrl-C or an exception;
+    with `constraints` or `bounds` they become the result, and after an exception the latest that a callback has seen.
     Dropout is inactive.
 
     Args:
@@ -77,7 +97,8 @@ def minimize(
         method: of `scipy.optimize.minimize`, such as "L-BFGS-B", "BFGS", "CG" or "TNC".
         l2: λ ≥ 0, adds λ/2 Σ W² over the weights, as `l2` of an optimizer does.
         options: further arguments of `scipy.optimize.minimize`, such as `tol=1e-6`, `options={"maxiter": 500}` or
-            `callback`. Bounds and vectors are in the order of `parameters.vector`.
+            `callback`, which finds its parameters in the network. Bounds and vectors are in the order of
+            `parameters.vector`.
 
     Float64 networks (`dtype="float64"`) converge further. Raises ImportError without SciPy, ValueError and TypeError
     for invalid arguments, before anything changes, and RuntimeError if another thread trains.
@@ -103,10 +124,15 @@ def minimize(
     with network.turn:
         objective = Objective(network, x, targets, factors, penalty)
         function = objective if jac else lambda vector: objective(vector)[0]
+        objective.restricted = options.get("bounds") is not None or options.get("constraints") not in (None, (), [])
+        if options.get("callback") is not None:
+            options["callback"] = objective.watched(options["callback"])
         before = network.features, network.target_names, network.vector_targets
         try:
             network.learn(X, y)
             result = scipy_minimize(function, objective.best, method=method, **jac, **options)
+            if objective.restricted:
+                objective.best = np.asarray(result.x, np.float64)
         except BaseException:
             if math.isinf(objective.lowest):  # no cost has been computed
                 network.features, network.target_names, network.vector_targets = before

@@ -126,6 +126,45 @@ def test_targets_that_the_cost_is_not_defined_for_are_refused(backend: str) -> N
             getattr(network, name)(X, np.full((40, 1), 7.0))
 
 
+@pytest.mark.parametrize("method", ["L-BFGS-B", "trust-constr", "Nelder-Mead", "SLSQP"])
+def test_in_a_callback_the_network_has_its_parameters(method: str) -> None:
+    """Not those of a point that was tried since, and rejected."""
+    network = nnkit.Network([3, 6, 1], "tanh", "quadratic", seed=0, dtype="float64")
+    network.parameters.vector *= 3
+    y, seen = np.sin(4 * X[:, :1]) + X[:, 1:2], list[bool]()
+
+    class Callback:
+        def __call__(self, x: Any, *_: Any) -> None:
+            seen.append(np.array_equal(network.parameters.vector, x))
+
+    network.minimize(X, y, method=method, callback=Callback(), options={"maxiter": 30})
+    assert seen.count(True) == len(seen) > 5
+
+
+@pytest.mark.parametrize("method", ["SLSQP", "COBYLA", "trust-constr"])
+def test_parameters_satisfy_the_constraints(method: str) -> None:
+    network = nnkit.Network([3, 4, 1], "tanh", "quadratic", seed=0, dtype="float64")
+    network.parameters.vector *= 0.2
+    within = optimize.NonlinearConstraint(lambda v: v @ v, 0, 1)
+    y = np.sin(X[:, :1] * 2) + X[:, 1:2]
+    result = network.minimize(X, y, method=method, constraints=[within], options={"maxiter": 2000})
+    np.testing.assert_array_equal(network.parameters.vector, result.x)
+    assert 0.9 < result.x @ result.x < 1 + 1e-4
+    assert network.evaluate(X, y)["cost"] == pytest.approx(result.fun)
+
+
+def test_an_interrupt_with_bounds_keeps_what_the_callback_has_seen() -> None:
+    network, seen = nnkit.Network([3, 1], cost="quadratic", seed=0, dtype="float64"), list[np.ndarray]()
+
+    def callback(x: np.ndarray) -> None:
+        seen.append(x.copy())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        network.minimize(X, TARGETS[:, :1], bounds=[(-0.9, 0.9)] * 4, callback=callback)
+    np.testing.assert_array_equal(network.parameters.vector, seen[-1])
+
+
 def test_a_refused_step_learns_nothing() -> None:
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     network = nnkit.Network([3, 1], cost="quadratic", seed=0)

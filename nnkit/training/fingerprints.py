@@ -129,10 +129,10 @@ def _content(value: Any, depth: int, written: frozenset[str] = frozenset()) -> A
         return tuple(_content(each, depth - 1) for each in (value.func, value.args, *sorted(value.keywords.items())))
     if isinstance(value, type | BuiltinFunctionType):
         return value.__qualname__
-    found = (getattr(type(value), name, None) for name in ("__call__", "factor"))
-    methods = tuple(_content(method, depth) for method in found if isinstance(method, FunctionType))
+    found = _methods(type(value))
+    methods = tuple(_content(method, depth) for method in found)
     state = written | written_by_methods(type(value))
-    own = {name: each for name, each in getattr(value, "__dict__", {}).items() if name not in state}
+    own = {name: each for name, each in _attributes(value, found).items() if name not in state}
     plain = [(name, repr(each)) for name, each in own.items() if _is_plain(each)]
     plain += [(name, repr(_content(each, depth - 1))) for name, each in own.items() if isinstance(each, FunctionType)]
     return type(value).__qualname__, getattr(value, "__name__", ""), methods, tuple(sorted(plain))
@@ -173,6 +173,31 @@ def _codes(function: FunctionType) -> list[CodeType]:
 def _named(codes: Iterable[CodeType], *operations: str) -> frozenset[str]:
     """The names that code reads or assigns with these operations."""
     return frozenset(at.argval for code in codes for at in dis.get_instructions(code) if at.opname in operations)
+
+
+def _methods(kind: type) -> list[FunctionType]:
+    """The methods by which a schedule or a metric is called, and those that these call."""
+    names, found = ["__call__", "factor"], dict[str, FunctionType]()
+    for name in names:
+        method = getattr(kind, name, None)
+        method = method.fget if isinstance(method, property) else method
+        if isinstance(method, FunctionType) and name not in found and not _is_of_nnkit(inspect.unwrap(method)):
+            found[name] = inspect.unwrap(method)
+            names += sorted(_named(_codes(found[name]), *_READ))
+    return list(found.values())
+
+
+_READ = ("LOAD_ATTR", "LOAD_METHOD")  # the latter until Python 3.11
+
+
+def _attributes(value: Any, methods: Iterable[FunctionType]) -> dict[str, Any]:
+    """The attributes of an object, with slots and those of its class that the methods read."""
+    read = frozenset().union(*(_named(_codes(method), *_READ) for method in methods))
+    given = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
+    slots = {name for names in given for name in ([names] if isinstance(names, str) else names)}
+    found = {name: each for name in read if _is_plain(each := getattr(type(value), name, None))}
+    found |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return found | getattr(value, "__dict__", {})
 
 
 def written_by_methods(kind: type) -> frozenset[str]:

@@ -108,7 +108,9 @@ def test_the_preset_keeps_what_is_given_and_refuses_what_has_no_effect() -> None
 
 def test_a_preset_that_diverges_is_an_error() -> None:
     model = DenseRegressor(preset="tabular", learning_rate_init=1e30, max_iter=3, random_state=0)
-    with pytest.raises(ValueError, match=r"DenseRegressor: the cost is inf in epoch .*; the network has the parameters of"):
+    with pytest.raises(
+        ValueError, match=r"DenseRegressor: the cost is inf in epoch .*; the network has the parameters"
+    ):
         model.fit(TABLE, Y)
 
 

@@ -200,6 +200,49 @@ def test_schedules_and_metrics_go_on_with_what_they_remember(kind: Callable[[], 
         np.testing.assert_array_equal(found, wanted)
 
 
+def with_a_constant(gamma: float) -> Any:
+    class Decay(nnkit.schedules.Schedule):
+        uses_epochs, rate = False, gamma
+
+        def factor(self, epoch: float, epochs: float, history: Any) -> float:
+            return float(self.rate**epoch)
+
+    return Decay()
+
+
+def with_another_method(gamma: float) -> Any:
+    class Decay:
+        def __call__(self, epoch: float) -> float:
+            return float(self.base**epoch)
+
+        @property
+        def base(self) -> float:
+            return self.given()
+
+        def given(self) -> float:
+            return 0.9 if gamma > 0.5 else 0.1
+
+    return Decay()
+
+
+class Slots:
+    __slots__ = "gamma"
+
+    def __init__(self, gamma: float) -> None:
+        self.gamma = gamma
+
+    def __call__(self, epoch: float) -> float:
+        return float(self.gamma**epoch)
+
+
+@pytest.mark.parametrize("kind", [with_a_constant, with_another_method, Slots])
+def test_numbers_of_classes_slots_and_methods_are_compared(kind: Callable[[float], Any], tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, schedule=kind(0.9))
+    with pytest.raises(ValueError, match="its schedule was a different function"):
+        fit(tmp_path / "run", 4, schedule=kind(0.1))
+    assert fit(tmp_path / "run", 4, schedule=kind(0.9)).epochs_trained == 4
+
+
 class Remembering(Bold):
     epochs: frozenset[float] = frozenset()
 
