@@ -325,7 +325,12 @@ def layer_description(layer: Layer) -> dict[str, Any]:
         or _registered.get(name, type(layer)).__module__ == __name__ != type(layer).__module__
     ):
         raise TypeError(f"layers contains a custom {name}; only one with another name can be written to a file")
-    return {"layer": name} | asdict(layer)
+    fields = {field: v.item() if isinstance(v, np.generic) else v for field, v in asdict(layer).items()}
+    for field, value in fields.items():
+        if not isinstance(value, bool | int | float | str | list | tuple | dict | None):
+            what = f"whose {field} is a {type(value).__name__}"
+            raise TypeError(f"layers contains {layer!r}, {what}; a file can contain numbers and strings")
+    return {"layer": name} | fields
 
 
 def layer_of(description: Mapping[str, Any]) -> Layer:

@@ -209,6 +209,18 @@ def test_a_saved_network_is_equal(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_numbers_of_numpy_are_saved_and_other_values_are_named(tmp_path: Path) -> None:
+    width: Any = np.prod((2, 2))
+    net = nnkit.Network([nnkit.Dense(5, width, "relu"), Scaled(width, width), nnkit.Dense(width, 3)], seed=0)
+    net.fit(*DATA, epochs=1, progress=False, checkpoint=tmp_path / "net.safetensors")
+    assert_equal(nnkit.load(tmp_path / "net.safetensors"), net)
+    odd: Any = complex(1.0)
+    wrong = nnkit.Network([Scaled(5, 3, start_scale=1.0), nnkit.Dense(3, 3)], seed=0)
+    object.__setattr__(wrong.layers[0], "start_scale", odd)
+    with pytest.raises(TypeError, match=r"layers contains Scaled\(.*\), whose start_scale is a complex; a file can"):
+        wrong.save(tmp_path / "wrong")
+
+
 def test_an_unknown_layer_in_a_file_is_named(tmp_path: Path) -> None:
     network("first").save(tmp_path / "net.safetensors")
     nnkit.unregister_layer("Scaled")
