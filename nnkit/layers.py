@@ -24,9 +24,10 @@ class Layer(ABC):
     """A layer of a network: `Dense`, `Dropout`, or a custom layer.
 
     A custom layer is a frozen dataclass with the fields `inputs` and `units`, further numbers and strings, and these
-    methods. They compute only with formulas and methods of the backend, so that a step can be recorded. Register the
-    class with `nnkit.register_layer` to load it from files. The last layer of a network is a `Dense`. A network tests
-    its layers once: ValueError if a replay differs from a call, x is overwritten or a gradient is not written.
+    methods. They compute only with formulas and methods of the backend, so that a step can be recorded, and each sample
+    alone: outputs and metrics of many samples are computed in chunks. Register the class with `nnkit.register_layer` to
+    load it from files. The last layer of a network is a `Dense`. A network tests its layers once: ValueError if a
+    replay differs from a call, x is overwritten or a gradient is not written.
 
     >>> from dataclasses import dataclass
     >>> @nnkit.formula

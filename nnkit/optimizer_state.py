@@ -148,7 +148,8 @@ class OptimizerState:
     `factors` are the parameters' rate factors (`Dense.rate`), with the layout of the parameters; None if all are 1.
 
     A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
-    returns the subclass. With an `ema`, the names `average` and `average_share` are taken. There are two kinds:
+    returns the subclass. Arrays whose shape or dtype changes, or that the first update makes, need an attribute with
+    their name. With an `ema`, the names `average` and `average_share` are taken. There are two kinds:
 
     - With `recordable = True`, `update` uses only formulas and methods of the backend, and writes to arrays of the
       state or the parameters. It is recorded and replayed with the step, on a GPU as part of its graph.
@@ -237,6 +238,25 @@ class OptimizerState:
     def averages(self) -> dict[str, Array]:
         """The arrays of the moving average, which a resumed training needs, too."""
         return {} if self.average is None else {"average": self.average.flat, "average_share": self.share}
+
+    def fill(self, values: Mapping[str, Array]) -> None:
+        """Set arrays by name, as of another state: their entries, or the attribute itself.
+
+        The latter where a custom state assigns arrays of another shape or dtype, or makes them in its first update;
+        they then need an attribute with their name. Raises ValueError otherwise.
+        """
+        own = self.arrays | self.averages
+        for name, value in values.items():
+            array = own.get(name)
+            same = array is not None and (array.shape, array.dtype) == (value.shape, value.dtype)
+            if same and not isinstance(array, np.generic):  # which NumPy makes of 0-d arrays
+                self.backend.copy(value, array)
+                continue
+            places = [attribute for attribute, held in vars(self).items() if held is array and held is not None]
+            if not places and not hasattr(self, name):
+                raise ValueError(f"{type(self).__name__}.arrays: {name!r} is not an attribute of this name")
+            for attribute in places or [name]:
+                setattr(self, attribute, value)
 
     @property
     def averaged(self) -> Parameters | None:

@@ -160,8 +160,9 @@ class Placement:
         made = self.with_parameters(parameters)
         if self.state is not None:
             made.state = self.state.optimizer.start(parameters)
-            for name, array in (made.state.arrays | made.state.averages).items():
-                self.backend.copy((self.state.arrays | self.state.averages)[name], array)
+            arrays = self.state.arrays | self.state.averages
+            copies = {name: self.backend.empty(a.shape, dtype_name(a.dtype)) for name, a in arrays.items()}
+            made.state.fill({name: self.backend.copy(arrays[name], copy) for name, copy in copies.items()})
         return made
 
     def leave(self, done: "Lent[Any]") -> None:

@@ -72,23 +72,28 @@ def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = 
     layers = enumerate(place.parameters.shapes)
     place.parameters.assign([[saved[f"layers.{i}.{name}"] for name in shapes] for i, shapes in layers])
     if training:
-        for values, array in matched(place, place.state, saved):
-            place.backend.copy(values, array)
+        fill(place, place.state, saved)
+        for name, array in training_arrays(place, None).items():
+            place.backend.copy(place.backend.asarray(saved[name], dtype_name(array.dtype)), array)
 
 
-def matched(
-    place: Placement, state: OptimizerState | None, saved: Mapping[str, np.ndarray]
-) -> list[tuple[Array, Array]]:
-    """Pairs of saved values, on the device, and arrays of the training state; raises like `restore`."""
-    pairs = []
-    for name, array in training_arrays(place, state).items():
-        found = saved[name]
-        if tuple(found.shape) != tuple(array.shape):
-            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")
-        vector, dtype = array.shape == place.parameters.flat.shape, dtype_name(array.dtype)
-        values = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
-        pairs.append((values, array))
-    return pairs
+def fill(place: Placement, state: OptimizerState | None, saved: Mapping[str, np.ndarray]) -> None:
+    """Set the arrays of an optimizer's state to saved ones; raises like `restore`, also for those of dropout."""
+    own = training_arrays(place, state)
+    custom = state is not None and not state.updates_by_formula  # its shapes and dtypes may change
+    names = own.keys() | ({name for name in saved if name.startswith("optimizer.")} if custom else set())
+    values = {}
+    for name in sorted(names):
+        found, array = saved[name], own.get(name)
+        kept = array is not None and not (custom and name.startswith("optimizer."))
+        if kept and tuple(found.shape) != tuple(array.shape):  # type: ignore[union-attr]
+            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")  # type: ignore[union-attr]
+        dtype = dtype_name(array.dtype if kept else found.dtype)  # type: ignore[union-attr]
+        vector = found.shape == tuple(place.parameters.flat.shape)
+        values[name] = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
+    if state is not None:
+        start = len("optimizer.")
+        state.fill({name[start:]: value for name, value in values.items() if name.startswith("optimizer.")})
 
 
 # --- pickles, also between processes; files contain none --------------------------------------------------------------

@@ -4,7 +4,8 @@ Adafactor (Shazeer and Stern, ICML 2018) keeps a row and a column of the squared
 """
 
 import copy
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,79 @@ def test_arrays_that_are_made_in_the_first_step_are_undone(monkeypatch: pytest.M
         history = each.fit(*DATA, epochs=3, batch_size=12, optimizer=NumPyDescent(0.1), progress=False)
         assert history.epochs == 3
         assert np.isfinite(state_of(each)[2]).all()
+
+
+class Memory(NumPyState):
+    """Of L-BFGS: the last gradients, first none; a mean made in the first step, and a number in float64 since then."""
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.rows, self.share = np.zeros((0, parameters.flat.size)), np.zeros((), np.float32)
+        self.latest: Any = None
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        latest = {} if self.latest is None else {"latest": self.latest}
+        return {"rows": self.rows, "share": self.share} | latest
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.rows = np.concatenate([self.rows[-2:], gradients.flat[None]])
+        self.latest = self.rows.mean(axis=0) if self.latest is None else 0.5 * (self.latest + gradients.flat)
+        self.share = np.asarray(self.share * 0.9 + np.float64(1 / 3))
+        parameters.flat -= (0.1 * self.share * self.latest).astype(parameters.flat.dtype)
+
+
+@pytest.mark.parametrize("by", ["checkpoint", "deepcopy", "pickle", "copy", "to"])
+def test_arrays_that_grow_or_come_later_go_on(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: Memory(self, p))
+    options: dict[str, Any] = {"batch_size": 8, "progress": False}
+    kept = options | ({"checkpoint": tmp_path / "run", "resume": True} if by == "checkpoint" else {})
+    whole, net = nnkit.Network([5, 4, 3], seed=0), nnkit.Network([5, 4, 3], seed=0)
+    whole.fit(*DATA, epochs=4, optimizer=NumPyDescent(0.1), **options)
+    net.fit(*DATA, epochs=2, optimizer=NumPyDescent(0.1), **kept)
+    if by == "checkpoint":
+        net = nnkit.Network([5, 4, 3], seed=0)
+        net.fit(*DATA, epochs=4, optimizer=NumPyDescent(0.1), **kept)
+    else:
+        ways: dict[str, Callable[[nnkit.Network], nnkit.Network]] = {
+            "deepcopy": copy.deepcopy,
+            "copy": copy.copy,
+            "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+            "to": lambda net: net.to("standard:array_api_compat.numpy").to("numpy"),
+        }
+        net = ways[by](net)
+        net.fit(*DATA, epochs=2, **options)
+    assert state_of(net) == state_of(whole)
+
+
+def test_arrays_that_grow_are_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: Memory(self, p))
+    net, fails = nnkit.Network([5, 4, 3], seed=0), False
+
+    def minibatches() -> Iterator[tuple[Any, Any]]:
+        yield DATA[0][:10], DATA[1][:10]
+        if fails:
+            raise OSError("the drive is gone")
+
+    net.fit(minibatches, epochs=1, optimizer=NumPyDescent(0.1), progress=False)
+    before, fails = state_of(net), True
+    with pytest.raises(OSError, match="the drive"):
+        net.fit(minibatches, epochs=1, progress=False)
+    assert state_of(net) == before
+
+
+class Unnamed(Memory):
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {} if self.latest is None else {"other": self.latest}
+
+
+def test_an_array_without_an_attribute_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: Unnamed(self, p))
+    net = nnkit.Network([5, 4, 3], seed=0)
+    net.fit(*DATA, epochs=1, optimizer=NumPyDescent(0.1), progress=False)
+    with pytest.raises(ValueError, match=r"Unnamed.arrays: 'other' is not an attribute of this name"):
+        copy.deepcopy(net)
 
 
 class NamedLikeAverages(NumPyState):

@@ -137,7 +137,7 @@ class Keeper:
         with checkpoint.damage(str(self._path)):
             self._check_history(History.of(training["history"]))
             place = model.placement
-            state.matched(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
+            state.fill(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
 
     def _check_history(self, history: History) -> None:
         """Raise ValueError for a stored history without the numbers of this training."""

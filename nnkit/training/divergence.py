@@ -62,24 +62,22 @@ class Snapshot:
         for name in self._copies.keys() - arrays.keys():
             del self._copies[name]
         for name, array in arrays.items():
-            if name not in self._copies or self._copies[name].shape != array.shape:
+            copy = self._copies.get(name)
+            if copy is None or (copy.shape, copy.dtype) != (array.shape, array.dtype):
                 self._copies[name] = self._empty(array)
             self._model.backend.copy(array, self._copies[name])
 
     def restore(self) -> None:
         """Restore the saved state."""
+        backend = self._model.backend
         for name, array in self._arrays().items():
-            if isinstance(array, np.generic):  # as NumPy makes of 0-d arrays; the state of a custom optimizer
-                self._replace(array, np.array(self._copies.get(name, 0), array.dtype))
-            elif name in self._copies:
-                self._model.backend.copy(self._copies[name], array)
-            else:  # made since: states start with zeros
-                self._model.backend.copy(self._model.backend.zeros(array.shape, dtype_name(array.dtype)), array)
-
-    def _replace(self, number: np.generic, before: Array) -> None:
-        for name, value in list(vars(self._state).items()):
-            if value is number:
-                setattr(self._state, name, before)
+            copy = self._copies.get(name)
+            if copy is None:  # made since: states start with zeros
+                copy = backend.zeros(array.shape, dtype_name(array.dtype))
+            if isinstance(array, np.generic) or (copy.shape, copy.dtype) != (array.shape, array.dtype):
+                self._state.fill({name.removeprefix("optimizer."): backend.copy(copy, self._empty(copy))})
+            else:
+                backend.copy(copy, array)
 
 
 class Undo:

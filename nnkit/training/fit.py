@@ -149,12 +149,13 @@ def fit(
     (OMP_NUM_THREADS, OPENBLAS_NUM_THREADS) if a step takes more than 8 million multiplications, which are
     3 · batch_size · Σ inputs · units over the layers. Smaller steps use one thread.
 
-    A resumed training must be the same: ValueError lists the differences in data (for large data, some rows are
-    compared), weights, metrics, functions and options. Functions are compared by their code, the numbers, texts and
-    tuples that they read and the functions of their module that they call, not by lists, dicts and arrays, which may be
-    logs; initializers, if given, by their names. It may have more epochs, unless its schedule depends on them.
-    Schedules and metrics that are objects go on with what they remember in their attributes, if these are numbers,
-    text, lists or dicts (else there is a UserWarning); what closures and callbacks remember is not in the file.
+    A resumed training must be the same: ValueError lists the differences in data (some rows of large data, and nothing
+    of iterables, are compared), weights, metrics, functions and options. Functions are compared by their code, the
+    numbers, texts and tuples that they read and the functions of their module that they call, not by lists, dicts and
+    arrays, which may be logs; initializers, if given, by their names. It may have more epochs, unless its schedule
+    depends on them. Schedules and metrics that are objects go on with what they remember in their attributes, if these
+    are numbers, text, lists or dicts (else there is a UserWarning); what closures and callbacks remember is not in the
+    file.
     Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
     TypeError or ValueError in the epoch where it appears.
 
