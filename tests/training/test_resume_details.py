@@ -1,6 +1,10 @@
 """What decides whether a training is the same: what its functions read, its own seed, averages and columns."""
 
+import copy
+import math
+import signal
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -243,15 +247,54 @@ def test_numbers_of_classes_slots_and_methods_are_compared(kind: Callable[[float
     assert fit(tmp_path / "run", 4, schedule=kind(0.9)).epochs_trained == 4
 
 
-class Remembering(Bold):
-    epochs: frozenset[float] = frozenset()
+class Remembering:
+    """A schedule of an epoch, whose attribute is set anew each time."""
 
-    def factor(self, epoch: float, epochs: float, history: Any) -> float:
-        self.epochs = self.epochs | {epoch}
+    def __init__(self, given: Any) -> None:
+        self.given, self.all = given, [0]
+
+    def __call__(self, epoch: float) -> float:
+        self.given = copy.copy(self.given)
         return 1.0
 
 
-def test_what_a_file_cannot_contain_is_told(tmp_path: Path) -> None:
-    fit(tmp_path / "run", 2, schedule=Remembering())
-    with pytest.warns(UserWarning, match="what its schedule remembers in 'epochs' is not in the file; numbers"):
-        fit(tmp_path / "run", 4, schedule=Remembering())
+VALUES: list[Any] = [
+    math.inf, -0.0, None, True, 10**400, "ä\n", (1, (2.0, "a")), {1: {"a": [0.5]}, (2, 3): ()}, {1, 2}, [[], {}],
+    np.float32(0.1), np.int64(3), np.arange(6, dtype="int16").reshape(2, 3), np.zeros((0, 3)), np.array([math.inf]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+def test_what_a_schedule_remembers_is_read_as_it_was(value: Any, tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, schedule=Remembering(value))
+    again = Remembering("another")
+    fit(tmp_path / "run", 4, schedule=again)
+    assert type(again.given) is type(value)
+    assert repr(again.given) == repr(value)
+    assert getattr(again.given, "dtype", None) == getattr(value, "dtype", None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Counter("ab"), {1: Counter()}, np.random.default_rng(0), 1j, signal.SIGINT, b"a"],
+    ids=["Counter", "within", "generator", "complex", "enumeration", "bytes"],
+)
+def test_what_a_file_cannot_contain_is_told(value: Any, tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, schedule=Remembering(value))
+    with pytest.warns(UserWarning, match="what its schedule remembers in 'given' is not in the file; numbers"):
+        fit(tmp_path / "run", 4, schedule=Remembering(value))
+
+
+def test_one_list_of_two_attributes_is_not_in_the_file(tmp_path: Path) -> None:
+    fit(tmp_path / "other", 2, schedule=Shares())
+    with pytest.warns(UserWarning, match="what its schedule remembers in 'same' is not in the file"):
+        fit(tmp_path / "other", 4, schedule=Shares())
+
+
+class Shares:
+    def __init__(self) -> None:
+        self.given = [1.0]
+        self.same = self.given
+
+    def __call__(self, epoch: float) -> float:
+        return 1.0
