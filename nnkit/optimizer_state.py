@@ -244,6 +244,9 @@ class OptimizerState:
 
         The latter where a custom state assigns arrays of another shape or dtype, or makes them in its first update;
         they then need an attribute with their name. Raises ValueError otherwise.
+
+        Args:
+            values: arrays of this backend by name, which the state may keep.
         """
         own = self.arrays | self.averages
         for name, value in values.items():

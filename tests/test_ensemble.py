@@ -158,6 +158,31 @@ def test_a_name_continues_the_optimizer_of_each_member(order: Any) -> None:
         np.testing.assert_allclose(member.parameters.vector, network.parameters.vector, rtol=1e-12, atol=1e-12)
 
 
+class FollowsCost(nnkit.schedules.Schedule):
+    """It reads the history, and remembers its factor."""
+
+    uses_epochs, now = False, 1.0
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        if epoch == len(history.get("cost", [])):
+            self.now *= min(1.0, history["cost"][-1]) if history.get("cost") else 1.0
+        return float(self.now)
+
+
+@pytest.mark.parametrize("order", ["own", "shared"])
+def test_a_custom_schedule_follows_each_member(order: Any) -> None:
+    options: dict[str, Any] = {"epochs": 4, "optimizer": SGD(0.3), "shuffle": False, "progress": False}
+    ensemble = Ensemble([5, 7, 3], seeds=SEEDS, order=order, dtype="float64")
+    history = ensemble.fit(X, LABELS, schedule=FollowsCost(), **options)
+    for k, seed in enumerate(SEEDS):
+        alone = Network([5, 7, 3], seed=seed, dtype="float64")
+        wanted = alone.fit(X, LABELS, schedule=FollowsCost(), **options)["learning_rate"]
+        np.testing.assert_allclose(history.members[k]["learning_rate"], wanted, rtol=1e-12)
+        np.testing.assert_allclose(
+            ensemble.members[k].parameters.vector, alone.parameters.vector, rtol=1e-12, atol=1e-12
+        )
+
+
 def test_the_sum_of_validation_costs_may_overflow() -> None:
     y = RNG.normal(size=2000) * 1e18
     x, rule = RNG.normal(size=(2000, 2)), nnkit.EarlyStopping(patience=1)

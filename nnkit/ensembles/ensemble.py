@@ -122,7 +122,8 @@ class Ensemble:
         optimizer: also a list with one of the same kind for each member; their learning rates, momentum, `l1`, `l2`,
             `weight_decay` and clipping may differ.
         early_stopping: for each member by its own history; the others go on.
-        schedule: `reduce_on_plateau` follows each member's history.
+        schedule: `reduce_on_plateau` follows each member's history, and so does a custom `Schedule`, of which each
+            member has a copy.
         callbacks: functions of the ensemble and the mean history; a member that one removes from the ensemble is
             trained and measured until `fit` ends, and has its place in the history's `members`.
 

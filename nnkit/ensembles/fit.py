@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -104,14 +105,18 @@ class Training:
         averaged: bool,
     ) -> None:
         self.members, self.single, self.validation, self.metrics = members, source, validation, metrics
-        self.plan, self.schedule, self.epochs, self.history = plan, schedule, epochs, history
+        self.plan, self.epochs, self.history = plan, epochs, history
         self.averaged = averaged
         self.own_orders = own_orders and plan.shuffle
         self.trained = [member.epochs_trained for member in members]
         self.bests = [Best(member, rule) for member in members]
         self.active = list(range(len(members)))
         self.errors: list[DivergenceError] = []
-        self._prepare(own_rates=schedule is not None and schedule.monitor is not None)
+        # A user's schedule may read the history, and remember something: each member has one of its own.
+        custom = isinstance(schedule, Schedule) and not type(schedule).__module__.startswith("nnkit.")
+        self.schedules = [schedule, *(deepcopy(schedule) if custom else schedule for _ in members[1:])]
+        self.follows = custom or (schedule is not None and schedule.monitor is not None)
+        self._prepare(own_rates=self.follows)
 
     def _prepare(self, own_rates: bool = False) -> None:
         """Create the stacks, from the members' current state, and what depends on their arrays."""
@@ -268,14 +273,17 @@ class Training:
     def _factors(self, number: int, interrupt: Interrupt) -> list[float]:
         """The learning rates of the steps, or their factors if members have their own rates, which are set."""
         steps = -(-self.single.samples // self.plan.batch_size)
-        schedule, histories = self.schedule, self.history.members
+        schedules, histories = self.schedules, self.history.members
         rates = [member.optimizer.learning_rate for member in self.members]
         factors = {k: [1.0] * steps for k in self.active}
-        if schedule is not None:
+        if schedules[0] is not None:
             places = [number + step / steps for step in range(steps)]
-            which = self.active if schedule.monitor is not None else self.active[:1]
+            which = self.active if self.follows else self.active[:1]
             with interrupt.at_once:
-                found = {k: [schedule.factor(place, self.epochs, histories[k]) for place in places] for k in which}
+                found = {
+                    k: [schedules[k].factor(place, self.epochs, histories[k]) for place in places]  # type: ignore[union-attr]
+                    for k in which
+                }
             factors = {k: found.get(k, found[which[0]]) for k in self.active}
         self._last_rates = {k: rates[k] * factors[k][-1] for k in self.active}
         if len({rates[k] for k in self.active}) > 1 and not self.own_rates:
@@ -315,7 +323,7 @@ class Training:
         member, seed = self.members[k], k if self.own_orders else 0
         alone = member.snapshot()
         alone.seed, alone.epochs_trained = self.members[seed].seed, self.trained[seed] + number
-        passes = Epochs(alone, self.single, self.metrics, self.plan, self.schedule, self.epochs, interrupt)
+        passes = Epochs(alone, self.single, self.metrics, self.plan, self.schedules[k], self.epochs, interrupt)
         try:
             numbers = passes.run(number, self.history.members[k], Progress.unseen())
         except DivergenceError as error:

@@ -1,6 +1,5 @@
 """What users' schedules and metrics remember in their attributes: a resumed training goes on with it."""
 
-import random
 import warnings
 from collections import deque
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ import numpy as np
 
 from nnkit.training.fingerprints import written_by_methods
 
-_CHANGING = (list, dict, set, deque, np.ndarray, np.random.Generator, np.random.RandomState, random.Random)
+_CONTAINERS = (list, dict, set, deque, np.ndarray)
+_GENERATORS = ("Generator", "RandomState", "Random")  # by name, as an import of numpy.random takes time
 
 
 def remembered(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -47,13 +47,17 @@ def _state(given: Any) -> dict[str, Any]:
     values, left_out, seen = dict[str, Any](), list[str](), set[int]()
     if not isinstance(owner, FunctionType | type) and not type(owner).__module__.startswith("nnkit."):
         names = written_by_methods(type(owner))
-        names |= {name for name, value in getattr(owner, "__dict__", {}).items() if isinstance(value, _CHANGING)}
+        names |= {name for name, value in getattr(owner, "__dict__", {}).items() if _changes(value)}
         for name in sorted(name for name in names if hasattr(owner, name)):
             try:
                 values[name] = _encoded(getattr(owner, name), seen)
             except TypeError:
                 left_out.append(name)
     return {"values": values, "left_out": left_out}
+
+
+def _changes(value: Any) -> bool:
+    return isinstance(value, _CONTAINERS) or type(value).__name__ in _GENERATORS
 
 
 def _encoded(value: Any, seen: set[int]) -> Any:
