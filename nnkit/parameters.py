@@ -147,7 +147,8 @@ class Parameters:
                 yield from ((i, name, shape) for name, shape in layer.items() if (len(shape) == 1) == biases)
 
     def assign(self, values: Iterable[Sequence[Array]]) -> None:
-        """Set the arrays of each layer, (W, b) of a dense one; raises ValueError for other shapes."""
+        """Set the arrays of each layer, (W, b) of a dense one; ValueError for other shapes, before any is set."""
+        pairs = []
         for i, (layer, given) in enumerate(zip(self.layers, values, strict=True)):
             for (name, view), values_of_one in zip(layer.items(), given, strict=True):
                 array = self.backend.asarray(values_of_one, self.dtype)
@@ -155,7 +156,9 @@ class Parameters:
                     transposed = name == "W" and array.shape == view.shape[::-1]
                     hint = "; W is (d_out, d_in); is it transposed?" if transposed else ""
                     raise ValueError(f"{name} of layer {i} has shape {array.shape}; expected {view.shape}{hint}")
-                self.backend.copy(array, view)
+                pairs.append((array, view))
+        for array, view in pairs:
+            self.backend.copy(array, view)
 
     @property
     def order(self) -> str:

@@ -54,6 +54,13 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
         hint = "a fitted nnkit.data.Normalization, Whitening or TableEncoding"
         given = preprocessing.__name__ if isinstance(preprocessing, type) else f"a {type(preprocessing).__name__}"
         raise TypeError(f"preprocessing is {given}; expected {hint}")
+    kind = type(preprocessing)
+    for base in kind.__mro__:
+        if "apply" in vars(base) or base.__module__.startswith("nnkit."):
+            break
+        if "transform" in vars(base):
+            hint = "which a network does not call; override apply(backend, x, out)"
+            raise TypeError(f"preprocessing is a {kind.__name__}, and {base.__name__} overrides transform, {hint}")
     if preprocessing.outputs != inputs:
         raise ValueError(f"preprocessing has {preprocessing.outputs} outputs, but the first layer has {inputs} inputs")
     return preprocessing

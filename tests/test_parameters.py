@@ -88,3 +88,14 @@ def test_a_checkpoint_is_resumed_on_any_backend(widths: list[int], backend: str,
     history = fit(resumed, resume=True, **options)
     assert history.epochs == 2
     assert_same(resumed, net)  # the best parameters are put back, too
+
+
+def test_refused_arrays_change_nothing() -> None:
+    """Also where only the last one does not fit."""
+    net = network(WIDTHS["by rows"])
+    before = net.parameters.vector
+    layers = [[np.ones_like(W), np.ones_like(b)] for W, b in zip(net.parameters.W, net.parameters.b, strict=True)]
+    layers[-1][1] = np.ones(4)
+    with pytest.raises(ValueError, match=r"b of layer 1 has shape \(4,\); expected \(3,\)"):
+        net.parameters.assign(layers)
+    np.testing.assert_array_equal(net.parameters.vector, before)

@@ -97,6 +97,18 @@ def test_a_custom_preprocessing_is_called_each_time(name: str, kind: str) -> Non
             np.testing.assert_allclose(net.predict_proba(part), expected, rtol=1e-12)
 
 
+class Transforms(nnkit.data.Normalization):
+    def transform(self, X: Any) -> Any:
+        return super().transform(np.log(X))
+
+
+def test_a_preprocessing_that_overrides_what_networks_do_not_call_is_refused() -> None:
+    net = nnkit.Network([4, 3], seed=0)
+    with pytest.raises(TypeError, match=r"Transforms overrides transform, which a network does not call; override"):
+        net.preprocessing = Transforms.fit(X)
+    assert net.preprocessing is None
+
+
 @pytest.mark.parametrize("name", CUSTOM)
 def test_files_and_derivatives_refuse_a_custom_preprocessing(name: str, tmp_path: Path) -> None:
     net = nnkit.Network([4, 3], seed=0, preprocessing=CUSTOM[name][0])
