@@ -3,6 +3,7 @@
 import warnings
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from types import FunctionType, MethodType, NoneType
 from typing import Any
 
@@ -39,6 +40,8 @@ def recall(objects: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], 
 
 
 def _owner(given: Any) -> Any:
+    while isinstance(given, partial):
+        given = given.func
     return given.__self__ if isinstance(given, MethodType) else given
 
 

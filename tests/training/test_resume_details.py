@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,7 @@ class Halving(Bold):
         Bold,
         Halving,
         lambda: Halving().__call__,
+        lambda: partial(Halving(), h=None),
         lambda: nnkit.schedules.warmup(1, Bold()),
         lambda: Bold(np.float64(0.5)),
     ],
