@@ -142,6 +142,7 @@ def test_in_a_callback_the_network_has_its_parameters(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["SLSQP", "COBYLA", "trust-constr"])
+@pytest.mark.filterwarnings("ignore:delta_grad == 0.0")
 def test_parameters_satisfy_the_constraints(method: str) -> None:
     network = nnkit.Network([3, 4, 1], "tanh", "quadratic", seed=0, dtype="float64")
     network.parameters.vector *= 0.2

@@ -123,7 +123,7 @@ class Ensemble:
             `weight_decay` and clipping may differ.
         early_stopping: for each member by its own history; the others go on.
         schedule: `reduce_on_plateau` follows each member's history, and so does a custom `Schedule`, of which each
-            member has a copy.
+            member has a copy. A metric is one object for all members.
         callbacks: functions of the ensemble and the mean history; a member that one removes from the ensemble is
             trained and measured until `fit` ends, and has its place in the history's `members`.
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,7 +196,9 @@ def train_by_minibatches(
             optimizer=None if continues else optimizer,
             sample_weight=weight,
             shuffle=estimator.shuffle,
-            schedule=estimator.schedule,
+            schedule=estimator.schedule
+            if incremental
+            else deepcopy(estimator.schedule),  # which may remember something
             validation_data=validation,
             metrics=() if validation is None else [score_of(estimator)],
             progress=False,

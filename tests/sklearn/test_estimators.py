@@ -514,6 +514,24 @@ def test_labels_that_are_whole_floats_are_names_of_the_network(names: list[int],
         model.partial_fit(X, y)
 
 
+class Decay(nnkit.schedules.Schedule):
+    uses_epochs = False
+
+    def __init__(self) -> None:
+        self.rate = 1.0
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        self.rate *= 0.9
+        return self.rate
+
+
+def test_a_second_fit_and_a_clone_have_the_schedule_as_it_was_given() -> None:
+    model = DenseClassifier((5,), max_iter=3, random_state=0, schedule=Decay()).fit(X, labels)
+    first = model.loss_curve_
+    assert clone(model).fit(X, labels).loss_curve_ == first
+    assert model.fit(X, labels).loss_curve_ == first
+
+
 def test_an_interrupt_is_raised() -> None:
     def interrupting(epoch: float) -> float:
         if epoch > 1:
