@@ -55,7 +55,8 @@ class Training:
             raise
         finally:
             interrupt.hold()
-            averages = self.passes.state.averaged if self.averaged and history.stopped is not None else None
+            state = self.model.current_state or self.passes.state  # a callback may have called set_rate
+            averages = state.averaged if self.averaged and history.stopped is not None else None
             if averages is not None:
                 self.model.backend.copy(averages.flat, self.model.parameters.flat)
             self.best.restore()

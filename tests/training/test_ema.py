@@ -248,3 +248,14 @@ def test_a_resumed_training_restores_the_averages_of_the_best_epoch(tmp_path: Pa
     again = nnkit.Network([X.shape[1], 8, 3], "tanh", seed=0)
     again.fit(X, LABELS, checkpoint=tmp_path / "net", resume=True, **options)
     assert np.array_equal(both(again), both(whole))
+
+
+def test_a_callback_that_sets_rates_in_the_last_epoch_keeps_the_averages() -> None:
+    def callback(net: nnkit.Network, history: nnkit.History) -> None:
+        if history.epochs == 2:
+            net.set_rate(0, 0.3)
+            net.train_step(X[:20], LABELS[:20])
+
+    net = network()
+    net.fit(X, LABELS, epochs=2, optimizer=nnkit.Adam(0.01, ema=0.8), callbacks=[callback], **QUIET)
+    np.testing.assert_array_equal(net.parameters.vector, net.averaged().parameters.vector)
