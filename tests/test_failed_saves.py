@@ -248,7 +248,7 @@ def test_a_file_whose_group_has_no_number_in_a_container_is_replaced(tmp_path: P
 
 
 def test_a_file_that_is_mounted_on_its_own_is_written_to(tmp_path: Path) -> None:
-    """As by `docker run -v $PWD/net:/work/net`; it cannot be renamed over. The old content is longer."""
+    """As by `docker run -v $PWD/net:/data/net`; it cannot be renamed over. The old content is longer."""
     (tmp_path / "net").touch()
     (tmp_path / "mounted").write_bytes(b"old" * 10_000)
     script = f"mount --bind mounted net; touch new; mv new net 2> /dev/null && exit 9; rm new; {SAVE}; ls -A"

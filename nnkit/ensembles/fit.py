@@ -23,6 +23,7 @@ from nnkit.training.best import Best
 from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs, order_of
+from nnkit.training.fingerprints import is_of_nnkit
 from nnkit.training.loop import called
 from nnkit.training.meter import Meter
 from nnkit.training.progress import Progress
@@ -113,7 +114,7 @@ class Training:
         self.active = list(range(len(members)))
         self.errors: list[DivergenceError] = []
         # A user's schedule may read the history, and remember something: each member has one of its own.
-        custom = isinstance(schedule, Schedule) and not type(schedule).__module__.startswith("nnkit.")
+        custom = schedule is not None and not is_of_nnkit(type(schedule))
         self.schedules = [schedule, *(deepcopy(schedule) if custom else schedule for _ in members[1:])]
         self.follows = custom or (schedule is not None and schedule.monitor is not None)
         self._prepare(own_rates=self.follows)

@@ -96,10 +96,11 @@ def functions_of(
     given[f"cost {model.cost.name}"] = (model.cost.terms.function, model.cost.delta.function)
     formula = optimizer.formula
     given[f"optimizer {type(optimizer).__name__}"] = None if formula is None else formula.function
-    return {role: of_function(each) for role, each in given.items() if each is not None and not _is_of_nnkit(each)}
+    return {role: of_function(each) for role, each in given.items() if each is not None and not is_of_nnkit(each)}
 
 
-def _is_of_nnkit(function: Any) -> bool:
+def is_of_nnkit(function: Any) -> bool:
+    """Whether a function, the first of several, or a class, also that of an object, is nnkit's."""
     first = function[0] if isinstance(function, tuple) else function
     return str(getattr(first, "__module__", "")).startswith("nnkit.")
 
@@ -181,7 +182,7 @@ def _methods(kind: type) -> list[FunctionType]:
     for name in names:
         method = getattr(kind, name, None)
         method = method.fget if isinstance(method, property) else method
-        if isinstance(method, FunctionType) and name not in found and not _is_of_nnkit(inspect.unwrap(method)):
+        if isinstance(method, FunctionType) and name not in found and not is_of_nnkit(inspect.unwrap(method)):
             found[name] = inspect.unwrap(method)
             names += sorted(_named(_codes(found[name]), *_READ))
     return list(found.values())

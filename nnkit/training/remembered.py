@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.training.fingerprints import written_by_methods
+from nnkit.training.fingerprints import is_of_nnkit, written_by_methods
 
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
 _GENERATORS = ("Generator", "RandomState", "Random")  # by name, as an import of numpy.random takes time
@@ -48,7 +48,7 @@ def _owner(given: Any) -> Any:
 def _state(given: Any) -> dict[str, Any]:
     owner = _owner(given)
     values, left_out, seen = dict[str, Any](), list[str](), set[int]()
-    if not isinstance(owner, FunctionType | type) and not type(owner).__module__.startswith("nnkit."):
+    if not isinstance(owner, FunctionType | type) and not is_of_nnkit(type(owner)):
         names = written_by_methods(type(owner))
         names |= {name for name, value in getattr(owner, "__dict__", {}).items() if _changes(value)}
         for name in sorted(name for name in names if hasattr(owner, name)):
