@@ -53,12 +53,15 @@ def training_state(model: Model) -> Arrays:
     }
 
 
+_OPTIMIZER = "optimizer."  # before the names of its arrays
+
+
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
     """The training state on its backend: the optimizer's state and dropout's counter."""
     own, averages = ({}, {}) if state is None else (state.arrays, state.averages)
     for name in own.keys() & averages.keys():
         raise ValueError(f"{type(state).__name__}.arrays: {name!r} is that of the averages by `ema`; rename it")
-    found = {f"optimizer.{name}": array for name, array in (own | averages).items()}
+    found = {f"{_OPTIMIZER}{name}": array for name, array in (own | averages).items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
     return found
@@ -81,19 +84,20 @@ def fill(place: Placement, state: OptimizerState | None, saved: Mapping[str, np.
     """Set the arrays of an optimizer's state to saved ones; raises like `restore`, also for those of dropout."""
     own = training_arrays(place, state)
     custom = state is not None and not state.updates_by_formula  # its shapes and dtypes may change
-    names = own.keys() | ({name for name in saved if name.startswith("optimizer.")} if custom else set())
+    fixed = {name: array for name, array in own.items() if not (custom and name.startswith(_OPTIMIZER))}
+    for name, array in fixed.items():
+        if tuple(saved[name].shape) != tuple(array.shape):
+            raise ValueError(f"{name} has shape {saved[name].shape}; expected {tuple(array.shape)}")
+    if state is None:
+        return
     values = {}
-    for name in sorted(names):
-        found, array = saved[name], own.get(name)
-        kept = array is not None and not (custom and name.startswith("optimizer."))
-        if kept and tuple(found.shape) != tuple(array.shape):  # type: ignore[union-attr]
-            raise ValueError(f"{name} has shape {found.shape}; expected {tuple(array.shape)}")  # type: ignore[union-attr]
-        dtype = dtype_name(array.dtype if kept else found.dtype)  # type: ignore[union-attr]
-        vector = found.shape == tuple(place.parameters.flat.shape)
-        values[name] = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
-    if state is not None:
-        start = len("optimizer.")
-        state.fill({name[start:]: value for name, value in values.items() if name.startswith("optimizer.")})
+    for name in sorted(own.keys() | (saved.keys() if custom else ())):
+        if name.startswith(_OPTIMIZER):
+            found = saved[name]
+            dtype, vector = dtype_name(fixed.get(name, found).dtype), found.shape == place.parameters.flat.shape
+            value = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
+            values[name.removeprefix(_OPTIMIZER)] = value
+    state.fill(values)
 
 
 # --- pickles, also between processes; files contain none --------------------------------------------------------------
