@@ -93,7 +93,7 @@ class Tape:
     def function(self, x: Any, out: Any) -> Any:
         """The calls as a function from the rows of `x` to those of `out` and others, if compiled code can; else None.
 
-        See `nnkit.backends.cpu.native.calls.NativeFunction`.
+        See `nnkit.backends.cpu.native.runs.NativeFunction`.
         """
         calls = self.calls
         return getattr(calls[0], "function", _none)(x, out) if len(calls) == 1 and not self._first_calls else None

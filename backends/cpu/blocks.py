@@ -97,14 +97,15 @@ def thread_count() -> int:
 
 
 @cache
-def _pool() -> "ThreadPoolExecutor":
+def pool() -> "ThreadPoolExecutor":
+    """The threads beside this one, which start on first use."""
     from concurrent.futures import ThreadPoolExecutor  # takes milliseconds, so only for large arrays
 
     return ThreadPoolExecutor(thread_count() - 1, "nnkit-elementwise")
 
 
 if hasattr(os, "register_at_fork"):  # a child process does not have its parent's threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=pool.cache_clear)
 
 
 def thread_blocks(
@@ -137,7 +138,7 @@ class SideBySide:
     def __call__(self) -> None:
         parts = [_Part(calls) for calls in self.lists[1:]]
         try:
-            waiting = [_pool().submit(part) for part in parts]
+            waiting = [pool().submit(part) for part in parts]
             _run(self.lists[0])
             for future in waiting:
                 future.result()

@@ -19,11 +19,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nnkit.backends.cpu.blocks import thread_count
+from nnkit.backends.cpu.native.compiler import enabled
+from nnkit.backends.cpu.native.products import has_tiles
+from nnkit.backends.cpu.native.team import team_of
 from nnkit.backends.cpu.products import after_loading, loaded_blas, thread_counts
 from nnkit.layers import trainable_layers
 from nnkit.model import Model
 
-SMALL = 8_000_000  # multiplications of numbers in a step
+SMALL = 8_000_000  # multiplications of numbers in a step, up to which BLAS has one thread
+TEAM = 1_000_000  # above which native code divides nodes among threads itself, where it has products of its own
 
 
 class _Use:
@@ -51,6 +56,11 @@ class _OneThread:
                 _take_control(blas)
                 self._limits.append(blas.limit(limits=1))
             self.several = bool(self._limits)
+
+    def used(self) -> bool:
+        """Whether a training has the limit."""
+        with self.lock:
+            return bool(self._uses)
 
     def include_loaded(self) -> None:
         """Limit a BLAS that has been loaded during a training, too: which calls are recorded depends on it."""
@@ -94,6 +104,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=_one_thread.forked)
 
 
+def _team_size(products: int) -> int:
+    """The number of threads for nodes of native code; 1 where BLAS should have them, or another training runs."""
+    blas = loaded_blas() if products > TEAM and enabled() and has_tiles() else None
+    if blas is None or _one_thread.used():
+        return 1
+    return min(thread_count(), max(thread_counts(blas), default=1))
+
+
 @contextmanager
 def threads_for(model: Model, batch_size: int, cores: int | None = None) -> Iterator[None]:
     """Use one BLAS thread in this context, if the network's steps are small; restore the number afterwards.
@@ -101,7 +119,8 @@ def threads_for(model: Model, batch_size: int, cores: int | None = None) -> Iter
     Of several ranks on a machine, each uses as many threads as it has `cores`.
     """
     products = 3 * batch_size * sum(layer.inputs * layer.units for layer in trainable_layers(model.layers))
-    if model.backend.name != "numpy" or (products > SMALL and cores != 1):
+    team = _team_size(products) if model.backend.name == "numpy" and cores is None else 1
+    if model.backend.name != "numpy" or (products > SMALL and cores != 1 and team == 1):
         blas = loaded_blas() if cores is not None and model.backend.name == "numpy" else None
         if blas is None or cores is None or max(thread_counts(blas), default=1) <= cores:
             yield
@@ -112,7 +131,8 @@ def threads_for(model: Model, batch_size: int, cores: int | None = None) -> Iter
     use = _Use()
     try:
         _one_thread.enter(use)
-        yield
+        with team_of(team):
+            yield
     finally:
         _one_thread.leave(use)
         if _one_thread.several:

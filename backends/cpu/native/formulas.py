@@ -14,11 +14,12 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from nnkit.backends.cpu.allocation import Signature, signature_of
-from nnkit.backends.cpu.blocks import SideBySide, locations, thread_blocks
+from nnkit.backends.cpu.blocks import SideBySide, can_be_cut, cut, locations, thread_blocks
 from nnkit.backends.cpu.native.calls import NativeCall, run_prepared
 from nnkit.backends.cpu.native.compiler import Address, address_of, tried
 from nnkit.backends.cpu.native.mathematics import OPERATIONS as MATHEMATICS
 from nnkit.backends.cpu.native.mathematics import statements
+from nnkit.backends.cpu.native.team import Shared, in_team, part_count
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.formulas.program import Program, Traceable, Value
 from nnkit.backends.recording import Call
@@ -39,6 +40,7 @@ _EXPRESSIONS = {
 }  # fmt: skip
 _FLAGS = attrgetter("flags.num")
 T = TypeVar("T")
+_UNIT = 8  # rows, whole numbers of which a part has: for vectors of float64
 ARRAYS = 16  # that the text can tell apart (intrinsics.py)
 _STORED = {"float16": "uint16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
 
@@ -202,12 +204,28 @@ def _kind(shape: tuple[int, ...], full: tuple[int, ...]) -> str | None:
 def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
     """The program as native calls on these arrays, on parallel threads if that is faster; None if there is no code."""
     operands, outs = _by_rows(operands, outs)
+    if in_team():
+        return _shared(program, operands, outs)
     parts = thread_blocks(program, operands, outs, faster=4)
     if not parts:
         whole = native_call(program, operands, outs)
         return None if whole is None else [whole]
     made = [call for call in (native_call(program, *part) for part in parts) if call is not None]
     return [SideBySide([[call] for call in made])] if len(made) == len(parts) else None
+
+
+def _shared(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
+    """The program as one call for a team's threads."""
+    rows = outs[0].shape[0] if outs[0].ndim else 1
+    work = outs[0].size * sum(a.itemsize for a in (*operands, *outs)) / 20_000  # µs
+    count = min(part_count(work), -(-rows // _UNIT)) if can_be_cut(operands, outs) else 1
+    bounds = [rows * i // count // _UNIT * _UNIT for i in range(count)]
+    made = [native_call(program, *part) for part in cut(operands, outs, [*bounds, rows])] if count > 1 else [None]
+    parts = [call for call in made if call is not None]
+    if len(parts) == count:
+        return [Shared.of(parts, work)]
+    whole = native_call(program, operands, outs)
+    return None if whole is None else [whole]
 
 
 def run_native(

@@ -176,6 +176,43 @@ def _mode(bits: int) -> Any:
     return generate
 
 
+def _word(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, ir.IntType(64).as_pointer())
+
+
+@intrinsic
+def exchange(typing: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Replace the word at an address if it is the expected one, at once for all threads; whether it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, order = _word(builder, arguments[0]), "seq_cst"
+        return builder.extract_value(builder.cmpxchg(place, arguments[1], arguments[2], order, order), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def read(typing: Any, address: Any) -> Any:
+    """The word at an address, and after it all that another thread wrote before this word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(_word(builder, arguments[0]), "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def pause(typing: Any) -> Any:
+    """Tell an x86 CPU that this thread waits in a loop."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name, kind = "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])
+        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 ENTRIES = ("uint8", "uint16", "int32", "uint32", "int64", "float32", "float64")
 
 # Names of the text: float32s(address) is a pointer p with entries p[i]; float32(x) converts.
@@ -185,6 +222,7 @@ NAMES: dict[str, Any] = {
     **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
     **{name: getattr(np, name) for name in ENTRIES},
     **{f.__name__: f for f in (load, store, select, from_half, to_half, flush_subnormals, restore_mode)},
+    **{f.__name__: f for f in (exchange, read, pause)},
     "call": _calling(types.void),
     "call_float32": _calling(types.float32),  # of a function that returns such a number
     "call_float64": _calling(types.float64),

@@ -5,18 +5,20 @@ A node is made from the call that NumPy would execute: `native_call` recognizes 
 
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache, partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from nnkit.backends.cpu.calls import Elementwise
-from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, NativeRun, node
+from nnkit.backends.cpu.native.calls import ADVANCE, NativeCall, node
 from nnkit.backends.cpu.native.compiler import tried
 from nnkit.backends.cpu.native.formulas import native_calls
 from nnkit.backends.cpu.native.products import product, products
 from nnkit.backends.cpu.native.rows import COLUMNS
+from nnkit.backends.cpu.native.runs import NativeRun
+from nnkit.backends.cpu.native.team import Shared, part_count
 from nnkit.backends.cpu.products import AddColumnSums, AddProduct, AddProducts
 from nnkit.backends.cpu.rows import copy_from, copy_into, gather
 from nnkit.backends.dtypes import dtype_name
@@ -88,8 +90,8 @@ _BLOCK = 256  # rows
 # added in pairs, as a sum loses digits with many terms: of 10⁶ in float32, three were right.
 _COLUMN_SUMS = f"""\
 def f(arguments):
-    rows, columns = arguments[0], arguments[1]
-    a, s, sums = REALs(arguments[2]), REALs(arguments[3]), REALs(arguments[4])
+    rows, columns, below = arguments[0], arguments[1], arguments[2]
+    a, s, sums = REALs(arguments[3]), REALs(arguments[4]), REALs(arguments[5])
     top, blocks = 0, (rows + {_BLOCK - 1}) // {_BLOCK} + (rows == 0)
     for block in range(blocks):
         start, t = block * {_BLOCK}, top * columns
@@ -98,14 +100,14 @@ def f(arguments):
         for j in range(columns):
             store(sums, t + j, REAL(0), 1)
         for i in range(start, whole, 4):
-            k = i * columns
+            k = i * below
             for j in range(columns):
-                two = load(a, k + j, 0) + load(a, k + columns + j, 0)
-                more = load(a, k + 2 * columns + j, 0) + load(a, k + 3 * columns + j, 0)
+                two = load(a, k + j, 0) + load(a, k + below + j, 0)
+                more = load(a, k + 2 * below + j, 0) + load(a, k + 3 * below + j, 0)
                 store(sums, t + j, load(sums, t + j, 1) + (two + more), 1)
         for i in range(whole, end):
             for j in range(columns):
-                store(sums, t + j, load(sums, t + j, 1) + load(a, i * columns + j, 0), 1)
+                store(sums, t + j, load(sums, t + j, 1) + load(a, i * below + j, 0), 1)
         top, odd = top + 1, block
         while top > 1 + (end == rows) and (odd % 2 == 1 or end == rows):
             top -= 1
@@ -118,7 +120,7 @@ def f(arguments):
             store(s, j, load(sums, j, 1) + load(sums, columns + j, 1), 1)
 """
 _ADDED = """\
-    out, alpha = REALs(arguments[5]), REALs(arguments[6])[0]
+    out, alpha = REALs(arguments[6]), REALs(arguments[7])[0]
     for j in range(columns):
         store(out, j, load(out, j, 2) + alpha * load(s, j, 1), 2)
 """
@@ -128,13 +130,18 @@ def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None
     """out ← 1ᵀa, or out ← out + α 1ᵀa."""
     if not _fit(a, out):
         return None
+    work = a.nbytes / 20_000  # µs
+    bounds = [a.shape[1] * i // count for count in [min(part_count(work), a.shape[1])] for i in range(count + 1)]
+    parts = [_sums(a[:, i:j], out[i:j], alpha) for i, j in pairwise(bounds)]
+    return parts[0] if len(parts) == 1 else Shared.of(parts, work)
+
+
+def _sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall:
     sum_ = out if alpha is None else np.empty(out.shape, out.dtype)
-    blocks = -(-len(a) // _BLOCK)
+    blocks, below = -(-len(a) // _BLOCK), a.strides[0] // a.itemsize
     sums = sum_ if blocks < 2 else np.empty((blocks.bit_length() + 1, *out.shape), out.dtype)
-    text = _COLUMN_SUMS if alpha is None else _COLUMN_SUMS + _ADDED
-    return node(
-        text.replace("REAL", dtype_name(a.dtype)), a.shape, [a, sum_, sums, *([] if alpha is None else [out, alpha])]
-    )
+    text, arrays = (_COLUMN_SUMS, []) if alpha is None else (_COLUMN_SUMS + _ADDED, [out, alpha])
+    return node(text.replace("REAL", dtype_name(a.dtype)), [*a.shape, below], [a, sum_, sums, *arrays])
 
 
 # NumPy's pairwise sums: leaves of at most 128 entries with eight partial sums each, put together as in its recursion.
@@ -288,12 +295,16 @@ def _moved(
         return None
     if source.dtype != out.dtype and entries[1] not in _REALS:
         return None
-    width, strides = small.size // len(small), (a.strides[0] // a.itemsize for a in (source, out))
-    return node(
-        _move_text(kind, *entries),
-        [len(small), width, *strides],
-        [source, out, start, *([] if order is None else [order])],
-    )
+    text, width = _move_text(kind, *entries), small.size // len(small)
+    strides = [a.strides[0] // a.itemsize for a in (source, out)]
+    work = (source.itemsize + out.itemsize) * small.size / 20_000  # µs
+    count = min(part_count(work), len(small))
+    bounds = [len(small) * i // count for i in range(count + 1)]
+    parts = []
+    for i, j in pairwise(bounds):
+        rows = [source[i:] if kind != "gathered" else source, out[i:], start, *([] if order is None else [order[i:]])]
+        parts.append(node(text, [j - i, width, *strides], rows))
+    return parts[0] if count == 1 else Shared.of(parts, work)
 
 
 @cache

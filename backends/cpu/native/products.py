@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 from functools import cache, partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.native.calls import NativeCall, layout, node, run_prepared
 from nnkit.backends.cpu.native.compiler import address_of, tried
+from nnkit.backends.cpu.native.team import Shared, in_team, part_count
 from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, block_text, product_text
 from nnkit.backends.cpu.products import columns_of, one_thread
 
@@ -119,6 +121,11 @@ def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | 
         or _overlap(a, b, out)
     ):
         return None
+    work = a.size * out.shape[2] / _SPEED[out.itemsize]
+    count = min(part_count(work), len(out))
+    if count > 1:
+        parts = [products(a[i:j], b[i:j], out[i:j], alpha) for i, j in pairwise(_bounds(len(out), count, 1, len(out)))]
+        return Shared.of([part for part in parts if part is not None], work) if None not in parts else None
     small = _tiled_stacks(a, b, out, alpha)
     if small is not None:
         return small
@@ -211,6 +218,14 @@ def has_tiles() -> bool:
     return False
 
 
+@cache
+def _narrow() -> bool:
+    """Whether NumPy's OpenBLAS does not use these vectors, as 0.3.31 on a Zen 5, which it does not know."""
+    found = _blas("openblas_get_corename")
+    name = b"" if found is None else ctypes.CFUNCTYPE(ctypes.c_char_p)(found[0])()
+    return name.lower() in (b"haswell", b"zen", b"sandybridge", b"prescott")
+
+
 def wide(columns: int, itemsize: int) -> bool:
     """Whether rows of this many entries fill the vectors of tiles."""
     return 2 * columns * itemsize >= 3 * BYTES
@@ -224,25 +239,64 @@ _TERMS, _COPIED_TERMS, _BLOCK = 1024, 256, 1 << 19  # terms of a part, also with
 _LARGE, _HUGE = 1 << 16, 1 << 20  # bytes of a B that is copied, for 64 rows of A and more and for fewer
 
 
+_SPEED = {4: 40_000, 8: 20_000}  # multiplications in a µs, by the size of entries
+_Product = tuple[np.ndarray, np.ndarray, np.ndarray]  # a, b and out
+
+
 def tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None) -> NativeCall | None:
     """The product by tiles, where that was measured to be faster; None elsewhere, and without vectors of 64 bytes.
 
     It depends on sizes and strides only, so that a product has the same bits in a recording and outside; an entry has
-    the same for any number of rows.
+    the same for any number of rows, and of parts for the threads of a team.
     """
+    product = _suited(a, b, out)
+    if product is None:
+        return None
+    a, b, out = product
+    work = len(a) * b.size / _SPEED[out.itemsize]
+    parts = _parts(a, b, out, part_count(work))
+    return _tiles(a, b, out, alpha) if len(parts) == 1 else Shared.of([_tiles(*part, alpha) for part in parts], work)
+
+
+def _tiled_alone(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> NativeCall | None:
+    product = _suited(a, b, out)
+    return None if product is None else _tiles(*product, None)
+
+
+def _parts(a: np.ndarray, b: np.ndarray, out: np.ndarray, count: int) -> list[_Product]:
+    """Up to `count` products for parts of `out`: its columns, as those of b are copied, or else its rows."""
+    width, height = BYTES // out.itemsize, ROWS[0]
+    vectors, lines = -(-out.shape[1] // width), -(-len(out) // height)
+    if vectors >= 2 * count or vectors > lines:
+        bounds = _bounds(vectors, count, width, out.shape[1])
+        return [(a, b[:, i:j], out[:, i:j]) for i, j in pairwise(bounds)]
+    return [(a[i:j], b, out[i:j]) for i, j in pairwise(_bounds(lines, count, height, len(out)))]
+
+
+def _bounds(units: int, count: int, unit: int, end: int) -> list[int]:
+    """The bounds of up to `count` parts of whole units, except for the last one's, whose end is given."""
+    count = min(count, units)
+    return [*(units * i // count * unit for i in range(count)), end]
+
+
+def _suited(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> _Product | None:
+    """The product for tiles, of the transposed matrices if `out` is by columns; None if BLAS computes it."""
     if not out.flags.c_contiguous:
         a, b, out = b.T, a.T, out.T
     (m, k), n, size = a.shape, b.shape[1], out.itemsize
     work, by_columns, by_rows = m * n * k, a.strides[1] != size, b.strides[1] == size
-    if m < 4 or 2 * n * size < BYTES or size not in a.strides or size not in b.strides:
+    if m < 4 or 2 * n * size < BYTES or size not in a.strides or size not in b.strides or not has_tiles():
         return None
-    if by_columns and not (by_rows and size == 8 and min(m, n) >= _SQUARE):
+    if (by_columns and not by_rows) or work < PRODUCTS or (work >= _THREADED and not one_thread()):
         return None
-    enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
-    few = m < 16 and (not by_rows or b.nbytes > _HUGE)
-    if work < enough or few or (work >= _THREADED and not one_thread()) or not has_tiles():
-        return None
-    return _tiles(a, b, out, alpha)
+    if not _narrow():
+        if by_columns and not ((size == 8 or in_team()) and min(m, n) >= _SQUARE):
+            return None
+        enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
+        few = m < 16 and (not by_rows or b.nbytes > _HUGE)
+        if work < enough or few:
+            return None
+    return a, b, out
 
 
 def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | None) -> NativeCall:
@@ -279,7 +333,8 @@ def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     if not (out.flags.forc and out.dtype.isnative) or _overlap(a, b, out):
         return False
     if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
-        return run_prepared((tiled, *map(layout, (a, b, out))), partial(tiled, a, b, out), (a, b, out))
+        key = tiled, in_team(), *map(layout, (a, b, out))
+        return run_prepared(key, partial(_tiled_alone, a, b, out), (a, b, out))
     call = tried(tiled, a, b, out)
     if call is not None:
         call()
@@ -308,7 +363,7 @@ def _tiled_stacks(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarr
     if (
         not has_tiles()
         or min(m, n, k) == 1
-        or m * n * k > _SMALL
+        or (m * n * k > _SMALL and not _narrow())
         or size not in a.strides[1:]
         or size not in b.strides[1:]
         or out.strides[2] != size

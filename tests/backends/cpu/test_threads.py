@@ -29,7 +29,7 @@ def everything_on_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BYTES", 1)
     monkeypatch.setattr(blocks, "_COSTLY", set(OPERATIONS))
     monkeypatch.setattr(blocks, "thread_count", lambda: THREADS)
-    blocks._pool.cache_clear()
+    blocks.pool.cache_clear()
 
 
 RANDOM_PROGRAMS = pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_overflow_on_a_thread_is_quiet(everything_on_threads: None) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_creates_its_own_threads() -> None:
     together = threading.Barrier(THREADS - 1, timeout=30)
-    for waiting in [blocks._pool().submit(together.wait) for _ in range(THREADS - 1)]:
+    for waiting in [blocks.pool().submit(together.wait) for _ in range(THREADS - 1)]:
         waiting.result()  # every thread has run, so that the child would wait for all of them
     child = os.fork()
     if child == 0:
@@ -134,7 +134,7 @@ def test_a_forked_process_creates_its_own_threads() -> None:
 def test_no_thread_writes_after_an_exception(signals: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of a signal's handler during the calls of its thread, and again while it waits for the others."""
     monkeypatch.setattr(blocks, "thread_count", lambda: 2)  # so that the third list waits for the second
-    blocks._pool.cache_clear()
+    blocks.pool.cache_clear()
     written, raised = np.zeros(2), [0]
     running = threading.Event()
 
@@ -160,7 +160,7 @@ def test_no_thread_writes_after_an_exception(signals: int, monkeypatch: pytest.M
         with pytest.raises(TimeoutError, match=f"signal {signals}"):
             blocks.SideBySide([[interrupted], [slow], [partial(written.fill, 3)]])()
         ended = written.copy()
-        blocks._pool().submit(int).result()  # after all calls that came before it
+        blocks.pool().submit(int).result()  # after all calls that came before it
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert written.tolist() == ended.tolist() == [1, 0]

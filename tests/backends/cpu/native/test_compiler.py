@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from nnkit.backends.cpu.native import compiler
-from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
+from nnkit.backends.cpu.native.calls import NativeCall
+from nnkit.backends.cpu.native.runs import NativeRun
 
 pytest.importorskip("numba")
 

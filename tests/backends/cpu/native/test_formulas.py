@@ -10,9 +10,10 @@ import pytest
 from nnkit.backends import BackendFallbackWarning, get_backend
 from nnkit.backends.cpu.blocks import SideBySide
 from nnkit.backends.cpu.native import compiler
-from nnkit.backends.cpu.native.calls import NativeCall, NativeRun
+from nnkit.backends.cpu.native.calls import NativeCall
 from nnkit.backends.cpu.native.compiler import address_of
 from nnkit.backends.cpu.native.formulas import approximates, native_calls, native_source
+from nnkit.backends.cpu.native.runs import NativeRun
 from nnkit.backends.formula import Formula
 from tests.support.random_programs import (
     DTYPES,

@@ -12,7 +12,7 @@ from nnkit.kernels.cost import output_pair
 
 pytest.importorskip("numba", reason="compiles")
 from nnkit.backends.cpu.native import rows
-from nnkit.backends.cpu.native.calls import NativeRun
+from nnkit.backends.cpu.native.runs import NativeRun
 
 BACKEND = get_backend("numpy")
 

@@ -10,7 +10,7 @@ from nnkit.step import Step
 from nnkit.training.on_device import Replays
 
 pytest.importorskip("numba", reason="compiles")
-from nnkit.backends.cpu.native.calls import NativeRun
+from nnkit.backends.cpu.native.runs import NativeRun
 from tests.support.sign_descent import SignDescent
 
 RNG = np.random.default_rng(5)
