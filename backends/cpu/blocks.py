@@ -7,10 +7,12 @@ cheaper operations than roots and exponentials are memory-bound and hardly gain:
 """
 
 import ctypes
+import math
 import os
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,22 @@ _COSTLY = {"exp", "expm1", "log", "log1p", "sin", "cos", "tanh", "pow", "sqrt"}
 def usable_cpus() -> int:
     """The number of CPUs that this process may use; in a container, fewer than the machine's."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return int(min(len(affinity(0)) if affinity else os.cpu_count() or 1, _quota()))
+
+
+_QUOTAS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))  # of Linux's control groups, 2 and 1
+
+
+def _quota(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """The CPUs' time that a container may use, in whole CPUs, at least 1; infinite without a limit."""
+    for names in _QUOTAS:
+        try:
+            quota, period = map(float, " ".join((folder / name).read_text() for name in names).split())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if quota > 0 < period:
+            return max(quota // period, 1.0)
+    return math.inf
 
 
 @cache

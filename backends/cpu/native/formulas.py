@@ -217,8 +217,8 @@ def native_calls(program: Program, operands: Sequence[np.ndarray], outs: Sequenc
 def _shared(program: Program, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray]) -> list[Call] | None:
     """The program as one call for a team's threads."""
     rows = outs[0].shape[0] if outs[0].ndim else 1
-    work = outs[0].size * sum(a.itemsize for a in (*operands, *outs)) / 20_000  # µs
-    count = min(part_count(work), -(-rows // _UNIT)) if can_be_cut(operands, outs) else 1
+    work = outs[0].size * sum(a.itemsize for a in (*operands, *outs)) / 50_000  # µs
+    count = max(1, min(part_count(work), -(-rows // _UNIT))) if can_be_cut(operands, outs) else 1
     bounds = [rows * i // count // _UNIT * _UNIT for i in range(count)]
     made = [native_call(program, *part) for part in cut(operands, outs, [*bounds, rows])] if count > 1 else [None]
     parts = [call for call in made if call is not None]

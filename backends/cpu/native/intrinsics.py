@@ -201,16 +201,31 @@ def read(typing: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
+def _plain(builder: Any, name: str, result: Any) -> Any:
+    """A call of one of LLVM's functions that have no arguments."""
+    found = builder.module.globals.get(name)
+    return builder.call(found or ir.Function(builder.module, ir.FunctionType(result, []), name), [])
+
+
 @intrinsic
 def pause(typing: Any) -> Any:
     """Tell an x86 CPU that this thread waits in a loop."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        name, kind = "llvm.x86.sse2.pause", ir.FunctionType(ir.VoidType(), [])
-        builder.call(builder.module.globals.get(name) or ir.Function(builder.module, kind, name), [])
+        _plain(builder, "llvm.x86.sse2.pause", ir.VoidType())
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def cycles(typing: Any) -> Any:
+    """The CPU's counter of time."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _plain(builder, "llvm.readcyclecounter", ir.IntType(64))
+
+    return types.int64(), generate
 
 
 ENTRIES = ("uint8", "uint16", "int32", "uint32", "int64", "float32", "float64")
@@ -222,7 +237,7 @@ NAMES: dict[str, Any] = {
     **{f"{name}s": _pointers(getattr(types, name)) for name in ENTRIES},
     **{name: getattr(np, name) for name in ENTRIES},
     **{f.__name__: f for f in (load, store, select, from_half, to_half, flush_subnormals, restore_mode)},
-    **{f.__name__: f for f in (exchange, read, pause)},
+    **{f.__name__: f for f in (exchange, read, pause, cycles)},
     "call": _calling(types.void),
     "call_float32": _calling(types.float32),  # of a function that returns such a number
     "call_float64": _calling(types.float64),

@@ -131,7 +131,8 @@ def _column_sums(a: np.ndarray, out: np.ndarray, alpha: np.ndarray | None = None
     if not _fit(a, out):
         return None
     work = a.nbytes / 20_000  # µs
-    bounds = [a.shape[1] * i // count for count in [min(part_count(work), a.shape[1])] for i in range(count + 1)]
+    columns, count = a.shape[1], max(1, min(part_count(work), a.shape[1]))
+    bounds = [columns * i // count for i in range(count + 1)]
     parts = [_sums(a[:, i:j], out[i:j], alpha) for i, j in pairwise(bounds)]
     return parts[0] if len(parts) == 1 else Shared.of(parts, work)
 

@@ -226,6 +226,11 @@ def _narrow() -> bool:
     return name.lower() in (b"haswell", b"zen", b"sandybridge", b"prescott")
 
 
+def alike_in_team(dtype: str) -> bool:
+    """Whether the products of a team have the bits of those of one thread: tiles compute the same ones."""
+    return dtype != "float32" or _narrow()
+
+
 def wide(columns: int, itemsize: int) -> bool:
     """Whether rows of this many entries fill the vectors of tiles."""
     return 2 * columns * itemsize >= 3 * BYTES
@@ -239,7 +244,7 @@ _TERMS, _COPIED_TERMS, _BLOCK = 1024, 256, 1 << 19  # terms of a part, also with
 _LARGE, _HUGE = 1 << 16, 1 << 20  # bytes of a B that is copied, for 64 rows of A and more and for fewer
 
 
-_SPEED = {4: 40_000, 8: 20_000}  # multiplications in a µs, by the size of entries
+_SPEED = {4: 60_000, 8: 30_000}  # multiplications in a µs, by the size of entries
 _Product = tuple[np.ndarray, np.ndarray, np.ndarray]  # a, b and out
 
 
@@ -290,7 +295,7 @@ def _suited(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> _Product | None:
     if (by_columns and not by_rows) or work < PRODUCTS or (work >= _THREADED and not one_thread()):
         return None
     if not _narrow():
-        if by_columns and not ((size == 8 or in_team()) and min(m, n) >= _SQUARE):
+        if by_columns and not ((size == 8 or in_team()) and min(m, n) >= _SQUARE):  # a team needs parts
             return None
         enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
         few = m < 16 and (not by_rows or b.nbytes > _HUGE)

@@ -5,6 +5,7 @@ parts all the time, and take one in a tenth of a microsecond (measured). They go
 Parts and results are the same if a helper is late or does not come: this thread computes what nobody takes.
 """
 
+import contextlib
 import ctypes
 import os
 import weakref
@@ -47,7 +48,7 @@ def f(arguments):
                 call(offer)
             if pauses > {_PATIENCE}:
                 here = not exchange(word, 1, 0)  # else a part has just come
-        elif part == -1:
+        elif part == -1 or part == 0:  # sent away
             here = False
         else:
             flush = int64s(word)[1]
@@ -58,25 +59,53 @@ def f(arguments):
                 restore_mode(kept)
             here, pauses = exchange(word, part, 1), 0
 """
+# A helper may share its CPU with other programs, which keep it for milliseconds. So the time that helpers save is
+# counted against the time that this thread waits for them. If they cost more than they save, they are sent away, and
+# the next nodes are computed alone, twice as many each time. The line before the helpers' has the number of nodes that
+# are still to come, the word on subnormal numbers, how many nodes it was, and the cycles saved; some are given.
+_FEW, _MANY, _GIVEN, _AGAIN, _MOST = 64, 1 << 16, 30_000_000, 2_000_000, 100_000_000
 _SHARE = f"""\
 def f(arguments):
     count, words, offer, parts = arguments[0], arguments[1], arguments[2], arguments[3]
-    theirs = int64s(arguments[4])
-    for i in range(1, count):
-        theirs[i] = words != 0 and exchange(words + {8 * _LINE} * i, 1, parts + 16 * i)
-    for i in range(count):
-        if theirs[i] == 0:
+    theirs, own = int64s(arguments[4]), int64s(words)
+    alone = words == 0
+    if not alone and own[0] > 0:
+        own[0] -= 1
+        alone = True
+    if alone:
+        theirs[0] = 0
+        for i in range(count):
             call(int64s(parts)[2 * i], int64s(parts)[2 * i + 1])
-    for i in range(1, count):
-        reads = 0
-        while theirs[i] != 0 and read(words + {8 * _LINE} * i) == parts + 16 * i:
-            reads += 1
-            if reads % {_READS} == 0:
-                pause()
-            if offer != 0 and reads % {_READS * _SPINS} == 0:
-                call(offer)
+    else:
+        start, taken = cycles(), 0
+        for i in range(1, count):
+            theirs[i] = exchange(words + {8 * _LINE} * i, 1, parts + 16 * i)
+            taken += theirs[i]
+        theirs[0] = taken
+        call(int64s(parts)[0], int64s(parts)[1])
+        for i in range(1, count):
+            if theirs[i] == 0:
+                call(int64s(parts)[2 * i], int64s(parts)[2 * i + 1])
+        done = cycles()
+        for i in range(1, count):
+            reads = 0
+            while theirs[i] != 0 and read(words + {8 * _LINE} * i) == parts + 16 * i:
+                reads += 1
+                if reads % {_READS} == 0:
+                    pause()
+                if offer != 0 and reads % {_READS * _SPINS} == 0:
+                    call(offer)
+        saved = own[3] + select(taken > 0, done - start, 0) - (cycles() - done)
+        if saved < 0:
+            last = select(own[2] < {_FEW // 2}, {_FEW}, 2 * own[2])
+            own[0], own[2], saved = last, select(last > {_MANY}, {_MANY}, last), {_AGAIN}
+            for i in range(1, count):
+                exchange(words + {8 * _LINE} * i, 1, 0)
+        elif saved > {_MOST}:
+            own[2], saved = 0, {_MOST}
+        own[3] = saved
 """
-_LEAST, _WORTH = 1.0, 300.0  # µs of a part, and of a run for which helpers are called
+_WORTH = 300.0  # µs of a run for which helpers are called
 _teams: "weakref.WeakSet[Team]" = weakref.WeakSet()
 
 
@@ -86,16 +115,19 @@ class Team:
     def __init__(self, size: int) -> None:
         self.size = size
         self.words = np.zeros(size * _LINE, np.int64)
+        self.words[3] = _GIVEN
         self._helpers: dict[int, Future[None]] = {}
         _teams.add(self)
 
     def call_helpers(self) -> None:
         """Let those come who are not here."""
+        if self.words[0] > 0:  # not yet
+            return
         try:
             for number in range(1, self.size):
                 helper = self._helpers.get(number)
                 if self.words[number * _LINE] == 0 and (helper is None or helper.done()):
-                    self._helpers[number] = pool().submit(_helper(self.words[number * _LINE :]))
+                    self._helpers[number] = pool().submit(_elsewhere, _helper(self.words[number * _LINE :]), _cpu())
         except RuntimeError as error:  # no thread can be started, as at the end of the interpreter
             if by_handler(error):
                 raise
@@ -106,7 +138,8 @@ class Team:
 
     def forked(self) -> None:
         """In a child process, which has none of them, helpers are still to come."""
-        self.words[::_LINE] = 0
+        self.words[:] = 0
+        self.words[3] = _GIVEN
         self._helpers.clear()
 
 
@@ -142,9 +175,13 @@ def in_team() -> bool:
 
 
 def part_count(work: float) -> int:
-    """The number of parts of a node that takes this many µs on one thread."""
+    """The number of parts of a node that takes this many µs on one thread.
+
+    A part costs up to half a microsecond, as words of helpers move between caches one after another: of n parts,
+    work/n + n/2 is least at √(2 work).
+    """
     team = _team.get()
-    return 1 if team is None else max(1, min(team.size, int(work / _LEAST)))
+    return 1 if team is None else max(1, min(team.size, int((2 * work) ** 0.5)))
 
 
 class Shared(NativeCall):
@@ -195,10 +232,34 @@ def _helper(word: np.ndarray) -> NativeCall:
     return NativeCall(address_of(_LOOK), np.array([location(word), _offer(), location(kept)], np.int64), [word, kept])
 
 
+def _elsewhere(helper: NativeCall, cpu: int) -> None:
+    """Make the call of a helper on another CPU than this one, on which Linux may start it although others are idle."""
+    allowed = os.sched_getaffinity(0) if cpu >= 0 else set()
+    if len(allowed) < 2:
+        helper()
+        return
+    with contextlib.suppress(OSError):  # not permitted
+        os.sched_setaffinity(0, allowed - {cpu})  # of this thread
+    helper()
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, allowed)
+
+
+def _cpu() -> int:
+    """The CPU that this thread runs on; −1 if the system does not say."""
+    found = getattr(_c_library(), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+    return -1 if found is None else int(found())
+
+
+@cache
+def _c_library() -> Any:
+    return ctypes.CDLL(None)
+
+
 @cache
 def _offer() -> int:
     """The address of the C library's function that lets other threads use the CPU; 0 without it."""
     try:
-        return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+        return ctypes.cast(_c_library().sched_yield, ctypes.c_void_p).value or 0
     except (OSError, TypeError, AttributeError):
         return 0
