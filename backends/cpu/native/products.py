@@ -12,7 +12,7 @@ import numpy as np
 from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.native.calls import NativeCall, layout, node, run_prepared
 from nnkit.backends.cpu.native.compiler import address_of, tried
-from nnkit.backends.cpu.native.team import Shared, in_team, part_count
+from nnkit.backends.cpu.native.team import Shared, current, in_team, part_count
 from nnkit.backends.cpu.native.tiles import BYTES, ROWS, VECTORS, block_text, product_text
 from nnkit.backends.cpu.products import columns_of, one_thread
 
@@ -338,7 +338,7 @@ def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     if not (out.flags.forc and out.dtype.isnative) or _overlap(a, b, out):
         return False
     if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
-        key = tiled, in_team(), *map(layout, (a, b, out))
+        key = tiled, current.get() is None, *map(layout, (a, b, out))
         return run_prepared(key, partial(_tiled_alone, a, b, out), (a, b, out))
     call = tried(tiled, a, b, out)
     if call is not None:

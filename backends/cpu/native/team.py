@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class Team:
     """This thread and its helpers, in a training."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.thread = size, get_ident()
         self.words = np.zeros(size * _LINE, np.int64)
         self.words[3] = _GIVEN
         self._helpers: dict[int, Future[None]] = {}
@@ -151,7 +152,7 @@ def _forked() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
-_team: ContextVar[Team | None] = ContextVar("nnkit_team", default=None)
+current: ContextVar[Team | None] = ContextVar("nnkit_team", default=None)  # whose threads share what is recorded
 
 
 @contextmanager
@@ -161,17 +162,17 @@ def team_of(size: int) -> Iterator[None]:
         yield
         return
     team = Team(size)
-    token = _team.set(team)
+    token = current.set(team)
     try:
         yield
     finally:
         team.end()
-        _team.reset(token)
+        current.reset(token)
 
 
 def in_team() -> bool:
     """Whether recordings in this context share nodes."""
-    return _team.get() is not None
+    return current.get() is not None
 
 
 def part_count(work: float) -> int:
@@ -180,7 +181,7 @@ def part_count(work: float) -> int:
     A part costs up to half a microsecond, as words of helpers move between caches one after another: of n parts,
     work/n + n/2 is least at √(2 work).
     """
-    team = _team.get()
+    team = current.get()
     return 1 if team is None else max(1, min(team.size, int((2 * work) ** 0.5)))
 
 
@@ -215,9 +216,9 @@ def made(call: Callable[[], None], shared: Sequence[Shared], times: int = 1, flu
 
     With `flushes`, the call takes subnormal numbers as 0.
     """
-    team = _team.get() if shared else None
+    team = current.get() if shared else None
     words = 0
-    if team is not None:
+    if team is not None and team.thread == get_ident():  # not in a thread that has this one's context
         words = location(team.words)
         team.words[1::_LINE] = flushes
         if times * sum(each.work for each in shared) > _WORTH:

@@ -129,7 +129,7 @@ def test_helpers_that_cost_more_than_they_save_are_sent_away() -> None:
     shared, times = Shared.of([counting(done[:1], 1), node(slow, [10_000_000], [done[1:]])], 1.0), 0
     run = NativeRun([shared])
     with team_of(2):
-        words = team._team.get().words  # type: ignore[union-attr]
+        words = team.current.get().words  # type: ignore[union-attr]
         while words[0] == 0 and time.monotonic() < end:
             run()
             times += 1
