@@ -33,14 +33,16 @@ def derivative(
         at: the point, a real and finite number or array of any shape and backend.
         method: "complex" calls the function once per entry with h = 10⁻³⁰ i added to it. It is exact to rounding, but
             the function must be analytic near `at`. "central" is (f(a + h) − f(a − h))/2h, h = 6 · 10⁻⁶ max(1, |a|),
-            for any function computed in float64. If it is smooth over a ± h, the error is about 10⁻¹⁰ of the derivative
-            and 10⁻¹¹ of the function's value, whose rounding the difference is divided by h: subtract a large constant.
+            for any function computed in float64. Its error is h²/6 times the third derivative, 10⁻¹¹ of that for
+            |a| ≤ 1 and a² times as much beyond, and 10⁻¹¹ of the function's value, whose rounding is divided by h:
+            subtract a large constant.
 
     Returns the derivatives in float64, in the shape of `at`. The complex step is compared with a central difference in
     one direction, which sees what is missing from about 10⁻⁷ of the function's value and slope on. Raises ValueError if
     they disagree, for example because np.abs or a comparison drops the imaginary part or `at` is a kink, if "central"
-    differs with h/2, for example for 1/a at 10⁻⁴, or the function returns float32, or if it does not return one finite
-    number; TypeError if `function` is not callable or `at` does not contain real numbers.
+    differs with h/2 by more than 10⁻⁵ of the largest derivative and 10⁻⁸, for example for 1/a at 10⁻⁴, or the function
+    returns float32, or if it does not return one finite number; TypeError if `function` is not callable or `at` does
+    not contain real numbers.
 
     >>> nnkit.derivative(lambda x: np.sum(np.sin(x)), [0.0, 1.0]) - np.cos([0.0, 1.0])
     array([0., 0.])
