@@ -80,11 +80,12 @@ class Keeper:
         path: str | PathLike[str] | None,
         every: int,
         resume: bool,
+        epochs: int,
         optimizer: Optimizer | None,
         communicator: Communicator = ALONE,
         objects: Mapping[str, Any] | None = None,
     ) -> None:
-        self._communicator, self._objects = communicator, objects or {}
+        self._communicator, self._objects, self._epochs = communicator, objects or {}, epochs
         self.model, self.best, self.plan, self.every = model, best, plan, every
         self._resumes, self._optimizer = resume, optimizer
         self.stopped = False
@@ -135,7 +136,14 @@ class Keeper:
         if differences:
             raise ValueError(f"{self._path}: {'; '.join(differences)}")
         with checkpoint.damage(str(self._path)):
-            self._check_history(History.of(training["history"]))
+            history = History.of(training["history"])
+            self._check_history(history)
+        if history.epochs > self._epochs:
+            raise ValueError(
+                f"{self._path}: it has {history.epochs} epochs of training, epochs is {self._epochs}; give as many or "
+                "more, or another checkpoint"
+            )
+        with checkpoint.damage(str(self._path)):
             place = model.placement
             state.fill(place, _optimizer_of(training, optimizer).start(place.parameters), self._saved.arrays)
 

@@ -152,10 +152,10 @@ def fit(
     A resumed training must be the same: ValueError lists the differences in data (some rows of large data, and nothing
     of iterables, are compared), weights, metrics, functions and options. Functions are compared by their code, the
     numbers, texts and tuples that they read and the functions of their module that they call, not by lists, dicts and
-    arrays, which may be logs; initializers, if given, by their names. It may have more epochs, unless its schedule
-    depends on them. Schedules and metrics that are objects go on with what they remember in their attributes, if these
-    are numbers, text, arrays, or lists, tuples, sets and dicts of them (else there is a UserWarning); what closures,
-    other objects and callbacks remember is not in the file.
+    arrays, which may be logs; initializers, if given, by their names. It may have more epochs, not fewer, unless its
+    schedule depends on them. Schedules and metrics that are objects go on with what they remember in their attributes,
+    if these are numbers, text, arrays, or lists, tuples, sets and dicts of them (else there is a UserWarning); what
+    closures, other objects and callbacks remember is not in the file.
     Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
     TypeError or ValueError in the epoch where it appears.
 
@@ -234,7 +234,7 @@ def fit(
                 averaged=averaged if early_stopping is not None else None,
             )
             objects = objects_of(rates, measured)
-            keeper = Keeper(model, best, plan, checkpoint, every, resume, optimizer, communicator, objects)
+            keeper = Keeper(model, best, plan, checkpoint, every, resume, epochs, optimizer, communicator, objects)
         team = team._replace(communicator=fastest(communicator, model.backend))
         communicator = team.communicator
         check_same(team, model, plan, optimizer, epochs=int(epochs), checkpoint_every=every, resume=resume)

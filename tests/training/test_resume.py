@@ -205,6 +205,19 @@ def test_a_stop_by_a_callback_is_kept(tmp_path: Path) -> None:
     assert train(network(), path).epochs == 2
 
 
+def test_fewer_epochs_than_those_of_the_checkpoint(tmp_path: Path) -> None:
+    """Those of a shorter training are not in it."""
+    path = tmp_path / "run.safetensors"
+    train(network(), path, epochs=3, schedule=None)
+    content, net = path.read_bytes(), network()
+    before = bits(net)
+    with pytest.raises(ValueError, match=r"it has 3 epochs of training, epochs is 2; give as many or more, or another"):
+        train(net, path, epochs=2, schedule=None)
+    assert bits(net)[0] == before[0]
+    assert path.read_bytes() == content
+    assert train(net, path, epochs=3, schedule=None).epochs == 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
