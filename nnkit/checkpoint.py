@@ -159,6 +159,9 @@ def parsed(name: str, tensors: Arrays, metadata: Mapping[str, Any]) -> Saved:
         cost = about["cost"]
         layers = [layer_of(d) for d in about["layers"]]
         arrays = {name: array for name, array in tensors.items() if name.startswith("layers.")}
+        unknown = [name for name in tensors if not name.startswith(("layers.", "training.", *_OF_DATA))]
+        if unknown:
+            raise ValueError(f"the tensor {unknown[0]!r} is unknown")
         dtype = _check_parameters(arrays, trainable_layers(layers))
         training = _read_training(metadata)
         arguments = {
@@ -223,11 +226,13 @@ def _check_parameters(arrays: Arrays, layers: list[Layer]) -> str:
 
 
 def _read_preprocessing(about: Mapping[str, Any], tensors: Arrays) -> Preprocessing | None:
+    arrays = _below("preprocessing.", tensors)
     if about.get("preprocessing") is None:
+        if arrays:  # a damaged name, without which predictions would be others
+            raise ValueError("it has the arrays of a preprocessing, but not its kind")
         return None
     from nnkit.data.preprocessing import preprocessing_from  # imports all of nnkit.data, often not needed
 
-    arrays = _below("preprocessing.", tensors)
     return preprocessing_from(
         about["preprocessing"], arrays, about.get("preprocessing_features"), about.get("categories")
     )

@@ -160,6 +160,20 @@ def _read_or_refuse(path: Path) -> None:
     assert all(str(path) in text for text in found)
 
 
+@pytest.mark.parametrize("name", [b'\\"preprocessing\\"', b'"preprocessing.mean"', b'"targets.mean"'])
+def test_no_preprocessing_is_lost_to_a_damaged_name(name: bytes, tmp_path: Path) -> None:
+    """The network would load, and predict something else."""
+    X, y = np.random.default_rng(0).normal(5, 2, (20, 3)), np.arange(20.0)
+    fitted = nnkit.data.Normalization.fit(X), nnkit.data.Normalization.fit(y[:, None])
+    net = nnkit.Network([3, 4, 1], cost="quadratic", preprocessing=fitted[0], target_scaling=fitted[1], seed=0)
+    net.save(tmp_path / "model.safetensors")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert content.count(name) == 1
+    (tmp_path / "damaged.safetensors").write_bytes(content.replace(name, name.replace(b"e", b"d")))
+    with pytest.raises(ValueError, match=r"damaged.safetensors: the description of the network is damaged"):
+        nnkit.load(tmp_path / "damaged.safetensors")
+
+
 def test_feature_names_are_restored(tmp_path: Path) -> None:
     names = ["length", "width", "ü", "x"]
     net = nnkit.Network([4, 2], seed=0, features=names)
