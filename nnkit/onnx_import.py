@@ -87,7 +87,8 @@ def _arrays(constants: dict[str, np.ndarray], about: dict[str, str]) -> dict[str
     found = {name: np.asarray(values) for name, values in json.loads(about.get("fitted", "{}")).items()}
     if "preprocessing.mean" in found:  # of a table, whose columns have constants of their own
         constants = {name: array for name, array in constants.items() if not name.startswith("preprocessing.")}
-    found = constants | found
+    own = ("layers.", "preprocessing.")  # other constants are numbers of formulas
+    found = {name: array for name, array in constants.items() if name.startswith(own)} | found
     if "preprocessing.roots" in found:
         found["preprocessing.singular_values"] = np.square(found.pop("preprocessing.roots"))
     if "targets.mean" in found:  # which the last layer's constants include
