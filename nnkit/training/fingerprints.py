@@ -125,7 +125,10 @@ def _content(value: Any, depth: int, written: frozenset[str] = frozenset()) -> A
     if isinstance(value, FunctionType):
         return _function(value, depth - 1)
     if isinstance(value, MethodType):
-        return _content(value.__func__, depth), _content(value.__self__, depth - 1)
+        owner = value.__self__
+        if isinstance(owner, type) and isinstance(value.__func__, FunctionType):  # a classmethod
+            return _content(value.__func__, depth), sorted(_plain_ones(owner, _read(value.__func__)).items())
+        return _content(value.__func__, depth), _content(owner, depth - 1)
     if isinstance(value, functools.partial):
         return tuple(_content(each, depth - 1) for each in (value.func, value.args, *sorted(value.keywords.items())))
     if isinstance(value, type | BuiltinFunctionType):
@@ -151,13 +154,12 @@ def _function(function: FunctionType, depth: int) -> Any:
         for name, value in around.items()
         if name not in written and (_is_plain(value) or getattr(value, "__module__", "") == function.__module__)
     }
-    settings = {name: vars(value) for name, value in around.items() if isinstance(value, Namespace | ModuleType)}
-    fields = _named(codes, "LOAD_ATTR")
+    fields = _named(codes, "LOAD_ATTR") - state
     read |= {
-        f"{name}.{each}": values[each]
-        for name, values in settings.items()
-        for each in fields & values.keys()
-        if _is_plain(values[each]) and each not in state
+        f"{name}.{each}": found
+        for name, value in around.items()
+        if isinstance(value, Namespace | ModuleType | FunctionType | type)
+        for each, found in _plain_ones(value, fields).items()
     }
     seen = (function.__defaults__, *sorted((function.__kwdefaults__ or {}).items()), *sorted(read.items()))
     return _content(function.__code__, 1), tuple(_content(each, depth, state) for each in seen)
@@ -182,21 +184,29 @@ def _methods(kind: type) -> list[FunctionType]:
     for name in names:
         method = getattr(kind, name, None)
         method = method.fget if isinstance(method, property) else method
+        method = method.func if isinstance(method, functools.cached_property) else method
         if isinstance(method, FunctionType) and name not in found and not is_of_nnkit(inspect.unwrap(method)):
             found[name] = inspect.unwrap(method)
-            names += sorted(_named(_codes(found[name]), *_READ))
+            names += sorted(_read(found[name]))
     return list(found.values())
 
 
-_READ = ("LOAD_ATTR", "LOAD_METHOD")  # the latter until Python 3.11
+def _read(function: FunctionType) -> frozenset[str]:
+    """The names of attributes that a function reads."""
+    return frozenset(_named(_codes(function), "LOAD_ATTR", "LOAD_METHOD"))  # the latter until Python 3.11
+
+
+def _plain_ones(value: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Those of these attributes that are plain values."""
+    return {name: found for name in names if _is_plain(found := getattr(value, name, None))}
 
 
 def _attributes(value: Any, methods: Iterable[FunctionType]) -> dict[str, Any]:
     """The attributes of an object, with slots and those of its class that the methods read."""
-    read = frozenset().union(*(_named(_codes(method), *_READ) for method in methods))
+    read = frozenset().union(*map(_read, methods))
     given = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
     slots = {name for names in given for name in ([names] if isinstance(names, str) else names)}
-    found = {name: each for name in read if _is_plain(each := getattr(type(value), name, None))}
+    found = _plain_ones(type(value), read)
     found |= {name: getattr(value, name) for name in slots if hasattr(value, name)}
     return found | getattr(value, "__dict__", {})
 

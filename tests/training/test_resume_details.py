@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,68 @@ def test_schedules_and_metrics_go_on_with_what_they_remember(kind: Callable[[], 
         np.testing.assert_array_equal(found, wanted)
 
 
+class Counting:
+    """It counts by other means than an assignment of a method."""
+
+    def __init__(self, by: str) -> None:
+        self.n, self.by, self.first = 0, by, True
+        self.all = np.zeros(3)
+        self.one = self.all[:1]
+
+    @property
+    def next(self) -> int:
+        self.n += 1
+        return self.n
+
+    def __call__(self, epoch: float) -> float:
+        if self.by == "setattr":
+            setattr(self, "n", self.n + 1)  # noqa: B010
+        elif self.by == "object":
+            object.__setattr__(self, "n", self.n + 1)
+        elif self.by == "vars":
+            vars(self)["n"] += 1
+        elif self.by == "property":
+            assert self.next
+        elif self.by == "function":
+            counts_one(self)
+        elif self.by == "view":
+            self.all += 1
+            return float(1 / (1 + self.one[0]))
+        elif hasattr(self, "first"):
+            del self.first
+            return 0.5
+        return 1 / (1 + self.n)
+
+
+def counts_one(counting: Any) -> None:
+    counting.n += 1
+
+
+class Around(nnkit.schedules.Schedule):
+    """A schedule around an object that remembers."""
+
+    uses_epochs = False
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        return float(self.inner(epoch))
+
+
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("by", ["setattr", "object", "vars", "property", "function", "view", "del"])
+def test_schedules_go_on_however_they_change_their_attributes(by: str, around: bool, tmp_path: Path) -> None:
+    def trained(path: Path, epochs: int) -> bytes:
+        schedule: Any = Around(Counting(by)) if around else Counting(by)
+        return fit(path, epochs, schedule=schedule).parameters.vector.tobytes()
+
+    whole = trained(tmp_path / "whole", 4)
+    trained(tmp_path / "run", 1)
+    trained(tmp_path / "run", 2)
+    assert trained(tmp_path / "run", 4) == whole
+
+
 def with_a_constant(gamma: float) -> Any:
     class Decay(nnkit.schedules.Schedule):
         uses_epochs, rate = False, gamma
@@ -241,12 +303,76 @@ class Slots:
         return float(self.gamma**epoch)
 
 
-@pytest.mark.parametrize("kind", [with_a_constant, with_another_method, Slots])
+def by_a_class(gamma: float) -> Any:
+    class Settings:
+        rate = gamma
+
+    return lambda epoch: Settings.rate**epoch
+
+
+def by_its_class(gamma: float) -> Any:
+    class Settings:
+        rate = gamma
+
+        @classmethod
+        def decay(cls, epoch: float) -> float:
+            return float(cls.rate**epoch)
+
+    return Settings.decay
+
+
+def by_its_attribute(gamma: float) -> Any:
+    def decay(epoch: float) -> float:
+        return float(decay.rate**epoch)  # type: ignore[attr-defined]
+
+    decay.rate = gamma  # type: ignore[attr-defined]
+    return decay
+
+
+def with_a_cached_property(gamma: float) -> Any:
+    class Decay:
+        rate = cached_property(lambda self: 0.9) if gamma > 0.5 else cached_property(lambda self: 0.1)
+
+        def __call__(self, epoch: float) -> float:
+            return float(self.rate**epoch)
+
+    return Decay()
+
+
+KINDS = [
+    with_a_constant,
+    with_another_method,
+    Slots,
+    by_a_class,
+    by_its_class,
+    by_its_attribute,
+    with_a_cached_property,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_numbers_of_classes_slots_and_methods_are_compared(kind: Callable[[float], Any], tmp_path: Path) -> None:
     fit(tmp_path / "run", 2, schedule=kind(0.9))
     with pytest.raises(ValueError, match="its schedule was a different function"):
         fit(tmp_path / "run", 4, schedule=kind(0.1))
     assert fit(tmp_path / "run", 4, schedule=kind(0.9)).epochs_trained == 4
+
+
+class Reading:
+    """A schedule that changes what is in its attribute."""
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+
+    def __call__(self, epoch: float) -> float:
+        return float(next(self.given)) if hasattr(self.given, "__next__") else 1.0
+
+
+@pytest.mark.parametrize("value", [lambda: iter(range(1, 1000)), lambda: np.ma.ones(2)], ids=["iterator", "masked"])
+def test_what_changes_in_place_and_cannot_be_in_the_file_is_told(value: Callable[[], Any], tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, schedule=Around(Reading(value())))
+    with pytest.warns(UserWarning, match=r"what its schedule remembers in 'inner\.given' is not in the file; numbers"):
+        fit(tmp_path / "run", 4, schedule=Around(Reading(value())))
 
 
 class Remembering:
