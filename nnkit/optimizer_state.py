@@ -243,17 +243,23 @@ class OptimizerState:
         """Set arrays by name, as of another state: their entries, or the attribute itself.
 
         The latter where a custom state assigns arrays of another shape or dtype, or makes them in its first update;
-        they then need an attribute with their name. Raises ValueError otherwise.
+        they then need an attribute with their name, which can also be a number. Raises ValueError otherwise.
 
         Args:
             values: arrays of this backend by name, which the state may keep.
         """
-        own = self.arrays | self.averages
+        own, again = (self.arrays | self.averages for _ in range(2))
         for name, value in values.items():
             array = own.get(name)
+            number: Any = getattr(self, name, None)
+            is_number = type(number) in (int, float) and array is not again.get(name) and value.shape == ()
+            if is_number:  # of which `arrays` makes a new array each time
+                setattr(self, name, type(number)(value.item()))
             same = array is not None and (array.shape, array.dtype) == (value.shape, value.dtype)
             if same and not isinstance(array, np.generic):  # which NumPy makes of 0-d arrays
                 self.backend.copy(value, array)
+                continue
+            if is_number:
                 continue
             places = [attribute for attribute, held in vars(self).items() if held is array and held is not None]
             if not places and not hasattr(self, name):

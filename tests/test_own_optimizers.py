@@ -281,6 +281,50 @@ def state_of(net: nnkit.Network) -> list[Any]:
     return [net.parameters.flat.tolist(), *(np.asarray(a).tolist() for a in net.state.arrays.values())]  # type: ignore[union-attr]
 
 
+class Counting(OptimizerState):
+    """Momentum with the correction of Adam; the number of steps is a number of Python."""
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.m, self.t, self.decay = np.zeros_like(parameters.flat), 0, 1.0
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        return {"m": self.m, "t": np.array(self.t), "decay": np.float64(self.decay)}
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.t, self.decay = self.t + 1, 0.9 * self.decay
+        self.m = 0.9 * self.m + 0.1 * gradients.flat
+        rate = self.optimizer.learning_rate * (1 + 1 / self.t)
+        parameters.flat[...] -= rate * self.m / (1 - self.decay)
+
+
+class Corrected(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return Counting(self, parameters)
+
+
+def test_numbers_of_a_state_are_resumed_and_copied(tmp_path: Path) -> None:
+    """`arrays` makes new arrays of them each time, into which nothing can be written."""
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+
+    def trained(path: Path, epochs: int) -> nnkit.Network:
+        net = nnkit.Network([4, 8, 3], seed=1, dtype="float64")
+        net.fit(X, y, epochs=epochs, optimizer=Corrected(0.05), checkpoint=path, resume=True, progress=False)
+        return net
+
+    wanted = trained(tmp_path / "whole", 4)
+    half = trained(tmp_path / "run", 2)
+    counts: Any = wanted.state
+    for net in (copy.deepcopy(half), pickle.loads(pickle.dumps(half)), trained(tmp_path / "run", 4)):
+        if net.epochs_trained == 2:
+            net.fit(X, y, epochs=2, progress=False)
+        found: Any = net.state
+        assert (found.t, found.decay) == (counts.t, counts.decay)
+        assert type(found.t) is int
+        np.testing.assert_array_equal(net.parameters.vector, wanted.parameters.vector)
+
+
 def test_arrays_of_other_dtypes_are_resumed_and_copied(tmp_path: Path) -> None:
     def trained(epochs: int, **options: Any) -> nnkit.Network:
         net = nnkit.Network([5, 4, 3], seed=0)
