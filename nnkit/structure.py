@@ -21,6 +21,7 @@ from nnkit.kernels.costs import Cost, default_cost, get_cost
 from nnkit.layers import Dense, Dropout, Layer, dense_layers, trainable_layers
 from nnkit.optimizer_state import OptimizerState
 from nnkit.parameters import Parameters
+from nnkit.preprocessing import is_custom
 
 _FAR = 1e6  # the distance of targets from 0, in standard deviations, at which float32 keeps about 16 values of each
 _COUPLES = "layers: softmax couples the units of a layer and can only be the output activation"
@@ -70,6 +71,11 @@ def checked_target_scaling(scaling: Any, cost: Cost, last: Dense) -> Any:
     if getattr(scaling, "kind", None) != "normalization" or isinstance(scaling, type):
         given = scaling.__name__ if isinstance(scaling, type) else f"a {type(scaling).__name__}"
         raise TypeError(f"target_scaling is {given}; expected a fitted nnkit.data.Normalization")
+    if is_custom(scaling):
+        own = type(scaling).__name__
+        raise TypeError(
+            f"target_scaling is a {own}, whose own code would not run; expected an nnkit.data.Normalization"
+        )
     if cost.classifies or cost.domain != "any" or last.activation != "identity":
         raise ValueError(
             f"target_scaling is for a regression with linear outputs, such as cost='quadratic'; the cost is "

@@ -73,11 +73,20 @@ def test_a_training_is_resumed_only_with_the_same_scaling(tmp_path: Path) -> Non
     assert np.array_equal(resumed.parameters.vector, whole.parameters.vector)
 
 
+class OwnScaling(Normalization):
+    """Its code would be ignored."""
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"target_scaling": Y}, TypeError, "target_scaling is a ndarray; expected a fitted nnkit.data.Normalization"),
         ({"target_scaling": Normalization}, TypeError, "target_scaling is Normalization; expected a fitted"),
+        (
+            {"target_scaling": OwnScaling.fit(Y)},
+            TypeError,
+            "is a OwnScaling, whose own code would not run; expected an",
+        ),
         ({"target_scaling": Normalization.fit(Y[:, :1])}, ValueError, "has 1 columns, but the network has 2 outputs"),
         ({"cost": "cross_entropy"}, ValueError, "for a regression with linear outputs.*the cost is cross_entropy and"),
         ({"cost": "poisson"}, ValueError, "for a regression with linear outputs.*; the cost is poisson and"),

@@ -213,9 +213,18 @@ def _attributes(value: Any, methods: Iterable[FunctionType]) -> dict[str, Any]:
 
 def written_by_methods(kind: type) -> frozenset[str]:
     """The attributes in which objects count or remember: those that a method assigns, other than the first ones."""
-    found = [each for base in kind.__mro__ for name, each in vars(base).items() if name not in _FIRST]
-    functions = [inspect.unwrap(each) for each in found if isinstance(each, FunctionType)]
-    return frozenset().union(*(_named(_codes(each), "STORE_ATTR") for each in functions))
+    return _named(_codes_of(kind, first=False), "STORE_ATTR")
+
+
+def always_there(kind: type) -> frozenset[str]:
+    """The attributes that the first methods of an object assign, and none of the others deletes."""
+    return _named(_codes_of(kind, first=True), "STORE_ATTR") - _named(_codes_of(kind, first=False), "DELETE_ATTR")
+
+
+def _codes_of(kind: type, first: bool) -> list[CodeType]:
+    """The code of the first methods of a class, or of the others."""
+    found = [each for base in kind.__mro__ for name, each in vars(base).items() if (name in _FIRST) is first]
+    return [code for each in found if isinstance(each, FunctionType) for code in _codes(inspect.unwrap(each))]
 
 
 _FIRST = ("__init__", "__post_init__", "__new__", "__setstate__")

@@ -154,11 +154,12 @@ def fit(
     numbers, texts and tuples that they read and the functions of their module that they call, not by lists, dicts and
     arrays, which may be logs; initializers, if given, by their names. It may have more epochs, not fewer, unless its
     schedule depends on them. Schedules and metrics that are objects go on with what they remember in their attributes,
-    if these are numbers, text, arrays, or lists, tuples, sets and dicts of them, or objects with such attributes; there
-    is a UserWarning of others that a method assigns, and of other containers and iterators. What closures and callbacks
-    remember is not in the file.
-    Callbacks may add to the history; an entry that a checkpoint cannot store, anything but one number per epoch, raises
-    TypeError or ValueError in the epoch where it appears.
+    if these are numbers, text, arrays, or lists, tuples, sets and dicts of up to a million of them, or objects with
+    such attributes. There is a UserWarning of other attributes, also those of their classes, that are not what they
+    were when the file was written, or cannot be compared, such as an open file. What functions, modules and callbacks
+    remember is not in the file, nor compared.
+    Callbacks may add entries to the history, but not change those of `fit` (ValueError); an entry that a checkpoint
+    cannot store, anything but one number per epoch, raises TypeError or ValueError in the epoch where it appears.
 
     >>> X, y = nnkit.data.digits()
     >>> net = nnkit.Network([64, 30, 10], seed=1)

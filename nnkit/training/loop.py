@@ -129,9 +129,11 @@ _OF_SAMPLES = ("preprocessing", "classes", "features")  # arrays were prepared w
 def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, history: History) -> bool:
     """Call the callbacks with a network or an ensemble after an epoch; returns whether one of them stops the training.
 
-    Loggers see what later callbacks add. Raises RuntimeError if one sets what has prepared the samples.
+    Loggers see what later callbacks add. Raises RuntimeError if one sets what has prepared the samples, and ValueError
+    if it changes a number of the epoch, by which the best parameters were chosen.
     """
     epochs, networks = history.epochs, list(getattr(owner, "members", [owner]))
+    measured = [(each, _last_of(each)) for each in (history, *getattr(history, "members", ()))]
     before = [[getattr(network, name) for name in _OF_SAMPLES] for network in networks]
     answers = []
     for callback in callbacks:
@@ -143,10 +145,22 @@ def called(callbacks: Sequence[Callable[[Any, History], object]], owner: Any, hi
         for name, value in zip(_OF_SAMPLES, values, strict=True):
             if getattr(network, name) is not value:
                 raise RuntimeError(f"a callback has set {name}; set it before fit, or between two fits")
+    for each, numbers in measured:
+        for name, number in numbers.items():
+            there, last = each.get(name), each.epochs - 1
+            if isinstance(there, list) and len(there) > last and there[last] is not number and there[last] != number:
+                change, there[last] = f"history[{name!r}][-1] from {number} to {there[last]!r}", number
+                raise ValueError(f"a callback changed {change}; expected an entry of its own in the history")
     for callback in callbacks:
         if getattr(callback, "is_logger", False):
             callback.catch_up(history)  # type: ignore[attr-defined]
     return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+
+
+def _last_of(history: History) -> dict[str, float]:
+    """The numbers of the last epoch, which is not that of the others for a member that has stopped."""
+    epochs = history.epochs
+    return {name: numbers[-1] for name, numbers in lists_of(history).items() if numbers and len(numbers) == epochs}
 
 
 @contextmanager

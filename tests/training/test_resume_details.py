@@ -1,13 +1,9 @@
 """What decides whether a training is the same: what its functions read, its own seed, averages and columns."""
 
-import copy
-import math
-import signal
 from argparse import Namespace
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -159,115 +155,6 @@ def test_columns_in_another_order_are_not_resumed(tmp_path: Path) -> None:
     assert fit(tmp_path / "run", 4, X=stream, y=None, validation_data=(table, LABELS)).epochs_trained == 4
 
 
-class Bold(nnkit.schedules.Schedule):
-    """It remembers its factor."""
-
-    uses_epochs = False
-
-    def __init__(self, now: Any = 1.0) -> None:
-        self.now, self.seen, self.last = now, list[float](), (0.0, "start")
-
-    def factor(self, epoch: float, epochs: float, history: Any) -> float:
-        self.now = self.now * 0.9
-        self.seen.append(epoch)
-        self.last = (epoch, "later")
-        return float(self.now)
-
-
-class Halving(Bold):
-    """A callable object, as a schedule of the epoch alone and as a metric."""
-
-    def __call__(self, epoch: Any, h: Any = None) -> float:
-        return self.factor(0.0, 1.0, {})
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Bold,
-        Halving,
-        lambda: Halving().__call__,
-        lambda: partial(Halving(), h=None),
-        lambda: nnkit.schedules.warmup(1, Bold()),
-        lambda: Bold(np.float64(0.5)),
-    ],
-)
-def test_schedules_and_metrics_go_on_with_what_they_remember(kind: Callable[[], Any], tmp_path: Path) -> None:
-    def trained(path: Path, epochs: int) -> tuple[list[float], list[float], np.ndarray]:
-        net, metric = nnkit.Network([3, 4, 2], seed=0), Halving()
-        options: dict[str, Any] = {"schedule": kind(), "metrics": [metric], "validation_split": 0.25}
-        history = net.fit(X, LABELS, epochs=epochs, checkpoint=path, resume=True, progress=False, **options)
-        assert isinstance(metric.last, tuple)
-        return history["learning_rate"], history["validation_Halving"], net.parameters.vector
-
-    whole = trained(tmp_path / "whole", 4)
-    trained(tmp_path / "run", 2)
-    for found, wanted in zip(trained(tmp_path / "run", 4), whole, strict=True):
-        np.testing.assert_array_equal(found, wanted)
-
-
-class Counting:
-    """It counts by other means than an assignment of a method."""
-
-    def __init__(self, by: str) -> None:
-        self.n, self.by, self.first = 0, by, True
-        self.all = np.zeros(3)
-        self.one = self.all[:1]
-
-    @property
-    def next(self) -> int:
-        self.n += 1
-        return self.n
-
-    def __call__(self, epoch: float) -> float:
-        if self.by == "setattr":
-            setattr(self, "n", self.n + 1)  # noqa: B010
-        elif self.by == "object":
-            object.__setattr__(self, "n", self.n + 1)
-        elif self.by == "vars":
-            vars(self)["n"] += 1
-        elif self.by == "property":
-            assert self.next
-        elif self.by == "function":
-            counts_one(self)
-        elif self.by == "view":
-            self.all += 1
-            return float(1 / (1 + self.one[0]))
-        elif hasattr(self, "first"):
-            del self.first
-            return 0.5
-        return 1 / (1 + self.n)
-
-
-def counts_one(counting: Any) -> None:
-    counting.n += 1
-
-
-class Around(nnkit.schedules.Schedule):
-    """A schedule around an object that remembers."""
-
-    uses_epochs = False
-
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
-
-    def factor(self, epoch: float, epochs: float, history: Any) -> float:
-        return float(self.inner(epoch))
-
-
-@pytest.mark.parametrize("around", [False, True])
-@pytest.mark.parametrize("by", ["setattr", "object", "vars", "property", "function", "view", "del"])
-def test_schedules_go_on_however_they_change_their_attributes(by: str, around: bool, tmp_path: Path) -> None:
-    def trained(path: Path, epochs: int) -> bytes:
-        schedule: Any = Around(Counting(by)) if around else Counting(by)
-        return fit(path, epochs, schedule=schedule).parameters.vector.tobytes()
-
-    whole = trained(tmp_path / "whole", 4)
-    trained(tmp_path / "run", 1)
-    trained(tmp_path / "run", 2)
-    assert trained(tmp_path / "run", 4) == whole
-
-
 def with_a_constant(gamma: float) -> Any:
     class Decay(nnkit.schedules.Schedule):
         uses_epochs, rate = False, gamma
@@ -356,73 +243,3 @@ def test_numbers_of_classes_slots_and_methods_are_compared(kind: Callable[[float
     with pytest.raises(ValueError, match="its schedule was a different function"):
         fit(tmp_path / "run", 4, schedule=kind(0.1))
     assert fit(tmp_path / "run", 4, schedule=kind(0.9)).epochs_trained == 4
-
-
-class Reading:
-    """A schedule that changes what is in its attribute."""
-
-    def __init__(self, given: Any) -> None:
-        self.given = given
-
-    def __call__(self, epoch: float) -> float:
-        return float(next(self.given)) if hasattr(self.given, "__next__") else 1.0
-
-
-@pytest.mark.parametrize("value", [lambda: iter(range(1, 1000)), lambda: np.ma.ones(2)], ids=["iterator", "masked"])
-def test_what_changes_in_place_and_cannot_be_in_the_file_is_told(value: Callable[[], Any], tmp_path: Path) -> None:
-    fit(tmp_path / "run", 2, schedule=Around(Reading(value())))
-    with pytest.warns(UserWarning, match=r"what its schedule remembers in 'inner\.given' is not in the file; numbers"):
-        fit(tmp_path / "run", 4, schedule=Around(Reading(value())))
-
-
-class Remembering:
-    """A schedule of an epoch, whose attribute is set anew each time."""
-
-    def __init__(self, given: Any) -> None:
-        self.given, self.all = given, [0]
-
-    def __call__(self, epoch: float) -> float:
-        self.given = copy.copy(self.given)
-        return 1.0
-
-
-VALUES: list[Any] = [
-    math.inf, -0.0, None, True, 10**400, "ä\n", (1, (2.0, "a")), {1: {"a": [0.5]}, (2, 3): ()}, {1, 2}, [[], {}],
-    np.float32(0.1), np.int64(3), np.arange(6, dtype="int16").reshape(2, 3), np.zeros((0, 3)), np.array([math.inf]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("value", VALUES, ids=repr)
-def test_what_a_schedule_remembers_is_read_as_it_was(value: Any, tmp_path: Path) -> None:
-    fit(tmp_path / "run", 2, schedule=Remembering(value))
-    again = Remembering("another")
-    fit(tmp_path / "run", 4, schedule=again)
-    assert type(again.given) is type(value)
-    assert repr(again.given) == repr(value)
-    assert getattr(again.given, "dtype", None) == getattr(value, "dtype", None)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [Counter("ab"), {1: Counter()}, np.random.default_rng(0), 1j, signal.SIGINT, b"a"],
-    ids=["Counter", "within", "generator", "complex", "enumeration", "bytes"],
-)
-def test_what_a_file_cannot_contain_is_told(value: Any, tmp_path: Path) -> None:
-    fit(tmp_path / "run", 2, schedule=Remembering(value))
-    with pytest.warns(UserWarning, match="what its schedule remembers in 'given' is not in the file; numbers"):
-        fit(tmp_path / "run", 4, schedule=Remembering(value))
-
-
-def test_one_list_of_two_attributes_is_not_in_the_file(tmp_path: Path) -> None:
-    fit(tmp_path / "other", 2, schedule=Shares())
-    with pytest.warns(UserWarning, match="what its schedule remembers in 'same' is not in the file"):
-        fit(tmp_path / "other", 4, schedule=Shares())
-
-
-class Shares:
-    def __init__(self) -> None:
-        self.given = [1.0]
-        self.same = self.given
-
-    def __call__(self, epoch: float) -> float:
-        return 1.0

@@ -192,3 +192,23 @@ def test_integers_that_are_not_probabilities_are_refused(call: str, targets: lis
     with pytest.raises(ValueError, match=f"y holds {targets[0][1]}"):
         getattr(net, call)([[0.0, 1.0], [1.0, 0.0]], np.array(targets, np.uint8))
     np.testing.assert_array_equal(net.parameters.vector, before)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_callback_cannot_change_the_numbers_of_an_epoch(ensemble: bool) -> None:
+    def judge(net: Any, history: Any) -> None:
+        one = history.members[1] if ensemble else history
+        if one.epochs == 2:
+            one["validation_cost"][-1] = 0.0
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 3)), rng.integers(0, 2, 20)
+    net: Any = nnkit.Ensemble([3, 4, 2], seeds=[0, 1]) if ensemble else nnkit.Network([3, 4, 2], seed=0)
+    options: dict[str, Any] = {"validation_data": (X, y), "early_stopping": nnkit.EarlyStopping(patience=2)}
+    with pytest.raises(
+        ValueError, match=r"a callback changed history\['validation_cost'\]\[-1\] from 0\.\d+ to 0"
+    ) as info:
+        net.fit(X, y, epochs=5, callbacks=[judge], progress=False, **options)
+    history: Any = vars(info.value)["history"]
+    assert history.epochs == 2
+    assert min(history["validation_cost"]) > 0
