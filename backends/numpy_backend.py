@@ -14,7 +14,7 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import layout, run_prepared
 from nnkit.backends.cpu.native.compiler import describe, enabled
 from nnkit.backends.cpu.native.nodes import same_largest
-from nnkit.backends.cpu.native.products import PRODUCTS, has_tiles, run_tiled, wide
+from nnkit.backends.cpu.native.products import fewest, fits, has_tiles, run_tiled, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows
@@ -90,9 +90,13 @@ class NumpyBackend(NumpyRows, NumpyProducts):
         return self.copy(array, np.empty(array.shape, _native(array.dtype)))
 
     def run_matmul(self, a: np.ndarray, b: np.ndarray, out: Any) -> Any:
-        many = a.ndim == b.ndim == 2 and a.size * b.shape[1] >= PRODUCTS and a.dtype == b.dtype == out.dtype
-        if many and active_tape() is None and a.dtype.char in "fd" and self.compiles and run_tiled(a, b, out):
-            return out
+        many = a.ndim == b.ndim == 2 and a.size * b.shape[1] >= fewest() and a.dtype == b.dtype and has_tiles()
+        if many and self.compiles and a.dtype.char in "fd" and a.dtype.char == out.dtype.char:
+            if not fits(a, b, out):  # a copy of what another `out` would have, to the bit
+                made = np.empty(out.shape, _native(a.dtype))
+                return self.copy(self.run_matmul(self._plain(a), self._plain(b), made), out)
+            if active_tape() is None and run_tiled(a, b, out):
+                return out
         return super().run_matmul(a, b, out)
 
     def same_largest(self, a: np.ndarray, b: np.ndarray, groups: int = 1) -> Any:

@@ -149,6 +149,11 @@ def test_products_and_sums_into_memory_of_any_layout(sizes: tuple[int, int, int]
         right = swapped(b) if not out.dtype.isnative else b
         assert backend.matmul(left, right, out=out) is out
         np.testing.assert_allclose(out, wanted, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+        found = np.array(out)
+        with backend.recording() as tape:
+            backend.matmul(left, right, out=out)
+        tape.replay()
+        np.testing.assert_array_equal(out, found)  # to the bit
         assert np.count_nonzero(memory.view(np.uint8)) <= m * n * memory.itemsize
         product = np.array(out)
         backend.sum(swapped(product) if out.dtype.isnative else product, axis=0, out=out[0])

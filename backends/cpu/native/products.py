@@ -236,12 +236,18 @@ def wide(columns: int, itemsize: int) -> bool:
     return 2 * columns * itemsize >= 3 * BYTES
 
 
-PRODUCTS = 40_000  # multiplications, below which BLAS is as fast for a B by columns
+_WIDE, _NARROW = 40_000, 2_000  # multiplications, below which BLAS is as fast for a B by columns, with its vectors
 _BY_ROWS, _MANY_TERMS = 1 << 20, 256  # likewise for one by rows, and an eighth of it with many terms
 _SQUARE = 64  # rows and columns of δᵀx, below which BLAS is as fast; in float32 it always is
 _THREADED = 1 << 22  # above which several threads of BLAS are faster
 _TERMS, _COPIED_TERMS, _BLOCK = 1024, 256, 1 << 19  # terms of a part, also with an A by columns; bytes of a block
 _LARGE, _HUGE = 1 << 16, 1 << 20  # bytes of a B that is copied, for 64 rows of A and more and for fewer
+
+
+@cache
+def fewest() -> int:
+    """The multiplications from which a product may be computed by tiles."""
+    return _NARROW if _narrow() else _WIDE
 
 
 _SPEED = {4: 60_000, 8: 30_000}  # multiplications in a µs, by the size of entries
@@ -290,14 +296,16 @@ def _suited(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> _Product | None:
         a, b, out = b.T, a.T, out.T
     (m, k), n, size = a.shape, b.shape[1], out.itemsize
     work, by_columns, by_rows = m * n * k, a.strides[1] != size, b.strides[1] == size
-    if m < 4 or 2 * n * size < BYTES or size not in a.strides or size not in b.strides or not has_tiles():
+    if min(m, n) < 2 or size not in a.strides or size not in b.strides or not has_tiles():
         return None
-    if (by_columns and not by_rows) or work < PRODUCTS or (work >= _THREADED and not one_thread()):
+    if (by_columns and not by_rows) or work < fewest() or (work >= _THREADED and not one_thread()):
         return None
     if not _narrow():
+        if m < 4 or 2 * n * size < BYTES:
+            return None
         if by_columns and not ((size == 8 or in_team()) and min(m, n) >= _SQUARE):  # a team needs parts
             return None
-        enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else PRODUCTS
+        enough = (_BY_ROWS if k < _MANY_TERMS or by_columns else _BY_ROWS // 8) if by_rows else _WIDE
         few = m < 16 and (not by_rows or b.nbytes > _HUGE)
         if work < enough or few:
             return None
@@ -316,27 +324,28 @@ def _tiles(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | No
     tile, added = (address_of(product_text(dtype, adding)) for adding in (adds, adds or parts > 1))
     first = address_of(block_text(dtype, True)) if by_columns else 0
     second = address_of(block_text(dtype, not by_rows)) if copies else 0
-    rows = _panels(m * (terms * size + BYTES) * by_columns)
-    lines = _panels(terms * -(-groups // blocks) * VECTORS[-1] * BYTES * copies)
+    rows = panels(m * (terms * size + BYTES) * by_columns)
+    lines = panels(terms * -(-groups // blocks) * VECTORS[-1] * BYTES * copies)
     factor = np.ones((), dtype) if alpha is None else alpha
     numbers = [m, n, k, size, parts, blocks, tile, added, location(factor), first, second]
     numbers += [*a.strides, *b.strides, out.strides[0]]
     return node(_TILES, numbers, [a, b, out, rows, lines], [tile, added, first, second, factor])
 
 
-def _panels(size: int) -> np.ndarray:
+def panels(size: int) -> np.ndarray:
     """Memory of whole lines of the cache."""
     memory = np.empty(size + BYTES, np.uint8)
     return memory[-location(memory) % BYTES :]
 
 
-def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
-    """Compute out ← a b outside recordings by `tiled`; False if that returns None, or for another `out`.
+def fits(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
+    """Whether all are in native byte order, and `out` is contiguous and apart from the operands."""
+    apart = not (np.may_share_memory(a, out) or np.may_share_memory(b, out))
+    return apart and out.flags.forc and out.dtype.isnative and a.dtype.isnative
 
-    Others are those that overlap an operand, are not contiguous, or have the bytes of numbers in the other order.
-    """
-    if not (out.flags.forc and out.dtype.isnative) or _overlap(a, b, out):
-        return False
+
+def run_tiled(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
+    """Compute out ← a b outside recordings by `tiled`, where that `fits`; False if that returns None."""
     if a.size * b.shape[1] < _THREADED:  # above, it depends on the number of threads
         key = tiled, current.get() is None, *map(layout, (a, b, out))
         return run_prepared(key, partial(_tiled_alone, a, b, out), (a, b, out))

@@ -14,7 +14,7 @@ from nnkit.backends.recording import Tape, recording
 
 pytest.importorskip("numba", reason="compiles")
 from nnkit.backends.cpu.native.nodes import native_call
-from nnkit.backends.cpu.native.products import PRODUCTS
+from nnkit.backends.cpu.native.products import fewest
 
 BACKEND = get_backend("numpy")
 RNG = np.random.default_rng(3)
@@ -56,7 +56,7 @@ def test_products(dtype: str, sizes: tuple[int, int, int], orders: str) -> None:
     )
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     # To the bit: the same BLAS, or tiles (test_tiles.py).
-    compare(lambda: BACKEND.matmul(a, b, out=out), [out], 0.0 if m * n * k < PRODUCTS else tolerance)
+    compare(lambda: BACKEND.matmul(a, b, out=out), [out], 0.0 if m * n * k < fewest() else tolerance)
     call, added = AddProduct(a, b, out, np.asarray(-0.3, dtype)), out.copy(order="K")
     node = native_call(call)
     assert node is not None

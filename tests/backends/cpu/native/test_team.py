@@ -71,7 +71,7 @@ CASES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_shared_nodes(case: str, dtype: str, size: int, made: list[Shared], monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of nodes, against NumPy, pass for a team; tiles compute the product of either order."""
-    monkeypatch.setattr("nnkit.backends.cpu.native.products.PRODUCTS", 0)
+    monkeypatch.setattr("nnkit.backends.cpu.native.products.fewest", lambda: 0)
     monkeypatch.setattr("nnkit.backends.cpu.native.products._narrow", lambda: True)
     with threadpool_limits(1, "blas"), team_of(size):
         CASES[case](dtype)
@@ -219,6 +219,7 @@ def test_a_child_process_goes_on_alone() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="signal.alarm is not on this system")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer
 def test_no_helper_stays_after_an_exception() -> None:
     def late(*_: Any) -> None:
         raise TimeoutError("late")
@@ -227,7 +228,7 @@ def test_no_helper_stays_after_an_exception() -> None:
     before = signal.signal(signal.SIGALRM, late)
     try:
         for delay in np.linspace(0.001, 0.05, 20):
-            signal.setitimer(signal.ITIMER_REAL, delay)
+            signal.setitimer(signal.ITIMER_REAL, delay, 2.0)
             with pytest.raises(TimeoutError, match="late"):
                 trained(network(), epochs=100_000)
     finally:
