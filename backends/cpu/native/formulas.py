@@ -41,7 +41,7 @@ _EXPRESSIONS = {
 _FLAGS = attrgetter("flags.num")
 T = TypeVar("T")
 _UNIT = 8  # rows, whole numbers of which a part has: for vectors of float64
-ARRAYS = 16  # that the text can tell apart (intrinsics.py)
+ARRAYS = 32  # that the text can tell apart (intrinsics.py)
 _STORED = {"float16": "uint16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
 
 

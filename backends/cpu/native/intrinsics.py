@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_SCOPES = 16  # arrays that a text can distinguish with `load` and `store`
+_SCOPES = 32  # arrays that a text can distinguish with `load` and `store`
 
 
 def _pointers(entry: types.Type) -> Any:

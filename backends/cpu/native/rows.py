@@ -1,7 +1,8 @@
 """Rows of few columns: adjacent formulas, row sums and row maxima as one loop over rows, whose columns are unrolled.
 
 LLVM vectorizes it across rows, and intermediate values stay in registers. The gradient of softmax and cross-entropy of
-32 × 2 logits took 0.35 µs in four loops and 0.05 in one (float32, measured). Results have the bits of single loops.
+32 × 2 logits took 0.35 µs in four loops and 0.05 in one (float32, measured). More columns, which would take seconds to
+compile, are in blocks (`transposed`). Results have the bits of single loops.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,18 @@ import numpy as np
 from nnkit.backends.cpu.blocks import location
 from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import PLAIN, NativeCall, node
-from nnkit.backends.cpu.native.compiler import tried
+from nnkit.backends.cpu.native.compiler import address_of, tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
+from nnkit.backends.cpu.native.products import has_tiles, panels
+from nnkit.backends.cpu.native.team import Shared, part_count
+from nnkit.backends.cpu.native.tiles import block_text
+from nnkit.backends.cpu.native.transposed import MAXIMUM, Part, Place, block_loop
+from nnkit.backends.cpu.native.transposed import ROWS as BLOCK
 from nnkit.backends.formulas.program import Program
 from nnkit.backends.recording import Call
 
-COLUMNS, ROWS = 3, 8  # at most, and at least: more columns take seconds to compile
-_MAXIMUM = "{0} = select(({1} > {0}) | ({1} != {1}), {1}, {0})"
+COLUMNS, ROWS = 3, 8  # at most, and at least
+MANY_COLUMNS, MANY_ROWS = 64, 16  # likewise in blocks, which have to be transposed
 
 
 def arrays_of(call: Call) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]] | None:
@@ -37,7 +43,7 @@ def arrays_of(call: Call) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]] |
     else:
         return None
     real = written[0].dtype
-    if written[0].ndim != 2 or written[0].shape[1] > COLUMNS or not real.isnative or real.char not in "fd":
+    if written[0].ndim != 2 or written[0].shape[1] > MANY_COLUMNS or not real.isnative or real.char not in "fd":
         return None
     plain = all(a.dtype == real and a.flags.num & PLAIN == PLAIN for a in (*read, *written))
     return (read, written) if plain else None
@@ -75,14 +81,15 @@ def _size_of(call: Call) -> tuple[int, int] | None:
     shapes, rows = {a.shape for each in arrays for a in each}, len(arrays[1][0])
     columns = max(shape[1] for shape in shapes if len(shape) == 2 and shape[0] > 1)
     kinds = {(rows, columns), (rows, 1), (1, columns), (columns,), (1, 1), (1,), ()}
-    return (rows, columns) if shapes <= kinds and 2 <= columns <= COLUMNS else None
+    fits = 2 <= columns <= COLUMNS or (COLUMNS < columns <= MANY_COLUMNS and rows >= MANY_ROWS and has_tiles())
+    return (rows, columns) if shapes <= kinds and fits else None
 
 
 def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
     """The calls as one; None if their arrays overlap in part, or there are too many."""
-    numbers, memories, parts = dict[Any, int](), list[np.ndarray](), list[_Part]()
+    numbers, memories, parts = dict[Any, int](), list[np.ndarray](), list[Part]()
     for call in calls:
-        places = list[_Place]()
+        places = list[Place]()
         for array in (a for each in arrays_of(call) or () for a in each):
             number = numbers.setdefault((location(array), array.shape, array.strides), len(memories))
             if number == len(memories):
@@ -93,23 +100,41 @@ def _loop(calls: Sequence[Call], rows: int, columns: int) -> NativeCall | None:
         parts.append((what.program if isinstance(call, Elementwise) else what.func, tuple(places)))
     ends = sorted((start, start + array.nbytes) for (start, *_), array in zip(numbers, memories, strict=True))
     apart = all(end <= start for (_, end), (start, _) in pairwise(ends))
-    text = _text(tuple(parts), columns, memories[0].dtype.name) if apart and len(memories) <= ARRAYS else None
-    if text is None:
-        return None
     programs = [what for what, _ in parts if isinstance(what, Program)]
+    if not (apart and len(memories) <= ARRAYS and all(map(known, programs))):
+        return None
     constants = np.array([v.constant for p in programs for v in p.values if v.op == "constant"], np.float64)
-    return tried(node, text, [rows], [constants, *memories])
+    real = memories[0].dtype.name
+    if columns <= COLUMNS:
+        return tried(node, _text(tuple(parts), columns, real), [rows], [constants, *memories])
+    return tried(_in_blocks, tuple(parts), rows, columns, constants, memories)
 
 
-_Place = tuple[int, bool, bool]  # the number of an array's memory, and whether it has rows, and a single column
-_Part = tuple[Any, tuple[_Place, ...]]  # a program or the function of a reduction, and what it reads and writes
+def _in_blocks(
+    parts: tuple[Part, ...], rows: int, columns: int, constants: np.ndarray, memories: list[np.ndarray]
+) -> NativeCall | None:
+    """The calls as one loop over blocks, for each thread of a team a part of it."""
+    found = block_loop(parts, columns, memories[0].dtype.name)
+    if found is None:
+        return None
+    text, copies, kept = found
+    transpose = address_of(block_text(memories[0].dtype.name, True))
+    by_rows = {number for _, places in parts for number, has_rows, _ in places if has_rows}
+    work = sum(a.nbytes for a in memories) / 10_000  # µs
+    count = max(1, min(part_count(work), rows // BLOCK))
+    bounds = [*(rows * i // count // BLOCK * BLOCK for i in range(count)), rows]
+    made = []
+    for i, j in pairwise(bounds):
+        own = [a[i:j] if number in by_rows else a for number, a in enumerate(memories)]
+        size = memories[0].itemsize * BLOCK
+        blocks = [panels(size * columns) for _ in copies] + [panels(size) for _ in range(kept)]
+        made.append(node(text, [j - i, transpose], [constants, *own, *blocks], [transpose]))
+    return made[0] if count == 1 else Shared.of(made, work)
 
 
 @lru_cache(maxsize=256)
-def _text(parts: tuple[_Part, ...], columns: int, real: str) -> str | None:
-    """The text of a loop; None if it has operations that have none."""
-    if not all(known(what) for what, _ in parts if isinstance(what, Program)):
-        return None
+def _text(parts: tuple[Part, ...], columns: int, real: str) -> str:
+    """The text of a loop."""
     loop = _Loop(columns, real)
     for part in parts:
         loop.add(*part)
@@ -129,7 +154,7 @@ class _Loop:
         self.values: dict[tuple[int, int], str] = {}  # by the number of the memory and the column
         self.calls = self.constants = 0
 
-    def place(self, array: _Place, column: int) -> tuple[int, int, str]:
+    def place(self, array: Place, column: int) -> tuple[int, int, str]:
         """The number of an array's memory, and the column and index of its entry in a row of the loop."""
         number, by_rows, single = array
         column = 0 if single else column
@@ -137,7 +162,7 @@ class _Loop:
             return number, column, str(column)
         return number, column, "row" if single else f"row * {self.columns} + {column}"
 
-    def value(self, array: _Place, column: int) -> str:
+    def value(self, array: Place, column: int) -> str:
         """The name of an entry, which is read on first use."""
         number, column, index = self.place(array, column)
         name = self.values.get((number, column))
@@ -147,12 +172,12 @@ class _Loop:
             lines.append(f"{name} = load(p{number}, {index}, {number})")
         return name
 
-    def store(self, array: _Place, column: int, name: str) -> None:
+    def store(self, array: Place, column: int, name: str) -> None:
         number, column, index = self.place(array, column)
         self.values[number, column] = name
         self.lines.append(f"store(p{number}, {index}, {name}, {number})")
 
-    def add(self, what: Any, places: Sequence[_Place]) -> None:
+    def add(self, what: Any, places: Sequence[Place]) -> None:
         self.calls += 1
         if isinstance(what, Program):
             self._formula(what, places)
@@ -160,12 +185,12 @@ class _Loop:
         (a, out), name = places, f"r{self.calls}"
         entries = [self.value(a, column) for column in range(1 if a[2] else self.columns)]
         if what == np.maximum.reduce:
-            self.lines += [f"{name} = {entries[0]}", *(_MAXIMUM.format(name, entry) for entry in entries[1:])]
+            self.lines += [f"{name} = {entries[0]}", *(MAXIMUM.format(name, entry) for entry in entries[1:])]
         else:  # in the order of NumPy's sums of less than 8 numbers
             self.lines += [f"{name} = {self.real}(-0.0)", *(f"{name} = {name} + {entry}" for entry in entries)]
         self.store(out, 0, name)
 
-    def _formula(self, program: Program, places: Sequence[_Place]) -> None:
+    def _formula(self, program: Program, places: Sequence[Place]) -> None:
         operands, outs = places[: len(program.operands)], places[len(program.operands) :]
         first = self.constants
         for column in range(1 if outs[0][2] else self.columns):

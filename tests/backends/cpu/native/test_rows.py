@@ -24,7 +24,8 @@ def added(xp: Any, z: Any, b: Any) -> Any:
 
 def run(do: Callable[[], Any], columns: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[np.ndarray], int]:
     """What a recording writes, and the number of its native calls, if rows of up to `columns` columns are one loop."""
-    monkeypatch.setattr(rows, "COLUMNS", columns)
+    monkeypatch.setattr(rows, "COLUMNS", min(columns, 3))
+    monkeypatch.setattr(rows, "MANY_COLUMNS", columns)
     with BACKEND.recording() as tape:
         do()
     tape.replay()
@@ -35,8 +36,10 @@ def run(do: Callable[[], Any], columns: int, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("dtype", "shape", "scale"),
-    [("float32", (33, 3), "number"), ("float64", (8, 2), "column"), ("float32", (17, 2), "full")],
-)
+    [("float32", (33, 3), "number"), ("float64", (8, 2), "column"), ("float32", (17, 2), "full"),
+     ("float32", (150, 10), "number"), ("float64", (64, 4), "full"), ("float32", (16, 64), "column"),
+     ("float64", (129, 17), "column"), ("float32", (32, 7), "full"), ("float64", (200, 8), "number")],
+)  # fmt: skip
 def test_softmax_in_one_loop(dtype: str, shape: tuple[int, int], scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     z, y, weights = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
@@ -50,7 +53,7 @@ def test_softmax_in_one_loop(dtype: str, shape: tuple[int, int], scale: str, mon
             what(BACKEND, BACKEND.elementwise(added, (z, bias)), y, share)
 
         several, many = run(do, 0, monkeypatch)
-        one, few = run(do, 4, monkeypatch)
+        one, few = run(do, 64, monkeypatch)
         assert few == 1 < many
         for ours, theirs in zip(one, several, strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -71,7 +74,6 @@ def test_arrays_that_overlap_in_part_are_not_one_loop(monkeypatch: pytest.Monkey
 
     before = memory.copy()
     expected = before[2:].reshape(20, 2) * before[:40].reshape(20, 2).max(axis=1, keepdims=True)
-    monkeypatch.setattr(rows, "COLUMNS", 4)
     with BACKEND.recording() as tape:
         do()
     tape.replay()
