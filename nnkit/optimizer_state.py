@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.attribute_state import Held, held, made_place, warn_of_others
 from nnkit.backends.accumulate import Accumulate
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
@@ -147,9 +148,10 @@ class OptimizerState:
     `average` has the moving averages of the parameters, if the optimizer has an `ema`, else it is None.
     `factors` are the parameters' rate factors (`Dense.rate`), with the layout of the parameters; None if all are 1.
 
-    A subclass can override `update`, and `arrays` with the state needed to resume training. The optimizer's `start`
-    returns the subclass. Arrays whose shape or dtype changes, or that the first update makes, need an attribute with
-    their name. With an `ema`, the names `average` and `average_share` are taken. There are two kinds:
+    A subclass can override `update`; the optimizer's `start` returns the subclass. The arrays and numbers in its
+    attributes, also in lists and dicts there, go on in copies, pickles and resumed trainings. What is elsewhere needs
+    an override of `arrays`, which returns it by name: the arrays themselves, or copies called like an attribute with
+    the array or number. With an `ema`, the names `average` and `average_share` are taken. There are two kinds:
 
     - With `recordable = True`, `update` uses only formulas and methods of the backend, and writes to arrays of the
       state or the parameters. It is recorded and replayed with the step, on a GPU as part of its graph.
@@ -239,32 +241,56 @@ class OptimizerState:
         """The arrays of the moving average, which a resumed training needs, too."""
         return {} if self.average is None else {"average": self.average.flat, "average_share": self.share}
 
-    def fill(self, values: Mapping[str, Array]) -> None:
-        """Set arrays by name, as of another state: their entries, or the attribute itself.
+    @property
+    def kept(self) -> dict[str, Array]:
+        """All that goes on in copies, files and other placements: `arrays`, averages, and what attributes hold."""
+        return {name: each.array for name, each in self._held.items()} | self.arrays | self.averages
 
-        The latter where a custom state assigns arrays of another shape or dtype, or makes them in its first update;
-        they then need an attribute with their name, which can also be a number. Raises ValueError otherwise.
+    @property
+    def _held(self) -> dict[str, Held]:
+        """The arrays and numbers in the attributes that a subclass adds."""
+        return {} if type(self).__module__.startswith("nnkit.") else held(self, _ATTRIBUTES)
+
+    def check_kept(self) -> None:
+        """Warn of attributes that are not `kept`, unless a subclass says by `arrays` what is.
+
+        Raises ValueError for a copy in `arrays` that cannot be set.
+        """
+        held, again = self._held, self.arrays
+        for name, array in self.arrays.items():
+            if array is not again[name] and name not in held:
+                what = f"{type(self).__name__}.arrays: {name!r} is a copy"
+                raise ValueError(f"{what}; expected the array itself, or the name of its attribute")
+        if type(self).arrays is OptimizerState.arrays and not type(self).__module__.startswith("nnkit."):
+            warn_of_others(self, _ATTRIBUTES)
+
+    def fill(self, values: Mapping[str, Array]) -> None:
+        """Set all that is `kept`, as of another state: the entries of arrays, or attributes themselves.
+
+        The latter for numbers, and where a custom state assigns arrays of another shape or dtype, or makes them in its
+        first update; they need an attribute with their name. What has no value was made since: an attribute becomes
+        None, an entry of a list or dict is removed. Raises ValueError for an array without attribute.
 
         Args:
             values: arrays of this backend by name, which the state may keep.
         """
-        own, again = (self.arrays | self.averages for _ in range(2))
-        for name, value in values.items():
-            array = own.get(name)
-            number: Any = getattr(self, name, None)
-            is_number = type(number) in (int, float) and array is not again.get(name) and value.shape == ()
-            if is_number:  # of which `arrays` makes a new array each time
-                setattr(self, name, type(number)(value.item()))
-            same = array is not None and (array.shape, array.dtype) == (value.shape, value.dtype)
-            if same and not isinstance(array, np.generic):  # which NumPy makes of 0-d arrays
+        (own, again), places = (self.kept for _ in range(2)), self._held
+        for name in sorted(places.keys() - values.keys(), key=_in_order, reverse=True):
+            places[name].drop()
+        for name in sorted(values, key=_in_order):
+            value = values[name]
+            array: Any = own.get(name)
+            live = array is not None and array is again.get(name)  # not a copy that `arrays` makes each time
+            if live and (array.shape, array.dtype) == (value.shape, value.dtype) and not isinstance(array, np.generic):
                 self.backend.copy(value, array)
                 continue
-            if is_number:
-                continue
-            places = [attribute for attribute, held in vars(self).items() if held is array and held is not None]
-            if not places and not hasattr(self, name):
+            place = self._held.get(name) or made_place(self, name)
+            attributes = [attribute for attribute, there in vars(self).items() if live and there is array]
+            if place is None and not attributes:
                 raise ValueError(f"{type(self).__name__}.arrays: {name!r} is not an attribute of this name")
-            for attribute in places or [name]:
+            if place is not None:
+                place.set(value)
+            for attribute in attributes if place is None else ():
                 setattr(self, attribute, value)
 
     @property
@@ -361,6 +387,19 @@ class OptimizerState:
         self.backend.elementwise(formula, operands, out=self._squares)
         self.backend.sum(self._squares, out=n["norm_square"])
         self.backend.elementwise(regularization.clip_scale, (n["norm_square"], n["clip_norm"]), out=n["scale"])
+
+
+_ATTRIBUTES = frozenset(  # of this class
+    (
+        "optimizer", "backend", "dtype", "options", "rate", "numbers", "vectors", "factors", "average", "share",
+        "samples", "recordable", "_given", "_later", "_constants", "_squares", "_parts",
+    )
+)  # fmt: skip
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """For entries of a list in its order."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _log(beta: float) -> float:

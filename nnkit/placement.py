@@ -160,7 +160,7 @@ class Placement:
         made = self.with_parameters(parameters)
         if self.state is not None:
             made.state = self.state.optimizer.start(parameters)
-            arrays = self.state.arrays | self.state.averages
+            arrays = self.state.kept
             copies = {name: self.backend.empty(a.shape, dtype_name(a.dtype)) for name, a in arrays.items()}
             made.state.fill({name: self.backend.copy(arrays[name], copy) for name, copy in copies.items()})
         return made

@@ -53,7 +53,7 @@ def training_state(model: Model) -> Arrays:
     }
 
 
-_OPTIMIZER = "optimizer."  # before the names of its arrays
+OPTIMIZER = "optimizer."  # before the names of its arrays
 
 
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
@@ -61,7 +61,7 @@ def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str,
     own, averages = ({}, {}) if state is None else (state.arrays, state.averages)
     for name in own.keys() & averages.keys():
         raise ValueError(f"{type(state).__name__}.arrays: {name!r} is that of the averages by `ema`; rename it")
-    found = {f"{_OPTIMIZER}{name}": array for name, array in (own | averages).items()}
+    found = {f"{OPTIMIZER}{name}": array for name, array in ({} if state is None else state.kept).items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
     return found
@@ -84,19 +84,19 @@ def fill(place: Placement, state: OptimizerState | None, saved: Mapping[str, np.
     """Set the arrays of an optimizer's state to saved ones; raises like `restore`, also for those of dropout."""
     own = training_arrays(place, state)
     custom = state is not None and not state.updates_by_formula  # its shapes and dtypes may change
-    fixed = {name: array for name, array in own.items() if not (custom and name.startswith(_OPTIMIZER))}
+    fixed = {name: array for name, array in own.items() if not (custom and name.startswith(OPTIMIZER))}
     for name, array in fixed.items():
         if tuple(saved[name].shape) != tuple(array.shape):
             raise ValueError(f"{name} has shape {saved[name].shape}; expected {tuple(array.shape)}")
     if state is None:
         return
     values = {}
-    for name in sorted(own.keys() | (saved.keys() if custom else ())):
-        if name.startswith(_OPTIMIZER):
+    for name in saved.keys() if custom else own:
+        if name.startswith(OPTIMIZER):
             found = saved[name]
             dtype, vector = dtype_name(fixed.get(name, found).dtype), found.shape == place.parameters.flat.shape
             value = place.parameters.restored(found, dtype) if vector else place.backend.asarray(found, dtype)
-            values[name.removeprefix(_OPTIMIZER)] = value
+            values[name.removeprefix(OPTIMIZER)] = value
     state.fill(values)
 
 

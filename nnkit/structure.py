@@ -276,6 +276,7 @@ def _check_shapes(owner: str, layer: Layer, found: dict[str, Any]) -> None:
 
 def tried(state: OptimizerState, parameters: Parameters) -> OptimizerState:
     """The state; ValueError if a replay of a custom update that is declared recordable differs from a call."""
+    state.check_kept()
     backend, found = state.backend, []
     for replays in (True, False) if state.recordable and not state.updates_by_formula else ():
         p, g = (Parameters(backend, parameters.shapes, state.dtype) for _ in range(2))

@@ -469,3 +469,106 @@ def test_a_name_of_the_averages_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"NamedLikeAverages.arrays: 'average' is that of the averages by `ema`"):
         net.fit(*DATA, optimizer=NumPyDescent(0.1, ema=0.9), progress=False)
     net.fit(*DATA, epochs=1, optimizer=NumPyDescent(0.1), progress=False)
+
+
+class Kept(OptimizerState):
+    """It says nothing of `arrays`: momentum of each layer in a list, counts in a dict, and a list that grows."""
+
+    fails_at = 0
+
+    def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+        super().__init__(optimizer, parameters)
+        self.m = [np.zeros_like(W) for W in parameters.W]
+        self.counts: dict[str, Any] = {"steps": 0, "rate": np.float64(1.0)}
+        self.first, self.seen = True, list[Any]()
+        self.latest: Any = None
+
+    def update(self, parameters: Parameters, gradients: Parameters) -> None:
+        self.counts["steps"] += 1
+        self.counts["rate"] *= np.float64(0.9)
+        self.seen.append(np.array(gradients.flat[-2:]))
+        self.first, self.latest = False, np.array(gradients.flat)
+        for W, m, g in zip(parameters.W, self.m, gradients.W, strict=True):
+            m *= 0.9
+            m += g
+            W[...] -= 0.05 * self.counts["rate"] * m
+        parameters.flat[-2:] -= 0.01 * sum(self.seen)
+        if self.counts["steps"] == Kept.fails_at:
+            raise OSError("the drive is gone")
+
+
+class Keeping(nnkit.SGD):
+    def start(self, parameters: Parameters) -> OptimizerState:
+        return Kept(self, parameters)
+
+
+@pytest.mark.parametrize("by", ["checkpoint", "deepcopy", "pickle", "copy", "set_rate", "undo"])
+def test_what_attributes_hold_goes_on(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"batch_size": 8, "progress": False}
+    kept = options | ({"checkpoint": tmp_path / "run", "resume": True} if by == "checkpoint" else {})
+    whole, net = nnkit.Network([5, 4, 3], seed=0), nnkit.Network([5, 4, 3], seed=0)
+    whole.fit(*DATA, epochs=4, optimizer=Keeping(0.1), **options)
+    net.fit(*DATA, epochs=2, optimizer=Keeping(0.1), **kept)
+    steps: Any = net.state
+    if by == "checkpoint":
+        net = nnkit.Network([5, 4, 3], seed=0)
+        net.fit(*DATA, epochs=4, optimizer=Keeping(0.1), **kept)
+    elif by == "undo":
+        before, length = net.parameters.vector, len(steps.seen)
+        monkeypatch.setattr(Kept, "fails_at", steps.counts["steps"] + 2)
+        with pytest.raises(OSError, match="the drive"):
+            net.fit(*DATA, epochs=2, **options)
+        assert net.parameters.vector.tobytes() == before.tobytes()
+        assert len(steps.seen) == length
+        monkeypatch.setattr(Kept, "fails_at", 0)
+        net.fit(*DATA, epochs=2, **options)
+    else:
+        ways: dict[str, Callable[[nnkit.Network], Any]] = {
+            "deepcopy": copy.deepcopy,
+            "copy": copy.copy,
+            "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+            "set_rate": lambda net: net.set_rate(0, 1.0),
+        }
+        net = ways[by](net) or net
+        net.fit(*DATA, epochs=2, **options)
+    found, wanted = net.state, whole.state
+    assert isinstance(found, Kept)
+    assert isinstance(wanted, Kept)
+    assert (found.counts, found.first, len(found.seen)) == (wanted.counts, False, len(wanted.seen))
+    assert type(found.counts["steps"]) is int
+    assert net.parameters.vector.tobytes() == whole.parameters.vector.tobytes()
+
+
+@pytest.mark.parametrize("name", ["mean", "other"])
+def test_copies_among_the_arrays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an attribute called like it, which is set; of another name, which could not be."""
+
+    class Copies(NumPyState):
+        @property
+        def arrays(self) -> dict[str, Array]:
+            return super().arrays | {name: np.array(self.mean)}
+
+    monkeypatch.setattr(NumPyDescent, "start", lambda self, p: Copies(self, p))
+    net = nnkit.Network([5, 4, 3], seed=0)
+    if name == "other":
+        with pytest.raises(
+            ValueError, match=r"Copies.arrays: 'other' is a copy; expected the array itself, or the name"
+        ):
+            net.fit(*DATA, epochs=1, optimizer=NumPyDescent(0.1), progress=False)
+        return
+    net.fit(*DATA, epochs=2, optimizer=NumPyDescent(0.1), progress=False)
+    again = copy.deepcopy(net)
+    for each in (net, again):
+        each.fit(*DATA, epochs=2, progress=False)
+    assert state_of(net) == state_of(again)
+
+
+def test_what_is_not_kept_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Random(Kept):
+        def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
+            super().__init__(optimizer, parameters)
+            self.rng = np.random.default_rng(0)
+
+    monkeypatch.setattr(Keeping, "start", lambda self, p: Random(self, p))
+    with pytest.warns(UserWarning, match="Random: its attribute 'rng' is a Generator, which copies, pickles and"):
+        nnkit.Network([5, 4, 3], seed=0).fit(*DATA, epochs=1, optimizer=Keeping(0.1), progress=False)

@@ -2,15 +2,13 @@
 
 import math
 
-import numpy as np
-
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import dtype_name
 from nnkit.history import History
 from nnkit.inputs import surely_finite
 from nnkit.model import Model
 from nnkit.optimizers import OptimizerState
-from nnkit.state import training_arrays
+from nnkit.state import OPTIMIZER, training_arrays
 
 
 class DivergenceError(ArithmeticError, ValueError):
@@ -69,15 +67,14 @@ class Snapshot:
 
     def restore(self) -> None:
         """Restore the saved state."""
-        backend = self._model.backend
+        backend, custom = self._model.backend, not self._state.updates_by_formula
         for name, array in self._arrays().items():
-            copy = self._copies.get(name)
-            if copy is None:  # made since: states start with zeros
-                copy = backend.zeros(array.shape, dtype_name(array.dtype))
-            if isinstance(array, np.generic) or (copy.shape, copy.dtype) != (array.shape, array.dtype):
-                self._state.fill({name.removeprefix("optimizer."): backend.copy(copy, self._empty(copy))})
-            else:
-                backend.copy(copy, array)
+            if not (custom and name.startswith(OPTIMIZER)):
+                backend.copy(self._copies[name], array)
+        if custom:  # which may have other arrays now
+            saved = {name: copy for name, copy in self._copies.items() if name.startswith(OPTIMIZER)}
+            copies = {name: backend.copy(copy, self._empty(copy)) for name, copy in saved.items()}
+            self._state.fill({name.removeprefix(OPTIMIZER): copy for name, copy in copies.items()})
 
 
 class Undo:

@@ -1,0 +1,116 @@
+"""The arrays and numbers that a custom optimizer's state holds in its attributes, also in lists and dicts there."""
+
+import warnings
+from collections.abc import Iterator
+from types import FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+import numpy as np
+
+from nnkit.backends.base import Array, Backend
+from nnkit.backends.dtypes import dtype_name
+from nnkit.backends.selection import owner_of
+from nnkit.parameters import Parameters
+
+_NUMBERS = (bool, int, float, np.generic)
+_KINDS = ("bool", "int", "uint", "float", "bfloat", "complex")
+
+
+class Held:
+    """A value in an attribute, or in a list or dict there, and where it is."""
+
+    def __init__(self, holder: Any, key: Any, backend: Backend, is_attribute: bool = False) -> None:
+        self.holder, self.key, self.backend, self.is_attribute = holder, key, backend, is_attribute
+
+    @property
+    def value(self) -> Any:
+        return self.holder[self.key]
+
+    @property
+    def array(self) -> Array:
+        """The value as an array of the backend: itself, or a new one for a number, or an array on the host."""
+        value = self.value
+        if isinstance(value, _NUMBERS):
+            return self.backend.asarray(np.asarray(value))
+        return value if owner_of(value) is self.backend else self.backend.asarray(value)
+
+    def set(self, value: Array) -> None:
+        """Set it: the entries of an array of this shape and dtype, else the value itself."""
+        here = self.value
+        if isinstance(here, _NUMBERS):
+            number = np.asarray(self.backend.to_numpy(value))
+            self.holder[self.key] = type(here)(number.item()) if number.shape == () else value
+            return
+        if isinstance(here, np.ndarray) and not isinstance(value, np.ndarray):
+            value = np.array(self.backend.to_numpy(value))  # on the host also here
+        if here is None or (here.shape, here.dtype) != (value.shape, value.dtype):
+            self.holder[self.key] = value
+        elif isinstance(here, np.ndarray):
+            here[...] = value
+        else:
+            self.backend.copy(value, here)
+
+    def drop(self) -> None:
+        """Remove it: from an attribute, which becomes None, or a list or dict."""
+        if self.is_attribute:
+            self.holder[self.key] = None
+        else:
+            del self.holder[self.key]
+
+
+def held(state: Any, without: frozenset[str]) -> dict[str, Held]:
+    """The arrays and numbers of a state by name, with dots for those in lists and dicts, without these attributes."""
+    own = {name: value for name, value in vars(state).items() if name not in without}
+    found = dict(_found(own, "", state.backend, ()))
+    for each in found.values():
+        if each.holder is own:
+            each.holder, each.is_attribute = vars(state), True
+    return found
+
+
+def _found(holder: Any, path: str, backend: Backend, above: tuple[int, ...]) -> Iterator[tuple[str, Held]]:
+    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        name = f"{path}{key}"
+        if isinstance(value, Parameters):
+            yield name, Held(vars(value), "flat", backend, True)
+        elif isinstance(value, list | dict | tuple) and id(value) not in above:
+            yield from _found(value, f"{name}.", backend, (*above, id(value)))
+        elif isinstance(value, _NUMBERS) or (owner_of(value) is not None and _is_of_numbers(value)):
+            yield name, Held(holder, key, backend)
+
+
+_NOT_KEPT = (str, bytes, NoneType, Parameters, Backend, FunctionType, MethodType, type, ModuleType, list, dict, tuple)
+
+
+def warn_of_others(state: Any, without: frozenset[str]) -> None:
+    """Warn of attributes with what copies and files of the state will not have."""
+    names = {name.partition(".")[0] for name in held(state, without)}
+    for name, value in vars(state).items():
+        if name not in without and name not in names and not isinstance(value, _NOT_KEPT):
+            what = f"{type(state).__name__}: its attribute {name!r} is a {type(value).__name__}"
+            hint = "keep arrays and numbers, also in lists and dicts, or override arrays"
+            warnings.warn(f"{what}, which copies, pickles and resumed trainings will not have; {hint}", stacklevel=5)
+
+
+def made_place(state: Any, name: str) -> Held | None:
+    """Where a value is set that the state does not have yet: in an attribute that is None, or a list or dict."""
+    *path, key = name.split(".")
+    holder: Any = vars(state)
+    for part in path:
+        if isinstance(holder, list) and part.isdigit() and int(part) < len(holder):
+            holder = holder[int(part)]
+        else:
+            holder = holder.get(part) if isinstance(holder, dict) else None
+    if isinstance(holder, list) and key == str(len(holder)):
+        holder.append(None)
+        return Held(holder, int(key), state.backend)
+    if isinstance(holder, dict) and path and all(isinstance(each, str) for each in holder):
+        holder[key] = None
+        return Held(holder, key, state.backend)
+    if not path and name in holder and holder[name] is None:
+        return Held(holder, name, state.backend, True)
+    return None
+
+
+def _is_of_numbers(array: Array) -> bool:
+    return dtype_name(array.dtype).rstrip("0123456789") in _KINDS
