@@ -218,7 +218,6 @@ class Keeper:
             )
         with checkpoint.damage(str(self._path)):
             history = History.of(training["history"])
-            recall(self._objects, training.get("remembered", {}), str(self._path))
             self.stopped = training["stopped"] in ("callback", True)
             self.steps = training.get("steps")
             self._given = training.get("given_optimizer", training["optimizer"])
@@ -245,6 +244,7 @@ class Keeper:
             carried = place.carried_to(own.with_rates(place.parameters.rates))
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views
             model.optimizer, model.placement = used, carried  # last, for other threads that use the network
+            recall(self._objects, training.get("remembered", {}), str(self._path), model)
         return history
 
     def keep(self, history: History, steps: int | None, last: bool) -> None:
@@ -267,7 +267,7 @@ class Keeper:
         kept = {name: numbers for name, numbers in history.items() if _why_not(history, name) is None}
         about: dict[str, Any] = {"optimizer": optimizer.describe(), "plan": asdict(self.plan), "history": kept}
         about |= {"stopped": "callback" if self.stopped else history.stopped, "steps": steps}
-        about |= {"remembered": remembered(self._objects)}
+        about |= {"remembered": remembered(self._objects, self.model)}
         return about | {"arithmetic": _arithmetic(self.model)}
 
 

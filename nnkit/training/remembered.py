@@ -31,6 +31,7 @@ import numpy as np
 
 from nnkit.backends.selection import owner_of
 from nnkit.inputs import on_host
+from nnkit.model import Model
 from nnkit.schedules import Schedule
 from nnkit.training.fingerprints import always_there, is_of_nnkit
 
@@ -42,25 +43,25 @@ _DEPTH = 16  # of objects in objects
 _LARGEST = 1 << 20  # numbers in an array or list in the file
 
 
-def remembered(objects: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def remembered(objects: Mapping[str, Any], model: Model) -> dict[str, dict[str, Any]]:
     """By the role of each object: the values of its attributes, for JSON, and digests of all of them.
 
     Numbers, text, arrays of numbers, and lists, tuples, sets and dicts of them have values, but not classes derived
     from these; so do the attributes of objects in attributes. The digests are also of other attributes and of those of
-    the classes. Functions have none of either.
+    the classes. Functions have none of either, and the model that is trained has none.
     """
     walk = _walked(objects)
-    digests = walk.digests()
+    digests = walk.digests(model)
     return {role: {"values": walk.values(role), "digests": digests[role]} for role in digests}
 
 
-def recall(objects: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], path: str) -> None:
+def recall(objects: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]], path: str, model: Model) -> None:
     """Set the attributes of these objects to what `remembered` returned; warns of those that are different then."""
     states = {role: state for role, state in states.items() if role in objects}
     walk = _walked(objects)
     for role, state in states.items():
         walk.restore(role, state["values"], state["digests"].keys())
-    digests = _walked(objects).digests()
+    digests = _walked(objects).digests(model)
     for role, state in states.items():
         wanted, found = state["digests"], digests.get(role, {})
         names = [each for each in sorted(wanted | found) if wanted.get(each) is None or wanted[each] != found.get(each)]
@@ -81,7 +82,7 @@ class _Walk:
     def add(self, role: str, path: str, holder: Any) -> None:
         self.holders[role, path] = holder
         for kind in type(holder).__mro__:
-            if kind.__module__.partition(".")[0] not in {"nnkit", *sys.stdlib_module_names}:
+            if not (is_of_nnkit(kind) or _is_pythons(kind)):
                 self.of_classes |= {(role, f"{kind.__name__}.{name}"): value for name, value in _data(kind)}
         for name, value in _attributes(holder).items():
             at = f"{path}.{name}" if path else name
@@ -100,9 +101,9 @@ class _Walk:
                 continue
         return found
 
-    def digests(self) -> dict[str, dict[str, str | None]]:
+    def digests(self, model: Model) -> dict[str, dict[str, str | None]]:
         """By role and path; None for a value that has no digest, such as an open file."""
-        recorder, found = _Recorder(self.holders), dict[str, dict[str, str | None]]()
+        recorder, found = _Recorder(self.holders, model), dict[str, dict[str, str | None]]()
         for role, _ in self.holders:
             found[role] = {}  # also of an object that has deleted its only attribute
         for (role, path), value in (self.leaves | self.of_classes).items():
@@ -132,6 +133,8 @@ def _walked(objects: Mapping[str, Any]) -> _Walk:
         owner = owner.__self__ if isinstance(owner, MethodType) else owner
         if not isinstance(owner, FunctionType | type) and not is_of_nnkit(type(owner)):
             walk.add(role, "", owner)
+            if items := _items(owner):
+                walk.of_classes[role, "items"] = items
     return walk
 
 
@@ -154,14 +157,28 @@ def _data(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def _is_pythons(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in sys.stdlib_module_names
+
+
 def _has_state(value: Any) -> bool:
-    """Whether a value is an object of a class of the user's, whose attributes are restored one by one."""
+    """Whether a value is an object that has attributes and nothing else, which are restored one by one."""
     kind = type(value)
-    if isinstance(value, Schedule | SimpleNamespace):
-        return not is_of_nnkit(kind)
-    plainly_pickled = all(getattr(kind, name, None) is getattr(object, name, None) for name in _PICKLING)
-    foreign = kind.__module__.partition(".")[0] in {"nnkit", *sys.stdlib_module_names}
-    return plainly_pickled and not foreign and not isinstance(value, _NAMED) and bool(_attributes(value))
+    if isinstance(value, _NAMED) or (_is_pythons(kind) and kind is not SimpleNamespace):
+        return False
+    plainly = all(getattr(kind, name, None) is getattr(object, name, None) for name in _PICKLING)
+    return bool(_attributes(value)) and (
+        (plainly and not _items(value)) or isinstance(value, Schedule | SimpleNamespace)
+    )
+
+
+def _items(value: Any) -> list[Any]:
+    """What a value has beside attributes: the entries of a list or dict that its class is derived from, or a number."""
+    try:
+        _, arguments, _, *entries = (*value.__reduce_ex__(4), None, None, None)[:5]
+    except Exception:  # it cannot be pickled
+        return []
+    return [*arguments[1:], *(list(each) for each in entries if each is not None)]
 
 
 def _set(holder: Any, name: str, value: Any) -> None:
@@ -224,9 +241,10 @@ class _Recorder(pickle.Pickler):
     Equal text, numbers and tuples of them have equal digests, though pickle distinguishes whether they are one object.
     """
 
-    def __init__(self, holders: Mapping[tuple[str, str], Any]) -> None:
+    def __init__(self, holders: Mapping[tuple[str, str], Any], model: Model) -> None:
         self._bytes = io.BytesIO()
         super().__init__(self._bytes, 5)
+        self._model = model
         self._holders = {id(holder): f"{role} {path}" for (role, path), holder in holders.items()}
         self._owners = dict[int, tuple[Any, str]]()  # of memory, with the first name of each
         self._name = ""
@@ -261,7 +279,7 @@ class _Recorder(pickle.Pickler):
             value = on_host(value.detach() if hasattr(value, "detach") else value)  # PyTorch's, with a gradient
         if type(value) is np.ndarray and not value.dtype.hasobject:
             return f"array {value.dtype.str} {value.shape} {_digest(value)} in {self._memory(value)}"
-        if isinstance(value, _EMPTY) or _is_nnkits(kind):  # the training itself restores networks
+        if isinstance(value, _EMPTY) or value is self._model:
             return f"a {kind.__qualname__}"
         return None
 
@@ -277,10 +295,6 @@ class _Recorder(pickle.Pickler):
         while isinstance(owner, np.ndarray) and owner.base is not None:
             owner = owner.base
         return self._owners.setdefault(id(owner), (owner, self._name))[1]
-
-
-def _is_nnkits(kind: type) -> bool:
-    return any(map(is_of_nnkit, kind.__mro__)) and not issubclass(kind, Schedule)
 
 
 def _digest(array: np.ndarray) -> str:

@@ -187,6 +187,14 @@ class Changing:
         return 1.0
 
 
+class Entries(dict[int, int]):
+    """A dict with an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "iterator": (lambda: iter(range(99)), lambda given: (next(given), None)[1]),
     "Counter": (Counter, lambda given: given.update("a")),
@@ -201,6 +209,9 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "method": (lambda: deque().append, lambda given: given(1)),
     "objects": (lambda: [Counting("vars")], lambda given: (given[0](0.0), None)[1]),
     "large": (lambda: np.zeros(2_000_000, "int8"), lambda given: np.add(given, 1, out=given) is None or None),
+    "network": (lambda: nnkit.Network([2, 2], seed=1), lambda given: (given.train_step([[1, 2]], [0]), None)[1]),
+    "history": (nnkit.History, lambda given: given.add(cost=1.0)),
+    "dict": (lambda: Entries(), lambda given: given.update({len(given): 1})),
     "huge": (lambda: 10**5000, lambda given: given + 1),
 }
 
@@ -222,8 +233,8 @@ def test_what_changes_and_cannot_be_in_the_file_is_told(name: str, around: bool,
 @pytest.mark.parametrize(
     "make",
     [*(make for make, _ in CHANGES.values()), threading.Lock, lambda: logging, lambda: logging.getLogger("a"),
-     lambda: nnkit.Network([2, 2], seed=1), lambda: nnkit.History(), lambda: int, lambda: (1, "a", (b"b", 2j))],
-    ids=[*CHANGES, "lock", "module", "logger", "network", "history", "class", "tuple"],
+     lambda: int, lambda: (1, "a", (b"b", 2j))],
+    ids=[*CHANGES, "lock", "module", "logger", "class", "tuple"],
 )  # fmt: skip
 def test_what_does_not_change_is_not_told(make: Callable[[], Any], tmp_path: Path) -> None:
     assert goes_on(tmp_path, lambda: Changing(make(), lambda given: None))
@@ -295,6 +306,46 @@ class ReadOnly:
     def __call__(self, epoch: float) -> float:
         vars(self)["rate"] *= 0.9
         return self.rate
+
+
+class Itself(dict[int, int]):
+    """A schedule that is a dict."""
+
+    def __call__(self, epoch: float) -> float:
+        self[len(self)] = 1
+        return 1.0
+
+
+def test_entries_of_a_schedule_are_told(tmp_path: Path) -> None:
+    fit(tmp_path / "run", 2, Itself())
+    with pytest.warns(UserWarning, match="what its schedule remembers in 'items' is not in the file"):
+        fit(tmp_path / "run", 4, Itself())
+
+
+class Rated(nnkit.schedules.Schedule):
+    """A schedule that changes an optimizer's number, and knows the network that is trained."""
+
+    uses_epochs = False
+
+    def __init__(self) -> None:
+        self.inner, self.net = nnkit.Adam(1.0), None
+
+    def factor(self, epoch: float, epochs: float, history: Any) -> float:
+        self.inner.learning_rate *= 0.9
+        return self.inner.learning_rate
+
+
+def test_the_network_that_is_trained_is_not_told(tmp_path: Path) -> None:
+    def trained(path: Path, epochs: int) -> bytes:
+        net, schedule = nnkit.Network([3, 4, 2], seed=0), Rated()
+        schedule.net = net  # type: ignore[assignment]
+        options: dict[str, Any] = {"checkpoint": path, "resume": True, "progress": False, "optimizer": "adam"}
+        net.fit(X, LABELS, epochs=epochs, schedule=schedule, **options)
+        return net.parameters.vector.tobytes()
+
+    whole = trained(tmp_path / "whole", 4)
+    trained(tmp_path / "run", 2)
+    assert trained(tmp_path / "run", 4) == whole
 
 
 class First:
