@@ -245,7 +245,7 @@ def get_metrics(
     The names are "accuracy", "top_5" for any k, "r2", "mae", "rmse", and by scikit-learn "f1", "precision", "recall",
     "roc_auc" and "balanced_accuracy": for two classes that of the second one, for more the mean over the classes. A
     single output above the threshold is class 1 for these. Functions of scikit-learn compare the labels that `predict`
-    returns.
+    returns. Two classes are ranked by the second output, or by its difference from the first with a cost of margins.
 
     The accuracy is omitted for networks that classify: they always report it. Raises ValueError for an unknown name,
     with similar ones, and unless k is below the number of outputs; TypeError for other than names and functions.

@@ -29,7 +29,7 @@ from nnkit.training.checkpoints import resume
 from nnkit.training.data import source_of
 from nnkit.training.fit import fit
 from nnkit.training.meter import evaluate
-from nnkit.training.weights import ClassWeight, weights_of
+from nnkit.training.weights import ClassWeight, weights_of, without_masked
 
 if TYPE_CHECKING:
     from nnkit.summary import Summary
@@ -410,6 +410,7 @@ class Network(Model):
         # On a GPU of CuPy, checking real numbers would synchronize.
         y = self.targets(y, x.shape[0], check=check or not self.backend.name.startswith("cupy"))
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
+        y = y if weights is None else without_masked(self, y, sample_weight, "sample_weight")
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 
 

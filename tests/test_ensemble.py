@@ -562,3 +562,14 @@ def test_equal_members_predict_what_each_does(layers: list[int], W: list[list[fl
     samples = np.array([[1e-9], [-1e-9]])
     assert (ensemble.predict(samples) == ensemble.members[0].predict(samples)).all()
     assert (ensemble.disagreement(samples) == 0).all()
+
+
+@pytest.mark.parametrize("unit", [1e-27, 1e-20, 1e22])
+def test_the_spread_does_not_depend_on_units(unit: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2))
+    y = unit * (3 + x[:, :1])
+    scaling = nnkit.data.Normalization.fit(y)
+    ensemble = nnkit.Ensemble([2, 8, 1], "tanh", "quadratic", seeds=range(4), target_scaling=scaling)
+    each = np.array([member.predict_proba(x) for member in ensemble.members]).astype("float64")
+    np.testing.assert_allclose(ensemble.spread(x), each.std(axis=0), rtol=1e-5)

@@ -39,7 +39,7 @@ def test_names_for_several_classes() -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-@pytest.mark.parametrize("cost", [None, "hinge"])
+@pytest.mark.parametrize("cost", [None, "hinge", "cross_entropy"])
 def test_names_for_two_classes_with_weights(cost: str | None, outputs: int) -> None:
     y, weight = LABELS % 2, np.random.default_rng(0).uniform(size=400)
     network = _trained(y, outputs, cost)
@@ -48,7 +48,7 @@ def test_names_for_two_classes_with_weights(cost: str | None, outputs: int) -> N
     for name, function in names.items():
         assert found[name] == pytest.approx(function(y, network.predict(X), sample_weight=weight))
     h = network.forward(X).astype(float)
-    scores = h[:, 0] if outputs == 1 else h[:, 1] / h.sum(axis=1) if cost is None else h[:, 1] - h[:, 0]
+    scores = h[:, 0] if outputs == 1 else h[:, 1] - h[:, 0] if cost == "hinge" else h[:, 1]
     assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, scores, sample_weight=weight))
 
 

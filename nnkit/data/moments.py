@@ -47,14 +47,15 @@ def means(samples: Any) -> tuple[Real, NDArray[np.bool_]]:
 
     Raises ValueError for NaN and infinities; the message gives the first.
     """
-    total = np.zeros(samples.shape[1])
+    total, first = np.zeros(samples.shape[1]), np.zeros(0)
     lowest, highest = np.full_like(total, np.inf), np.full_like(total, -np.inf)
     for part in _parts(samples):
-        total += part.sum(axis=0)
+        first = first if first.size else part[0].copy()
+        total += (part - first).sum(axis=0)  # far from 0, such as times, the sum of the samples loses their digits
         lowest, highest = np.minimum(lowest, part.min(axis=0)), np.maximum(highest, part.max(axis=0))
     # With a rounded mean, a constant feature would have a tiny, nonzero deviation.
     constant = lowest == highest
-    return _checked(np.where(constant, lowest, total / samples.shape[0])), constant
+    return _checked(np.where(constant, lowest, first + total / samples.shape[0])), constant
 
 
 @quiet

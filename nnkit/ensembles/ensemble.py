@@ -220,7 +220,10 @@ class Ensemble:
 
     def spread(self, x: Any) -> Array:
         """The standard deviation of the members' outputs, √(Σ (h − mean)²/K), in the shape of `predict_proba`."""
-        return self.backend.xp.std(self._outputs(x), axis=0)
+        outputs, xp = self._outputs(x), self.backend.xp
+        apart = outputs - xp.mean(outputs, axis=0)
+        largest = xp.max(xp.abs(apart), axis=0)  # squares of small or large units would be 0 or infinite
+        return largest * xp.sqrt(xp.mean((apart / xp.where(largest > 0, largest, 1.0)) ** 2, axis=0))
 
     def disagreement(self, x: Any) -> Array:
         """The share of members (n,) that predict another class than the ensemble; TypeError for regression."""

@@ -307,13 +307,14 @@ def tweedie_delta_of_outputs(xp: Any, h: Any, y: Any, scale: Any, power: float =
 @formula
 def tweedie_terms(xp: Any, z: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
     """(e^((2 − p)z)/(2 − p) + y e^((1 − p)z)/(p − 1)) · scale, the Tweedie cost of h = eᶻ."""
-    return (xp.exp((2 - power) * z) / (2 - power) + y * xp.exp((1 - power) * z) / (power - 1)) * scale
+    amount = xp.where(y == 0, 0.0, y * xp.exp((1 - power) * z))  # also where the exponential overflows
+    return (xp.exp((2 - power) * z) / (2 - power) + amount / (power - 1)) * scale
 
 
 @formula
 def tweedie_delta_terms(xp: Any, z: Any, y: Any, scale: Any, power: float = 1.5) -> Any:
     """δh̄ = (e^((2 − p)z) − y e^((1 − p)z)) · scale."""
-    return (xp.exp((2 - power) * z) - y * xp.exp((1 - power) * z)) * scale
+    return (xp.exp((2 - power) * z) - xp.where(y == 0, 0.0, y * xp.exp((1 - power) * z))) * scale
 
 
 TWEEDIE = Cost(

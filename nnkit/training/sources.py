@@ -20,7 +20,7 @@ from nnkit.parallel.division import Division, Part, Team, part
 from nnkit.preprocessing import precision
 from nnkit.step import Step
 from nnkit.training.exact import Exact, exact_of
-from nnkit.training.weights import ClassWeight, weights_of
+from nnkit.training.weights import ClassWeight, weights_of, without_masked
 
 
 class Minibatch(ABC):
@@ -263,6 +263,8 @@ def known_of(
         for_metrics = weights_of(model, targets, one_label, sample_weight, None, name, scaled)
     one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
     exact = exact_of(model.dtype, model.cost, model.d_out, y, sample_weight)
+    if sample_weight is not None:
+        targets = without_masked(model, targets, sample_weight, name)
     return targets, Known(model.cost.smoothed(model.backend, targets), weights, for_metrics, one_class, exact)
 
 

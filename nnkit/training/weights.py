@@ -64,6 +64,18 @@ def weights_of(
     return model.backend.asarray(weights * columns, model.dtype)
 
 
+def without_masked(model: Model, y: Array, sample_weight: Any, name: str) -> Array:
+    """The targets (n, d_out), with those of another sample where the weight is 0.
+
+    The cost of a fill value such as 1e36 would be infinite, and 0 · ∞ is NaN.
+    """
+    masked = checked_weights(sample_weight, y.shape[0], name) == 0
+    if not masked.any() or masked.all():
+        return y
+    xp, other = model.backend.xp, int(masked.argmin())
+    return xp.where(model.backend.asarray(masked)[:, None], y[other : other + 1, ...], y)
+
+
 def _class_weights(
     model: Model,
     targets: NDArray[Any],

@@ -264,3 +264,16 @@ def test_recorded_passes_preprocess_in_each_precision(arrays: "Arrays", kind: An
         net.predict(np.where([[0], [1], [0]], np.nan, X[:3]))
     net.preprocessing = other = Normalization(fitted.mean, np.full(D, 2e9))
     close(arrays, net.forward(X[:3]), plain.forward(by_hand(other, X[:3])))
+
+
+@pytest.mark.parametrize("offset", [1e15, 1.7e15])
+def test_times_in_microseconds_have_the_mean_and_deviation_of_their_differences(offset: float) -> None:
+    """A sum of the samples would lose their digits: the deviation was twice the right one."""
+    small = np.random.default_rng(0).integers(0, 50, (9000, 2)).astype("float64")
+    X = offset + small
+    assert np.array_equal(X - offset, small)
+    found = nnkit.data.Normalization.fit(X)
+    np.testing.assert_allclose(found.deviation, small.std(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.mean - offset, small.mean(axis=0), rtol=0, atol=0.13)  # half the spacing there
+    whitened = nnkit.data.Whitening.fit(X).transform(X)
+    np.testing.assert_allclose(np.cov(whitened.T, bias=True), np.eye(2), atol=1e-3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,3 +213,17 @@ def test_quantiles_of_noise_are_learned() -> None:
     network = nnkit.Network([1, 1], cost=get_cost("quantile", q=0.9), seed=0)
     network.fit(X, y, epochs=20, batch_size=100, optimizer=nnkit.Adam(0.02), progress=False)
     assert np.mean(y < network.predict(X)) == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "power", "logit"), [("float32", 1.5, -200.0), ("float32", 1.9, -100.0), ("float64", 1.99, -720.0)]
+)
+def test_tweedie_of_a_target_0_and_a_tiny_prediction(dtype: str, power: float, logit: float) -> None:
+    """y h^(1 − p) is 0 for y = 0, also where the power of h overflows."""
+    z, y = np.array([[logit]], dtype), np.zeros((1, 1), dtype)
+    right, rtol = math.exp((2 - power) * logit), 1e-12 if dtype == "float64" else 0.02  # subnormal
+    np.testing.assert_allclose(nnkit.tweedie(z, y, power=power), right / (2 - power), rtol=rtol)
+    np.testing.assert_allclose(nnkit.tweedie_delta(z, y, power=power), [[right]], rtol=rtol)
+    net = nnkit.Network([1, 1], cost=get_cost("tweedie", power=power), init="zeros", dtype=dtype, seed=0)
+    net.parameters.vector = np.array([0.0, logit])
+    np.testing.assert_allclose(net.evaluate([[1.0]], [0.0])["cost"], right / (2 - power), rtol=rtol)

@@ -349,3 +349,27 @@ def test_weights_of_minibatches_that_a_dtype_has_no_room_for(size: float, dtype:
         found, wanted = net.evaluate(minibatches), net.evaluate(X, y, sample_weight=w)
         assert found == pytest.approx(wanted, rel=1e-12)
     assert all(map(math.isfinite, net.evaluate(X, y, sample_weight=w).values()))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fill_value_of_weight_0_has_no_share(stream: bool) -> None:
+    """Its cost is infinite in float32, and 0 · ∞ would be NaN."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = X[:, 0] - X[:, 1]
+    masked, w = y.copy(), np.ones(60)
+    masked[::7], w[::7] = 9.96921e36, 0.0  # netCDF's
+    net, other = (nnkit.Network([2, 8, 1], "tanh", "quadratic", seed=0) for _ in range(2))
+    for each, targets in ((net, masked), (other, y)):
+        given: Any = {"X": X, "y": targets, "sample_weight": w, "batch_size": 20}
+        if stream:
+            minibatches = [(X[i : i + 20], targets[i : i + 20], w[i : i + 20]) for i in (0, 20, 40)]
+            given = {"X": lambda minibatches=minibatches: iter(minibatches)}
+        each.fit(**given, epochs=2, optimizer="adam", progress=False)
+        each.train_step(X, targets, sample_weight=w)
+    np.testing.assert_array_equal(net.parameters.vector, other.parameters.vector)
+    found = net.evaluate(X, masked, sample_weight=w, metrics=["mae", "r2"])
+    kept = w > 0
+    assert found == pytest.approx(net.evaluate(X[kept], y[kept], metrics=["mae", "r2"]), rel=1e-6)
+    np.testing.assert_array_equal(net.value_and_gradient(X, masked, sample_weight=w)[1],
+                                  net.value_and_gradient(X, y, sample_weight=w)[1])  # fmt: skip
