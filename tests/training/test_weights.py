@@ -373,3 +373,26 @@ def test_a_fill_value_of_weight_0_has_no_share(stream: bool) -> None:
     assert found == pytest.approx(net.evaluate(X[kept], y[kept], metrics=["mae", "r2"]), rel=1e-6)
     np.testing.assert_array_equal(net.value_and_gradient(X, masked, sample_weight=w)[1],
                                   net.value_and_gradient(X, y, sample_weight=w)[1])  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_metrics_see_targets_of_weight_0(dtype: str) -> None:
+    seen = list[list[float]]()
+
+    def largest_error(y: Any, h: Any) -> float:
+        seen.append(y.ravel().tolist())
+        return float(np.abs(y - h).max())
+
+    net = nnkit.Network([1, 1], cost="quadratic", dtype=dtype, init="zeros", seed=0)
+    x, y, w = np.zeros((3, 1)), np.array([1.0, 2.0, 30.0]), [1, 1, 0]
+    assert net.evaluate(x, y, metrics=[largest_error], sample_weight=w)["largest_error"] == 30
+    options: Any = {"epochs": 1, "optimizer": nnkit.SGD(1e-30), "metrics": [largest_error], "progress": False}
+    history = net.fit(x, y, sample_weight=w, validation_data=(x, y, w), shuffle=False, **options)
+    assert history["largest_error"] == history["validation_largest_error"] == [30]
+    assert seen == [y.tolist()] * len(seen)
+    net, y = nnkit.Network([3, 3], dtype=dtype, init="zeros", seed=0), np.array([0, 1, 2, 1, 1])
+    net.parameters.W[0][...] = np.eye(3)
+    X, w = 3 * np.eye(3)[[0, 1, 1, 0, 1]], [1, 1, 0, 1, 1]
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+    expected = metrics.f1_score(y, net.predict(X), average="macro", sample_weight=w, zero_division=0.0)
+    assert net.evaluate(X, y, metrics=["f1"], sample_weight=w)["f1"] == pytest.approx(expected)
