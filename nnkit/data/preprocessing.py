@@ -3,6 +3,7 @@
 A network with one applies it to all its samples: `nnkit.Network(..., preprocessing=normalization)`.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -228,10 +229,13 @@ class Normalization(Fitted):
         return deviations / scale
 
 
+_ROUNDED = 1e-13  # of the largest singular value: smaller ones are rounding errors
+
+
 class Whitening(Fitted):
     """Rotated and rescaled samples whose covariance is the identity (eq. 21, 22).
 
-    C = (1/n)(X − μ)ᵀ(X − μ) = U S Uᵀ, and X_w = (X − μ) U S^(−½). Directions with a singular value below 10⁻¹⁰ of the
+    C = (1/n)(X − μ)ᵀ(X − μ) = U S Uᵀ, and X_w = (X − μ) U S^(−½). Directions with a singular value below 10⁻¹³ of the
     largest contain only rounding errors and are omitted: the result has k ≤ d features.
 
     Args:
@@ -273,17 +277,26 @@ class Whitening(Fitted):
     def fit(cls, X: Any) -> Self:
         """Compute mean and singular vectors of the covariance of samples X (n, d), read as in `Normalization.fit`.
 
-        Raises ValueError unless X is a finite matrix with differing samples, TypeError unless it contains real numbers.
+        Warns of features that vary, but so little beside others that they are lost in the omitted directions. Raises
+        ValueError unless X is a finite matrix with differing samples, TypeError unless it contains real numbers.
         """
         samples = sample_matrix(X)
         mean, constant = means(samples)
-        rotation, values, _ = np.linalg.svd(covariance(samples, mean), hermitian=True)
+        squares = covariance(samples, mean)
+        rotation, values, _ = np.linalg.svd(squares, hermitian=True)
         if constant.all():
             raise ValueError("X has only equal samples; there is no direction to whiten")
-        if 1e-10 * values[0] < np.finfo(np.float64).smallest_normal:  # subnormal numbers have fewer digits
+        tiny = values < np.finfo(np.float64).smallest_normal  # subnormal numbers have fewer digits
+        if _ROUNDED * values[0] < np.finfo(np.float64).smallest_normal and tiny.sum() > constant.sum():
             raise ValueError("X holds numbers whose squares are too small for float64; multiply them first")
-        kept = values > 1e-10 * values[0]
-        return cls(mean, rotation[:, kept], values[kept], feature_names(X))
+        kept, names = values > _ROUNDED * values[0], feature_names(X)
+        lost = rotation[:, kept] ** 2 @ values[kept] < squares.diagonal() / 2
+        if (lost & ~constant).any():
+            at = int((lost & ~constant).argmax())
+            name, small, large = at if names is None else repr(names[at]), squares[at, at] ** 0.5, values[0] ** 0.5
+            what = f"X: feature {name} has a standard deviation of {small:.3g}, which is lost beside {large:.3g}"
+            warnings.warn(f"{what} of others; give it other units, or use Normalization", stacklevel=2)
+        return cls(mean, rotation[:, kept], values[kept], names)
 
     @quiet
     def _constants(self) -> tuple[Real, Real]:

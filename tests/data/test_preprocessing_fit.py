@@ -226,3 +226,17 @@ def test_constants_cannot_be_changed_in_place() -> None:
     fitted = Normalization([1.0, 2.0], [1.0, 1.0])
     with pytest.raises(ValueError, match="read-only"):
         fitted.mean[0] = 5
+
+
+def test_whitening_keeps_features_in_small_units() -> None:
+    """Standard deviations of 30 000 and 0.1: 10⁻¹¹ of the variance, of which float64 has some digits."""
+    rng = np.random.default_rng(0)
+    income, rate = rng.normal(60_000, 30_000, 1000), rng.normal(0.05, 0.1, 1000)
+    white = nnkit.data.Whitening.fit(np.column_stack([income, rate]))
+    found = white.transform(np.column_stack([income, rate]))
+    np.testing.assert_allclose(np.cov(found.T, bias=True), np.eye(2), atol=1e-3)
+    with pytest.warns(
+        UserWarning, match=r"X: feature 1 has a standard deviation of 1.02e-05, which is lost beside 2.93e"
+    ):
+        white = nnkit.data.Whitening.fit(np.column_stack([income, rate / 1e4]))
+    assert white.outputs == 1
