@@ -12,19 +12,24 @@ from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.selection import owner_of
 from nnkit.parameters import Parameters
 
+_NAMES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+_DTYPES = {"bool", "float16", "bfloat16", "float32", "float64", *_NAMES}  # which files contain
 _NUMBERS = (bool, int, float, np.generic)
-_KINDS = ("bool", "int", "uint", "float", "bfloat", "complex")
 
 
 class Held:
-    """A value in an attribute, or in a list or dict there, and where it is."""
+    """A value in an attribute, or in a list, tuple or dict there, and where it is.
 
-    def __init__(self, holder: Any, key: Any, backend: Backend, is_attribute: bool = False) -> None:
-        self.holder, self.key, self.backend, self.is_attribute = holder, key, backend, is_attribute
+    `tuple` is where the tuple is that has the value, which is replaced by another one.
+    """
+
+    def __init__(self, holder: Any, key: Any, backend: Backend, is_attribute: bool = False, tuple_: Any = None) -> None:
+        self._holder, self.key, self.backend, self.is_attribute = holder, key, backend, is_attribute
+        self.tuple: Held | None = tuple_
 
     @property
     def value(self) -> Any:
-        return self.holder[self.key]
+        return (self._holder if self.tuple is None else self.tuple.value)[self.key]
 
     @property
     def array(self) -> Array:
@@ -39,44 +44,63 @@ class Held:
         here = self.value
         if isinstance(here, _NUMBERS):
             number = np.asarray(self.backend.to_numpy(value))
-            self.holder[self.key] = type(here)(number.item()) if number.shape == () else value
+            self._assign(type(here)(number.item()) if number.shape == () else value)
             return
         if isinstance(here, np.ndarray) and not isinstance(value, np.ndarray):
             value = np.array(self.backend.to_numpy(value))  # on the host also here
         if here is None or (here.shape, here.dtype) != (value.shape, value.dtype):
-            self.holder[self.key] = value
+            self._assign(value)
         elif isinstance(here, np.ndarray):
             here[...] = value
         else:
             self.backend.copy(value, here)
 
+    def _assign(self, value: Any) -> None:
+        if self.tuple is None:
+            self._holder[self.key] = value
+            return
+        entries, kind = list(self.tuple.value), type(self.tuple.value)
+        entries[self.key] = value
+        self.tuple._assign(kind(*entries) if hasattr(kind, "_fields") else kind(entries))
+
     def drop(self) -> None:
-        """Remove it: from an attribute, which becomes None, or a list or dict."""
-        if self.is_attribute:
-            self.holder[self.key] = None
+        """Remove it: from an attribute, which becomes None, or a list or dict; a tuple as a whole."""
+        if self.tuple is not None:
+            self.tuple.drop()
+        elif self.is_attribute:
+            self._holder[self.key] = None
+        elif isinstance(self._holder, dict):
+            self._holder.pop(self.key, None)
         else:
-            del self.holder[self.key]
+            del self._holder[self.key]
 
 
 def held(state: Any, without: frozenset[str]) -> dict[str, Held]:
-    """The arrays and numbers of a state by name, with dots for those in lists and dicts, without these attributes."""
-    own = {name: value for name, value in vars(state).items() if name not in without}
-    found = dict(_found(own, "", state.backend, ()))
-    for each in found.values():
-        if each.holder is own:
-            each.holder, each.is_attribute = vars(state), True
-    return found
+    """The arrays and numbers of a state by name, with dots for those in containers, without these attributes."""
+    own = [(name, value) for name, value in vars(state).items() if name not in without]
+    return {
+        name: each
+        for attribute, value in own
+        for name, each in _found(Held(vars(state), attribute, state.backend, True), attribute, value, ())
+    }
 
 
-def _found(holder: Any, path: str, backend: Backend, above: tuple[int, ...]) -> Iterator[tuple[str, Held]]:
-    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
-        name = f"{path}{key}"
-        if isinstance(value, Parameters):
-            yield name, Held(vars(value), "flat", backend, True)
-        elif isinstance(value, list | dict | tuple) and id(value) not in above:
-            yield from _found(value, f"{name}.", backend, (*above, id(value)))
-        elif isinstance(value, _NUMBERS) or (owner_of(value) is not None and _is_of_numbers(value)):
-            yield name, Held(holder, key, backend)
+def _found(place: Held, name: str, value: Any, above: tuple[int, ...]) -> Iterator[tuple[str, Held]]:
+    if isinstance(value, Parameters):
+        yield name, Held(vars(value), "flat", place.backend, True)
+    elif isinstance(value, list | dict | tuple) and id(value) not in above:
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            inner = Held(value, key, place.backend, tuple_=place if isinstance(value, tuple) else None)
+            yield from _found(inner, f"{name}.{key}", each, (*above, id(value)))
+    elif _is_kept(value):
+        yield name, place
+
+
+def _is_kept(value: Any) -> bool:
+    if isinstance(value, bool | float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
+        return True
+    is_array = isinstance(value, np.generic) or owner_of(value) is not None
+    return is_array and dtype_name(value.dtype) in _DTYPES
 
 
 _NOT_KEPT = (str, bytes, NoneType, Parameters, Backend, FunctionType, MethodType, type, ModuleType, list, dict, tuple)
@@ -110,7 +134,3 @@ def made_place(state: Any, name: str) -> Held | None:
     if not path and name in holder and holder[name] is None:
         return Held(holder, name, state.backend, True)
     return None
-
-
-def _is_of_numbers(array: Array) -> bool:
-    return dtype_name(array.dtype).rstrip("0123456789") in _KINDS

@@ -242,6 +242,11 @@ class OptimizerState:
         return {} if self.average is None else {"average": self.average.flat, "average_share": self.share}
 
     @property
+    def is_custom(self) -> bool:
+        """Whether the class is a user's, whose arrays may be others after each update."""
+        return not type(self).__module__.startswith("nnkit.")
+
+    @property
     def kept(self) -> dict[str, Array]:
         """All that goes on in copies, files and other placements: `arrays`, averages, and what attributes hold."""
         return {name: each.array for name, each in self._held.items()} | self.arrays | self.averages
@@ -249,7 +254,7 @@ class OptimizerState:
     @property
     def _held(self) -> dict[str, Held]:
         """The arrays and numbers in the attributes that a subclass adds."""
-        return {} if type(self).__module__.startswith("nnkit.") else held(self, _ATTRIBUTES)
+        return held(self, _ATTRIBUTES) if self.is_custom else {}
 
     def check_kept(self) -> None:
         """Warn of attributes that are not `kept`, unless a subclass says by `arrays` what is.
@@ -261,7 +266,7 @@ class OptimizerState:
             if array is not again[name] and name not in held:
                 what = f"{type(self).__name__}.arrays: {name!r} is a copy"
                 raise ValueError(f"{what}; expected the array itself, or the name of its attribute")
-        if type(self).arrays is OptimizerState.arrays and not type(self).__module__.startswith("nnkit."):
+        if type(self).arrays is OptimizerState.arrays and self.is_custom:
             warn_of_others(self, _ATTRIBUTES)
 
     def fill(self, values: Mapping[str, Array]) -> None:

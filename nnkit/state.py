@@ -83,7 +83,7 @@ def restore(place: Placement, saved: Mapping[str, np.ndarray], training: bool = 
 def fill(place: Placement, state: OptimizerState | None, saved: Mapping[str, np.ndarray]) -> None:
     """Set the arrays of an optimizer's state to saved ones; raises like `restore`, also for those of dropout."""
     own = training_arrays(place, state)
-    custom = state is not None and not state.updates_by_formula  # its shapes and dtypes may change
+    custom = state is not None and state.is_custom  # its shapes and dtypes may change
     fixed = {name: array for name, array in own.items() if not (custom and name.startswith(OPTIMIZER))}
     for name, array in fixed.items():
         if tuple(saved[name].shape) != tuple(array.shape):

@@ -480,6 +480,7 @@ class Kept(OptimizerState):
         super().__init__(optimizer, parameters)
         self.m = [np.zeros_like(W) for W in parameters.W]
         self.counts: dict[str, Any] = {"steps": 0, "rate": np.float64(1.0)}
+        self.pair, self.name = (0, np.zeros(2)), "kept"
         self.first, self.seen = True, list[Any]()
         self.latest: Any = None
 
@@ -487,6 +488,7 @@ class Kept(OptimizerState):
         self.counts["steps"] += 1
         self.counts["rate"] *= np.float64(0.9)
         self.seen.append(np.array(gradients.flat[-2:]))
+        self.pair = (self.pair[0] + 1, self.pair[1] + 1)
         self.first, self.latest = False, np.array(gradients.flat)
         for W, m, g in zip(parameters.W, self.m, gradients.W, strict=True):
             m *= 0.9
@@ -536,6 +538,7 @@ def test_what_attributes_hold_goes_on(by: str, tmp_path: Path, monkeypatch: pyte
     assert isinstance(wanted, Kept)
     assert (found.counts, found.first, len(found.seen)) == (wanted.counts, False, len(wanted.seen))
     assert type(found.counts["steps"]) is int
+    assert (found.pair[0], found.pair[1].tolist()) == (wanted.pair[0], wanted.pair[1].tolist())
     assert net.parameters.vector.tobytes() == whole.parameters.vector.tobytes()
 
 

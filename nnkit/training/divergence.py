@@ -67,7 +67,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Restore the saved state."""
-        backend, custom = self._model.backend, not self._state.updates_by_formula
+        backend, custom = self._model.backend, self._state.is_custom
         for name, array in self._arrays().items():
             if not (custom and name.startswith(OPTIMIZER)):
                 backend.copy(self._copies[name], array)
