@@ -224,13 +224,16 @@ def test_no_helper_stays_after_an_exception() -> None:
     def late(*_: Any) -> None:
         raise TimeoutError("late")
 
+    def trained_until(delay: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay, 2.0)
+        trained(network(), epochs=100_000)
+
     trained(network())  # starts the threads: an exception in `Thread.start` itself becomes a KeyError of Python's
     before = signal.signal(signal.SIGALRM, late)
     try:
         for delay in np.linspace(0.001, 0.05, 20):
-            signal.setitimer(signal.ITIMER_REAL, delay, 2.0)
             with pytest.raises(TimeoutError, match="late"):
-                trained(network(), epochs=100_000)
+                trained_until(delay)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
