@@ -158,10 +158,8 @@ def _of_outputs(
         are_margins = bool((h < 0).any())
         if h.shape[1] == 2 and (plain.__name__ in _OF_ONE_COLUMN or "pos_label" in fixed):
             options.pop("labels", None)
-            ranks = (
-                plain.__name__ != "top_k_accuracy_score" and "pos_label" not in fixed
-            )  # nothing is compared with 1/2
-            total = 1 if ranks else h.sum(axis=1)  # of two separate outputs
+            compares = plain.__name__ == "top_k_accuracy_score" or "pos_label" in fixed  # with 1/2, others rank
+            total = h.sum(axis=1) if compares else 1.0  # of two separate outputs
             h = h[:, 1] - h[:, 0] if are_margins else h[:, 1] / total
         elif not are_margins:
             h = h / h.sum(axis=1, keepdims=True)  # rounded to float32, they do not sum to 1 in float64

@@ -230,6 +230,7 @@ class Keeper:
             # Dropout depends on the seed.
             place = Placement(model.backend, layers, model.dtype, seed, by_columns=own.order == "by columns")
             used = resume(place, saved.arrays, training, self._optimizer)
+            recall(self._objects, training.get("remembered", {}), str(self._path), model)
             if "best" in saved.arrays:
                 kept = [saved.arrays.get(name) for name in ("best", "best_average")]
                 self.best.hold(*(None if a is None else place.parameters.restored(a) for a in kept))
@@ -244,7 +245,6 @@ class Keeper:
             carried = place.carried_to(own.with_rates(place.parameters.rates))
             model.backend.copy(place.parameters.flat, own.flat)  # the user's views of the parameters stay views
             model.optimizer, model.placement = used, carried  # last, for other threads that use the network
-            recall(self._objects, training.get("remembered", {}), str(self._path), model)
         return history
 
     def keep(self, history: History, steps: int | None, last: bool) -> None:
