@@ -1,11 +1,14 @@
 """nnkit train: train and test networks on the digits, MNIST or a file; save the first network and a picture."""
 
 import argparse
+import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,7 +54,8 @@ _EPILOG = """examples:
   nnkit train --data customers.parquet --target spends --id customer --preset tabular
 
 The model file contains the preprocessing and the class names: nnkit predict needs nothing else.
-Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 Ctrl-C, 143 SIGTERM."""
+Exit codes: 0 success, 1 training diverged, 2 wrong usage or missing input, 130 Ctrl-C, 143 SIGTERM,
+129 the terminal was closed."""
 _INTERRUPTED = 130
 
 # Options for output files, and the package that writes each.
@@ -71,33 +75,46 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check everything, train once per seed, write and print the requested output."""
-    with _sigterm_as_ctrl_c() as terminated:
+    with _signals_as_ctrl_c() as received:
         try:
             code = on_all_ranks(options, _run)
         except KeyboardInterrupt:
-            if not terminated:
+            if not received:
                 raise
             code = _INTERRUPTED
-    return 128 + signal.SIGTERM if terminated and code == _INTERRUPTED else code
+    return 128 + received[0] if received and code == _INTERRUPTED else code
+
+
+_ENDS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """Let SIGTERM, by which services and schedulers end a process, keep what Ctrl-C keeps; yields those received."""
+def _signals_as_ctrl_c() -> Iterator[list[int]]:
+    """Let signals that end a process keep what Ctrl-C keeps; yields those received.
+
+    SIGTERM is that of services and schedulers, SIGHUP that of a closed terminal.
+    """
     received: list[int] = []
+    terminals = [file for file in (1, 2) if os.isatty(file)]
 
     def end(number: int, _: Any) -> None:
         received.append(number)
+        if number != signal.SIGTERM:  # what is printed would be an error of the closed terminal
+            with open(os.devnull, "w") as nothing:
+                for file in terminals:
+                    os.dup2(nothing.fileno(), file)
         press()
 
-    ours = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, end)
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in _ENDS if main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield received
     finally:
-        if ours and signal.getsignal(signal.SIGTERM) is end:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _run(options: argparse.Namespace, communicator: Communicator) -> int:
@@ -271,10 +288,16 @@ def _write_model(options: argparse.Namespace, dataset: Dataset, runs: Sequence[R
     first, ensemble = runs[0].network, runs[0].ensemble
     X = first.checked(dataset.X) if is_table(dataset.X) else dataset.X
     samples = as_text(X, options.test_fraction) if dataset.test is None else None
-    if ensemble is not None:
-        ensemble.save(options.model, samples=samples)
-    else:
-        checkpoint.save(first.snapshot(), options.model, samples=samples)
+    save = partial(checkpoint.save, first.snapshot()) if ensemble is None else ensemble.save
+    try:
+        save(options.model, samples=samples)
+    except OSError as error:  # such as a full disk: the training is not lost
+        other = os.path.join(tempfile.mkdtemp(prefix="nnkit-"), os.path.basename(options.model))
+        try:
+            save(other, samples=samples)
+        except OSError:
+            raise error from None
+        raise OSError(f"{error}; the model is in {other} instead") from error
     say(f"model {f'of seed {first.seed} ' if len(runs) > 1 else ''}written to {options.model}")
 
 

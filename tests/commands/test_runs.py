@@ -1,5 +1,7 @@
 """nnkit train: runs with several seeds, resumed, stopped early, diverging and interrupted ones."""
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -271,6 +273,52 @@ def test_sigterm_keeps_what_ctrl_c_keeps(
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals are those of POSIX")
+def test_a_closed_terminal_keeps_what_ctrl_c_keeps(here: Path) -> None:
+    flowers(here / "flowers.csv")
+    import pty
+
+    files = ["--checkpoint", "run.safetensors", "--history", "h.json"]
+    command = ["train", "--data", "flowers.csv", "--target", "species", "--epochs", "999999", *files]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "nnkit", *command], environment)
+    os.set_blocking(terminal, False)
+    while not Path("run.safetensors").exists():
+        with contextlib.suppress(BlockingIOError):
+            os.read(terminal, 4096)  # else its buffer is full at some time
+        time.sleep(0.01)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
+    assert {"h.json", "nnkit-curve.png", "nnkit-model.safetensors"} <= {*names(here)}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_full_disk_does_not_lose_the_model(
+    here: Path, times: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is written to another folder, if there is room."""
+    flowers(here / "flowers.csv")
+    save, paths = nnkit.checkpoint.save, list[Any]()
+
+    def full(network: Any, path: Any, *given: Any, **options: Any) -> None:
+        paths.append(path)
+        if len(paths) <= times:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(network, path, *given, **options)
+
+    monkeypatch.setattr(nnkit.checkpoint, "save", full)
+    assert main(["train", "--data", "flowers.csv", "--target", "species", "--epochs", "2", "--no-picture"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    if times == 1:
+        assert f"the model is in {paths[1]} instead" in error
+        assert nnkit.load(paths[1]).classifies
+    else:
+        assert "instead" not in error
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
