@@ -3,7 +3,7 @@
 import argparse
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -216,8 +216,11 @@ def run_of_seed(options: argparse.Namespace, dataset: Dataset, targets: Targets,
     return train(options, made, dataset, parts, False)
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it ends, however that happens."""
+_work: list[Callable[[int], Run]] = []  # in a process of `in_processes`: what runs a seed
+
+
+def _begin(work: Callable[..., Run], *given: Any) -> None:
+    """Begin a process, which ends when the one that started it ends, however that happens."""
     from multiprocessing import parent_process
 
     def wait(parent: Any) -> None:
@@ -225,6 +228,11 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, args=[parent_process()], daemon=True).start()
+    _work[:] = [partial(work, *given)]
+
+
+def _in_process(seed: int) -> Run:
+    return _work[0](seed)
 
 
 def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets, backend: str) -> Iterator[Run]:
@@ -238,14 +246,14 @@ def in_processes(options: argparse.Namespace, dataset: Dataset, targets: Targets
     plain = argparse.Namespace(
         **{name: value for name, value in vars(options).items() if name not in ("run", "parser")}
     )
-    work = partial(run_of_seed, plain, dataset, targets, backend)
     seeds = range(options.seed, options.seed + options.seeds)
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, threads))  # the processes start with these
     try:
         count, context = min(options.jobs, len(seeds)), get_context("spawn")
-        with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
-            futures = [pool.submit(work, seed) for seed in seeds]
+        # The data go to each process as it begins: a queue of them would block when the processes are ended.
+        with ProcessPoolExecutor(count, context, _begin, (run_of_seed, plain, dataset, targets, backend)) as pool:
+            futures = [pool.submit(_in_process, seed) for seed in seeds]
             left = list(futures)
             try:
                 while left:

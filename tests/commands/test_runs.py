@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -435,8 +436,8 @@ class _FirstLast:
 
     error: BaseException = KeyboardInterrupt()
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.futures = list[Future[Any]]()
+    def __init__(self, count: int, context: Any, begin: Any, given: Any) -> None:
+        self.work, self.futures = partial(*given), list[Future[Any]]()
 
     def __enter__(self) -> "_FirstLast":
         return self
@@ -446,7 +447,7 @@ class _FirstLast:
     def submit(self, work: Any, seed: int) -> Future[Any]:
         made = Future[Any]()
         if self.futures:
-            made.set_result(work(seed))
+            made.set_result(self.work(seed))
         else:
             made.set_exception(self.error)
         self.futures.append(made)
