@@ -10,6 +10,19 @@ from numpy.typing import NDArray
 
 Value = TypeVar("Value")
 
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def is_of_nnkit(thing: Any) -> bool:
+    """Whether a function, the first of several, or a class, also that of an object, is nnkit's.
+
+    >>> is_of_nnkit(nnkit.SGD), is_of_nnkit(nnkit.SGD()), is_of_nnkit(np.dot)
+    (True, True, False)
+    """
+    first = thing[0] if isinstance(thing, tuple) else thing
+    return str(getattr(first, "__module__", "")).startswith("nnkit.")
+
+
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 

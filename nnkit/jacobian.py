@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.base import Array, Backend
-from nnkit.checks import whole
+from nnkit.checks import is_of_nnkit, whole
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import Dense, trainable_layers
 from nnkit.model import Model
@@ -92,7 +92,7 @@ def _own(backend: Backend, array: Array) -> Array:
 def _through_preprocessing(preprocessing: Any, backend: Backend, delta: Array) -> Array:
     kind = type(preprocessing).__name__
     backward = getattr(preprocessing, "backward", None)
-    inherited = str(getattr(backward, "__module__", "")).startswith("nnkit.")  # that of another transform
+    inherited = is_of_nnkit(backward)  # that of another transform
     if backward is None or (is_custom(preprocessing) and inherited):
         raise TypeError(f"preprocessing is a {kind} without a method backward; derivatives by the inputs need it")
     return preprocessing.backward(backend, delta)

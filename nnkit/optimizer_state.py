@@ -18,7 +18,7 @@ from nnkit.backends.accumulate import Accumulate
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.recording import HostCall, perform
-from nnkit.checks import in_range
+from nnkit.checks import in_range, is_of_nnkit
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
 
@@ -244,7 +244,7 @@ class OptimizerState:
     @property
     def is_custom(self) -> bool:
         """Whether the class is a user's, whose arrays may be others after each update."""
-        return not type(self).__module__.startswith("nnkit.")
+        return not is_of_nnkit(type(self))
 
     @property
     def kept(self) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import numpy as np
 from nnkit.backends import Backend
 from nnkit.backends.base import Array
 from nnkit.backends.dtypes import FLOATS, dtype_name
+from nnkit.checks import is_of_nnkit
 
 _SMALL = ("bool", "int8", "uint8", "int16", "uint16")  # integers that float32 holds
 _TOGETHER = 1 << 18  # entries preprocessed at a time: 2 MB in float64
@@ -56,7 +57,7 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
         raise TypeError(f"preprocessing is {given}; expected {hint}")
     kind = type(preprocessing)
     for base in kind.__mro__:
-        if "apply" in vars(base) or base.__module__.startswith("nnkit."):
+        if "apply" in vars(base) or is_of_nnkit(base):
             break
         if "transform" in vars(base):
             hint = "which a network does not call; override apply(backend, x, out)"
@@ -68,7 +69,7 @@ def checked_preprocessing(preprocessing: Preprocessing | None, inputs: int) -> P
 
 def is_custom(preprocessing: Preprocessing) -> bool:
     """Whether this is not one of nnkit's: what it computes can be anything, also that of a class derived from them."""
-    return not type(preprocessing).__module__.startswith("nnkit.")
+    return not is_of_nnkit(type(preprocessing))
 
 
 def preprocessed(

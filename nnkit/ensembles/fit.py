@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nnkit.checks import is_of_nnkit
 from nnkit.ensembles.passes import Part
 from nnkit.ensembles.stack import Stack, stack_sizes
 from nnkit.ensembles.updates import common
@@ -23,7 +24,6 @@ from nnkit.training.best import Best
 from nnkit.training.checkpoints import Plan
 from nnkit.training.divergence import DivergenceError
 from nnkit.training.epochs import Epochs, order_of
-from nnkit.training.fingerprints import is_of_nnkit
 from nnkit.training.loop import called
 from nnkit.training.meter import Meter
 from nnkit.training.progress import Progress

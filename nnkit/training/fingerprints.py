@@ -18,6 +18,7 @@ import numpy as np
 
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
+from nnkit.checks import is_of_nnkit
 from nnkit.inputs import on_disk
 from nnkit.kernels.activations import get_activation
 from nnkit.layers import dense_layers
@@ -97,12 +98,6 @@ def functions_of(
     formula = optimizer.formula
     given[f"optimizer {type(optimizer).__name__}"] = None if formula is None else formula.function
     return {role: of_function(each) for role, each in given.items() if each is not None and not is_of_nnkit(each)}
-
-
-def is_of_nnkit(function: Any) -> bool:
-    """Whether a function, the first of several, or a class, also that of an object, is nnkit's."""
-    first = function[0] if isinstance(function, tuple) else function
-    return str(getattr(first, "__module__", "")).startswith("nnkit.")
 
 
 def differ(there: str, here: str) -> bool:

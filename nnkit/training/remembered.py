@@ -30,10 +30,11 @@ from typing import Any
 import numpy as np
 
 from nnkit.backends.selection import owner_of
+from nnkit.checks import is_of_nnkit
 from nnkit.inputs import on_host
 from nnkit.model import Model
 from nnkit.schedules import Schedule
-from nnkit.training.fingerprints import always_there, is_of_nnkit
+from nnkit.training.fingerprints import always_there
 
 _PLAIN = (NoneType, bool, int, float, complex, str, bytes)
 _NAMED = (FunctionType, BuiltinFunctionType, type, ModuleType)
