@@ -1,7 +1,10 @@
-"""The arrays and numbers that a custom optimizer's state holds in its attributes, also in lists and dicts there."""
+"""What of an optimizer's state goes on in copies, files and undone epochs.
+
+Of a custom one these are also the arrays and numbers in its attributes, and in lists, tuples and dicts there.
+"""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.dtypes import dtype_name
 from nnkit.backends.selection import owner_of
+from nnkit.checks import is_of_nnkit
 from nnkit.parameters import Parameters
 
 _NAMES = [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
@@ -103,19 +107,6 @@ def _is_kept(value: Any) -> bool:
     return is_array and dtype_name(value.dtype) in _DTYPES
 
 
-_NOT_KEPT = (str, bytes, NoneType, Parameters, Backend, FunctionType, MethodType, type, ModuleType, list, dict, tuple)
-
-
-def warn_of_others(state: Any, without: frozenset[str]) -> None:
-    """Warn of attributes with what copies and files of the state will not have."""
-    names = {name.partition(".")[0] for name in held(state, without)}
-    for name, value in vars(state).items():
-        if name not in without and name not in names and not isinstance(value, _NOT_KEPT):
-            what = f"{type(state).__name__}: its attribute {name!r} is a {type(value).__name__}"
-            hint = "keep arrays and numbers, also in lists and dicts, or override arrays"
-            warnings.warn(f"{what}, which copies, pickles and resumed trainings will not have; {hint}", stacklevel=5)
-
-
 def made_place(state: Any, name: str) -> Held | None:
     """Where a value is set that the state does not have yet: in an attribute that is None, or a list or dict."""
     *path, key = name.split(".")
@@ -134,3 +125,103 @@ def made_place(state: Any, name: str) -> Held | None:
     if not path and name in holder and holder[name] is None:
         return Held(holder, name, state.backend, True)
     return None
+
+
+_NOT_KEPT = (str, bytes, NoneType, Parameters, Backend, FunctionType, MethodType, type, ModuleType, list, dict, tuple)
+_OWN = frozenset(  # the attributes of OptimizerState itself
+    (
+        "optimizer", "backend", "dtype", "options", "rate", "numbers", "vectors", "factors", "average", "share",
+        "samples", "recordable", "_given", "_later", "_constants", "_squares", "_parts",
+    )
+)  # fmt: skip
+
+
+class Kept:
+    """The part of `OptimizerState` that says what goes on, and sets it as of another state."""
+
+    backend: Backend
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        raise NotImplementedError
+
+    @property
+    def averages(self) -> dict[str, Array]:
+        raise NotImplementedError
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether the class is a user's, whose arrays may be others after each update."""
+        return not is_of_nnkit(type(self))
+
+    @property
+    def kept(self) -> dict[str, Array]:
+        """All that goes on in copies, files and other placements: `arrays`, averages, and what attributes hold.
+
+        Raises ValueError if `arrays` has a name of the averages.
+        """
+        own, averages = self.arrays, self.averages
+        for name in own.keys() & averages.keys():
+            raise ValueError(f"{type(self).__name__}.arrays: {name!r} is that of the averages by `ema`; rename it")
+        return {name: each.array for name, each in self._held().items()} | own | averages
+
+    def _held(self) -> dict[str, Held]:
+        """The arrays and numbers in the attributes that a subclass adds."""
+        return held(self, _OWN) if self.is_custom else {}
+
+    def check_kept(self) -> None:
+        """Warn of attributes that are not `kept`, unless a subclass says by `arrays` what is.
+
+        Raises ValueError for a copy in `arrays` that cannot be set.
+        """
+        places, again = self._held(), self.arrays
+        for name, array in self.arrays.items():
+            if array is not again[name] and name not in places:
+                what = f"{type(self).__name__}.arrays: {name!r} is a copy"
+                raise ValueError(f"{what}; expected the array itself, or the name of its attribute")
+        says = any("arrays" in vars(base) and not is_of_nnkit(base) for base in type(self).__mro__)
+        if says or not self.is_custom:
+            return
+        kept = _OWN.union(name.partition(".")[0] for name in places)
+        for name, value in vars(self).items():
+            if name not in kept and not isinstance(value, _NOT_KEPT):
+                what = (
+                    f"{type(self).__name__}: its attribute {name!r} is a {type(value).__name__}, which copies, pickles"
+                )
+                hint = "keep arrays and numbers, also in lists and dicts, or override arrays"
+                warnings.warn(f"{what} and resumed trainings will not have; {hint}", stacklevel=4)
+
+    def fill(self, values: Mapping[str, Array]) -> None:
+        """Set all that is `kept`, as of another state: the entries of arrays, or attributes themselves.
+
+        The latter for numbers, and where a custom state assigns arrays of another shape or dtype, or makes them in its
+        first update; they need an attribute with their name. What has no value was made since: an attribute becomes
+        None, an entry of a list or dict is removed. Raises ValueError for an array without attribute.
+
+        Args:
+            values: arrays of this backend by name, which the state may keep.
+        """
+        (own, again), places = (self.kept for _ in range(2)), self._held()
+        for name in sorted(places.keys() - values.keys(), key=_in_order, reverse=True):
+            places[name].drop()
+        for name in sorted(values, key=_in_order):
+            value, array = values[name], own.get(name)
+            live: Any = array if array is not None and array is again.get(name) else None  # not a copy of `arrays`
+            same = live is not None and (live.shape, live.dtype) == (value.shape, value.dtype)
+            if same and not isinstance(live, np.generic):
+                self.backend.copy(value, live)
+                continue
+            place = places.get(name) or made_place(self, name)
+            attributes = [attribute for attribute, there in vars(self).items() if live is not None and there is live]
+            if place is not None:
+                place.set(value)
+            elif attributes:
+                for attribute in attributes:
+                    setattr(self, attribute, value)
+            else:
+                raise ValueError(f"{type(self).__name__}.arrays: {name!r} is not an attribute of this name")
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """For entries of a list in its order."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from nnkit.attribute_state import Held, held, made_place, warn_of_others
+from nnkit.attribute_state import Kept
 from nnkit.backends.accumulate import Accumulate
 from nnkit.backends.base import Array, Backend
 from nnkit.backends.formula import Formula, compose
 from nnkit.backends.recording import HostCall, perform
-from nnkit.checks import in_range, is_of_nnkit
+from nnkit.checks import in_range
 from nnkit.kernels import regularization, updates
 from nnkit.parameters import Parameters
 
@@ -137,7 +137,7 @@ class Optimizer:
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
-class OptimizerState:
+class OptimizerState(Kept):
     """An optimizer's arrays for one network.
 
     They are the operands of its formula: `learning_rate` and other numbers of the optimizer are 0-d arrays,
@@ -242,63 +242,6 @@ class OptimizerState:
         return {} if self.average is None else {"average": self.average.flat, "average_share": self.share}
 
     @property
-    def is_custom(self) -> bool:
-        """Whether the class is a user's, whose arrays may be others after each update."""
-        return not is_of_nnkit(type(self))
-
-    @property
-    def kept(self) -> dict[str, Array]:
-        """All that goes on in copies, files and other placements: `arrays`, averages, and what attributes hold."""
-        return {name: each.array for name, each in self._held.items()} | self.arrays | self.averages
-
-    @property
-    def _held(self) -> dict[str, Held]:
-        """The arrays and numbers in the attributes that a subclass adds."""
-        return held(self, _ATTRIBUTES) if self.is_custom else {}
-
-    def check_kept(self) -> None:
-        """Warn of attributes that are not `kept`, unless a subclass says by `arrays` what is.
-
-        Raises ValueError for a copy in `arrays` that cannot be set.
-        """
-        held, again = self._held, self.arrays
-        for name, array in self.arrays.items():
-            if array is not again[name] and name not in held:
-                what = f"{type(self).__name__}.arrays: {name!r} is a copy"
-                raise ValueError(f"{what}; expected the array itself, or the name of its attribute")
-        if type(self).arrays is OptimizerState.arrays and self.is_custom:
-            warn_of_others(self, _ATTRIBUTES)
-
-    def fill(self, values: Mapping[str, Array]) -> None:
-        """Set all that is `kept`, as of another state: the entries of arrays, or attributes themselves.
-
-        The latter for numbers, and where a custom state assigns arrays of another shape or dtype, or makes them in its
-        first update; they need an attribute with their name. What has no value was made since: an attribute becomes
-        None, an entry of a list or dict is removed. Raises ValueError for an array without attribute.
-
-        Args:
-            values: arrays of this backend by name, which the state may keep.
-        """
-        (own, again), places = (self.kept for _ in range(2)), self._held
-        for name in sorted(places.keys() - values.keys(), key=_in_order, reverse=True):
-            places[name].drop()
-        for name in sorted(values, key=_in_order):
-            value = values[name]
-            array: Any = own.get(name)
-            live = array is not None and array is again.get(name)  # not a copy that `arrays` makes each time
-            if live and (array.shape, array.dtype) == (value.shape, value.dtype) and not isinstance(array, np.generic):
-                self.backend.copy(value, array)
-                continue
-            place = self._held.get(name) or made_place(self, name)
-            attributes = [attribute for attribute, there in vars(self).items() if live and there is array]
-            if place is None and not attributes:
-                raise ValueError(f"{type(self).__name__}.arrays: {name!r} is not an attribute of this name")
-            if place is not None:
-                place.set(value)
-            for attribute in attributes if place is None else ():
-                setattr(self, attribute, value)
-
-    @property
     def averaged(self) -> Parameters | None:
         """The moving averages of the parameters; None without them, or before the first step."""
         return None if self.average is None or float(self.share) == 1 else self.average
@@ -392,19 +335,6 @@ class OptimizerState:
         self.backend.elementwise(formula, operands, out=self._squares)
         self.backend.sum(self._squares, out=n["norm_square"])
         self.backend.elementwise(regularization.clip_scale, (n["norm_square"], n["clip_norm"]), out=n["scale"])
-
-
-_ATTRIBUTES = frozenset(  # of this class
-    (
-        "optimizer", "backend", "dtype", "options", "rate", "numbers", "vectors", "factors", "average", "share",
-        "samples", "recordable", "_given", "_later", "_constants", "_squares", "_parts",
-    )
-)  # fmt: skip
-
-
-def _in_order(name: str) -> list[tuple[int, str]]:
-    """For entries of a list in its order."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _log(beta: float) -> float:

@@ -58,10 +58,8 @@ OPTIMIZER = "optimizer."  # before the names of its arrays
 
 def training_arrays(place: Placement, state: OptimizerState | None) -> dict[str, Array]:
     """The training state on its backend: the optimizer's state and dropout's counter."""
-    own, averages = ({}, {}) if state is None else (state.arrays, state.averages)
-    for name in own.keys() & averages.keys():
-        raise ValueError(f"{type(state).__name__}.arrays: {name!r} is that of the averages by `ema`; rename it")
-    found = {f"{OPTIMIZER}{name}": array for name, array in ({} if state is None else state.kept).items()}
+    kept = {} if state is None else state.kept
+    found = {f"{OPTIMIZER}{name}": array for name, array in kept.items()}
     if place.dropout is not None:
         found |= {f"dropout.{name}": array for name, array in place.dropout.arrays.items()}
     return found

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import nnkit
+from nnkit import attribute_state
 from nnkit import step as step_module
 from nnkit.backends.cuda.graph import Graph, GraphLowering
 from nnkit.backends.formula import Formula, formula
@@ -342,3 +343,13 @@ def test_a_graph_does_not_contain_host_calls(monkeypatch: pytest.MonkeyPatch) ->
         tape.nodes.append(Node(call))
         tape.replay(3)
     assert done == ["host"] * 3 + ["device", "graph", "graph"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop", "lion"])
+def test_the_attributes_of_the_base_class_are_not_taken_for_a_users(name: str) -> None:
+    net = nnkit.Network([3, 4, 2], seed=0)
+    options: dict[str, Any] = {"learning_rate": 0.1, "clip_norm": 1.0, "ema": 0.9, "l2": 0.1}
+    net.set_rate(0, 0.5)
+    net.fit(np.ones((4, 3)), [0, 1, 0, 1], epochs=1, optimizer=nnkit.get_optimizer(name, **options), progress=False)
+    state: Any = net.current_state
+    assert vars(state).keys() <= attribute_state._OWN
