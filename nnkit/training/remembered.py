@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -104,14 +104,14 @@ class _Walk:
 
     def digests(self, model: Model) -> dict[str, dict[str, str | None]]:
         """By role and path; None for a value that has no digest, such as an open file."""
-        recorder, found = _Recorder(self.holders, model), dict[str, dict[str, str | None]]()
-        for role, _ in self.holders:
-            found[role] = {}  # also of an object that has deleted its only attribute
+        recorder = _Recorder(self.holders, model)
+        # Also of an object that has deleted its only attribute.
+        found: dict[str, dict[str, str | None]] = {role: {} for role, _ in self.holders}
         for (role, path), value in (self.leaves | self.of_classes).items():
             found.setdefault(role, {})[path] = recorder.digest(value, f"{role} {path}")
         return found
 
-    def restore(self, role: str, values: Mapping[str, Any], known: Any) -> None:
+    def restore(self, role: str, values: Mapping[str, Any], known: Container[str]) -> None:
         """Set values, in place where others may have the same object; delete attributes made after the checkpoint."""
         for of, path in self.leaves:
             above, _, name = path.rpartition(".")
@@ -168,24 +168,32 @@ def _has_state(value: Any) -> bool:
     if isinstance(value, _NAMED) or (_is_pythons(kind) and kind is not SimpleNamespace):
         return False
     plainly = all(getattr(kind, name, None) is getattr(object, name, None) for name in _PICKLING)
-    return bool(_attributes(value)) and (
-        (plainly and not _items(value)) or isinstance(value, Schedule | SimpleNamespace)
-    )
+    if not (plainly or isinstance(value, Schedule | SimpleNamespace)):
+        return False
+    return bool(_attributes(value)) and not _items(value)
+
+
+def _reduced(value: Any) -> list[Any]:
+    """What pickle makes of a value: a function, its arguments, the state and the entries; or only a name."""
+    reduces = copyreg.dispatch_table.get(type(value))
+    found = value.__reduce_ex__(4) if reduces is None else reduces(value)
+    return [found] if isinstance(found, str) else [*found[:3], *(list(each) for each in found[3:5] if each)]
 
 
 def _items(value: Any) -> list[Any]:
     """What a value has beside attributes: the entries of a list or dict that its class is derived from, or a number."""
     try:
-        _, arguments, _, *entries = (*value.__reduce_ex__(4), None, None, None)[:5]
-    except Exception:  # it cannot be pickled
+        _, arguments, *others = _reduced(value)
+    except Exception:  # it cannot be pickled, or by its name
         return []
-    return [*arguments[1:], *(list(each) for each in entries if each is not None)]
+    return [*arguments[1:], *others[1:]]
 
 
 def _set(holder: Any, name: str, value: Any) -> None:
-    here: Any = _attributes(holder).get(name)
+    own = _attributes(holder)
+    here: Any = own.get(name)
     try:
-        if name in _attributes(holder) and repr(_encoded(here)) == repr(value):
+        if name in own and repr(_encoded(here)) == repr(value):
             return
     except (TypeError, RecursionError):  # it is replaced
         pass
@@ -286,9 +294,7 @@ class _Recorder(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         """As pickle does it, but all parts are a state, which may contain the object itself."""
-        reduces = copyreg.dispatch_table.get(type(value))
-        found = value.__reduce_ex__(4) if reduces is None else reduces(value)
-        parts = [found] if isinstance(found, str) else [*found[:3], *(list(each) for each in found[3:5] if each)]
+        parts = _reduced(value)
         return _Recorder, (f"{type(value).__qualname__} {len(parts)}",), parts
 
     def _memory(self, array: np.ndarray) -> str:

@@ -31,11 +31,15 @@ def fit(path: Path, epochs: int, schedule: Any, **options: Any) -> bytes:
     return net.parameters.vector.tobytes() + repr((history["cost"], history["learning_rate"])).encode()
 
 
-def goes_on(folder: Path, kind: Callable[[], Any], **options: Any) -> bool:
-    """Whether a training in three parts, each with an object of its own, is the uninterrupted one."""
-    whole = fit(folder / "whole", 4, kind(), **options)
-    parts = [fit(folder / "run", epochs, kind(), **options) for epochs in (1, 2, 4)]
-    return parts[-1] == whole
+def resumes(folder: Path, trained: Callable[[Path, int], Any]) -> bool:
+    """Whether a training in three parts gives what the uninterrupted one does."""
+    whole = trained(folder / "whole", 4)
+    return [trained(folder / "run", epochs) for epochs in (1, 2, 4)][-1] == whole  # type: ignore[no-any-return]
+
+
+def goes_on(folder: Path, kind: Callable[[], Any]) -> bool:
+    """Whether a schedule of this kind, an object of its own in each part, goes on."""
+    return resumes(folder, lambda path, epochs: fit(path, epochs, kind()))
 
 
 class Bold(nnkit.schedules.Schedule):
@@ -137,14 +141,7 @@ class Around(nnkit.schedules.Schedule):
 @pytest.mark.parametrize("around", [False, True])
 @pytest.mark.parametrize("by", ["setattr", "object", "vars", "property", "function", "view", "del"])
 def test_schedules_go_on_however_they_change_their_attributes(by: str, around: bool, tmp_path: Path) -> None:
-    def trained(path: Path, epochs: int) -> bytes:
-        schedule: Any = Around(Counting(by)) if around else Counting(by)
-        return fit(path, epochs, schedule)
-
-    whole = trained(tmp_path / "whole", 4)
-    trained(tmp_path / "run", 1)
-    trained(tmp_path / "run", 2)
-    assert trained(tmp_path / "run", 4) == whole
+    assert goes_on(tmp_path, lambda: Around(Counting(by)) if around else Counting(by))
 
 
 class Remembering:
@@ -343,9 +340,7 @@ def test_the_network_that_is_trained_is_not_told(tmp_path: Path) -> None:
         net.fit(X, LABELS, epochs=epochs, schedule=schedule, **options)
         return net.parameters.vector.tobytes()
 
-    whole = trained(tmp_path / "whole", 4)
-    trained(tmp_path / "run", 2)
-    assert trained(tmp_path / "run", 4) == whole
+    assert resumes(tmp_path, trained)
 
 
 class First:
@@ -383,10 +378,7 @@ def test_a_list_of_a_metric_and_a_schedule_stays_one(tmp_path: Path) -> None:
         seen = list[float]()
         return fit(path, epochs, Shared(seen), metrics=[Shared(seen)]), len(seen)
 
-    whole = trained(tmp_path / "whole", 4)
-    trained(tmp_path / "run", 1)
-    trained(tmp_path / "run", 2)
-    assert trained(tmp_path / "run", 4) == whole
+    assert resumes(tmp_path, trained)
 
 
 class Sharing:
