@@ -185,11 +185,10 @@ class Kept:
         kept = _OWN.union(name.partition(".")[0] for name in places)
         for name, value in vars(self).items():
             if name not in kept and not isinstance(value, _NOT_KEPT):
-                what = (
-                    f"{type(self).__name__}: its attribute {name!r} is a {type(value).__name__}, which copies, pickles"
-                )
+                what = f"{type(self).__name__}: its attribute {name!r} is a {type(value).__name__}"
+                lost = "which copies, pickles and resumed trainings will not have"
                 hint = "keep arrays and numbers, also in lists and dicts, or override arrays"
-                warnings.warn(f"{what} and resumed trainings will not have; {hint}", stacklevel=4)
+                warnings.warn(f"{what}, {lost}; {hint}", stacklevel=4)
 
     def fill(self, values: Mapping[str, Array]) -> None:
         """Set all that is `kept`, as of another state: the entries of arrays, or attributes themselves.

@@ -13,7 +13,7 @@ from nnkit.backends import Backend, get_backend
 from nnkit.backends.base import Array
 from nnkit.checks import FixedList, UnknownNameError, flag, whole
 from nnkit.history import History
-from nnkit.inputs import labels_of
+from nnkit.inputs import checked_weights, labels_of
 from nnkit.jacobian import input_gradient, jacobian
 from nnkit.layers import Dense, dense_layers, rates_of, trainable_layers
 from nnkit.memory import LOWER_BATCH, LOWER_SAMPLES, LOWER_SIZES, LOWER_STEP, explains_memory, raise_if_full
@@ -410,7 +410,8 @@ class Network(Model):
         # On a GPU of CuPy, checking real numbers would synchronize.
         y = self.targets(y, x.shape[0], check=check or not self.backend.name.startswith("cupy"))
         weights = weights_of(self, y, True, sample_weight, None, "sample_weight")
-        y = y if weights is None else without_masked(self, y, sample_weight, "sample_weight")
+        if weights is not None:
+            y = without_masked(self, y, checked_weights(sample_weight, x.shape[0], "sample_weight")[:, None])
         return x, self.cost.smoothed(self.backend, y), None if weights is None else weights / x.shape[0]
 
 

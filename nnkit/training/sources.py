@@ -262,9 +262,8 @@ def known_of(
     if class_weight is not None:
         for_metrics = weights_of(model, targets, one_label, sample_weight, None, name, scaled)
     one_class = one_label or one_class_each(model.backend, targets, model.cost, for_metrics)
-    exact, of_cost = exact_of(model.dtype, model.cost, model.d_out, y, sample_weight), targets
-    if sample_weight is not None and not model.classifies:
-        of_cost = without_masked(model, targets, sample_weight, name)
+    exact = exact_of(model.dtype, model.cost, model.d_out, y, sample_weight)
+    of_cost = without_masked(model, targets, exact.weights)
     if of_cost is not targets and exact.y is None:  # metrics get the targets as they are
         exact = Exact(np.array(model.backend.to_numpy(targets), np.float64), exact.weights)
     return targets, Known(model.cost.smoothed(model.backend, of_cost), weights, for_metrics, one_class, exact)

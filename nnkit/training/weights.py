@@ -64,12 +64,12 @@ def weights_of(
     return model.backend.asarray(weights * columns, model.dtype)
 
 
-def without_masked(model: Model, y: Array, sample_weight: Any, name: str) -> Array:
-    """The targets (n, d_out), with those of another sample where the weight is 0.
+def without_masked(model: Model, y: Array, weights: NDArray[np.float64] | None) -> Array:
+    """The targets (n, d_out) of a regression, with those of another sample where the weight (n, 1) is 0.
 
     The cost of a fill value such as 1e36 would be infinite, and 0 · ∞ is NaN.
     """
-    masked = checked_weights(sample_weight, y.shape[0], name) == 0
+    masked = np.zeros(1, bool) if weights is None or model.classifies else weights[:, 0] == 0
     if not masked.any() or masked.all():
         return y
     xp, other = model.backend.xp, int(masked.argmin())

@@ -124,7 +124,7 @@ def products(a: np.ndarray, b: np.ndarray, out: np.ndarray, alpha: np.ndarray | 
     work = a.size * out.shape[2] / _SPEED[out.itemsize]
     count = min(part_count(work), len(out))
     if count > 1:
-        parts = [products(a[i:j], b[i:j], out[i:j], alpha) for i, j in pairwise(_bounds(len(out), count, 1, len(out)))]
+        parts = [products(a[i:j], b[i:j], out[i:j], alpha) for i, j in pairwise(bounds(len(out), count, 1, len(out)))]
         return Shared.of([part for part in parts if part is not None], work) if None not in parts else None
     small = _tiled_stacks(a, b, out, alpha)
     if small is not None:
@@ -279,12 +279,12 @@ def _parts(a: np.ndarray, b: np.ndarray, out: np.ndarray, count: int) -> list[_P
     width, height = BYTES // out.itemsize, ROWS[0]
     vectors, lines = -(-out.shape[1] // width), -(-len(out) // height)
     if vectors >= 2 * count or vectors > lines:
-        bounds = _bounds(vectors, count, width, out.shape[1])
-        return [(a, b[:, i:j], out[:, i:j]) for i, j in pairwise(bounds)]
-    return [(a[i:j], b, out[i:j]) for i, j in pairwise(_bounds(lines, count, height, len(out)))]
+        columns = bounds(vectors, count, width, out.shape[1])
+        return [(a, b[:, i:j], out[:, i:j]) for i, j in pairwise(columns)]
+    return [(a[i:j], b, out[i:j]) for i, j in pairwise(bounds(lines, count, height, len(out)))]
 
 
-def _bounds(units: int, count: int, unit: int, end: int) -> list[int]:
+def bounds(units: int, count: int, unit: int, end: int) -> list[int]:
     """The bounds of up to `count` parts of whole units, except for the last one's, whose end is given."""
     count = min(count, units)
     return [*(units * i // count * unit for i in range(count)), end]

@@ -17,7 +17,7 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import PLAIN, NativeCall, node
 from nnkit.backends.cpu.native.compiler import address_of, tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
-from nnkit.backends.cpu.native.products import has_tiles, panels
+from nnkit.backends.cpu.native.products import bounds, has_tiles, panels
 from nnkit.backends.cpu.native.team import Shared, part_count
 from nnkit.backends.cpu.native.tiles import block_text
 from nnkit.backends.cpu.native.transposed import MAXIMUM, Part, Place, block_loop
@@ -121,15 +121,13 @@ def _in_blocks(
     transpose = address_of(block_text(memories[0].dtype.name, True))
     by_rows = {number for _, places in parts for number, has_rows, _ in places if has_rows}
     work = sum(a.nbytes for a in memories) / 10_000  # µs
-    count = max(1, min(part_count(work), rows // BLOCK))
-    bounds = [*(rows * i // count // BLOCK * BLOCK for i in range(count)), rows]
     made = []
-    for i, j in pairwise(bounds):
+    for i, j in pairwise(bounds(-(-rows // BLOCK), part_count(work), BLOCK, rows)):
         own = [a[i:j] if number in by_rows else a for number, a in enumerate(memories)]
         size = memories[0].itemsize * BLOCK
         blocks = [panels(size * columns) for _ in copies] + [panels(size) for _ in range(kept)]
         made.append(node(text, [j - i, transpose], [constants, *own, *blocks], [transpose]))
-    return made[0] if count == 1 else Shared.of(made, work)
+    return made[0] if len(made) == 1 else Shared.of(made, work)
 
 
 @lru_cache(maxsize=256)
