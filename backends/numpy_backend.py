@@ -14,7 +14,7 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import layout, run_prepared
 from nnkit.backends.cpu.native.compiler import describe, enabled
 from nnkit.backends.cpu.native.nodes import same_largest
-from nnkit.backends.cpu.native.products import fewest, fits, has_tiles, run_tiled, wide
+from nnkit.backends.cpu.native.tiling import fewest, fits, has_tiles, run_tiled, wide
 from nnkit.backends.cpu.products import NumpyProducts
 from nnkit.backends.cpu.recording import PASSES, lowered
 from nnkit.backends.cpu.rows import NumpyRows

@@ -21,8 +21,8 @@ from typing import Any
 
 from nnkit.backends.cpu.blocks import thread_count
 from nnkit.backends.cpu.native.compiler import enabled
-from nnkit.backends.cpu.native.products import alike_in_team, has_tiles
 from nnkit.backends.cpu.native.team import team_of
+from nnkit.backends.cpu.native.tiling import alike_in_team, has_tiles
 from nnkit.backends.cpu.products import after_loading, loaded_blas, thread_counts
 from nnkit.layers import trainable_layers
 from nnkit.model import Model

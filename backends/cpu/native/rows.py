@@ -17,9 +17,9 @@ from nnkit.backends.cpu.calls import Elementwise
 from nnkit.backends.cpu.native.calls import PLAIN, NativeCall, node
 from nnkit.backends.cpu.native.compiler import address_of, tried
 from nnkit.backends.cpu.native.formulas import ARRAYS, known, value_lines
-from nnkit.backends.cpu.native.products import bounds, has_tiles, panels
 from nnkit.backends.cpu.native.team import Shared, part_count
 from nnkit.backends.cpu.native.tiles import block_text
+from nnkit.backends.cpu.native.tiling import bounds, has_tiles, panels
 from nnkit.backends.cpu.native.transposed import MAXIMUM, Part, Place, block_loop
 from nnkit.backends.cpu.native.transposed import ROWS as BLOCK
 from nnkit.backends.formulas.program import Program

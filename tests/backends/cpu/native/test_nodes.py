@@ -14,7 +14,7 @@ from nnkit.backends.recording import Tape, recording
 
 pytest.importorskip("numba", reason="compiles")
 from nnkit.backends.cpu.native.nodes import native_call
-from nnkit.backends.cpu.native.products import fewest
+from nnkit.backends.cpu.native.tiling import fewest
 
 BACKEND = get_backend("numpy")
 RNG = np.random.default_rng(3)

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from nnkit.backends.cpu.native import formulas, nodes, products, team
 from nnkit.backends.cpu.native.calls import NativeCall, node
-from nnkit.backends.cpu.native.products import has_tiles
 from nnkit.backends.cpu.native.runs import NativeRun
 from nnkit.backends.cpu.native.team import Shared, team_of
+from nnkit.backends.cpu.native.tiling import has_tiles
 from tests.backends.cpu.native import test_formulas, test_nodes
 
 pytestmark = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AVX-512")
@@ -71,8 +71,8 @@ CASES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_shared_nodes(case: str, dtype: str, size: int, made: list[Shared], monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of nodes, against NumPy, pass for a team; tiles compute the product of either order."""
-    monkeypatch.setattr("nnkit.backends.cpu.native.products.fewest", lambda: 0)
-    monkeypatch.setattr("nnkit.backends.cpu.native.products._narrow", lambda: True)
+    monkeypatch.setattr("nnkit.backends.cpu.native.tiling.fewest", lambda: 0)
+    monkeypatch.setattr("nnkit.backends.cpu.native.tiling._narrow", lambda: True)
     with threadpool_limits(1, "blas"), team_of(size):
         CASES[case](dtype)
     assert made

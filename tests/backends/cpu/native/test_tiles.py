@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from nnkit.backends import get_backend
 
 pytest.importorskip("numba", reason="compiles")
-from nnkit.backends.cpu.native import calls, products
-from nnkit.backends.cpu.native.products import has_tiles, product, tiled
+from nnkit.backends.cpu.native import calls, tiling
+from nnkit.backends.cpu.native.products import product
+from nnkit.backends.cpu.native.tiling import has_tiles, tiled
 
 pytestmark = pytest.mark.skipif(not has_tiles(), reason="the CPU has no AVX-512")
 BACKEND = get_backend("numpy")
@@ -43,8 +44,8 @@ def test_tiles_give_the_product(
     with pytest.MonkeyPatch.context() as patched:
         small = {"_TERMS": terms, "_COPIED_TERMS": terms, "_BLOCK": block, "_LARGE": large, "_HUGE": large}
         for name, value in (small | dict.fromkeys(("_WIDE", "_BY_ROWS", "_SQUARE"), 0)).items():
-            patched.setattr(products, name, value)
-        patched.setattr(products, "fewest", lambda: 0)
+            patched.setattr(tiling, name, value)
+        patched.setattr(tiling, "fewest", lambda: 0)
         call = tiled(b.T, a.T, out.T, alpha) if transposed else tiled(a, b, out, alpha)
     if call is None:
         narrow, few = m < 4 or 2 * n * out.itemsize < 64, (order == "F" or b.nbytes > large) and m < 16
@@ -124,7 +125,7 @@ def test_not_finite_numbers_stay_in_their_rows_and_columns() -> None:
 
 
 def test_other_cpus_use_blas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "has_tiles", lambda: False)
+    monkeypatch.setattr(tiling, "has_tiles", lambda: False)
     a, b, out = np.ones((40, 80)), np.ones((80, 90)), np.empty((40, 90))
     assert tiled(a, b, out) is None
     call = product(a, b, out)
